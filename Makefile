@@ -1,0 +1,24 @@
+# `make demo` runs the main job, `make test` the tests; both set everything up first.
+.PHONY: setup demo test lint
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
+
+demo: setup
+	.venv/bin/leanpose demo $(PHOTO)
+
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2
+
+setup: .venv/.complete
+
+# uv installs the locked versions; where there is no uv, pip fetches it into the environment first.
+.venv/.complete: pyproject.toml requirements.lock
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x "$(UV)" || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps -e .
+	@touch $@

@@ -1,0 +1,30 @@
+"""The `leanpose` command: one file per subcommand, each light to import; the work is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+app = typer.Typer(
+    name="leanpose",
+    help="Train, distil and run small, fast, accurate human-pose estimators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command line; a `LeanposeError` becomes one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except LeanposeError as error:
+        print(f"leanpose: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("leanpose: stopped.", file=sys.stderr)
+        sys.exit(130)

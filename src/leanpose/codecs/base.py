@@ -1,0 +1,43 @@
+"""The one interface of all codecs: how keypoints are written down for a network, read back, and compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.geometry import Warp
+from leanpose.models.output import Prediction
+
+
+class Codec(ABC):
+    """Knows one way to write keypoints down. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
+
+    Attributes:
+        warp: the convention of the crop's affine map that this codec was made for.
+    """
+
+    warp: Warp = "classic"
+
+    @abstractmethod
+    def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> Any:
+        """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled."""
+
+    @abstractmethod
+    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """Keypoints in crop pixels, and their scores in 0..1."""
+
+    @abstractmethod
+    def loss(self, prediction: Prediction, target: Any) -> Float[Tensor, ""]:
+        """The method's own loss of a prediction against what `encode` returned."""
+
+    @abstractmethod
+    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Prediction:
+        """The mean of a prediction and of the prediction for the mirrored image, turned back (flip test)."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The codec's name and settings, as a checkpoint states them; `leanpose.codecs.build_codec` reads them."""

@@ -1,0 +1,23 @@
+"""Errors that a user can mend. The command line prints their one sentence and exits with 1, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeanposeError(Exception):
+    """Something outside the program is wrong; the message is one sentence that says what, and how to mend it."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of an error message for an unknown `name`: the nearest valid choice, or all of them when none is near.
+
+    >>> did_you_mean("sdpose_s", ["sdpose_t", "sdpose_s_v1"])
+    "did you mean 'sdpose_t'?"
+    """
+    choices = list(choices)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"choose one of: {', '.join(sorted(choices))}."

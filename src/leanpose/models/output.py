@@ -1,0 +1,39 @@
+"""What every model returns, and what every codec and distillation reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
+
+    maps: Float[Tensor, "B K H W"]
+
+
+Prediction = Heatmaps
+"""A model's keypoints in one of the codecs' forms. Coordinates and SimCC bins join this union with their models."""
+
+
+@dataclass(frozen=True)
+class PoseOutput:
+    """The result of one pass.
+
+    Attributes:
+        prediction: the keypoints, to be decoded by the model's codec.
+        keypoint_tokens: (B, K, D) after the last layer; None where the model has no tokens.
+        visual_tokens: (B, N, D) after the last layer; None where the model has no tokens.
+        features: (B, C, H, W) of the backbone, where a method compares them.
+        cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
+            of this object are then those of the first cycle.
+    """
+
+    prediction: Prediction
+    keypoint_tokens: Float[Tensor, "B K D"] | None = None
+    visual_tokens: Float[Tensor, "B N D"] | None = None
+    features: Float[Tensor, "B C Hf Wf"] | None = None
+    cycles: tuple[PoseOutput, ...] = ()
