@@ -1,0 +1,43 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from leanpose.errors import LeanposeError
+
+
+def describe_os_error(path: Path | str, error: OSError) -> LeanposeError:
+    """The one sentence for a file that could not be written."""
+    if error.errno == errno.ENOSPC:
+        return LeanposeError(f"Cannot write {path}: the disk is full; what was there before is untouched.")
+    return LeanposeError(f"Cannot write {path}: {error.strerror or error}.")
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; it replaces `path` at the end, or is removed on any error.
+
+    The bytes are on the disk before the name changes, so a killed program leaves the old file or the new one.
+
+    Raises:
+        LeanposeError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    # The suffix stays last: writers such as OpenCV and numpy choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise describe_os_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
