@@ -1,0 +1,284 @@
+"""Skeleton overlays on photographs, and contact sheets of several pictures.
+
+Images go in and come out as RGB uint8 (H, W, 3). OpenCV draws into whatever channel order it is given, so nothing
+here is ever turned into BGR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton
+
+Colour = tuple[int, int, int]
+Side = Literal["left", "right", "centre"]
+
+# Blue, orange and pale yellow stay apart for colour-blind eyes as well, and on skin, grass and tarmac.
+SIDE_COLOURS: dict[Side, Colour] = {"left": (40, 170, 255), "right": (255, 122, 24), "centre": (250, 235, 130)}
+OUTLINE: Colour = (18, 18, 22)
+OPACITY, DIM_OPACITY = 0.92, 0.35
+LINE_PER_SIZE, DOT_PER_SIZE = 0.014, 0.013  # of the person's size, in pixels per pixel
+FINE = 0.4  # hands and faces have many points close together: their lines and dots are this much finer
+HEAD = 0.7  # and so, less, are a body skeleton's nose, eyes and ears
+SUBPIXEL_BITS = 4  # OpenCV takes coordinates as integers with this many fractional bits
+
+
+def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
+    """The side of the person on which each keypoint lies, by its name."""
+    return tuple(
+        "left" if name.startswith("left_") else "right" if name.startswith("right_") else "centre"
+        for name in skeleton.keypoints
+    )
+
+
+def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
+    """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
+    sides = keypoint_sides(skeleton)
+    ends = {sides[limb[0]], sides[limb[1]]} - {"centre"}
+    return ends.pop() if len(ends) == 1 else "centre"
+
+
+def draw_poses(
+    image: UInt8[np.ndarray, "H W 3"],
+    keypoints: Float[np.ndarray, "P K 2"],
+    scores: Float[np.ndarray, "P K"],
+    skeleton: Skeleton,
+    *,
+    boxes: Float[np.ndarray, "P 4"] | None = None,
+    threshold: float = 0.3,
+    dim_threshold: float | None = None,
+    line_scale: float = 1.0,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw people as anti-aliased skeletons on a copy of `image`: left limbs blue, right limbs orange, others yellow.
+
+    Line width and dot size follow each person's size. Limbs are drawn where both ends are.
+
+    Args:
+        image: RGB.
+        keypoints: (x, y) in image pixels, pixel centres at whole numbers; they may lie outside the image.
+        scores: 0..1 for each keypoint. Points that are not finite are left out.
+        skeleton: names the K keypoints (their sides) and the limbs.
+        boxes: xyxy, drawn as thin frames where given.
+        threshold: keypoints from this score on are drawn in full colour.
+        dim_threshold: those from this score up to `threshold` are drawn faintly, lower ones not at all; half of
+            `threshold` by default.
+        line_scale: multiplies line width and dot size.
+
+    Raises:
+        LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
+    """
+    keypoints = np.asarray(keypoints, dtype=np.float64)
+    scores = np.asarray(scores, dtype=np.float64)
+    _check(image, keypoints, scores, skeleton, boxes)
+    picture = np.ascontiguousarray(image).copy()
+    dim_threshold = threshold / 2 if dim_threshold is None else min(dim_threshold, threshold)
+    drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= dim_threshold)
+    confident = drawable & (scores >= threshold)
+    # Large people first, so that a small one in front of or beside them stays readable.
+    sizes = [_person_size(points[seen], None if boxes is None else boxes[p])
+             for p, (points, seen) in enumerate(zip(keypoints, drawable, strict=True))]  # fmt: skip
+    order = sorted(range(len(keypoints)), key=lambda p: -sizes[p])
+    for layer_of_dim in (True, False):
+        layer = picture.copy()
+        for p in order:
+            if boxes is not None and layer_of_dim:
+                _draw_box(layer, boxes[p])
+            _draw_person(layer, keypoints[p], drawable[p], confident[p], skeleton, sizes[p] * line_scale, layer_of_dim)
+        opacity = DIM_OPACITY if layer_of_dim else OPACITY
+        picture = _blend(picture, layer, opacity)
+    return picture
+
+
+def contact_sheet(
+    images: Sequence[UInt8[np.ndarray, "H W 3"]],
+    columns: int = 4,
+    captions: Sequence[str] | None = None,
+    *,
+    cell: tuple[int, int] | None = None,
+    background: Colour = (28, 29, 33),
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay pictures out in a grid, row by row, each scaled to fit its cell and centred, with its caption below.
+
+    Args:
+        images: RGB pictures of any sizes.
+        columns: cells in a row (fewer where there are fewer pictures).
+        captions: one line for each picture; too long ones are cut with "…".
+        cell: (height, width) of a cell in pixels; the largest height and width among the pictures by default, at most
+            320 pixels.
+        background: RGB around the pictures.
+
+    Raises:
+        LeanposeError: there are no pictures, no columns, or not one caption for each picture.
+    """
+    import cv2
+
+    if not images or columns < 1:
+        raise LeanposeError("A contact sheet needs at least one picture and one column.")
+    if captions is not None and len(captions) != len(images):
+        raise LeanposeError(f"A contact sheet got {len(captions)} captions for {len(images)} pictures.")
+    if cell is None:
+        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        shrink = min(1.0, 320 / max(height, width))
+        cell = max(1, round(height * shrink)), max(1, round(width * shrink))
+    height, width = cell
+    gap, caption_height = 6, 22 if captions is not None else 0
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = np.full(
+        (rows * (height + caption_height + gap) + gap, columns * (width + gap) + gap, 3), background, dtype=np.uint8
+    )
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + caption_height + gap)
+        left = gap + (i % columns) * (width + gap)
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        fitted = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        y, x = top + (height - size[1]) // 2, left + (width - size[0]) // 2
+        sheet[y : y + size[1], x : x + size[0]] = fitted
+        if captions is not None:
+            strip = sheet[top + height : top + height + caption_height, left : left + width]
+            strip[:] = _caption(captions[i], width, caption_height, background)
+    return sheet
+
+
+def _check(
+    image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton, boxes: np.ndarray | None
+) -> None:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise LeanposeError("Poses are drawn on an RGB image: a uint8 array of shape (height, width, 3).")
+    people = len(keypoints)
+    if keypoints.shape != (people, len(skeleton), 2) or scores.shape != (people, len(skeleton)):
+        raise LeanposeError(
+            f"Keypoints of shape {keypoints.shape} and scores of shape {scores.shape} do not fit the {len(skeleton)} "
+            f"keypoints of '{skeleton.name}': expected (people, {len(skeleton)}, 2) and (people, {len(skeleton)})."
+        )
+    if boxes is not None and np.shape(boxes) != (people, 4):
+        raise LeanposeError(f"Boxes of shape {np.shape(boxes)} do not fit {people} people: expected ({people}, 4).")
+
+
+def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:
+    """The larger side, in pixels, of what is to be drawn of a person."""
+    if box is not None and np.isfinite(box).all():
+        extent = np.asarray(box[2:]) - np.asarray(box[:2])
+    elif len(points):
+        extent = np.ptp(points, axis=0)
+    else:
+        return 0.0
+    return float(max(extent.max(), 0.0))
+
+
+@lru_cache(maxsize=32)
+def _widths(skeleton: Skeleton) -> tuple[float, ...]:
+    """How wide lines and dots of each keypoint are, relative to those of the limbs."""
+    fine = {i for name, indices in skeleton.parts.items() if "hand" in name or "face" in name for i in indices}
+    head = {i for i, name in enumerate(skeleton.keypoints) if name.split("_")[-1] in ("nose", "eye", "ear")}
+    return tuple(FINE if i in fine else HEAD if i in head else 1.0 for i in range(len(skeleton)))
+
+
+def _draw_person(
+    layer: np.ndarray,
+    points: np.ndarray,
+    drawable: np.ndarray,
+    confident: np.ndarray,
+    skeleton: Skeleton,
+    size: float,
+    dim: bool,
+) -> None:
+    """Draw the faint parts (`dim`) or the full ones of a person: first the dark outlines, then colour upon them."""
+    widths = _widths(skeleton)
+    sides = keypoint_sides(skeleton)
+    limit = 0.02 * max(layer.shape[:2])  # nobody so near that the lines hide the picture
+    line, dot = (float(np.clip(per * size, 1.0, max(limit, 1.0))) for per in (LINE_PER_SIZE, DOT_PER_SIZE))
+    limbs = [
+        (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])
+    ]
+    shown = np.flatnonzero(drawable & ~confident if dim else confident)
+    edge = max(0.6, 0.35 * line)
+    for outline in (True, False):
+        grow = edge if outline else 0.0
+        for a, b in limbs:
+            width = line * max(widths[a], widths[b])
+            colour = OUTLINE if outline else SIDE_COLOURS[limb_side(skeleton, (a, b))]
+            _line(layer, points[a], points[b], colour, max(1.0, width) + 2 * grow)
+        for i in shown:
+            radius = max(1.0, 1.35 * dot * widths[i])
+            _dot(layer, points[i], OUTLINE if outline else SIDE_COLOURS[sides[i]], radius + grow)
+    for i in shown:
+        radius = 1.35 * dot * widths[i]
+        if radius >= 2.5:  # a light core marks the exact point where there is room for it
+            _dot(layer, points[i], (255, 255, 255), 0.4 * radius)
+
+
+def _fixed_point(point: np.ndarray) -> tuple[int, int]:
+    # Far outside points are pulled in, since OpenCV's coordinates are 32-bit integers.
+    x, y = np.clip(np.rint(point * (1 << SUBPIXEL_BITS)), -(2**26), 2**26).astype(int)
+    return int(x), int(y)
+
+
+def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: float) -> None:
+    import cv2
+
+    if width < 2.5:
+        cv2.line(
+            layer, _fixed_point(start), _fixed_point(end), colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS
+        )
+        return
+    # OpenCV's own line width is a whole number of pixels; a polygon is as wide as it should be.
+    along = end - start
+    length = float(np.hypot(*along))
+    if length < 1e-6:
+        return
+    across = np.array([-along[1], along[0]]) / length * width / 2
+    corners = np.array([_fixed_point(p) for p in (start + across, end + across, end - across, start - across)])
+    cv2.fillConvexPoly(layer, corners.astype(np.int32), colour, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _dot(layer: np.ndarray, centre: np.ndarray, colour: Colour, radius: float) -> None:
+    import cv2
+
+    scaled_radius = max(1, round(radius * (1 << SUBPIXEL_BITS)))
+    cv2.circle(layer, _fixed_point(centre), scaled_radius, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
+    import cv2
+
+    if np.isfinite(box).all():
+        width = max(1, round(0.002 * max(layer.shape[:2])))
+        corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
+        cv2.rectangle(
+            layer,
+            _fixed_point(corners[0]),
+            _fixed_point(corners[1]),
+            (235, 235, 235),
+            width,
+            cv2.LINE_AA,
+            SUBPIXEL_BITS,
+        )
+
+
+def _blend(below: np.ndarray, above: np.ndarray, opacity: float) -> np.ndarray:
+    import cv2
+
+    return cv2.addWeighted(above, opacity, below, 1 - opacity, 0)
+
+
+def _caption(text: str, width: int, height: int, background: Colour) -> np.ndarray:
+    """One line of text, as an RGB strip of exactly this size."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (width, height), background)
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(13)
+    if draw.textlength(text, font=font) > width:
+        while text and draw.textlength(text + "…", font=font) > width:
+            text = text[:-1]
+        text += "…"
+    draw.text((width / 2, height / 2), text, fill=(225, 225, 228), font=font, anchor="mm")
+    return np.asarray(strip)
