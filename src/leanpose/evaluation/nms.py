@@ -1,0 +1,138 @@
+"""Non-maximum suppression of poses by object keypoint similarity (OKS), and of boxes by overlap.
+
+Plain greedy suppression keeps the best person and drops those too much like it; the soft form (Bodla et al., ICCV 2017)
+lowers their scores instead. Both follow the papers' toolbox: OKS between two detections is relative to their mean area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def oks_matrix(
+    keypoints: Float[np.ndarray, "N K 2"],
+    areas: Float[np.ndarray, " N"],
+    sigmas: Sequence[float] | Float[np.ndarray, " K"],
+    *,
+    keypoint_scores: Float[np.ndarray, "N K"] | None = None,
+    visibility_threshold: float | None = None,
+) -> Float[np.ndarray, "N N"]:
+    """Similarity in 0..1 of every two of N people.
+
+    Args:
+        keypoints: x, y in pixels.
+        areas: of each person, in square pixels; a pair uses the mean of both.
+        sigmas: the skeleton's K constants.
+        keypoint_scores: needed with `visibility_threshold`.
+        visibility_threshold: leave out the keypoints that are not above it in both people; 0 where none is left.
+    """
+    points = np.asarray(keypoints, np.float64)
+    area = np.asarray(areas, np.float64)
+    variances = 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
+    squared = ((points[:, None] - points[None]) ** 2).sum(axis=-1)
+    mean_area = (area[:, None] + area[None]) / 2 + np.spacing(1)
+    similarity = np.exp(-squared / (variances * mean_area[..., None]))
+    if visibility_threshold is None:
+        return similarity.mean(axis=-1)
+    if keypoint_scores is None:
+        raise ValueError("visibility_threshold needs keypoint_scores")
+    visible = np.asarray(keypoint_scores) > visibility_threshold
+    counted = visible[:, None] & visible[None]
+    return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+
+
+def _best_first(scores: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    # Of equal scores the later one goes first: what reversing an ascending order gives, as the papers' toolbox does.
+    return np.argsort(scores, kind="stable")[::-1]
+
+
+def oks_nms(
+    similarity: Float[np.ndarray, "N N"],
+    scores: Float[np.ndarray, " N"] | Float[np.ndarray, "N K"],
+    threshold: float = 0.9,
+) -> Int[np.ndarray, " M"]:
+    """Indices of the people to keep, the best first: each drops the worse ones that are more similar than `threshold`.
+
+    Args:
+        similarity: from `oks_matrix`.
+        scores: one a person, or one a keypoint (their mean counts).
+        threshold: of OKS.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim == 2:
+        scores = scores.mean(axis=1)
+    order = _best_first(scores)
+    alive = np.ones(len(order), bool)
+    keep = []
+    for index in order:
+        if alive[index]:
+            keep.append(index)
+            alive &= similarity[index] <= threshold
+            # A person is not like itself when no keypoint of it is visible: never keep it twice.
+            alive[index] = False
+    return np.array(keep, np.int64)
+
+
+def soft_oks_nms(
+    similarity: Float[np.ndarray, "N N"],
+    scores: Float[np.ndarray, " N"] | Float[np.ndarray, "N K"],
+    threshold: float = 0.9,
+    max_detections: int = 20,
+) -> Int[np.ndarray, " M"]:
+    """Indices of at most `max_detections` people, in the order in which the soft form takes them.
+
+    After each choice the scores of the others fall by exp(-OKS² / `threshold`). The lowered scores only decide the
+    order and who is among the first `max_detections`, as in the papers' toolbox.
+
+    Args:
+        similarity: from `oks_matrix`.
+        scores: one a person, or one a keypoint (their mean counts).
+        threshold: the width of the Gaussian.
+        max_detections: how many to keep.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim == 2:
+        scores = scores.mean(axis=1)
+    order = _best_first(scores)
+    left = scores[order].astype(np.float64)
+    keep = []
+    while len(order) and len(keep) < max_detections:
+        best, order = order[0], order[1:]
+        keep.append(best)
+        left = left[1:] * np.exp(-(similarity[best, order] ** 2) / threshold)
+        ranking = _best_first(left)
+        order, left = order[ranking], left[ranking]
+    return np.array(keep, np.int64)
+
+
+def box_nms(
+    boxes: Float[np.ndarray, "N 4"],
+    scores: Float[np.ndarray, " N"],
+    threshold: float = 0.5,
+    *,
+    whole_pixels: bool = True,
+) -> Int[np.ndarray, " M"]:
+    """Indices of the boxes to keep, the best first: each drops the worse ones that overlap it more than `threshold`.
+
+    Args:
+        boxes: xyxy in pixels.
+        scores: of the boxes.
+        threshold: intersection over union.
+        whole_pixels: a box from x 3 to x 5 covers three pixels (3, 4, 5), as the papers' toolbox counts; otherwise 2.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    extra = 1.0 if whole_pixels else 0.0
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2] + extra, 0), axis=1)
+    order = _best_first(np.asarray(scores))
+    keep = []
+    while len(order):
+        best, order = order[0], order[1:]
+        keep.append(best)
+        corner = np.maximum(boxes[best, :2], boxes[order, :2])
+        overlap = np.prod(np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner + extra, 0), axis=1)
+        union = areas[best] + areas[order] - overlap
+        order = order[overlap <= threshold * union]
+    return np.array(keep, np.int64)
