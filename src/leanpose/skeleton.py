@@ -43,6 +43,11 @@ class Skeleton:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """The K names, as results are read: `poses.skeleton.keypoint_names`."""
+        return self.keypoints
+
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """(left, right) index pairs, found by name: `left_x` mirrors `right_x`."""

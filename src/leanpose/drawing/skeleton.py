@@ -31,10 +31,13 @@ SUBPIXEL_BITS = 4  # OpenCV takes coordinates as integers with this many fractio
 
 def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
     """The side of the person on which each keypoint lies, by its name."""
-    return tuple(
-        "left" if name.startswith("left_") else "right" if name.startswith("right_") else "centre"
-        for name in skeleton.keypoints
-    )
+
+    def side(name: str) -> Side:
+        if name.startswith("left_"):
+            return "left"
+        return "right" if name.startswith("right_") else "centre"
+
+    return tuple(side(name) for name in skeleton.keypoints)
 
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
@@ -163,14 +166,12 @@ def _check(
 
 
 def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:
-    """The larger side, in pixels, of what is to be drawn of a person."""
-    if box is not None and np.isfinite(box).all():
-        extent = np.asarray(box[2:]) - np.asarray(box[:2])
-    elif len(points):
-        extent = np.ptp(points, axis=0)
-    else:
-        return 0.0
-    return float(max(extent.max(), 0.0))
+    """The larger side, in pixels, of what is seen of a person."""
+    extent = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+    if box is None or not np.isfinite(box).all():
+        return extent
+    # A box says how large a person is of whom little is seen, but it may also be that of the whole image.
+    return min(float(max(box[2] - box[0], box[3] - box[1])), 3 * extent)
 
 
 @lru_cache(maxsize=32)
