@@ -1,0 +1,61 @@
+"""Train, distil and run small, fast, accurate human-pose estimators.
+
+The names below are imported when they are first used, so that `import leanpose` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leanpose import weights
+    from leanpose.errors import LeanposeError
+    from leanpose.inference.estimator import PoseEstimator
+    from leanpose.inference.poses import Poses
+    from leanpose.models.output import PoseOutput
+    from leanpose.models.registry import create_model, list_models
+    from leanpose.skeleton import Skeleton, get_skeleton
+    from leanpose.weights import load_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LeanposeError",
+    "PoseEstimator",
+    "PoseOutput",
+    "Poses",
+    "Skeleton",
+    "__version__",
+    "create_model",
+    "get_skeleton",
+    "list_models",
+    "load_model",
+    "weights",
+]
+
+_HOMES = {
+    "LeanposeError": "leanpose.errors",
+    "PoseEstimator": "leanpose.inference.estimator",
+    "PoseOutput": "leanpose.models.output",
+    "Poses": "leanpose.inference.poses",
+    "Skeleton": "leanpose.skeleton",
+    "create_model": "leanpose.models.registry",
+    "get_skeleton": "leanpose.skeleton",
+    "list_models": "leanpose.models.registry",
+    "load_model": "leanpose.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "weights":
+        return importlib.import_module("leanpose.weights")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leanpose' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

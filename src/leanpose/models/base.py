@@ -1,0 +1,72 @@
+"""What every pose model has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.models.output import PoseOutput
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.codecs.base import Codec
+
+
+class PoseModel(nn.Module):
+    """A network from a batch of person crops to a `PoseOutput`.
+
+    Attributes:
+        name: the variant it was created as.
+        config: its configuration, a frozen dataclass.
+        skeleton: the keypoints that it finds.
+        input_size: height and width of its crops, in pixels.
+        mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
+        codec: how its prediction is to be read and taught; may be replaced.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, as all the papers here
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __init__(self, name: str, config: Any, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.name = name
+        self.config = config
+        self.skeleton = skeleton
+        self.input_size: tuple[int, int] = config.input_size
+        self._codec: Codec | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """How the prediction is to be read and taught; at first `default_codec`'s."""
+        if self._codec is None:
+            self._codec = self.default_codec()
+        return self._codec
+
+    @codec.setter
+    def codec(self, codec: Codec) -> None:
+        self._codec = codec
+
+    @abstractmethod
+    def default_codec(self) -> Codec:
+        """The codec that the model's paper uses, fit to this model's sizes."""
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference."""
+
+    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """Like `forward`, with everything that the paper's losses compare."""
+        return self.forward(images)
+
+    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.
+
+        The result keeps the memory order of the input, channels last, which the convolutions like best.
+        """
+        scale = torch.tensor([255 * s for s in self.std], device=images.device)
+        shift = torch.tensor([255 * m for m in self.mean], device=images.device)
+        return ((images - shift) / scale).permute(0, 3, 1, 2)

@@ -1,0 +1,128 @@
+"""The table of named models: `@register_model` fills it, `create_model` and `list_models` read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.skeleton import Skeleton, get_skeleton
+
+if TYPE_CHECKING:
+    from leanpose.models.base import PoseModel
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One named variant: how its configuration is made, and what its paper reports of it.
+
+    Attributes:
+        ap: published COCO val2017 AP; None where nobody has published one.
+        source: where that figure stands.
+    """
+
+    name: str
+    model: type[PoseModel]
+    configure: Callable[[], Any]
+    ap: float | None
+    source: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the variant's docstring."""
+        return (self.configure.__doc__ or "").strip().split("\n")[0]
+
+
+_ENTRIES: dict[str, ModelEntry] = {}
+
+
+def register_model(model: type[PoseModel], *, ap: float | None, source: str) -> Callable:
+    """Enter the decorated function, which returns a configuration of `model`, under its own name."""
+
+    def enter(configure: Callable[[], Any]) -> Callable[[], Any]:
+        name = configure.__name__
+        if name in _ENTRIES:
+            raise ValueError(f"two models are called {name}")
+        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source)
+        return configure
+
+    return enter
+
+
+@cache
+def _entries() -> dict[str, ModelEntry]:
+    """All entries. Every module of this folder is imported, so that a new paper is one new file and no list to edit."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"leanpose.models.{module.name}")
+    return dict(sorted(_ENTRIES.items()))
+
+
+def model_entry(name: str) -> ModelEntry:
+    """The entry of a model name.
+
+    Raises:
+        LeanposeError: there is no such model.
+    """
+    entries = _entries()
+    if name not in entries:
+        raise LeanposeError(f"Unknown model '{name}'; {did_you_mean(name, entries)}")
+    return entries[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`."""
+    return [name for name in _entries() if fnmatchcase(name, pattern)]
+
+
+def configure_model(name: str, **overrides: Any) -> Any:
+    """The configuration of a named model, with some of its fields replaced.
+
+    Raises:
+        LeanposeError: an unknown model or field, or a value that does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    config = model_entry(name).configure()
+    fields = [field.name for field in dataclasses.fields(config)]
+    for key in overrides:
+        if key not in fields:
+            raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
+    try:
+        # A plain dataclass checks nothing. This turns lists (from YAML and JSON) into tuples and refuses other types.
+        return TypeAdapter(type(config)).validate_python({**dataclasses.asdict(config), **overrides})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:1]) or "setting"
+        raise LeanposeError(f"Model '{name}': {where}={first['input']!r} does not fit: {first['msg']}.") from error
+
+
+def create_model(
+    name: str, *, skeleton: str | Path | Skeleton = "coco17", pretrained: bool = False, **overrides: Any
+) -> PoseModel:
+    """Build a named model with fresh weights, ready for inference (in eval mode).
+
+    >>> model = create_model("sdpose_t", input_size=(128, 96), width=128, depth=4)  # doctest: +SKIP
+
+    Args:
+        name: one of `list_models()`.
+        skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`.
+        pretrained: take the weights that are released under this name.
+        overrides: fields of the model's configuration to replace.
+
+    Raises:
+        LeanposeError: an unknown name or setting, sizes that do not fit together, or no released weights.
+    """
+    entry = model_entry(name)
+    if pretrained:
+        raise LeanposeError(
+            f"No weights are released for '{name}'; load_model() takes a released name (leanpose models lists them) or a file."
+        )
+    config = configure_model(name, **overrides)
+    return entry.model(name, config, get_skeleton(skeleton)).eval()

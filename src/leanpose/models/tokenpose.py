@@ -1,0 +1,346 @@
+"""TokenPose: keypoint tokens in a vision transformer (Li et al., ICCV 2021, arXiv 2104.03516).
+
+SDPose (Chen et al., CVPR 2024, §3.1) sends the tokens through the same layers more than once; `cycles` says how often.
+The later cycles teach the first in training; inference computes the first alone.
+
+Image → backbone features → patches → visual tokens, beside one learnt token per keypoint → transformer → a heatmap from
+each keypoint token.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.hrnet import HRNetStage3
+from leanpose.models.backbones.stem import Stem
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.codecs.base import Codec
+
+
+@dataclass(frozen=True)
+class TokenPoseConfig:
+    """Every size of a TokenPose or SDPose network. Widths are channels, sizes (height, width).
+
+    The original code of TokenPose (T) and that of SDPose (S), which builds TokenPose anew, differ in three places:
+
+    * `attention_scale`: T divides the attention logits of its S models by the square root of the whole width, everything
+      else by that of one head's width.
+    * `stage1_width`: the HRNet-W32 of T has 64 inner channels in its first stage, that of S 32.
+    * `stages` and `head_hidden`: the L models of T read the keypoint tokens after each third of the layers, side by side,
+      and map them to a heatmap by one linear layer; S keeps to the layout of the smaller models.
+    """
+
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
+    backbone: Literal["stem", "hrnet_w32", "hrnet_w48", "image"] = "stem"  # "image": patches of the picture itself
+    stem_width: int = 64  # the two strided convolutions (HRNet's is fixed at 64)
+    stage1_width: int = 64  # inner channels of the bottlenecks; four times as many come out
+    stage1_blocks: int = 4  # number of bottlenecks (HRNet's is fixed at 4)
+    patch_size: tuple[int, int] = (4, 3)  # on the backbone's features
+    width: int = 192  # of a token
+    depth: int = 12  # transformer layers
+    stages: int = 1  # groups of layers after each of which the head reads the keypoint tokens
+    heads: int = 8
+    mlp_ratio: int = 3
+    attention_scale: Literal["head", "width"] = "head"  # logits are divided by the square root of this
+    head_hidden: int | None = 384  # hidden width of the heatmap head; None: a single linear layer
+    heatmap_stride: int = 4  # image pixels per heatmap pixel
+    cycles: int = 1  # passes through the layers in training; latent depth = depth × cycles (SDPose §3.1)
+
+    def __post_init__(self) -> None:
+        for name in ("stem_width", "stage1_width", "stage1_blocks", "width", "depth", "stages", "heads", "mlp_ratio"):
+            self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        self._require(self.cycles >= 1, f"cycles={self.cycles} must be at least 1")
+        self._require(
+            self.head_hidden is None or self.head_hidden >= 1, f"head_hidden={self.head_hidden} must be positive"
+        )
+        self._require(min(*self.patch_size, self.heatmap_stride) >= 1, "patch and heatmap sizes must be at least 1")
+        self._require(self.width % self.heads == 0, f"width={self.width} is not divisible by heads={self.heads}")
+        self._require(self.width % 4 == 0, f"width={self.width} is not divisible by 4, as its sine embedding needs")
+        self._require(self.depth % self.stages == 0, f"depth={self.depth} is not divisible by stages={self.stages}")
+        if self.backbone.startswith("hrnet"):
+            self._require(
+                self.stem_width == 64 and self.stage1_blocks == 4, "HRNet's stem_width and stage1_blocks are fixed"
+            )
+        (h, w), (ph, pw) = self.input_size, self.patch_size
+        stride = math.lcm(self.feature_stride, 16 if self.backbone.startswith("hrnet") else 1)
+        unit = (
+            math.lcm(ph * self.feature_stride, stride, self.heatmap_stride),
+            math.lcm(pw * self.feature_stride, stride, self.heatmap_stride),
+        )
+        self._require(
+            h >= 1 and w >= 1 and h % unit[0] == 0 and w % unit[1] == 0,
+            f"input_size {h}x{w} (height x width) does not fit patches of {ph}x{pw} features: "
+            f"the height must be a multiple of {unit[0]}, the width of {unit[1]}",
+        )
+
+    @staticmethod
+    def _require(condition: bool, message: str) -> None:
+        if not condition:
+            raise LeanposeError(f"TokenPose: {message}.")
+
+    @property
+    def feature_stride(self) -> int:
+        """Image pixels per feature."""
+        return 1 if self.backbone == "image" else 4
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of visual tokens."""
+        (h, w), (ph, pw) = self.input_size, self.patch_size
+        return h // self.feature_stride // ph, w // self.feature_stride // pw
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """Height and width of a heatmap."""
+        return self.input_size[0] // self.heatmap_stride, self.input_size[1] // self.heatmap_stride
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, fused; no bias on queries, keys and values."""
+
+    def __init__(self, width: int, heads: int, scale: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = scale
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer with an exact GELU."""
+
+    def __init__(self, width: int, heads: int, mlp_width: int, scale: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, scale)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def sine_position(rows: int, columns: int, width: int) -> Float[Tensor, "rows*columns width"]:
+    """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
+
+    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+    """
+
+    def encode(length: int) -> Tensor:
+        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
+        wavelength = 10000 ** (torch.arange(0, width // 2, 2, dtype=torch.float32) / (width // 2))
+        angle = position[:, None] / wavelength
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+    y = encode(rows)[:, None].expand(rows, columns, -1)
+    x = encode(columns)[None].expand(rows, columns, -1)
+    return torch.cat([y, x], dim=-1).reshape(rows * columns, width)
+
+
+class TokenPose(PoseModel):
+    """TokenPose, and with `cycles` > 1 SDPose.
+
+    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (σ 0.02), norms 1
+    and 0, biases 0. The papers' code draws convolutions with σ 0.001 instead; a norm follows each, so only the size of the
+    first steps differs.
+    """
+
+    config: TokenPoseConfig
+
+    def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        c = config
+        if c.backbone == "image":
+            self.backbone, channels = nn.Identity(), 3
+        elif c.backbone == "stem":
+            self.backbone = Stem(c.stem_width, c.stage1_width, c.stage1_blocks)
+            channels = self.backbone.channels
+        else:
+            self.backbone = HRNetStage3(c.backbone, c.stage1_width)
+            channels = self.backbone.channels
+        self.patch_embedding = nn.Linear(c.patch_size[0] * c.patch_size[1] * channels, c.width)
+        self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.width))
+        position = sine_position(*c.grid_size, c.width)
+        # Keypoint tokens have no position: zeros in their place let one addition serve the whole sequence.
+        position = torch.cat([position.new_zeros(len(skeleton), c.width), position])[None]
+        self.register_buffer("position", position, persistent=False)
+        self.position: Tensor
+        scale = (c.width // c.heads if c.attention_scale == "head" else c.width) ** -0.5
+        self.layers = nn.ModuleList(Layer(c.width, c.heads, c.mlp_ratio * c.width, scale) for _ in range(c.depth))
+        pixels = c.heatmap_size[0] * c.heatmap_size[1]
+        sizes = [c.stages * c.width, *([] if c.head_hidden is None else [c.head_hidden]), pixels]
+        self.head = nn.Sequential()
+        for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+            self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
+        self.initialise()
+
+    def default_codec(self) -> Codec:
+        """Unbiased heatmaps with σ 2, decoded by DARK, as SDPose is trained and tested."""
+        from leanpose.codecs.heatmap import HeatmapCodec
+
+        return HeatmapCodec(input_size=self.input_size, heatmap_size=self.config.heatmap_size)
+
+    def initialise(self) -> None:
+        """Draw fresh weights."""
+        nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K+N D"]:
+        """Keypoint tokens, then visual tokens row by row, the latter with their position.
+
+        A patch's vector runs over its rows, its columns, and fastest over the channels.
+        """
+        (rows, columns), (ph, pw) = self.config.grid_size, self.config.patch_size
+        channels = features.shape[1]
+        patches = features.permute(0, 2, 3, 1).reshape(-1, rows, ph, columns, pw, channels).transpose(2, 3)
+        visual = self.patch_embedding(patches.reshape(-1, rows * columns, ph * pw * channels))
+        keypoints = self.keypoint_tokens.expand(visual.shape[0], -1, -1)
+        return torch.cat([keypoints, visual], dim=1) + self.position
+
+    def cycle(self, tokens: Float[Tensor, "B K+N D"]) -> tuple[Heatmaps, Float[Tensor, "B K+N D"]]:
+        """One pass through all layers, and its heatmaps.
+
+        The position is added again before every layer but the first (of each stage).
+        """
+        keypoints, group = len(self.skeleton), self.config.depth // self.config.stages
+        read = []
+        for i, layer in enumerate(self.layers):
+            if i % group:
+                tokens = tokens + self.position
+            tokens = layer(tokens)
+            if (i + 1) % group == 0:
+                read.append(tokens[:, :keypoints])
+        maps = self.head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))
+        return Heatmaps(maps.unflatten(-1, self.config.heatmap_size)), tokens
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """The first cycle alone."""
+        features = self.extract(images)
+        return self.output(*self.cycle(self.embed(features)), features)
+
+    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """All cycles: the tokens that leave one enter the next (SDPose §3.1)."""
+        features = self.extract(images)
+        tokens = self.embed(features)
+        outputs = []
+        for _ in range(self.config.cycles):
+            maps, tokens = self.cycle(tokens)
+            outputs.append(self.output(maps, tokens, features))
+        first = outputs[0]
+        return PoseOutput(first.prediction, first.keypoint_tokens, first.visual_tokens, features, tuple(outputs))
+
+    def extract(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
+        """The backbone's features.
+
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        if tuple(images.shape[1:]) != (3, *self.input_size):
+            h, w = self.input_size
+            raise LeanposeError(
+                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
+                "build it with another input_size to change that."
+            )
+        return self.backbone(images)
+
+    def output(self, maps: Heatmaps, tokens: Float[Tensor, "B K+N D"], features: Tensor) -> PoseOutput:
+        """Name the parts of one cycle's result."""
+        keypoints = len(self.skeleton)
+        return PoseOutput(maps, tokens[:, :keypoints], tokens[:, keypoints:], features)
+
+
+TOKENPOSE = "TokenPose (ICCV 2021), table 1"
+SDPOSE = "SDPose (CVPR 2024), table 1"
+
+
+@register_model(TokenPose, ap=None, source=TOKENPOSE)
+def tokenpose_t() -> TokenPoseConfig:
+    """TokenPose-T: no convolutions; patches of 16×12 pixels become the visual tokens."""
+    return TokenPoseConfig(backbone="image", patch_size=(16, 12), heads=16)
+
+
+@register_model(TokenPose, ap=72.5, source=TOKENPOSE)
+def tokenpose_s_v1() -> TokenPoseConfig:
+    """TokenPose-S-V1: a stem and 12 layers over 256 patches. 72.5 AP; 69.5 as SDPose re-trained it.
+
+    As in TokenPose's code, attention is scaled by the whole width; SDPose's by `attention_scale="head"`. With trained
+    weights the two are one net: the ratio of the scales goes into the queries (`weights.from_official` does that).
+    """
+    return TokenPoseConfig(attention_scale="width")
+
+
+@register_model(TokenPose, ap=73.5, source=TOKENPOSE)
+def tokenpose_s_v2() -> TokenPoseConfig:
+    """TokenPose-S-V2: like S-V1 over 768 smaller patches. 73.5 AP; 71.8 as SDPose re-trained it.
+
+    Attention scale as in `tokenpose_s_v1`.
+    """
+    return TokenPoseConfig(patch_size=(2, 2), attention_scale="width")
+
+
+@register_model(TokenPose, ap=74.7, source=TOKENPOSE)
+def tokenpose_b() -> TokenPoseConfig:
+    """TokenPose-B: HRNet-W32, three stages, and 12 layers. 74.7 AP; 73.2 as SDPose re-trained it.
+
+    SDPose's code has half as many channels in HRNet's first stage: `stage1_width=32`.
+    """
+    return TokenPoseConfig(backbone="hrnet_w32")
+
+
+@register_model(TokenPose, ap=75.2, source=SDPOSE)
+def tokenpose_l_d6() -> TokenPoseConfig:
+    """TokenPose-L with 6 layers: HRNet-W48, three stages. 75.2 AP as SDPose re-trained it, whose layout this is.
+
+    TokenPose's own code (75.8 AP): `stage1_width=64, stages=3, head_hidden=None`.
+    """
+    return TokenPoseConfig(backbone="hrnet_w48", depth=6)
+
+
+@register_model(TokenPose, ap=69.7, source=SDPOSE)
+def sdpose_t() -> TokenPoseConfig:
+    """SDPose-T: 6 layers, trained with 3 cycles, run with one. 69.7 AP."""
+    return TokenPoseConfig(depth=6, cycles=3)
+
+
+@register_model(TokenPose, ap=72.3, source=SDPOSE)
+def sdpose_s_v1() -> TokenPoseConfig:
+    """SDPose-S-V1: TokenPose-S-V1 (attention scaled by the head's width), trained with 2 cycles. 72.3 AP."""
+    return TokenPoseConfig(cycles=2)
+
+
+@register_model(TokenPose, ap=73.5, source=SDPOSE)
+def sdpose_s_v2() -> TokenPoseConfig:
+    """SDPose-S-V2: TokenPose-S-V2 (attention scaled by the head's width), trained with 2 cycles. 73.5 AP."""
+    return TokenPoseConfig(patch_size=(2, 2), cycles=2)
+
+
+@register_model(TokenPose, ap=73.7, source=SDPOSE)
+def sdpose_b() -> TokenPoseConfig:
+    """SDPose-B: TokenPose-B with 32 inner channels in HRNet's first stage, trained with 2 cycles. 73.7 AP."""
+    return TokenPoseConfig(backbone="hrnet_w32", stage1_width=32, cycles=2)
