@@ -1,0 +1,5 @@
+"""`python -m leanpose`, and so `torchrun -m leanpose`."""
+
+from leanpose.cli import main
+
+main()

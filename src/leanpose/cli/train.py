@@ -1,0 +1,46 @@
+"""`leanpose train`: run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+
+def train(
+    recipe: Annotated[Optional[Path], typer.Argument(help="A recipe file, such as recipes/sdpose/s_v1_coco.yaml.")] = None,
+    settings: Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
+    resume: Annotated[Optional[Path], typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train or distil a model by a recipe.
+
+    Several GPUs or machines: torchrun --nproc-per-node 8 -m leanpose train RECIPE
+    """
+    if (recipe is None) == (resume is None):
+        raise LeanposeError("Give either a recipe or --resume FOLDER.")
+    from leanpose.training.run import saved_recipe, train as run
+
+    if resume is not None:
+        loaded, folder = saved_recipe(resume), resume
+    else:
+        from leanpose.training.recipe import load_recipe
+
+        assert recipe is not None
+        loaded, folder = load_recipe(recipe, settings), out or Path("runs") / recipe.stem
+    summary = run(loaded, folder, resume=resume is not None, device=device)
+
+    from leanpose.training.progress import duration
+
+    print(f"Trained in {duration(summary.seconds)}; weights, log and state are in {summary.folder}.")
+    if summary.metrics:
+        print("Last:  " + "  ".join(f"{name} {100 * value:.1f}" for name, value in summary.metrics.items()))
+        print(f"Best:  AP {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)")
+    if summary.broken:
+        print(f"{len(summary.broken)} images could not be read and were skipped:")
+        for sentence in list(summary.broken.values())[:20]:
+            print(f"  {sentence}")

@@ -1,0 +1,6 @@
+"""Distillations: one file per method; each maps (student, teacher, target) to named losses."""
+
+from leanpose.distillation.base import Distillation, GroundTruthOnly
+from leanpose.distillation.cycles import CycleSelfDistillation
+
+__all__ = ["CycleSelfDistillation", "Distillation", "GroundTruthOnly"]

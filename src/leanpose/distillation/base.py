@@ -1,0 +1,40 @@
+"""The one interface of all distillations: (student's output, teacher's output, target) → named losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.codecs.base import Codec
+from leanpose.models.output import PoseOutput
+
+
+class Distillation(ABC):
+    """Says what a student learns from. The training loop adds the losses up and knows nothing else of the method.
+
+    Args:
+        codec: the student's codec; its `loss` compares a prediction with the target.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+
+    @abstractmethod
+    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms of the loss, by the name they are logged under; training minimises their sum.
+
+        Args:
+            student: from the student's `forward_train`.
+            teacher: another model's output for the same crops; None where the method needs none.
+            target: what the codec's `encode` returned for the batch.
+        """
+
+
+class GroundTruthOnly(Distillation):
+    """Plain training: the prediction meets the labels, nothing else."""
+
+    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {"pose": self.codec.loss(student.prediction, target)}

@@ -1,0 +1,65 @@
+"""SDPose: each cycle of a multi-cycle transformer learns from the next one (Chen et al., CVPR 2024, §3.2–3.3).
+
+The teacher is the student itself, one pass deeper, so there is no second network and nothing to align. With one cycle
+this is plain training.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from leanpose.codecs.base import Codec
+from leanpose.distillation.base import Distillation
+from leanpose.models.output import PoseOutput
+
+
+class CycleSelfDistillation(Distillation):
+    """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
+
+    Args:
+        codec: compares each cycle's prediction with the ground truth.
+        keypoint_tokens: α1 of eq. 4.
+        visual_tokens: α2 of eq. 4.
+        pose: which cycles meet the ground truth: `every` (eq. 3), or only the `last` (the ablation of Table 5).
+        detach: stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although
+            the paper calls the deeper cycle a teacher; off by default, as published.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        keypoint_tokens: float = 5e-6,
+        visual_tokens: float = 5e-6,
+        pose: Literal["every", "last"] = "every",
+        detach: bool = False,
+    ) -> None:
+        super().__init__(codec)
+        self.keypoint_tokens = keypoint_tokens
+        self.visual_tokens = visual_tokens
+        self.pose = pose
+        self.detach = detach
+
+    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        cycles = student.cycles
+        supervised = cycles if self.pose == "every" else cycles[-1:]
+        losses = {"pose": sum_of(self.codec.loss(cycle.prediction, target) for cycle in supervised)}
+        if len(cycles) > 1 and self.keypoint_tokens:
+            losses["keypoint_tokens"] = self.keypoint_tokens * self._gaps(c.keypoint_tokens for c in cycles)
+        if len(cycles) > 1 and self.visual_tokens:
+            losses["visual_tokens"] = self.visual_tokens * self._gaps(c.visual_tokens for c in cycles)
+        return losses
+
+    def _gaps(self, tokens: Any) -> Float[Tensor, ""]:
+        """Eq. 1 and 2: the squared distance of each cycle's tokens to the next cycle's."""
+        return sum_of(mse_loss(a, b.detach() if self.detach else b) for a, b in pairwise(tokens))
+
+
+def sum_of(terms: Any) -> Float[Tensor, ""]:
+    """`sum` that stays a tensor for the type checker."""
+    first, *rest = terms
+    return sum(rest, start=first)

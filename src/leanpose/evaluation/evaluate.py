@@ -1,0 +1,170 @@
+"""Run a model over the people of a data set, in their boxes, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from leanpose.data.dataset import CropDataset, collate
+from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.average_precision import average_precision
+from leanpose.evaluation.results import PoseResults
+from leanpose.geometry import apply_affine, crop_region, invert_affine
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Prediction
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by name, the poses they were measured on, and the images that could not be read."""
+
+    metrics: dict[str, float]
+    results: PoseResults
+    broken: dict[str, str]
+
+
+@torch.inference_mode()
+def predict_people(
+    model: PoseModel,
+    people: Sequence[PersonSample],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    flip_test: bool = True,
+    cycle: Literal["first", "last"] = "first",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    advance: Callable[[int], None] | None = None,
+) -> tuple[PoseResults, dict[str, str]]:
+    """The poses of these people, in image pixels, and the images that could not be read with the reason.
+
+    Args:
+        model: in eval mode; it runs where its weights are.
+        people: whose boxes are looked at; labels are not used.
+        flip_test: average with the mirrored crop.
+        cycle: whose prediction counts; `last` runs all cycles of a multi-cycle model.
+        advance: called with the number of people done, after each batch.
+    """
+    device = next(model.parameters()).device
+    dataset = CropDataset(list(people), model.skeleton, model.input_size, warp=model.codec.warp, augmentation=None)
+    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+
+    def predict(images: torch.Tensor) -> Prediction:
+        if cycle == "first":
+            return model(images).prediction
+        return model.forward_train(images).cycles[-1].prediction
+
+    broken: dict[str, str] = {}
+    keypoints, scores, done = [], [], []
+    for batch in loader:
+        for index, sentence in batch.broken:
+            broken[str(people[index].image)] = sentence
+        batch = batch.without_broken()
+        if not len(batch.indices):
+            continue
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            images = model.preprocess(batch.images.to(device))
+            prediction = predict(images)
+            if flip_test:
+                flipped = predict(images.flip(-1))
+                prediction = model.codec.merge_flipped(prediction, flipped, model.skeleton.flip_indices)
+        points, confidence = model.codec.decode(prediction)
+        in_crop = points.float().cpu().numpy().astype(np.float64)
+        keypoints.append(apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop))
+        scores.append(confidence.float().cpu().numpy())
+        done.append(batch.indices.numpy())
+        if advance is not None:
+            advance(len(batch.indices))
+    if not done:
+        return PoseResults.empty(len(model.skeleton)), broken
+    order = np.concatenate(done)
+    found = [people[i] for i in order]
+    boxes = np.stack([person.box for person in found]).astype(np.float64)
+    _, scales = crop_region(boxes, model.input_size)
+    results = PoseResults(
+        image_ids=np.array([person.image_id for person in found], np.int64),
+        keypoints=np.concatenate(keypoints),
+        keypoint_scores=np.concatenate(scores).astype(np.float64),
+        boxes=boxes,
+        box_scores=np.array([person.score for person in found], np.float64),
+        areas=scales.prod(axis=1).astype(np.float64),
+    )
+    return results, broken
+
+
+def evaluate(
+    model: PoseModel,
+    people: PersonSet,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    flip_test: bool = True,
+    cycle: Literal["first", "last"] = "first",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
+    nms: Literal["oks", "soft"] | None = "oks",
+    style: Literal["coco", "crowdpose"] = "coco",
+    advance: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """OKS AP and AR of a model on a data set.
+
+    Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
+
+    Raises:
+        LeanposeError: the data set has no ground truth, or none of the images can be read.
+    """
+    if people.ground_truth is None:
+        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+    results, broken = predict_people(
+        model,
+        people.people,
+        batch_size=batch_size,
+        workers=workers,
+        flip_test=flip_test,
+        cycle=cycle,
+        precision=precision,
+        advance=advance,
+    )
+    if people.people and not len(results):
+        raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
+    ground_truth, labelled = labelled_only(people.ground_truth)
+    metrics = average_precision(
+        ground_truth,
+        keep_keypoints(results, labelled),
+        [model.skeleton.sigmas[k] for k in labelled],
+        scoring=scoring,
+        nms=nms,
+        style=style,
+    )
+    return Evaluation(metrics, results, broken)
+
+
+def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
+    """The ground truth without the keypoints that nobody in it has, and the indices of those that stay."""
+    annotations = ground_truth["annotations"]
+    points = np.array([a["keypoints"] for a in annotations if a.get("num_keypoints", 1) > 0], np.float64)
+    if points.size == 0:
+        raise LeanposeError("The ground truth labels no keypoint at all.")
+    labelled = np.flatnonzero((points.reshape(len(points), -1, 3)[..., 2] > 0).any(axis=0)).tolist()
+    kept = [
+        {**a, "keypoints": np.asarray(a["keypoints"], np.float64).reshape(-1, 3)[labelled].reshape(-1).tolist()}
+        for a in annotations
+    ]
+    return {**ground_truth, "annotations": kept}, labelled
+
+
+def keep_keypoints(results: PoseResults, indices: Sequence[int]) -> PoseResults:
+    """The same people with only these keypoints."""
+    return PoseResults(
+        results.image_ids,
+        results.keypoints[:, indices],
+        results.keypoint_scores[:, indices],
+        results.boxes,
+        results.box_scores,
+        results.areas,
+    )

@@ -1,0 +1,369 @@
+"""The training loop: one file that a debugger can step through, over Lightning Fabric.
+
+Everything random is a pure function of (seed, epoch, index) or (seed, step), and the saved state holds the rest. So a
+run that is killed and resumed takes exactly the steps of the run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from leanpose.data.dataset import CropBatch, CropDataset, collate
+from leanpose.data.sample import PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.evaluate import evaluate
+from leanpose.files import atomic_write
+from leanpose.models.base import PoseModel
+from leanpose.training.batches import EpochBatches
+from leanpose.training.checkpoint import load_state, save_state
+from leanpose.training.log import RunLog
+from leanpose.training.progress import RunProgress
+from leanpose.training.recipe import Recipe
+from leanpose.training.schedule import learning_rate
+from leanpose.training.task import PoseTask, build_distillation
+from leanpose.weights import save_model
+
+LOG_EVERY = 20
+"""Optimiser steps between two rows of the training log."""
+
+
+class RunStopped(LeanposeError):
+    """The user stopped the run; its state is saved."""
+
+
+@dataclass
+class RunState:
+    """Where a run is. Everything in it is saved, and nothing else decides what the next step does."""
+
+    step: int = 0
+    epoch: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a finished run has to say: its last metrics, its best, and what was skipped on the way."""
+
+    folder: Path
+    metrics: dict[str, float]
+    best: float
+    best_epoch: int
+    seconds: float
+    broken: dict[str, str]
+
+
+def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
+    """Fabric for this machine, or for the processes that `torchrun` started."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    fabric = Fabric(
+        accelerator=device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu"),
+        devices=local,
+        num_nodes=max(processes // local, 1),
+        strategy="ddp" if processes > 1 else "auto",
+        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+class Trainer:
+    """Trains a model by a recipe in a folder.
+
+    Args:
+        recipe: the whole run.
+        folder: gets `recipe.yaml`, `state.pt`, `best.safetensors`, `last.safetensors`, `train.csv`, `val.csv`, `tensorboard/`.
+        model: the student, freshly made; `resume` overwrites its weights.
+        train, val: people in the model's skeleton; without `val` nothing is measured and only the last weights are saved.
+        dataset: the crops of `train`'s people.
+        fabric: devices and precision.
+        resume: go on from the folder's saved state.
+        quiet: no progress bar (a line an epoch instead).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        model: PoseModel,
+        train: PersonSet,
+        val: PersonSet | None,
+        dataset: CropDataset,
+        fabric: Fabric,
+        *,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.recipe, self.folder, self.fabric = recipe, folder, fabric
+        self.model, self.train_set, self.val_set, self.dataset = model, train, val, dataset
+        if len(dataset) < fabric.world_size * recipe.accumulate:
+            raise LeanposeError(f"There are only {len(dataset)} people to train on: too few for {fabric.world_size} processes.")
+        self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
+        section = recipe.optimizer
+        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
+        model.train()
+        task = PoseTask(model, build_distillation(recipe.distillation, model))
+        optimizer = optimizer_class(task.parameters(), lr=section.lr, weight_decay=section.weight_decay)
+        self.task, self.optimizer = fabric.setup(task, optimizer)
+        self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+        self.state = RunState()
+        self.broken: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        if resume:
+            self._restore(load_state(folder))
+        self.log = RunLog(folder, self.state.step) if fabric.is_global_zero else None
+        self.progress = RunProgress(recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero)
+        self._stop_signal = 0
+        self._losses: dict[str, Tensor] = {}
+        self._averaged_steps = 0
+
+    def run(self) -> RunSummary:
+        """Train to the last epoch.
+
+        Raises:
+            RunStopped: after Ctrl-C or SIGTERM, with the state saved.
+            LeanposeError: a loss is not finite, or a file cannot be written.
+        """
+        with self._listen_for_signals(), self.progress:
+            self._validate_if_due()  # a run killed between an epoch's end and its validation owes one
+            while self.state.epoch < self.recipe.schedule.epochs:
+                self._train_epoch()
+                self._save_state()
+                self._validate_if_due()
+        if self.fabric.is_global_zero:
+            self._save_weights("last.safetensors")
+        if self.log is not None:
+            self.log.close()
+        self._gather_broken()
+        state = self.state
+        return RunSummary(self.folder, self.metrics, state.best, state.best_epoch, state.seconds, self.broken)
+
+    def _train_epoch(self) -> None:
+        state, recipe = self.state, self.recipe
+        self.dataset.set_epoch(state.epoch)
+        first = state.step - state.epoch * self.steps_per_epoch
+        batches = EpochBatches(
+            len(self.dataset),
+            recipe.batch_size,
+            parts=recipe.accumulate,
+            seed=recipe.seed,
+            epoch=state.epoch,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            start=first,
+        )
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            num_workers=recipe.data.workers,
+            collate_fn=collate,
+            pin_memory=self.fabric.device.type == "cuda",
+            worker_init_fn=_init_worker,
+            prefetch_factor=4 if recipe.data.workers else None,
+        )
+        parts: Iterator[CropBatch] = iter(loader)
+        last_save = time.monotonic()
+        for _ in range(first, self.steps_per_epoch):
+            began = time.monotonic()
+            self._step([self._to_device(next(parts)) for _ in range(recipe.accumulate)])
+            state.step += 1
+            state.seconds += time.monotonic() - began
+            if state.step % LOG_EVERY == 0:
+                self._log_losses()
+            if self._any_process(self._stop_signal != 0):
+                self._save_state()
+                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.folder}")
+            if self._any_process(time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
+                self._save_state()
+                last_save = time.monotonic()
+        state.epoch += 1
+
+    def _step(self, parts: list[CropBatch]) -> None:
+        """One optimiser step over the parts of one batch."""
+        recipe, state = self.recipe, self.state
+        # Any random layer draws from the step's own seed, so there is no generator state to save.
+        torch.manual_seed(hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63)
+        rate = learning_rate(recipe.optimizer.lr, recipe.schedule, state.step, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.fabric.device)
+        for i, batch in enumerate(parts):
+            waiting = i < len(parts) - 1
+            with self.fabric.no_backward_sync(self.task, enabled=waiting) if self.fabric.world_size > 1 else nullcontext():
+                losses = self.task(self._without_broken(batch))
+                loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
+                self.fabric.backward(loss)
+            total += loss.detach()
+            for name, value in losses.items():
+                previous = self._losses.get(name)
+                value = value.detach().float() / len(parts)
+                self._losses[name] = value if previous is None else previous + value
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip or math.inf)
+        if self._any_process(not math.isfinite(float(total + norm))):
+            self._refuse_non_finite(parts, float(total))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._averaged_steps += 1
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.progress.advance(state.epoch, state.step, recipe.batch_size, total)
+
+    def _refuse_non_finite(self, parts: list[CropBatch], total: float) -> None:
+        """Stop before the weights are spoiled: the state saved is the one before this step."""
+        self._save_state()
+        people = [self.dataset.people[i] for batch in parts for i in batch.indices.tolist()]
+        names = [f"person {person.person_id} of {person.image}" for person in people]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more (all in nan.txt)" if len(names) > 8 else "")
+        with atomic_write(self.folder / "nan.txt") as path:
+            path.write_text("\n".join(names) + "\n")
+        raise LeanposeError(
+            f"The loss or its gradient is not finite at step {self.state.step} (loss {total}); the weights before that step are "
+            f"saved in {self.folder}. The batch held {shown}."
+        )
+
+    def _validate_if_due(self) -> None:
+        """Measure and save after every `validation.every` epochs and after the last, once."""
+        recipe, epoch = self.recipe, self.state.epoch
+        due = epoch > 0 and (epoch % recipe.validation.every == 0 or epoch == recipe.schedule.epochs)
+        at_boundary = self.state.step == epoch * self.steps_per_epoch
+        if self.val_set is None or not due or not at_boundary:
+            return
+        if self.log is not None and not self.log.has("val", self.state.step):
+            model = self._measured_model()
+            self.progress.say(f"epoch {epoch}: measuring on {self.val_set.name}")
+            self.metrics = evaluate(
+                model,
+                self.val_set,
+                batch_size=max(recipe.batch_size // recipe.accumulate, 32),
+                workers=recipe.data.workers,
+                flip_test=recipe.validation.flip_test,
+                cycle=recipe.validation.cycle,
+                scoring=recipe.validation.scoring,
+                nms=recipe.validation.nms,
+                style=recipe.validation.style,
+                precision=recipe.precision,
+            ).metrics
+            model.train()
+            self.progress.say(f"epoch {epoch}: AP {100 * self.metrics['AP']:.1f}  AR {100 * self.metrics['AR']:.1f}")
+            if self.metrics["AP"] > self.state.best:
+                self.state.best, self.state.best_epoch = self.metrics["AP"], epoch
+                self._save_weights("best.safetensors")
+            self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
+            self._save_state()
+        self.fabric.barrier()
+
+    def _measured_model(self) -> PoseModel:
+        """The weights that are validated and shipped: the averaged ones where there are any."""
+        if self.ema is None:
+            return self.model.eval()
+        averaged: PoseModel = self.ema.module  # pyright: ignore[reportAssignmentType]
+        for mine, current in zip(averaged.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(current)
+        return averaged.eval()
+
+    def _save_weights(self, name: str) -> None:
+        card = self.recipe.card
+        metrics = {k: float(v) for k, v in self.metrics.items()}
+        model = self._measured_model()
+        save_model(
+            model, self.folder / name, training_data=card.training_data, licence=card.licence, metrics=metrics, notes=card.notes
+        )
+        model.train()
+
+    def _save_state(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        save_state(
+            self.folder,
+            {
+                "run": vars(self.state).copy(),
+                "recipe": self.recipe.to_yaml(),
+                "model": self.model.state_dict(),
+                "ema": self.ema.state_dict() if self.ema else None,
+                "optimizer": self.optimizer.state_dict(),
+                "losses": self._losses,
+                "averaged_steps": self._averaged_steps,
+                "metrics": self.metrics,
+                "broken": self.broken,
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.state = RunState(**state["run"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self._losses = {name: value.to(self.fabric.device) for name, value in state["losses"].items()}
+        self._averaged_steps = state["averaged_steps"]
+        self.metrics, self.broken = state["metrics"], state["broken"]
+
+    def _log_losses(self) -> None:
+        if self.log is not None:
+            means = {name: float(value) / self._averaged_steps for name, value in self._losses.items()}
+            rate = self.optimizer.param_groups[0]["lr"]
+            epoch = self.state.step / self.steps_per_epoch
+            self.log.write("train", self.state.step, {"epoch": epoch, "lr": rate, "seconds": self.state.seconds, **means})
+        self._losses, self._averaged_steps = {}, 0
+
+    def _to_device(self, batch: CropBatch) -> CropBatch:
+        return batch.to(self.fabric.device)
+
+    def _without_broken(self, batch: CropBatch) -> CropBatch:
+        """Leave out the people whose images cannot be read, and remember them for the end."""
+        for index, sentence in batch.broken:
+            self.broken[str(self.dataset.people[index].image)] = sentence
+        return batch.without_broken()
+
+    def _gather_broken(self) -> None:
+        if self.fabric.world_size > 1:
+            gathered: list[dict[str, str]] = [{}] * self.fabric.world_size
+            torch.distributed.all_gather_object(gathered, self.broken)
+            self.broken = {image: sentence for broken in gathered for image, sentence in broken.items()}
+
+    def _any_process(self, flag: bool) -> bool:
+        """Whether any process says yes, so that all of them do the same."""
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum"))
+
+    @contextmanager
+    def _listen_for_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C stops at once."""
+
+        def listen(number: int, _: Any) -> None:
+            self._stop_signal = number
+            self.progress.say("stopping after this step …")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        previous = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _init_worker(_: int) -> None:
+    """A loader process leaves Ctrl-C to its parent, and does not start threads of its own."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

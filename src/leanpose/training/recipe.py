@@ -1,0 +1,230 @@
+"""The recipe: one flat YAML file that names a model, a codec, data, a distillation and a schedule.
+
+Every mistake in a recipe is found here, before the first image is read: an unknown key is answered with the nearest
+valid one, a wrong type with what was expected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leanpose.data.sources import DataSource
+from leanpose.errors import LeanposeError, did_you_mean
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Which people train the model, and which measure it."""
+
+    root: Path = Path()
+    """Folder that the paths of `train` and `val` are relative to."""
+    train: list[DataSource]
+    val: DataSource | None = None
+    workers: int = Field(2, ge=0)
+    """Loader processes; the result does not depend on their number."""
+    cache: Path | None = None
+    """Folder for packed crops (`leanpose data pack` writes the same); None decodes the image for every crop."""
+
+
+class AugmentationSection(_Section):
+    """SDPose's recipe; `enabled: false` trains on the plain crops."""
+
+    enabled: bool = True
+    shift: float = Field(0.16, ge=0)
+    shift_probability: float = Field(0.3, ge=0, le=1)
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    half_body_probability: float = Field(0.3, ge=0, le=1)
+    half_body_keypoints: int = Field(8, ge=1)
+    scale: float = Field(0.35, ge=0, lt=1)
+    rotation: float = Field(45.0, ge=0)
+    rotation_probability: float = Field(0.6, ge=0, le=1)
+
+
+class CodecSection(_Section):
+    """How keypoints are written down; the heatmap's size follows from the model."""
+
+    sigma: float = Field(2.0, gt=0)
+    encoding: Literal["classic", "unbiased", "udp"] = "unbiased"
+    decoding: Literal["argmax", "quarter", "dark"] = "dark"
+    kernel: int = Field(11, ge=3)
+
+
+class DistillationSection(_Section):
+    """`none` is plain training; `cycles` is SDPose's self-distillation (weights of its eq. 4)."""
+
+    method: Literal["none", "cycles"] = "none"
+    keypoint_tokens: float = Field(5e-6, ge=0)
+    visual_tokens: float = Field(5e-6, ge=0)
+    pose: Literal["every", "last"] = "every"
+    detach: bool = False
+
+
+class OptimizerSection(_Section):
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of all gradients together; None does not clip."""
+
+
+class ScheduleSection(_Section):
+    epochs: int = Field(300, ge=1)
+    kind: Literal["step", "cosine"] = "step"
+    milestones: list[int] = [200, 260]
+    """Epochs after which `step` multiplies the learning rate by `gamma`."""
+    gamma: float = Field(0.1, gt=0)
+    final: float = Field(0.0, ge=0, le=1)
+    """Where `cosine` ends, as a fraction of the learning rate."""
+    warmup_steps: int = Field(500, ge=0)
+    warmup_factor: float = Field(0.001, ge=0, le=1)
+
+
+class ValidationSection(_Section):
+    every: int = Field(10, ge=1)
+    """Epochs between two validations; the last epoch is always validated."""
+    flip_test: bool = True
+    cycle: Literal["first", "last"] = "first"
+    """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
+    nms: Literal["oks", "soft"] | None = "oks"
+    style: Literal["coco", "crowdpose"] = "coco"
+
+
+class CardSection(_Section):
+    """What the saved weights say of themselves."""
+
+    training_data: list[str] = []
+    licence: str = "unspecified"
+    notes: str = ""
+
+
+class Recipe(_Section):
+    """One training run, whole: the value that counts is the value you read."""
+
+    model: str
+    model_options: dict[str, Any] = {}
+    """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
+    skeleton: str = "coco17"
+    init: Path | None = None
+    """Weights to start from: a .safetensors file of the same model."""
+    data: DataSection
+    augmentation: AugmentationSection = AugmentationSection()
+    codec: CodecSection = CodecSection()
+    distillation: DistillationSection = DistillationSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    validation: ValidationSection = ValidationSection()
+    batch_size: int = Field(512, ge=1)
+    """People in one step of the optimiser, over all devices and accumulated parts together."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a batch is computed in, one after the other."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
+    seed: int = 0
+    checkpoint_minutes: float = Field(5.0, ge=0)
+    """The training state is saved this often, and after each epoch."""
+    card: CardSection = CardSection()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be accumulated in {self.accumulate} equal parts")
+        return self
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides (dotted keys, YAML values, numbers index lists).
+
+    Raises:
+        LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the recipe {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
+    for override in overrides or []:
+        _apply(values, override)
+    return parse_recipe(values, str(path))
+
+
+def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
+    """Check a recipe's values.
+
+    Raises:
+        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        where = ".".join(location) or "the recipe"
+        if first["type"] == "extra_forbidden":
+            fields = _fields_at(location[:-1])
+            raise LeanposeError(f"{origin}: unknown key '{where}'; {did_you_mean(location[-1], fields)}") from error
+        if first["type"] == "missing":
+            raise LeanposeError(f"{origin}: the key '{where}' is missing.") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise LeanposeError(f"'{override}' is no setting; write key=value, for example batch_size=64.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise LeanposeError(f"The value of '{override}' is not valid YAML.") from error
+    *parents, last = key.split(".")
+    node: Any = values
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(part, node, override)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise LeanposeError(f"'{override}': nothing can be set below '{part}'.")
+    if isinstance(node, list):
+        node[_index(last, node, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise LeanposeError(f"'{override}': '{'.'.join(parents)}' holds no keys.")
+
+
+def _index(part: str, node: list[Any], override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
+    return int(part)
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """The valid keys of the section at `location`, found by walking the schema."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

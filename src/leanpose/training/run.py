@@ -1,0 +1,104 @@
+"""From a recipe to a finished run: builds what the recipe names, and refuses what does not fit, before the first batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from leanpose.data.augment import Augmentation
+from leanpose.data.dataset import CropDataset
+from leanpose.data.sample import PersonSet
+from leanpose.data.sources import read_people
+from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.models.base import PoseModel
+from leanpose.models.registry import create_model
+from leanpose.skeleton import get_skeleton
+from leanpose.training.checkpoint import STATE_FILE
+from leanpose.training.loop import RunSummary, Trainer, make_fabric
+from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.weights import load_model
+
+
+def build_model(recipe: Recipe) -> PoseModel:
+    """The recipe's model with its codec, made from the recipe's seed or loaded from `init`.
+
+    Raises:
+        LeanposeError: the model or an option is unknown, or `init` holds another model.
+    """
+    torch.manual_seed(recipe.seed)
+    model = create_model(recipe.model, skeleton=get_skeleton(recipe.skeleton), **recipe.model_options)
+    section = recipe.codec
+    model.codec = HeatmapCodec(
+        input_size=model.input_size,
+        heatmap_size=model.codec.heatmap_size,
+        sigma=section.sigma,
+        encoding=section.encoding,
+        decoding=section.decoding,
+        kernel=section.kernel,
+    )
+    if recipe.init is not None:
+        start = load_model(recipe.init)
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise LeanposeError(f"{recipe.init} is a {start.name} that does not fit the recipe's {recipe.model}.") from error
+    return model
+
+
+def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
+    """The people to train on (all sets together, each as often as it says), and those to measure on.
+
+    Raises:
+        LeanposeError: a set cannot be read, or there is nobody to train on.
+    """
+    skeleton, root = get_skeleton(recipe.skeleton), recipe.data.root
+    sets = [(source, read_people(source, skeleton, root, training=True)) for source in recipe.data.train]
+    people = [person for source, part in sets for _ in range(source.repeat) for person in part.people]
+    if not people:
+        raise LeanposeError("The recipe's data.train holds nobody to train on.")
+    train = PersonSet(" + ".join(part.name for _, part in sets), people)
+    val = read_people(recipe.data.val, skeleton, root, training=False) if recipe.data.val else None
+    return train, val
+
+
+def train(recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False) -> RunSummary:
+    """Run a recipe in a folder, from the start or on from where it was stopped.
+
+    Args:
+        recipe: with `resume` it must be the recipe of the saved run.
+        folder: made if missing; a folder with another run in it is refused unless `resume`.
+
+    Raises:
+        LeanposeError: something does not fit; the sentence says what.
+    """
+    if not resume and (folder / STATE_FILE).exists():
+        raise LeanposeError(f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out.")
+    fabric = make_fabric(recipe, device)
+    model = build_model(recipe)
+    people, val = read_training_people(recipe)
+    section = recipe.augmentation
+    augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
+    dataset = CropDataset(
+        people.people, model.skeleton, model.input_size, warp=model.codec.warp, augmentation=augmentation, seed=recipe.seed
+    )
+    if fabric.is_global_zero and not resume:
+        with atomic_write(folder / "recipe.yaml") as path:
+            path.write_text(recipe.to_yaml())
+    fabric.barrier()
+    return Trainer(recipe, folder, model, people, val, dataset, fabric, resume=resume, quiet=quiet).run()
+
+
+def saved_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in a folder.
+
+    Raises:
+        LeanposeError: there is none.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise LeanposeError(f"There is no run to resume in {folder} (recipe.yaml is missing).")
+    return parse_recipe(yaml.safe_load(path.read_text()), str(path))

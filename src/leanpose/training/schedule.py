@@ -1,0 +1,24 @@
+"""The learning rate as a pure function of the step, so that a resumed run cannot disagree with itself."""
+
+from __future__ import annotations
+
+import math
+
+from leanpose.training.recipe import ScheduleSection
+
+
+def learning_rate(base: float, schedule: ScheduleSection, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of optimiser step `step` (0-based).
+
+    Linear warm-up from `warmup_factor × base` over `warmup_steps`, times the schedule's own curve: `step` multiplies by
+    `gamma` at each milestone (in epochs), `cosine` goes from 1 to `final` over all epochs.
+    """
+    epoch = step / steps_per_epoch
+    if schedule.kind == "step":
+        factor = schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
+    else:
+        progress = min(epoch / schedule.epochs, 1.0)
+        factor = schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+    if step < schedule.warmup_steps:
+        factor *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
+    return base * factor
