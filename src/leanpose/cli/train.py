@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,10 +11,10 @@ from leanpose.errors import LeanposeError
 
 
 def train(
-    recipe: Annotated[Optional[Path], typer.Argument(help="A recipe file, such as recipes/sdpose/s_v1_coco.yaml.")] = None,
-    settings: Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
-    resume: Annotated[Optional[Path], typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file, such as recipes/sdpose/s_v1_coco.yaml.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train or distil a model by a recipe.

@@ -68,7 +68,7 @@ def predict_people(
         if not len(batch.indices):
             continue
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            images = model.preprocess(batch.images.to(device))
+            images = model.normalise(batch.images.to(device))
             prediction = predict(images)
             if flip_test:
                 flipped = predict(images.flip(-1))

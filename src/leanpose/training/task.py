@@ -26,7 +26,7 @@ class PoseTask(nn.Module):
 
     def forward(self, batch: CropBatch) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch, on the model's device."""
-        images = self.model.preprocess(batch.images)
+        images = self.model.normalise(batch.images)
         target = self.model.codec.encode(batch.keypoints, batch.weights)
         student = self.model.forward_train(images)
         return self.distillation.losses(student, None, target)
