@@ -48,7 +48,7 @@ def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
 
 
 def boxes_from_keypoints(keypoints: Shaped[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
-    """The smallest xyxy box around each person's labelled keypoints (third value above 0); zeros where none is labelled."""
+    """The smallest xyxy box around each person's labelled keypoints (third value above 0); zeros where none is."""
     keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.shape[1] == 0:
         return np.zeros((len(keypoints), 4))
@@ -173,12 +173,13 @@ def warp_image(
     if max(image.shape[:2]) >= _OPENCV_LIMIT:
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
         seen = apply_affine(invert_affine(matrix), corners)
-        left, top = np.clip(np.floor(seen.min(axis=0)) - 2, 0, [image.shape[1] - 1, image.shape[0] - 1]).astype(int)
-        right, bottom = np.clip(np.ceil(seen.max(axis=0)) + 3, [left + 1, top + 1], image.shape[1::-1]).astype(int)
+        last = np.array([image.shape[1] - 1, image.shape[0] - 1])
+        left, top = low = np.clip(np.floor(seen.min(axis=0)) - 2, 0, last).astype(int)
+        right, bottom = np.clip(np.ceil(seen.max(axis=0)) + 2, low, last).astype(int) + 1
         image = image[top:bottom, left:right]
-        matrix = np.column_stack(
-            [matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ np.array([left, top], dtype=np.float64)]
-        )
+        step = -(-max(image.shape[:2]) // (_OPENCV_LIMIT - 1))  # a region as large as that comes out far smaller anyway
+        image = np.ascontiguousarray(image[::step, ::step])
+        matrix = np.column_stack([matrix[:, :2] * step, apply_affine(matrix, low[None].astype(np.float64))[0]])
     return cast(np.ndarray, cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
 
 
@@ -202,8 +203,8 @@ def warp_images(
     v = torch.arange(height, device=images.device, dtype=torch.float32)[:, None] - ty
     determinant = a * d - b * c
     x, y = (d * u - b * v) / determinant, (a * v - c * u) / determinant
-    # grid_sample with align_corners puts -1 and 1 on the centres of the first and the last pixel.
-    grid = torch.stack([x * (2 / max(image_width - 1, 1)) - 1, y * (2 / max(image_height - 1, 1)) - 1], dim=-1)
+    # Without align_corners, grid_sample's -1 and 1 are the outer edges of the first and the last pixel.
+    grid = torch.stack([(2 * x + 1) / image_width - 1, (2 * y + 1) / image_height - 1], dim=-1)
     source = images if images.is_floating_point() else images.float()
-    crops = F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+    crops = F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
     return crops if images.is_floating_point() else crops.round_().clamp_(0, 255).to(images.dtype)
