@@ -41,3 +41,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: `$LEANPOSE_CACHE`, or `leanpose` in the user's cache folder."""
+    chosen = os.environ.get("LEANPOSE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leanpose"

@@ -56,11 +56,11 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
         LeanposeError: a set cannot be read, or there is nobody to train on.
     """
     skeleton, root = get_skeleton(recipe.skeleton), recipe.data.root
-    sets = [(source, read_people(source, skeleton, root, training=True)) for source in recipe.data.train]
-    people = [person for source, part in sets for _ in range(source.repeat) for person in part.people]
+    sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
+    people = [person for part in sets for person in part.people]
     if not people:
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
-    train = PersonSet(" + ".join(part.name for _, part in sets), people)
+    train = PersonSet(" + ".join(part.name for part in sets), people)
     val = read_people(recipe.data.val, skeleton, root, training=False) if recipe.data.val else None
     return train, val
 
