@@ -122,7 +122,8 @@ def create_model(
     entry = model_entry(name)
     if pretrained:
         raise LeanposeError(
-            f"No weights are released for '{name}'; load_model() takes a released name (leanpose models lists them) or a file."
+            f"No weights are released for '{name}'; load_model() takes a file or a released name, "
+            "which `leanpose models` lists."
         )
     config = configure_model(name, **overrides)
     return entry.model(name, config, get_skeleton(skeleton)).eval()

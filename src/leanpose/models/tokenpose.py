@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -36,11 +37,11 @@ class TokenPoseConfig:
 
     The original code of TokenPose (T) and that of SDPose (S), which builds TokenPose anew, differ in three places:
 
-    * `attention_scale`: T divides the attention logits of its S models by the square root of the whole width, everything
-      else by that of one head's width.
+    * `attention_scale`: T divides the attention logits of its S models by the square root of the whole width,
+      everything else by that of one head's width.
     * `stage1_width`: the HRNet-W32 of T has 64 inner channels in its first stage, that of S 32.
-    * `stages` and `head_hidden`: the L models of T read the keypoint tokens after each third of the layers, side by side,
-      and map them to a heatmap by one linear layer; S keeps to the layout of the smaller models.
+    * `stages` and `head_hidden`: the L models of T read the keypoint tokens after each third of the layers, side by
+      side, and map them to a heatmap by one linear layer; S keeps to the layout of the smaller models.
     """
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
@@ -160,9 +161,9 @@ def sine_position(rows: int, columns: int, width: int) -> Float[Tensor, "rows*co
 class TokenPose(PoseModel):
     """TokenPose, and with `cycles` > 1 SDPose.
 
-    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (σ 0.02), norms 1
-    and 0, biases 0. The papers' code draws convolutions with σ 0.001 instead; a norm follows each, so only the size of the
-    first steps differs.
+    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (σ 0.02), norms
+    1 and 0, biases 0. The papers' code draws convolutions with σ 0.001 instead; a norm follows each, so only the size of
+    the first steps differs.
     """
 
     config: TokenPoseConfig
@@ -190,7 +191,7 @@ class TokenPose(PoseModel):
         pixels = c.heatmap_size[0] * c.heatmap_size[1]
         sizes = [c.stages * c.width, *([] if c.head_hidden is None else [c.head_hidden]), pixels]
         self.head = nn.Sequential()
-        for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+        for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
         self.initialise()
 

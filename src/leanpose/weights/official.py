@@ -1,0 +1,112 @@
+"""The papers' own checkpoints, renamed for this library's models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model, model_entry
+from leanpose.models.tokenpose import TokenPose
+
+# The names inside a transformer layer, which all the token models' code has in common.
+_IN_LAYER = {
+    "0.fn.norm": "attention_norm",
+    "0.fn.fn.to_qkv": "attention.qkv",
+    "0.fn.fn.to_out.0": "attention.out",
+    "1.fn.norm": "mlp_norm",
+    "1.fn.fn.net.0": "mlp.0",
+    "1.fn.fn.net.3": "mlp.2",
+}
+# A number after `transformer` is the stage; SDPose's single stage is `transformer_layer1`.
+_LAYER = re.compile(
+    r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias)"
+)
+_PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.tokenpose)\.")
+_BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[12]|stage[23])\.")
+
+
+def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
+    """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
+
+    Knows the names in TokenPose's code (`features.…`, or `pre_feature.…` and `transformer.…`) and in SDPose's
+    (`backbone.…` and `keypoint_head.tokenpose.…`), and tells the two apart by them. Where attention is scaled
+    differently there and in the model, the ratio goes into the query weights, so that the net stays the same.
+
+    Args:
+        name: one of `leanpose.list_models()`.
+        state_dict: the checkpoint's tensors (or arrays) by their official names.
+        overrides: what `create_model` gets beside the name, `skeleton` included.
+
+    Raises:
+        LeanposeError: the weights are of another model.
+    """
+    if model_entry(name).model is not TokenPose:
+        raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
+    with torch.device("meta"):
+        model = create_model(name, **overrides)
+    assert isinstance(model, TokenPose)
+    return _tokenpose(model, {key: torch.as_tensor(value) for key, value in state_dict.items()})
+
+
+def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
+    expected = model.state_dict()
+    renamed: dict[str, Tensor] = {}
+    for key, value in official.items():
+        if key.endswith("pos_embedding"):
+            continue  # computed, never learnt
+        new = _tokenpose_name(key, model.config.depth // model.config.stages)
+        if new not in expected:
+            raise LeanposeError(f"The official weights do not fit '{model.name}': it has no place for '{key}'.")
+        if value.shape != expected[new].shape:
+            raise LeanposeError(
+                f"The official weights do not fit '{model.name}': '{key}' has shape {tuple(value.shape)} "
+                f"where the model has {tuple(expected[new].shape)}{_hint(new, value)}."
+            )
+        renamed[new] = value
+    for key in expected:
+        if key.endswith("num_batches_tracked"):
+            renamed.setdefault(key, torch.tensor(0))
+        elif key not in renamed:
+            raise LeanposeError(f"The official weights do not fit '{model.name}': they have nothing for '{key}'.")
+    width, head_width = model.config.width, model.config.width // model.config.heads
+    # Only TokenPose's S models have backbone and tokens side by side under `features.`, and scale by the whole width.
+    theirs = width if any(key.removeprefix("module.").startswith("features.") for key in official) else head_width
+    ours = width if model.config.attention_scale == "width" else head_width
+    if theirs != ours:
+        for i in range(model.config.depth):
+            qkv = renamed[f"layers.{i}.attention.qkv.weight"].clone()
+            qkv[:width] *= (ours / theirs) ** 0.5
+            renamed[f"layers.{i}.attention.qkv.weight"] = qkv
+    return renamed
+
+
+def _tokenpose_name(key: str, layers_per_stage: int) -> str | None:
+    """This library's name for an official one; None where there is none."""
+    inner = _PREFIX.sub("", key, count=1)
+    if _BACKBONE.match(inner):
+        return f"backbone.{inner}"
+    if inner == "keypoint_token":
+        return "keypoint_tokens"
+    if inner.startswith("patch_to_embedding."):
+        return inner.replace("patch_to_embedding", "patch_embedding")
+    if inner.startswith("mlp_head."):
+        return inner.replace("mlp_head", "head")
+    layer = _LAYER.fullmatch(inner)
+    if layer is None or layer["part"] not in _IN_LAYER:
+        return None
+    index = (int(layer["stage"] or 1) - 1) * layers_per_stage + int(layer["layer"])
+    return f"layers.{index}.{_IN_LAYER[layer['part']]}.{layer['kind']}"
+
+
+def _hint(name: str, value: Tensor) -> str:
+    """What to override so that weights of this shape fit, where one setting decides it."""
+    if name == "backbone.layer1.0.conv1.weight":
+        return f"; create the model with stage1_width={value.shape[0]}"
+    if name == "keypoint_tokens":
+        return f"; create the model with a skeleton of {value.shape[1]} keypoints"
+    return ""

@@ -1,0 +1,75 @@
+"""The papers' own networks, number by number (golden/README.md gives rules and tolerance)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_rules import OUTPUT_TOLERANCE, Golden
+
+from leanpose.models.registry import create_model
+from leanpose.models.tokenpose import TokenPose
+from leanpose.skeleton import Skeleton
+from leanpose.weights import from_official
+
+MPII16 = Skeleton("sixteen", tuple(f"point_{i}" for i in range(16)), (), (0.05,) * 16)
+ORIGINAL_L: dict[str, Any] = {"stage1_width": 64, "stages": 3, "head_hidden": None}
+
+# reference file, model, overrides
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    ("sdpose_t", "sdpose_t", {}),
+    ("sdpose_s_v1", "sdpose_s_v1", {}),
+    ("tokenpose_t", "tokenpose_t", {}),
+    ("tokenpose_s_v1", "tokenpose_s_v1", {}),
+    ("tokenpose_s_v2", "tokenpose_s_v2", {}),
+    ("tokenpose_b", "tokenpose_b", {}),
+    ("tokenpose_l_d24_256x192", "tokenpose_l_d6", {**ORIGINAL_L, "depth": 24, "heads": 12}),
+    (
+        "tokenpose_l_d6_mpii_256x256",
+        "tokenpose_l_d6",
+        {**ORIGINAL_L, "input_size": (256, 256), "patch_size": (4, 4), "skeleton": MPII16},
+    ),
+    ("sdrepo_tokenpose_t", "tokenpose_t", {}),
+    ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {"attention_scale": "head"}),
+    ("sdrepo_tokenpose_s_v2", "tokenpose_s_v2", {"attention_scale": "head"}),
+    ("sdrepo_tokenpose_b", "tokenpose_b", {"stage1_width": 32}),
+    ("sdrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
+    # The repositories' attention scales differ; conversion makes up for it.
+    ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {}),
+    ("tokenpose_s_v1", "sdpose_s_v1", {}),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "overrides"), CASES, ids=lambda v: v if isinstance(v, str) else "")
+def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: str, overrides: dict[str, Any]) -> None:
+    golden = Golden.load(shared, file)
+    model = create_model(name, **overrides)
+    assert isinstance(model, TokenPose)
+    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    first_stage: list[torch.Tensor] = []
+    model.layers[model.config.depth // model.config.stages - 1].register_forward_hook(
+        lambda _module, _inputs, tokens: first_stage.append(tokens)
+    )
+    with torch.inference_mode():
+        trained, inferred = model.forward_train(golden.images), model(golden.images)
+
+    cycles = [prefix for prefix in ("cycle0.", "cycle1.", "cycle2.") if f"{prefix}pred" in golden.facts["outputs"]]
+    # Some reference files hold one cycle only, of a model that has two.
+    for cycle, prefix in zip(trained.cycles, cycles or [""], strict=bool(cycles)):
+        keypoints, visual = cycle.keypoint_tokens, cycle.visual_tokens
+        if model.config.stages > 1:  # of these models the tokens after the first stage were recorded
+            keypoints, visual = first_stage[0].tensor_split([len(model.skeleton)], dim=1)
+        assert keypoints is not None
+        assert visual is not None
+        assert golden.deviation(f"{prefix}pred", cycle.prediction.maps) < OUTPUT_TOLERANCE
+        assert golden.deviation(f"{prefix}kpt_token", keypoints) < OUTPUT_TOLERANCE
+        assert golden.deviation(f"{prefix}vis_token", visual) < OUTPUT_TOLERANCE
+    first = trained.cycles[0]
+    torch.testing.assert_close(inferred.prediction.maps, first.prediction.maps)
+    torch.testing.assert_close(trained.prediction.maps, first.prediction.maps)
+    if "backbone" in golden.facts["outputs"]:
+        assert inferred.features is not None
+        assert golden.deviation("backbone", inferred.features) < OUTPUT_TOLERANCE
