@@ -38,7 +38,7 @@ class PersonSample:
     """
 
     image: ImageRef
-    box: Float[np.ndarray, "4"]
+    box: Float[np.ndarray, " 4"]
     keypoints: Float[np.ndarray, "K 3"]
     image_id: int
     person_id: int

@@ -1,0 +1,255 @@
+"""COCO keypoint files, and those written like them (CrowdPose, converted sets, sets of one's own).
+
+Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.geometry import box_area
+from leanpose.skeleton import CROWDPOSE14, SKELETONS, Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.sources import DataSource
+
+_HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
+
+
+def keypoint_name(text: str) -> str:
+    """A keypoint's name as skeletons here spell it: `Left Shoulder`, `leftShoulder`, `l_shoulder` → `left_shoulder`."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text.strip())
+    text = re.sub(r"[\s\-.]+", "_", text).lower()
+    text = re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", text))
+    return "head_top" if text in _HEAD_TOP else text
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO keypoint file, checked for its outer form.
+
+    Attributes:
+        path: where it was read.
+        images: the image records by id, in the order of their ids.
+        annotations: the people's records.
+        skeleton: the keypoints that the file labels.
+    """
+
+    path: Path
+    images: dict[int, dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    skeleton: Skeleton
+
+
+def load_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LeanposeError: it is missing, cut off or no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the {what} {path}: {error.strerror or error}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LeanposeError(f"The {what} {path} is cut off or no JSON: {error}.") from error
+
+
+def load_coco(path: Path, skeleton: Skeleton | None = None) -> CocoFile:
+    """Read a COCO keypoint file's records.
+
+    Args:
+        path: the JSON file.
+        skeleton: what it labels; otherwise the keypoint names of its person category decide.
+
+    Raises:
+        LeanposeError: it is missing, cut off, or no COCO keypoint file.
+    """
+    content = load_json(path, "annotation file")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
+    try:
+        images = {int(record["id"]): record for record in content["images"]}
+        for record in images.values():
+            str(record["file_name"])
+        categories = [c for c in content.get("categories") or [] if c.get("keypoints")]
+        categories.sort(key=lambda category: category.get("name") != "person")  # a stable sort: person first
+        annotations = [a for a in content["annotations"] if "keypoints" in a]
+        if categories:
+            annotations = [a for a in annotations if a.get("category_id", categories[0]["id"]) == categories[0]["id"]]
+        for record in annotations:
+            record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LeanposeError(f"{path} is no COCO annotation file: a record lacks or garbles {error}.") from error
+    if skeleton is None:
+        if not categories:
+            raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
+        skeleton = _category_skeleton(categories[0], path)
+    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton)
+
+
+def _category_skeleton(category: dict[str, Any], path: Path) -> Skeleton:
+    """The known skeleton of these keypoint names, or one made of them."""
+    names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
+    for known in SKELETONS.values():
+        if known.keypoints == names:
+            return known
+    limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or [] if 0 < a <= len(names) and 0 < b <= len(names)]
+    return Skeleton.from_dict({"name": path.stem, "keypoints": names, "limbs": limbs})
+
+
+def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
+    """A labelled box as xyxy inside its image, the way the papers' toolbox does it; None where nothing is left.
+
+    The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
+    """
+    x, y, w, h = (float(value) for value in xywh)
+    if not np.isfinite([x, y, w, h]).all():
+        return None
+    x1, y1 = max(0.0, x), max(0.0, y)
+    x2, y2 = x1 + max(0.0, w - 1), y1 + max(0.0, h - 1)
+    if width is not None and height is not None:
+        x2, y2 = min(width - 1.0, x2), min(height - 1.0, y2)
+    return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
+
+
+def clean_keypoints(values: list[float], count: int, where: str) -> Float[np.ndarray, "K 3"]:
+    """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
+
+    Raises:
+        LeanposeError: their number does not fit the skeleton.
+    """
+    try:
+        points = np.array(values, dtype=np.float64).reshape(-1, 3)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has keypoints that are no list of (x, y, v).") from error
+    if len(points) != count:
+        raise LeanposeError(
+            f"{where} has {len(points)} keypoints, but its skeleton has {count}; name the right `skeleton`."
+        )
+    finite = np.isfinite(points).all(axis=1)
+    points[~finite] = 0.0
+    points[:, 2] = np.where(points[:, 2] <= 0, 0, np.where(points[:, 2] <= 1, 1, 2))
+    points[points[:, 2] == 0] = 0.0
+    return points
+
+
+def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "K 3"]:
+    """Keypoints of a set in a model's order; `indices` as `Skeleton.indices_in` gives them."""
+    chosen = np.array(indices)
+    mapped = np.where(chosen[:, None] >= 0, points[np.maximum(chosen, 0)], 0.0)
+    return mapped.astype(np.float32)
+
+
+def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+    """Read a COCO or CrowdPose set; see `leanpose.data.sources.read_people`."""
+    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
+
+    assert source.annotations is not None
+    assert source.images is not None
+    path = root / source.annotations
+    named = CROWDPOSE14 if source.format == "crowdpose" else None
+    if source.skeleton is not None:
+        named = source_skeleton(source, root, CROWDPOSE14)
+    file = load_coco(path, named)
+    folder = ImageFolder(root / source.images, source.title)
+    indices = match_keypoints(source.title, file.skeleton, skeleton)
+    # Crops of one picture stay on one side of the split.
+    groups = sorted({record.get("coco_image_id", image_id) for image_id, record in file.images.items()})
+    positions = {group: position for position, group in enumerate(groups)}
+    images = {
+        image_id: record
+        for image_id, record in file.images.items()
+        if in_split(positions[record.get("coco_image_id", image_id)], source.split)
+    }
+
+    people, annotations = [], []
+    for record in file.annotations:
+        image = images.get(record["image_id"])
+        if image is None:
+            if record["image_id"] not in file.images:
+                raise LeanposeError(
+                    f"Annotation {record['id']} of {path} belongs to image {record['image_id']}, which is not there."
+                )
+            continue
+        where = f"Annotation {record['id']} of {path}"
+        labelled = clean_keypoints(record["keypoints"], len(file.skeleton), where)
+        keypoints = map_keypoints(labelled, indices)
+        count = int((keypoints[:, 2] > 0).sum())
+        if sum(index >= 0 for index in indices) == len(file.skeleton):
+            count = int(record.get("num_keypoints", count))  # CrowdPose does not count head and neck: its rule stays
+        try:
+            box = clip_box(record["bbox"], image.get("width"), image.get("height"))
+            drawn = np.array([float(value) for value in record["bbox"]])
+            area = float(record["area"]) if "area" in record else float(max(drawn[2], 0) * max(drawn[3], 0))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LeanposeError(f"{where} has no valid box: {type(error).__name__} {error}.") from error
+        crowd = int(record.get("iscrowd", 0))
+        annotations.append(
+            {
+                "id": record["id"],
+                "image_id": record["image_id"],
+                "category_id": 1,
+                "iscrowd": crowd,
+                "bbox": drawn.tolist(),
+                "area": area,
+                "num_keypoints": count,
+                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+            }
+        )
+        if crowd or count == 0 or box is None or area <= 0 or not (keypoints[:, 2] > 0).any():
+            continue
+        people.append(
+            PersonSample(folder(str(image["file_name"])), box, keypoints, record["image_id"], int(record["id"]), area)
+        )
+    if source.boxes is not None:
+        people = _read_boxes(root / source.boxes, images, folder, len(skeleton))
+    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
+    return PersonSet(source.title, people, truth)
+
+
+def coco_category(skeleton: Skeleton) -> dict[str, Any]:
+    """The `person` category of a COCO file with this skeleton (limbs count from 1 there)."""
+    return {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(skeleton.keypoints),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
+    }
+
+
+def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, count: int) -> list[PersonSample]:
+    """People from a detector's COCO result file: every box of the set's images, whatever its score."""
+    content = load_json(path, "file of detected boxes")
+    if not isinstance(content, list):
+        raise LeanposeError(f"{path} is no file of detected boxes: it must hold a list of results.")
+    people = []
+    for number, record in enumerate(content):
+        try:
+            image_id, score = int(record["image_id"]), float(record["score"])
+            x, y, w, h = (float(value) for value in record["bbox"])
+            category = int(record.get("category_id", 1))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LeanposeError(f"Result {number} of {path} lacks or garbles {error}.") from error
+        if (
+            category != 1
+            or image_id not in images
+            or not (w > 0 and h > 0)
+            or not np.isfinite([x, y, w, h, score]).all()
+        ):
+            continue
+        box = np.array([x, y, x + w, y + h])
+        nothing = np.zeros((count, 3), np.float32)
+        image = folder(str(images[image_id]["file_name"]))
+        people.append(PersonSample(image, box, nothing, image_id, number, float(box_area(box)), score))
+    return people

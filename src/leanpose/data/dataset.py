@@ -1,0 +1,231 @@
+"""From people to batches: each item is one crop, drawn by (seed, epoch, index) alone and warped once.
+
+A crop stays uint8 RGB; colour, normalisation and the codec's targets are made for whole batches on the training
+device. The flip is part of the affine map, and large JPEGs are decoded at the size that the crop needs, so that a
+worker decodes, warps once, and does little else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from leanpose.data.augment import Augmentation, Placement
+from leanpose.data.images import BrokenImageError, decode_image, decode_reduced, read_bytes
+from leanpose.data.sample import PersonSample
+from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.cache import CropCache
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One person, cut out for a model.
+
+    Attributes:
+        image: RGB.
+        keypoints: x, y in crop pixels; 0, 0 where not labelled.
+        weights: 1 labelled (inside the crop or not), 0 not labelled.
+        matrix: image → crop.
+        index: of the person in the data set.
+        broken: why there is no picture (it is black then, and all weights are 0).
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    keypoints: Float[np.ndarray, "K 2"]
+    weights: Float[np.ndarray, " K"]
+    matrix: Float[np.ndarray, "2 3"]
+    index: int
+    broken: str | None = None
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """What `collate` makes of crops.
+
+    Attributes:
+        images: RGB.
+        keypoints: x, y in crop pixels.
+        weights: 1 labelled, 0 not labelled.
+        matrices: image → crop.
+        indices: of the people in the data set.
+        broken: (index, sentence) of each image that could not be read.
+    """
+
+    images: UInt8[Tensor, "B h w 3"]
+    keypoints: Float[Tensor, "B K 2"]
+    weights: Float[Tensor, "B K"]
+    matrices: Float[Tensor, "B 2 3"]
+    indices: Int[Tensor, " B"]
+    broken: list[tuple[int, str]]
+
+    def without_broken(self) -> CropBatch:
+        """The crops whose image could be read."""
+        if not self.broken:
+            return self
+        kept = ~torch.isin(self.indices, torch.tensor([index for index, _ in self.broken]))
+        return CropBatch(
+            self.images[kept], self.keypoints[kept], self.weights[kept], self.matrices[kept], self.indices[kept], []
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> CropBatch:
+        """The batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> CropBatch:
+        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> CropBatch:
+        return CropBatch(
+            change(self.images),
+            change(self.keypoints),
+            change(self.weights),
+            change(self.matrices),
+            change(self.indices),
+            self.broken,
+        )
+
+
+class CropDataset(Dataset[Crop]):
+    """A map-style data set of one crop a person.
+
+    Args:
+        people: the samples, in the keypoints of `skeleton`.
+        input_size: height and width of a crop in pixels.
+        warp: the pixel convention of the affine map; the codec states it.
+        augmentation: how crops vary; None for the plain region, as in evaluation.
+        seed: item (epoch, index) depends on nothing else that is random.
+        cache: coarse crops made before; people who are not in it are read from their images.
+        reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
+            augmentation: evaluation sees what the papers' toolbox would show.
+    """
+
+    def __init__(
+        self,
+        people: Sequence[PersonSample],
+        skeleton: Skeleton,
+        input_size: tuple[int, int],
+        *,
+        warp: Warp = "classic",
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache: CropCache | None = None,
+        reduced_decoding: bool | None = None,
+    ) -> None:
+        self.people = people
+        self.skeleton = skeleton
+        self.input_size = input_size
+        self.warp: Warp = warp
+        self.augmentation = augmentation
+        self.seed = seed
+        self.cache = cache
+        self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
+        self._flip_indices = np.array(skeleton.flip_indices)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that items are drawn for."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other crops from now on, in running workers too."""
+        self._epoch.fill_(epoch)
+
+    def place(self, index: int) -> Placement:
+        """Where the crop of a person lies in this epoch."""
+        sample = self.people[index]
+        if self.augmentation is None:
+            centers, scales = crop_region(sample.box[None], self.input_size)
+            return Placement(centers[0], scales[0], 0.0, False)
+        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
+        return self.augmentation.sample(rng, sample, self.skeleton, self.input_size)
+
+    def matrix(self, placement: Placement) -> Float[np.ndarray, "2 3"]:
+        """The affine map image → crop of a placement."""
+        center, scale, rotation, flip = placement
+        matrix = crop_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
+        if flip and self.warp == "classic":
+            # The papers' toolbox mirrors the picture and then crops it: the region's centre stays on w / 2, where
+            # mirroring the crop would put it on w / 2 - 1.
+            matrix[0, 2] += 1.0
+        return matrix
+
+    def __getitem__(self, index: int) -> Crop:
+        sample = self.people[index]
+        placement = self.place(index)
+        matrix = self.matrix(placement)
+        keypoints = apply_affine(matrix, sample.keypoints[:, :2].astype(np.float64))
+        labelled = sample.keypoints[:, 2] > 0
+        if placement.flip:
+            keypoints, labelled = keypoints[self._flip_indices], labelled[self._flip_indices]
+        weights = labelled.astype(np.float32)
+        keypoints = np.where(labelled[:, None], keypoints, 0.0).astype(np.float32)
+        try:
+            image, broken = self._pixels(sample, placement, matrix), None
+        except BrokenImageError as error:
+            image, broken = np.zeros((*self.input_size, 3), np.uint8), str(error)
+            weights = np.zeros_like(weights)
+        return Crop(image, keypoints, weights, matrix.astype(np.float32), index, broken)
+
+    def _pixels(
+        self, sample: PersonSample, placement: Placement, matrix: Float[np.ndarray, "2 3"]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
+        source, to_source = self._source(sample, placement)
+        if to_source is not None:
+            matrix = compose(matrix, invert_affine(to_source))
+        return warp_image(source, matrix, self.input_size)
+
+    def _source(
+        self, sample: PersonSample, placement: Placement
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
+        if self.cache is not None:
+            cached = self.cache.get(sample)
+            if cached is not None:
+                return cached
+        data = read_bytes(sample.image)
+        if not self.reduced_decoding:
+            return decode_image(data, name=str(sample.image)), None
+        shrinkage = placement.scale[0] / self.input_size[1]
+        reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
+        return decode_reduced(data, name=str(sample.image), reduction=reduction)
+
+
+def compose(outer: Float[np.ndarray, "2 3"], inner: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The affine map that applies `inner`, then `outer`."""
+    result = outer[:, :2] @ inner
+    result[:, 2] += outer[:, 2]
+    return result
+
+
+def collate(crops: Sequence[Crop]) -> CropBatch:
+    """Stack crops into a batch, for a loader's `collate_fn`."""
+    return CropBatch(
+        images=torch.from_numpy(np.stack([crop.image for crop in crops])),
+        keypoints=torch.from_numpy(np.stack([crop.keypoints for crop in crops])),
+        weights=torch.from_numpy(np.stack([crop.weights for crop in crops])),
+        matrices=torch.from_numpy(np.stack([crop.matrix for crop in crops])),
+        indices=torch.tensor([crop.index for crop in crops]),
+        broken=[(crop.index, crop.broken) for crop in crops if crop.broken is not None],
+    )
+
+
+def start_worker(_worker: int = 0) -> None:
+    """A loader's `worker_init_fn`: one OpenCV thread per worker, since the workers are the parallel part."""
+    import cv2
+
+    cv2.setNumThreads(0)

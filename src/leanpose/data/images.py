@@ -1,0 +1,270 @@
+"""Reading pictures: any common format in, RGB uint8 out, one sentence where a file is no usable picture.
+
+Plain JPEG (the training path) is decoded by OpenCV; everything else, and every odd JPEG, by Pillow, which knows more
+modes and notices damage. EXIF orientation is applied, as the papers' toolbox does through OpenCV: keypoints are those
+of the upright picture. Sizes are read from the header and limited before a single pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.data.sample import ImageRef
+from leanpose.errors import LeanposeError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 100_000_000
+"""Pictures of more pixels than this are refused: a file of a few kilobytes can claim to be gigabytes (300 MB here)."""
+
+
+class BrokenImageError(LeanposeError):
+    """A file that is no usable picture; the message names it and says why. One such file need not stop the others."""
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What the markers before a JPEG's pixels say.
+
+    Attributes:
+        height, width: in pixels, before any EXIF rotation.
+        channels: 1 grey, 3 colour, 4 CMYK.
+        exif: whether there is an EXIF block, which may hold an orientation.
+        scan: the position of the first byte of the pixels' data.
+    """
+
+    height: int
+    width: int
+    channels: int
+    exif: bool
+    scan: int
+
+
+def parse_jpeg_header(data: bytes) -> JpegHeader | None:
+    """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
+    position, size, exif = 2, None, False
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # start of scan
+            if size is None:
+                return None
+            return JpegHeader(*size, exif=exif, scan=position + 2 + length)
+        # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = data[position + 4 : position + 10]
+            if len(frame) < 6 or frame[0] != 8:
+                return None
+            size = (int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5])
+        elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
+            exif = True
+        position += 2 + length
+    return None
+
+
+@lru_cache(maxsize=32)
+def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, int]]:
+    """Where the members of an uncompressed archive lie: name → (offset, size) in bytes."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return {
+                member.name.removeprefix("./"): (member.offset_data, member.size)
+                for member in archive
+                if member.isfile()
+            }
+    except tarfile.ReadError as error:
+        raise LeanposeError(
+            f"Cannot read the archive {path} ({error}): it must be a whole, uncompressed tar file."
+        ) from error
+
+
+def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
+    """The index of an archive: member name → (offset, size) in bytes. It is read once and remembered.
+
+    Raises:
+        LeanposeError: the file is missing, or no whole uncompressed tar archive.
+    """
+    try:
+        status = Path(path).stat()
+        return _tar_index(str(path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise LeanposeError(f"Cannot open the image archive {path}: {error.strerror or error}.") from error
+
+
+def read_bytes(ref: ImageRef | Path | str) -> bytes:
+    """The bytes of an image file or archive member. No handle stays open, so loader workers cannot disturb each other.
+
+    Raises:
+        BrokenImageError: it is not there, or cannot be read.
+    """
+    try:
+        if isinstance(ref, ImageRef) and ref.member is not None:
+            members = tar_members(ref.path)
+            if ref.member not in members:
+                raise BrokenImageError(
+                    f"The archive {ref.path} has no member {ref.member}; {_nearest(ref.member, members)}"
+                )
+            offset, size = members[ref.member]
+            with open(ref.path, "rb") as archive:
+                archive.seek(offset)
+                return archive.read(size)
+        with open(ref.path if isinstance(ref, ImageRef) else ref, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BrokenImageError(f"Cannot read the image {ref}: {error.strerror or error}.") from error
+
+
+def _nearest(name: str, members: dict[str, tuple[int, int]]) -> str:
+    return did_you_mean(name, members) if len(members) < 1000 else f"it holds {len(members)} others."
+
+
+def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Read a picture as RGB uint8 (H, W, 3), upright.
+
+    JPEG, PNG, WebP, TIFF, BMP, GIF (first frame); 16-bit values are divided by 256, grey is repeated, transparent
+    parts become white, CMYK and palettes are converted, EXIF rotation is applied.
+
+    Args:
+        ref: a file, a member of an archive, or the bytes themselves.
+
+    Raises:
+        BrokenImageError: it is missing, empty, cut off, damaged, no picture, or larger than `MAX_PIXELS`.
+    """
+    return decode_image(ref if isinstance(ref, bytes) else read_bytes(ref), name=_name(ref))
+
+
+def _name(ref: ImageRef | Path | str | bytes) -> str:
+    return "given as bytes" if isinstance(ref, bytes) else str(ref)
+
+
+def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode a picture's bytes as `read_image` does; `name` is for messages."""
+    header = _check(data, name)
+    if header is None:
+        return _decode_by_pillow(data, name)
+    return _decode_jpeg(data, name, reduction=1)
+
+
+def decode_reduced(
+    data: bytes, *, name: str, reduction: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None]:
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size straight from its frequency blocks, where that is possible.
+
+    Args:
+        reduction: 1, 2, 4 or 8. Other formats, CMYK, and pictures with EXIF data (they may be rotated) come whole.
+
+    Returns:
+        The pixels, and the (2, 3) affine map from the picture's pixel coordinates to theirs; None for no change.
+    """
+    header = _check(data, name)
+    if header is None:
+        return _decode_by_pillow(data, name), None
+    if reduction == 1 or header.exif:
+        return _decode_jpeg(data, name, reduction=1), None
+    # A reduced pixel covers `reduction` full ones, whose common centre is (reduction - 1) / 2.
+    matrix = np.array([[1.0, 0.0, (1 - reduction) / 2], [0.0, 1.0, (1 - reduction) / 2]]) / reduction
+    return _decode_jpeg(data, name, reduction=reduction), matrix
+
+
+def _check(data: bytes, name: str) -> JpegHeader | None:
+    """Refuse what must not be decoded. Returns the header of a JPEG that OpenCV may decode, None for Pillow's share."""
+    if not data:
+        raise BrokenImageError(f"The image {name} is empty (0 bytes).")
+    if data[:2] != b"\xff\xd8":
+        return None
+    header = parse_jpeg_header(data)
+    if header is None or header.channels not in (1, 3):
+        return None
+    _check_size(header.height, header.width, name)
+    # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
+    # marker behind their start can only be the picture's own.
+    if data.rfind(b"\xff\xd9", header.scan) < 0:
+        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
+    return header
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise BrokenImageError(
+            f"The image {name} claims {width} × {height} pixels, more than the {MAX_PIXELS // 10**6} million allowed."
+        )
+
+
+def _decode_jpeg(data: bytes, name: str, reduction: int) -> UInt8[np.ndarray, "h w 3"]:
+    import cv2
+
+    # Reduced reading has no RGB flag, so those few pixels are swapped afterwards.
+    flag = {
+        1: cv2.IMREAD_COLOR_RGB,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }[reduction]
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise BrokenImageError(f"The image {name} is a damaged JPEG file.")
+    if reduction > 1:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image.astype(np.uint8, copy=False)
+
+
+def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size has its own check here, and odd EXIF tags do not matter
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(image.height, image.width, name)
+                image.load()
+                return _to_rgb(image, name)
+    except BrokenImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(
+            f"The image {name} claims more than the {MAX_PIXELS // 10**6} million pixels allowed."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(f"The file {name} is no picture of a known format.") from error
+    except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
+        text = str(error).lower()
+        reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
+        raise BrokenImageError(f"The image {name} is {reason}.") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.max(initial=0) > 255:
+            values = values >> 8
+        grey = np.clip(values, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise BrokenImageError(
+            f"The image {name} holds floating-point values, whose range is unknown; save it with 8 bits."
+        )
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))

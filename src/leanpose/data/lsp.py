@@ -1,0 +1,103 @@
+"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011): joints in MATLAB files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.coco import coco_category, map_keypoints
+from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
+from leanpose.skeleton import LSP14, Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.sources import DataSource
+
+BOX_PADDING = 1.2
+"""LSP has no boxes: the keypoints' extent times this stands in for one."""
+
+AREA_OF_BOX = 0.53
+"""LSP has no masks: a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
+
+
+def load_lsp_joints(path: Path) -> tuple[Float[np.ndarray, "N 14 3"], list[str]]:
+    """Joints with COCO's visibility, and the image names.
+
+    LSP's file is (3, 14, N) with flag 0 visible, 1 occluded; that of the extended set is (14, 3, N) with flag 1
+    labelled, 0 not, and its image names have five digits.
+
+    Raises:
+        LeanposeError: the file is missing, cut off, or holds no such joints.
+    """
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path)
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
+    except Exception as error:  # scipy raises almost anything on a damaged file
+        raise LeanposeError(f"The annotation file {path} is cut off or no MATLAB file: {error}.") from error
+    joints = content.get("joints")
+    if joints is None or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
+        raise LeanposeError(f"{path} is no LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")
+    extended = joints.shape[0] == 14
+    points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)
+    points = np.array(points, np.float64)
+    flag = points[..., 2].copy()
+    points[..., 2] = np.where(flag > 0, 2, 0) if extended else np.where(flag > 0, 1, 2)
+    points[~np.isfinite(points).all(axis=2)] = 0.0
+    points[points[..., 2] == 0] = 0.0
+    numbers = content.get("image_number")
+    numbers = np.arange(1, len(points) + 1) if numbers is None or numbers.size != len(points) else numbers.reshape(-1)
+    return points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers]
+
+
+def read_lsp(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+    """Read an LSP set; see `leanpose.data.sources.read_people`. One person an image, in the image's own numbering."""
+    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
+
+    assert source.annotations is not None
+    assert source.images is not None
+    joints, names = load_lsp_joints(root / source.annotations)
+    folder = ImageFolder(root / source.images, source.title)
+    labelled = source_skeleton(source, root, LSP14)
+    indices = match_keypoints(source.title, labelled, skeleton)
+    boxes = lsp_boxes(joints)
+
+    people, images, annotations = [], [], []
+    for position, (points, name, box) in enumerate(zip(joints, names, boxes, strict=True)):
+        if not in_split(position, source.split):
+            continue
+        number = int(name[2:-4])
+        keypoints = map_keypoints(points, indices)
+        count = int((keypoints[:, 2] > 0).sum())
+        x, y, width, height = xyxy_to_xywh(box).tolist()
+        area = AREA_OF_BOX * width * height
+        images.append({"id": number, "file_name": name})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": [x, y, width, height],
+                "area": area,
+                "num_keypoints": count,
+                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+            }
+        )
+        if count and area > 0:
+            people.append(PersonSample(folder(name), box, keypoints, number, number, area))
+    truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
+    return PersonSet(source.title, people, truth)
+
+
+def lsp_boxes(joints: Float[np.ndarray, "N 14 3"]) -> Float[np.ndarray, "N 4"]:
+    """A box (xyxy) around each person's labelled joints, enlarged about its centre by `BOX_PADDING`."""
+    extent = boxes_from_keypoints(joints)
+    centers, halves = (extent[:, :2] + extent[:, 2:]) / 2, (extent[:, 2:] - extent[:, :2]) / 2 * BOX_PADDING
+    return np.concatenate([centers - halves, centers + halves], axis=1)

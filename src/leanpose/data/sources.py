@@ -1,0 +1,167 @@
+"""Where people come from: one description for every kind of data set, and one function that reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from leanpose.data.images import tar_members
+from leanpose.data.sample import ImageRef, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton, get_skeleton
+
+Split = Literal["all", "train", "val"]
+
+
+class DataSource(BaseModel):
+    """A data set, as a recipe names it.
+
+    Attributes:
+        format: `coco` (any COCO keypoint JSON), `crowdpose`, `lsp` (MATLAB joints), `synthetic`.
+        name: for messages and reports; otherwise the annotation file's name.
+        images: a folder or an uncompressed `.tar` archive.
+        annotations: the JSON or `.mat` file.
+        boxes: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
+        split: for sets without a split of their own: `val` is every tenth image, `train` the others.
+        repeat: how many times a training epoch goes through this set.
+        skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
+        count, seed, size: of the images (height, width) that `synthetic` draws.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["coco", "crowdpose", "lsp", "synthetic"]
+    name: str | None = None
+    images: Path | None = None
+    annotations: Path | None = None
+    boxes: Path | None = None
+    split: Split = "all"
+    repeat: int = Field(default=1, ge=1)
+    skeleton: str | None = None
+    count: int = Field(default=1000, ge=1)
+    seed: int = 0
+    size: tuple[int, int] = (256, 192)
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> DataSource:
+        if self.format != "synthetic" and (self.images is None or self.annotations is None):
+            raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The name to show."""
+        return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
+
+
+def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PersonSet:
+    """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
+
+    People without a labelled keypoint and crowd regions are left out, as the papers' toolbox does in training and with
+    labelled boxes alike; `ground_truth` still holds them, since OKS evaluation ignores what is found there.
+
+    Args:
+        source: the data set; its relative paths start at `root`.
+        skeleton: of the model that will see the people.
+        training: whether for training (`repeat` counts) or for evaluation (`boxes` count).
+
+    Raises:
+        LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
+    """
+    root = Path(root)
+    if training and source.boxes is not None:
+        raise LeanposeError(f"The data set '{source.title}' names detected boxes, but training uses the labelled ones.")
+    if source.format == "synthetic":
+        source = _draw_synthetic(source, skeleton, root)
+    if source.format == "lsp":
+        from leanpose.data.lsp import read_lsp
+
+        people = read_lsp(source, skeleton, root)
+    else:
+        from leanpose.data.coco import read_coco
+
+        people = read_coco(source, skeleton, root)
+    if not people.people:
+        raise LeanposeError(
+            f"The data set '{source.title}' is empty: {source.annotations} holds no person with a valid box and a "
+            f"labelled keypoint."
+        )
+    if training and source.repeat > 1:
+        return PersonSet(people.name, people.people * source.repeat, people.ground_truth)
+    return people
+
+
+def source_skeleton(source: DataSource, root: Path, default: Skeleton) -> Skeleton:
+    """The skeleton that a set labels: the one that the source names, or `default`."""
+    if source.skeleton is None:
+        return default
+    path = root / source.skeleton
+    return get_skeleton(path if path.suffix in (".yaml", ".yml") else source.skeleton)
+
+
+def match_keypoints(title: str, labelled: Skeleton, wanted: Skeleton) -> tuple[int, ...]:
+    """For each keypoint of `wanted` its index among those that the set labels, or -1.
+
+    Raises:
+        LeanposeError: they have no name in common.
+    """
+    indices = wanted.indices_in(labelled)
+    if max(indices) < 0:
+        raise LeanposeError(
+            f"The data set '{title}' labels {', '.join(labelled.keypoints[:4])} …; none of them is a keypoint of the "
+            f"skeleton '{wanted.name}' ({', '.join(wanted.keypoints[:4])} …)."
+        )
+    return indices
+
+
+def in_split(position: int, split: Split) -> bool:
+    """Whether the image at `position` in the set's order belongs to `split`: every tenth is for validation."""
+    return split == "all" or (position % 10 == 9) == (split == "val")
+
+
+class ImageFolder:
+    """Turns a set's file names into references, in a folder or an archive.
+
+    Raises:
+        LeanposeError: the folder or archive is not there.
+    """
+
+    def __init__(self, path: Path, title: str) -> None:
+        self.path = path
+        self.archive = path.suffix == ".tar"
+        self.members = tar_members(path) if self.archive else {}
+        # An archive may hold its images in a folder that the annotation file does not name.
+        self.names = {name.rsplit("/", 1)[-1]: name for name in self.members}
+        if not self.archive and not path.is_dir():
+            raise LeanposeError(f"The image folder {path} of the data set '{title}' does not exist.")
+
+    def __call__(self, file_name: str) -> ImageRef:
+        if not self.archive:
+            return ImageRef(str(self.path / file_name))
+        if file_name in self.members:
+            return ImageRef(str(self.path), file_name)
+        return ImageRef(str(self.path), self.names.get(file_name.rsplit("/", 1)[-1], file_name))
+
+
+def _cache_folder() -> Path:
+    """Where data that can be made again is kept: `LEANPOSE_CACHE`, otherwise the user's cache folder."""
+    return Path(
+        os.environ.get("LEANPOSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "leanpose"
+    ).expanduser()
+
+
+def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
+    """Draw the set's images once, into a folder named after what decides them; return it as a COCO data set."""
+    from leanpose.data.synthetic import write_synthetic
+
+    key = f"{source.count}-{source.seed}-{source.size[0]}x{source.size[1]}-{skeleton.name}"
+    folder = root / source.images if source.images is not None else _cache_folder() / "synthetic" / key
+    annotations = folder / "annotations.json"
+    if not annotations.exists():
+        write_synthetic(folder, source.count, source.seed, source.size, skeleton)
+    return source.model_copy(
+        update={"format": "coco", "name": source.title, "images": folder / "images.tar", "annotations": annotations}
+    )
