@@ -1,7 +1,40 @@
-"""Metrics: OKS average precision (COCO, CrowdPose), PCK and its kin, suppression of duplicates."""
+"""Metrics: OKS average precision (COCO, CrowdPose), a table by keypoint, PCK and its kin, suppression of duplicates."""
 
 from leanpose.evaluation.average_precision import average_precision
+from leanpose.evaluation.keypoint_table import KeypointTable, keypoint_table
 from leanpose.evaluation.nms import box_nms, oks_matrix, oks_nms, soft_oks_nms
+from leanpose.evaluation.pck import (
+    KeypointAccuracy,
+    auc,
+    box_sizes,
+    epe,
+    head_sizes,
+    mpii_accuracy,
+    nme,
+    pck,
+    pckh,
+    torso_sizes,
+)
 from leanpose.evaluation.results import PoseResults, concatenate
 
-__all__ = ["PoseResults", "average_precision", "box_nms", "concatenate", "oks_matrix", "oks_nms", "soft_oks_nms"]
+__all__ = [
+    "KeypointAccuracy",
+    "KeypointTable",
+    "PoseResults",
+    "auc",
+    "average_precision",
+    "box_nms",
+    "box_sizes",
+    "concatenate",
+    "epe",
+    "head_sizes",
+    "keypoint_table",
+    "mpii_accuracy",
+    "nme",
+    "oks_matrix",
+    "oks_nms",
+    "pck",
+    "pckh",
+    "soft_oks_nms",
+    "torso_sizes",
+]

@@ -70,14 +70,16 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, style: St
             for person in ground_truth["annotations"]
             if not with_keypoints or person.get("category_id") in with_keypoints
         ]
-        for person in people:
-            if len(person["keypoints"]) != 3 * keypoints:
+        bare = [0.0] * (3 * keypoints)  # of crowds that come without the field
+        numbers = [person.get("keypoints") or bare for person in people]
+        for person, triplets in zip(people, numbers, strict=True):
+            if len(triplets) != 3 * keypoints:
                 raise LeanposeError(
-                    f"Annotation {person.get('id')} has {len(person['keypoints'])} keypoint numbers, but {keypoints} "
-                    f"keypoints need {3 * keypoints}."
+                    f"Annotation {person.get('id')} has {len(triplets)} keypoint numbers, but {keypoints} keypoints "
+                    f"need {3 * keypoints}."
                 )
         owners = np.array([person["image_id"] for person in people], np.int64)
-        triplets = np.array([person["keypoints"] for person in people], np.float64).reshape(len(people), keypoints, 3)
+        triplets = np.array(numbers, np.float64).reshape(len(people), keypoints, 3)
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(len(people), 4)
         if style == "crowdpose":
             areas = CROWDPOSE_AREA * boxes[:, 2] * boxes[:, 3]
@@ -148,7 +150,7 @@ def keypoint_similarity(
     points, labelled = truth.keypoints[people], truth.labelled[people]
     offset = found[:, None] - points[None]
     squared = np.einsum("dgkc,dgkc->dgk", offset, offset)
-    bare = ~labelled.any(axis=1)
+    bare = labelled.sum(axis=1) == 0
     if bare.any():
         box = truth.boxes[people][bare]
         size = box[:, 2:] - box[:, :2]

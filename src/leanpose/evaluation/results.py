@@ -58,9 +58,9 @@ class PoseResults:
                     f"not {getattr(self, name).shape}."
                 )
         for name in ("keypoints", "keypoint_scores", "boxes", "box_scores", "areas"):
-            finite = np.isfinite(getattr(self, name)).reshape(count, -1).all(axis=1)
+            finite = np.isfinite(getattr(self, name))
             if not finite.all():
-                image_id = self.image_ids[~finite][0]
+                image_id = self.image_ids[np.argwhere(~finite)[0, 0]]
                 raise LeanposeError(
                     f"The {name.replace('_', ' ')} of a pose in image {image_id} are not finite numbers."
                 )
@@ -101,18 +101,18 @@ class PoseResults:
         Raises:
             LeanposeError: an unknown `scoring`.
         """
+        if scoring not in get_args(Scoring):
+            raise LeanposeError(f"Unknown scoring '{scoring}'; {did_you_mean(str(scoring), get_args(Scoring))}")
         boxes = self.box_scores.astype(np.float64)
         points = self.keypoint_scores.astype(np.float64)
-        if scoring == "bbox":
+        if scoring == "bbox" or not len(self):
             return boxes
         if scoring == "keypoint":
             return points.mean(axis=1)
         if scoring == "bbox_rle":
             return boxes + points.mean(axis=1) + points.max(axis=1)
-        if scoring == "bbox_keypoint":
-            counted = points > keypoint_threshold
-            return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-        raise LeanposeError(f"Unknown scoring '{scoring}'; {did_you_mean(scoring, get_args(Scoring))}")
+        counted = points > keypoint_threshold
+        return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
 
     def in_skeleton(self, source: Skeleton, target: Skeleton) -> PoseResults:
         """The same people with the keypoints of another skeleton, matched by name.
@@ -155,6 +155,8 @@ class PoseResults:
                 default: the official evaluation takes the area of a result with a `bbox` from that box, not from its
                 keypoints, and so gives other AP (M) and AP (L).
         """
+        if not len(self):
+            return []
         triplets = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2).astype(np.float64)
         rows = zip(
             self.image_ids.tolist(),

@@ -1,0 +1,255 @@
+"""Percentage of correct keypoints (PCK, PCKh) and its kin (AUC, EPE, NME), on arrays of people.
+
+A keypoint is correct when it is closer to its label than `threshold` × the size of the person: the box (PCK of the
+papers' toolbox), the torso (LSP's PCK@0.2) or the head (MPII's PCKh@0.5). What is not labelled takes no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton
+
+MPII_GROUPS = {
+    "Head": ("head_top",),
+    "Shoulder": ("left_shoulder", "right_shoulder"),
+    "Elbow": ("left_elbow", "right_elbow"),
+    "Wrist": ("left_wrist", "right_wrist"),
+    "Hip": ("left_hip", "right_hip"),
+    "Knee": ("left_knee", "right_knee"),
+    "Ankle": ("left_ankle", "right_ankle"),
+}
+MPII_UNCOUNTED = ("pelvis", "thorax")
+"""Labelled in MPII, but left out of its figures."""
+
+
+@dataclass(frozen=True)
+class KeypointAccuracy:
+    """How many keypoints are correct.
+
+    Attributes:
+        threshold: what it was measured with.
+        per_keypoint: share of correct ones in 0..1 of every keypoint; -1 where nobody has a label.
+        counts: how many people have a label of it (and a size to compare with).
+        names: of the keypoints, where they were given.
+    """
+
+    threshold: float
+    per_keypoint: Float[np.ndarray, " K"]
+    counts: Int[np.ndarray, " K"]
+    names: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over the keypoints that somebody has: every keypoint weighs the same. 0 where nothing is labelled."""
+        labelled = self.counts > 0
+        return float(self.per_keypoint[labelled].mean()) if labelled.any() else 0.0
+
+    @property
+    def overall(self) -> float:
+        """Share of all labels that are met: every label weighs the same. 0 where nothing is labelled."""
+        total = int(self.counts.sum())
+        return float((self.per_keypoint * self.counts).sum() / total) if total else 0.0
+
+    def by_name(self) -> dict[str, float]:
+        """The share of every keypoint that somebody has, by its name."""
+        rows = zip(self.names, self.per_keypoint.tolist(), self.counts.tolist(), strict=True)
+        return {name: share for name, share, count in rows if count}
+
+
+def normalised_distances(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
+) -> Float[np.ndarray, "N K"]:
+    """Distance of every keypoint from its label, in sizes of its person; NaN where it does not count.
+
+    Args:
+        predicted: pixels.
+        labelled: pixels; what is not visible may hold anything.
+        visible: which labels count.
+        sizes: pixels: of every person, of every person in x and in y, or one for all. A person whose size is not
+            above 0 does not count.
+
+    Raises:
+        LeanposeError: the shapes do not fit together.
+    """
+    predicted, labelled = np.asarray(predicted, np.float64), np.asarray(labelled, np.float64)
+    counted = np.asarray(visible).astype(bool)
+    scale = np.asarray(sizes, np.float64)
+    people = predicted.shape[:1]
+    if predicted.shape != labelled.shape or predicted.shape[2:] != (2,) or counted.shape != predicted.shape[:2]:
+        raise LeanposeError(
+            f"PCK needs predicted and labelled keypoints of one shape (N, K, 2) and a visibility of (N, K), "
+            f"not {predicted.shape}, {labelled.shape} and {counted.shape}."
+        )
+    if scale.shape not in ((), people, (*people, 2)):
+        raise LeanposeError(f"PCK of {people[0]} people needs as many sizes, not an array of shape {scale.shape}.")
+    scale = np.broadcast_to(scale.reshape(-1, 1) if scale.ndim < 2 else scale, (*people, 2))
+    sized = (scale[:, 0] > 0) & (scale[:, 1] > 0)
+    offset = (predicted - labelled) / np.where(sized[:, None], scale, 1.0)[:, None]
+    return np.where(counted & sized[:, None], np.linalg.norm(offset, axis=-1), np.nan)
+
+
+def pck(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
+    threshold: float = 0.2,
+    *,
+    names: Sequence[str] = (),
+) -> KeypointAccuracy:
+    """Share of keypoints closer to their label than `threshold` × size.
+
+    Args:
+        predicted: pixels.
+        labelled: pixels.
+        visible: which labels count.
+        sizes: pixels, from `box_sizes`, `torso_sizes` or `head_sizes`.
+        threshold: in sizes.
+        names: of the K keypoints, for the table.
+
+    Raises:
+        LeanposeError: the shapes do not fit together.
+    """
+    return _accuracy(normalised_distances(predicted, labelled, visible, sizes), threshold, names)
+
+
+def pckh(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    head_sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"],
+    threshold: float = 0.5,
+    *,
+    names: Sequence[str] = (),
+) -> KeypointAccuracy:
+    """PCK in sizes of the head (MPII: 0.6 × the diagonal of the labelled head box). Arguments as `pck`."""
+    return pck(predicted, labelled, visible, head_sizes, threshold, names=names)
+
+
+def auc(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float = 30.0,
+    steps: int = 20,
+) -> float:
+    """Area under the PCK curve: the mean PCK at the thresholds 0, 1/steps … (steps - 1)/steps. Arguments as `pck`."""
+    distances = normalised_distances(predicted, labelled, visible, sizes)
+    return float(np.mean([_accuracy(distances, step / steps).mean for step in range(steps)]))
+
+
+def epe(
+    predicted: Float[np.ndarray, "N K 2"], labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"]
+) -> float:
+    """End-point error: the mean distance from the labels in pixels; NaN where nothing is labelled."""
+    return nme(predicted, labelled, visible, 1.0)
+
+
+def nme(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
+) -> float:
+    """Normalised mean error: the mean distance from the labels in sizes; NaN where nothing is labelled."""
+    distances = normalised_distances(predicted, labelled, visible, sizes)
+    counted = distances[~np.isnan(distances)]
+    return float(counted.mean()) if counted.size else float("nan")
+
+
+def mpii_accuracy(
+    predicted: Float[np.ndarray, "N K 2"],
+    labelled: Float[np.ndarray, "N K 2"],
+    visible: Bool[np.ndarray, "N K"],
+    head_sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"],
+    names: Sequence[str],
+    *,
+    one_based_labels: bool = True,
+) -> dict[str, float]:
+    """MPII's table in percent: PCKh@0.5 of Head, Shoulder … Ankle, of all (PCK), and PCKh@0.1 of all (PCK@0.1).
+
+    Args:
+        predicted: pixels, the first pixel being 0.
+        labelled: pixels as in MPII's file.
+        visible: which labels count.
+        head_sizes: pixels.
+        names: of the K keypoints, as MPII's (`head_top`, `left_shoulder` … `pelvis`, `thorax`).
+        one_based_labels: MPII's file counts pixels from 1, so 1 is added to the predictions.
+
+    Raises:
+        LeanposeError: a keypoint of the table is not among the names, or the shapes do not fit together.
+    """
+    index = {name: k for k, name in enumerate(names)}
+    missing = [name for group in MPII_GROUPS.values() for name in group if name not in index]
+    if missing:
+        raise LeanposeError(f"MPII's table needs the keypoint '{missing[0]}', which these people do not have.")
+    counted = np.asarray(visible).astype(bool) & ~np.isin(np.asarray(names), MPII_UNCOUNTED)
+    shift = 1.0 if one_based_labels else 0.0
+    distances = normalised_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
+    accuracy = _accuracy(distances, 0.5)
+    shares = np.maximum(accuracy.per_keypoint, 0)
+    table = {
+        f"{group} PCK": 100 * float(np.mean([shares[index[n]] for n in MPII_GROUPS[group]])) for group in MPII_GROUPS
+    }
+    return table | {"PCK": 100 * accuracy.overall, "PCK@0.1": 100 * _accuracy(distances, 0.1).overall}
+
+
+def box_sizes(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
+    """Width and height of xyxy boxes: x and y are compared each with its own side."""
+    return np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
+
+
+def torso_sizes(
+    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton
+) -> Float[np.ndarray, " N"]:
+    """Distance from left shoulder to right hip, as LSP's PCK@0.2 takes it.
+
+    The other diagonal where one of the two is not labelled; NaN where neither is: such a person does not count.
+
+    Raises:
+        LeanposeError: the skeleton has no shoulders or no hips.
+    """
+    first = _distance(labelled, visible, skeleton, "left_shoulder", "right_hip")
+    return np.where(np.isnan(first), _distance(labelled, visible, skeleton, "right_shoulder", "left_hip"), first)
+
+
+def head_sizes(
+    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton
+) -> Float[np.ndarray, " N"]:
+    """Distance from neck to top of the head, for data sets without labelled head boxes; NaN where not labelled.
+
+    Raises:
+        LeanposeError: the skeleton has no `neck` (or `upper_neck`) or no `head_top`.
+    """
+    neck = "upper_neck" if "upper_neck" in skeleton.keypoints else "neck"
+    return _distance(labelled, visible, skeleton, neck, "head_top")
+
+
+def _accuracy(distances: Float[np.ndarray, "N K"], threshold: float, names: Sequence[str] = ()) -> KeypointAccuracy:
+    counts = (~np.isnan(distances)).sum(axis=0)
+    correct = (distances < threshold).sum(axis=0)  # NaN is below nothing
+    shares = np.where(counts > 0, correct / np.maximum(counts, 1), -1.0)
+    return KeypointAccuracy(threshold, shares, counts, tuple(names))
+
+
+def _distance(
+    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton, one: str, other: str
+) -> Float[np.ndarray, " N"]:
+    for name in (one, other):
+        if name not in skeleton.keypoints:
+            raise LeanposeError(
+                f"The size of a person is measured at '{name}', which skeleton '{skeleton.name}' lacks."
+            )
+    a, b = skeleton.keypoints.index(one), skeleton.keypoints.index(other)
+    points = np.asarray(labelled, np.float64)
+    both = np.asarray(visible)[:, a].astype(bool) & np.asarray(visible)[:, b].astype(bool)
+    return np.where(both, np.linalg.norm(points[:, a] - points[:, b], axis=-1), np.nan)
