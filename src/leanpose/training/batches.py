@@ -33,7 +33,7 @@ class EpochBatches(Sampler[list[int]]):
         self.steps = max(count // batch_size, 1)
 
     def __len__(self) -> int:
-        return (self.steps - self.start) * self.parts
+        return max(self.steps - self.start, 0) * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.count)

@@ -206,7 +206,8 @@ class Trainer:
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
             with self.fabric.no_backward_sync(self.task, enabled=waiting) if self.fabric.world_size > 1 else nullcontext():
-                losses = self.task(self._without_broken(batch))
+                batch = self._without_broken(batch)
+                losses = self.task(batch.images, batch.keypoints, batch.weights)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
                 self.fabric.backward(loss)
             total += loss.detach()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from leanpose.data.dataset import CropBatch
 from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly
 from leanpose.models.base import PoseModel
 from leanpose.training.recipe import DistillationSection
@@ -24,11 +23,12 @@ class PoseTask(nn.Module):
         self.model = model
         self.distillation = distillation
 
-    def forward(self, batch: CropBatch) -> dict[str, Float[Tensor, ""]]:
-        """The weighted terms of the loss of one batch, on the model's device."""
-        images = self.model.normalise(batch.images)
-        target = self.model.codec.encode(batch.keypoints, batch.weights)
-        student = self.model.forward_train(images)
+    def forward(
+        self, images: UInt8[Tensor, "B h w 3"], keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms of the loss of one batch of crops (`CropBatch`'s fields), on the model's device."""
+        target = self.model.codec.encode(keypoints, weights)
+        student = self.model.forward_train(self.model.normalise(images))
         return self.distillation.losses(student, None, target)
 
 

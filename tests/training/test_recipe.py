@@ -1,0 +1,89 @@
+"""Recipes: what is written is what is read, and every mistake gets one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model
+from leanpose.training.recipe import load_recipe, parse_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: Path) -> None:
+    recipe = load_recipe(path)
+    create_model(recipe.model, skeleton=recipe.skeleton, **recipe.model_options)
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"leanpose train recipes/{path.parent.name}/{path.name}" in line for line in head)
+    assert any("Expect" in line for line in head)
+    assert recipe.card.training_data
+    assert recipe.card.licence != "unspecified"
+
+
+def minimal() -> dict:
+    return {"model": "sdpose_t", "data": {"train": [{"format": "coco", "images": "i", "annotations": "a.json"}]}}
+
+
+def test_a_recipe_survives_being_written_out() -> None:
+    import yaml
+
+    recipe = parse_recipe(minimal())
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batchsize": 4}, ["batchsize", "did you mean 'batch_size'?"]),
+        ({"optimizer": {"learning_rate": 1}}, ["optimizer.learning_rate"]),
+        ({"schedule": {"epoch": 1}}, ["schedule.epoch", "'epochs'"]),
+        ({"distillation": {"keypoint_token": 0}}, ["'keypoint_tokens'"]),
+        ({"batch_size": "many"}, ["batch_size", "many", "integer"]),
+        ({"precision": "fp8"}, ["precision", "fp32"]),
+        ({"batch_size": 10, "accumulate": 3}, ["10", "3"]),
+        ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
+        ({"data": {}}, ["data.train", "missing"]),
+    ],
+)
+def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
+    with pytest.raises(LeanposeError) as error:
+        parse_recipe({**minimal(), **change}, "r.yaml")
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_reach_every_depth(tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(minimal()))
+    recipe = load_recipe(path, ["schedule.epochs=3", "data.train.0.repeat=2", "model_options.depth=4", "ema=0.9", "data.workers=0"])
+    assert recipe.schedule.epochs == 3
+    assert recipe.data.train[0].repeat == 2
+    assert recipe.model_options == {"depth": 4}
+    assert recipe.ema == 0.9
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "data.train.7.repeat=1", "batch_size.x=1", "schedule=[", "batch_siz=3"])
+def test_a_wrong_override_gets_one_sentence(tmp_path: Path, override: str) -> None:
+    import yaml
+
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**minimal(), "batch_size": 8}))
+    with pytest.raises(LeanposeError):
+        load_recipe(path, [override])
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "\x00"])
+def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(LeanposeError):
+        load_recipe(path)
+    with pytest.raises(LeanposeError, match="Cannot read"):
+        load_recipe(tmp_path / "missing.yaml")

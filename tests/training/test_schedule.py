@@ -1,0 +1,27 @@
+"""The learning rate is SDPose's: linear warm-up, then a tenth at each milestone."""
+
+from __future__ import annotations
+
+import pytest
+
+from leanpose.training.recipe import ScheduleSection
+from leanpose.training.schedule import learning_rate
+
+
+def test_step_schedule_with_warm_up() -> None:
+    schedule = ScheduleSection()
+    at = lambda step: learning_rate(1e-3, schedule, step, steps_per_epoch=100)  # noqa: E731
+    assert at(0) == pytest.approx(1e-6)
+    assert at(250) == pytest.approx(1e-3 * (0.001 + 0.999 / 2))
+    assert at(500) == at(19_999) == pytest.approx(1e-3)
+    assert at(20_000) == at(25_999) == pytest.approx(1e-4)
+    assert at(26_000) == at(29_999) == pytest.approx(1e-5)
+
+
+def test_cosine_falls_from_the_base_to_the_final_rate() -> None:
+    schedule = ScheduleSection(epochs=10, kind="cosine", final=0.1, warmup_steps=0)
+    rates = [learning_rate(1.0, schedule, step, steps_per_epoch=5) for step in range(51)]
+    assert rates[0] == 1.0
+    assert rates[25] == pytest.approx(0.55)
+    assert rates[50] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
