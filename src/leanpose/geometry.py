@@ -87,8 +87,8 @@ def crop_region(
 
 
 def crop_matrix(
-    center: Shaped[np.ndarray, 2],
-    scale: Shaped[np.ndarray, 2],
+    center: Shaped[np.ndarray, " 2"],
+    scale: Shaped[np.ndarray, " 2"],
     output_size: tuple[int, int],
     *,
     rotation: float = 0.0,

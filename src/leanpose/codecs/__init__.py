@@ -1,0 +1,42 @@
+"""Codecs: the ways to write keypoints down for a network. Each has `encode`, `decode`, `loss`, `merge_flipped`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from leanpose.codecs.base import Codec
+from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
+from leanpose.errors import LeanposeError, did_you_mean
+
+__all__ = ["CODECS", "Codec", "HeatmapCodec", "HeatmapTarget", "build_codec"]
+
+CODECS: dict[str, type[HeatmapCodec]] = {"heatmap": HeatmapCodec}
+
+
+def build_codec(values: Mapping[str, Any]) -> Codec:
+    """A codec from its name and settings, as a recipe writes them or `Codec.to_dict` gave them.
+
+    >>> build_codec({"name": "heatmap", "sigma": 3}).sigma
+    3
+
+    Raises:
+        LeanposeError: the name or a setting is unknown, or a value does not fit.
+    """
+    settings = dict(values)
+    name = settings.pop("name", None)
+    if name is None:
+        raise LeanposeError(f"A codec needs a `name`; {did_you_mean('', CODECS)}")
+    if name not in CODECS:
+        raise LeanposeError(f"Unknown codec '{name}'; {did_you_mean(str(name), CODECS)}")
+    known = [field.name for field in fields(CODECS[name])]
+    for key, value in settings.items():
+        if key not in known:
+            raise LeanposeError(f"The codec '{name}' has no setting '{key}'; {did_you_mean(str(key), known)}")
+        if isinstance(value, list):
+            settings[key] = tuple(value)
+    try:
+        return CODECS[name](**settings)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"A setting of the codec '{name}' has a value of the wrong kind: {error}.") from error

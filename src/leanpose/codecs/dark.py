@@ -1,0 +1,211 @@
+"""Where in a heatmap the keypoint is: the highest pixel, and by how much the true peak lies beside it.
+
+`dark_offsets` is the distribution-aware decoding of Zhang et al. ("Distribution-Aware Coordinate Representation for
+Human Pose Estimation", CVPR 2020): blur the map, take its logarithm, and step from the highest pixel to the top of the
+parabola through its neighbours. UDP-Pose (Huang et al., CVPR 2020) does the same with other differences at the border.
+
+Written map by map, that is a blur of every pixel. But the step reads only a few pixels around the peak, so the blur is
+computed there alone, as two small matrix products, for all maps at once. Two facts make this exact:
+
+- the official code scales the blurred map back to its old maximum. A factor on the map is a constant on the logarithm
+  and leaves the step as it is, unless a value that is read lies below the floor that protects the logarithm (or above
+  UDP's ceiling). The factor is never below 1, so only maps where an *unscaled* value lies below the floor can be
+  touched; for those few the whole map is blurred to learn the factor;
+- what the blur sees outside the map (zeros, or the map mirrored), and that UDP repeats the blurred border pixels, are
+  rows of the matrices.
+
+Products are in double precision (single on Apple GPUs, which have no double): a training run may have lowered the
+precision of single-precision products, and autocast would halve them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_BLOCK = 256  # pixels; the first maximum is sought among blocks first, since only `amax` is vectorised on a CPU
+_MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
+
+
+Border = Literal["zero", "mirror"]
+
+
+@dataclass(frozen=True)
+class DarkConvention:
+    """One of the two published ways.
+
+    Attributes:
+        reach: how far from the peak pixels are read.
+        floor, ceiling: what blurred values are clipped to before the logarithm.
+        margin: peaks closer to the border than this stay where they are.
+        border: what the blur sees outside the map.
+        rescale: whether the blurred map is scaled back to its old maximum before it is clipped.
+    """
+
+    reach: int
+    floor: float
+    ceiling: float
+    margin: int
+    border: Border = "zero"
+    rescale: bool = True
+
+
+CLASSIC = DarkConvention(reach=2, floor=1e-10, ceiling=float("inf"), margin=2)
+UDP = DarkConvention(reach=1, floor=1e-3, ceiling=50.0, margin=0)  # mmpose 1.x
+UDP_MIRROR = replace(UDP, border="mirror", rescale=False)  # the first UDP code and mmpose 0.29
+
+
+def find_peaks(maps: Float[Tensor, "N H W"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """Column, row and value of each map's highest pixel: of several the first one, row by row; of NaNs the first."""
+    count, height, width = maps.shape
+    pixels = maps.reshape(count, height * width)
+    block = max(size for size in range(1, min(_BLOCK, height * width) + 1) if height * width % size == 0)
+    blocks = pixels.view(count, -1, block)
+    which = blocks.amax(dim=2).argmax(dim=1)
+    inside = blocks[torch.arange(count, device=maps.device), which]
+    index = inside.argmax(dim=1)
+    value = inside.gather(1, index[:, None])[:, 0]
+    index = index + which * block
+    return index % width, index // width, value
+
+
+def quarter_offsets(
+    maps: Float[Tensor, "N H W"], x: Int[Tensor, " N"], y: Int[Tensor, " N"], *, both: bool = False
+) -> Float[Tensor, "N 2"]:
+    """A quarter of a pixel towards the higher neighbour, for each axis; 0 within one pixel of that axis's border.
+
+    Args:
+        maps: as the network wrote them.
+        x, y: of the highest pixels, from `find_peaks`.
+        both: leave a point alone when it is near the border of either axis (mmpose 0.29; 1.x asks each axis alone).
+    """
+    count, height, width = maps.shape
+    move_x = (x > 1) & (x < width - 1) & (y > 0)
+    move_y = (y > 1) & (y < height - 1) & (x > 0)
+    if both:
+        move_x = move_y = move_x & move_y
+    centre, pixels = y * width + x, maps.reshape(count, height * width)
+    at = torch.stack([centre + move_x, centre - move_x.long(), centre + move_y * width, centre - move_y * width], dim=1)
+    right, left, below, above = pixels.gather(1, at).unbind(dim=1)
+    return torch.stack([right - left, below - above], dim=1).sign() * 0.25
+
+
+@lru_cache(maxsize=64)
+def _blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
+    """One axis of OpenCV's Gaussian blur, with the sigma that it chooses for `kernel`: blurred = matrix @ line."""
+    import cv2
+
+    around = ((kernel // 2, kernel // 2), (0, 0))
+    padded = np.pad(np.eye(length), around, mode="reflect" if border == "mirror" else "constant")
+    weights = cv2.getGaussianKernel(kernel, 0)[:, 0]
+    return np.stack([weight * padded[i : i + length] for i, weight in enumerate(weights)]).sum(axis=0)
+
+
+@lru_cache(maxsize=64)
+def _window_blur(
+    length: int, kernel: int, convention: DarkConvention, device: torch.device, dtype: torch.dtype
+) -> tuple[Int[Tensor, " length"], Float[Tensor, "length read window"]]:
+    """For every peak position on an axis: where the window begins that the blur reads, and the blur's weights there."""
+    reach = convention.reach
+    window = min(length, 2 * (reach + kernel // 2) + 1)
+    peaks = np.arange(length)
+    starts = (peaks - window // 2).clip(0, length - window)
+    read = (peaks[:, None] + np.arange(-reach, reach + 1)).clip(0, length - 1)
+    columns = starts[:, None] + np.arange(window)
+    weights = _blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
+    # The cache outlives the call: a tensor born in inference mode could not be used outside of it.
+    with torch.inference_mode(False):
+        return torch.tensor(starts, device=device), torch.tensor(weights, device=device, dtype=dtype)
+
+
+def _whole_blur_maxima(
+    maps: Float[Tensor, "N H W"], kernel: int, border: Border, dtype: torch.dtype
+) -> Float[Tensor, " N"]:
+    """The maximum of each whole blurred map."""
+    down, across = (
+        torch.tensor(_blur_matrix(length, kernel, border), device=maps.device, dtype=dtype) for length in maps.shape[1:]
+    )
+    parts = maps.split(_MAPS_AT_ONCE)
+    return torch.cat([(down @ part.to(dtype) @ across.T).amax(dim=(1, 2)) for part in parts])
+
+
+def dark_offsets(
+    maps: Float[Tensor, "N H W"],
+    x: Int[Tensor, " N"],
+    y: Int[Tensor, " N"],
+    value: Float[Tensor, " N"],
+    *,
+    kernel: int,
+    convention: DarkConvention,
+) -> Float[Tensor, "N 2"]:
+    """From each map's highest pixel to the top of the fitted peak, in pixels of the map.
+
+    Args:
+        maps: as the network wrote them.
+        x, y, value: of the highest pixels, from `find_peaks`.
+        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice: 0.3 ((kernel - 1) / 2 - 1) + 0.8 above 7.
+        convention: `CLASSIC`, `UDP` or `UDP_MIRROR`.
+
+    Returns:
+        (x, y) steps; 0 where the maximum is not above 0, where the peak is too near the border for the convention, and
+        where the parabola has no top (the official code gives NaN or infinity for some of these).
+    """
+    height, width = maps.shape[1:]
+    dtype = torch.float32 if maps.device.type == "mps" else torch.float64
+    margin = convention.margin
+    refined = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
+    with torch.autocast(maps.device.type, enabled=False):
+        patch = _blurred_patches(maps, x, y, value, refined, kernel, convention, dtype)
+        step = _parabola_step(patch.clamp(convention.floor, convention.ceiling).log_(), convention)
+    usable = refined & step.isfinite().all(dim=1)
+    return torch.where(usable[:, None], step, 0.0).to(torch.float32)
+
+
+def _blurred_patches(
+    maps: Float[Tensor, "N H W"],
+    x: Int[Tensor, " N"],
+    y: Int[Tensor, " N"],
+    value: Float[Tensor, " N"],
+    refined: Bool[Tensor, " N"],
+    kernel: int,
+    convention: DarkConvention,
+    dtype: torch.dtype,
+) -> Float[Tensor, "N read read"]:
+    count, height, width = maps.shape
+    top, down = _window_blur(height, kernel, convention, maps.device, dtype)
+    left, across = _window_blur(width, kernel, convention, maps.device, dtype)
+    windows = maps.unfold(1, down.shape[2], 1).unfold(2, across.shape[2], 1)
+    windows = windows[torch.arange(count, device=maps.device), top[y], left[x]].to(dtype)
+    patch = down[y] @ windows @ across[x].mT
+    if convention.rescale:
+        unclipped = (patch > convention.floor).all(dim=(1, 2)) & (value <= convention.ceiling)
+        clipped = (refined & ~unclipped).nonzero()[:, 0]
+        if len(clipped):
+            maxima = _whole_blur_maxima(maps[clipped], kernel, convention.border, dtype)
+            patch[clipped] *= (value[clipped].to(dtype) / maxima)[:, None, None]
+    return patch
+
+
+def _parabola_step(log: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+    """Newton's step on the logarithm, with the derivatives of the convention."""
+    if convention.reach == 2:
+        dx, dy = 0.5 * (log[:, 2, 3] - log[:, 2, 1]), 0.5 * (log[:, 3, 2] - log[:, 1, 2])
+        dxx = 0.25 * (log[:, 2, 4] - 2 * log[:, 2, 2] + log[:, 2, 0])
+        dyy = 0.25 * (log[:, 4, 2] - 2 * log[:, 2, 2] + log[:, 0, 2])
+        dxy = 0.25 * (log[:, 3, 3] - log[:, 1, 3] - log[:, 3, 1] + log[:, 1, 1])
+    else:
+        centre = log[:, 1, 1]
+        left, right, above, below = log[:, 1, 0], log[:, 1, 2], log[:, 0, 1], log[:, 2, 1]
+        dx, dy = 0.5 * (right - left), 0.5 * (below - above)
+        dxx, dyy = right - 2 * centre + left, below - 2 * centre + above
+        dxy = 0.5 * (log[:, 2, 2] - right - below + 2 * centre - left - above + log[:, 0, 0])
+        regular = torch.finfo(torch.float32).eps
+        dxx, dyy = dxx + regular, dyy + regular
+    determinant = dxx * dyy - dxy * dxy
+    return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=1) / determinant[:, None]

@@ -1,0 +1,191 @@
+"""Heatmaps: one map per keypoint with a Gaussian where the keypoint is.
+
+Three ways to draw the Gaussian and three to read it, in any combination:
+
+- encoding `classic` (Xiao et al., "Simple Baselines", ECCV 2018): the centre is rounded to a pixel, the Gaussian ends
+  at three sigma; `unbiased` (DARK, Zhang et al., CVPR 2020): exact centre, whole map; `udp` (Huang et al., CVPR 2020):
+  exact centre in the coordinates of the UDP crop, ends at three sigma.
+- decoding `argmax`: the highest pixel; `quarter`: a quarter of a pixel towards the higher neighbour; `dark`: the top of
+  the fitted peak (`leanpose.codecs.dark`).
+
+SDPose and DistilPose train with `unbiased` and test with `dark`, kernel 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.codecs.base import Codec
+from leanpose.codecs.dark import CLASSIC, UDP, UDP_MIRROR, dark_offsets, find_peaks, quarter_offsets
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.geometry import Warp
+from leanpose.models.output import Heatmaps, Prediction
+
+Encoding = Literal["classic", "unbiased", "udp"]
+Decoding = Literal["argmax", "quarter", "dark"]
+Toolbox = Literal["mmpose1x", "mmpose029"]
+
+# Products of two numbers above this stay normal float32 numbers; smaller ones become subnormal, which a CPU multiplies
+# a hundred times slower. No target changes by more than this.
+_TINY = 1.1e-19
+
+
+@dataclass(frozen=True)
+class HeatmapTarget:
+    """What `HeatmapCodec.encode` gives.
+
+    Attributes:
+        maps: the Gaussians, peak about 1; zero where the weight is 0.
+        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is in the map.
+    """
+
+    maps: Float[Tensor, "B K H W"]
+    weights: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class HeatmapCodec(Codec):
+    """Keypoints as heatmaps.
+
+    Attributes:
+        input_size: (height, width) of the crop, in pixels.
+        heatmap_size: (height, width) of the maps, in pixels.
+        sigma: of the Gaussian, in pixels of the map.
+        encoding: how targets are drawn; `udp` also sets `warp`, the convention of the crop.
+        decoding: how maps are read.
+        kernel: width of the blur before DARK, in pixels of the map: 11 for 64×48, 17 for 96×72.
+        toolbox: whose treatment of peaks at the border of the map the decoding follows, where the two differ: DARK for
+            `udp` (0.29 mirrors the map for the blur and does not rescale it) and `quarter` (0.29 leaves a point alone
+            that is near any border).
+        flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the classic warp
+            needs; None: yes, except for `udp`.
+
+    Raises:
+        LeanposeError: a setting is out of range or unknown.
+    """
+
+    input_size: tuple[int, int] = (256, 192)
+    heatmap_size: tuple[int, int] = (64, 48)
+    sigma: float = 2.0
+    encoding: Encoding = "unbiased"
+    decoding: Decoding = "dark"
+    kernel: int = 11
+    toolbox: Toolbox = "mmpose1x"
+    flip_shift: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, literal in (("encoding", Encoding), ("decoding", Decoding), ("toolbox", Toolbox)):
+            value, choices = getattr(self, name), get_args(literal)
+            if value not in choices:
+                raise LeanposeError(f"Unknown heatmap {name} '{value}'; {did_you_mean(str(value), choices)}")
+        for name in ("input_size", "heatmap_size"):
+            if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 2:
+                raise LeanposeError(f"A heatmap codec's {name} is (height, width), each at least 2 pixels.")
+        if not self.sigma > 0:
+            raise LeanposeError(f"A heatmap's sigma must be above 0, not {self.sigma:g}.")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise LeanposeError(f"The kernel of the blur must be an odd number of pixels, not {self.kernel}.")
+
+    @property
+    def warp(self) -> Warp:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The crop's convention that the maps' coordinates fit to."""
+        return "udp" if self.encoding == "udp" else "classic"
+
+    def _stride(self, device: torch.device) -> Float[Tensor, " 2"]:
+        """Crop pixels per map pixel, (x, y)."""
+        less = 1 if self.encoding == "udp" else 0
+        return torch.tensor(
+            [(i - less) / (h - less) for i, h in zip(self.input_size[::-1], self.heatmap_size[::-1], strict=True)],
+            device=device,
+        )
+
+    @torch.no_grad()
+    def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> HeatmapTarget:
+        """Draw the Gaussians of a batch on the device of `keypoints`.
+
+        Args:
+            keypoints: (x, y) in pixels of the crop; where the weight is 0, any value.
+            weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
+        """
+        labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
+        exact = torch.where(labelled[..., None], keypoints.float(), 0.0) / self._stride(keypoints.device)
+        # Rounding as the official code does it: half a pixel is added, then cut towards zero, also below zero.
+        pixel = exact if self.encoding == "unbiased" else (exact + 0.5).trunc()
+        radius = 3 * self.sigma
+        size = torch.tensor(self.heatmap_size[::-1], device=keypoints.device)
+        seen = labelled & ((pixel - radius < size) & (pixel + radius + 1 >= 0)).all(dim=-1)
+
+        def line(axis: int, length: int) -> Float[Tensor, "B K length"]:
+            position = torch.arange(length, device=keypoints.device, dtype=torch.float32)
+            mean = (pixel if self.encoding == "classic" else exact)[..., axis, None]
+            values = torch.exp((position - mean).square_() / (-2 * self.sigma**2))
+            values = values.masked_fill_(values < _TINY, 0.0)
+            if self.encoding != "unbiased":
+                values = values.masked_fill_((position - pixel[..., axis, None]).abs_() > radius, 0.0)
+            return values
+
+        rows = line(1, self.heatmap_size[0]) * seen[..., None]
+        maps = rows[..., :, None] * line(0, self.heatmap_size[1])[..., None, :]
+        return HeatmapTarget(maps, torch.where(seen, weights.float(), 0.0))
+
+    @torch.no_grad()
+    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """Read keypoints off the maps, on their device, in float32.
+
+        A map without a maximum above 0 gives the point one map pixel up and left of the crop's first, as the official
+        decoders do for arg-max and quarter shift, with score 0. So does a map whose maximum is NaN or infinite, and
+        an all-zero map in every decoding: the official DARK for UDP gives NaN there.
+
+        Returns:
+            Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, held to 0..1.
+        """
+        maps = prediction.maps.float()
+        batch, count, height, width = maps.shape
+        if (height, width) != self.heatmap_size:
+            made_for = "×".join(map(str, self.heatmap_size))
+            raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
+        maps = maps.reshape(-1, height, width)
+        x, y, value = find_peaks(maps)
+        found = (value > 0) & value.isfinite()
+        value = torch.where(found, value, 0.0)
+        points = torch.stack([x, y], dim=1).float()
+        if self.decoding == "quarter":
+            points += quarter_offsets(maps, x, y, both=self.toolbox == "mmpose029")
+        elif self.decoding == "dark":
+            udp = UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
+            convention = udp if self.encoding == "udp" else CLASSIC
+            points += dark_offsets(maps, x, y, value, kernel=self.kernel, convention=convention)
+        points = torch.where(found[:, None], points, -1.0) * self._stride(maps.device)
+        return points.view(batch, count, 2), value.clamp(0, 1).view(batch, count)
+
+    def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
+        """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
+        error = (prediction.maps.float() - target.maps).square().mean(dim=(2, 3))
+        return (error * target.weights.square()).mean()
+
+    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Heatmaps:
+        """The mean of the maps and of the mirrored image's maps, mirrored back.
+
+        Under the classic warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
+        (the first column stays); `flip_shift` says otherwise.
+        """
+        order = torch.tensor(list(flip_indices), device=flipped.maps.device)
+        back = flipped.maps.float().index_select(1, order).flip(-1)
+        mean = prediction.maps.float().clone()
+        if self.encoding != "udp" if self.flip_shift is None else self.flip_shift:
+            mean[..., 1:] += back[..., :-1]
+            mean[..., :1] += back[..., :1]
+        else:
+            mean += back
+        return Heatmaps(mean.mul_(0.5))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"name": "heatmap"} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
