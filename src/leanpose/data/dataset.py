@@ -130,6 +130,7 @@ class CropDataset(Dataset[Crop]):
         self.seed = seed
         self.cache = cache
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
+        self._rows = cache.find(people) if cache is not None else np.empty(0, np.int64)
         self._flip_indices = np.array(skeleton.flip_indices)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
 
@@ -175,28 +176,25 @@ class CropDataset(Dataset[Crop]):
         weights = labelled.astype(np.float32)
         keypoints = np.where(labelled[:, None], keypoints, 0.0).astype(np.float32)
         try:
-            image, broken = self._pixels(sample, placement, matrix), None
+            image, broken = self._pixels(index, placement, matrix), None
         except BrokenImageError as error:
             image, broken = np.zeros((*self.input_size, 3), np.uint8), str(error)
             weights = np.zeros_like(weights)
         return Crop(image, keypoints, weights, matrix.astype(np.float32), index, broken)
 
-    def _pixels(
-        self, sample: PersonSample, placement: Placement, matrix: Float[np.ndarray, "2 3"]
-    ) -> UInt8[np.ndarray, "h w 3"]:
+    def _pixels(self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
-        source, to_source = self._source(sample, placement)
+        source, to_source = self._source(index, placement)
         if to_source is not None:
             matrix = compose(matrix, invert_affine(to_source))
         return warp_image(source, matrix, self.input_size)
 
     def _source(
-        self, sample: PersonSample, placement: Placement
+        self, index: int, placement: Placement
     ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
-        if self.cache is not None:
-            cached = self.cache.get(sample)
-            if cached is not None:
-                return cached
+        if self.cache is not None and (row := int(self._rows[index])) >= 0:
+            return self.cache.read(row)
+        sample = self.people[index]
         data = read_bytes(sample.image)
         if not self.reduced_decoding:
             return decode_image(data, name=str(sample.image)), None

@@ -1,0 +1,290 @@
+"""Coarse crops, written once: a COCO image is otherwise decoded again for every person and epoch.
+
+A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
+keeps its context, and at most as fine as the model can use. All crops of a data set lie in one file that is mapped into
+memory, raw (fastest) or as JPEG (smallest):
+
+    crop bytes … │ index (numpy array) │ description (JSON) │ its length (8 bytes) │ MAGIC
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.sample import PersonSample
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.geometry import crop_region
+
+MAGIC = b"leanpose-crops-1"
+FILE_NAME = "crops.bin"
+
+Encoding = Literal["raw", "jpeg"]
+
+_ROW = np.dtype(
+    [
+        ("key", "<u8"),
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("height", "<u2"),
+        ("width", "<u2"),
+        ("scale", "<f8", (2,)),
+        ("shift", "<f8", (2,)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """What a cache holds of each person.
+
+    Attributes:
+        input_size: height and width of the crops that are to be cut from it.
+        margin: width of the coarse crop over that of the model's region (which is 1.25 of the box already).
+        density: its pixels over those of the model's crop, in length; images that are coarser are kept as they are.
+        encoding: `raw` or `jpeg`.
+        quality: of the JPEGs.
+    """
+
+    input_size: tuple[int, int]
+    margin: float = 1.5
+    density: float = 1.0
+    encoding: Encoding = "raw"
+    quality: int = 95
+
+
+class CropCache:
+    """Coarse crops of a data set's people, in a file or in memory.
+
+    Args:
+        data: the whole file.
+        index: one row a person, sorted by key.
+        plan: how the crops were made.
+        path: the file; a worker process that gets a copy maps it again instead of copying the pixels.
+        broken: image → sentence for those that could not be read while packing.
+    """
+
+    def __init__(
+        self,
+        data: UInt8[np.ndarray, " bytes"],
+        index: np.ndarray,
+        plan: CropPlan,
+        path: Path | None = None,
+        broken: dict[str, str] | None = None,
+    ) -> None:
+        self.data, self.index, self.plan, self.path = data, index, plan, path
+        self.broken = broken or {}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is not None:
+            return CropCache.open, (self.path,)
+        return CropCache, (self.data, self.index, self.plan)
+
+    @classmethod
+    def open(cls, path: Path | str) -> CropCache:
+        """Map a cache file, or the one in a folder.
+
+        Raises:
+            LeanposeError: it is missing, cut off, or no such file.
+        """
+        path = Path(path)
+        path = path / FILE_NAME if path.is_dir() else path
+        try:
+            data = np.memmap(path, np.uint8, mode="r")
+            return cls(data, *_read_index(data, path), path)
+        except OSError as error:
+            raise LeanposeError(f"Cannot read the crop cache {path}: {error.strerror or error}.") from error
+        except ValueError as error:
+            raise LeanposeError(f"{path} is no whole crop cache; pack it again.") from error
+
+    def find(self, people: Sequence[PersonSample]) -> Int[np.ndarray, " N"]:
+        """Each person's row, or -1 for those who are not here."""
+        keys = np.array([person_key(person) for person in people], np.uint64)
+        if not len(self.index):
+            return np.full(len(keys), -1)
+        rows = np.minimum(np.searchsorted(self.index["key"], keys), len(self.index) - 1)
+        return np.where(self.index["key"][rows] == keys, rows, -1)
+
+    def read(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
+        """A coarse crop (RGB), and the affine map from its image to it."""
+        entry = self.index[row]
+        offset, length = int(entry["offset"]), int(entry["length"])
+        data = self.data[offset : offset + length]
+        if self.plan.encoding == "jpeg":
+            import cv2
+
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+            if pixels is None:
+                raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
+        else:
+            pixels = data.reshape(int(entry["height"]), int(entry["width"]), 3)
+        (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
+        return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
+
+
+def person_key(sample: PersonSample) -> int:
+    """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
+    name = (sample.image.member or sample.image.path).replace("\\", "/").rsplit("/", 1)[-1]
+    box = ",".join(f"{value:.2f}" for value in sample.box)
+    text = f"{name}|{sample.image_id}|{sample.person_id}|{box}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def pack_crops(
+    people: Sequence[PersonSample],
+    plan: CropPlan,
+    path: Path | str | None = None,
+    *,
+    threads: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> CropCache:
+    """Cut everybody's coarse crop, decoding every image once.
+
+    Args:
+        people: repeated ones are packed once; people of broken images are left out (see `CropCache.broken`).
+        path: the file to write; None keeps the crops in memory.
+        threads: how many images are decoded at once; by default as many as there are cores.
+        advance: called with the number of people done, image by image.
+
+    Raises:
+        LeanposeError: the file cannot be written.
+    """
+    if path is None:
+        buffer = io.BytesIO()
+        index, broken = _write(buffer, people, plan, threads, advance)
+        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8), index, plan, broken=broken)
+    path = Path(path)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        _, broken = _write(file, people, plan, threads, advance)
+    cache = CropCache.open(path)
+    cache.broken = broken
+    return cache
+
+
+def cached_crops(
+    people: Sequence[PersonSample],
+    plan: CropPlan,
+    folder: Path | str,
+    *,
+    advance: Callable[[int], None] | None = None,
+) -> CropCache:
+    """The cache in a folder if it fits these people and this plan, otherwise one packed there now.
+
+    A cache that holds less than these people (beside those of broken images, who are tried again) does not fit.
+    """
+    path = Path(folder) / FILE_NAME
+    if path.exists():
+        cache = CropCache.open(path)
+        if cache.plan == plan and (cache.find(people) >= 0).all():
+            return cache
+    return pack_crops(people, plan, path, advance=advance)
+
+
+def _write(
+    file: BinaryIO,
+    people: Sequence[PersonSample],
+    plan: CropPlan,
+    threads: int | None,
+    advance: Callable[[int], None] | None,
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Write a whole cache file; returns its index and what could not be read."""
+    unique = {person_key(person): person for person in people}
+    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or ""))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
+    rows, broken, offset = [], {}, 0
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        for some in _chunks(groups, 256):  # results wait for their turn in memory, so not all at once
+            for group, result in zip(some, pool.map(lambda group: _cut_group(group, plan), some), strict=True):
+                if isinstance(result, str):
+                    broken[str(group[0][1].image)] = result
+                else:
+                    for key, data, shape, scale, shift in result:
+                        file.write(data)
+                        rows.append((key, offset, len(data), *shape, scale, shift))
+                        offset += len(data)
+                if advance is not None:
+                    advance(len(group))
+    index = np.array(rows, _ROW)
+    index = index[np.argsort(index["key"])]
+    np.save(file, index, allow_pickle=False)
+    description = json.dumps({**asdict(plan), "data_bytes": offset}).encode()
+    file.write(description + len(description).to_bytes(8, "little") + MAGIC)
+    return index, broken
+
+
+_CutCrop = tuple[int, bytes, tuple[int, int], tuple[float, float], tuple[float, float]]
+
+
+def _cut_group(group: list[tuple[int, PersonSample]], plan: CropPlan) -> list[_CutCrop] | str:
+    """The coarse crops of one image's people, or why it cannot be read."""
+    import cv2
+
+    try:
+        image = read_image(group[0][1].image)
+    except BrokenImageError as error:
+        return str(error)
+    cut = []
+    for key, person in group:
+        centers, scales = crop_region(person.box[None], plan.input_size)
+        half = scales[0] * plan.margin / 2
+        limits = np.array([image.shape[1], image.shape[0]])
+        x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)
+        x1, y1 = np.clip(np.ceil(centers[0] + half) + 1, 0, limits).astype(int)
+        if x1 <= x0 or y1 <= y0:
+            continue  # the box lies outside its image: the crop is black either way
+        part = image[y0:y1, x0:x1]
+        fineness = min(1.0, plan.density * plan.input_size[1] / scales[0][0])
+        width, height = max(1, round((x1 - x0) * fineness)), max(1, round((y1 - y0) * fineness))
+        if (height, width) != part.shape[:2]:
+            part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        # A resized pixel's centre is the centre of those that it covers: (x + ½) · scale - ½.
+        sx, sy = width / (x1 - x0), height / (y1 - y0)
+        shift = (float((0.5 - x0) * sx - 0.5), float((0.5 - y0) * sy - 0.5))
+        cut.append((key, _encode(part, plan), (height, width), (float(sx), float(sy)), shift))
+    return cut
+
+
+def _encode(pixels: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
+    if plan.encoding == "raw":
+        return pixels.tobytes()
+    import cv2
+
+    settings = [cv2.IMWRITE_JPEG_QUALITY, plan.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
+    assert done
+    return data.tobytes()
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _read_index(data: UInt8[np.ndarray, " bytes"], path: Path) -> tuple[np.ndarray, CropPlan]:
+    """The index and the plan at the end of a cache file; ValueError where it is not whole."""
+    end = len(data) - len(MAGIC) - 8
+    if end < 0 or data[-len(MAGIC) :].tobytes() != MAGIC:
+        raise ValueError(path)
+    length = int.from_bytes(data[end : end + 8].tobytes(), "little")
+    described = json.loads(data[end - length : end].tobytes())
+    start = described.pop("data_bytes")
+    described["input_size"] = tuple(described["input_size"])
+    index = np.load(io.BytesIO(data[start : end - length].tobytes()), allow_pickle=False)
+    return index, CropPlan(**described)
