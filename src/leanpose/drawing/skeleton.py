@@ -43,8 +43,11 @@ def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
     sides = keypoint_sides(skeleton)
-    ends = {sides[limb[0]], sides[limb[1]]} - {"centre"}
-    return ends.pop() if len(ends) == 1 else "centre"
+    first: Side = sides[limb[0]]
+    second: Side = sides[limb[1]]
+    if first == "centre":
+        return second
+    return first if second in (first, "centre") else "centre"
 
 
 def draw_poses(

@@ -1,0 +1,219 @@
+"""The poses found in one image, and their way into other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.drawing.skeleton import draw_poses
+from leanpose.errors import LeanposeError
+from leanpose.inference.images import ImageInput, as_rgb
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import supervision
+
+# OpenPose's COCO model: 18 points, right side first. The neck is the middle of the shoulders.
+OPENPOSE_18 = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear",
+)  # fmt: skip
+OPENPOSE_PARTS = {
+    "face_keypoints_2d": "face",
+    "hand_left_keypoints_2d": "left_hand",
+    "hand_right_keypoints_2d": "right_hand",
+}
+RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
+
+
+@dataclass(frozen=True)
+class Poses:
+    """P people of one image; P may be 0.
+
+    Attributes:
+        keypoints: (x, y) in image pixels, pixel centres at whole numbers.
+        scores: 0..1 for each keypoint.
+        boxes: xyxy in pixels: where the model looked for each person (before padding).
+        box_scores: 0..1: of the detections; 1 for boxes that were given.
+        skeleton: names the K keypoints.
+
+    Example:
+        >>> from leanpose.skeleton import COCO17
+        >>> poses = Poses.empty(COCO17)
+        >>> len(poses), poses.skeleton.keypoint_names[0], poses.to_coco(image_id=1)
+        (0, 'nose', [])
+    """
+
+    keypoints: Float[np.ndarray, "P K 2"]
+    scores: Float[np.ndarray, "P K"]
+    boxes: Float[np.ndarray, "P 4"]
+    box_scores: Float[np.ndarray, " P"]
+    skeleton: Skeleton
+
+    def __post_init__(self) -> None:
+        people, points = len(self.keypoints), len(self.skeleton)
+        shapes = {
+            "keypoints": (people, points, 2),
+            "scores": (people, points),
+            "boxes": (people, 4),
+            "box_scores": (people,),
+        }
+        for name, shape in shapes.items():
+            found = np.shape(getattr(self, name))
+            if found != shape:
+                raise LeanposeError(f"Poses of '{self.skeleton.name}' got {name} of shape {found}; expected {shape}.")
+
+    @classmethod
+    def empty(cls, skeleton: Skeleton) -> Poses:
+        """Nobody."""
+        points = len(skeleton)
+        return cls(
+            np.zeros((0, points, 2), np.float32),
+            np.zeros((0, points), np.float32),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            skeleton,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> Poses:
+        """Some of the people: `poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`."""
+        if isinstance(people, (int, np.integer)):
+            people = [int(people)]
+        rows = np.arange(len(self))[people]
+        return Poses(self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton)
+
+    @property
+    def person_scores(self) -> Float[np.ndarray, " P"]:
+        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2."""
+        counted = self.scores > RESCORE_THRESHOLD
+        mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+        return mean * self.box_scores
+
+    def draw(
+        self, image: ImageInput, *, threshold: float = 0.3, boxes: bool = False, **options: Any
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The image with the skeletons on it, as a new RGB array; `options` go to `leanpose.drawing.draw_poses`.
+
+        Args:
+            image: the picture that the poses were found in.
+            threshold: keypoints from this score on are drawn in full, those above half of it faintly.
+            boxes: frame each person too.
+        """
+        return draw_poses(
+            as_rgb(image), self.keypoints, self.scores, self.skeleton,
+            boxes=self.boxes if boxes else None, threshold=threshold, **options,
+        )  # fmt: skip
+
+    def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict[str, Any]]:
+        """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`."""
+        points = np.concatenate([self.keypoints, self.scores[..., None]], axis=2).reshape(len(self), -1)
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": _rounded(points[p]),
+                "score": round(float(score), 5),
+                "bbox": _rounded([*self.boxes[p, :2], *sides[p]]),
+            }
+            for p, score in enumerate(self.person_scores)
+        ]
+
+    def to_openpose(self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3) -> dict[str, Any]:
+        """OpenPose's JSON (version 1.3), with the 18 points of its COCO model.
+
+        The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and
+        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`).
+
+        Args:
+            image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
+            threshold: keypoints below this score count as missing.
+
+        Raises:
+            LeanposeError: the skeleton has none of the 18 points.
+        """
+        index = {name: i for i, name in enumerate(self.skeleton.keypoints)}
+        if not index.keys() & set(OPENPOSE_18):
+            raise LeanposeError(f"The skeleton '{self.skeleton.name}' has none of OpenPose's body points.")
+        found = np.isfinite(self.keypoints).all(-1) & (self.scores >= threshold)
+        triples = np.where(found[..., None], np.concatenate([self.keypoints, self.scores[..., None]], axis=2), 0.0)
+        body = np.zeros((len(self), len(OPENPOSE_18), 3))
+        for i, name in enumerate(OPENPOSE_18):
+            if name in index:
+                body[:, i] = triples[:, index[name]]
+        if "neck" not in index and {"left_shoulder", "right_shoulder"} <= index.keys():
+            left, right = (triples[:, index[f"{side}_shoulder"]] for side in ("left", "right"))
+            both = (left[:, 2] > 0) & (right[:, 2] > 0)
+            middle = np.column_stack([(left[:, :2] + right[:, :2]) / 2, np.minimum(left[:, 2], right[:, 2])])
+            body[:, OPENPOSE_18.index("neck")] = np.where(both[:, None], middle, 0.0)
+        people = []
+        for p in range(len(self)):
+            person: dict[str, Any] = {"person_id": [-1], "pose_keypoints_2d": _rounded(body[p].reshape(-1))}
+            for field, part in OPENPOSE_PARTS.items():
+                person[field] = _rounded(triples[p, list(self.skeleton.parts.get(part, ()))].reshape(-1))
+            empty = ("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d")
+            people.append(person | {field: [] for field in empty})
+        canvas = {} if image_size is None else {"canvas_height": image_size[0], "canvas_width": image_size[1]}
+        return {"version": 1.3, "people": people, **canvas}
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """`supervision.KeyPoints`, for its annotators, trackers and zones.
+
+        Raises:
+            LeanposeError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise LeanposeError(
+                "to_supervision() needs the package supervision: pip install 'leanpose[supervision]'."
+            ) from error
+        import inspect
+
+        arguments: dict[str, Any] = {
+            "xy": self.keypoints.astype(np.float32),
+            "class_id": np.zeros(len(self), dtype=int),
+            "data": {"class_name": np.array(["person"] * len(self))},
+        }
+        known = inspect.signature(supervision.KeyPoints.__init__).parameters
+        if "keypoint_confidence" in known:  # since 0.29; `confidence` before
+            arguments["keypoint_confidence"] = self.scores.astype(np.float32)
+            arguments["detection_confidence"] = self.box_scores.astype(np.float32)
+        else:
+            arguments["confidence"] = self.scores.astype(np.float32)
+        return supervision.KeyPoints(**arguments)
+
+    @staticmethod
+    def row_names(skeleton: Skeleton) -> list[str]:
+        """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score."""
+        columns = ["image", "person", "score", "box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
+        return columns + [f"{name}_{value}" for name in skeleton.keypoints for value in ("x", "y", "score")]
+
+    def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
+        """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
+        columns = self.row_names(self.skeleton)
+        points = np.concatenate([self.keypoints, self.scores[..., None]], axis=2).reshape(len(self), -1)
+        return [
+            dict(
+                zip(
+                    columns,
+                    [image, p, round(float(score), 5), *_rounded(self.boxes[p]),
+                     round(float(self.box_scores[p]), 5), *_rounded(points[p])],
+                    strict=True,
+                )
+            )
+            for p, score in enumerate(self.person_scores)
+        ]  # fmt: skip
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Plain numbers with four decimals: a ten-thousandth of a pixel, and files a third as long."""
+    return [round(float(value), 4) for value in values]
