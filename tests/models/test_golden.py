@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from golden_rules import OUTPUT_TOLERANCE, Golden
 
+from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose.models.registry import create_model
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 from leanpose.weights import from_official
 
 MPII16 = Skeleton("sixteen", tuple(f"point_{i}" for i in range(16)), (), (0.05,) * 16)
-ORIGINAL_L: dict[str, Any] = {"stage1_width": 64, "stages": 3, "head_hidden": None}
+ORIGINAL_L: dict[str, Any] = {"stages": 3, "head_hidden": None}
 
 # reference file, model, overrides
 CASES: list[tuple[str, str, dict[str, Any]]] = [

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Codec
+from leanpose.errors import LeanposeError
 from leanpose.models.output import PoseOutput
 from leanpose.skeleton import Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.codecs.base import Codec
 
 
 class PoseModel(nn.Module):
@@ -28,6 +27,7 @@ class PoseModel(nn.Module):
         codec: how its prediction is to be read and taught; may be replaced.
     """
 
+    codec: Codec
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, as all the papers here
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -37,22 +37,6 @@ class PoseModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.input_size: tuple[int, int] = config.input_size
-        self._codec: Codec | None = None
-
-    @property
-    def codec(self) -> Codec:
-        """How the prediction is to be read and taught; at first `default_codec`'s."""
-        if self._codec is None:
-            self._codec = self.default_codec()
-        return self._codec
-
-    @codec.setter
-    def codec(self, codec: Codec) -> None:
-        self._codec = codec
-
-    @abstractmethod
-    def default_codec(self) -> Codec:
-        """The codec that the model's paper uses, fit to this model's sizes."""
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
@@ -61,6 +45,14 @@ class PoseModel(nn.Module):
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """Like `forward`, with everything that the paper's losses compare."""
         return self.forward(images)
+
+    def load_backbone(self) -> None:
+        """Start the backbone from its published ImageNet weights.
+
+        Raises:
+            LeanposeError: this backbone has none, or they cannot be downloaded.
+        """
+        raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
 
     def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
         """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
@@ -104,26 +104,34 @@ def configure_model(name: str, **overrides: Any) -> Any:
 
 
 def create_model(
-    name: str, *, skeleton: str | Path | Skeleton = "coco17", pretrained: bool = False, **overrides: Any
+    name: str,
+    *,
+    skeleton: str | Path | Skeleton = "coco17",
+    pretrained: bool | Literal["backbone"] = False,
+    **overrides: Any,
 ) -> PoseModel:
     """Build a named model with fresh weights, ready for inference (in eval mode).
-
-    >>> model = create_model("sdpose_t", input_size=(128, 96), width=128, depth=4)  # doctest: +SKIP
 
     Args:
         name: one of `list_models()`.
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`.
-        pretrained: take the weights that are released under this name.
-        overrides: fields of the model's configuration to replace.
+        pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
+            True: `name` is a released name, which is loaded as it is.
+        overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), width=128, depth=4`.
 
     Raises:
-        LeanposeError: an unknown name or setting, sizes that do not fit together, or no released weights.
+        LeanposeError: an unknown name or setting, sizes that do not fit together, or weights that are not to be had.
     """
+    if pretrained is True:
+        from leanpose.weights import RELEASED, load_model
+
+        if name not in RELEASED:
+            raise LeanposeError(f"No weights are released as '{name}'; {did_you_mean(name, RELEASED)}")
+        if overrides:
+            raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
+        return load_model(name)
     entry = model_entry(name)
-    if pretrained:
-        raise LeanposeError(
-            f"No weights are released for '{name}'; load_model() takes a file or a released name, "
-            "which `leanpose models` lists."
-        )
-    config = configure_model(name, **overrides)
-    return entry.model(name, config, get_skeleton(skeleton)).eval()
+    model = entry.model(name, configure_model(name, **overrides), get_skeleton(skeleton)).eval()
+    if pretrained == "backbone":
+        model.load_backbone()
+    return model

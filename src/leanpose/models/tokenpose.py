@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.hrnet import HRNetStage3
 from leanpose.models.backbones.stem import Stem
@@ -26,9 +27,6 @@ from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.codecs.base import Codec
 
 
 @dataclass(frozen=True)
@@ -161,9 +159,9 @@ def sine_position(rows: int, columns: int, width: int) -> Float[Tensor, "rows*co
 class TokenPose(PoseModel):
     """TokenPose, and with `cycles` > 1 SDPose.
 
-    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (σ 0.02), norms
-    1 and 0, biases 0. The papers' code draws convolutions with σ 0.001 instead; a norm follows each, so only the size of
-    the first steps differs.
+    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (sigma 0.02),
+    norms 1 and 0, biases 0. The papers' code draws convolutions with sigma 0.001 instead; a norm follows each, so only
+    the relative size of the first steps differs.
     """
 
     config: TokenPoseConfig
@@ -193,13 +191,9 @@ class TokenPose(PoseModel):
         self.head = nn.Sequential()
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
+        # As SDPose is trained and tested: unbiased heatmaps with a sigma of 2, decoded by DARK.
+        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
         self.initialise()
-
-    def default_codec(self) -> Codec:
-        """Unbiased heatmaps with σ 2, decoded by DARK, as SDPose is trained and tested."""
-        from leanpose.codecs.heatmap import HeatmapCodec
-
-        return HeatmapCodec(input_size=self.input_size, heatmap_size=self.config.heatmap_size)
 
     def initialise(self) -> None:
         """Draw fresh weights."""
@@ -211,6 +205,17 @@ class TokenPose(PoseModel):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def load_backbone(self) -> None:
+        """Start HRNet from its ImageNet weights, as TokenPose-B and -L do; the stem has none.
+
+        Raises:
+            LeanposeError: the backbone is not HRNet, or the weights cannot be downloaded.
+        """
+        if not isinstance(self.backbone, HRNetStage3):
+            super().load_backbone()
+        else:
+            self.backbone.load_imagenet()
 
     def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K+N D"]:
         """Keypoint tokens, then visual tokens row by row, the latter with their position.
@@ -276,7 +281,7 @@ class TokenPose(PoseModel):
         return PoseOutput(maps, tokens[:, :keypoints], tokens[:, keypoints:], features)
 
 
-TOKENPOSE = "TokenPose (ICCV 2021), table 1"
+TOKENPOSE = "TokenPose (ICCV 2021)"
 SDPOSE = "SDPose (CVPR 2024), table 1"
 
 
@@ -296,29 +301,29 @@ def tokenpose_s_v1() -> TokenPoseConfig:
     return TokenPoseConfig(attention_scale="width")
 
 
-@register_model(TokenPose, ap=73.5, source=TOKENPOSE)
+@register_model(TokenPose, ap=71.8, source=SDPOSE)
 def tokenpose_s_v2() -> TokenPoseConfig:
-    """TokenPose-S-V2: like S-V1 over 768 smaller patches. 73.5 AP; 71.8 as SDPose re-trained it.
+    """TokenPose-S-V2: like S-V1 over 768 smaller patches. 71.8 AP as SDPose re-trained it.
 
     Attention scale as in `tokenpose_s_v1`.
     """
     return TokenPoseConfig(patch_size=(2, 2), attention_scale="width")
 
 
-@register_model(TokenPose, ap=74.7, source=TOKENPOSE)
+@register_model(TokenPose, ap=73.2, source=SDPOSE)
 def tokenpose_b() -> TokenPoseConfig:
-    """TokenPose-B: HRNet-W32, three stages, and 12 layers. 74.7 AP; 73.2 as SDPose re-trained it.
+    """TokenPose-B: HRNet-W32, three stages, and 12 layers. 73.2 AP as SDPose re-trained it.
 
     SDPose's code has half as many channels in HRNet's first stage: `stage1_width=32`.
     """
     return TokenPoseConfig(backbone="hrnet_w32")
 
 
-@register_model(TokenPose, ap=75.2, source=SDPOSE)
+@register_model(TokenPose, ap=None, source=TOKENPOSE)
 def tokenpose_l_d6() -> TokenPoseConfig:
-    """TokenPose-L with 6 layers: HRNet-W48, three stages. 75.2 AP as SDPose re-trained it, whose layout this is.
+    """TokenPose-L with 6 layers: HRNet-W48, three stages, laid out as in SDPose's code.
 
-    TokenPose's own code (75.8 AP): `stage1_width=64, stages=3, head_hidden=None`.
+    TokenPose's own code: `stages=3, head_hidden=None`, and for its L-D24 (75.8 AP) also `depth=24, heads=12`.
     """
     return TokenPoseConfig(backbone="hrnet_w48", depth=6)
 

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from leanpose.weights.official import from_official
+from leanpose.weights.released import RELEASED, Release
+from leanpose.weights.storage import describe, load_model, load_weights, save_model
 
-__all__ = ["from_official"]
+__all__ = ["RELEASED", "Release", "describe", "from_official", "load_model", "load_weights", "save_model"]

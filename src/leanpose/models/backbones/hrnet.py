@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.errors import LeanposeError
+
 
 class HRNetStage3(nn.Module):
-    """The first three stages of HRNet, of which the finest branch's features are read, at stride 4.
+    """The first three stages of HRNet (Sun et al., CVPR 2019), of which the finest branch is read, at stride 4.
+
+    Parameters bear the names of timm and of the papers' code.
 
     Args:
         variant: timm's name, such as `hrnet_w32`.
@@ -23,24 +28,41 @@ class HRNetStage3(nn.Module):
         super().__init__()
         from timm.models.hrnet import HighResolutionNet, cfg_cls
 
-        settings = copy.deepcopy(cfg_cls[variant])
+        self.variant = variant
+        settings: dict[str, Any] = copy.deepcopy(cfg_cls[variant])
         settings["stage1"]["num_channels"] = (stage1_width,)
-        # Four fifths of HRNet's weights lie behind the cut: they are described only, never filled.
+        # Most of HRNet's weights lie behind the cut: on the meta device they take neither memory nor time.
         device = torch.get_default_device()
         with torch.device("meta"):
-            net = HighResolutionNet(settings, head="")
+            net: Any = HighResolutionNet(settings, head="")
         self.channels: int = settings["stage3"]["num_channels"][0]
         self.conv1, self.bn1, self.conv2, self.bn2 = net.conv1, net.bn1, net.conv2, net.bn2
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = net.layer1
         self.transition1, self.stage2 = net.transition1, net.stage2
         self.transition2, self.stage3 = net.transition2, net.stage3
-        last = self.stage3[-1]
+        last: Any = self.stage3[-1]
         last.fuse_layers = last.fuse_layers[:1]  # nothing reads the coarser outputs
         self.to_empty(device=device)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.reset_parameters()
+
+    def load_imagenet(self) -> None:
+        """Take timm's ImageNet weights wherever name and shape agree: all but stage 1, if that is narrower here.
+
+        Raises:
+            LeanposeError: they cannot be downloaded.
+        """
+        import timm
+
+        try:
+            published = timm.create_model(self.variant, pretrained=True).state_dict()
+        except (OSError, RuntimeError) as error:
+            raise LeanposeError(f"Cannot get the ImageNet weights of {self.variant}: {error}") from error
+        own = self.state_dict()
+        own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
+        self.load_state_dict(own)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = self.relu(self.bn1(self.conv1(images)))

@@ -1,0 +1,62 @@
+"""The weights that come with the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanpose.errors import LeanposeError, did_you_mean
+
+FOLDER = Path(__file__).parent / "files"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One file of released weights; its card (`leanpose.weights.describe`) says the rest.
+
+    Attributes:
+        file: its name in the package.
+        licence: of the weights.
+        summary: one line for the list of models.
+    """
+
+    file: str
+    licence: str
+    summary: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return FOLDER / self.file
+
+
+RELEASED: dict[str, Release] = {}
+"""Released weights by the name that `load_model` takes."""
+
+
+def released_path(path_or_name: Path | str) -> Path:
+    """The file that is meant by a released name or by a path.
+
+    Raises:
+        LeanposeError: it is neither a released name nor a `.safetensors` file that exists.
+    """
+    if str(path_or_name) in RELEASED:
+        return RELEASED[str(path_or_name)].path
+    path = Path(path_or_name)
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
+        raise LeanposeError(
+            f"{path} may hold code and is not opened: leanpose reads .safetensors only; "
+            "leanpose.weights.from_official renames the papers' own weights."
+        )
+    if path.is_dir():
+        raise LeanposeError(f"{path} is a folder, not a file of weights.")
+    if path.exists():
+        return path
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        raise LeanposeError(f"There is no file {path}.")
+    from leanpose.models.registry import list_models
+
+    if str(path) in list_models():
+        raise LeanposeError(f"No weights are released for '{path}'; create_model('{path}') builds it with fresh ones.")
+    known = did_you_mean(str(path), RELEASED) if RELEASED else "give the path of a .safetensors file."
+    raise LeanposeError(f"There are no released weights '{path}'; {known}")

@@ -1,0 +1,199 @@
+"""Files of weights that describe themselves: safetensors with a card inside.
+
+Nothing is ever unpickled. The card, JSON under the metadata key `leanpose`, holds all that is needed to build the model
+again and to judge it: `card_of` lists its fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import safetensors
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+import leanpose
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.models.base import PoseModel
+from leanpose.models.registry import create_model
+from leanpose.skeleton import Skeleton
+from leanpose.weights.released import released_path
+
+KEY = "leanpose"
+_FIELDS = ("version", "model", "config", "skeleton", "codec", "mean", "std", "sha256")  # what `load_model` relies on
+
+
+def card_of(
+    model: PoseModel, *, training_data: list[str], licence: str, metrics: dict[str, float], notes: str = ""
+) -> dict[str, Any]:
+    """The card of a model: what it is, how to feed and read it, where it comes from and how good it is."""
+    return {
+        "version": leanpose.__version__,
+        "model": model.name,
+        "config": dataclasses.asdict(model.config),
+        "skeleton": model.skeleton.to_dict(),
+        "codec": model.codec.to_dict(),
+        "mean": model.mean,
+        "std": model.std,
+        "input_size": model.input_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training_data": training_data,
+        "licence": licence,
+        "metrics": metrics,
+        "notes": notes,
+    }
+
+
+def save_model(
+    model: PoseModel,
+    path: Path | str,
+    *,
+    training_data: list[str],
+    licence: str,
+    metrics: dict[str, float],
+    notes: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model's weights and its card. The file is written whole or not at all.
+
+    Args:
+        model: what to save; it stays as it is.
+        path: ends in `.safetensors`.
+        training_data: the data sets that the weights have seen.
+        licence: the weights' licence, or the terms that the data put on them.
+        metrics: measured figures by name; the name says on which data.
+        notes: whatever else a user should know.
+        dtype: of the floating-point tensors in the file: `torch.float32`, or `torch.float16` for half the size.
+
+    Raises:
+        LeanposeError: the path has another ending or cannot be written, or a weight is not finite (in that `dtype`).
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
+    tensors = {}
+    for name, value in model.state_dict().items():
+        stored = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
+        if stored.is_floating_point() and not stored.isfinite().all():
+            raise LeanposeError(f"The weights of '{model.name}' are not saved: '{name}' is not finite as {dtype}.")
+        tensors[name] = stored.contiguous()
+    card = card_of(model, training_data=training_data, licence=licence, metrics=metrics, notes=notes)
+    card["sha256"] = _digest(tensors)
+    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_model(path_or_name: Path | str) -> PoseModel:
+    """Build the model that a file describes, or a released one by name, with its weights (in eval mode, float32).
+
+    Args:
+        path_or_name: a `.safetensors` file of leanpose, or a key of `leanpose.weights.RELEASED`.
+
+    Raises:
+        LeanposeError: there is no such file, or it is damaged, of another program, or of a model this version lacks.
+    """
+    from leanpose.codecs import build_codec
+
+    path = released_path(path_or_name)
+    card, tensors = _read(path)
+    try:
+        # Fields that JSON has no tuples for are set right by create_model.
+        model = create_model(card["model"], skeleton=Skeleton.from_dict(card["skeleton"]), **card["config"])
+        model.codec = build_codec(card["codec"])
+    except LeanposeError as error:
+        raise LeanposeError(
+            f"{path} holds a '{card['model']}' of leanpose {card['version']}, "
+            f"which this version ({leanpose.__version__}) cannot build: {error}"
+        ) from error
+    model.mean, model.std = tuple(card["mean"]), tuple(card["std"])
+    fill(model, tensors, source=str(path), name=card["model"])
+    return model
+
+
+def load_weights(model: PoseModel, path_or_name: Path | str) -> None:
+    """Put a file's weights into a model that exists.
+
+    Raises:
+        LeanposeError: as `load_model`, or the file is of another model.
+    """
+    path = released_path(path_or_name)
+    card, tensors = _read(path)
+    fill(model, tensors, source=str(path), name=card["model"])
+
+
+def describe(path_or_name: Path | str) -> dict[str, Any]:
+    """The card of a file or of a released model, without loading the weights (`card_of` lists its fields).
+
+    Raises:
+        LeanposeError: there is no such file, or it is no file of leanpose.
+    """
+    return _open(released_path(path_or_name))
+
+
+def fill(model: PoseModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
+    """Load `tensors` into a model, or say what does not fit."""
+    expected = model.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        theirs = tuple(tensors[key].shape) if key in tensors else None
+        ours = tuple(expected[key].shape) if key in expected else None
+        if theirs != ours:
+            what = f"'{key}' is {theirs or 'missing'} there and {ours or 'missing'} here"
+            other = f"a '{name}' of other sizes" if name == model.name else f"a '{name}'"
+            raise LeanposeError(f"{source} holds {other} and does not fit this '{model.name}': {what}.")
+    model.load_state_dict(tensors)
+
+
+def _open(path: Path) -> dict[str, Any]:
+    """The card of a file."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (safetensors.SafetensorError, OSError) as error:
+        _refuse(path, error)
+    if text is None:
+        raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        _refuse(path, error)
+    for field in _FIELDS:
+        if not isinstance(card, dict) or field not in card:
+            raise LeanposeError(f"{path} is damaged: its card lacks '{field}'.")
+    return card
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and the tensors of a file, which are those that were saved."""
+    card = _open(path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (safetensors.SafetensorError, OSError) as error:
+        _refuse(path, error)
+    if _digest(tensors) != card["sha256"]:
+        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+    return card, tensors
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _refuse(path: Path, error: Exception) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise LeanposeError(f"There is no file {path}.") from error
+    if isinstance(error, OSError):
+        raise LeanposeError(f"Cannot read {path}: {error.strerror or error}.") from error
+    raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error
