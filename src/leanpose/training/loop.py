@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from leanpose.data.dataset import CropBatch, CropDataset, collate
 from leanpose.data.sample import PersonSet
+from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.files import atomic_write
@@ -73,7 +74,7 @@ def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
     fabric = Fabric(
-        accelerator=device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu"),
+        accelerator=choose_device(device).type,
         devices=local,
         num_nodes=max(processes // local, 1),
         strategy="ddp" if processes > 1 else "auto",

@@ -1,0 +1,52 @@
+"""`leanpose eval`: measure a model on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
+    annotations: Annotated[Path, typer.Option(help="Annotation file: COCO or CrowdPose JSON, LSP's joints.mat.")],
+    images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
+    data_format: Annotated[str, typer.Option("--format", help="coco, crowdpose or lsp.")] = "coco",
+    boxes: Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")] = None,
+    split: Annotated[str, typer.Option(help="all, or for sets without splits train or val (every tenth image).")] = "all",
+    scoring: Annotated[str, typer.Option(help="bbox_keypoint, keypoint or bbox.")] = "bbox_keypoint",
+    nms: Annotated[str, typer.Option(help="oks, soft or none.")] = "oks",
+    flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop.")] = True,
+    cycle: Annotated[str, typer.Option(help="first, or last to run every cycle of a multi-cycle model.")] = "first",
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    workers: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write every number to this JSON file.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Write the poses to this COCO results JSON file.")] = None,
+) -> None:
+    """OKS AP and AR, PCK, PCKh and AUC, and a table by joint."""
+    for name, value, valid in (
+        ("format", data_format, ("coco", "crowdpose", "lsp")),
+        ("split", split, ("all", "train", "val")),
+        ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
+        ("nms", nms, ("oks", "soft", "none")),
+        ("cycle", cycle, ("first", "last")),
+    ):
+        if value not in valid:
+            raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
+    from leanpose.data.sources import DataSource
+    from leanpose.evaluation.card import measure, print_card, write_card
+    from leanpose.device import choose_device
+    from leanpose.weights import load_model
+
+    source = DataSource.model_validate(
+        {"format": data_format, "images": images, "annotations": annotations, "boxes": boxes, "split": split}
+    )
+    loaded = load_model(model).to(choose_device(device))
+    options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
+    card = measure(loaded, source, batch_size=batch_size, workers=workers, **options)
+    print_card(card)
+    write_card(card, out, results)

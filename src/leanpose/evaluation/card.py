@@ -1,0 +1,168 @@
+"""One model on one data set: every figure this package knows, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from leanpose.data.sample import PersonSample
+from leanpose.data.sources import DataSource, read_people
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.average_precision import average_precision
+from leanpose.evaluation.evaluate import keep_keypoints, labelled_only, predict_people
+from leanpose.evaluation.keypoint_table import keypoint_table
+from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
+from leanpose.evaluation.results import PoseResults
+from leanpose.files import atomic_write
+from leanpose.models.base import PoseModel
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class EvaluationCard:
+    """What was measured, on what, and how.
+
+    Attributes:
+        settings: everything that the figures depend on.
+        precision: OKS AP and AR by name; empty where nobody has an area to measure with.
+        keypoints: PCK and its kin over labelled boxes by name; empty with detected boxes.
+        by_keypoint: one row a keypoint.
+        results: the poses.
+        broken: images that could not be read, with the reason.
+    """
+
+    settings: dict[str, Any]
+    precision: dict[str, float]
+    keypoints: dict[str, float]
+    by_keypoint: list[dict[str, Any]]
+    results: PoseResults
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def measure(
+    model: PoseModel,
+    source: DataSource,
+    *,
+    root: Path | str = ".",
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
+    nms: Literal["oks", "soft"] | None = "oks",
+    flip_test: bool = True,
+    cycle: Literal["first", "last"] = "first",
+    batch_size: int = 32,
+    workers: int = 0,
+) -> EvaluationCard:
+    """Run a model over a data set and measure it.
+
+    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones.
+
+    Raises:
+        LeanposeError: the data set cannot be read, or holds nothing to measure against.
+    """
+    people = read_people(source, model.skeleton, root, training=False)
+    if people.ground_truth is None:
+        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+    results, broken = predict_people(
+        model, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle
+    )
+    if not len(results):
+        raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
+    ground_truth, labelled = labelled_only(people.ground_truth)
+    kept = keep_keypoints(results, labelled)
+    part = _part(model.skeleton, labelled)
+    style: Literal["coco", "crowdpose"] = "crowdpose" if source.format == "crowdpose" else "coco"
+    precision = average_precision(ground_truth, kept, part.sigmas, scoring=scoring, nms=nms, style=style)
+    table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=style)
+    measured = [person for person in people.people if str(person.image) not in broken]
+    keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
+    settings = {
+        "model": model.name,
+        "input_size": "x".join(str(side) for side in model.input_size),
+        "data": people.name,
+        "people": len(results),
+        "boxes": "detected" if source.boxes else "labelled",
+        "split": source.split,
+        "keypoints": list(part.keypoints),
+        "scoring": scoring,
+        "nms": nms or "none",
+        "flip_test": flip_test,
+        "cycle": cycle,
+    }
+    return EvaluationCard(settings, precision, keypoints, table.rows(), results, broken)
+
+
+def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:
+    """The skeleton with only these keypoints."""
+    new = {old: i for i, old in enumerate(indices)}
+    return Skeleton(
+        skeleton.name,
+        tuple(skeleton.keypoints[i] for i in indices),
+        tuple((new[a], new[b]) for a, b in skeleton.limbs if a in new and b in new),
+        tuple(skeleton.sigmas[i] for i in indices),
+    )
+
+
+def _keypoint_figures(
+    results: PoseResults, people: list[PersonSample], labelled: list[int], skeleton: Skeleton
+) -> dict[str, float]:
+    """PCK in boxes, torsos and heads, and AUC, of poses that stand beside their labels one to one."""
+    truth = np.stack([person.keypoints[labelled] for person in people]).astype(np.float64)
+    points, visible = truth[..., :2], truth[..., 2] > 0
+    boxes = box_sizes(results.boxes)
+    figures = {"PCK@0.05 box": pck(results.keypoints, points, visible, boxes, 0.05).mean}
+    names = set(skeleton.keypoints)
+    if {"left_shoulder", "right_hip", "right_shoulder", "left_hip"} <= names:
+        torsos = torso_sizes(points, visible, skeleton)
+        figures["PCK@0.2 torso"] = pck(results.keypoints, points, visible, torsos, 0.2).mean
+        figures["AUC 0–1 torso"] = auc(results.keypoints, points, visible, torsos)
+    if {"neck", "head_top"} <= names:
+        figures["PCKh@0.5"] = pckh(results.keypoints, points, visible, head_sizes(points, visible, skeleton)).mean
+    return figures
+
+
+def print_card(card: EvaluationCard) -> None:
+    """The figures as tables on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    settings = card.settings
+    console.print(
+        f"[bold]{settings['model']}[/bold] {settings['input_size']} on {settings['data']}: {settings['people']} people, "
+        f"{settings['boxes']} boxes, {'' if settings['flip_test'] else 'no '}flip test, {settings['nms']} NMS, "
+        f"{settings['cycle']} cycle",
+        highlight=False,
+    )
+    figures = Table(show_edge=False)
+    row = {**card.precision, **card.keypoints}
+    for name in row:
+        figures.add_column(name, justify="right")
+    figures.add_row(*(f"{100 * value:.1f}" if value >= 0 else "–" for value in row.values()))
+    console.print(figures)
+    table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
+    for line in card.by_keypoint:
+        shares = [line[column] for column in ("oks", "recall", "error", "pck")]
+        cells = [f"{value:.3f}" if value == value else "–" for value in shares]
+        table.add_row(line["keypoint"], str(line["labelled"]), str(line["matched"]), *cells)
+    console.print(table)
+    for sentence in card.broken.values():
+        console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+
+
+def write_card(card: EvaluationCard, out: Path | None, results: Path | None) -> None:
+    """Write the figures (`out`) and the poses in COCO's results format (`results`) as JSON."""
+    if out is not None:
+        figures = {
+            "settings": card.settings,
+            "figures": {**card.precision, **card.keypoints},
+            "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in card.by_keypoint],
+            "broken": card.broken,
+        }
+        with atomic_write(out) as path:
+            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+    if results is not None:
+        with atomic_write(results) as path:
+            path.write_text(json.dumps(card.results.to_coco(boxes=True)))

@@ -1,0 +1,96 @@
+"""SDPose's losses: the official numbers, and what each switch does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
+from leanpose.distillation import CycleSelfDistillation, GroundTruthOnly
+from leanpose.models.output import Heatmaps, PoseOutput
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> tuple[dict, dict]:
+    folder = shared / "golden" / "losses"
+    values = json.loads((folder / "losses_sdpose.json").read_text())["values"]
+    return dict(np.load(folder / "losses_sdpose.npz")), values
+
+
+def cycles_of(arrays: dict, count: int) -> PoseOutput:
+    """The stored outputs of the first `count` cycles, as leaves that gather gradients."""
+    cycles = []
+    for i in range(count):
+        maps, keypoint, visual = (
+            torch.from_numpy(arrays[f"sd.cycle{i}.{name}"]).requires_grad_() for name in ("pred", "kpt_token", "vis_token")
+        )
+        cycles.append(PoseOutput(Heatmaps(maps), keypoint, visual))
+    return PoseOutput(cycles[0].prediction, cycles[0].keypoint_tokens, cycles[0].visual_tokens, cycles=tuple(cycles))
+
+
+def target_of(arrays: dict) -> HeatmapTarget:
+    return HeatmapTarget(torch.from_numpy(arrays["sd.target_heatmap"]), torch.from_numpy(arrays["target_weight_NK1"])[..., 0])
+
+
+@pytest.mark.parametrize(("count", "prefix"), [(3, "sdpose_t"), (2, "sdpose_2cycles")])
+def test_the_official_loss_terms(golden: tuple[dict, dict], count: int, prefix: str) -> None:
+    arrays, values = golden
+    losses = CycleSelfDistillation(HeatmapCodec()).losses(cycles_of(arrays, count), None, target_of(arrays))
+    for ours, official in (("pose", "heatmap_loss"), ("visual_tokens", "vis_dist_loss"), ("keypoint_tokens", "kpt_dist_loss")):
+        expected = values[f"{prefix}.get_loss.{official}"]["value"]
+        assert losses[ours].item() == pytest.approx(expected, rel=1e-5), ours
+
+
+def test_the_official_gradients_reach_both_sides_of_each_pair(golden: tuple[dict, dict]) -> None:
+    arrays, values = golden
+    student = cycles_of(arrays, 3)
+    sum(CycleSelfDistillation(HeatmapCodec()).losses(student, None, target_of(arrays)).values()).backward()
+    for i, cycle in enumerate(student.cycles):
+        for name, tensor in (
+            ("pred", cycle.prediction.maps), ("kpt_token", cycle.keypoint_tokens), ("vis_token", cycle.visual_tokens),
+        ):  # fmt: skip
+            expected = values[f"sdpose_t.grad_abs_sum.cycle{i}.{name}"]["value"]
+            assert tensor.grad.double().abs().sum().item() == pytest.approx(expected, rel=1e-4), (i, name)
+
+
+def random_student(count: int = 2) -> tuple[PoseOutput, HeatmapTarget]:
+    generator = torch.Generator().manual_seed(0)
+    make = lambda *shape: torch.randn(shape, generator=generator).requires_grad_()  # noqa: E731
+    cycles = tuple(PoseOutput(Heatmaps(make(2, 3, 64, 48)), make(2, 3, 8), make(2, 12, 8)) for _ in range(count))
+    return PoseOutput(cycles[0].prediction, cycles=cycles), HeatmapTarget(torch.rand(2, 3, 64, 48), torch.ones(2, 3))
+
+
+def test_detach_stops_the_gradient_into_the_deeper_cycle_only() -> None:
+    student, target = random_student()
+    losses = CycleSelfDistillation(HeatmapCodec(), detach=True).losses(student, None, target)
+    (losses["keypoint_tokens"] + losses["visual_tokens"]).backward()
+    first, second = student.cycles
+    assert first.keypoint_tokens.grad.abs().sum() > 0
+    assert first.visual_tokens.grad.abs().sum() > 0
+    assert second.keypoint_tokens.grad is None
+    assert second.visual_tokens.grad is None
+
+
+def test_the_switches_of_table_5() -> None:
+    student, target = random_student()
+    codec = HeatmapCodec()
+    each = [codec.loss(cycle.prediction, target) for cycle in student.cycles]
+    every = CycleSelfDistillation(codec, 0, 0, "every").losses(student, None, target)
+    last = CycleSelfDistillation(codec, 0, 5e-6, "last").losses(student, None, target)
+    assert set(every) == {"pose"}
+    assert torch.isclose(every["pose"], each[0] + each[1])
+    assert set(last) == {"pose", "visual_tokens"}
+    assert torch.isclose(last["pose"], each[1])
+
+
+def test_one_cycle_is_plain_training() -> None:
+    student, target = random_student(1)
+    codec = HeatmapCodec()
+    ours = CycleSelfDistillation(codec).losses(student, None, target)
+    plain = GroundTruthOnly(codec).losses(student, None, target)
+    assert set(ours) == set(plain) == {"pose"}
+    assert torch.equal(ours["pose"], plain["pose"])
