@@ -55,6 +55,70 @@ def test_every_mode_equals_the_toolbox(shared: Path, style, people: str):
             assert ours[name] == pytest.approx(value, abs=1e-6), (mode, name)
 
 
+@pytest.mark.parametrize("people", ["A", "B"])
+def test_area_keypoints_give_the_toolbox_figures_of_133_keypoints(shared: Path, people: str):
+    golden = json.loads((shared / f"golden/metrics/ap_coco_wholebody_{people}.json").read_text())
+    parts = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+    annotations = [
+        {
+            **{name: value for name, value in person.items() if name != "num_keypoints"},
+            "keypoints": [number for part in parts for number in person[part]],
+        }
+        for person in golden["ground_truth"]["annotations"]
+    ]
+    ground_truth = {"images": golden["ground_truth"]["images"], "annotations": annotations}
+    results = detections(golden["detections"])
+    for mode, expected in golden["results"].items():
+        options = json.loads(mode)
+        ours = average_precision(
+            ground_truth,
+            results,
+            golden["sigmas"],
+            scoring=options["score_mode"],
+            nms=SUPPRESSION[options["nms_mode"]],
+            area_keypoints=range(17),
+        )
+        assert ours == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_to_pycocotools_on_real_labels(shared: Path):
+    ground_truth = json.loads((shared / "data/coco_mini/annotations/person_keypoints_val.json").read_text())
+    rng = np.random.default_rng(0)
+    people = [person for person in ground_truth["annotations"] if rng.random() < 0.8]
+    points = np.array([person["keypoints"] for person in people], float).reshape(-1, 17, 3)[..., :2]
+    scale = np.sqrt([person["area"] for person in people])[:, None, None] * rng.uniform(0, 0.1, (len(people), 1, 1))
+    results = detections(
+        [
+            {"img_id": p["image_id"], "keypoints": k, "keypoint_scores": s, "bbox_score": b, "area": p["area"]}
+            for p, k, s, b in zip(
+                people,
+                points + rng.normal(0, 1, points.shape) * scale,
+                rng.uniform(0, 1, points.shape[:2]),
+                rng.uniform(0, 1, len(people)),
+                strict=True,
+            )
+        ]
+    )
+    ours = average_precision(ground_truth, results, COCO17.sigmas, nms=None)
+    assert ours == pytest.approx(by_pycocotools(ground_truth, results, COCO17.sigmas, "bbox_keypoint"), abs=1e-9)
+    assert 0.2 < ours["AP"] < 0.9
+
+
+def test_perfect_poses_on_real_crowdpose_labels(shared: Path):
+    path = shared / "data/crowdpose_mini/annotations_only/crowdpose_val.json"
+    ground_truth = json.loads(path.read_text())
+    people = [person for person in ground_truth["annotations"] if person["num_keypoints"] > 0]
+    triplets = np.array([person["keypoints"] for person in people], float).reshape(-1, 14, 3)
+    results = detections(
+        [
+            {"img_id": p["image_id"], "keypoints": k[:, :2], "keypoint_scores": np.ones(14), "bbox_score": 1, "area": 1}
+            for p, k in zip(people, triplets, strict=True)
+        ]
+    )
+    figures = average_precision(ground_truth, results, np.full(14, 0.08), nms=None, style="crowdpose")
+    assert figures == pytest.approx(dict.fromkeys(CROWDPOSE_FIGURES, 1.0))
+
+
 def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict, PoseResults]:
     """Labelled people, with crowds and people without keypoints, and found ones: near, far, twice, equal in score."""
     rng = np.random.default_rng(seed)

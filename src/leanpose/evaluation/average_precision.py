@@ -45,11 +45,12 @@ def average_precision(
     score_threshold: float = 0.0,
     style: Style = "coco",
     crowd_levels: tuple[float, float] = CROWD_LEVELS,
+    area_keypoints: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """AP and AR over OKS 0.50, 0.55 … 0.95, with at most 20 people an image.
 
-    As in the official metrics a figure is -1 where there is nothing labelled to find, and the area of a found person is
-    that of the box around its keypoints.
+    As in the official metrics a figure is -1 where there is nothing labelled to find, and the area of a found person,
+    which decides whether a wrong one counts in AP (M) or AP (L), is that of the box around its keypoints.
 
     Args:
         ground_truth: a COCO keypoint dictionary (`images`, `annotations`, `categories`).
@@ -63,6 +64,8 @@ def average_precision(
         score_threshold: people ranked below it are left out.
         style: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
         crowd_levels: the crowd index where easy images end and where hard ones begin.
+        area_keypoints: the keypoints that a found person's area is taken from; all by default. Whole-body evaluation
+            takes those of the body.
 
     Returns:
         For `coco`: AP, AP .5, AP .75, AP (M), AP (L), AR, AR .5, AR .75, AR (M), AR (L). For `crowdpose`: AP, AP .5,
@@ -85,7 +88,7 @@ def average_precision(
     scores = results.person_scores(scoring, keypoint_threshold)
     kept = suppress(truth, results, scores, sigmas, nms, nms_threshold)
     kept = kept[scores[kept] >= score_threshold]
-    matching = _Matching(truth, results.select(kept), scores[kept], sigmas)
+    matching = _Matching(truth, results.select(kept), scores[kept], sigmas, area_keypoints)
     precision, recall = matching.evaluate(np.ones(len(truth.image_ids), bool))
     all_, medium, large = range(3)
     figures = {
@@ -147,7 +150,12 @@ class _Matching:
     """faster-coco-eval on similarities that are already known."""
 
     def __init__(
-        self, truth: GroundTruth, results: PoseResults, scores: Float[np.ndarray, " N"], sigmas: Float[np.ndarray, " K"]
+        self,
+        truth: GroundTruth,
+        results: PoseResults,
+        scores: Float[np.ndarray, " N"],
+        sigmas: Float[np.ndarray, " K"],
+        area_keypoints: Sequence[int] | None,
     ) -> None:
         from faster_coco_eval import COCO
 
@@ -181,7 +189,8 @@ class _Matching:
                 start=1,
             )
         ]
-        extent = results.keypoints.max(axis=1) - results.keypoints.min(axis=1) if len(results) else np.zeros((0, 2))
+        outline = results.keypoints if area_keypoints is None else results.keypoints[:, list(area_keypoints)]
+        extent = outline.max(axis=1) - outline.min(axis=1) if len(results) else np.zeros((0, 2))
         found = [
             {"id": i, "image_id": image, "category_id": 1, "area": area, "iscrowd": 0, "score": score}
             for i, (image, area, score) in enumerate(
