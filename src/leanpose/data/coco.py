@@ -74,7 +74,11 @@ def load_coco(path: Path, skeleton: Skeleton | None = None) -> CocoFile:
     Raises:
         LeanposeError: it is missing, cut off, or no COCO keypoint file.
     """
-    content = load_json(path, "annotation file")
+    return parse_coco(load_json(path, "annotation file"), path, skeleton)
+
+
+def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None) -> CocoFile:
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`."""
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,31 @@ AREA_OF_BOX = 0.53
 """LSP has no masks: a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
 
 
-def load_lsp_joints(path: Path) -> tuple[Float[np.ndarray, "N 14 3"], list[str]]:
-    """Joints with COCO's visibility, and the image names.
+@dataclass(frozen=True)
+class LspFile:
+    """The joints of an LSP file.
 
-    LSP's file is (3, 14, N) with flag 0 visible, 1 occluded; that of the extended set is (14, 3, N) with flag 1
-    labelled, 0 not, and its image names have five digits.
+    Attributes:
+        points: x, y and the file's own flag.
+        names: of the images.
+        extended: whether it is the extended set's file: flag 1 labelled, 0 not, where LSP has 0 visible, 1 occluded.
+    """
+
+    points: Float[np.ndarray, "N 14 3"]
+    names: list[str]
+    extended: bool
+
+    def labelled_points(self) -> Float[np.ndarray, "N 14 3"]:
+        """The joints with COCO's visibility."""
+        points, flag = self.points.copy(), self.points[..., 2]
+        points[..., 2] = np.where(flag > 0, 2, 0) if self.extended else np.where(flag > 0, 1, 2)
+        points[~np.isfinite(self.points).all(axis=2)] = 0.0
+        points[points[..., 2] == 0] = 0.0
+        return points
+
+
+def load_lsp(path: Path) -> LspFile:
+    """Read a joint file: 3 × 14 × N numbers in LSP, 14 × 3 × N in the extended set.
 
     Raises:
         LeanposeError: the file is missing, cut off, or holds no such joints.
@@ -45,15 +66,10 @@ def load_lsp_joints(path: Path) -> tuple[Float[np.ndarray, "N 14 3"], list[str]]
     if joints is None or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
         raise LeanposeError(f"{path} is no LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")
     extended = joints.shape[0] == 14
-    points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)
-    points = np.array(points, np.float64)
-    flag = points[..., 2].copy()
-    points[..., 2] = np.where(flag > 0, 2, 0) if extended else np.where(flag > 0, 1, 2)
-    points[~np.isfinite(points).all(axis=2)] = 0.0
-    points[points[..., 2] == 0] = 0.0
+    points = np.array(joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0), np.float64)
     numbers = content.get("image_number")
     numbers = np.arange(1, len(points) + 1) if numbers is None or numbers.size != len(points) else numbers.reshape(-1)
-    return points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers]
+    return LspFile(points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers], extended)
 
 
 def read_lsp(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
@@ -62,14 +78,15 @@ def read_lsp(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
 
     assert source.annotations is not None
     assert source.images is not None
-    joints, names = load_lsp_joints(root / source.annotations)
+    file = load_lsp(root / source.annotations)
+    joints = file.labelled_points()
     folder = ImageFolder(root / source.images, source.title)
     labelled = source_skeleton(source, root, LSP14)
     indices = match_keypoints(source.title, labelled, skeleton)
     boxes = lsp_boxes(joints)
 
     people, images, annotations = [], [], []
-    for position, (points, name, box) in enumerate(zip(joints, names, boxes, strict=True)):
+    for position, (points, name, box) in enumerate(zip(joints, file.names, boxes, strict=True)):
         if not in_split(position, source.split):
             continue
         number = int(name[2:-4])
