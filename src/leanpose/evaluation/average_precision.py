@@ -29,8 +29,7 @@ AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e
 CROWD_LEVELS = (0.2, 0.8)
 """Images of CrowdPose with a crowd index below the first are easy, below the second medium, the others hard.
 
-The paper (Li et al., CVPR 2019) draws the first line at 0.1; the tool with which all published figures were taken
-draws it at 0.2."""
+The paper (Li et al., CVPR 2019) draws the first line at 0.1; its official evaluation tool draws it at 0.2."""
 
 
 def average_precision(
