@@ -1,0 +1,141 @@
+"""`leanpose predict`: find the poses in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from leanpose.inference.estimator import PoseEstimator
+    from leanpose.inference.folders import Outcome
+
+LISTED = 50  # skipped pictures named one by one
+
+
+def predict(
+    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders (with all below them) or glob patterns.")],
+    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-s",
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
+    detector: Annotated[
+        str,
+        typer.Option(help="ONNX person detector (RTMDet or YOLOX), whole-image, or auto: $LEANPOSE_DETECTOR if set."),
+    ] = "auto",
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
+    ] = None,
+    box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    draw: Annotated[bool, typer.Option(help="Write annotated copies of the pictures.")] = True,
+    coco: Annotated[Path | None, typer.Option(help="COCO results file. [default: OUT/poses.json]")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Draw keypoints from this score on.")] = 0.3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
+    flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
+    refine: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
+) -> None:
+    """Find the poses of all people in pictures: annotated copies, COCO results and a CSV table."""
+    if boxes is not None and detector != "auto":
+        raise LeanposeError("Give --boxes or --detector, not both.")
+
+    from leanpose.inference.box_file import BoxFile
+    from leanpose.inference.detectors import Detector
+    from leanpose.inference.estimator import PoseEstimator, choose_detector
+    from leanpose.inference.folders import NothingReadError, predict_pictures
+    from leanpose.inference.pictures import find_pictures
+
+    found, others = find_pictures(pictures, besides=out)
+    box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
+    chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
+    estimator = PoseEstimator(model, chosen, device, batch_size=batch_size, flip_test=flip_test, refine=refine)
+    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, len(found), others)
+    coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
+    with _progress() as progress:
+        task = progress.add_task("predict", total=len(found), people=0)
+        try:
+            outcome = predict_pictures(
+                estimator,
+                found,
+                boxes=box_file,
+                drawings=out if draw else None,
+                coco=coco,
+                table=csv,
+                threshold=threshold,
+                advance=lambda so_far: progress.update(task, completed=so_far.looked_at, people=so_far.people),
+            )
+        except NothingReadError as error:
+            progress.stop()
+            _list_skipped(error.outcome)
+            raise
+    _summarise(outcome, len(found))
+    print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", annotated pictures in {out}" if draw else ""))
+    if outcome.stopped:
+        raise typer.Exit(130)
+
+
+def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, count: int, others: list[str]) -> None:
+    from leanpose.inference.detectors import WholeImage
+    from leanpose.inference.estimator import NO_DETECTOR
+
+    net = estimator.model
+    size = "×".join(map(str, net.input_size))
+    print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
+    print(f"People:   from {source}")
+    if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
+        print(f"          ({NO_DETECTOR})")
+    print(f"Pictures: {count}")
+    if others:
+        names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        print(f"Not looked at, since the names do not end like a picture's: {names}.")
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Pictures a second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} images/s")
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TextColumn("{task.fields[people]} people"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _summarise(outcome: Outcome, count: int) -> None:
+    if outcome.stopped:
+        print(f"Stopped after {outcome.looked_at} of {count} pictures; what was found until then is kept.")
+    nobody = f", nobody in {outcome.empty}" if outcome.empty else ""
+    print(f"Done:     {outcome.done} pictures, {outcome.people} people{nobody}")
+    _list_skipped(outcome)
+
+
+def _list_skipped(outcome: Outcome) -> None:
+    if outcome.skipped:
+        print(f"Skipped:  {len(outcome.skipped)} that could not be read:")
+    for _, reason in outcome.skipped[:LISTED]:
+        print(f"          {reason}")
+    if len(outcome.skipped) > LISTED:
+        print(f"          … and {len(outcome.skipped) - LISTED} more")

@@ -1,0 +1,306 @@
+"""From pictures to poses: detector, crops, model, codec, in batches across people and images."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.inference.detectors import Detector, WholeImage
+from leanpose.inference.images import ImageInput, as_rgb
+from leanpose.inference.poses import Poses
+
+if TYPE_CHECKING:
+    import torch
+
+    from leanpose.models.base import PoseModel
+    from leanpose.skeleton import Skeleton
+
+Boxes = Float[np.ndarray, "P 4"]
+Precision = Literal["fp32", "bf16"]
+
+DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
+DEFAULT_MODEL = "leanpose-body-s"
+CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
+HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
+REFINE_SCORE, REFINE_POINTS, REFINE_MARGIN = 0.3, 4, 0.1
+BACKENDS = ("auto", "torch")
+
+
+@dataclass(eq=False)
+class _Request:
+    """An image under way: what is looked for in it, and what has been found so far."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    boxes: Boxes
+    box_scores: Float[np.ndarray, " P"]
+    keypoints: Float[np.ndarray, "P K 2"]
+    scores: Float[np.ndarray, "P K"]
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.boxes)
+
+    def poses(self, skeleton: Skeleton) -> Poses:
+        return Poses(self.keypoints, self.scores, self.boxes, self.box_scores, skeleton)
+
+
+class PoseEstimator:
+    """Finds the poses of all people in pictures.
+
+    Args:
+        model: a model, a released name, or a weights file.
+        detector: an ONNX file, a `Detector`, `"whole-image"` (each picture is one person), or `"auto"`: the file that
+            the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
+        device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
+        backend: `"auto"` or `"torch"`.
+        batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
+        flip_test: average with the mirrored crop: twice the work, a little more accurate.
+        refine: look a second time, at the box around the keypoints found first; the more certain result counts. For
+            boxes that are far too large, as the whole image often is.
+        precision: `"fp32"`, or `"bf16"` for speed on a GPU.
+
+    Raises:
+        LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
+
+    Example:
+        >>> estimator = PoseEstimator("leanpose-body-s", detector="rtmdet_nano_person.onnx")  # doctest: +SKIP
+        >>> poses = estimator("photo.jpg")  # doctest: +SKIP
+        >>> poses.keypoints.shape  # doctest: +SKIP
+        (3, 19, 2)
+    """
+
+    def __init__(
+        self,
+        model: PoseModel | str | Path = DEFAULT_MODEL,
+        detector: Detector | str | Path = "auto",
+        device: str | torch.device = "auto",
+        backend: str = "auto",
+        *,
+        batch_size: int | None = None,
+        flip_test: bool = False,
+        refine: bool = False,
+        precision: Precision = "fp32",
+    ) -> None:
+        if backend not in BACKENDS:
+            raise LeanposeError(f"Unknown backend '{backend}'; {did_you_mean(backend, BACKENDS)}")
+        if precision not in ("fp32", "bf16"):
+            raise LeanposeError(f"Unknown precision '{precision}'; {did_you_mean(precision, ('fp32', 'bf16'))}")
+        if batch_size is not None and batch_size < 1:
+            raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
+        self.device = _device(device)
+        self.detector = choose_detector(detector)
+        self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
+        self.model = _model(model).to(self.device).eval()
+        self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
+        self.flip_test, self.refine, self.precision = flip_test, refine, precision
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The keypoints that the model finds."""
+        return self.model.skeleton
+
+    @overload
+    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> Poses: ...
+
+    @overload
+    def __call__(self, image: Sequence[ImageInput], boxes: Sequence[Boxes | None] | None = None) -> list[Poses]: ...
+
+    def __call__(
+        self, image: ImageInput | Sequence[ImageInput], boxes: Boxes | Sequence[Boxes | None] | None = None
+    ) -> Poses | list[Poses]:
+        """The poses in one picture, or in each of a list.
+
+        Args:
+            image: a path, an RGB uint8 array (H, W, 3), a Pillow image, or a list of these.
+            boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of pictures a list of such arrays, with
+                None for those where the detector shall look.
+
+        Raises:
+            LeanposeError: a picture cannot be read, or the boxes do not have that form.
+        """
+        if isinstance(image, (list, tuple)):
+            if boxes is not None and (not isinstance(boxes, (list, tuple)) or len(boxes) != len(image)):
+                given = f"{len(boxes)}" if isinstance(boxes, (list, tuple)) else f"a {type(boxes).__name__}"
+                raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays, but got {given}.")
+            return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
+        return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
+
+    def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[Poses]:
+        """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
+
+        People of consecutive images share batches, and pictures are read only as they are needed, so that any number
+        of them can pass through.
+
+        Raises:
+            LeanposeError: as for a call.
+        """
+        requests: deque[_Request] = deque()
+        waiting: deque[tuple[_Request, int]] = deque()  # people not yet looked at
+        for image, boxes in images:
+            request = self._request(as_rgb(image), boxes)
+            requests.append(request)
+            waiting.extend((request, person) for person in range(len(request.boxes)))
+            while len(waiting) >= self.batch_size:
+                self._run([waiting.popleft() for _ in range(self.batch_size)])
+            held = sum(pending.image.shape[0] * pending.image.shape[1] for pending in requests)
+            if waiting and (len(requests) >= self.batch_size or held > HELD_PIXELS):
+                self._run([waiting.popleft() for _ in range(len(waiting))])
+            while requests and requests[0].left == 0:
+                yield requests.popleft().poses(self.skeleton)
+        if waiting:
+            self._run(list(waiting))
+        for request in requests:
+            yield request.poses(self.skeleton)
+
+    def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
+        if boxes is None:
+            if self._announce:
+                _notice()
+            boxes, box_scores = self.detector([image])[0]
+        else:
+            boxes = _check_boxes(boxes)
+            box_scores = np.ones(len(boxes))
+        people, points = len(boxes), len(self.skeleton)
+        return _Request(
+            image,
+            np.array(boxes, np.float32),
+            np.array(box_scores, np.float32),
+            np.zeros((people, points, 2), np.float32),
+            np.zeros((people, points), np.float32),
+        )
+
+    def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
+        """Look at one batch of people and write what is found into their requests."""
+        images = [request.image for request, _ in people]
+        boxes = np.stack([request.boxes[person] for request, person in people]).astype(np.float64)
+        keypoints, scores = self._look(images, boxes)
+        if self.refine:
+            keypoints, scores, boxes = self._look_again(images, boxes, keypoints, scores)
+        for (request, person), points, confidence, box in zip(people, keypoints, scores, boxes, strict=True):
+            request.keypoints[person], request.scores[person], request.boxes[person] = points, confidence, box
+            request.left -= 1
+
+    def _look(
+        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], boxes: Float[np.ndarray, "B 4"]
+    ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
+        """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
+        import torch
+
+        model = self.model
+        size, warp = model.input_size, model.codec.warp
+        centers, scales = crop_region(boxes, size)
+        matrices = np.stack([crop_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
+        crops = np.stack([warp_image(image, m, size) for image, m in zip(images, matrices, strict=True)])
+        with torch.inference_mode():
+            batch = model.normalise(torch.from_numpy(crops).to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                prediction = model(batch).prediction
+                if self.flip_test:
+                    mirrored = model(batch.flip(-1)).prediction
+                    prediction = model.codec.merge_flipped(prediction, mirrored, self.skeleton.flip_indices)
+            in_crop, scores = model.codec.decode(prediction)
+            in_crop, scores = in_crop.float().cpu().numpy(), scores.float().cpu().numpy()
+        return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
+
+    def _look_again(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        boxes: Float[np.ndarray, "B 4"],
+        keypoints: Float[np.ndarray, "B K 2"],
+        scores: Float[np.ndarray, "B K"],
+    ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"], Float[np.ndarray, "B 4"]]:
+        """A second pass around the keypoints found; of both passes, the one with the higher mean score counts."""
+        certain = scores >= REFINE_SCORE
+        rows = np.flatnonzero(certain.sum(axis=1) >= REFINE_POINTS)
+        if not len(rows):
+            return keypoints, scores, boxes
+        closer = boxes_from_keypoints(np.concatenate([keypoints, certain[..., None]], axis=2)[rows])
+        margin = REFINE_MARGIN * (closer[:, 2:] - closer[:, :2]).max(
+            axis=1, keepdims=True
+        )  # a label's box is wider than its points
+        closer = closer + np.concatenate([-margin, -margin, margin, margin], axis=1)
+        second, second_scores = self._look([images[row] for row in rows.tolist()], closer)
+        better = second_scores.mean(axis=1) > scores[rows].mean(axis=1)
+        keypoints, scores, boxes = keypoints.copy(), scores.copy(), boxes.copy()
+        keypoints[rows[better]], scores[rows[better]], boxes[rows[better]] = (
+            second[better], second_scores[better], closer[better],
+        )  # fmt: skip
+        return keypoints, scores, boxes
+
+
+def _check_boxes(boxes: Boxes) -> Boxes:
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError("Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels.") from error
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise LeanposeError(f"Boxes have the shape (people, 4): x1, y1, x2, y2 in pixels, not {array.shape}.")
+    wrong = np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1)))
+    if len(wrong):
+        values = ", ".join(f"{value:g}" for value in array[wrong[0]])
+        raise LeanposeError(f"Box {wrong[0]} ({values}) is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
+    return array
+
+
+def _device(device: str | torch.device) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise LeanposeError(f"Unknown device '{device}'; use auto, cpu, cuda or cuda:N.") from error
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        raise LeanposeError(f"The device {device} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
+    return chosen
+
+
+def _model(model: PoseModel | str | Path) -> PoseModel:
+    if isinstance(model, (str, Path)):
+        from leanpose.weights import load_model
+
+        return load_model(model)
+    return model
+
+
+def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3) -> Detector:
+    """The detector meant by a path, `"whole-image"` or `"auto"` (see `PoseEstimator`).
+
+    Args:
+        threshold: of a file's detections, those below this score are left out.
+
+    Raises:
+        LeanposeError: the file cannot be used.
+    """
+    if isinstance(detector, Detector):
+        return detector
+    if str(detector) == "auto":
+        detector = os.environ.get(DETECTOR_VARIABLE) or "whole-image"
+    if str(detector) == "whole-image":
+        return WholeImage()
+    return Detector.load(detector, threshold=threshold)
+
+
+NO_DETECTOR = (
+    "no person detector was given, so each whole image is taken for one person; "
+    f"give an ONNX file (RTMDet or YOLOX) as the detector or in {DETECTOR_VARIABLE}, or boxes"
+)
+
+
+@lru_cache(maxsize=1)
+def _notice() -> None:
+    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=5)

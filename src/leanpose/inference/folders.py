@@ -1,0 +1,187 @@
+"""Pose estimation over many files: pictures in, annotated pictures and tables of poses out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.data.images import BrokenImageError
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.inference.box_file import BoxFile
+from leanpose.inference.estimator import PoseEstimator
+from leanpose.inference.pictures import Picture, read_ahead, target_names
+from leanpose.inference.poses import Poses
+from leanpose.skeleton import Skeleton
+
+JPEG_QUALITY = 92
+DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
+
+
+@dataclass
+class Outcome:
+    """What came of a run over files.
+
+    Attributes:
+        done: pictures looked at.
+        people: found in them.
+        empty: pictures without people.
+        skipped: pictures that could not be read, with the reason.
+        stopped: whether the user stopped the run before its end.
+    """
+
+    done: int = 0
+    people: int = 0
+    empty: int = 0
+    skipped: list[tuple[Picture, str]] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def looked_at(self) -> int:
+        """Pictures that are dealt with, one way or the other."""
+        return self.done + len(self.skipped)
+
+
+class NothingReadError(LeanposeError):
+    """Not one picture could be read; `outcome` says why for each."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__("No picture could be read, so nothing was written.")
+        self.outcome = outcome
+
+
+def predict_pictures(
+    estimator: PoseEstimator,
+    pictures: list[Picture],
+    *,
+    boxes: BoxFile | None = None,
+    drawings: Path | None = None,
+    coco: Path | None = None,
+    table: Path | None = None,
+    threshold: float = 0.3,
+    advance: Callable[[Outcome], None] | None = None,
+) -> Outcome:
+    """Estimate the poses in pictures and write them as they come.
+
+    A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run with what has been found so far.
+
+    Args:
+        estimator: finds the people (where `boxes` is None) and their poses.
+        pictures: what to look at.
+        boxes: boxes by picture, in place of the estimator's detector.
+        drawings: folder for annotated pictures.
+        coco, table: files for COCO results (JSON) and for one row a person (CSV).
+        threshold: keypoints from this score on are drawn in full.
+        advance: called after each picture, done or skipped.
+
+    Raises:
+        NothingReadError: not one picture can be read.
+        LeanposeError: something cannot be written. After either, the files of results are as they were.
+    """
+    targets: dict[Path, Path] = {}
+    if drawings is not None:
+        targets = dict(zip((p.path for p in pictures), target_names(pictures, drawings), strict=True))
+    outcome = Outcome()
+    read: deque[tuple[Picture, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
+
+    def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
+        for picture, pixels in read_ahead(pictures):
+            if isinstance(pixels, BrokenImageError):
+                outcome.skipped.append((picture, str(pixels)))
+                if advance is not None:
+                    advance(outcome)
+                continue
+            given, scores = (None, None) if boxes is None else boxes.boxes(picture)
+            read.append((picture, pixels, scores))
+            yield pixels, given
+
+    with open_results(coco, table, estimator.skeleton) as results, ThreadPoolExecutor(1) as painter:
+        painted: deque[Future[None]] = deque()
+        try:
+            for poses in estimator.stream(feed()):
+                picture, pixels, scores = read.popleft()
+                if scores is not None:
+                    poses = replace(poses, box_scores=scores.astype(np.float32))
+                results.write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
+                if picture.path in targets:
+                    painted.append(painter.submit(_paint, poses, pixels, threshold, targets[picture.path]))
+                while len(painted) > DRAWN_AHEAD:
+                    painted.popleft().result()
+                outcome.done += 1
+                outcome.people += len(poses)
+                outcome.empty += not len(poses)
+                if advance is not None:
+                    advance(outcome)
+        except KeyboardInterrupt:
+            outcome.stopped = True
+        for waiting in painted:
+            waiting.result()
+        if not outcome.done and outcome.stopped:
+            raise KeyboardInterrupt
+        if not outcome.done:
+            raise NothingReadError(outcome)
+    return outcome
+
+
+class ResultFiles:
+    """COCO results and a CSV table, written person by person; `open_results` makes one."""
+
+    def __init__(self, coco: IO[str] | None, table: IO[str] | None, skeleton: Skeleton) -> None:
+        self._coco, self._separator = coco, "[\n"
+        self._rows = None
+        if table is not None:
+            self._rows = csv.DictWriter(table, Poses.row_names(skeleton), lineterminator="\n")
+            self._rows.writeheader()
+
+    def write(self, picture: Picture, image_id: int, poses: Poses) -> None:
+        """Append the people of one picture. COCO's records get its `file_name` too."""
+        if self._coco is not None:
+            for record in poses.to_coco(image_id):
+                self._coco.write(self._separator + json.dumps({**record, "file_name": picture.name}))
+                self._separator = ",\n"
+        if self._rows is not None:
+            self._rows.writerows(poses.to_rows(picture.name))
+
+    def finish(self) -> None:
+        """Write what comes after the last person."""
+        if self._coco is not None:
+            self._coco.write("[]\n" if self._separator == "[\n" else "\n]\n")
+
+
+@contextmanager
+def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> Iterator[ResultFiles]:
+    """Open the files of results; they appear, whole, at the end of the `with`, and not at all after an error."""
+    with ExitStack() as stack:
+        coco_file, table_file = (
+            None
+            if path is None
+            else stack.enter_context(open(stack.enter_context(atomic_write(path)), "w", encoding="utf-8", newline=""))
+            for path in (coco, table)
+        )
+        results = ResultFiles(coco_file, table_file, skeleton)
+        yield results
+        results.finish()
+
+
+def _paint(poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
+    import cv2
+
+    picture = cv2.cvtColor(poses.draw(pixels, threshold=threshold), cv2.COLOR_RGB2BGR)
+    options = [] if target.suffix.lower() == ".png" else [
+        cv2.IMWRITE_WEBP_QUALITY if target.suffix.lower() == ".webp" else cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY
+    ]  # fmt: skip
+    encoded, content = cv2.imencode(target.suffix, picture, options)
+    if not encoded:
+        raise LeanposeError(f"Cannot write {target}: the picture does not fit the format.")
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(content.tobytes())
