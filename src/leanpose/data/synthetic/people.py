@@ -1,0 +1,126 @@
+"""People to polygons: bodies, faces, fingers and what is printed on shirts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from leanpose.data.synthetic.anatomy import Bodies, draw_bodies
+from leanpose.data.synthetic.camera import Camera
+from leanpose.data.synthetic.hands import SEGMENT_RADIUS, SEGMENTS, hand_points
+from leanpose.data.synthetic.head import draw_faces, face_polygons
+from leanpose.data.synthetic.keypoints import head_scale, keypoints_of
+from leanpose.data.synthetic.mesh import QUADS, Surfaces, build_surfaces
+from leanpose.data.synthetic.painting import Light, Polygons, quad_polygons
+from leanpose.data.synthetic.poses import Figures, draw_poses, pose_bodies
+from leanpose.data.synthetic.wardrobe import NOTHING, SKIN, Outfits, draw_outfits
+
+
+@dataclass(frozen=True)
+class People:
+    """P people in the world, posed, dressed and placed."""
+
+    bodies: Bodies
+    outfits: Outfits
+    angles: Float[np.ndarray, "P F"]
+    kinds: Int[np.ndarray, P]
+    figures: Figures
+    surfaces: Surfaces
+    face: Float[np.ndarray, "P 68 3"]
+    hands: Float[np.ndarray, "P 2 21 3"]
+    keypoints: Float[np.ndarray, "P 135 3"]
+
+
+def draw_people(
+    rng: np.random.Generator, count: int, yaw: Float[np.ndarray, P], places: Float[np.ndarray, "P 2"]
+) -> People:
+    """Draw `count` people who stand at `places` (x, z; metres) and are turned by `yaw` degrees (0 looks to +z)."""
+    bodies = draw_bodies(rng, count)
+    outfits = draw_outfits(rng, bodies)
+    angles, kinds = draw_poses(rng, count)
+    face = draw_faces(rng, count)
+    return place_people(bodies, outfits, angles, kinds, face, yaw, places)
+
+
+def place_people(
+    bodies: Bodies,
+    outfits: Outfits,
+    angles: Float[np.ndarray, "P F"],
+    kinds: Int[np.ndarray, P],
+    face: Float[np.ndarray, "P 68 3"],
+    yaw: Float[np.ndarray, P],
+    places: Float[np.ndarray, "P 2"],
+) -> People:
+    """Pose people and set them on the ground at `places`."""
+    figures = pose_bodies(bodies, angles, yaw)
+    surfaces = build_surfaces(bodies, figures, outfits)
+    lowest = surfaces.vertices[..., 1].min(axis=1)
+    move = np.stack([places[:, 0], -lowest, places[:, 1]], axis=-1)[:, None]
+    figures = Figures(figures.joints + move, figures.frames)
+    surfaces = Surfaces(surfaces.vertices + move, surfaces.slots)
+    hands = hand_points(bodies, figures, angles)
+    keypoints = keypoints_of(bodies, figures, face, hands)
+    return People(bodies, outfits, angles, kinds, figures, surfaces, face, hands, keypoints)
+
+
+def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
+    seen = camera.see(people.surfaces.vertices)
+    person, quad = np.nonzero(people.surfaces.slots != NOTHING)
+    material = people.surfaces.slots[person, quad]
+    corners = seen[person[:, None], QUADS[quad]]
+    return quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
+
+
+def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
+    local, slots, normals = face_polygons(people.face, people.outfits)
+    count, features, corners, _ = local.shape
+    world = people.figures.at("head", local.reshape(count, -1, 3) * head_scale(people.bodies))
+    seen = camera.see(world).reshape(count, features, corners, 3)
+    centre = seen.mean(axis=2)
+    out = normals @ (camera.rotation @ people.figures.frames[:, 4]).transpose(0, 2, 1)
+    show = (slots != NOTHING) & ((out * centre).sum(-1) < 0)
+    person, feature = np.nonzero(show)
+    seen, out = seen[person, feature], out[person, feature]
+    # Features lie on the skin: a little nearer than it, later ones nearer than earlier ones.
+    nearer = people.bodies.head[person] * (0.035 + 0.002 * feature)
+    material = slots[person, feature]
+    rgb = people.outfits.palette[person, material]
+    return Polygons(camera.image(seen), seen[..., 2].mean(1) - nearer, light.shade(out), rgb, person, material)
+
+
+def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
+    seen = camera.see(people.hands)
+    ends = seen[:, :, SEGMENTS]  # (P, 2, 15, 2, 3)
+    count = len(ends)
+    xy = camera.image(ends)
+    along = xy[..., 1, :] - xy[..., 0, :]
+    length = np.linalg.norm(along, axis=-1, keepdims=True)
+    along = along / np.maximum(length, 1e-6)
+    aside = np.stack([-along[..., 1], along[..., 0]], axis=-1)
+    depth = ends[..., 2].mean(-1)
+    radius = (SEGMENT_RADIUS * people.bodies.height[:, None, None] * camera.zoom / np.maximum(depth, 0.05))[..., None]
+    a, b = xy[..., 0, :], xy[..., 1, :]
+    corners = np.stack(
+        [a - 0.9 * radius * along, a + aside * radius, b + 0.9 * aside * radius, b + 0.9 * radius * along,
+         b - 0.9 * aside * radius, a - aside * radius], axis=-2)  # fmt: skip
+    # Seen from the light a finger is bright on the side that is turned to it: an average direction towards the viewer.
+    normal = np.concatenate(
+        [aside * np.sign(aside @ light.direction[:2])[..., None] * 0.5, -np.ones_like(depth)[..., None]], -1
+    )
+    person = np.repeat(np.arange(count), 30)
+    finger_shade = light.shade(normal) * np.tile(1 - 0.05 * (np.arange(15) // 3 % 2), (count, 2, 1))
+    rgb = people.outfits.palette[person, SKIN]
+    return Polygons(
+        corners.reshape(-1, 6, 2), depth.reshape(-1), finger_shade.reshape(-1), rgb, person, np.full(len(person), SKIN)
+    )
+
+
+def people_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
+    """All polygons of the people."""
+    return [
+        _bodies_polygons(people, camera, light),
+        _face_polygons(people, camera, light),
+        _finger_polygons(people, camera, light),
+    ]
