@@ -23,7 +23,7 @@ def _colour(rng: np.random.Generator) -> np.ndarray:
     """A colour as surroundings have it: mostly dull."""
     u = rng.random(5)
     value = 25 + 220 * u[0]
-    tint = (u[1:4] - 0.5) * (60 if u[4] < 0.75 else 220)
+    tint = (u[1:4] - 0.5) * (45 if u[4] < 0.8 else 190)
     return np.clip(value + tint, 0, 255)
 
 
@@ -96,7 +96,7 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int], camera: Cam
         cv2.line(image, tuple(np.rint(a).astype(int).tolist()), tuple(np.rint(b).astype(int).tolist()), _colour(rng).tolist(),
                  int(rng.integers(1, max(2, longest // 40))), cv2.LINE_AA)  # fmt: skip
     strength = 6 + 30 * u[6] ** 2
-    image += strength * noise(rng, size, 5, 3)
+    image += strength * noise(rng, size, 5) + 0.25 * strength * noise(rng, size, 3, 3)
     image += strength * 0.7 * noise(rng, size, 24)
     image += strength * 0.6 * noise(rng, size, 90)
     if u[7] < 0.45:  # out of focus

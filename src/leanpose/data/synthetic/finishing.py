@@ -29,7 +29,6 @@ def dress(
     folds[0] = 0.0
     cloth = np.where(owned, painting.owner * MATERIALS + painting.material, -1)
     cloth_map = cloth.astype(np.int16).take(painting.number)
-    shade_map = None
     outfits = people.outfits
     for person, which in np.argwhere(outfits.pattern > 0).tolist():
         material, joint = _CLOTHS[which]
@@ -37,8 +36,6 @@ def dress(
         x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
         if w * h < 60:
             continue
-        if shade_map is None:
-            shade_map = painting.shade.astype(np.float32).take(painting.number)
         # The tile lies on the trunk: its axes are those of the joint as the camera sees them.
         frame, origin = people.figures.frames[person, joint], people.figures.joints[person, joint]
         points = camera.image(camera.see(np.stack([origin, origin + 0.1 * frame[:, 0], origin + 0.1 * frame[:, 1]])))
@@ -52,7 +49,7 @@ def dress(
         region = image[y : y + h, x : x + w]
         part = mask[y : y + h, x : x + w]
         amount = (drawn * part).astype(np.float32)[..., None] * (1 / 255)
-        second = shade_map[y : y + h, x : x + w, None] * (outfits.pattern_rgb[person, which] * light.colour).astype(
+        second = painting.shade[y : y + h, x : x + w, None] * (outfits.pattern_rgb[person, which] * light.colour).astype(
             np.float32
         )
         region += amount * (second - region)

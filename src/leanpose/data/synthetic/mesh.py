@@ -125,7 +125,8 @@ def _clothed(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.nda
     order = [(J[f"{side}_{a}"], J[f"{side}_{b}"]) for a, b in _CLOTHED for side in ("left", "right")]
     starts, ends = [a for a, _ in order], [b for _, b in order]
     start, end, front = figures.joints[:, starts], figures.joints[:, ends], figures.frames[..., 2][:, starts]
-    cover = outfits.cover[..., None]
+    # Fully covered limbs are covered beyond their ends, bare ones not even at their start.
+    cover = np.where(outfits.cover > 0.98, 1.5, np.where(outfits.cover < 0.02, -0.5, outfits.cover))[..., None]
     fixed = np.broadcast_to(np.array([0.0, 0.3, 0.65, 1.0]), (*outfits.cover.shape, 4))
     t = np.sort(np.concatenate([fixed, cover - 0.004, cover + 0.004], axis=-1), axis=-1)
     t = np.clip(t, 0, 1)

@@ -71,9 +71,10 @@ class Painting:
     """What was painted, at the picture's own resolution; number 0 is the background.
 
     Attributes:
-        rgba: colours multiplied by coverage, and the coverage (0 to 255).
+        rgba: colours before shading, multiplied by coverage, and the coverage (0 to 255).
         number: the polygon at each pixel's centre.
-        depth, shade, owner, material: of polygon numbers (index 0: infinitely far, 0, -1, 0).
+        shade: brightness of each pixel, smooth across polygons.
+        depth, owner, material: of polygon numbers (index 0: infinitely far, -1, 0).
     """
 
     rgba: UInt8[np.ndarray, "H W 4"]
@@ -95,15 +96,15 @@ def quad_polygons(
     """The quadrilaterals (in the camera's axes) that show their front, shaded by the direction they look to."""
     xy = camera.image(seen)
     a, b = xy[:, 2] - xy[:, 0], xy[:, 3] - xy[:, 1]
-    front = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0
+    front = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0
     seen = seen[front]
     normals = np.cross(seen[:, 2] - seen[:, 0], seen[:, 3] - seen[:, 1])
     normals *= -np.sign(normals[:, 2:] + 1e-12)
     return Polygons(xy[front], seen[..., 2].mean(1), light.shade(normals), rgb[front], owner[front], material[front])
 
 
-def paint(groups: list[Polygons], light: Light, size: tuple[int, int]) -> Painting:
-    """Paint all polygons, far ones first, at twice the resolution."""
+def paint(groups: list[Polygons], light: Light, size: tuple[int, int], facet: float) -> Painting:
+    """Paint all polygons, far ones first, at twice the resolution; `facet` is the usual width of one in pixels."""
     height, width = size
     groups = [group.within(size) for group in groups]
     depth = np.concatenate([[np.inf], *(g.depth for g in groups)])
@@ -121,10 +122,22 @@ def paint(groups: list[Polygons], light: Light, size: tuple[int, int]) -> Painti
         fill(buffer, shapes[number], number, 8, _SUBPIXEL_BITS)
     colours = np.full((len(depth), 4), 255, np.uint8)
     colours[0] = 0
-    rgb = np.concatenate([np.zeros((1, 3)), *(g.rgb for g in groups)]) * shade[:, None] * light.colour
-    colours[1:, :3] = np.clip(rgb[1:], 0, 255)
+    colours[1:, :3] = np.clip(np.concatenate([g.rgb for g in groups]) * light.colour, 0, 255)
     fine = colours.view(np.uint32)[:, 0].take(buffer).view(np.uint8).reshape(*buffer.shape, 4)
     rgba = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
     half = OVERSAMPLING // 2
     number = np.ascontiguousarray(buffer[half::OVERSAMPLING, half::OVERSAMPLING])
-    return Painting(rgba, number, depth, shade, owner, material)
+    return Painting(rgba, number, _smooth_shade(number, shade, depth, facet), depth, owner, material)
+
+
+def _smooth_shade(number: np.ndarray, shade: np.ndarray, depth: np.ndarray, facet: float) -> Float[np.ndarray, "H W"]:
+    """Brightness per pixel: averaged over neighbouring facets, darker beside what stands out in front."""
+    width = 1 + 2 * int(np.clip(round(facet / 2), 1, 6))
+    covered = (number > 0).astype(np.float32)
+    total = cv2.blur(shade.astype(np.float32).take(number), (width, width))
+    smooth = total / np.maximum(cv2.blur(covered, (width, width)), 1e-3)
+    farthest = depth[1:].max(initial=1.0) + 1.0
+    distance = np.minimum(depth, farthest).astype(np.float32).take(number)
+    wide = 2 * width + 1
+    behind = np.clip((distance - cv2.blur(distance, (wide, wide))) * np.float32(5), 0, 1)
+    return smooth * (1 - np.float32(0.45) * behind)

@@ -140,9 +140,11 @@ def render_scene(
     polygons += furniture(rng, cast, camera, light)
     polygons += held_things(rng, cast, camera)
     polygons += occluders(rng, cast, camera, size)
-    painting = paint(polygons, light, size)
+    # A limb is some 3 % of a person's height across, and shows about four facets.
+    facet = 0.022 * cast.bodies.height[0] * camera.zoom / float(camera.see(cast.figures.joints[0, 1])[2])
+    painting = paint(polygons, light, size, facet)
     uncovered = (255 - painting.rgba[..., 3:]).astype(np.float32) * (1 / 255)
-    image = painting.rgba[..., :3] + ground * uncovered
+    image = painting.rgba[..., :3] * painting.shade[..., None] + ground * uncovered
     image = develop(rng, dress(rng, image, painting, cast, camera, light))
 
     labels = label_people(cast, camera, painting)
