@@ -88,12 +88,12 @@ class Bodies:
         offsets: of every joint from its parent, in metres, in the parent's axes.
     """
 
-    height: Float[np.ndarray, P]
-    child: Float[np.ndarray, P]
-    female: Bool[np.ndarray, P]
-    girth: Float[np.ndarray, P]
-    head: Float[np.ndarray, P]
-    head_width: Float[np.ndarray, P]
+    height: Float[np.ndarray, " P"]
+    child: Float[np.ndarray, " P"]
+    female: Bool[np.ndarray, " P"]
+    girth: Float[np.ndarray, " P"]
+    head: Float[np.ndarray, " P"]
+    head_width: Float[np.ndarray, " P"]
     offsets: Float[np.ndarray, "P 19 3"]
 
 

@@ -53,11 +53,11 @@ class Polygons:
     """
 
     corners: Float[np.ndarray, "N C 2"]
-    depth: Float[np.ndarray, N]
-    shade: Float[np.ndarray, N]
+    depth: Float[np.ndarray, " N"]
+    shade: Float[np.ndarray, " N"]
     rgb: Float[np.ndarray, "N 3"]
-    owner: Int[np.ndarray, N]
-    material: Int[np.ndarray, N]
+    owner: Int[np.ndarray, " N"]
+    material: Int[np.ndarray, " N"]
 
     def within(self, size: tuple[int, int]) -> Polygons:
         """Those that touch a picture of `size` and are not too near."""
@@ -79,10 +79,10 @@ class Painting:
 
     rgba: UInt8[np.ndarray, "H W 4"]
     number: Int[np.ndarray, "H W"]
-    depth: Float[np.ndarray, N]
-    shade: Float[np.ndarray, N]
-    owner: Int[np.ndarray, N]
-    material: Int[np.ndarray, N]
+    shade: Float[np.ndarray, "H W"]
+    depth: Float[np.ndarray, " N"]
+    owner: Int[np.ndarray, " N"]
+    material: Int[np.ndarray, " N"]
 
 
 def quad_polygons(
@@ -90,8 +90,8 @@ def quad_polygons(
     camera: Camera,
     light: Light,
     rgb: Float[np.ndarray, "N 3"],
-    owner: Int[np.ndarray, N],
-    material: Int[np.ndarray, N],
+    owner: Int[np.ndarray, " N"],
+    material: Int[np.ndarray, " N"],
 ) -> Polygons:
     """The quadrilaterals (in the camera's axes) that show their front, shaded by the direction they look to."""
     xy = camera.image(seen)

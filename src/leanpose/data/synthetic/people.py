@@ -25,7 +25,7 @@ class People:
     bodies: Bodies
     outfits: Outfits
     angles: Float[np.ndarray, "P F"]
-    kinds: Int[np.ndarray, P]
+    kinds: Int[np.ndarray, " P"]
     figures: Figures
     surfaces: Surfaces
     face: Float[np.ndarray, "P 68 3"]
@@ -34,7 +34,7 @@ class People:
 
 
 def draw_people(
-    rng: np.random.Generator, count: int, yaw: Float[np.ndarray, P], places: Float[np.ndarray, "P 2"]
+    rng: np.random.Generator, count: int, yaw: Float[np.ndarray, " P"], places: Float[np.ndarray, "P 2"]
 ) -> People:
     """Draw `count` people who stand at `places` (x, z; metres) and are turned by `yaw` degrees (0 looks to +z)."""
     bodies = draw_bodies(rng, count)
@@ -48,9 +48,9 @@ def place_people(
     bodies: Bodies,
     outfits: Outfits,
     angles: Float[np.ndarray, "P F"],
-    kinds: Int[np.ndarray, P],
+    kinds: Int[np.ndarray, " P"],
     face: Float[np.ndarray, "P 68 3"],
-    yaw: Float[np.ndarray, P],
+    yaw: Float[np.ndarray, " P"],
     places: Float[np.ndarray, "P 2"],
 ) -> People:
     """Pose people and set them on the ground at `places`."""

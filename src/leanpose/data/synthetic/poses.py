@@ -123,7 +123,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _MEAN, _SPREAD, _OFTEN = _tables()
 
 
-def draw_poses(rng: np.random.Generator, count: int) -> tuple[Float[np.ndarray, "P F"], Int[np.ndarray, P]]:
+def draw_poses(rng: np.random.Generator, count: int) -> tuple[Float[np.ndarray, "P F"], Int[np.ndarray, " P"]]:
     """Joint angles in degrees (order `FREEDOMS`) of `count` people and the index of each one's kind in `KINDS`."""
     kinds = np.minimum(np.searchsorted(_OFTEN, rng.random(count)), len(KINDS) - 1)
     angles = _MEAN[kinds] + _SPREAD[kinds] * np.clip(rng.normal(size=(count, len(FREEDOMS))), -2.5, 2.5)
@@ -175,7 +175,7 @@ class Figures:
         return point @ frame.transpose(0, 2, 1) + origin[:, None]
 
 
-def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P F"], yaw: Float[np.ndarray, P]) -> Figures:
+def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P F"], yaw: Float[np.ndarray, " P"]) -> Figures:
     """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the origin."""
     radians = np.radians(angles)
     count = len(radians)

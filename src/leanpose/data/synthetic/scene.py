@@ -40,7 +40,7 @@ class Scene:
     image: UInt8[np.ndarray, "H W 3"]
     keypoints: Float[np.ndarray, "P K 3"]
     boxes: Float[np.ndarray, "P 4"]
-    areas: Float[np.ndarray, P]
+    areas: Float[np.ndarray, " P"]
     owner: Int[np.ndarray, "H W"]
     skeleton: Skeleton
 
