@@ -205,7 +205,7 @@ def _write(
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Write a whole cache file; returns its index and what could not be read."""
     unique = {person_key(person): person for person in people}
-    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or ""))
+    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
     rows, broken, offset = [], {}, 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, Skeleton
 
+_IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
 _HIDDEN_COUNT = {"crowdpose14": ("head_top", "neck")}  # CrowdPose's num_keypoints leaves these out
 
 
@@ -182,6 +184,8 @@ def _candidates(file: Path, top: Path) -> Iterator[Path]:
         folders = sorted(path for path in base.iterdir() if path.is_dir())
         yield from folders
         for folder in folders:
+            if base != file.parent and not _IMAGE_FOLDER.fullmatch(folder.name.lower()):
+                continue  # the folder of another data set, most likely
             yield from sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar")
         if base == top or base == base.parent or top not in base.parents:
             return

@@ -30,8 +30,8 @@ def draw_sheet(report: CheckReport, *, tiles: int = 48, columns: int = 8, seed: 
             by_kind[finding.kind].append(finding)
     pictures, captions = [], []
     skeletons = {checked.file: checked.skeleton for checked in report.sets}
-    for kind in KINDS:
-        share = max(1, tiles // 2 // max(len(by_kind), 1))
+    share = max(1, tiles // 2 // max(len(by_kind), 1))
+    for kind in [kind for kind in KINDS if kind in by_kind]:
         for finding in by_kind[kind][:share]:
             assert finding.image is not None
             tile = _tile(finding.image, finding.person, skeletons[finding.file])

@@ -1,0 +1,119 @@
+"""The crop cache: found by person, whole or refused, the same in memory and on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_builders import encoded, person, picture, write_coco
+
+from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
+from leanpose.data.images import read_image
+from leanpose.data.sample import PersonSample
+from leanpose.data.sources import DataSource, read_people
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import BODY19, COCO17
+
+PLAN = CropPlan((64, 48))
+
+
+def read(folder: Path, skeleton: object = COCO17) -> list[PersonSample]:
+    source = DataSource(format="coco", images=folder / "images", annotations=folder / "annotations.json")
+    return read_people(source, skeleton, training=True).people  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> list[PersonSample]:
+    write_coco(tmp_path, 3, [person(1, 1), person(2, 1, x=90), person(3, 2), person(4, 3)])
+    return read(tmp_path)
+
+
+def test_a_crop_is_that_part_of_its_image(people: list[PersonSample]) -> None:
+    cache = pack_crops(people, CropPlan((512, 384)))  # finer than the image: kept as it is
+    crop, matrix = cache.read(int(cache.find(people[:1])[0]))
+    np.testing.assert_allclose(matrix[:, :2], np.eye(2))
+    left, top = (-matrix[:, 2]).astype(int)
+    image = read_image(people[0].image)
+    np.testing.assert_array_equal(crop, image[top : top + crop.shape[0], left : left + crop.shape[1]])
+
+
+def test_crops_are_no_finer_than_asked(people: list[PersonSample]) -> None:
+    cache = pack_crops(people, CropPlan((32, 24), density=1.0))
+    for row in range(len(cache)):
+        crop, matrix = cache.read(row)
+        assert crop.shape[0] <= 32 * 1.5 + 2
+        assert matrix[0, 0] < 0.5
+
+
+def test_people_are_found_in_any_order_and_skeleton(people: list[PersonSample], tmp_path: Path) -> None:
+    cache = pack_crops([people[2], people[0], people[0]], PLAN)
+    assert len(cache) == 2
+    found = cache.find(people)
+    assert (found >= 0).tolist() == [True, False, True, False]
+    assert (cache.find(read(tmp_path, BODY19)) == found).all()
+    moved = dataclasses.replace(people[0], box=people[0].box + 1)
+    assert cache.find([moved]).tolist() == [-1]
+    assert (pack_crops([], PLAN).find(people) == -1).all()
+
+
+def test_file_and_memory_hold_the_same(people: list[PersonSample], tmp_path: Path) -> None:
+    memory, file = pack_crops(people, PLAN), pack_crops(people, PLAN, tmp_path / "crops.bin")
+    reopened = CropCache.open(tmp_path / "crops.bin")
+    copied = pickle.loads(pickle.dumps(file))
+    assert reopened.plan == PLAN
+    assert len(pickle.dumps(file)) < 1000  # a worker maps the file again
+    for cache in (file, reopened, copied, pickle.loads(pickle.dumps(memory))):
+        for row in range(4):
+            np.testing.assert_array_equal(cache.read(row)[0], memory.read(row)[0])
+            np.testing.assert_array_equal(cache.read(row)[1], memory.read(row)[1])
+
+
+def test_threads_do_not_change_the_file(people: list[PersonSample], tmp_path: Path) -> None:
+    pack_crops(people, PLAN, tmp_path / "one.bin", threads=1)
+    pack_crops(people[::-1], PLAN, tmp_path / "four.bin", threads=4)
+    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "four.bin").read_bytes()
+
+
+def test_broken_images_are_named_and_left_out(people: list[PersonSample]) -> None:
+    Path(people[0].image.path).write_bytes(encoded(picture(1))[:900])
+    done: list[int] = []
+    cache = pack_crops(people, PLAN, advance=done.append)
+    assert sum(done) == 4
+    assert len(cache) == 2
+    assert list(cache.broken) == [str(people[0].image)]
+    assert "cut off" in cache.broken[str(people[0].image)]
+
+
+def test_a_cache_that_fits_is_used_again(people: list[PersonSample], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    cached_crops(people[:2], PLAN, folder)
+    stamp = (folder / FILE_NAME).stat().st_mtime_ns
+    cached_crops(people[:1], PLAN, folder)
+    assert (folder / FILE_NAME).stat().st_mtime_ns == stamp
+    assert len(cached_crops(people, PLAN, folder)) == 4  # more people: packed again
+    assert cached_crops(people, CropPlan((32, 24)), folder).plan.input_size == (32, 24)
+    assert CropCache.open(folder).plan.input_size == (32, 24)
+
+
+def test_damaged_files_are_refused(people: list[PersonSample], tmp_path: Path) -> None:
+    path = tmp_path / "crops.bin"
+    pack_crops(people, PLAN, path)
+    whole = path.read_bytes()
+    for data in (whole[:-1], whole[: len(whole) // 2], b"something else entirely, but long enough"):
+        path.write_bytes(data)
+        with pytest.raises(LeanposeError, match="no whole crop cache"):
+            CropCache.open(path)
+    path.write_bytes(b"")
+    with pytest.raises(LeanposeError, match="no whole crop cache"):
+        CropCache.open(path)
+    with pytest.raises(LeanposeError, match="Cannot read the crop cache"):
+        CropCache.open(tmp_path / "none.bin")
+
+
+def test_an_unwritable_folder_gets_one_sentence(people: list[PersonSample], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeanposeError, match="Cannot write"):
+        pack_crops(people, PLAN, tmp_path / "file" / "crops.bin")

@@ -1,0 +1,220 @@
+"""Crops: their geometry, their determinism, and what happens to broken images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_builders import encoded, person, picture, write_coco
+from torch.utils.data import DataLoader
+
+from leanpose.data.augment import Augmentation, Placement
+from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.dataset import CropDataset, collate, compose, start_worker
+from leanpose.data.images import read_image
+from leanpose.data.sample import PersonSample
+from leanpose.data.sources import DataSource, read_people
+from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, warp_image
+from leanpose.skeleton import COCO17
+
+SIZE = (64, 48)
+
+
+def read(folder: Path) -> list[PersonSample]:
+    source = DataSource(format="coco", images=folder / "images", annotations=folder / "annotations.json")
+    return read_people(source, COCO17, training=True).people
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> list[PersonSample]:
+    write_coco(tmp_path, 6)
+    return read(tmp_path)
+
+
+class Fixed(Augmentation):
+    """Always the same placement."""
+
+    placement: Placement
+
+    def sample(self, *_: object) -> Placement:  # type: ignore[override]
+        return self.placement
+
+
+def fixed(placement: Placement) -> Augmentation:
+    augmentation = Fixed()
+    object.__setattr__(augmentation, "placement", placement)
+    return augmentation
+
+
+def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PersonSample]) -> None:
+    for warp in ("classic", "udp"):
+        crop = CropDataset(people, COCO17, SIZE, warp=warp, augmentation=None)[2]
+        centers, scales = crop_region(people[2].box[None], SIZE)
+        matrix = crop_matrix(centers[0], scales[0], SIZE, warp=warp)
+        np.testing.assert_allclose(crop.matrix, matrix, rtol=1e-6)
+        np.testing.assert_array_equal(crop.image, warp_image(read_image(people[2].image), matrix, SIZE))
+        np.testing.assert_allclose(crop.keypoints, apply_affine(matrix, people[2].keypoints[:, :2]), rtol=1e-5)
+        assert crop.weights.tolist() == [1.0] * 17
+
+
+@pytest.mark.parametrize("warp", ["classic", "udp"])
+def test_flip_is_that_of_a_mirrored_picture(people: list[PersonSample], warp: Warp) -> None:
+    """The papers' toolbox mirrors picture and points first, then crops around the mirrored centre."""
+    sample = people[0]
+    image = read_image(sample.image)
+    centers, scales = crop_region(sample.box[None], SIZE)
+    crop = CropDataset(
+        people,
+        COCO17,
+        SIZE,
+        warp=warp,
+        augmentation=fixed(Placement(centers[0], scales[0], 25.0, True)),
+        reduced_decoding=False,
+    )[0]
+    width = image.shape[1]
+    mirrored_center = np.array([width - 1 - centers[0][0], centers[0][1]])
+    matrix = crop_matrix(mirrored_center, scales[0], SIZE, rotation=-25.0, warp=warp)
+    expected = warp_image(np.ascontiguousarray(image[:, ::-1]), matrix, SIZE)
+    assert np.abs(crop.image.astype(int) - expected).max() <= 8  # sampling positions are rounded to 1/32 pixel
+    points = sample.keypoints[:, :2].astype(np.float64)
+    points[:, 0] = width - 1 - points[:, 0]
+    np.testing.assert_allclose(crop.keypoints, apply_affine(matrix, points)[list(COCO17.flip_indices)], atol=1e-3)
+
+
+def test_the_matrix_maps_pixels_and_points_alike(tmp_path: Path) -> None:
+    """A dot at a keypoint is found where the crop says that the keypoint is, whatever was drawn."""
+    write_coco(tmp_path, 1, [person(1, 1)])
+    image = np.zeros((120, 160, 3), np.uint8)
+    nose = np.array(person(1, 1)["keypoints"][:2])
+    cv2.circle(image, (int(nose[0]), int(nose[1])), 2, (255, 255, 255), -1)
+    (tmp_path / "images" / "0001.png").write_bytes(encoded(image, ".png"))
+    content = (tmp_path / "annotations.json").read_text().replace("0001.jpg", "0001.png")
+    (tmp_path / "annotations.json").write_text(content)
+    dataset = CropDataset(read(tmp_path), COCO17, (128, 96), augmentation=Augmentation(half_body_probability=0))
+    seen = 0
+    for epoch in range(40):
+        dataset.set_epoch(epoch)
+        crop = dataset[0]
+        x, y = crop.keypoints[0]
+        if not (6 < x < 90 and 6 < y < 122):
+            continue
+        seen += 1
+        rows, columns = np.mgrid[0:128, 0:96]
+        weight = crop.image[..., 0].astype(float)
+        found = (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
+        np.testing.assert_allclose(found, (x, y), atol=0.3)
+    assert seen > 20
+
+
+def test_items_depend_on_seed_epoch_and_index_alone(people: list[PersonSample]) -> None:
+    def crops(seed: int, epoch: int, order: list[int]) -> dict[int, np.ndarray]:
+        dataset = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=seed)
+        dataset.set_epoch(epoch)
+        return {i: dataset[i].image for i in order}
+
+    first, again = crops(3, 5, [0, 1, 2, 3]), crops(3, 5, [3, 1, 0, 2])
+    assert all((first[i] == again[i]).all() for i in first)
+    assert not all((first[i] == other).all() for i, other in crops(3, 6, [0, 1, 2, 3]).items())
+    assert not all((first[i] == other).all() for i, other in crops(4, 5, [0, 1, 2, 3]).items())
+
+
+def test_workers_give_the_same_and_see_the_epoch_change(people: list[PersonSample]) -> None:
+    dataset = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
+    loader = DataLoader(
+        dataset, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True, worker_init_fn=start_worker
+    )
+    plain = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        images = torch.cat([batch.images for batch in loader]).numpy()
+        np.testing.assert_array_equal(images, np.stack([plain[i].image for i in range(len(plain))]))
+
+
+def test_a_broken_image_gives_a_black_crop_and_a_sentence(tmp_path: Path) -> None:
+    write_coco(tmp_path, 3)
+    (tmp_path / "images" / "0002.jpg").write_bytes(b"")
+    (tmp_path / "images" / "0003.jpg").unlink()
+    dataset = CropDataset(read(tmp_path), COCO17, SIZE, augmentation=Augmentation())
+    batch = collate([dataset[i] for i in range(3)])
+    assert [index for index, _ in batch.broken] == [1, 2]
+    assert "0002.jpg is empty" in batch.broken[0][1]
+    assert "No such file" in batch.broken[1][1]
+    assert batch.weights.sum(dim=1).tolist() == [17, 0, 0]
+    assert int(batch.images[1:].max()) == 0
+    kept = batch.without_broken()
+    assert kept.indices.tolist() == [0]
+    assert kept.images.shape == (1, *SIZE, 3)
+
+
+def test_batches_have_the_stated_types(people: list[PersonSample]) -> None:
+    dataset = CropDataset(people, COCO17, SIZE, augmentation=None)
+    batch = collate([dataset[i] for i in range(4)]).to("cpu")
+    assert (batch.images.dtype, batch.images.shape) == (torch.uint8, (4, *SIZE, 3))
+    assert (batch.keypoints.dtype, batch.keypoints.shape) == (torch.float32, (4, 17, 2))
+    assert (batch.weights.dtype, batch.weights.shape) == (torch.float32, (4, 17))
+    assert (batch.matrices.dtype, batch.matrices.shape) == (torch.float32, (4, 2, 3))
+    assert batch.indices.tolist() == [0, 1, 2, 3]
+
+
+def test_unlabelled_points_have_no_weight_on_either_side(tmp_path: Path) -> None:
+    points = np.array(person(1, 1)["keypoints"]).reshape(17, 3)
+    left_wrist, right_wrist = COCO17.keypoints.index("left_wrist"), COCO17.keypoints.index("right_wrist")
+    points[left_wrist] = 0
+    write_coco(tmp_path, 1, [person(1, 1, keypoints=points.reshape(-1).tolist(), num_keypoints=16)])
+    centers, scales = crop_region(np.array([[50.0, 10, 89, 109]]), SIZE)
+    for flip, missing in ((False, left_wrist), (True, right_wrist)):
+        crop = CropDataset(
+            read(tmp_path), COCO17, SIZE, augmentation=fixed(Placement(centers[0], scales[0], 0.0, flip))
+        )[0]
+        assert np.flatnonzero(crop.weights == 0).tolist() == [missing]
+        assert crop.keypoints[missing].tolist() == [0, 0]
+
+
+def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
+    big = picture(3, 960, 1280)
+    write_coco(tmp_path, 1, [person(1, 1, bbox=[200, 100, 600, 800], keypoints=[400.0, 300, 2] * 17)])
+    (tmp_path / "images" / "0001.jpg").write_bytes(encoded(big))
+    content = (tmp_path / "annotations.json").read_text()
+    (tmp_path / "annotations.json").write_text(
+        content.replace('"width": 160, "height": 120', '"width": 1280, "height": 960')
+    )
+    people = read(tmp_path)
+    for size in ((256, 192), (128, 96), (64, 48)):
+        whole = CropDataset(people, COCO17, size, augmentation=Augmentation(), reduced_decoding=False)
+        reduced = CropDataset(people, COCO17, size, augmentation=Augmentation())
+        for epoch in range(4):
+            whole.set_epoch(epoch)
+            reduced.set_epoch(epoch)
+            a, b = whole[0], reduced[0]
+            np.testing.assert_array_equal(a.keypoints, b.keypoints)
+            inside = cv2.erode((a.image.max(axis=2) > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            assert np.abs(a.image.astype(int) - b.image)[inside].mean() < 1.5
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_cached_crops_have_the_same_geometry(people: list[PersonSample], tmp_path: Path, encoding: str) -> None:
+    plan = CropPlan(SIZE, encoding=encoding)  # type: ignore[arg-type]
+    cache = pack_crops(people, plan, tmp_path / "crops.bin")
+    plain = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(half_body_probability=0), seed=2)
+    cached = CropDataset(people, COCO17, SIZE, augmentation=plain.augmentation, seed=2, cache=cache)
+    for index in range(len(people)):
+        a, b = plain[index], cached[index]
+        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+        np.testing.assert_array_equal(a.matrix, b.matrix)
+        both = (a.image.max(axis=2) > 0) & (b.image.max(axis=2) > 0)
+        both = cv2.erode(both.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        assert both.mean() > 0.3
+        assert np.abs(a.image.astype(int) - b.image)[both].mean() < (3 if encoding == "raw" else 4)
+
+
+def test_compose_applies_the_inner_map_first() -> None:
+    turn = np.array([[0.0, -1, 0], [1, 0, 0]])
+    move = np.array([[1.0, 0, 5], [0, 1, 7]])
+    points = np.array([[1.0, 2.0]])
+    np.testing.assert_allclose(
+        apply_affine(compose(turn, move), points), apply_affine(turn, apply_affine(move, points))
+    )

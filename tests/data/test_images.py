@@ -1,0 +1,214 @@
+"""Reading pictures of every kind, and refusing what is none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data_builders import encoded, picture, write_tar
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from leanpose.data.images import (
+    BrokenImageError,
+    decode_image,
+    decode_reduced,
+    parse_jpeg_header,
+    read_bytes,
+    read_image,
+    tar_members,
+)
+from leanpose.data.sample import ImageRef
+from leanpose.errors import LeanposeError
+
+
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("format", "tolerance"), [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("JPEG", 6), ("WEBP", 12)])
+def test_formats_come_as_rgb(format: str, tolerance: int) -> None:
+    image = picture(1)
+    options = {"quality": 98} if format in ("JPEG", "WEBP") else {}
+    read = read_image(saved(Image.fromarray(image), format, **options))
+    assert read.dtype == np.uint8
+    assert read.shape == image.shape
+    assert np.abs(read.astype(int) - image).mean() <= tolerance
+
+
+def test_jpeg_equals_opencv() -> None:
+    data = encoded(picture(2))
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(read_image(data), expected)
+
+
+def test_grey_is_repeated() -> None:
+    grey = picture(3)[..., 0]
+    for format in ("PNG", "JPEG"):
+        read = read_image(saved(Image.fromarray(grey), format))
+        assert read.shape == (*grey.shape, 3)
+        assert (read[..., 0] == read[..., 1]).all()
+        assert (read[..., 0] == read[..., 2]).all()
+
+
+def test_16_bit_values_are_divided_not_clipped() -> None:
+    grey = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    read = read_image(saved(Image.fromarray(grey), "PNG"))
+    np.testing.assert_array_equal(read[..., 0], grey >> 8)
+    done, data = cv2.imencode(".png", np.stack([grey, grey // 2, grey // 4], axis=2))
+    assert done
+    np.testing.assert_array_equal(read_image(data.tobytes())[..., 2], grey >> 8)  # OpenCV's third channel is red
+
+
+def test_transparent_parts_become_white() -> None:
+    image = np.zeros((4, 4, 4), np.uint8)
+    image[:2] = (200, 10, 20, 255)
+    read = read_image(saved(Image.fromarray(image, "RGBA"), "PNG"))
+    assert (read[:2] == (200, 10, 20)).all()
+    assert (read[2:] == 255).all()
+
+
+def test_palette_and_cmyk_become_rgb() -> None:
+    image = Image.new("RGB", (8, 8), (220, 30, 30))
+    np.testing.assert_array_equal(read_image(saved(image.convert("P"), "PNG")).shape, (8, 8, 3))
+    cmyk = read_image(saved(image.convert("CMYK"), "JPEG", quality=100))
+    assert np.abs(cmyk.astype(int) - (220, 30, 30)).max() < 12
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_exif_rotation_is_applied(format: str) -> None:
+    image = picture(4, 40, 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to be upright
+    read = read_image(saved(Image.fromarray(image), format, exif=exif))
+    assert read.shape == (60, 40, 3)
+    assert np.abs(read.astype(int) - np.rot90(image, -1)).mean() < 8
+
+
+def test_reduced_decoding_says_where_its_pixels_lie() -> None:
+    rows, columns = np.mgrid[0:160, 0:240]
+    ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)  # red is x, green is y
+    data = encoded(ramp, quality=100)
+    for reduction in (1, 2, 4, 8):
+        reduced, matrix = decode_reduced(data, name="ramp", reduction=reduction)
+        assert reduced.shape == (160 // reduction, 240 // reduction, 3)
+        if matrix is None:
+            assert reduction == 1
+            continue
+        x, y = 10, 7  # a pixel of the reduced picture shows the place whose coordinates are its colours
+        place = (np.array([x, y]) - matrix[:, 2]) / matrix[[0, 1], [0, 1]]
+        np.testing.assert_allclose(reduced[y, x, :2], place, atol=2.5)
+
+
+def test_reduced_decoding_leaves_rotated_pictures_whole() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    reduced, matrix = decode_reduced(saved(Image.fromarray(picture(5)), "JPEG", exif=exif), name="x", reduction=4)
+    assert matrix is None
+    assert reduced.shape == (160, 120, 3)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def jpeg_bomb() -> bytes:
+    data = bytearray(encoded(picture(6)))
+    start = data.find(b"\xff\xc0")
+    data[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"hello, this is a text", "no picture"),
+        (encoded(picture(7))[:2000], "cut off"),
+        (encoded(picture(7), ".png")[:3000], "cut off|damaged"),
+        (png_header(30000, 30000), "more than the 100 million pixels"),
+        (png_header(11000, 11000), "11000 × 11000"),
+        (jpeg_bomb(), "60000 × 60000"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "damaged|cut off|no picture"),
+    ],
+    ids=["empty", "text", "cut jpeg", "cut png", "png bomb", "small png bomb", "jpeg bomb", "jpeg stub"],
+)
+def test_what_is_no_picture_gets_one_sentence(data: bytes, words: str) -> None:
+    with pytest.raises(BrokenImageError, match=words) as caught:
+        read_image(data)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_thumbnail_does_not_hide_a_cut() -> None:
+    """The end marker of an EXIF thumbnail lies before the picture's own pixels."""
+    exif = b"Exif\x00\x00" + encoded(picture(8, 8, 8))
+    whole = encoded(picture(8))
+    data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:]
+    assert read_image(data).shape == (120, 160, 3)
+    with pytest.raises(BrokenImageError, match="cut off"):
+        read_image(data[:-500])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_damage_never_raises_anything_else(seed: int, changes: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray(encoded(picture(9, 24, 32), ".png" if seed % 2 else ".jpg"))
+    for _ in range(changes):
+        data[int(rng.integers(len(data)))] = int(rng.integers(256))
+    try:
+        image = decode_image(bytes(data), name="x")
+    except BrokenImageError:
+        return
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+
+
+def test_header_of_a_jpeg() -> None:
+    data = encoded(picture(10, 30, 50))
+    header = parse_jpeg_header(data)
+    assert header is not None
+    assert (header.height, header.width, header.channels, header.exif) == (30, 50, 3, False)
+    assert data[header.scan - 12 - 2 : header.scan - 12] == b"\xff\xda"
+
+
+def test_archive_members_are_read_by_offset(tmp_path: Path) -> None:
+    images = {f"set/{i}.jpg": encoded(picture(i)) for i in range(4)}
+    path = write_tar(tmp_path / "images.tar", images)
+    assert set(tar_members(path)) == set(images)
+    for name, data in images.items():
+        assert read_bytes(ImageRef(str(path), name)) == data
+    with pytest.raises(BrokenImageError, match=r"no member set/9\.jpg; did you mean"):
+        read_bytes(ImageRef(str(path), "set/9.jpg"))
+
+
+def test_changed_archive_is_read_again(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "images.tar", {"a.jpg": b"1"})
+    assert set(tar_members(path)) == {"a.jpg"}
+    write_tar(path, {"a.jpg": b"1", "b.jpg": b"22222" * 9999})
+    assert set(tar_members(path)) == {"a.jpg", "b.jpg"}
+
+
+def test_bad_archives(tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match=r"Cannot open the image archive .*none\.tar"):
+        tar_members(tmp_path / "none.tar")
+    (tmp_path / "text.tar").write_text("no archive " * 100)
+    with pytest.raises(LeanposeError, match="uncompressed tar file"):
+        tar_members(tmp_path / "text.tar")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BrokenImageError, match=r"Cannot read the image .*nothing\.jpg: No such file"):
+        read_image(tmp_path / "nothing.jpg")
