@@ -203,20 +203,24 @@ def _draw_person(
         (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])
     ]
     shown = np.flatnonzero(drawable & ~confident if dim else confident)
-    edge = max(0.6, 0.35 * line)
     for outline in (True, False):
-        grow = edge if outline else 0.0
         for a, b in limbs:
-            width = line * max(widths[a], widths[b])
+            width = max(1.0, line * max(widths[a], widths[b]))
             colour = OUTLINE if outline else SIDE_COLOURS[limb_side(skeleton, (a, b))]
-            _line(layer, points[a], points[b], colour, max(1.0, width) + 2 * grow)
+            _line(layer, points[a], points[b], colour, width + 2 * _edge(line=width) * outline)
         for i in shown:
             radius = max(1.0, 1.35 * dot * widths[i])
-            _dot(layer, points[i], OUTLINE if outline else SIDE_COLOURS[sides[i]], radius + grow)
+            radius += _edge(line=line * widths[i]) * outline
+            _dot(layer, points[i], OUTLINE if outline else SIDE_COLOURS[sides[i]], radius)
     for i in shown:
         radius = 1.35 * dot * widths[i]
         if radius >= 2.5:  # a light core marks the exact point where there is room for it
             _dot(layer, points[i], (255, 255, 255), 0.4 * radius)
+
+
+def _edge(line: float) -> float:
+    """How far, in pixels, the dark outline reaches beyond a line of this width."""
+    return max(0.6, 0.35 * line)
 
 
 def _fixed_point(point: np.ndarray) -> tuple[int, int]:

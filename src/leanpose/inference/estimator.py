@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
 from leanpose.inference.detectors import Detector, WholeImage
@@ -98,7 +99,7 @@ class PoseEstimator:
             raise LeanposeError(f"Unknown precision '{precision}'; {did_you_mean(precision, ('fp32', 'bf16'))}")
         if batch_size is not None and batch_size < 1:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
-        self.device = _device(device)
+        self.device = choose_device(str(device))
         self.detector = choose_detector(detector)
         self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
         self.model = _model(model).to(self.device).eval()
@@ -253,20 +254,6 @@ def _check_boxes(boxes: Boxes) -> Boxes:
         values = ", ".join(f"{value:g}" for value in array[wrong[0]])
         raise LeanposeError(f"Box {wrong[0]} ({values}) is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
     return array
-
-
-def _device(device: str | torch.device) -> torch.device:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise LeanposeError(f"Unknown device '{device}'; use auto, cpu, cuda or cuda:N.") from error
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        raise LeanposeError(f"The device {device} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
-    return chosen
 
 
 def _model(model: PoseModel | str | Path) -> PoseModel:

@@ -97,6 +97,9 @@ class Poses:
         mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
         return mean * self.box_scores
 
+    def _triples(self) -> Float[np.ndarray, "P K 3"]:
+        return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+
     def draw(
         self, image: ImageInput, *, threshold: float = 0.3, boxes: bool = False, **options: Any
     ) -> UInt8[np.ndarray, "H W 3"]:
@@ -114,7 +117,7 @@ class Poses:
 
     def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`."""
-        points = np.concatenate([self.keypoints, self.scores[..., None]], axis=2).reshape(len(self), -1)
+        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         return [
             {
@@ -144,7 +147,7 @@ class Poses:
         if not index.keys() & set(OPENPOSE_18):
             raise LeanposeError(f"The skeleton '{self.skeleton.name}' has none of OpenPose's body points.")
         found = np.isfinite(self.keypoints).all(-1) & (self.scores >= threshold)
-        triples = np.where(found[..., None], np.concatenate([self.keypoints, self.scores[..., None]], axis=2), 0.0)
+        triples = np.where(found[..., None], self._triples(), 0.0)
         body = np.zeros((len(self), len(OPENPOSE_18), 3))
         for i, name in enumerate(OPENPOSE_18):
             if name in index:
@@ -200,7 +203,7 @@ class Poses:
     def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
         """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
         columns = self.row_names(self.skeleton)
-        points = np.concatenate([self.keypoints, self.scores[..., None]], axis=2).reshape(len(self), -1)
+        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
         return [
             dict(
                 zip(

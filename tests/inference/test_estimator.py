@@ -1,0 +1,279 @@
+"""The estimator: known answers, and that neither batches nor the kind of input change them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from spots import Scene, SpotFinder, paint_spots, scene
+
+import leanpose
+from leanpose.errors import LeanposeError
+from leanpose.inference import estimator as estimator_file
+from leanpose.inference.detectors import Detector, WholeImage
+from leanpose.inference.estimator import PoseEstimator
+
+
+class FixedBoxes(Detector):
+    """Gives these boxes for the first, second … picture."""
+
+    name = "fixed"
+
+    def __init__(self, *boxes: np.ndarray) -> None:
+        self.boxes = iter(boxes)
+
+    def __call__(self, images):
+        return [(b, np.full(len(b), 0.7)) for _, b in zip(images, self.boxes, strict=False)]
+
+
+class Forbidden(Detector):
+    """Must not be asked."""
+
+    name = "forbidden"
+
+    def __call__(self, images):
+        raise AssertionError("the detector was asked although there were boxes")
+
+
+@pytest.mark.parametrize("encoding", ["classic", "unbiased", "udp"])
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_keypoints_come_out_where_they_are(encoding: str, flip_test: bool):
+    model = SpotFinder(encoding)
+    given = scene(0, 3)
+    poses = PoseEstimator(model, Forbidden(), "cpu", flip_test=flip_test)(given.image, given.boxes)
+    # The classic flip test mirrors crop pixels, so that map pixels meet half a crop pixel off.
+    assert np.abs(poses.keypoints - given.points).max() < (0.9 if flip_test and encoding != "udp" else 0.4)
+    assert (poses.scores > 0.5).all()
+    assert (poses.box_scores == 1).all()
+    assert poses.skeleton is model.skeleton
+
+
+def test_people_of_several_images_share_batches(spot_finder: SpotFinder):
+    scenes = [scene(seed, people) for seed, people in enumerate((3, 1, 4))]
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=5)
+    together = estimator([s.image for s in scenes], [s.boxes for s in scenes])
+    assert spot_finder.passes == [5, 3]
+    for one, poses in zip(scenes, together, strict=True):
+        alone = estimator(one.image, one.boxes)
+        assert np.allclose(alone.keypoints, poses.keypoints, atol=1e-3)
+        assert np.allclose(alone.scores, poses.scores, atol=1e-5)
+
+
+def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
+    images = [np.random.default_rng(i).integers(0, 255, (200, 150, 3), np.uint8) for i in range(3)]
+    boxes = [np.array([[10.0, 10, 90, 190], [30, 5, 140, 180]][: i + 1]) for i in (0, 1, 1)]
+    found = [PoseEstimator(small_model_file, Forbidden(), "cpu", batch_size=size)(images, boxes) for size in (1, 2, 64)]
+    for a, b in itertools.pairwise(found):
+        for one, other in zip(a, b, strict=True):
+            assert np.allclose(one.scores, other.scores, atol=1e-4)
+            assert np.allclose(one.keypoints, other.keypoints, atol=0.05)
+
+
+def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder):
+    first, third = scene(0, 2), scene(1, 1)
+    detector = FixedBoxes(first.boxes, np.zeros((0, 4)), third.boxes)
+    found = PoseEstimator(spot_finder, detector, "cpu")([first.image, first.image, third.image])
+    assert [len(poses) for poses in found] == [2, 0, 1]
+    assert np.abs(found[0].keypoints - first.points).max() < 0.4
+    assert np.abs(found[2].keypoints - third.points).max() < 0.4
+    assert found[0].box_scores == pytest.approx([0.7, 0.7])
+    assert found[1].keypoints.shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("nobody", [np.zeros((0, 4)), np.zeros(0), []])
+def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
+    assert len(PoseEstimator(spot_finder, Forbidden(), "cpu")(scene(0, 1).image, nobody)) == 0
+    assert spot_finder.passes == []
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> tuple[Scene, Path]:
+    given = scene(5, 2)
+    path = tmp_path / "spots.png"
+    Image.fromarray(given.image).save(path)
+    return given, path
+
+
+def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tuple[Scene, Path]):
+    given, path = picture
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    kinds = [given.image, path, str(path), path.read_bytes(), Image.open(path), Image.open(path).convert("RGBA")]
+    found = estimator(kinds, [given.boxes] * len(kinds))
+    for poses in found:
+        assert (poses.keypoints == found[0].keypoints).all()
+
+
+def test_rotated_by_exif(spot_finder: SpotFinder, picture: tuple[Scene, Path], tmp_path: Path):
+    given, _ = picture
+    turned = Image.fromarray(given.image).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90° clockwise
+    path = tmp_path / "turned.png"
+    turned.save(path, exif=exif)
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    for image in (path, Image.open(path)):
+        assert np.abs(estimator(image, given.boxes).keypoints - given.points).max() < 0.4
+
+
+def test_grey_and_sixteen_bits(spot_finder: SpotFinder, tmp_path: Path):
+    points = np.repeat(scene(3, 1).points[:, :1], 3, axis=1)
+    grey = paint_spots((200, 200), points, 8)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    for image in (tmp_path / "grey.png", tmp_path / "deep.png", Image.open(tmp_path / "grey.png")):
+        assert np.abs(estimator(image, scene(3, 1).boxes).keypoints - points).max() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((10, 10), np.uint8), "RGB"),
+        (np.zeros((10, 10, 3), np.float32), "uint8"),
+        (np.zeros((0, 10, 3), np.uint8), "RGB"),
+        (7, "int"),
+        ("absent.jpg", r"absent\.jpg"),
+        (b"nothing like a picture", "no picture"),
+    ],
+)
+def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):
+    with pytest.raises(LeanposeError, match=words):
+        PoseEstimator(spot_finder, "whole-image", "cpu")(image)
+
+
+def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)).save(buffer, "JPEG")
+    half = Image.open(io.BytesIO(buffer.getvalue()[:9000]))
+    with pytest.raises(LeanposeError, match="cannot be decoded"):
+        PoseEstimator(spot_finder, "whole-image", "cpu")(half)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        (np.zeros(4), "shape"),
+        (np.zeros((2, 5)), "shape"),
+        ([[0, 0, 10, "wide"]], "numbers"),
+        ([[0, 0, 10, np.nan]], "Box 0"),
+        ([[0, 0, 10, 10], [5, 5, 5, 9]], "Box 1"),
+    ],
+)
+def test_boxes_that_cannot_be_used(spot_finder: SpotFinder, boxes, words: str):
+    with pytest.raises(LeanposeError, match=words):
+        PoseEstimator(spot_finder, "whole-image", "cpu")(scene(0, 1).image, boxes)
+
+
+def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
+    given = scene(0, 1)
+    for boxes in (given.boxes, [given.boxes] * 2):
+        with pytest.raises(LeanposeError, match="list of 1"):
+            PoseEstimator(spot_finder, "whole-image", "cpu")([given.image], boxes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"backend": "onnxruntime"}, "backend"),
+        ({"backend": "torhc"}, "did you mean 'torch'"),
+        ({"precision": "int8"}, "precision"),
+        ({"device": "toaster"}, "toaster"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"detector": "absent.onnx"}, r"absent\.onnx"),
+        ({"model": "absent.safetensors"}, r"absent\.safetensors"),
+        ({"batch_size": 0}, "batch"),
+    ],
+)
+def test_settings_that_do_not_exist(spot_finder: SpotFinder, arguments: dict, words: str):
+    with pytest.raises(LeanposeError, match=words):
+        PoseEstimator(**{"model": spot_finder, "detector": "whole-image", **arguments})
+
+
+def test_without_a_detector_it_says_so_once(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
+    estimator_file._notice.cache_clear()
+    given = scene(0, 1)
+    estimator = PoseEstimator(spot_finder, device="cpu")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator(given.image, given.boxes)
+        assert not caught
+        poses = estimator([given.image, given.image])[0]
+        estimator(given.image)
+        PoseEstimator(spot_finder, "whole-image", "cpu")(given.image)
+    assert len(caught) == 1
+    assert "LEANPOSE_DETECTOR" in str(caught[0].message)
+    assert poses.boxes.tolist() == [[0, 0, 200, 200]]
+
+
+def test_the_environment_names_a_detector(spot_finder: SpotFinder, shared: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LEANPOSE_DETECTOR", str(shared / "data/detectors/rtmdet_nano_person.onnx"))
+    assert "RTMDet" in PoseEstimator(spot_finder, device="cpu").detector.name
+    assert isinstance(PoseEstimator(spot_finder, "whole-image", "cpu").detector, WholeImage)
+    monkeypatch.setenv("LEANPOSE_DETECTOR", "absent.onnx")
+    with pytest.raises(LeanposeError, match=r"absent\.onnx"):
+        PoseEstimator(spot_finder, device="cpu")
+
+
+def test_refine_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):
+    points = np.array([[[700.0, 400], [820, 560], [620, 700]]])
+    image = paint_spots((900, 1200), points, 60)
+    monkeypatch.setattr(estimator_file, "REFINE_POINTS", 3)
+    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", refine=r)(image) for r in (False, True))
+    low, high = refined.boxes[0, :2], refined.boxes[0, 2:]
+    assert (low > 300).all()
+    assert (high < 900).all()
+    before, after = (np.abs(poses.keypoints - points).max() for poses in (plain, refined))
+    assert after < 4
+    assert after < before
+
+
+def test_refine_changes_nothing_where_nothing_is_found():
+    image = np.zeros((300, 300, 3), np.uint8)
+    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", refine=r)(image) for r in (False, True))
+    assert (plain.keypoints == refined.keypoints).all()
+    assert (refined.scores == 0).all()
+
+
+def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
+    given = scene(0, 1)
+    taken = 0
+
+    def endless() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            # Every other picture is empty, so that batches fill slowly.
+            yield given.image, given.boxes if taken % 2 else np.zeros((0, 4))
+
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=4)
+    found = list(itertools.islice(estimator.stream(endless()), 10))
+    assert [len(poses) for poses in found] == [1, 0] * 5
+    assert taken <= 10 + 4
+
+
+def test_large_pictures_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimator_file, "HELD_PIXELS", 100_000)
+    given = scene(0, 1)
+    list(PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=64).stream([(given.image, given.boxes)] * 7))
+    assert spot_finder.passes == [3, 3, 1]
+
+
+def test_half_precision_agrees(small_model_file: Path):
+    image = np.random.default_rng(0).integers(0, 255, (200, 150, 3), np.uint8)
+    full, half = (
+        PoseEstimator(small_model_file, "whole-image", "cpu", precision=precision)(image)
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(full.keypoints - half.keypoints).max() < 2
+
+
+def test_public_names():
+    assert leanpose.PoseEstimator is PoseEstimator
+    assert leanpose.Poses.__module__ == "leanpose.inference.poses"
