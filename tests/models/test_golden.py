@@ -49,7 +49,7 @@ def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: st
     assert isinstance(model, TokenPose)
     model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
-    first_stage: list[torch.Tensor] = []
+    first_stage: list[Any] = []
     model.layers[model.config.depth // model.config.stages - 1].register_forward_hook(
         lambda _module, _inputs, tokens: first_stage.append(tokens)
     )

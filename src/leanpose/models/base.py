@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.models.output import PoseOutput
+from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.skeleton import Skeleton
+
+# So that torch.export can take a result apart into its tensors.
+torch.export.register_dataclass(Heatmaps, serialized_type_name="leanpose.Heatmaps")
+torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 
 
 class PoseModel(nn.Module):

@@ -1,0 +1,63 @@
+"""What a model costs: parameters and multiply-accumulates, counted without computing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from leanpose.models.registry import create_model
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one image at inference.
+
+    Attributes:
+        parameters: that are trained; the number papers print.
+        macs: multiply-accumulates of convolutions, linear layers, norms (2 per value) and ReLUs (1 per value): the
+            counting of mmcv, whose figures the papers of SDPose and DistilPose print. Attention products are missing.
+        attention_macs: the products of queries with keys and of the attention with the values, to be added for the
+            true cost.
+    """
+
+    parameters: int
+    macs: int
+    attention_macs: int
+
+
+def model_cost(name: str, **overrides: Any) -> Cost:
+    """Count a named model, on torch's meta device.
+
+    Args:
+        name: one of `leanpose.list_models()`.
+        overrides: what `create_model` gets beside the name.
+
+    Raises:
+        LeanposeError: an unknown name or setting.
+    """
+    aten = torch.ops.aten
+
+    def norm(shape: list[int], *_: Any, **__: Any) -> int:
+        return 2 * 2 * prod(shape)  # the counter deals in floating-point operations, two to a multiply-accumulate
+
+    def relu(shape: list[int], *_: Any, **__: Any) -> int:
+        return 2 * prod(shape)
+
+    counting = {
+        aten.native_batch_norm: norm,
+        aten.native_layer_norm: norm,
+        aten.relu: relu,
+        aten.relu_: relu,
+    }
+    with torch.device("meta"):
+        model = create_model(name, **overrides)
+        counter = FlopCounterMode(display=False, custom_mapping=counting)
+        with torch.inference_mode(), counter:
+            model(torch.empty(1, 3, *model.input_size))
+    counts = counter.get_flop_counts()["Global"]
+    attention = sum(n for op, n in counts.items() if "bmm" in str(op) or "attention" in str(op))
+    return Cost(sum(p.numel() for p in model.parameters()), (sum(counts.values()) - attention) // 2, attention // 2)

@@ -1,0 +1,38 @@
+"""`leanpose models` prints the table it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import leanpose
+from leanpose.cli.models import models
+from leanpose.errors import LeanposeError
+from leanpose.weights import RELEASED, Release, save_model
+
+
+def test_a_pattern_lists_the_models_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    models("sdpose_s_*")
+    rows = [line for line in capsys.readouterr().out.splitlines() if "sdpose_s_" in line]
+    assert len(rows) == 2
+    for expected in ("sdpose_s_v1", "6.62 M", "2.40", "2.75", "256x192", "72.3", "SDPose (CVPR 2024), table 1"):
+        assert expected in rows[0]
+
+
+def test_released_weights_are_listed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leanpose.weights.released.FOLDER", tmp_path)
+    monkeypatch.setitem(RELEASED, "tiny-body", Release("tiny.safetensors", "CC0", "a tiny one"))
+    model = leanpose.create_model("sdpose_t", skeleton="body19", input_size=(64, 48), width=16, depth=1)
+    save_model(model, tmp_path / "tiny.safetensors", training_data=[], licence="CC0", metrics={})
+    models("tiny-*")
+    out = capsys.readouterr().out
+    for expected in ("tiny-body", "64x48", "19", "CC0", "a tiny one"):
+        assert expected in out
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(LeanposeError, match="did you mean 'sdpose_t'"):
+        models("sdpose_tt")

@@ -1,0 +1,53 @@
+"""Parameters and multiply-accumulates are the papers'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from leanpose.models.cost import model_cost
+
+# model, reference file with the same layout
+SAME = [
+    ("sdpose_t", "sdpose_t"),
+    ("sdpose_s_v1", "sdpose_s_v1"),
+    ("sdpose_s_v2", "sdrepo_tokenpose_s_v2"),
+    ("sdpose_b", "sdrepo_tokenpose_b"),
+    ("tokenpose_t", "sdrepo_tokenpose_t"),
+    ("tokenpose_s_v1", "tokenpose_s_v1"),
+    ("tokenpose_s_v2", "sdrepo_tokenpose_s_v2"),
+    ("tokenpose_b", "tokenpose_b"),
+    ("tokenpose_l_d6", "sdrepo_tokenpose_l_d6"),
+]
+
+
+@pytest.mark.parametrize(("name", "file"), SAME)
+def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: str) -> None:
+    facts = json.loads((shared / "golden" / "models" / f"{file}.json").read_text())
+    flops = facts.get("flops_one_image_cycle_num_1", facts["flops_one_image"])
+    cost = model_cost(name)
+    assert cost.parameters == facts["n_params_requires_grad"]
+    papers = flops.get("mmcv-1.7.2 get_model_complexity_info", flops.get("ptflops(pytorch backend)"))
+    assert cost.macs == pytest.approx(papers, rel=0.01)
+    assert cost.macs + cost.attention_macs == pytest.approx(flops["fvcore.FlopCountAnalysis"], rel=0.01)
+
+
+# SDPose (CVPR 2024), tables 1, 2 and 6: millions of parameters and GMACs as printed, to the digits printed.
+@pytest.mark.parametrize(
+    ("name", "millions", "gmacs"),
+    [("sdpose_t", 4.4, 1.8), ("sdpose_s_v1", 6.6, 2.4), ("sdpose_s_v2", 6.2, 4.7), ("sdpose_b", 13.2, 5.2)],
+)
+def test_cost_is_what_the_paper_prints(name: str, millions: float, gmacs: float) -> None:
+    cost = model_cost(name)
+    assert cost.parameters / 1e6 == pytest.approx(millions, rel=0.01)
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+
+
+def test_overrides_change_the_cost() -> None:
+    small = model_cost("sdpose_t", input_size=(128, 96))
+    assert small.parameters < model_cost("sdpose_t").parameters  # the head writes a smaller map
+    assert small.macs == pytest.approx(
+        model_cost("sdpose_t").macs / 4, rel=0.1
+    )  # there are as many keypoint tokens as before

@@ -1,0 +1,99 @@
+"""What every registered model must do."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from leanpose.models.base import PoseModel
+from leanpose.models.registry import configure_model, create_model, list_models, model_entry
+
+SIZE = (64, 48)  # small, for speed, as is the depth
+
+
+def small_model(name: str) -> PoseModel:
+    overrides: dict[str, Any] = {"input_size": SIZE}
+    if hasattr(configure_model(name), "depth"):
+        overrides["depth"] = 2
+    return create_model(name, **overrides)
+
+
+@pytest.fixture(scope="module", params=list_models())
+def model(request: pytest.FixtureRequest) -> PoseModel:
+    torch.manual_seed(0)
+    return small_model(request.param)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def test_it_is_ready_for_inference(model: PoseModel, images: torch.Tensor) -> None:
+    assert not model.training
+    assert model.input_size == SIZE
+    with torch.inference_mode():
+        output = model(images)
+    points, scores = model.codec.decode(output.prediction)
+    assert points.shape == (2, 17, 2)
+    assert scores.shape == (2, 17)
+    assert output.cycles == ()
+    assert all(p.isfinite().all() for p in (points, scores))
+
+
+def test_training_gives_the_inference_result_and_more(model: PoseModel, images: torch.Tensor) -> None:
+    with torch.inference_mode():
+        trained, inferred = model.forward_train(images), model(images)
+    torch.testing.assert_close(trained.prediction.maps, inferred.prediction.maps)
+    assert len(trained.cycles) == model.config.cycles
+
+
+def test_gradient_reaches_every_parameter(model: PoseModel, images: torch.Tensor) -> None:
+    model = copy.deepcopy(model).train()
+    output = model.forward_train(images)
+    target = model.codec.encode(torch.rand(2, 17, 2) * 48, torch.ones(2, 17))
+    torch.stack([model.codec.loss(cycle.prediction, target) for cycle in output.cycles]).sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_state_round_trip(model: PoseModel, images: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    other = small_model(model.name)
+    other.load_state_dict(model.state_dict(), strict=True)
+    with torch.inference_mode():
+        assert torch.equal(other(images).prediction.maps, model(images).prediction.maps)
+
+
+def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
+    with torch.inference_mode():
+        exact = model(images).prediction.maps
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(images).prediction.maps
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+
+
+def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    more = torch.randn(3, 3, *SIZE)
+    with torch.inference_mode():
+        torch.testing.assert_close(exported.module()(more).prediction.maps, model(more).prediction.maps)
+
+
+@pytest.mark.parametrize("name", ["tokenpose_t", "sdpose_t", "sdpose_b"])  # one of each backbone
+def test_it_compiles_in_one_graph(name: str, images: torch.Tensor) -> None:
+    model = small_model(name)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(images).prediction.maps, model(images).prediction.maps)
+
+
+def test_its_docstring_and_source_say_where_it_comes_from(model: PoseModel) -> None:
+    entry = model_entry(model.name)
+    assert len(entry.summary) > 20
+    assert entry.source
+    assert entry.ap is None or f"{entry.ap}" in (entry.configure.__doc__ or "")
