@@ -11,6 +11,17 @@ from jaxtyping import Float
 Framing = Literal["person", "group"]
 
 
+def cross(a: Float[np.ndarray, "*n 3"], b: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """The vector product; several times as fast as numpy's for few vectors."""
+    result = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    result[..., 0] = ay * bz - az * by
+    result[..., 1] = az * bx - ax * bz
+    result[..., 2] = ax * by - ay * bx
+    return result
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera. Its own axes are x right, y down, z into the picture.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from leanpose.data.synthetic.background import noise
+from leanpose.data.synthetic.background import octaves
 from leanpose.data.synthetic.camera import Camera
 from leanpose.data.synthetic.painting import Light, Painting
 from leanpose.data.synthetic.people import People
@@ -19,48 +19,75 @@ _FOLDS[[SKIN, SOCKS]] = 0.035
 _CLOTHS = ((SHIRT, 2), (TROUSERS, 0), (SKIRT, 0))  # material, joint whose axes the pattern follows
 
 
-def dress(
-    rng: np.random.Generator, image: np.ndarray, painting: Painting, people: People, camera: Camera, light: Light
-) -> np.ndarray:
-    """Patterns on cloth, folds and strands on everything: (H, W, 3) float32 in and out."""
+_NOISE = np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 20, np.float32)
+
+
+def compose(
+    rng: np.random.Generator,
+    painting: Painting,
+    ground: UInt8[np.ndarray, "H W 3"],
+    kept: Float[np.ndarray, "H W"],
+    people: People,
+    camera: Camera,
+    light: Light,
+) -> Float[np.ndarray, "H W 3"]:
+    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind; float32."""
     height, width = painting.number.shape
+    alpha = cv2.extractChannel(painting.rgba, 3)
+    image = cv2.cvtColor(painting.rgba, cv2.COLOR_RGBA2RGB)
     owned = painting.owner >= 0
+    outfits = people.outfits
+    patterned = np.argwhere(outfits.pattern > 0).tolist()
+    if patterned:
+        cloth = (
+            np.where(owned, painting.owner * MATERIALS + painting.material, -1).astype(np.int16).take(painting.number)
+        )
+        for person, which in patterned:
+            material, joint = _CLOTHS[which]
+            mask = (cloth == person * MATERIALS + material).view(np.uint8)
+            box = cv2.boundingRect(mask)
+            if box[2] * box[3] >= 60:
+                tile = TILES[outfits.pattern[person, which]]
+                matrix = _tile_matrix(people, camera, person, joint, 0.08 + 0.22 * outfits.prints[person, 5])
+                _print(image, mask, box, tile, matrix, outfits.pattern_rgb[person, which] * light.colour)
     folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
     folds[0] = 0.0
-    cloth = np.where(owned, painting.owner * MATERIALS + painting.material, -1)
-    cloth_map = cloth.astype(np.int16).take(painting.number)
-    outfits = people.outfits
-    for person, which in np.argwhere(outfits.pattern > 0).tolist():
-        material, joint = _CLOTHS[which]
-        mask = cloth_map == person * MATERIALS + material
-        x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
-        if w * h < 60:
-            continue
-        # The tile lies on the trunk: its axes are those of the joint as the camera sees them.
-        frame, origin = people.figures.frames[person, joint], people.figures.joints[person, joint]
-        points = camera.image(camera.see(np.stack([origin, origin + 0.1 * frame[:, 0], origin + 0.1 * frame[:, 1]])))
-        tile_cm = 0.08 + 0.22 * outfits.prints[person, 5]
-        axes = (points[1:] - points[0]).T * (tile_cm / 0.1 / 64)
-        if abs(np.linalg.det(axes)) < 1e-3:
-            axes = np.eye(2) * np.abs(axes).max()
-        matrix = np.column_stack([axes, points[0] - (x, y)])
-        tile = TILES[outfits.pattern[person, which]]
-        drawn = cv2.warpAffine(tile, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        region = image[y : y + h, x : x + w]
-        part = mask[y : y + h, x : x + w]
-        amount = (drawn * part).astype(np.float32)[..., None] * (1 / 255)
-        second = painting.shade[y : y + h, x : x + w, None] * (outfits.pattern_rgb[person, which] * light.colour).astype(
-            np.float32
-        )
-        region += amount * (second - region)
-    texture = noise(rng, (height, width), 14)[..., 0] + 0.7 * noise(rng, (height, width), 40)[..., 0]
-    return image * (1 + folds.take(painting.number) * texture)[..., None]
+    shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
+    behind = kept * (255 - alpha) * np.float32(1 / 255)
+    lit = cv2.multiply(image, cv2.merge([shade] * 3), dtype=cv2.CV_32F)
+    return cv2.add(lit, cv2.multiply(ground, cv2.merge([behind] * 3), dtype=cv2.CV_32F))
 
 
-def develop(rng: np.random.Generator, image: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres: float) -> Float[np.ndarray, "2 3"]:
+    """Tile pixels to picture pixels: the tile is `metres` wide and lies along the axes of a joint as the camera sees them."""
+    frame, origin = people.figures.frames[person, joint], people.figures.joints[person, joint]
+    points = camera.image(camera.see(np.stack([origin, origin + 0.1 * frame[:, 0], origin + 0.1 * frame[:, 1]])))
+    axes = (points[1:] - points[0]).T * (metres / 0.1 / 64)
+    if abs(axes[0, 0] * axes[1, 1] - axes[0, 1] * axes[1, 0]) < 1e-3:  # seen edge on
+        axes = np.eye(2) * max(np.abs(axes).max(), 0.05)
+    return np.column_stack([axes, points[0]])
+
+
+def _print(
+    image: np.ndarray, mask: np.ndarray, box: tuple, tile: np.ndarray, matrix: np.ndarray, rgb: np.ndarray
+) -> None:
+    """Blend a second colour into the pixels of `mask` where the tile says so."""
+    x, y, w, h = box
+    matrix = matrix - np.array([[0, 0, x], [0, 0, y]])
+    drawn = cv2.warpAffine(tile, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    amount = cv2.merge([cv2.multiply(drawn, mask[y : y + h, x : x + w])] * 3)
+    region = image[y : y + h, x : x + w]
+    second = np.empty_like(region)
+    second[:] = np.minimum(rgb, 255)
+    less = cv2.multiply(region, 255 - amount, scale=1 / 255)
+    region[:] = cv2.add(less, cv2.multiply(second, amount, scale=1 / 255))
+
+
+def develop(rng: np.random.Generator, image: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """Blur, coarse sampling, colour cast, contrast, sensor noise and JPEG, each now and then."""
     height, width = image.shape[:2]
-    u = rng.random(10)
+    u = rng.random(10).tolist()
+    z = rng.normal(size=7)
     if u[0] < 0.35:  # small in the original picture and enlarged
         factor = 0.35 + 0.55 * u[1]
         small = cv2.resize(
@@ -74,22 +101,19 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> UInt8[np.ndarray, "H
         kernel = np.zeros((length, length), np.float32)
         cv2.line(kernel, (0, int(u[2] * (length - 1))), (length - 1, int((1 - u[2]) * (length - 1))), 1.0)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    gain = np.exp(0.10 * rng.normal(size=3) + 0.13 * rng.normal()).astype(np.float32)
-    contrast = np.float32(np.exp(0.22 * rng.normal()))
-    image = (image - 110) * (gain * contrast) + np.float32(110 + 16 * rng.normal())
-    if u[3] < 0.10:  # black and white, or nearly
-        image = image.mean(axis=2, keepdims=True) * np.float32(0.85) + image * np.float32(0.15)
-    level = 1 + 9 * u[4] ** 3
+    gain = np.exp(0.07 * z[:3] + 0.10 * z[3] + 0.15 * z[4])
+    grey = 0.85 if u[3] < 0.08 else 0.0  # black and white, or nearly
+    colour = np.eye(3) * (1 - grey) + grey / 3
+    middle = 110 + 14 * z[5]
+    matrix = np.column_stack([colour * gain, middle - 110 * (colour @ gain)])
+    image = cv2.transform(image, matrix.astype(np.float32))
     # One table of noise serves all: drawing a normal number for each pixel would cost more than the whole painting.
-    start = rng.integers(0, len(_NOISE) - height * width * 3) if height * width * 3 < len(_NOISE) else 0
-    grain = np.resize(_NOISE[start : start + height * width * 3], image.shape)
-    result = np.clip(image + np.float32(level) * grain, 0, 255).astype(np.uint8)
+    values = height * width * 3
+    start = int(u[7] * (len(_NOISE) - values)) if values < len(_NOISE) else 0
+    grain = _NOISE[start : start + values] if values <= len(_NOISE) else np.resize(_NOISE, values)
+    result = cv2.addWeighted(image, 1.0, grain.reshape(image.shape), 1 + 9 * u[4] ** 3, 0.0, dtype=cv2.CV_8U)
     if u[5] < 0.35:
-        quality = int(25 + 65 * u[6])
-        done, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        done, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(25 + 65 * u[6])])
         if done:
             result = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return result
-
-
-_NOISE = np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 20, np.float32)

@@ -166,67 +166,77 @@ EAR_KEYPOINT = np.array([0.375, -0.02, -0.03])
 HEAD_TOP = np.array([0.0, 0.53, -0.03])
 _MIRROR_X = np.array([-1.0, 1, 1])
 
-FEATURE_POINTS = 12
-# What is painted on a head, in this order: name, material, which way it looks.
+_OCTAGON = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4), np.zeros(8)])
 
 
-def _pad(points: np.ndarray) -> np.ndarray:
-    """(P, N, 3) to (P, FEATURE_POINTS, 3) by repeating the last point."""
-    missing = FEATURE_POINTS - points.shape[1]
-    return np.concatenate([points, np.repeat(points[:, -1:], missing, axis=1)], axis=1) if missing else points
+def _lens(side: float) -> np.ndarray:
+    points = _OCTAGON * np.array([0.12, 0.075, 0]) + np.array([side * 0.158, 0.012, 0.0])
+    points[:, 2] = surface_z(points[:, 0], points[:, 1]) + 0.05
+    return points
 
 
-_HEXAGON = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4), np.zeros(8)])
+# The points that painted features are made of: the 68, the eyes' centres (68, 69), the eyelids again and spread (70 to 81), then
+# fixed ones.
+_EYE_CENTRES, _SOCKETS, _FIXED_START = 68, 70, 82
+_FIXED = np.concatenate([_EAR * _MIRROR_X, _EAR, _lens(-1.0), _lens(1.0)])
+_CORNERS = 12
 
 
-def face_polygons(face: Float[np.ndarray, "P 68 3"], outfits: Outfits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is painted on the heads, in head heights: polygons (P, F, 12, 3), materials (P, F), outward directions (F, 3)."""
+def _features() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each feature, in the order of painting: its points, shifts, thickness in brows, material, outward direction."""
+    index, shift, thick, slots, normals = [], [], [], [], []
 
-    count = len(face)
-    polygons: list[np.ndarray] = []
-    slots: list[np.ndarray] = []
-    normals: list[tuple[float, float, float]] = []
-
-    def add(points: np.ndarray, slot: int | np.ndarray, normal: tuple[float, float, float]) -> None:
-        polygons.append(_pad(points))
-        slots.append(np.broadcast_to(slot, count))
+    def add(points, slot: int, normal: tuple, offset: np.ndarray | float = 0.0, brow: np.ndarray | float = 0.0) -> None:
+        points = np.asarray(points)
+        pad = np.minimum(np.arange(_CORNERS), len(points) - 1)
+        index.append(points[pad])
+        shift.append(np.broadcast_to(np.asarray(offset, float), (len(points), 3))[pad])
+        thick.append(np.broadcast_to(np.asarray(brow, float), (len(points),))[pad])
+        slots.append(slot)
         normals.append(normal)
 
-    for side in (-1.0, 1.0):
-        ear = np.broadcast_to(_EAR * np.array([side, 1, 1]), (count, 6, 3))
-        add(ear, np.where(outfits.ears, SKIN, NOTHING), (side * 0.9, 0.0, 0.3))
     out = np.array([0, 0, 0.004])
-    for side, lids, brow in ((-1.0, slice(36, 42), slice(17, 22)), (1.0, slice(42, 48), slice(22, 27))):
+    for side, start in ((-1.0, 0), (1.0, 6)):
+        add(_FIXED_START + start + np.arange(6), SKIN, (side * 0.9, 0.0, 0.3))
+    for eye, (side, lids, brow) in enumerate(
+        ((-1.0, np.arange(36, 42), np.arange(17, 22)), (1.0, np.arange(42, 48), np.arange(22, 27)))
+    ):
         look = (side * 0.42, 0.0, 0.9)
-        eye = face[:, lids]
-        centre = eye.mean(axis=1, keepdims=True)
-        add(centre + (eye - centre) * np.array([1.5, 1.9, 1.0]) + np.array([0, 0.01, 0.0]), SOCKET, look)
-        add(eye + out, EYE_WHITE, look)
-        tall = np.clip((eye[:, 1:3, 1].mean(1) - eye[:, 4:6, 1].mean(1)) / 0.052, 0.2, 1.1)[:, None, None]
-        gaze = np.stack([outfits.gaze[:, 0], outfits.gaze[:, 1], 0 * outfits.gaze[:, 0]], -1)[:, None]
-        add(
-            centre + gaze + _HEXAGON * 0.029 * np.concatenate([np.ones_like(tall), tall, tall], -1) + 2 * out,
-            IRIS,
-            look,
-        )
-        lash = eye[:, 0:4] if side < 0 else eye[:, [0, 1, 2, 3]]
-        add(np.concatenate([lash, lash[:, ::-1] + np.array([0, 0.016, 0])], axis=1) + 2 * out, BROW, look)
-        arch = face[:, brow]
-        thick = outfits.brow[:, None, None] * np.array([0, 1.0, 0])
-        add(np.concatenate([arch + thick / 2, arch[:, ::-1] - thick / 2], axis=1), BROW, look)
-    lips = face[:, 48:60]
-    add(lips + out, LIP, (0, 0, 1))
-    add(face[:, 60:68] + 2 * out, MOUTH, (0, 0, 1))
-    bridge, tip, base = face[:, 27:28], face[:, 30:31], face[:, 33:34]
-    right, left = face[:, 31:32], face[:, 35:36]
-    add(np.concatenate([bridge, right, tip], 1), SKIN, (-0.75, 0.1, 0.6))
-    add(np.concatenate([bridge, tip, left], 1), SKIN, (0.75, 0.1, 0.6))
-    add(np.concatenate([right, base, tip], 1), SOCKET, (-0.3, -0.8, 0.4))
-    add(np.concatenate([tip, base, left], 1), SOCKET, (0.3, -0.8, 0.4))
-    for side in (-1.0, 1.0):
-        lens = np.broadcast_to(
-            _HEXAGON * np.array([0.12, 0.075, 0]) + np.array([side * 0.158, 0.012, 0.0]), (count, 8, 3)
-        ).copy()
-        lens[..., 2] = surface_z(lens[..., 0], lens[..., 1]) + 0.05
-        add(lens, np.where(outfits.glasses, GLASSES, NOTHING), (side * 0.4, 0, 0.9))
-    return np.stack(polygons, 1), np.stack(slots, 1), np.array(normals)
+        add(_SOCKETS + 6 * eye + np.arange(6), SOCKET, look)
+        add(lids, EYE_WHITE, look, out)
+        add(np.full(8, _EYE_CENTRES + eye), IRIS, look, _OCTAGON * 0.030 + 2 * out)
+        add(np.r_[lids[:4], lids[3::-1]], BROW, look, 2 * out + np.array([[0, 0.0, 0]] * 4 + [[0, 0.016, 0]] * 4))
+        add(np.r_[brow, brow[::-1]], BROW, look, 0.0, np.array([0.5] * 5 + [-0.5] * 5))
+    add(np.arange(48, 60), LIP, (0, 0, 1), out)
+    add(np.arange(60, 68), MOUTH, (0, 0, 1), 2 * out)
+    for corners, slot, normal in (((27, 31, 30), SKIN, (-0.75, 0.1, 0.6)), ((27, 30, 35), SKIN, (0.75, 0.1, 0.6)),
+                                  ((31, 33, 30), SOCKET, (-0.3, -0.8, 0.4)), ((30, 33, 35), SOCKET, (0.3, -0.8, 0.4))):  # fmt: skip
+        add(corners, slot, normal)
+    for side, start in ((-1.0, 12), (1.0, 20)):
+        add(_FIXED_START + start + np.arange(8), GLASSES, (side * 0.4, 0, 0.9))
+    return np.stack(index), np.stack(shift), np.stack(thick), np.array(slots), np.array(normals, float)
+
+
+_FEATURE_POINTS, _FEATURE_SHIFT, _FEATURE_THICK, _FEATURE_SLOTS, FEATURE_NORMALS = _features()
+_IRISES = np.flatnonzero(_FEATURE_SLOTS == IRIS)
+_EARS, _LENSES = np.arange(2), np.flatnonzero(_FEATURE_SLOTS == GLASSES)
+
+
+def face_polygons(face: Float[np.ndarray, "P 68 3"], outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    """What is painted on the heads: polygons (P, F, 12, 3) in head heights, materials (P, F); `FEATURE_NORMALS` go with them."""
+    count = len(face)
+    points = np.empty((count, _FIXED_START + len(_FIXED), 3))
+    points[:, :68] = face
+    lids = face[:, 36:48].reshape(count, 2, 6, 3)
+    centres = lids.sum(axis=2) / 6
+    points[:, _EYE_CENTRES:_SOCKETS] = centres
+    spread = (lids - centres[:, :, None]) * np.array([1.5, 1.9, 1.0]) + np.array([0, 0.01, 0.0])
+    points[:, _SOCKETS:_FIXED_START] = (centres[:, :, None] + spread).reshape(count, 12, 3)
+    points[:, _FIXED_START:] = _FIXED
+    polygons = points[:, _FEATURE_POINTS] + _FEATURE_SHIFT
+    polygons[..., 1] += outfits.brow[:, None, None] * _FEATURE_THICK
+    polygons[:, _IRISES, :, :2] += outfits.gaze[:, None, None]
+    slots = np.repeat(_FEATURE_SLOTS[None], count, axis=0)
+    slots[:, _EARS] = np.where(outfits.ears, SKIN, NOTHING)[:, None]
+    slots[:, _LENSES] = np.where(outfits.glasses, GLASSES, NOTHING)[:, None]
+    return polygons, slots

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from leanpose.data.synthetic.anatomy import Bodies, J
+from leanpose.data.synthetic.camera import cross
 from leanpose.data.synthetic.head import HAIR_RINGS, HEAD_RINGS, HEAD_SIDES, hair_rings, head_rings, head_slots
 from leanpose.data.synthetic.poses import Figures
 from leanpose.data.synthetic.wardrobe import NOTHING, SHIRT, SHOES, SKIN, SKIRT, SOCKS, TROUSERS, Outfits
@@ -111,7 +112,7 @@ def _tubes(start, end, front, t, radius, sides: int) -> np.ndarray:
     up = -axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
     z = front - (front * up).sum(-1, keepdims=True) * up
     z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
-    x = np.cross(up, z)
+    x = cross(up, z)
     c, s = _circle(sides)
     centre = start[:, :, None] + t[..., None] * axis[:, :, None] + radius[..., 2:3] * z[:, :, None]
     return (
@@ -210,8 +211,16 @@ def _torso(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     return vertices, slots
 
 
+def _absent(joints: np.ndarray, rings: int, sides: int) -> tuple[np.ndarray, np.ndarray]:
+    """The place of a part that nobody has: points within the body and no surface."""
+    count = len(joints)
+    return np.repeat(joints[:, :1], rings * sides, axis=1), np.full((count, rings - 1), NOTHING)
+
+
 def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     joints = figures.joints
+    if not outfits.skirt.any():
+        return _absent(joints, _SKIRT_RINGS, _SKIRT_SIDES)
     t = np.array([0.0, 0.22, 0.6, 1.0])
     reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
     legs = []
@@ -228,7 +237,7 @@ def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     x = across / np.maximum(2 * half, 1e-6)[..., None]
     x[:, 0] = pelvis[:, :, 0]
     axis = centre[:, [1, 2, 3, 3]] - centre[:, [0, 1, 2, 2]]
-    z = np.cross(x, -axis)
+    z = cross(x, -axis)
     z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
     scale = (bodies.height * bodies.girth)[:, None]
     flare = 1 + outfits.flare[:, None] * t
@@ -248,6 +257,8 @@ def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
 def _mane(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     """Long hair: from the back of the head over the nape down the back."""
     size = bodies.head[:, None]
+    if not outfits.mane.any():
+        return _absent(figures.joints, _MANE_RINGS, _MANE_SIDES)
     head = np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None]
     high = figures.at("head", head)
     trunk = (bodies.offsets[:, J["neck"], 1] / 0.42)[:, None]

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from leanpose.data.synthetic.camera import Camera
+from leanpose.data.synthetic.camera import Camera, cross
 
 OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
+_BAND = 32  # rows of the picture
 _NEAR = 0.25  # metres: what is nearer to the camera is not drawn
 
 
@@ -98,7 +99,7 @@ def quad_polygons(
     a, b = xy[:, 2] - xy[:, 0], xy[:, 3] - xy[:, 1]
     front = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0
     seen = seen[front]
-    normals = np.cross(seen[:, 2] - seen[:, 0], seen[:, 3] - seen[:, 1])
+    normals = cross(seen[:, 2] - seen[:, 0], seen[:, 3] - seen[:, 1])
     normals *= -np.sign(normals[:, 2:] + 1e-12)
     return Polygons(xy[front], seen[..., 2].mean(1), light.shade(normals), rgb[front], owner[front], material[front])
 
@@ -123,8 +124,12 @@ def paint(groups: list[Polygons], light: Light, size: tuple[int, int], facet: fl
     colours = np.full((len(depth), 4), 255, np.uint8)
     colours[0] = 0
     colours[1:, :3] = np.clip(np.concatenate([g.rgb for g in groups]) * light.colour, 0, 255)
-    fine = colours.view(np.uint32)[:, 0].take(buffer).view(np.uint8).reshape(*buffer.shape, 4)
-    rgba = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    rgba = np.empty((height, width, 4), np.uint8)
+    # In bands: what is looked up at once then fits the cache, and the memory of one band serves the next.
+    for top in range(0, height, _BAND):
+        rows = buffer[top * OVERSAMPLING : (top + _BAND) * OVERSAMPLING]
+        fine = colours.view(np.uint32)[:, 0].take(rows).view(np.uint8).reshape(*rows.shape, 4)
+        cv2.resize(fine, (width, len(rows) // OVERSAMPLING), rgba[top : top + _BAND], interpolation=cv2.INTER_AREA)
     half = OVERSAMPLING // 2
     number = np.ascontiguousarray(buffer[half::OVERSAMPLING, half::OVERSAMPLING])
     return Painting(rgba, number, _smooth_shade(number, shade, depth, facet), depth, owner, material)

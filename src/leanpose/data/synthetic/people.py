@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from leanpose.data.synthetic.anatomy import Bodies, draw_bodies
 from leanpose.data.synthetic.camera import Camera
 from leanpose.data.synthetic.hands import SEGMENT_RADIUS, SEGMENTS, hand_points
-from leanpose.data.synthetic.head import draw_faces, face_polygons
+from leanpose.data.synthetic.head import FEATURE_NORMALS, draw_faces, face_polygons
 from leanpose.data.synthetic.keypoints import head_scale, keypoints_of
 from leanpose.data.synthetic.mesh import QUADS, Surfaces, build_surfaces
 from leanpose.data.synthetic.painting import Light, Polygons, quad_polygons
@@ -74,12 +74,12 @@ def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
 
 
 def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
-    local, slots, normals = face_polygons(people.face, people.outfits)
+    local, slots = face_polygons(people.face, people.outfits)
     count, features, corners, _ = local.shape
     world = people.figures.at("head", local.reshape(count, -1, 3) * head_scale(people.bodies))
     seen = camera.see(world).reshape(count, features, corners, 3)
     centre = seen.mean(axis=2)
-    out = normals @ (camera.rotation @ people.figures.frames[:, 4]).transpose(0, 2, 1)
+    out = FEATURE_NORMALS @ (camera.rotation @ people.figures.frames[:, 4]).transpose(0, 2, 1)
     show = (slots != NOTHING) & ((out * centre).sum(-1) < 0)
     person, feature = np.nonzero(show)
     seen, out = seen[person, feature], out[person, feature]

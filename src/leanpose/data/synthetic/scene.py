@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.synthetic.background import draw_background
 from leanpose.data.synthetic.camera import Camera, Framing, draw_camera
-from leanpose.data.synthetic.finishing import develop, dress
+from leanpose.data.synthetic.finishing import compose, develop
 from leanpose.data.synthetic.keypoints import DEPTH_ALLOWED, SURFACE_NORMALS, SURFACE_POINTS
 from leanpose.data.synthetic.painting import Light, Painting, paint
 from leanpose.data.synthetic.people import People, draw_people, people_polygons
@@ -53,7 +54,7 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     """
     own = {s.name: s for s in (WHOLEBODY133, SYNTHETIC135)}
     chosen = own[skeleton] if isinstance(skeleton, str) and skeleton in own else get_skeleton(skeleton)
-    if max(chosen.indices_in(SYNTHETIC135), default=-1) < 0:
+    if _order_in_renderer(chosen).max(initial=-1) < 0:
         raise LeanposeError(
             f"The renderer knows no keypoint of skeleton '{chosen.name}'; its names are those of coco17."
         )
@@ -101,6 +102,11 @@ def label_people(people: People, camera: Camera, painting: Painting) -> Float[np
     return np.concatenate([xy, np.where(inside, np.where(hidden, 1.0, 2.0), 0.0)[..., None]], axis=-1)
 
 
+@lru_cache(maxsize=32)
+def _order_in_renderer(skeleton: Skeleton) -> np.ndarray:
+    return np.array(skeleton.indices_in(SYNTHETIC135))
+
+
 def render_scene(
     seed: int,
     index: int,
@@ -135,7 +141,8 @@ def render_scene(
     cast = draw_people(rng, count, yaw, places)
     camera = draw_camera(rng, cast.surfaces.vertices, cast.figures.joints, size, framing)
     light = _draw_light(rng)
-    ground = cast_shadows(rng, draw_background(rng, size, camera), cast, camera)
+    ground = draw_background(rng, size, camera)
+    kept = cast_shadows(rng, cast, camera, size)
     polygons = people_polygons(cast, camera, light)
     polygons += furniture(rng, cast, camera, light)
     polygons += held_things(rng, cast, camera)
@@ -143,9 +150,7 @@ def render_scene(
     # A limb is some 3 % of a person's height across, and shows about four facets.
     facet = 0.022 * cast.bodies.height[0] * camera.zoom / float(camera.see(cast.figures.joints[0, 1])[2])
     painting = paint(polygons, light, size, facet)
-    uncovered = (255 - painting.rgba[..., 3:]).astype(np.float32) * (1 / 255)
-    image = painting.rgba[..., :3] * painting.shade[..., None] + ground * uncovered
-    image = develop(rng, dress(rng, image, painting, cast, camera, light))
+    image = develop(rng, compose(rng, painting, ground, kept, cast, camera, light))
 
     labels = label_people(cast, camera, painting)
     owner = painting.owner.astype(np.int16).take(painting.number)
@@ -163,7 +168,7 @@ def render_scene(
         areas.append(area)
     keypoints = labels[kept]
     keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
-    order = np.array(chosen.indices_in(SYNTHETIC135))
+    order = _order_in_renderer(chosen)
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
     return Scene(
         image,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from leanpose.data.synthetic.anatomy import J
 from leanpose.data.synthetic.camera import Camera
@@ -14,6 +14,7 @@ from leanpose.data.synthetic.poses import KINDS, SEATED
 from leanpose.data.synthetic.wardrobe import cloth_colours
 
 _SEATED = np.array([kind in SEATED for kind in KINDS])
+_RING = np.column_stack([np.cos(np.arange(12) * np.pi / 6), np.sin(np.arange(12) * np.pi / 6)])
 _AT_TABLE = KINDS.index("sit_at_table")
 
 
@@ -207,21 +208,20 @@ def held_things(rng: np.random.Generator, people: People, camera: Camera) -> lis
 
 
 def cast_shadows(
-    rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], people: People, camera: Camera
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Darken the ground under and beside people."""
-    height, width = image.shape[:2]
-    small = np.zeros((max(2, height // 4), max(2, width // 4)), np.float32)
-    angle = np.arange(12) * (np.pi / 6)
+    rng: np.random.Generator, people: People, camera: Camera, size: tuple[int, int]
+) -> Float[np.ndarray, "H W"]:
+    """How much of its brightness the ground keeps under and beside people, 0 to 1, float32."""
+    height, width = size
+    small = np.ones((max(2, height // 4), max(2, width // 4)), np.float32)
     strength = rng.uniform(0.1, 0.6)
     slant = rng.normal(size=2) * 0.4
-    for i in range(len(people.kinds)):
-        ground = people.figures.joints[i] * (1, 0, 1)
-        middle, spread = ground.mean(axis=0), ground.std(axis=0) + 0.12
-        ring = middle + np.column_stack([np.cos(angle), np.zeros(12), np.sin(angle)]) * spread * 1.6
-        ring[:, [0, 2]] += slant * (np.cos(angle) > 0)[:, None]
-        seen = camera.see(ring)
-        if seen[:, 2].min() > 0.3:
-            cv2.fillPoly(small, [np.rint(np.clip(camera.image(seen) / 4, -2000, 2000)).astype(np.int32)], strength)
-    shade = cv2.resize(cv2.blur(small, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
-    return (image * (1 - shade[..., None])).astype(np.uint8)
+    ground = people.figures.joints[:, :, [0, 2]]
+    ring = (
+        ground.mean(axis=1)[:, None] + _RING * (ground.std(axis=1) + 0.12)[:, None] * 1.6 + slant * (_RING[:, :1] > 0)
+    )
+    seen = camera.see(np.stack([ring[..., 0], np.zeros(ring.shape[:2]), ring[..., 1]], axis=-1))
+    pixels = np.clip(camera.image(seen) / 4, -2000, 2000).astype(np.int32)
+    for outline, depth in zip(pixels, seen[..., 2].min(axis=1), strict=True):
+        if depth > 0.3:
+            cv2.fillConvexPoly(small, outline, 1 - strength)
+    return cv2.resize(cv2.blur(small, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
