@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from leanpose.training.recipe import ScheduleSection
-from leanpose.training.schedule import learning_rate
+from leanpose.training.schedule import learning_rate_factor
 
 
 def test_step_schedule_with_warm_up() -> None:
     schedule = ScheduleSection()
-    at = lambda step: learning_rate(1e-3, schedule, step, steps_per_epoch=100)  # noqa: E731
+    at = lambda step: 1e-3 * learning_rate_factor(schedule, step, steps_per_epoch=100)  # noqa: E731
     assert at(0) == pytest.approx(1e-6)
     assert at(250) == pytest.approx(1e-3 * (0.001 + 0.999 / 2))
     assert at(500) == at(19_999) == pytest.approx(1e-3)
@@ -20,7 +20,7 @@ def test_step_schedule_with_warm_up() -> None:
 
 def test_cosine_falls_from_the_base_to_the_final_rate() -> None:
     schedule = ScheduleSection(epochs=10, kind="cosine", final=0.1, warmup_steps=0)
-    rates = [learning_rate(1.0, schedule, step, steps_per_epoch=5) for step in range(51)]
+    rates = [learning_rate_factor(schedule, step, steps_per_epoch=5) for step in range(51)]
     assert rates[0] == 1.0
     assert rates[25] == pytest.approx(0.55)
     assert rates[50] == pytest.approx(0.1)

@@ -28,3 +28,20 @@ def main() -> None:
     except KeyboardInterrupt:
         print("leanpose: stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _add_commands() -> None:
+    from leanpose.cli.data import data_app
+    from leanpose.cli.eval import evaluate
+    from leanpose.cli.models import models
+    from leanpose.cli.predict import predict
+    from leanpose.cli.train import train
+
+    app.command()(predict)
+    app.command()(train)
+    app.command("eval")(evaluate)
+    app.command()(models)
+    app.add_typer(data_app, name="data", help="Check, pack or draw data sets.")
+
+
+_add_commands()

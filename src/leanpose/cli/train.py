@@ -41,6 +41,7 @@ def train(
         print("Last:  " + "  ".join(f"{name} {100 * value:.1f}" for name, value in summary.metrics.items()))
         print(f"Best:  AP {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)")
     if summary.broken:
-        print(f"{len(summary.broken)} images could not be read and were skipped:")
+        count = len(summary.broken)
+        print(f"{count} image{'s' if count > 1 else ''} could not be read and took no part:")
         for sentence in list(summary.broken.values())[:20]:
             print(f"  {sentence}")

@@ -38,5 +38,5 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise LeanposeError(f"There is no run to resume in {folder} ({STATE_FILE} is missing).")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise LeanposeError(f"The saved state {path} is damaged: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, pickle.UnpicklingError) as error:
+        raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error

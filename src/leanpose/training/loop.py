@@ -32,9 +32,10 @@ from leanpose.models.base import PoseModel
 from leanpose.training.batches import EpochBatches
 from leanpose.training.checkpoint import load_state, save_state
 from leanpose.training.log import RunLog
+from leanpose.training.optimizers import build_optimizers
 from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe
-from leanpose.training.schedule import learning_rate
+from leanpose.training.schedule import learning_rate_factor
 from leanpose.training.task import PoseTask, build_distillation
 from leanpose.weights import save_model
 
@@ -116,12 +117,9 @@ class Trainer:
         if len(dataset) < fabric.world_size * recipe.accumulate:
             raise LeanposeError(f"There are only {len(dataset)} people to train on: too few for {fabric.world_size} processes.")
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
-        section = recipe.optimizer
-        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
         model.train()
         task = PoseTask(model, build_distillation(recipe.distillation, model))
-        optimizer = optimizer_class(task.parameters(), lr=section.lr, weight_decay=section.weight_decay)
-        self.task, self.optimizer = fabric.setup(task, optimizer)
+        self.task, *self.optimizers = fabric.setup(task, *build_optimizers(recipe.optimizer, model))
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
@@ -182,7 +180,7 @@ class Trainer:
         last_save = time.monotonic()
         for _ in range(first, self.steps_per_epoch):
             began = time.monotonic()
-            self._step([self._to_device(next(parts)) for _ in range(recipe.accumulate)])
+            self._step([self._next_part(parts) for _ in range(recipe.accumulate)])
             state.step += 1
             state.seconds += time.monotonic() - began
             if state.step % LOG_EVERY == 0:
@@ -200,9 +198,10 @@ class Trainer:
         recipe, state = self.recipe, self.state
         # Any random layer draws from the step's own seed, so there is no generator state to save.
         torch.manual_seed(hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63)
-        rate = learning_rate(recipe.optimizer.lr, recipe.schedule, state.step, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        factor = learning_rate_factor(recipe.schedule, state.step, self.steps_per_epoch)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["base_lr"]
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
@@ -219,8 +218,9 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip or math.inf)
         if self._any_process(not math.isfinite(float(total + norm))):
             self._refuse_non_finite(parts, float(total))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self._averaged_steps += 1
         if self.ema is not None:
             self.ema.update_parameters(self.model)
@@ -298,7 +298,7 @@ class Trainer:
                 "recipe": self.recipe.to_yaml(),
                 "model": self.model.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "losses": self._losses,
                 "averaged_steps": self._averaged_steps,
                 "metrics": self.metrics,
@@ -309,7 +309,8 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self.state = RunState(**state["run"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self._losses = {name: value.to(self.fabric.device) for name, value in state["losses"].items()}
@@ -319,13 +320,22 @@ class Trainer:
     def _log_losses(self) -> None:
         if self.log is not None:
             means = {name: float(value) / self._averaged_steps for name, value in self._losses.items()}
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self.optimizers[-1].param_groups[0]["lr"]
             epoch = self.state.step / self.steps_per_epoch
             self.log.write("train", self.state.step, {"epoch": epoch, "lr": rate, "seconds": self.state.seconds, **means})
         self._losses, self._averaged_steps = {}, 0
 
-    def _to_device(self, batch: CropBatch) -> CropBatch:
-        return batch.to(self.fabric.device)
+    def _next_part(self, parts: Iterator[CropBatch]) -> CropBatch:
+        try:
+            return next(parts).to(self.fabric.device)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            self._save_state()
+            raise LeanposeError(
+                f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
+                f"leanpose train --resume {self.folder}"
+            ) from error
 
     def _without_broken(self, batch: CropBatch) -> CropBatch:
         """Leave out the people whose images cannot be read, and remember them for the end."""

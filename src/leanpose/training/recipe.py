@@ -67,8 +67,12 @@ class DistillationSection(_Section):
 
 
 class OptimizerSection(_Section):
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "muon"] = "adam"
+    """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
     lr: float = Field(1e-3, gt=0)
+    """Of Adam."""
+    matrix_lr: float = Field(3e-3, gt=0)
+    """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0)
     """Largest norm of all gradients together; None does not clip."""

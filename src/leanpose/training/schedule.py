@@ -7,10 +7,10 @@ import math
 from leanpose.training.recipe import ScheduleSection
 
 
-def learning_rate(base: float, schedule: ScheduleSection, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of optimiser step `step` (0-based).
+def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int) -> float:
+    """What the learning rates are multiplied by at optimiser step `step` (0-based).
 
-    Linear warm-up from `warmup_factor × base` over `warmup_steps`, times the schedule's own curve: `step` multiplies by
+    Linear warm-up from `warmup_factor` over `warmup_steps`, times the schedule's own curve: `step` multiplies by
     `gamma` at each milestone (in epochs), `cosine` goes from 1 to `final` over all epochs.
     """
     epoch = step / steps_per_epoch
@@ -21,4 +21,4 @@ def learning_rate(base: float, schedule: ScheduleSection, step: int, steps_per_e
         factor = schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
     if step < schedule.warmup_steps:
         factor *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
-    return base * factor
+    return factor

@@ -1,0 +1,219 @@
+"""The loop: what it leaves behind, and that nothing that happens to a run changes what it learns."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leanpose.errors import LeanposeError
+from leanpose.training.checkpoint import load_state
+from leanpose.training.recipe import load_recipe
+from leanpose.training.run import train
+from leanpose.weights import load_model
+from tiny import write_tiny_coco, write_tiny_recipe
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_tiny_coco(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "leanpose", "train", *(str(a) for a in arguments)]
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, env=variables, check=False)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "last.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_a_run_leaves_weights_logs_and_its_recipe(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9))
+    summary = train(recipe, tmp_path / "run", quiet=True)
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "recipe.yaml", "state.pt", "last.safetensors", "best.safetensors", "val.csv", "tensorboard",
+    }  # fmt: skip
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    model = load_model(tmp_path / "run" / "last.safetensors")
+    assert model.input_size == (64, 48)
+    assert "AP" in summary.metrics
+    rows = list(csv.DictReader((tmp_path / "run" / "val.csv").open()))
+    assert [row["epoch"] for row in rows] == ["2", "3"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
+    recipe = load_recipe(
+        write_tiny_recipe(tmp_path / "r.yaml", data, augmentation={"enabled": False}, checkpoint_minutes=5),
+        [f"optimizer.name={optimizer}", "optimizer.lr=0.005", "schedule.epochs=60", "validation.every=60"],
+    )
+    train(recipe, tmp_path / "run", quiet=True)
+    losses = [float(row["pose"]) for row in csv.DictReader((tmp_path / "run" / "train.csv").open())]
+    # Beside the mean pose, which the first steps find, the network has begun to tell the pictures apart.
+    assert losses[-1] < 0.9 * losses[1]
+
+
+@pytest.mark.parametrize(("workers", "wait_for_step"), [(0, 4), (2, 5)])
+def test_a_killed_run_resumes_to_bit_identical_weights(data: Path, tmp_path: Path, workers: int, wait_for_step: int) -> None:
+    """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then."""
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9)
+    settings = [f"data.workers={workers}", "schedule.epochs=6"]
+    assert run(recipe, *settings, "--out", tmp_path / "whole").returncode == 0
+
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(recipe, *settings, "--out", killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    step = 0
+    while step < wait_for_step:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it could be killed"
+        if (killed / "state.pt").exists():
+            step = load_state(killed)["run"]["step"]
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "last.safetensors").exists()
+
+    resumed = run("--resume", killed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_weights(killed, tmp_path / "whole")
+    assert (killed / "val.csv").read_text().split("\n")[0] == (tmp_path / "whole" / "val.csv").read_text().split("\n")[0]
+    steps = [row["step"] for row in csv.DictReader((killed / "val.csv").open())]
+    assert steps == ["6", "12", "18"]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(recipe, "schedule.epochs=100000", "--out", folder), stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "state.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in error
+    assert f"leanpose train --resume {folder}" in error
+    stopped = int(re.search(r"Stopped at step (\d+)", error).group(1))  # pyright: ignore[reportOptionalMemberAccess]
+    assert load_state(folder)["run"]["step"] == stopped
+
+
+def test_accumulated_parts_make_one_step(data: Path, tmp_path: Path) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    train(load_recipe(recipe, ["schedule.epochs=1", "accumulate=2"]), tmp_path / "parts", quiet=True)
+    assert load_state(tmp_path / "parts")["run"]["step"] == 3
+
+
+def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    out = tmp_path / "ddp"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m", "leanpose"]
+    result = subprocess.run(
+        [*torchrun, "train", str(recipe), "--out", str(out), "--device", "cpu"],
+        capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert load_state(out)["run"] | {"seconds": 0, "best": 0, "best_epoch": 0} == {
+        "step": 9, "epoch": 3, "best": 0, "best_epoch": 0, "seconds": 0,
+    }  # fmt: skip
+    assert load_model(out / "last.safetensors").name == "sdpose_t"
+
+
+def test_a_broken_image_is_skipped_and_named_at_the_end(data: Path, tmp_path: Path) -> None:
+    (data / "images" / "3.jpg").write_bytes(b"")
+    result = run(write_tiny_recipe(tmp_path / "r.yaml", data), "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "1 image could not be read and took no part" in result.stdout
+    assert "3.jpg" in result.stdout
+
+
+def test_a_loss_that_is_not_finite_stops_with_names_and_a_saved_state(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, optimizer={"lr": 1e30}))
+    with pytest.raises(LeanposeError, match=r"not finite.*person \d+ of .*\d+\.jpg"):
+        train(recipe, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "nan.txt").read_text().count("person") == 4
+    assert load_state(tmp_path / "run")["run"]["step"] >= 1
+
+
+def test_a_full_disk_ends_with_one_sentence_and_the_old_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data))
+    train(recipe, tmp_path / "run", quiet=True)
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    from leanpose.training.checkpoint import save_state
+
+    def full(self: Path, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(LeanposeError, match="disk is full"):
+        save_state(tmp_path / "run", {"step": 1})
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.partial*"))
+
+
+def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    train(load_recipe(recipe, ["schedule.epochs=1"]), tmp_path / "run", quiet=True)
+    with pytest.raises(LeanposeError, match="already holds a run"):
+        train(load_recipe(recipe), tmp_path / "run", quiet=True)
+    with pytest.raises(LeanposeError, match="does not fit"):
+        train(
+            load_recipe(recipe, [f"init={tmp_path / 'run' / 'last.safetensors'}", "model_options.width=32"]),
+            tmp_path / "other",
+            quiet=True,
+        )
+    (tmp_path / "run" / "state.pt").write_bytes(b"half")
+    with pytest.raises(LeanposeError, match="damaged"):
+        train(load_recipe(recipe), tmp_path / "run", resume=True, quiet=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeanposeError, match="Cannot write"):
+        train(load_recipe(recipe), tmp_path / "file" / "run", quiet=True)
+
+
+def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data: Path, tmp_path: Path) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    (data / "truncated.json").write_text((data / "annotations.json").read_text()[:100])
+    for arguments in (
+        [recipe, "batchsize=3"],
+        [recipe, "data.train.0.annotations=missing.json"],
+        [recipe, "data.train.0.annotations=truncated.json"],
+        [recipe, "model=sdpose_x"],
+        [recipe, "model_options.deph=1"],
+        [],
+        ["--resume", tmp_path / "nothing"],
+    ):
+        result = run(*arguments, "--out", tmp_path / "out") if recipe in arguments else run(*arguments)
+        assert result.returncode == 1, arguments
+        assert "Traceback" not in result.stderr, arguments
+        assert result.stderr.strip().count("\n") == 0, result.stderr
