@@ -1,0 +1,124 @@
+"""Many files: what is written, what is skipped, and that files of results are whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from spots import SpotFinder, scene
+
+from leanpose.errors import LeanposeError
+from leanpose.inference import folders
+from leanpose.inference.box_file import BoxFile
+from leanpose.inference.estimator import PoseEstimator
+from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
+from leanpose.inference.pictures import Picture, find_pictures
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Picture]:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed in range(5):
+        Image.fromarray(scene(seed, 2).image).save(folder / f"{seed + 10}.png")
+    (folder / "12.png").write_bytes(b"")
+    return find_pictures([str(folder)])[0]
+
+
+@pytest.fixture
+def box_file(tmp_path: Path) -> BoxFile:
+    records = []
+    for seed in (0, 1, 2, 4):
+        for number, (x1, y1, x2, y2) in enumerate(scene(seed, 2).boxes.tolist()):
+            records.append({"image_id": seed + 10, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9 - 0.1 * number})
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    return BoxFile(tmp_path / "boxes.json")
+
+
+@pytest.fixture
+def estimator() -> PoseEstimator:
+    return PoseEstimator(SpotFinder(), "whole-image", "cpu", batch_size=3)
+
+
+def test_everything_is_written_and_broken_files_are_skipped(
+    estimator: PoseEstimator, pictures: list[Picture], box_file: BoxFile, tmp_path: Path
+):
+    out, seen = tmp_path / "out", []
+    outcome = predict_pictures(
+        estimator, pictures, boxes=box_file, drawings=out, coco=out / "poses.json", table=out / "poses.csv",
+        advance=lambda so_far: seen.append(so_far.looked_at),
+    )  # fmt: skip
+    assert (outcome.done, outcome.people, outcome.empty, outcome.stopped) == (4, 6, 1, False)
+    assert [(p.name, "empty (0 bytes)" in reason) for p, reason in outcome.skipped] == [("12.png", True)]
+    assert seen[-1] == 5
+    assert sorted(p.name for p in out.iterdir()) == ["10.png", "11.png", "13.png", "14.png", "poses.csv", "poses.json"]
+
+    records = json.loads((out / "poses.json").read_text())
+    assert [r["image_id"] for r in records] == [10, 10, 11, 11, 14, 14]
+    assert records[0]["file_name"] == "10.png"
+    for record, expected in zip(records[-2:], scene(4, 2).points, strict=True):
+        assert np.abs(np.array(record["keypoints"]).reshape(3, 3)[:, :2] - expected).max() < 0.5
+
+    rows = list(csv.DictReader((out / "poses.csv").read_text().splitlines()))
+    assert [(row["image"], row["person"]) for row in rows[2:4]] == [("11.png", "0"), ("11.png", "1")]
+    assert [float(row["box_score"]) for row in rows[:2]] == pytest.approx([0.9, 0.8])
+
+    drawn = np.asarray(Image.open(out / "10.png"))
+    assert drawn.shape == scene(0, 2).image.shape
+    assert (drawn != scene(0, 2).image).any()
+    assert (np.asarray(Image.open(out / "13.png")) == scene(3, 2).image).all()  # nobody there; and still RGB
+
+
+def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    predict_pictures(estimator, pictures, table=tmp_path / "out/t.csv")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["t.csv"]
+
+
+def test_no_people_is_still_valid_json(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    (tmp_path / "none.json").write_text("[]")
+    predict_pictures(estimator, pictures, boxes=BoxFile(tmp_path / "none.json"), coco=tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+def test_when_nothing_can_be_read_nothing_is_written(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(NothingReadError) as caught:
+        predict_pictures(estimator, [p for p in pictures if p.name == "12.png"], drawings=out, coco=out / "poses.json")
+    assert len(caught.value.outcome.skipped) == 1
+    assert list(out.iterdir()) == []
+
+
+def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    def stop(outcome: Outcome) -> None:
+        if outcome.done == 2:
+            raise KeyboardInterrupt
+
+    outcome = predict_pictures(estimator, pictures, drawings=tmp_path / "out", coco=tmp_path / "out.json", advance=stop)
+    assert outcome.stopped
+    assert [r["image_id"] for r in json.loads((tmp_path / "out.json").read_text())] == [10, 11]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["10.png", "11.png"]
+
+
+def test_a_full_disk_leaves_the_old_results(
+    estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "out.json").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders.ResultFiles, "write", full)
+    with pytest.raises(LeanposeError, match="the disk is full"):
+        predict_pictures(estimator, pictures, coco=tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.json"]
+
+
+def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeanposeError, match="Cannot write"):
+        predict_pictures(estimator, pictures, drawings=tmp_path / "file" / "deeper")

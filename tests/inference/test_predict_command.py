@@ -1,0 +1,131 @@
+"""`leanpose predict`, in this process and as a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from leanpose.cli import app
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (120, 90, 4), np.uint8)
+    Image.fromarray(noise[..., :3]).save(folder / "photo.jpg")
+    Image.fromarray(noise).save(folder / "alpha.png")
+    Image.fromarray(noise[..., 0]).save(folder / "grey.webp")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("no picture")
+    (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:3000])
+    (folder / "notes.txt").write_text("not to be looked at")
+    return folder
+
+
+@pytest.fixture
+def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
+
+    def run(*arguments: object) -> Result:
+        settings = ["--model", small_model_file, "--device", "cpu"]
+        return CliRunner().invoke(app, [str(a) for a in ["predict", *settings, *arguments]])
+
+    return run
+
+
+def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Path):
+    result = predict(folder)
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "predictions"
+    assert sorted(p.name for p in out.iterdir()) == ["alpha.png", "grey.webp", "photo.jpg", "poses.csv", "poses.json"]
+    assert len(json.loads((out / "poses.json").read_text())) == 3
+    for words in (
+        "3 pictures",
+        "Skipped:  3",
+        "is empty (0 bytes)",
+        "cut off",
+        "no picture",
+        "notes.txt",
+        "whole image",
+    ):
+        assert words in result.output
+    for name in ("empty.jpg", "cut.jpg", "text.png"):
+        assert result.output.count(name) == 1
+
+
+def test_options(predict, folder: Path, tmp_path: Path):
+    result = predict(
+        f"{folder}/*.webp", folder / "photo.jpg", "--out", "o", "--no-draw", "--coco", "c.json", "--csv", "t.csv",
+        "--detector", "whole-image", "--batch-size", 1, "--flip-test", "--refine", "--threshold", 0.5,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "o").exists()
+    assert len(json.loads((tmp_path / "c.json").read_text())) == 2
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
+    (tmp_path / "b.json").write_text(json.dumps([{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": 0.8}]))
+    result = predict(folder / "photo.jpg", folder / "alpha.png", "--boxes", "b.json")
+    assert result.exit_code == 0, result.output
+    records = json.loads((tmp_path / "predictions/poses.json").read_text())
+    assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
+    assert "nobody in 1" in result.output
+
+
+def test_a_detector_file(predict, shared: Path, tmp_path: Path):
+    photo = shared / "data/coco_mini/images/000000000785.jpg"
+    result = predict(photo, "--detector", shared / "data/detectors/yolox_nano.onnx")
+    assert result.exit_code == 0, result.output
+    assert "yolox_nano.onnx (YOLOX)" in result.output
+    records = json.loads((tmp_path / "predictions/poses.json").read_text())
+    assert [r["image_id"] for r in records] == [785]
+    x, y, w, h = records[0]["bbox"]
+    assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["in/*.tiff"], "No file matches the pattern in/*.tiff"),
+        (["in/empty.jpg"], "No picture could be read"),
+        (["absent.jpg"], "No picture could be read"),
+        (["in", "--detector", "absent.onnx"], "absent.onnx"),
+        (["in", "--boxes", "absent.json"], "absent.json"),
+        (["in", "--boxes", "absent.json", "--detector", "whole-image"], "not both"),
+        (["in", "--out", "in"], "replace the originals"),
+        (["in", "--device", "toaster"], "toaster"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: list[str], words: str):
+    result = predict(*arguments)
+    assert result.exit_code == 1
+    assert words in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not list(folder.parent.glob("predictions/*"))
+
+
+def test_as_a_real_command(folder: Path, small_model_file: Path, tmp_path: Path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEANPOSE_DETECTOR": ""}
+        command = [sys.executable, "-m", "leanpose", "predict", *arguments, "--model", str(small_model_file)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    good = run("in", "--device", "cpu")
+    assert good.returncode == 0, good.stderr
+    assert "Done:     3 pictures, 3 people" in good.stdout
+    bad = run("in/cut.jpg", "--out", "bad")
+    assert bad.returncode == 1
+    assert "cut off" in bad.stdout
+    assert "No picture could be read" in bad.stderr
+    assert "Traceback" not in bad.stderr + good.stderr
