@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from leanpose.models.cost import model_cost
+from leanpose.models import cost as counting
+
+model_cost = cache(counting.model_cost)
 
 # model, reference file with the same layout
 SAME = [

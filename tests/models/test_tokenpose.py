@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanpose.errors import LeanposeError
+from leanpose.models import registry
 from leanpose.models.registry import create_model, list_models
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig, sine_position
 
@@ -87,6 +88,22 @@ def test_a_later_cycle_goes_on_from_the_tokens_of_the_one_before() -> None:
         assert first.visual_tokens is not None
         again, _ = model.cycle(torch.cat([first.keypoint_tokens, first.visual_tokens], dim=1))
     torch.testing.assert_close(again.maps, output.cycles[1].prediction.maps)
+
+
+def test_gradients_in_bfloat16_are_those_of_float32() -> None:
+    torch.manual_seed(0)
+    model = create_model("sdpose_t", input_size=(64, 48), width=32, depth=2, stem_width=8, stage1_width=8)
+    assert isinstance(model, TokenPose)
+    images = torch.randn(4, 3, 64, 48)
+
+    def gradient(*, rough: bool) -> torch.Tensor:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            maps = [cycle.prediction.maps for cycle in model.forward_train(images).cycles]
+        torch.cat(maps).float().square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in model.layers.parameters() if p.grad is not None])
+
+    assert torch.cosine_similarity(gradient(rough=True), gradient(rough=False), dim=0) > 0.995
 
 
 def test_fresh_weights_are_drawn_as_stated() -> None:
@@ -166,6 +183,20 @@ def test_models_are_listed_by_pattern() -> None:
     assert list_models("sdpose_s*") == ["sdpose_s_v1", "sdpose_s_v2"]
     assert {"tokenpose_s_v1", "tokenpose_s_v2", "tokenpose_b", "tokenpose_l_d6"} <= set(list_models("tokenpose_*"))
     assert list_models("nothing") == []
+
+
+def test_a_users_own_variant_joins_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    @registry.register_model(TokenPose, ap=None, source="a test")
+    def my_net() -> TokenPoseConfig:
+        """A net of one's own."""
+        return TokenPoseConfig(width=16, depth=1)
+
+    assert "my_net" in list_models()
+    assert create_model("my_net", input_size=(64, 48)).config.width == 16
+    with pytest.raises(ValueError, match="two models"):
+        registry.register_model(TokenPose, ap=None, source="a test")(my_net)
 
 
 def test_a_configuration_can_be_made_by_hand() -> None:

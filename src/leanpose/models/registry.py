@@ -57,10 +57,15 @@ def register_model(model: type[PoseModel], *, ap: float | None, source: str) -> 
 
 
 @cache
-def _entries() -> dict[str, ModelEntry]:
-    """All entries. Every module of this folder is imported, so that a new paper is one new file and no list to edit."""
+def _import_all() -> None:
+    """Import every module of this folder, so that a new paper is one new file and no list to edit."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"leanpose.models.{module.name}")
+
+
+def _entries() -> dict[str, ModelEntry]:
+    """All entries by name: the library's own and those that a user's code has registered."""
+    _import_all()
     return dict(sorted(_ENTRIES.items()))
 
 
@@ -126,7 +131,9 @@ def create_model(
         from leanpose.weights import RELEASED, load_model
 
         if name not in RELEASED:
-            raise LeanposeError(f"No weights are released as '{name}'; {did_you_mean(name, RELEASED)}")
+            raise LeanposeError(
+                f"No weights are released as '{name}'; the command `leanpose models` lists those that are."
+            )
         if overrides:
             raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
         return load_model(name)
