@@ -111,8 +111,8 @@ def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
         return (adult_size + (child_size - adult_size) * child) * (1 + spread * z[:, k]) * height
 
     head = size(0.130, 0.185, 0.04, 2)
-    legs = size(0.490, 0.415, 0.035, 3)
-    trunk = size(0.290, 0.30, 0.035, 4)
+    legs = size(0.478, 0.405, 0.035, 3)
+    trunk = size(0.302, 0.31, 0.035, 4)
     arms = size(0.325, 0.29, 0.04, 5)
     shoulder = size(np.where(female, 0.098, 0.108), 0.098, 0.06, 6)
     hip = size(np.where(female, 0.055, 0.051), 0.050, 0.06, 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.data.synthetic.camera import Camera
+from leanpose.data.synthetic.wardrobe import TILES
 
 Colour = tuple[float, float, float]
 
@@ -144,8 +146,9 @@ def _ground(picture: _Picture, dice: Dice, left: float, right: float, outdoors: 
 def _clutter(picture: _Picture, dice: Dice) -> None:
     height, width = picture.pixels.shape[:2]
     longest = max(height, width)
-    for _ in range(dice.whole(0, 5)):
-        x, y, radius = dice(-0.1, 1.1) * width, dice(-0.1, 1.1) * height, dice(0.02, 0.2) * longest
+    busy = dice() < 0.3  # a street, a market, a shelf
+    for _ in range(dice.whole(8, 40) if busy else dice.whole(0, 6)):
+        x, y, radius = dice(-0.1, 1.1) * width, dice(-0.1, 1.1) * height, dice(0.02, 0.08 if busy else 0.2) * longest
         if dice() < 0.35:
             picture.ellipse(x, y, radius, radius * dice(0.3, 1), dice(0, 180), dice.colour())
         elif dice() < 0.5:
@@ -176,6 +179,16 @@ def _clutter(picture: _Picture, dice: Dice) -> None:
             picture.line(*ends, dice.colour(), dice.whole(1, max(2, longest // 60)))
 
 
+def _texture(dice: Dice, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
+    """A repeating pattern as brightness to add, turned and scaled at random, float32."""
+    scale, angle = dice(0.25, 1.6), dice(-0.4, 0.4) if dice() < 0.7 else dice(0, 3.14)
+    c, s = scale * math.cos(angle), scale * math.sin(angle)
+    matrix = np.array([[c, -s, dice(0, 64)], [s * dice(0.5, 1.5), c, dice(0, 64)]])
+    tile = TILES[dice.whole(1, len(TILES) - 1)]
+    drawn = cv2.warpAffine(tile, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return (drawn - np.float32(110)) * np.float32(dice(0.04, 0.35))
+
+
 def draw_background(rng: np.random.Generator, size: tuple[int, int], camera: Camera) -> UInt8[np.ndarray, "H W 3"]:
     """A background seen by `camera`: indoors or outdoors, cluttered or plain, sharp or out of focus."""
     height, width = size
@@ -196,7 +209,9 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int], camera: Cam
     if dice() < 0.8:
         _ground(picture, dice, left, right, outdoors)
     _clutter(picture, dice)
-    grain = (3 + 22 * dice() ** 2) * octaves(rng, size, dice.whole(3, 12))
+    grain = (2 + 17 * dice() ** 2) * octaves(rng, size, dice.whole(3, 24))
+    if dice() < 0.35:  # bricks, tiles, stripes, leaves
+        grain += _texture(dice, size)
     image = cv2.add(picture.pixels, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
     if dice() < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), max(size) * dice(0.003, 0.014))

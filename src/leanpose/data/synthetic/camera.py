@@ -97,7 +97,7 @@ def draw_camera(
     else:
         low, high = bounds(vertices[0])
         # Where the picture ends below: at the feet, knees, hips or chest of the first person.
-        cut = next((k for share, k in ((0.68, 3), (0.80, 2), (0.93, 1), (1.01, 0)) if u[4] < share), 3)
+        cut = next((k for share, k in ((0.58, 3), (0.70, 2), (0.89, 1), (1.01, 0)) if u[4] < share), 3)
         if cut < 3:
             joint_rows = camera.image(camera.see(joints[0]))[:, 1]
             bottom = [

@@ -13,8 +13,8 @@ from leanpose.data.synthetic.people import People
 from leanpose.data.synthetic.wardrobe import HAIR, MATERIALS, SHIRT, SKIN, SKIRT, SOCKS, TILES, TROUSERS
 
 _FOLDS = np.full(MATERIALS, 0.03)
-_FOLDS[[SHIRT, TROUSERS, SKIRT]] = 0.13
-_FOLDS[[HAIR]] = 0.20
+_FOLDS[[SHIRT, TROUSERS, SKIRT]] = 0.085
+_FOLDS[[HAIR]] = 0.14
 _FOLDS[[SKIN, SOCKS]] = 0.035
 _CLOTHS = ((SHIRT, 2), (TROUSERS, 0), (SKIRT, 0))  # material, joint whose axes the pattern follows
 

@@ -15,8 +15,8 @@ COUNT = len(SYNTHETIC135)
 FACE_START, HANDS_START = 23, 91
 
 _DEPTHS = {
-    "nose": 0.016, "eye": 0.012, "ear": 0.016, "shoulder": 0.052, "elbow": 0.034, "wrist": 0.026, "hip": 0.078, "knee": 0.044,
-    "ankle": 0.036, "toe": 0.020, "heel": 0.026, "neck": 0.052, "head_top": 0.05, "hand": 0.017,
+    "nose": 0.016, "eye": 0.012, "ear": 0.016, "shoulder": 0.068, "elbow": 0.044, "wrist": 0.034, "hip": 0.092, "knee": 0.054,
+    "ankle": 0.044, "toe": 0.024, "heel": 0.030, "neck": 0.062, "head_top": 0.05, "hand": 0.017,
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def keypoints_of(
         for name in ("shoulder", "elbow", "wrist", "knee", "ankle"):
             points[:, K[f"{side}_{name}"]] = joints[:, J[f"{side}_{name}"]]
         # People who label pictures put the hips a little further out and higher than the ball joints are.
-        outwards = np.concatenate([sign * 0.010 * h, 0.012 * h, 0 * h], axis=1)
+        outwards = np.concatenate([sign * 0.014 * h, 0.010 * h, 0 * h], axis=1)
         points[:, K[f"{side}_hip"]] = (
             joints[:, J[f"{side}_hip"]] + (figures.frames[:, J["pelvis"]] @ outwards[..., None])[..., 0]
         )

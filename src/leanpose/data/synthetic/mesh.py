@@ -85,6 +85,21 @@ def _topology() -> np.ndarray:
 
 
 QUADS: Int[np.ndarray, "Q 4"] = _topology()
+_TORSO_START = 8 * _CLOTHED_RINGS * _CLOTHED_SIDES + 7 * _PLAIN_RINGS * _PLAIN_SIDES
+
+
+def on_torso(
+    vertices: Float[np.ndarray, "V 3"], ring: Float[np.ndarray, " N"], aside: Float[np.ndarray, " N"], back: bool
+) -> Float[np.ndarray, "N 3"]:
+    """Points on a person's trunk: `ring` counts from the neck down, `aside` is -1 (right) to 1 (left) across chest or back."""
+    first = _TORSO_START
+    rings = vertices[first : first + len(_TORSO) * _TORSO_SIDES].reshape(len(_TORSO), _TORSO_SIDES, 3)
+    side = (3.5 - 1.5 * aside) if not back else (10.5 + 1.5 * aside)
+    i, j = np.minimum(ring.astype(int), len(_TORSO) - 2), side.astype(int)
+    a, b = (ring - i)[:, None], (side - j)[:, None]
+    upper = rings[i, j] * (1 - b) + rings[i, j + 1] * b
+    lower = rings[i + 1, j] * (1 - b) + rings[i + 1, j + 1] * b
+    return upper * (1 - a) + lower * a
 
 
 @dataclass(frozen=True)

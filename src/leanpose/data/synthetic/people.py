@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,10 +12,25 @@ from leanpose.data.synthetic.camera import Camera
 from leanpose.data.synthetic.hands import SEGMENT_RADIUS, SEGMENTS, hand_points
 from leanpose.data.synthetic.head import FEATURE_NORMALS, draw_faces, face_polygons
 from leanpose.data.synthetic.keypoints import head_scale, keypoints_of
-from leanpose.data.synthetic.mesh import QUADS, Surfaces, build_surfaces
+from leanpose.data.synthetic.mesh import QUADS, Surfaces, build_surfaces, on_torso
 from leanpose.data.synthetic.painting import Light, Polygons, quad_polygons
 from leanpose.data.synthetic.poses import Figures, draw_poses, pose_bodies
-from leanpose.data.synthetic.wardrobe import NOTHING, SKIN, Outfits, draw_outfits
+from leanpose.data.synthetic.wardrobe import (
+    HAIR,
+    HAT,
+    MATERIALS,
+    NOTHING,
+    PRINT,
+    PRINT2,
+    SKIN,
+    SKIRT,
+    Outfits,
+    draw_outfits,
+)
+
+
+_OVER = np.zeros(MATERIALS)
+_OVER[[HAIR, HAT, SKIRT]] = (0.014, 0.02, 0.05)  # metres
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,9 @@ def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     person, quad = np.nonzero(people.surfaces.slots != NOTHING)
     material = people.surfaces.slots[person, quad]
     corners = seen[person[:, None], QUADS[quad]]
-    return quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
+    polygons = quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
+    # Hair and skirts lie over what is under them, also where their facets are too coarse for the depths to say so.
+    return replace(polygons, depth=polygons.depth - _OVER[polygons.material])
 
 
 def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
@@ -117,10 +134,52 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     )
 
 
+_ROUND = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)])
+_SQUARE = np.array([(-1.0, -1), (-1, -1), (1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
+_OPENING = np.array(
+    [(0.5, -1.6), (0.2, -1.9), (-0.2, -1.9), (-0.5, -1.6), (-0.35, -0.3), (0, 1.0), (0, 1.0), (0.35, -0.3)]
+)
+_STRIP = np.array(
+    [(-0.05, -1.0), (0.05, -1), (0.05, -0.4), (0.05, 0.4), (0.05, 1), (-0.05, 1), (-0.05, 0.4), (-0.05, -0.4)]
+)
+
+
+def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
+    """What is on shirts: prints in front and on the back, open collars with ties, rows of buttons."""
+    result: list[Polygons] = []
+    for person in np.flatnonzero(people.outfits.prints[:, 0]).tolist():
+        kind, wide, tall, high, which, _ = people.outfits.prints[person].tolist()
+        # Outline as (across, down) in units of half a chest and of rings of the trunk.
+        if kind == 1:
+            shape = _ROUND if which < 0.4 else _SQUARE
+            size, middle = np.array([0.25 + 0.6 * wide, 0.4 + 1.1 * tall]), np.array([0.0, 3.0 + 1.4 * high])
+            outlines = [
+                (shape * size + middle, PRINT),
+                (shape[::-1] * size * (0.75, 0.25 + 0.4 * which) + middle, PRINT2),
+            ]
+        elif kind == 2:
+            outlines = [(_OPENING * (0.8, 1.7) + (0, 2.6), PRINT), (_STRIP * (1.6, 1.2) + (0, 2.6), PRINT2)]
+        else:
+            outlines = [(_STRIP * (1.0, 3.2) + (0.0, 3.9), PRINT)]
+        for back in (False, True) if kind == 1 and which > 0.5 else (False,):
+            outward = people.figures.frames[person, 2, :, 2] * (-1 if back else 1)
+            points = np.stack([on_torso(people.surfaces.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
+            seen, normal = camera.see(points + 0.004 * outward), camera.rotation @ outward
+            if normal @ seen[0].mean(axis=0) > 0:
+                continue
+            material = np.array([m for _, m in outlines])
+            depth = seen[..., 2].mean(1) - (0.03 + 0.005 * np.arange(len(outlines)))
+            shade = np.repeat(light.shade(normal[None]), len(outlines))
+            rgb = people.outfits.palette[person, material]
+            result.append(Polygons(camera.image(seen), depth, shade, rgb, np.full(len(outlines), person), material))
+    return result
+
+
 def people_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
     """All polygons of the people."""
     return [
         _bodies_polygons(people, camera, light),
         _face_polygons(people, camera, light),
         _finger_polygons(people, camera, light),
+        *_print_polygons(people, camera, light),
     ]

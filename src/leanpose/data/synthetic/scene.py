@@ -64,7 +64,7 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
 def _draw_light(rng: np.random.Generator) -> Light:
     direction = rng.normal(size=3) * (0.9, 0.5, 0.6) + (0, -0.7, -0.45)
     cast = 1 + 0.08 * rng.normal() * np.array([1, 0.2, -1])
-    return Light(direction / np.linalg.norm(direction), rng.uniform(0.30, 0.72), cast * np.exp(0.15 * rng.normal()))
+    return Light(direction / np.linalg.norm(direction), rng.uniform(0.18, 0.70), cast * np.exp(0.15 * rng.normal()))
 
 
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.ndarray, np.ndarray]:

@@ -104,7 +104,7 @@ def occluders(rng: np.random.Generator, people: People, camera: Camera, size: tu
     """What stands between camera and people, in about a third of the scenes: boards, poles, foliage, round things."""
     result: list[Polygons] = []
     height, width = size
-    for _ in range(int(rng.choice(4, p=(0.62, 0.24, 0.10, 0.04)))):
+    for _ in range(int(rng.choice(4, p=(0.68, 0.22, 0.07, 0.03)))):
         who = int(rng.integers(len(people.kinds)))
         seen = camera.see(people.figures.joints[who])
         near = seen[:, 2].min()
