@@ -18,7 +18,7 @@ from PIL import Image
 from leanpose.data.images import (
     BrokenImageError,
     decode_image,
-    decode_reduced,
+    decode_part,
     parse_jpeg_header,
     read_bytes,
     read_image,
@@ -98,7 +98,7 @@ def test_reduced_decoding_says_where_its_pixels_lie() -> None:
     ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)  # red is x, green is y
     data = encoded(ramp, quality=100)
     for reduction in (1, 2, 4, 8):
-        reduced, matrix = decode_reduced(data, name="ramp", reduction=reduction)
+        reduced, matrix = decode_part(data, name="ramp", reduction=reduction)
         assert reduced.shape == (160 // reduction, 240 // reduction, 3)
         if matrix is None:
             assert reduction == 1
@@ -108,10 +108,32 @@ def test_reduced_decoding_says_where_its_pixels_lie() -> None:
         np.testing.assert_allclose(reduced[y, x, :2], place, atol=2.5)
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_the_upper_rows_alone_are_the_same(subsampling: int, reduction: int, capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    noisy = (picture(11, 250, 170) // 2 + rng.integers(0, 128, (250, 170, 3))).astype(np.uint8)
+    data = saved(Image.fromarray(noisy), "JPEG", quality=90, subsampling=subsampling)
+    whole, _ = decode_part(data, name="x", reduction=reduction)
+    for rows in (-5, 1, 15, 16, 17, 100, 201, 249, 250, 9999):
+        part, _ = decode_part(data, name="x", rows=rows, reduction=reduction)
+        needed = max(min(rows, 250) // reduction, 0)
+        np.testing.assert_array_equal(part[:needed], whole[:needed])
+        assert rows > 200 or len(part) < len(whole)
+    assert capfd.readouterr().err == ""  # libjpeg would write its warnings there
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_rows": 1}])
+def test_jpegs_of_another_order_come_whole(options: dict[str, object]) -> None:
+    data = saved(Image.fromarray(picture(12)), "JPEG", **options)
+    np.testing.assert_array_equal(decode_part(data, name="x", rows=20)[0], decode_image(data, name="x"))
+    assert len(decode_part(data, name="x", rows=20)[0]) == 120
+
+
 def test_reduced_decoding_leaves_rotated_pictures_whole() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
-    reduced, matrix = decode_reduced(saved(Image.fromarray(picture(5)), "JPEG", exif=exif), name="x", reduction=4)
+    reduced, matrix = decode_part(saved(Image.fromarray(picture(5)), "JPEG", exif=exif), name="x", reduction=4)
     assert matrix is None
     assert reduced.shape == (160, 120, 3)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.augment import Augmentation, Placement
-from leanpose.data.images import BrokenImageError, decode_image, decode_reduced, read_bytes
+from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.data.sample import PersonSample
 from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, invert_affine, warp_image
 from leanpose.skeleton import Skeleton
@@ -184,23 +184,26 @@ class CropDataset(Dataset[Crop]):
 
     def _pixels(self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
-        source, to_source = self._source(index, placement)
+        source, to_source = self._source(index, placement, matrix)
         if to_source is not None:
             matrix = compose(matrix, invert_affine(to_source))
         return warp_image(source, matrix, self.input_size)
 
     def _source(
-        self, index: int, placement: Placement
+        self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]
     ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
         if self.cache is not None and (row := int(self._rows[index])) >= 0:
             return self.cache.read(row)
         sample = self.people[index]
         data = read_bytes(sample.image)
-        if not self.reduced_decoding:
-            return decode_image(data, name=str(sample.image)), None
-        shrinkage = placement.scale[0] / self.input_size[1]
+        height, width = self.input_size
+        corners = apply_affine(
+            invert_affine(matrix), np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
+        )
+        lowest = min(float(corners[:, 1].max()), 65535.0)
+        shrinkage = placement.scale[0] / width if self.reduced_decoding else 1.0
         reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
-        return decode_reduced(data, name=str(sample.image), reduction=reduction)
+        return decode_part(data, name=str(sample.image), rows=int(lowest) + 2, reduction=reduction)
 
 
 def compose(outer: Float[np.ndarray, "2 3"], inner: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:

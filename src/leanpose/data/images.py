@@ -41,6 +41,8 @@ class JpegHeader:
         channels: 1 grey, 3 colour, 4 CMYK.
         exif: whether there is an EXIF block, which may hold an orientation.
         scan: the position of the first byte of the pixels' data.
+        height_at: the position of the two bytes that state the height.
+        from_the_top: whether all of the pixels lie in one scan, row by row, without marks between them.
     """
 
     height: int
@@ -48,11 +50,15 @@ class JpegHeader:
     channels: int
     exif: bool
     scan: int
+    height_at: int
+    from_the_top: bool
 
 
 def parse_jpeg_header(data: bytes) -> JpegHeader | None:
     """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
-    position, size, exif = 2, None, False
+    position, exif, restarts = 2, False, False
+    height_at = frame_kind = 0
+    frame_numbers = (0, 0, 0)
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return None
@@ -62,17 +68,29 @@ def parse_jpeg_header(data: bytes) -> JpegHeader | None:
             continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == 0xDA:  # start of scan
-            if size is None:
+            if not height_at or position + 4 >= len(data):
                 return None
-            return JpegHeader(*size, exif=exif, scan=position + 2 + length)
+            height, width, channels = frame_numbers
+            return JpegHeader(
+                height=height,
+                width=width,
+                channels=channels,
+                exif=exif,
+                scan=position + 2 + length,
+                height_at=height_at,
+                from_the_top=frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts,
+            )
         # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = data[position + 4 : position + 10]
             if len(frame) < 6 or frame[0] != 8:
                 return None
-            size = (int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5])
+            height_at, frame_kind = position + 5, marker
+            frame_numbers = (int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5])
         elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
             exif = True
+        elif marker == 0xDD:  # restart interval
+            restarts = True
         position += 2 + length
     return None
 
@@ -154,19 +172,18 @@ def _name(ref: ImageRef | Path | str | bytes) -> str:
 
 def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """Decode a picture's bytes as `read_image` does; `name` is for messages."""
-    header = _check(data, name)
-    if header is None:
-        return _decode_by_pillow(data, name)
-    return _decode_jpeg(data, name, reduction=1)
+    return decode_part(data, name=name)[0]
 
 
-def decode_reduced(
-    data: bytes, *, name: str, reduction: int
+def decode_part(
+    data: bytes, *, name: str, rows: int | None = None, reduction: int = 1
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None]:
-    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size straight from its frequency blocks, where that is possible.
+    """Decode no more of a JPEG than is needed. Other formats, CMYK, and pictures with EXIF data (they may be rotated)
+    come whole.
 
     Args:
-        reduction: 1, 2, 4 or 8. Other formats, CMYK, and pictures with EXIF data (they may be rotated) come whole.
+        rows: how many rows are needed, from the top; the others may be missing. Those that come are the same as ever.
+        reduction: 1, 2, 4 or 8: the size is divided by it, straight in the frequency blocks.
 
     Returns:
         The pixels, and the (2, 3) affine map from the picture's pixel coordinates to theirs; None for no change.
@@ -174,11 +191,29 @@ def decode_reduced(
     header = _check(data, name)
     if header is None:
         return _decode_by_pillow(data, name), None
-    if reduction == 1 or header.exif:
+    if header.exif:
+        return _decode_jpeg(data, name, reduction=1), None
+    if rows is not None and header.from_the_top:
+        data = _cut_rows(data, header, rows)
+    if reduction == 1:
         return _decode_jpeg(data, name, reduction=1), None
     # A reduced pixel covers `reduction` full ones, whose common centre is (reduction - 1) / 2.
     matrix = np.array([[1.0, 0.0, (1 - reduction) / 2], [0.0, 1.0, (1 - reduction) / 2]]) / reduction
     return _decode_jpeg(data, name, reduction=reduction), matrix
+
+
+def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
+    """The same JPEG with a lower height: the decoder stops there, and does not look at the rest.
+
+    Blocks are up to 16 rows high, and one more block lets the colours of the last needed row be interpolated as in the
+    whole picture. Without its end marker the rest does not count as garbage that would be worth a warning.
+    """
+    height = (max(rows, 1) + 31) // 16 * 16
+    if height >= header.height:
+        return data
+    cut = bytearray(data[: data.rfind(b"\xff\xd9")])
+    cut[header.height_at : header.height_at + 2] = height.to_bytes(2, "big")
+    return bytes(cut)
 
 
 def _check(data: bytes, name: str) -> JpegHeader | None:
