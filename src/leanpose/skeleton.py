@@ -36,7 +36,9 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if len(self.sigmas) != len(self.keypoints):
-            raise LeanposeError(f"Skeleton '{self.name}' has {len(self.keypoints)} keypoints but {len(self.sigmas)} sigmas.")
+            raise LeanposeError(
+                f"Skeleton '{self.name}' has {len(self.keypoints)} keypoints but {len(self.sigmas)} sigmas."
+            )
         if len(set(self.keypoints)) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' names a keypoint twice.")
 
@@ -107,7 +109,9 @@ class Skeleton:
             def resolve(point: str | int) -> int:
                 if isinstance(point, str):
                     if point not in index:
-                        raise LeanposeError(f"Skeleton limb names the unknown keypoint '{point}'; {did_you_mean(point, index)}")
+                        raise LeanposeError(
+                            f"Skeleton limb names the unknown keypoint '{point}'; {did_you_mean(point, index)}"
+                        )
                     return index[point]
                 if not 0 <= int(point) < len(keypoints):
                     raise LeanposeError(f"Skeleton limb names keypoint {point}, but there are {len(keypoints)}.")
@@ -121,7 +125,9 @@ class Skeleton:
                 parts={k: tuple(resolve(p) for p in v) for k, v in (values.get("parts") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(f"Not a skeleton: {type(error).__name__} {error}; it needs `name` and `keypoints`.") from error
+            raise LeanposeError(
+                f"Not a skeleton: {type(error).__name__} {error}; it needs `name` and `keypoints`."
+            ) from error
 
 
 _COCO = (

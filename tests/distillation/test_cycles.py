@@ -26,21 +26,28 @@ def cycles_of(arrays: dict, count: int) -> PoseOutput:
     cycles = []
     for i in range(count):
         maps, keypoint, visual = (
-            torch.from_numpy(arrays[f"sd.cycle{i}.{name}"]).requires_grad_() for name in ("pred", "kpt_token", "vis_token")
+            torch.from_numpy(arrays[f"sd.cycle{i}.{name}"]).requires_grad_()
+            for name in ("pred", "kpt_token", "vis_token")
         )
         cycles.append(PoseOutput(Heatmaps(maps), keypoint, visual))
     return PoseOutput(cycles[0].prediction, cycles[0].keypoint_tokens, cycles[0].visual_tokens, cycles=tuple(cycles))
 
 
 def target_of(arrays: dict) -> HeatmapTarget:
-    return HeatmapTarget(torch.from_numpy(arrays["sd.target_heatmap"]), torch.from_numpy(arrays["target_weight_NK1"])[..., 0])
+    return HeatmapTarget(
+        torch.from_numpy(arrays["sd.target_heatmap"]), torch.from_numpy(arrays["target_weight_NK1"])[..., 0]
+    )
 
 
 @pytest.mark.parametrize(("count", "prefix"), [(3, "sdpose_t"), (2, "sdpose_2cycles")])
 def test_the_official_loss_terms(golden: tuple[dict, dict], count: int, prefix: str) -> None:
     arrays, values = golden
     losses = CycleSelfDistillation(HeatmapCodec()).losses(cycles_of(arrays, count), None, target_of(arrays))
-    for ours, official in (("pose", "heatmap_loss"), ("visual_tokens", "vis_dist_loss"), ("keypoint_tokens", "kpt_dist_loss")):
+    for ours, official in (
+        ("pose", "heatmap_loss"),
+        ("visual_tokens", "vis_dist_loss"),
+        ("keypoint_tokens", "kpt_dist_loss"),
+    ):
         expected = values[f"{prefix}.get_loss.{official}"]["value"]
         assert losses[ours].item() == pytest.approx(expected, rel=1e-5), ours
 

@@ -76,7 +76,9 @@ def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize(("workers", "wait_for_step"), [(0, 4), (2, 5)])
-def test_a_killed_run_resumes_to_bit_identical_weights(data: Path, tmp_path: Path, workers: int, wait_for_step: int) -> None:
+def test_a_killed_run_resumes_to_bit_identical_weights(
+    data: Path, tmp_path: Path, workers: int, wait_for_step: int
+) -> None:
     """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then."""
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9)
     settings = [f"data.workers={workers}", "schedule.epochs=6"]
@@ -102,7 +104,9 @@ def test_a_killed_run_resumes_to_bit_identical_weights(data: Path, tmp_path: Pat
     resumed = run("--resume", killed)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_weights(killed, tmp_path / "whole")
-    assert (killed / "val.csv").read_text().split("\n")[0] == (tmp_path / "whole" / "val.csv").read_text().split("\n")[0]
+    assert (killed / "val.csv").read_text().split("\n")[0] == (tmp_path / "whole" / "val.csv").read_text().split("\n")[
+        0
+    ]
     steps = [row["step"] for row in csv.DictReader((killed / "val.csv").open())]
     assert steps == ["6", "12", "18"]
 
@@ -136,7 +140,17 @@ def test_accumulated_parts_make_one_step(data: Path, tmp_path: Path) -> None:
 def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
     out = tmp_path / "ddp"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m", "leanpose"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29617",
+        "-m",
+        "leanpose",
+    ]
     result = subprocess.run(
         [*torchrun, "train", str(recipe), "--out", str(out), "--device", "cpu"],
         capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},

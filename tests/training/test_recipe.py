@@ -62,14 +62,18 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
 
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(minimal()))
-    recipe = load_recipe(path, ["schedule.epochs=3", "data.train.0.repeat=2", "model_options.depth=4", "ema=0.9", "data.workers=0"])
+    recipe = load_recipe(
+        path, ["schedule.epochs=3", "data.train.0.repeat=2", "model_options.depth=4", "ema=0.9", "data.workers=0"]
+    )
     assert recipe.schedule.epochs == 3
     assert recipe.data.train[0].repeat == 2
     assert recipe.model_options == {"depth": 4}
     assert recipe.ema == 0.9
 
 
-@pytest.mark.parametrize("override", ["epochs", "=3", "data.train.7.repeat=1", "batch_size.x=1", "schedule=[", "batch_siz=3"])
+@pytest.mark.parametrize(
+    "override", ["epochs", "=3", "data.train.7.repeat=1", "batch_size.x=1", "schedule=[", "batch_siz=3"]
+)
 def test_a_wrong_override_gets_one_sentence(tmp_path: Path, override: str) -> None:
     import yaml
 

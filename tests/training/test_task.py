@@ -26,18 +26,27 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
     model.load_state_dict(from_official(name, official))
     model.train(mode == "bn_train")
     keypoints, visible = (
-        torch.from_numpy(np.concatenate([arrays[f"{what}_A"], arrays[f"{what}_B"]])) for what in ("keypoints", "visible")
+        torch.from_numpy(np.concatenate([arrays[f"{what}_A"], arrays[f"{what}_B"]]))
+        for what in ("keypoints", "visible")
     )
 
     target = model.codec.encode(keypoints, visible)
     losses = CycleSelfDistillation(model.codec).losses(model.forward_train(golden.images), None, target)
     sum(losses.values()).backward()
 
-    for ours, theirs in (("pose", "heatmap_loss"), ("visual_tokens", "vis_dist_loss"), ("keypoint_tokens", "kpt_dist_loss")):
+    for ours, theirs in (
+        ("pose", "heatmap_loss"),
+        ("visual_tokens", "vis_dist_loss"),
+        ("keypoint_tokens", "kpt_dist_loss"),
+    ):
         assert losses[ours].item() == pytest.approx(values[f"{name}.{mode}.{theirs}"], rel=1e-5), ours
     # Each official tensor is sent through the conversion as its own number, to learn what it is called here.
     numbers = {key: torch.full_like(tensor, float(i)) for i, (key, tensor) in enumerate(official.items())}
-    ours_by_number = {int(tensor.flatten()[0]): key for key, tensor in from_official(name, numbers).items() if key in dict(model.named_parameters())}
+    ours_by_number = {
+        int(tensor.flatten()[0]): key
+        for key, tensor in from_official(name, numbers).items()
+        if key in dict(model.named_parameters())
+    }
     names = {key: ours_by_number.get(i) for i, key in enumerate(official)}
     parameters = dict(model.named_parameters())
     expected = values[f"{name}.{mode}.grad_abs_sum"]

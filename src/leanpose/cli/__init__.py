@@ -32,15 +32,21 @@ def main() -> None:
 
 def _add_commands() -> None:
     from leanpose.cli.data import data_app
+    from leanpose.cli.demo import demo
     from leanpose.cli.eval import evaluate
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
+    from leanpose.cli.report import report
+    from leanpose.cli.synth import synth
     from leanpose.cli.train import train
 
+    app.command()(demo)
     app.command()(predict)
     app.command()(train)
     app.command("eval")(evaluate)
+    app.command()(report)
     app.command()(models)
+    data_app.command()(synth)
     app.add_typer(data_app, name="data", help="Check, pack or draw data sets.")
 
 

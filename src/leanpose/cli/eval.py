@@ -15,8 +15,12 @@ def evaluate(
     annotations: Annotated[Path, typer.Option(help="Annotation file: COCO or CrowdPose JSON, LSP's joints.mat.")],
     images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
     data_format: Annotated[str, typer.Option("--format", help="coco, crowdpose or lsp.")] = "coco",
-    boxes: Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")] = None,
-    split: Annotated[str, typer.Option(help="all, or for sets without splits train or val (every tenth image).")] = "all",
+    boxes: Annotated[
+        Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="all, or for sets without splits train or val (every tenth image).")
+    ] = "all",
     scoring: Annotated[str, typer.Option(help="bbox_keypoint, keypoint or bbox.")] = "bbox_keypoint",
     nms: Annotated[str, typer.Option(help="oks, soft or none.")] = "oks",
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop.")] = True,
@@ -38,8 +42,8 @@ def evaluate(
         if value not in valid:
             raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
     from leanpose.data.sources import DataSource
-    from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.device import choose_device
+    from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.weights import load_model
 
     source = DataSource.model_validate(

@@ -23,7 +23,8 @@ def train(
     """
     if (recipe is None) == (resume is None):
         raise LeanposeError("Give either a recipe or --resume FOLDER.")
-    from leanpose.training.run import saved_recipe, train as run
+    from leanpose.training.run import saved_recipe
+    from leanpose.training.run import train as run
 
     if resume is not None:
         loaded, folder = saved_recipe(resume), resume

@@ -6,9 +6,11 @@ this is plain training.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -54,12 +56,11 @@ class CycleSelfDistillation(Distillation):
             losses["visual_tokens"] = self.visual_tokens * self._gaps(c.visual_tokens for c in cycles)
         return losses
 
-    def _gaps(self, tokens: Any) -> Float[Tensor, ""]:
+    def _gaps(self, tokens: Iterable[Any]) -> Float[Tensor, ""]:
         """Eq. 1 and 2: the squared distance of each cycle's tokens to the next cycle's."""
         return sum_of(mse_loss(a, b.detach() if self.detach else b) for a, b in pairwise(tokens))
 
 
-def sum_of(terms: Any) -> Float[Tensor, ""]:
-    """`sum` that stays a tensor for the type checker."""
-    first, *rest = terms
-    return sum(rest, start=first)
+def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """The sum of at least one scalar."""
+    return torch.stack(list(terms)).sum()

@@ -25,7 +25,16 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, count: int, batch_size: int, *, parts: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1, start: int = 0
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        parts: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
     ) -> None:
         self.count, self.batch_size, self.parts = count, batch_size, parts
         self.seed, self.epoch, self.start = seed, epoch, start

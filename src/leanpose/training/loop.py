@@ -115,7 +115,9 @@ class Trainer:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.model, self.train_set, self.val_set, self.dataset = model, train, val, dataset
         if len(dataset) < fabric.world_size * recipe.accumulate:
-            raise LeanposeError(f"There are only {len(dataset)} people to train on: too few for {fabric.world_size} processes.")
+            raise LeanposeError(
+                f"There are only {len(dataset)} people to train on: too few for {fabric.world_size} processes."
+            )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
         model.train()
         task = PoseTask(model, build_distillation(recipe.distillation, model))
@@ -127,7 +129,9 @@ class Trainer:
         if resume:
             self._restore(load_state(folder))
         self.log = RunLog(folder, self.state.step) if fabric.is_global_zero else None
-        self.progress = RunProgress(recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero)
+        self.progress = RunProgress(
+            recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero
+        )
         self._stop_signal = 0
         self._losses: dict[str, Tensor] = {}
         self._averaged_steps = 0
@@ -205,7 +209,11 @@ class Trainer:
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
-            with self.fabric.no_backward_sync(self.task, enabled=waiting) if self.fabric.world_size > 1 else nullcontext():
+            with (
+                self.fabric.no_backward_sync(self.task, enabled=waiting)
+                if self.fabric.world_size > 1
+                else nullcontext()
+            ):
                 batch = self._without_broken(batch)
                 losses = self.task(batch.images, batch.keypoints, batch.weights)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
@@ -284,7 +292,12 @@ class Trainer:
         metrics = {k: float(v) for k, v in self.metrics.items()}
         model = self._measured_model()
         save_model(
-            model, self.folder / name, training_data=card.training_data, licence=card.licence, metrics=metrics, notes=card.notes
+            model,
+            self.folder / name,
+            training_data=card.training_data,
+            licence=card.licence,
+            metrics=metrics,
+            notes=card.notes,
         )
         model.train()
 
@@ -322,7 +335,9 @@ class Trainer:
             means = {name: float(value) / self._averaged_steps for name, value in self._losses.items()}
             rate = self.optimizers[-1].param_groups[0]["lr"]
             epoch = self.state.step / self.steps_per_epoch
-            self.log.write("train", self.state.step, {"epoch": epoch, "lr": rate, "seconds": self.state.seconds, **means})
+            self.log.write(
+                "train", self.state.step, {"epoch": epoch, "lr": rate, "seconds": self.state.seconds, **means}
+            )
         self._losses, self._averaged_steps = {}, 0
 
     def _next_part(self, parts: Iterator[CropBatch]) -> CropBatch:

@@ -25,12 +25,16 @@ class RunProgress:
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]:.5f}  {task.fields[speed]:.0f} images/s  {task.fields[left]} left"),
+            TextColumn(
+                "{task.percentage:>3.0f} %  loss {task.fields[loss]:.5f}  {task.fields[speed]:.0f} images/s  {task.fields[left]} left"
+            ),
             TimeElapsedColumn(),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=epochs * steps_per_epoch, loss=float("nan"), speed=0.0, left="?")
+        self._task = self._bar.add_task(
+            "training", total=epochs * steps_per_epoch, loss=float("nan"), speed=0.0, left="?"
+        )
         self._began = 0.0
         self._images = 0
         self._steps = 0
@@ -40,7 +44,9 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def advance(self, epoch: int, step: int, images: int, loss: Tensor) -> None:
@@ -51,7 +57,12 @@ class RunProgress:
         speed = self._images / elapsed
         left = duration((self.epochs * self.steps_per_epoch - step - 1) * elapsed / self._steps)
         self._bar.update(
-            self._task, completed=step + 1, description=f"epoch {epoch + 1}/{self.epochs}", loss=float(loss), speed=speed, left=left
+            self._task,
+            completed=step + 1,
+            description=f"epoch {epoch + 1}/{self.epochs}",
+            loss=float(loss),
+            speed=speed,
+            left=left,
         )
         if not self.console.is_terminal and (step + 1) % self.steps_per_epoch == 0:
             self.say(f"epoch {epoch + 1}/{self.epochs}  loss {float(loss):.5f}  {speed:.0f} images/s  {left} left")

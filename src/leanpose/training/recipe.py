@@ -119,12 +119,12 @@ class Recipe(_Section):
     init: Path | None = None
     """Weights to start from: a .safetensors file of the same model."""
     data: DataSection
-    augmentation: AugmentationSection = AugmentationSection()
-    codec: CodecSection = CodecSection()
-    distillation: DistillationSection = DistillationSection()
-    optimizer: OptimizerSection = OptimizerSection()
-    schedule: ScheduleSection = ScheduleSection()
-    validation: ValidationSection = ValidationSection()
+    augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+    codec: CodecSection = Field(default_factory=CodecSection)
+    distillation: DistillationSection = Field(default_factory=DistillationSection)
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    schedule: ScheduleSection = Field(default_factory=ScheduleSection)
+    validation: ValidationSection = Field(default_factory=ValidationSection)
     batch_size: int = Field(512, ge=1)
     """People in one step of the optimiser, over all devices and accumulated parts together."""
     accumulate: int = Field(1, ge=1)
@@ -135,7 +135,7 @@ class Recipe(_Section):
     seed: int = 0
     checkpoint_minutes: float = Field(5.0, ge=0)
     """The training state is saved this often, and after each epoch."""
-    card: CardSection = CardSection()
+    card: CardSection = Field(default_factory=CardSection)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import yaml
 
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.augment import Augmentation
 from leanpose.data.dataset import CropDataset
 from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
-from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
@@ -31,10 +31,12 @@ def build_model(recipe: Recipe) -> PoseModel:
     """
     torch.manual_seed(recipe.seed)
     model = create_model(recipe.model, skeleton=get_skeleton(recipe.skeleton), **recipe.model_options)
-    section = recipe.codec
+    section, default = recipe.codec, model.codec
+    if not isinstance(default, HeatmapCodec):
+        raise LeanposeError(f"The recipe's codec is a heatmap's, but {recipe.model} does not predict heatmaps.")
     model.codec = HeatmapCodec(
         input_size=model.input_size,
-        heatmap_size=model.codec.heatmap_size,
+        heatmap_size=default.heatmap_size,
         sigma=section.sigma,
         encoding=section.encoding,
         decoding=section.decoding,
@@ -45,7 +47,9 @@ def build_model(recipe: Recipe) -> PoseModel:
         try:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
-            raise LeanposeError(f"{recipe.init} is a {start.name} that does not fit the recipe's {recipe.model}.") from error
+            raise LeanposeError(
+                f"{recipe.init} is a {start.name} that does not fit the recipe's {recipe.model}."
+            ) from error
     return model
 
 
@@ -65,7 +69,9 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     return train, val
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False) -> RunSummary:
+def train(
+    recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
+) -> RunSummary:
     """Run a recipe in a folder, from the start or on from where it was stopped.
 
     Args:
@@ -76,14 +82,21 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "
         LeanposeError: something does not fit; the sentence says what.
     """
     if not resume and (folder / STATE_FILE).exists():
-        raise LeanposeError(f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out.")
+        raise LeanposeError(
+            f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
+        )
     fabric = make_fabric(recipe, device)
     model = build_model(recipe)
     people, val = read_training_people(recipe)
     section = recipe.augmentation
     augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
     dataset = CropDataset(
-        people.people, model.skeleton, model.input_size, warp=model.codec.warp, augmentation=augmentation, seed=recipe.seed
+        people.people,
+        model.skeleton,
+        model.input_size,
+        warp=model.codec.warp,
+        augmentation=augmentation,
+        seed=recipe.seed,
     )
     if fabric.is_global_zero and not resume:
         with atomic_write(folder / "recipe.yaml") as path:

@@ -1,0 +1,21 @@
+"""`leanpose report`: one page about one or more runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/plain runs/distilled.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "leanpose: training report",
+) -> None:
+    """Compare runs: a self-contained HTML page with the table, the curves and the exact settings."""
+    from leanpose.evaluation.report import Report, read_run, write_report
+
+    records = [read_run(folder) for folder in runs]
+    write_report(out, Report(title, (f"{len(records)} run{'s' if len(records) > 1 else ''}.",), records))
+    print(f"Wrote {out}.")
