@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from leanpose.models import registry
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import list_models, model_entry
 from leanpose.weights import RELEASED
@@ -117,6 +118,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tiny_coco(tmp_path / "my_data")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
+    list_models()  # so that all of the library's own are entered before the copy
+    monkeypatch.setattr(
+        registry, "_ENTRIES", dict(registry._ENTRIES)
+    )  # a page registers a model; later tests do not see it
     return tmp_path
 
 
@@ -166,7 +171,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_names_in_the_text_are_in_the_code(page: Path) -> None:
     text = FENCE.sub("", page.read_text())
     for path in re.findall(r"`((?:src|tests|recipes|docs|benchmarks)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), f"{name_of(page)} names {path}"
+        placeholder = any(
+            part.split(".")[0].isupper() and not (ROOT / part).exists() for part in path.split("/") if part
+        )
+        assert placeholder or (ROOT / path).exists(), f"{name_of(page)} names {path}"
     for dotted in re.findall(r"`(leanpose(?:\.\w+)+)[`(]", text):
         assert resolve(dotted) is not None, f"{name_of(page)} names {dotted}"
 
