@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_builders import encoded, person, picture, write_coco
+from typer.testing import CliRunner
 
 from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
 from leanpose.data.images import read_image
@@ -16,6 +17,7 @@ from leanpose.data.sample import PersonSample
 from leanpose.data.sources import DataSource, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17
+from tiny import write_tiny_coco, write_tiny_recipe
 
 PLAN = CropPlan((64, 48))
 
@@ -96,6 +98,21 @@ def test_a_cache_that_fits_is_used_again(people: list[PersonSample], tmp_path: P
     assert len(cached_crops(people, PLAN, folder)) == 4  # more people: packed again
     assert cached_crops(people, CropPlan((32, 24)), folder).plan.input_size == (32, 24)
     assert CropCache.open(folder).plan.input_size == (32, 24)
+
+
+def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
+    from leanpose.cli.data import data_app
+
+    write_tiny_coco(tmp_path / "data", people=5)
+    recipe = write_tiny_recipe(tmp_path / "recipe.yaml", tmp_path / "data")
+    arguments = ["pack", str(recipe), "--out", str(tmp_path / "packed"), "--encoding", "jpeg"]
+    result = CliRunner().invoke(data_app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "5 people in" in result.output
+    cache = CropCache.open(tmp_path / "packed")
+    assert (len(cache), cache.plan.encoding, cache.plan.input_size) == (5, "jpeg", (64, 48))
+    with pytest.raises(LeanposeError, match="Say where to write"):
+        CliRunner().invoke(data_app, ["pack", str(recipe)], catch_exceptions=False)
 
 
 def test_damaged_files_are_refused(people: list[PersonSample], tmp_path: Path) -> None:

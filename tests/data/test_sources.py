@@ -215,6 +215,19 @@ def test_odd_flags_and_positions_are_read_safely(tmp_path: Path) -> None:
     assert np.isfinite(read).all()
 
 
+def test_synthetic_people_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path))
+    source = DataSource(format="synthetic", count=3, seed=5, size=(96, 72))
+    people = read_people(source, BODY19, training=True)
+    assert len(people.people) >= 3
+    assert people.people[0].keypoints.shape == (19, 3)
+    assert read_image(people.people[0].image).shape == (96, 72, 3)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    again = read_people(source, BODY19, training=True)
+    assert [p.box.tolist() for p in again.people] == [p.box.tolist() for p in people.people]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == stamps
+
+
 def broken_annotation(kind: str) -> str:
     content: Any = coco_content(1, [person(1, 1)])
     if kind == "cut":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -155,9 +156,12 @@ def _cache_folder() -> Path:
 
 def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
     """Draw the set's images once, into a folder named after what decides them; return it as a COCO data set."""
+    from leanpose import __version__
     from leanpose.data.synthetic import write_synthetic
 
-    key = f"{source.count}-{source.seed}-{source.size[0]}x{source.size[1]}-{skeleton.name}"
+    names = zlib.crc32(",".join(skeleton.keypoints).encode())
+    size = f"{source.size[0]}x{source.size[1]}"
+    key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / source.images if source.images is not None else _cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if not annotations.exists():
