@@ -117,22 +117,22 @@ def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
     shoulder = size(np.where(female, 0.098, 0.108), 0.098, 0.06, 6)
     hip = size(np.where(female, 0.055, 0.051), 0.050, 0.06, 7)
     neck = size(0.050, 0.034, 0.12, 8)
-    zero = np.zeros(count)
-
-    def at(x: np.ndarray, y: np.ndarray, z_: np.ndarray) -> np.ndarray:
-        return np.stack([x, y, z_], axis=-1)
-
     offsets = np.zeros((count, len(JOINTS), 3))
-    offsets[:, J["spine"]] = at(zero, 0.20 * trunk, -0.004 * height)
-    offsets[:, J["chest"]] = at(zero, 0.38 * trunk, 0.004 * height)
-    offsets[:, J["neck"]] = at(zero, 0.42 * trunk, -0.006 * height)
-    offsets[:, J["head"]] = at(zero, neck + 0.47 * head, 0.014 * height)
+
+    def put(joint: str, x: np.ndarray | float, y: np.ndarray | float, z_: np.ndarray | float) -> None:
+        where = offsets[:, J[joint]]
+        where[:, 0], where[:, 1], where[:, 2] = x, y, z_
+
+    put("spine", 0, 0.20 * trunk, -0.004 * height)
+    put("chest", 0, 0.38 * trunk, 0.004 * height)
+    put("neck", 0, 0.42 * trunk, -0.006 * height)
+    put("head", 0, neck + 0.47 * head, 0.014 * height)
     for side, sign in (("left", 1.0), ("right", -1.0)):
-        offsets[:, J[f"{side}_clavicle"]] = at(sign * 0.18 * shoulder, 0.36 * trunk, zero)
-        offsets[:, J[f"{side}_shoulder"]] = at(sign * 0.82 * shoulder, -0.02 * trunk, -0.004 * height)
-        offsets[:, J[f"{side}_elbow"]] = at(zero, -0.545 * arms, zero)
-        offsets[:, J[f"{side}_wrist"]] = at(zero, -0.455 * arms, zero)
-        offsets[:, J[f"{side}_hip"]] = at(sign * hip, zero, zero)
-        offsets[:, J[f"{side}_knee"]] = at(zero, -0.5 * legs, zero)
-        offsets[:, J[f"{side}_ankle"]] = at(zero, -0.5 * legs, zero)
+        put(f"{side}_clavicle", sign * 0.18 * shoulder, 0.36 * trunk, 0)
+        put(f"{side}_shoulder", sign * 0.82 * shoulder, -0.02 * trunk, -0.004 * height)
+        put(f"{side}_elbow", 0, -0.545 * arms, 0)
+        put(f"{side}_wrist", 0, -0.455 * arms, 0)
+        put(f"{side}_hip", sign * hip, 0, 0)
+        put(f"{side}_knee", 0, -0.5 * legs, 0)
+        put(f"{side}_ankle", 0, -0.5 * legs, 0)
     return Bodies(height, child, female, girth, head, 1 + 0.05 * z[:, 9], offsets)

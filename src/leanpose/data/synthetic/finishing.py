@@ -19,7 +19,11 @@ _FOLDS[[SKIN, SOCKS]] = 0.035
 _CLOTHS = ((SHIRT, 2), (TROUSERS, 0), (SKIRT, 0))  # material, joint whose axes the pattern follows
 
 
-_NOISE = np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 20, np.float32)
+# Tables of noise serve all pictures: drawing a normal number for each pixel would cost more than the whole painting.
+_LEVELS = np.array([1.0, 1.2, 1.6, 2.2, 3.2, 4.6, 7.0], np.float32)
+_NOISE = np.rint(
+    _LEVELS[:, None] * np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 18, np.float32)
+).astype(np.int8)
 
 
 def compose(
@@ -30,8 +34,8 @@ def compose(
     people: People,
     camera: Camera,
     light: Light,
-) -> Float[np.ndarray, "H W 3"]:
-    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind; float32."""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind."""
     height, width = painting.number.shape
     alpha = cv2.extractChannel(painting.rgba, 3)
     image = cv2.cvtColor(painting.rgba, cv2.COLOR_RGBA2RGB)
@@ -53,9 +57,14 @@ def compose(
     folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
     folds[0] = 0.0
     shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
-    behind = kept * (255 - alpha) * np.float32(1 / 255)
-    lit = cv2.multiply(image, cv2.merge([shade] * 3), dtype=cv2.CV_32F)
-    return cv2.add(lit, cv2.multiply(ground, cv2.merge([behind] * 3), dtype=cv2.CV_32F))
+    lit = cv2.multiply(image, _three(shade * np.float32(127)), scale=1 / 127)
+    behind = _three(kept * (255 - alpha))
+    return cv2.add(lit, cv2.multiply(ground, behind, scale=1 / 255))
+
+
+def _three(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Values of 0 to 255 in three equal channels, as OpenCV's fast arithmetic wants them."""
+    return cv2.merge([cv2.convertScaleAbs(values)] * 3)
 
 
 def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres: float) -> Float[np.ndarray, "2 3"]:
@@ -83,7 +92,7 @@ def _print(
     region[:] = cv2.add(less, cv2.multiply(second, amount, scale=1 / 255))
 
 
-def develop(rng: np.random.Generator, image: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """Blur, coarse sampling, colour cast, contrast, sensor noise and JPEG, each now and then."""
     height, width = image.shape[:2]
     u = rng.random(10).tolist()
@@ -107,11 +116,11 @@ def develop(rng: np.random.Generator, image: Float[np.ndarray, "H W 3"]) -> UInt
     middle = 110 + 14 * z[5]
     matrix = np.column_stack([colour * gain, middle - 110 * (colour @ gain)])
     image = cv2.transform(image, matrix.astype(np.float32))
-    # One table of noise serves all: drawing a normal number for each pixel would cost more than the whole painting.
     values = height * width * 3
-    start = int(u[7] * (len(_NOISE) - values)) if values < len(_NOISE) else 0
-    grain = _NOISE[start : start + values] if values <= len(_NOISE) else np.resize(_NOISE, values)
-    result = cv2.addWeighted(image, 1.0, grain.reshape(image.shape), 1 + 9 * u[4] ** 3, 0.0, dtype=cv2.CV_8U)
+    grain = _NOISE[int(len(_NOISE) * u[4])]
+    start = int(u[7] * (len(grain) - values)) if values < len(grain) else 0
+    grain = grain[start : start + values] if values <= len(grain) else np.resize(grain, values)
+    result = cv2.add(image, grain.reshape(image.shape), dtype=cv2.CV_8U)
     if u[5] < 0.35:
         done, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(25 + 65 * u[6])])
         if done:

@@ -29,7 +29,7 @@ from leanpose.data.synthetic.wardrobe import (
 HEAD_SIDES = 18
 # From the crown down: height, half width, centre to the front, half depth.
 _RINGS = np.array([
-    (0.530, 0.060, -0.04, 0.060), (0.500, 0.180, -0.04, 0.200), (0.430, 0.265, -0.04, 0.320), (0.310, 0.325, -0.03, 0.415),
+    (0.530, 0.006, -0.04, 0.006), (0.512, 0.130, -0.04, 0.150), (0.430, 0.265, -0.04, 0.320), (0.310, 0.325, -0.03, 0.415),
     (0.150, 0.352, -0.02, 0.440), (0.000, 0.352, -0.01, 0.425), (-0.130, 0.332, 0.02, 0.385), (-0.250, 0.298, 0.08, 0.320),
     (-0.350, 0.250, 0.145, 0.250), (-0.425, 0.180, 0.205, 0.175), (-0.470, 0.080, 0.255, 0.090),
 ])  # fmt: skip
@@ -149,9 +149,8 @@ def head_slots(outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     skull = np.where(beard, BEARD, SKIN)
     hairline = outfits.hairline[:, None, None]
     side = np.where(outfits.mane > 0, -0.40, -0.06)[:, None, None]
-    lowest = np.select(
-        [front > 0.8, front > 0.45, front > 0.1, front > -0.25], [hairline, 0.7 * hairline, 0.05, side], default=-0.32
-    )
+    lowest = np.where(front > 0.8, hairline, np.where(front > 0.45, 0.7 * hairline, 0.05))
+    lowest = np.where(front > 0.1, lowest, np.where(front > -0.25, side, -0.32))
     hair = (height >= lowest) & outfits.hair[:, None, None]
     hat = (height > outfits.hat_edge[:, None, None]) & (outfits.hat_edge[:, None, None] < 1)
     shell = np.where(hat, HAT, np.where(hair, HAIR, NOTHING))
@@ -205,19 +204,27 @@ def _features() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndar
         add(_SOCKETS + 6 * eye + np.arange(6), SOCKET, look)
         add(lids, EYE_WHITE, look, out)
         add(np.full(8, _EYE_CENTRES + eye), IRIS, look, _OCTAGON * 0.030 + 2 * out)
-        add(np.r_[lids[:4], lids[3::-1]], BROW, look, 2 * out + np.array([[0, 0.0, 0]] * 4 + [[0, 0.016, 0]] * 4))
-        add(np.r_[brow, brow[::-1]], BROW, look, 0.0, np.array([0.5] * 5 + [-0.5] * 5))
+        # Arches in convex pieces: lashes along the upper lid, brows in two halves.
+        for k in range(3):
+            add(lids[[k, k + 1, k + 1, k]], BROW, look, 2 * out + np.array([[0, 0, 0]] * 2 + [[0, 0.014, 0]] * 2))
+        for half in (brow[:3], brow[2:]):
+            add(np.r_[half, half[::-1]], BROW, look, 0.0, np.array([0.5] * 3 + [-0.5] * 3))
     add(np.arange(48, 60), LIP, (0, 0, 1), out)
     add(np.arange(60, 68), MOUTH, (0, 0, 1), 2 * out)
+    inside = np.array([0, 0, -0.07])  # where the nose meets the face it reaches under the skin
     for corners, slot, normal in (((27, 31, 30), SKIN, (-0.75, 0.1, 0.6)), ((27, 30, 35), SKIN, (0.75, 0.1, 0.6)),
                                   ((31, 33, 30), SOCKET, (-0.3, -0.8, 0.4)), ((30, 33, 35), SOCKET, (0.3, -0.8, 0.4))):  # fmt: skip
-        add(corners, slot, normal)
+        add(corners, slot, normal, np.array([0 * inside if k == 30 else inside for k in corners]))
     for side, start in ((-1.0, 12), (1.0, 20)):
         add(_FIXED_START + start + np.arange(8), GLASSES, (side * 0.4, 0, 0.9))
     return np.stack(index), np.stack(shift), np.stack(thick), np.array(slots), np.array(normals, float)
 
 
 _FEATURE_POINTS, _FEATURE_SHIFT, _FEATURE_THICK, _FEATURE_SLOTS, FEATURE_NORMALS = _features()
+# Features that lie on each other: the higher, the nearer.
+FEATURE_RANKS = np.array(
+    [{SOCKET: 1, EYE_WHITE: 2, IRIS: 3, BROW: 4, LIP: 1, MOUTH: 2, GLASSES: 5}.get(s, 0) for s in _FEATURE_SLOTS]
+)
 _IRISES = np.flatnonzero(_FEATURE_SLOTS == IRIS)
 _EARS, _LENSES = np.arange(2), np.flatnonzero(_FEATURE_SLOTS == GLASSES)
 

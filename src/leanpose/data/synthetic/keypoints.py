@@ -22,6 +22,7 @@ _DEPTHS = {
 
 def _depth_allowed() -> np.ndarray:
     allowed = np.full(COUNT, 0.012)
+    allowed[FACE_START + 27 : FACE_START + 36] = 0.03  # around the nose, which is in front of its own wings
     for i, name in enumerate(SYNTHETIC135.keypoints):
         if i < FACE_START or i >= HANDS_START:
             allowed[i] = next(value for word, value in _DEPTHS.items() if word in name)

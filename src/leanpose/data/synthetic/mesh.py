@@ -30,7 +30,7 @@ _PROFILES = {
     "hip": ((0, 0.050, 0.056, -0.004), (0.3, 0.047, 0.050, 0), (0.7, 0.036, 0.039, 0), (1, 0.0305, 0.033, 0)),
     "knee": ((0, 0.0305, 0.032, 0), (0.28, 0.0310, 0.033, -0.009), (0.6, 0.0245, 0.026, -0.006), (0.9, 0.018, 0.020, 0), (1, 0.019, 0.022, 0)),
     "clavicle": ((0, 0.024, 0.026, 0), (0.5, 0.027, 0.031, 0), (1, 0.028, 0.032, 0)),
-    "neck": ((0, 0.036, 0.036, 0), (0.4, 0.031, 0.032, 0), (1, 0.031, 0.034, 0)),
+    "neck": ((0, 0.034, 0.034, 0), (0.4, 0.0285, 0.030, 0), (1, 0.029, 0.033, 0)),
     "ankle": ((0, 0.016, 0.014, 0.002), (0.12, 0.020, 0.026, 0.012), (0.35, 0.021, 0.029, 0.015), (0.6, 0.025, 0.020, 0.006), (0.85, 0.027, 0.013, 0), (1, 0.018, 0.009, -0.002)),
     "wrist": ((0, 0.011, 0.016, 0), (0.5, 0.0105, 0.022, 0), (1, 0.0085, 0.023, 0)),
 }  # fmt: skip
@@ -188,7 +188,8 @@ def _plain(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     t = np.broadcast_to(_PLAIN_T, (len(h), 7, _PLAIN_RINGS))
     radius = _PLAIN_TABLE[np.arange(7)[:, None], (np.clip(_PLAIN_T, 0, 1) * _SAMPLES).astype(int)]
     radius[:, [0, -1], :2] *= 0.5
-    thickness = np.stack([bodies.girth] * 3 + [outfits.shoe_size] * 2 + [bodies.girth**0.3] * 2, axis=1)
+    neck = bodies.girth**0.6 * np.where(bodies.female, 0.9, 1.0)
+    thickness = np.stack([bodies.girth] * 2 + [neck] + [outfits.shoe_size] * 2 + [bodies.girth**0.3] * 2, axis=1)
     radius = radius * (bodies.height[:, None] * thickness)[:, :, None, None]
     slots = np.empty((len(h), 7, _PLAIN_RINGS - 1), dtype=int)
     slots[:, :2] = SHIRT

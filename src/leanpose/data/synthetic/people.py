@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from leanpose.data.synthetic.anatomy import Bodies, draw_bodies
 from leanpose.data.synthetic.camera import Camera
 from leanpose.data.synthetic.hands import SEGMENT_RADIUS, SEGMENTS, hand_points
-from leanpose.data.synthetic.head import FEATURE_NORMALS, draw_faces, face_polygons
+from leanpose.data.synthetic.head import FEATURE_NORMALS, FEATURE_RANKS, draw_faces, face_polygons
 from leanpose.data.synthetic.keypoints import head_scale, keypoints_of
 from leanpose.data.synthetic.mesh import QUADS, Surfaces, build_surfaces, on_torso
 from leanpose.data.synthetic.painting import Light, Polygons, quad_polygons
@@ -27,7 +28,6 @@ from leanpose.data.synthetic.wardrobe import (
     Outfits,
     draw_outfits,
 )
-
 
 _OVER = np.zeros(MATERIALS)
 _OVER[[HAIR, HAT, SKIRT]] = (0.014, 0.02, 0.05)  # metres
@@ -100,11 +100,12 @@ def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     show = (slots != NOTHING) & ((out * centre).sum(-1) < 0)
     person, feature = np.nonzero(show)
     seen, out = seen[person, feature], out[person, feature]
-    # Features lie on the skin: a little nearer than it, later ones nearer than earlier ones.
-    nearer = people.bodies.head[person] * (0.035 + 0.002 * feature)
+    nearer = people.bodies.head[person] * (0.03 + 0.004 * FEATURE_RANKS[feature])  # they lie on the skin
     material = slots[person, feature]
     rgb = people.outfits.palette[person, material]
-    return Polygons(camera.image(seen), seen[..., 2].mean(1) - nearer, light.shade(out), rgb, person, material)
+    # Corners are repeated to make all polygons alike: their mean would lean to the repeated one.
+    middle = (seen[..., 2].min(axis=1) + seen[..., 2].max(axis=1)) / 2
+    return Polygons(camera.image(seen), middle - nearer, light.shade(out), rgb, person, material)
 
 
 def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
@@ -136,12 +137,16 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
 
 _ROUND = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)])
 _SQUARE = np.array([(-1.0, -1), (-1, -1), (1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
-_OPENING = np.array(
-    [(0.5, -1.6), (0.2, -1.9), (-0.2, -1.9), (-0.5, -1.6), (-0.35, -0.3), (0, 1.0), (0, 1.0), (0.35, -0.3)]
-)
-_STRIP = np.array(
-    [(-0.05, -1.0), (0.05, -1), (0.05, -0.4), (0.05, 0.4), (0.05, 1), (-0.05, 1), (-0.05, 0.4), (-0.05, -0.4)]
-)
+_OPENING = [np.array([(0.4, -1.9), (-0.4, -1.9), (-0.02, 1.5), (0.02, 1.5)])]
+
+
+def _strip(half: float, top: float, bottom: float, pieces: int) -> list[np.ndarray]:
+    """A band down the chest in pieces, so that each stays convex on the round trunk."""
+    ends = np.linspace(top, bottom, pieces + 1)
+    return [np.array([(half, a), (-half, a), (-half, b), (half, b)]) for a, b in itertools.pairwise(ends)]
+
+
+_TIE, _BUTTONS = _strip(0.07, -1.5, 1.4, 3), _strip(0.045, -2.6, 3.2, 5)
 
 
 def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
@@ -158,9 +163,9 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
                 (shape[::-1] * size * (0.75, 0.25 + 0.4 * which) + middle, PRINT2),
             ]
         elif kind == 2:
-            outlines = [(_OPENING * (0.8, 1.7) + (0, 2.6), PRINT), (_STRIP * (1.6, 1.2) + (0, 2.6), PRINT2)]
+            outlines = [(o + (0, 2.6), PRINT) for o in _OPENING] + [(o + (0, 2.6), PRINT2) for o in _TIE]
         else:
-            outlines = [(_STRIP * (1.0, 3.2) + (0.0, 3.9), PRINT)]
+            outlines = [(o + (0, 3.9), PRINT) for o in _BUTTONS]
         for back in (False, True) if kind == 1 and which > 0.5 else (False,):
             outward = people.figures.frames[person, 2, :, 2] * (-1 if back else 1)
             points = np.stack([on_torso(people.surfaces.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])

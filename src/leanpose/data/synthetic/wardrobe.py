@@ -88,6 +88,14 @@ def _along(tones: np.ndarray, position: np.ndarray) -> np.ndarray:
     return tones[low] + (tones[low + 1] - tones[low]) * (position - low)[:, None]
 
 
+def _pick(chance: np.ndarray, *choices: tuple[float, np.ndarray | float]) -> np.ndarray:
+    """For each person the first choice whose bound is above the person's chance."""
+    result = np.full(len(chance), 0.0)
+    for bound, value in reversed(choices):
+        result = np.where(chance < bound, value, result)
+    return result
+
+
 def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     """Dress people; now and then all of a scene wear the same colours, as teams do."""
     count = len(bodies.height)
@@ -100,11 +108,9 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     dress = skirted & (u[:, 1] < 0.5)
     swim = u[:, 2] < 0.05
     suit = adult & ~skirted & ~swim & (u[:, 3] < 0.09)
-    sleeve = np.select(
-        [u[:, 4] < 0.13, u[:, 4] < 0.56, u[:, 4] < 0.66], [0.0, 0.35 + 0.4 * u[:, 5], 1 + 0.6 * u[:, 5]], 1.97
-    )
+    sleeve = _pick(u[:, 4], (0.13, 0.0), (0.56, 0.35 + 0.4 * u[:, 5]), (0.66, 1 + 0.6 * u[:, 5]), (1.0, 1.97))
     sleeve = np.where(swim, 0.0, np.where(suit, 1.96, sleeve))
-    legs = np.select([u[:, 6] < 0.27, u[:, 6] < 0.34], [0.35 + 0.65 * u[:, 7], 1.2 + 0.6 * u[:, 7]], 1.98)
+    legs = _pick(u[:, 6], (0.27, 0.35 + 0.65 * u[:, 7]), (0.34, 1.2 + 0.6 * u[:, 7]), (1.0, 1.98))
     legs = np.where(
         swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), np.where(skirted, 0.0, np.where(suit, 1.98, legs))
     )
@@ -155,8 +161,7 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
 
     balding = adult & ~female & (u[:, 23] < 0.12)
     mane = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
-    hat = u[:, 25]
-    hat_edge = np.select([hat < 0.11, hat < 0.16, hat < 0.20], [0.20, 0.05, 0.12], 9.0)
+    hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
     # What the chest shows: 0 nothing, 1 a print, 2 an open collar with tie, 3 a strip of buttons; then its size and place.
     kind = np.where(suit, 2.0, np.where(swim, 0.0, np.where(u[:, 26] < 0.25, 1.0, np.where(u[:, 26] < 0.36, 3.0, 0.0))))
     prints = np.column_stack([kind, rng.random((count, 5))])

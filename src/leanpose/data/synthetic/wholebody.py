@@ -7,6 +7,8 @@ points only; here each carries its side, so that `Skeleton.pairs` finds what mir
 
 from __future__ import annotations
 
+import itertools
+
 from leanpose.skeleton import COCO17, Skeleton
 
 _FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
@@ -50,7 +52,7 @@ def _limbs() -> tuple[tuple[int, int], ...]:
     for start, count, closed in ((0, 17, False), (17, 5, False), (22, 5, False), (27, 4, False), (31, 5, False),
                                  (36, 6, True), (42, 6, True), (48, 12, True), (60, 8, True)):  # fmt: skip
         points = [23 + start + i for i in range(count)]
-        limbs += list(zip(points, points[1:], strict=False)) + ([(points[-1], points[0])] if closed else [])
+        limbs += list(itertools.pairwise(points)) + ([(points[-1], points[0])] if closed else [])
     for wrist, body_wrist in ((91, 9), (112, 10)):
         limbs.append((body_wrist, wrist))
         for finger in range(5):

@@ -1,0 +1,55 @@
+"""The names and the order of the whole-body keypoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from leanpose.data.synthetic import SYNTHETIC135, WHOLEBODY133
+from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14
+
+
+def test_the_order_is_that_of_coco_wholebody() -> None:
+    names = WHOLEBODY133.keypoints
+    assert len(names) == 133
+    assert names[:17] == COCO17.keypoints
+    assert names[17:20] == ("left_big_toe", "left_small_toe", "left_heel")
+    face = names[23:91]
+    assert face[0] == "right_jaw_1"
+    assert face[8] == "chin"
+    assert face[16] == "left_jaw_1"
+    assert (face[36], face[39], face[42], face[45]) == (
+        "right_eyelid_1",
+        "right_eyelid_4",
+        "left_eyelid_4",
+        "left_eyelid_1",
+    )
+    assert (face[48], face[51], face[54], face[57]) == ("right_lip_1", "upper_lip", "left_lip_1", "lower_lip")
+    assert (names[91], names[112]) == ("left_hand_0", "right_hand_0")
+    assert [len(WHOLEBODY133.parts[part]) for part in ("body", "feet", "face", "left_hand", "right_hand")] == [
+        17, 6, 68, 21, 21]  # fmt: skip
+
+
+def test_mirroring_exchanges_all_that_has_a_side() -> None:
+    order = WHOLEBODY133.flip_indices
+    assert [order[i] for i in order] == list(range(133))
+    face = [order[23 + i] - 23 for i in range(68)]
+    assert face[:17] == list(range(16, -1, -1))
+    assert face[17:27] == list(range(26, 16, -1))
+    assert face[27:36] == [27, 28, 29, 30, 35, 34, 33, 32, 31]
+    assert face[36:48] == [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    assert face[48:60] == [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55]
+    assert face[60:] == [64, 63, 62, 61, 60, 67, 66, 65]
+    assert [order[91 + i] for i in range(21)] == list(range(112, 133))
+
+
+@pytest.mark.parametrize("skeleton", [COCO17, BODY19, CROWDPOSE14, LSP14, WHOLEBODY133])
+def test_every_skeleton_is_served_by_name(skeleton) -> None:
+    assert min(skeleton.indices_in(SYNTHETIC135)) >= 0
+
+
+def test_sigmas_are_those_of_the_official_evaluation(shared: Path) -> None:
+    golden = json.loads((shared / "golden" / "metrics" / "ap_coco_wholebody_A.json").read_text())
+    assert list(WHOLEBODY133.sigmas) == pytest.approx(golden["sigmas"], abs=1e-6)
