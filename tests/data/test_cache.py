@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_builders import encoded, person, picture, write_coco
 from typer.testing import CliRunner
 
+from data_builders import encoded, person, picture, write_coco
 from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
 from leanpose.data.images import read_image
 from leanpose.data.sample import PersonSample
@@ -48,6 +48,20 @@ def test_crops_are_no_finer_than_asked(people: list[PersonSample]) -> None:
         crop, matrix = cache.read(row)
         assert crop.shape[0] <= 32 * 1.5 + 2
         assert matrix[0, 0] < 0.5
+
+
+def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path) -> None:
+    """In a picture whose colours are its coordinates, each pixel says where it comes from."""
+    rows, columns = np.mgrid[0:120, 0:160]
+    ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
+    write_coco(tmp_path, 1, [person(1, 1, x=41, y=13)])
+    (tmp_path / "images" / "0001.jpg").write_bytes(encoded(ramp, ".png"))  # the bytes decide, not the name
+    cache = pack_crops(read(tmp_path), CropPlan((26, 19)))
+    crop, matrix = cache.read(0)
+    assert matrix[0, 0] < 0.25
+    y, x = np.mgrid[1 : crop.shape[0] - 1, 1 : crop.shape[1] - 1].reshape(2, -1)
+    places = (np.stack([x, y], axis=1) - matrix[:, 2]) / matrix[[0, 1], [0, 1]]
+    np.testing.assert_allclose((crop[y, x, :2] - places).mean(axis=0), 0, atol=0.3)
 
 
 def test_people_are_found_in_any_order_and_skeleton(people: list[PersonSample], tmp_path: Path) -> None:
