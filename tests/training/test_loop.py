@@ -111,6 +111,24 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     assert steps == ["6", "12", "18"]
 
 
+def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={tmp_path / 'cache'}", "schedule.epochs=1"]
+    )
+    train(recipe, tmp_path / "first", quiet=True)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert len(files) == 1
+    for image in (data / "images").iterdir():  # only the validation still reads them
+        image.rename(image.with_suffix(".moved"))
+    train(
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"val": None})}),
+        tmp_path / "second",
+        quiet=True,
+    )
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
+    assert_same_weights(tmp_path / "first", tmp_path / "second")
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
     folder = tmp_path / "run"

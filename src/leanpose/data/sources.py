@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from leanpose.data.images import tar_members
 from leanpose.data.sample import ImageRef, PersonSet
 from leanpose.errors import LeanposeError
+from leanpose.files import cache_folder
 from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
@@ -147,13 +147,6 @@ class ImageFolder:
         return ImageRef(str(self.path), self.names.get(file_name.rsplit("/", 1)[-1], file_name))
 
 
-def _cache_folder() -> Path:
-    """Where data that can be made again is kept: `LEANPOSE_CACHE`, otherwise the user's cache folder."""
-    return Path(
-        os.environ.get("LEANPOSE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "leanpose"
-    ).expanduser()
-
-
 def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
     """Draw the set's images once, into a folder named after what decides them; return it as a COCO data set."""
     from leanpose import __version__
@@ -162,7 +155,7 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
     names = zlib.crc32(",".join(skeleton.keypoints).encode())
     size = f"{source.size[0]}x{source.size[1]}"
     key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
-    folder = root / source.images if source.images is not None else _cache_folder() / "synthetic" / key
+    folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if not annotations.exists():
         write_synthetic(folder, source.count, source.seed, source.size, skeleton)

@@ -30,7 +30,7 @@ class DataSection(_Section):
     workers: int = Field(2, ge=0)
     """Loader processes; the result does not depend on their number."""
     cache: Path | None = None
-    """Folder for packed crops (`leanpose data pack` writes the same); None decodes the image for every crop."""
+    """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
 
 
 class AugmentationSection(_Section):

@@ -9,6 +9,7 @@ import yaml
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.augment import Augmentation
+from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import CropDataset
 from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
@@ -90,6 +91,10 @@ def train(
     people, val = read_training_people(recipe)
     section = recipe.augmentation
     augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
+    cache = None
+    if recipe.data.cache is not None:
+        with fabric.rank_zero_first():
+            cache = cached_crops(people.people, CropPlan(model.input_size), recipe.data.cache)
     dataset = CropDataset(
         people.people,
         model.skeleton,
@@ -97,6 +102,7 @@ def train(
         warp=model.codec.warp,
         augmentation=augmentation,
         seed=recipe.seed,
+        cache=cache,
     )
     if fabric.is_global_zero and not resume:
         with atomic_write(folder / "recipe.yaml") as path:
