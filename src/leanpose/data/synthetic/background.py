@@ -175,8 +175,9 @@ def _clutter(picture: _Picture, dice: Dice) -> None:
                 dice.whole(1, max(2, longest // 25)),
             )
         else:
-            ends = [dice(-0.2, 1.2) * (width if k % 2 == 0 else height) for k in range(4)]
-            picture.line(*ends, dice.colour(), dice.whole(1, max(2, longest // 60)))
+            x1, y1 = dice(-0.2, 1.2) * width, dice(-0.2, 1.2) * height
+            x2, y2 = dice(-0.2, 1.2) * width, dice(-0.2, 1.2) * height
+            picture.line(x1, y1, x2, y2, dice.colour(), dice.whole(1, max(2, longest // 60)))
 
 
 def _texture(dice: Dice, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:

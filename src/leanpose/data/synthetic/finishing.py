@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -78,7 +80,7 @@ def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres
 
 
 def _print(
-    image: np.ndarray, mask: np.ndarray, box: tuple, tile: np.ndarray, matrix: np.ndarray, rgb: np.ndarray
+    image: np.ndarray, mask: np.ndarray, box: Sequence[int], tile: np.ndarray, matrix: np.ndarray, rgb: np.ndarray
 ) -> None:
     """Blend a second colour into the pixels of `mask` where the tile says so."""
     x, y, w, h = box
@@ -122,7 +124,8 @@ def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt
     grain = grain[start : start + values] if values <= len(grain) else np.resize(grain, values)
     result = cv2.add(image, grain.reshape(image.shape), dtype=cv2.CV_8U)
     if u[5] < 0.35:
-        done, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(25 + 65 * u[6])])
-        if done:
-            result = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        _, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(25 + 65 * u[6])])
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return decoded
     return result

@@ -26,7 +26,7 @@ from leanpose.data.synthetic.wardrobe import (
     Outfits,
 )
 
-HEAD_SIDES = 18
+HEAD_SIDES = 16
 # From the crown down: height, half width, centre to the front, half depth.
 _RINGS = np.array([
     (0.530, 0.006, -0.04, 0.006), (0.512, 0.130, -0.04, 0.150), (0.430, 0.265, -0.04, 0.320), (0.310, 0.325, -0.03, 0.415),

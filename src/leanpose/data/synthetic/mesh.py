@@ -19,9 +19,9 @@ from leanpose.data.synthetic.wardrobe import NOTHING, SHIRT, SHOES, SKIN, SKIRT,
 
 # Limbs that clothes can cover in part: sleeves, trouser legs.
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-_CLOTHED_SIDES, _CLOTHED_RINGS = 10, 8
+_CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
 _PLAIN_SIDES, _PLAIN_RINGS = 8, 6
-_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _MANE_SIDES, _MANE_RINGS = 14, 14, 4, 8, 5
+_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _MANE_SIDES, _MANE_RINGS = 12, 12, 4, 8, 5
 
 # Radii along a limb as shares of the person's height: t, sideways, front to back, shift to the front.
 _PROFILES = {
@@ -94,7 +94,7 @@ def on_torso(
     """Points on a person's trunk: `ring` counts from the neck down, `aside` is -1 (right) to 1 (left) across chest or back."""
     first = _TORSO_START
     rings = vertices[first : first + len(_TORSO) * _TORSO_SIDES].reshape(len(_TORSO), _TORSO_SIDES, 3)
-    side = (3.5 - 1.5 * aside) if not back else (10.5 + 1.5 * aside)
+    side = (3 - 1.5 * aside) if not back else (9 + 1.5 * aside)
     i, j = np.minimum(ring.astype(int), len(_TORSO) - 2), side.astype(int)
     a, b = (ring - i)[:, None], (side - j)[:, None]
     upper = rings[i, j] * (1 - b) + rings[i, j + 1] * b

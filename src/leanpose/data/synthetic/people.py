@@ -137,7 +137,7 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
 
 _ROUND = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)])
 _SQUARE = np.array([(-1.0, -1), (-1, -1), (1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
-_OPENING = [np.array([(0.4, -1.9), (-0.4, -1.9), (-0.02, 1.5), (0.02, 1.5)])]
+_OPENING = np.array([(0.4, 0.7), (-0.4, 0.7), (-0.02, 4.1), (0.02, 4.1)])
 
 
 def _strip(half: float, top: float, bottom: float, pieces: int) -> list[np.ndarray]:
@@ -146,7 +146,7 @@ def _strip(half: float, top: float, bottom: float, pieces: int) -> list[np.ndarr
     return [np.array([(half, a), (-half, a), (-half, b), (half, b)]) for a, b in itertools.pairwise(ends)]
 
 
-_TIE, _BUTTONS = _strip(0.07, -1.5, 1.4, 3), _strip(0.045, -2.6, 3.2, 5)
+_TIE, _BUTTONS = _strip(0.07, 1.1, 4.0, 3), _strip(0.045, 1.3, 7.1, 5)
 
 
 def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
@@ -163,9 +163,9 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
                 (shape[::-1] * size * (0.75, 0.25 + 0.4 * which) + middle, PRINT2),
             ]
         elif kind == 2:
-            outlines = [(o + (0, 2.6), PRINT) for o in _OPENING] + [(o + (0, 2.6), PRINT2) for o in _TIE]
+            outlines = [(_OPENING, PRINT), *((piece, PRINT2) for piece in _TIE)]
         else:
-            outlines = [(o + (0, 3.9), PRINT) for o in _BUTTONS]
+            outlines = [(piece, PRINT) for piece in _BUTTONS]
         for back in (False, True) if kind == 1 and which > 0.5 else (False,):
             outward = people.figures.frames[person, 2, :, 2] * (-1 if back else 1)
             points = np.stack([on_torso(people.surfaces.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
@@ -173,7 +173,7 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
             if normal @ seen[0].mean(axis=0) > 0:
                 continue
             material = np.array([m for _, m in outlines])
-            depth = seen[..., 2].mean(1) - (0.03 + 0.005 * np.arange(len(outlines)))
+            depth = seen[..., 2].mean(1) - (0.05 + 0.005 * np.arange(len(outlines)))
             shade = np.repeat(light.shade(normal[None]), len(outlines))
             rgb = people.outfits.palette[person, material]
             result.append(Polygons(camera.image(seen), depth, shade, rgb, np.full(len(outlines), person), material))

@@ -173,7 +173,7 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     pattern_rgb = clothes[:, [6, 7, 8]].copy()
     pattern_rgb[dress, 1:] = pattern_rgb[dress, :1]
     return Outfits(
-        cover, loose, shirt_loose, hem, ~swim & (u[:, 27] < 0.2), u[:, 27] > 0.75, np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
+        cover, loose, shirt_loose, hem, ~swim & (u[:, 27] < 0.2), ~suit & (u[:, 27] > 0.75), np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
         0.05 + 0.5 * u[:, 9], np.where(u[:, 18] < 0.5, 0.12, np.where(u[:, 18] < 0.6, 0.6, 0.0)), np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]),
         ~balding, 0.035 + 0.11 * u[:, 24] ** 2, 0.24 + 0.12 * u[:, 22], mane, hat_edge, HAIR, adult & ~female & (u[:, 21] < 0.25),
         (mane == 0) | (u[:, 22] < 0.3), u[:, 20] > 0.86, np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
