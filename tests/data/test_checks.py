@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
+from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.checks import check_data, draw_sheet, swapped_pairs
 from leanpose.data.checks.duplicates import split_of
 from leanpose.errors import LeanposeError
@@ -99,8 +99,8 @@ def test_images_are_found_in_folders_and_archives(tmp_path: Path) -> None:
     (tmp_path / "set" / "labels").mkdir()
     moved = path.rename(tmp_path / "set" / "labels" / "people.json")
     (tmp_path / "set" / "images").rename(tmp_path / "set" / "photos")
-    report = check_data([tmp_path])
-    assert report.sets[0].source == tmp_path / "set" / "photos"
+    for path in (tmp_path, tmp_path / "set" / "labels", moved):
+        assert check_data([path]).sets[0].source == tmp_path / "set" / "photos"
     members = {p.name: p.read_bytes() for p in (tmp_path / "set" / "photos").iterdir()}
     archive = write_tar(tmp_path / "pictures.tar", members)
     for photo in (tmp_path / "set" / "photos").iterdir():

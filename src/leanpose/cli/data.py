@@ -115,16 +115,14 @@ def _print_sets(console: Console, report: CheckReport) -> None:
     table = Table(title="Data sets", title_justify="left")
     table.add_column("file", overflow="fold", min_width=24)
     table.add_column("skeleton", overflow="fold")
-    table.add_column("images in", overflow="fold")
     for column in ("images", "people", "broken", "odd", "suspect"):
         table.add_column(column, justify="right")
     for checked in report.sets:
         counts = [str(report.count(level, checked.file)) for level in ("broken", "odd", "suspect")]
-        where = checked.source.name if checked.source is not None else "not found"
-        images = str(len(checked.images))
-        table.add_row(
-            str(Path(*checked.file.parts[-3:])), checked.skeleton.name, where, images, str(len(checked.people)), *counts
-        )
+        where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
+        name = f"{Path(*checked.file.parts[-3:])}\n[dim]{_escaped(where)}[/]"
+        images, people = str(len(checked.images)), str(len(checked.people))
+        table.add_row(name, checked.skeleton.name, images, people, *counts)
     console.print(table)
     for file, reason in report.skipped.items():
         console.print(f"not checked: {file} ({reason})", style="dim", highlight=False)

@@ -41,7 +41,7 @@ def check_data(
     """
     report = CheckReport()
     for path in paths:
-        top = path if path.is_dir() else path.parent.parent
+        top = path.parent if path.is_dir() else path.parent.parent
         for file in annotation_files([path]):
             result, findings = read_set(file, top, images, skeleton)
             report.findings += findings
