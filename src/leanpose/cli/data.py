@@ -113,7 +113,7 @@ def _bar(console: Console) -> Progress:
 
 def _print_sets(console: Console, report: CheckReport) -> None:
     table = Table(title="Data sets", title_justify="left")
-    table.add_column("file", overflow="fold", min_width=24)
+    table.add_column("file", overflow="fold", min_width=17)
     table.add_column("skeleton", overflow="fold")
     for column in ("images", "people", "broken", "odd", "suspect"):
         table.add_column(column, justify="right")
