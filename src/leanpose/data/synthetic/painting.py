@@ -62,9 +62,11 @@ class Polygons:
 
     def within(self, size: tuple[int, int]) -> Polygons:
         """Those that touch a picture of `size` and are not too near."""
-        low, high = self.corners.min(axis=1), self.corners.max(axis=1)
-        keep = (self.depth > _NEAR) & (high > -1).all(1) & (low[:, 0] < size[1]) & (low[:, 1] < size[0])
-        return Polygons(*(values[keep] for values in vars(self).values()))
+        if not len(self.depth):
+            return self
+        x, y = self.corners[..., 0].T, self.corners[..., 1].T  # corners first: the reductions are faster that way
+        keep = (self.depth > _NEAR) & (x.max(0) > -1) & (y.max(0) > -1) & (x.min(0) < size[1]) & (y.min(0) < size[0])
+        return self if keep.all() else Polygons(*(values[keep] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
