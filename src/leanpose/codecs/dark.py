@@ -155,7 +155,9 @@ def dark_offsets(
         (x, y) steps; 0 where the maximum is not above 0, where the peak is too near the border for the convention, and
         where the parabola has no top (the official code gives NaN or infinity for some of these).
     """
-    height, width = maps.shape[1:]
+    count, height, width = maps.shape
+    if count == 0:
+        return maps.new_zeros((0, 2))
     dtype = torch.float32 if maps.device.type == "mps" else torch.float64
     margin = convention.margin
     refined = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)

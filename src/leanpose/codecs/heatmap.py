@@ -35,6 +35,8 @@ Toolbox = Literal["mmpose1x", "mmpose029"]
 # a hundred times slower. No target changes by more than this.
 _TINY = 1.1e-19
 
+_CACHED_MAPS = 1024  # decoded together on a CPU: what they need stays in its cache (a GPU takes all at once)
+
 
 @dataclass(frozen=True)
 class HeatmapTarget:
@@ -151,6 +153,12 @@ class HeatmapCodec(Codec):
             made_for = "×".join(map(str, self.heatmap_size))
             raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
         maps = maps.reshape(-1, height, width)
+        at_once = _CACHED_MAPS if maps.device.type == "cpu" else max(len(maps), 1)
+        parts = [self._decode_maps(part) for part in maps.split(at_once)]
+        points, scores = (torch.cat(part) for part in zip(*parts, strict=True))
+        return points.view(batch, count, 2), scores.view(batch, count)
+
+    def _decode_maps(self, maps: Float[Tensor, "N H W"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
         x, y, value = find_peaks(maps)
         found = (value > 0) & value.isfinite()
         value = torch.where(found, value, 0.0)
@@ -162,7 +170,7 @@ class HeatmapCodec(Codec):
             convention = udp if self.encoding == "udp" else CLASSIC
             points += dark_offsets(maps, x, y, value, kernel=self.kernel, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self._stride(maps.device)
-        return points.view(batch, count, 2), value.clamp(0, 1).view(batch, count)
+        return points, value.clamp(0, 1)
 
     def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
