@@ -42,7 +42,11 @@ class BoxFile:
                 self._enter(record, ambiguous)
             records = content["annotations"]
             categories = content.get("categories") or []
-            people = {c.get("id") for c in categories if c.get("name") == "person"} or {PERSON}
+            people = (
+                {c.get("id") for c in categories if c.get("name") == "person"}
+                or {c.get("id") for c in categories if c.get("keypoints")}  # one's own kind of thing
+                or {PERSON}
+            )
         elif isinstance(content, list):
             records, people = content, {PERSON}
         else:
