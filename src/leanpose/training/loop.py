@@ -375,8 +375,7 @@ class Trainer:
         """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C stops at once."""
 
         def listen(number: int, _: Any) -> None:
-            self._stop_signal = number
-            self.progress.say("stopping after this step …")
+            self._stop_signal = number  # nothing is printed here: the signal may have come in the middle of a print
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         previous = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
