@@ -14,8 +14,8 @@ computed there alone, as two small matrix products, for all maps at once. Two fa
 - what the blur sees outside the map (zeros, or the map mirrored), and that UDP repeats the blurred border pixels, are
   rows of the matrices.
 
-Products are in double precision (single on Apple GPUs, which have no double): a training run may have lowered the
-precision of single-precision products, and autocast would halve them again.
+The products must not lose digits to the shortcuts that training uses (TF32, bfloat16): autocast is off, and where
+single-precision products may be shortened they are done in double precision.
 """
 
 from __future__ import annotations
@@ -134,6 +134,12 @@ def _whole_blur_maxima(maps: Float[Tensor, "N H W"], kernel: int, border: Border
     return torch.cat([(down @ (part @ across.T)).amax(dim=(1, 2)) for part in parts])
 
 
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """The fastest precision whose products are whole: Apple GPUs know single precision alone, and do not shorten it."""
+    whole = device.type == "mps" or (device.type == "cpu" and torch.get_float32_matmul_precision() == "highest")
+    return torch.float32 if whole else torch.float64
+
+
 def dark_offsets(
     maps: Float[Tensor, "N H W"],
     x: Int[Tensor, " N"],
@@ -158,14 +164,12 @@ def dark_offsets(
     count, height, width = maps.shape
     if count == 0:
         return maps.new_zeros((0, 2))
-    dtype = torch.float32 if maps.device.type == "mps" else torch.float64
     margin = convention.margin
     refined = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
     with torch.autocast(maps.device.type, enabled=False):
-        patch = _blurred_patches(maps, x, y, value, refined, kernel, convention, dtype)
-        log = patch.clamp(convention.floor, convention.ceiling).log_()
-        # Single precision as in the official code: on noise the parabola can be so flat that its rounding shows.
-        step = _parabola_step(log.float(), convention)
+        patch = _blurred_patches(maps, x, y, value, refined, kernel, convention)
+        # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
+        step = _parabola_step(patch.float().clamp_(convention.floor, convention.ceiling).log_(), convention)
     usable = refined & step.isfinite().all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
 
@@ -178,9 +182,9 @@ def _blurred_patches(
     refined: Bool[Tensor, " N"],
     kernel: int,
     convention: DarkConvention,
-    dtype: torch.dtype,
 ) -> Float[Tensor, "N read read"]:
     count, height, width = maps.shape
+    dtype = _product_dtype(maps.device)
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)
     left, across = _window_blur(width, kernel, convention, maps.device, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
@@ -192,7 +196,7 @@ def _blurred_patches(
     windows = stretches.index_select(0, rows.view(-1)).view(count, high, wide).to(dtype)
     patch = down.index_select(0, y) @ windows @ across.index_select(0, x).mT
     if convention.rescale:
-        unclipped = (patch > convention.floor).all(dim=(1, 2)) & (value <= convention.ceiling)
+        unclipped = (patch.view(count, -1).amin(dim=1) > convention.floor) & (value <= convention.ceiling)
         clipped = (refined & ~unclipped).nonzero()[:, 0]
         if len(clipped):
             factor = value[clipped] / _whole_blur_maxima(maps[clipped], kernel, convention.border)

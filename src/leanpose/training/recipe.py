@@ -27,7 +27,7 @@ class DataSection(_Section):
     """Folder that the paths of `train` and `val` are relative to."""
     train: list[DataSource]
     val: DataSource | None = None
-    workers: int = Field(2, ge=0)
+    workers: int = Field(default=2, ge=0)
     """Loader processes; the result does not depend on their number."""
     cache: Path | None = None
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
@@ -37,31 +37,31 @@ class AugmentationSection(_Section):
     """SDPose's recipe; `enabled: false` trains on the plain crops."""
 
     enabled: bool = True
-    shift: float = Field(0.16, ge=0)
-    shift_probability: float = Field(0.3, ge=0, le=1)
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    half_body_probability: float = Field(0.3, ge=0, le=1)
-    half_body_keypoints: int = Field(8, ge=1)
-    scale: float = Field(0.35, ge=0, lt=1)
-    rotation: float = Field(45.0, ge=0)
-    rotation_probability: float = Field(0.6, ge=0, le=1)
+    shift: float = Field(default=0.16, ge=0)
+    shift_probability: float = Field(default=0.3, ge=0, le=1)
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
+    half_body_probability: float = Field(default=0.3, ge=0, le=1)
+    half_body_keypoints: int = Field(default=8, ge=1)
+    scale: float = Field(default=0.35, ge=0, lt=1)
+    rotation: float = Field(default=45.0, ge=0)
+    rotation_probability: float = Field(default=0.6, ge=0, le=1)
 
 
 class CodecSection(_Section):
     """How keypoints are written down; the heatmap's size follows from the model."""
 
-    sigma: float = Field(2.0, gt=0)
+    sigma: float = Field(default=2.0, gt=0)
     encoding: Literal["classic", "unbiased", "udp"] = "unbiased"
     decoding: Literal["argmax", "quarter", "dark"] = "dark"
-    kernel: int = Field(11, ge=3)
+    kernel: int = Field(default=11, ge=3)
 
 
 class DistillationSection(_Section):
     """`none` is plain training; `cycles` is SDPose's self-distillation (weights of its eq. 4)."""
 
     method: Literal["none", "cycles"] = "none"
-    keypoint_tokens: float = Field(5e-6, ge=0)
-    visual_tokens: float = Field(5e-6, ge=0)
+    keypoint_tokens: float = Field(default=5e-6, ge=0)
+    visual_tokens: float = Field(default=5e-6, ge=0)
     pose: Literal["every", "last"] = "every"
     detach: bool = False
 
@@ -69,29 +69,29 @@ class DistillationSection(_Section):
 class OptimizerSection(_Section):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Of Adam."""
-    matrix_lr: float = Field(3e-3, gt=0)
+    matrix_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(None, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
 
 
 class ScheduleSection(_Section):
-    epochs: int = Field(300, ge=1)
+    epochs: int = Field(default=300, ge=1)
     kind: Literal["step", "cosine"] = "step"
     milestones: list[int] = [200, 260]
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
-    gamma: float = Field(0.1, gt=0)
-    final: float = Field(0.0, ge=0, le=1)
+    gamma: float = Field(default=0.1, gt=0)
+    final: float = Field(default=0.0, ge=0, le=1)
     """Where `cosine` ends, as a fraction of the learning rate."""
-    warmup_steps: int = Field(500, ge=0)
-    warmup_factor: float = Field(0.001, ge=0, le=1)
+    warmup_steps: int = Field(default=500, ge=0)
+    warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
 
 class ValidationSection(_Section):
-    every: int = Field(10, ge=1)
+    every: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
     flip_test: bool = True
     cycle: Literal["first", "last"] = "first"
@@ -125,15 +125,15 @@ class Recipe(_Section):
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     validation: ValidationSection = Field(default_factory=ValidationSection)
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(default=512, ge=1)
     """People in one step of the optimiser, over all devices and accumulated parts together."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    ema: float | None = Field(None, gt=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
     seed: int = 0
-    checkpoint_minutes: float = Field(5.0, ge=0)
+    checkpoint_minutes: float = Field(default=5.0, ge=0)
     """The training state is saved this often, and after each epoch."""
     card: CardSection = Field(default_factory=CardSection)
 
