@@ -136,12 +136,9 @@ def print_card(card: EvaluationCard) -> None:
         f"{settings['cycle']} cycle",
         highlight=False,
     )
-    figures = Table(show_edge=False)
     row = {**card.precision, **card.keypoints}
-    for name in row:
-        figures.add_column(name, justify="right")
-    figures.add_row(*(f"{100 * value:.1f}" if value >= 0 else "–" for value in row.values()))
-    console.print(figures)
+    figures = [f"{name} {100 * value:.1f}" if value >= 0 else f"{name} –" for name, value in row.items()]
+    console.print("   ".join(figures), highlight=False)
     table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
     for line in card.by_keypoint:
         shares = [line[column] for column in ("oks", "recall", "error", "pck")]

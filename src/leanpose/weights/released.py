@@ -30,7 +30,13 @@ class Release:
         return FOLDER / self.file
 
 
-RELEASED: dict[str, Release] = {}
+RELEASED: dict[str, Release] = {
+    "leanpose-body-s": Release(
+        "leanpose-body-s.safetensors",
+        "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
+        "19 body points at 128x96; a first, weak model (docs/results/body_s.md)",
+    ),
+}
 """Released weights by the name that `load_model` takes."""
 
 
