@@ -176,12 +176,14 @@ def test_golden_test_forward_of_sdpose_t(shared: Path, mmpose029: tuple, flip: b
     golden = Golden.load(shared, "sdpose_t")
     model = leanpose.create_model("sdpose_t")
     model.load_state_dict(from_official("sdpose_t", golden.state_dict()))
+    codec = model.codec
+    assert isinstance(codec, HeatmapCodec)
     with torch.inference_mode():
         prediction = model(golden.images).prediction
         if flip:
             mirrored = model(golden.images.flip(-1)).prediction
-            prediction = model.codec.merge_flipped(prediction, mirrored, COCO17.flip_indices)
-        points, scores = decode(model.codec, prediction.maps)
+            prediction = codec.merge_flipped(prediction, mirrored, COCO17.flip_indices)
+        points, scores = decode(codec, prediction.maps)
     stated = facts["arrays"][prefix + "heatmap"]
     maps = prediction.maps.reshape(-1)[:: stated["stride"]].numpy()
     np.testing.assert_allclose(maps, arrays[prefix + "heatmap"], atol=OUTPUT_TOLERANCE * stated["abs_max"], rtol=0)
@@ -189,9 +191,7 @@ def test_golden_test_forward_of_sdpose_t(shared: Path, mmpose029: tuple, flip: b
     expected = arrays[prefix + "preds"]
     # The maps of rule-R weights are noise: some points lie hundreds of pixels outside, and so far out the last digits
     # of the maps show: 5e-5 of the way.
-    np.testing.assert_allclose(
-        to_image(model.codec, points, center, scale), expected[..., :2], atol=NOISE_PIXEL, rtol=5e-5
-    )
+    np.testing.assert_allclose(to_image(codec, points, center, scale), expected[..., :2], atol=NOISE_PIXEL, rtol=5e-5)
     # The official scores are the maps' maxima, here above 1.
     np.testing.assert_allclose(scores, expected[..., 2].clip(0, 1), atol=1e-4)
 

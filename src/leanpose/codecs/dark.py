@@ -204,19 +204,20 @@ def _blurred_patches(
     return patch
 
 
-def _parabola_step(log: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+def _parabola_step(patch: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
     """Newton's step on the logarithm, with the derivatives of the convention."""
+    log = [row.unbind() for row in patch.permute(1, 2, 0).contiguous().unbind()]  # log[row][column], each of N values
     if convention.reach == 2:
-        dx, dy = 0.5 * (log[:, 2, 3] - log[:, 2, 1]), 0.5 * (log[:, 3, 2] - log[:, 1, 2])
-        dxx = 0.25 * (log[:, 2, 4] - 2 * log[:, 2, 2] + log[:, 2, 0])
-        dyy = 0.25 * (log[:, 4, 2] - 2 * log[:, 2, 2] + log[:, 0, 2])
-        dxy = 0.25 * (log[:, 3, 3] - log[:, 1, 3] - log[:, 3, 1] + log[:, 1, 1])
+        dx, dy = 0.5 * (log[2][3] - log[2][1]), 0.5 * (log[3][2] - log[1][2])
+        dxx = 0.25 * (log[2][4] - 2 * log[2][2] + log[2][0])
+        dyy = 0.25 * (log[4][2] - 2 * log[2][2] + log[0][2])
+        dxy = 0.25 * (log[3][3] - log[1][3] - log[3][1] + log[1][1])
     else:
-        centre = log[:, 1, 1]
-        left, right, above, below = log[:, 1, 0], log[:, 1, 2], log[:, 0, 1], log[:, 2, 1]
+        centre = log[1][1]
+        left, right, above, below = log[1][0], log[1][2], log[0][1], log[2][1]
         dx, dy = 0.5 * (right - left), 0.5 * (below - above)
         dxx, dyy = right - 2 * centre + left, below - 2 * centre + above
-        dxy = 0.5 * (log[:, 2, 2] - right - below + 2 * centre - left - above + log[:, 0, 0])
+        dxy = 0.5 * (log[2][2] - right - below + 2 * centre - left - above + log[0][0])
         regular = torch.finfo(torch.float32).eps
         dxx, dyy = dxx + regular, dyy + regular
     determinant = dxx * dyy - dxy * dxy
