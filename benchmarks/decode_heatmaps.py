@@ -3,8 +3,9 @@
     python benchmarks/decode_heatmaps.py                  # 256 people × 17 keypoints, maps of 64×48, kernel 11
     python benchmarks/decode_heatmaps.py --people 32 --repeats 3
 
-The loop does what the papers' toolbox does: numpy finds the maxima of all maps at once; then each map is padded,
-blurred whole by OpenCV, scaled back, and its logarithm's derivatives are read at the peak. Both sides go from maps in
+The loop does what the papers' toolbox does, in its stages: numpy finds the maxima of all maps; then each map is padded,
+blurred whole by OpenCV and scaled back; numpy takes the logarithm of all maps; then the derivatives are read at each
+peak. Both sides go from maps in
 memory to points in crop pixels, and their points are compared. The maps are Gaussians with noise on them, as a trained
 network writes them; `--noise 1` shows the worst case, where every map must be blurred whole. What is timed is the
 processor time of the one thread, which other programs on the machine stretch least; the two alternate, and the ratio is
@@ -28,6 +29,7 @@ from leanpose.models.output import Heatmaps
 
 def dark_loop(maps: np.ndarray, kernel: int, stride: float) -> tuple[np.ndarray, np.ndarray]:
     """DARK (Zhang et al., CVPR 2020) map by map: (B, K, H, W) maps to (B, K, 2) points and (B, K) maxima."""
+    maps = maps.copy()
     people, keypoints, height, width = maps.shape
     flat = maps.reshape(people, keypoints, -1)
     peak, highest = flat.argmax(axis=2), flat.max(axis=2)
@@ -39,7 +41,11 @@ def dark_loop(maps: np.ndarray, kernel: int, stride: float) -> tuple[np.ndarray,
             padded = np.zeros((height + 2 * margin, width + 2 * margin), np.float32)
             padded[margin:-margin, margin:-margin] = maps[person, keypoint]
             blurred = cv2.GaussianBlur(padded, (kernel, kernel), 0)[margin:-margin, margin:-margin]
-            log = np.log(np.maximum(blurred * (highest[person, keypoint] / blurred.max()), 1e-10))
+            maps[person, keypoint] = blurred * (highest[person, keypoint] / blurred.max())
+    logs = np.log(np.maximum(maps, 1e-10))
+    for person in range(people):
+        for keypoint in range(keypoints):
+            log = logs[person, keypoint]
             x, y = points[person, keypoint].astype(int)
             if 1 < x < width - 2 and 1 < y < height - 2:
                 dx = 0.5 * (log[y, x + 1] - log[y, x - 1])

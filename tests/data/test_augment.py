@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data_builders import STANDING
 
+from data_builders import STANDING
 from leanpose.data.augment import Augmentation, Placement
 from leanpose.data.sample import ImageRef, PersonSample
 from leanpose.geometry import crop_region

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from data_builders import encoded, person, picture, write_coco
 from torch.utils.data import DataLoader
 
+from data_builders import encoded, person, picture, write_coco
 from leanpose.data.augment import Augmentation, Placement
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.dataset import CropDataset, collate, compose, start_worker

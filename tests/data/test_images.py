@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from data_builders import encoded, picture, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_builders import encoded, picture, write_tar
 from leanpose.data.images import (
     BrokenImageError,
     decode_image,

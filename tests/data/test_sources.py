@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 
+from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
 from leanpose.data.sources import DataSource, in_split, read_people

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from spots import Scene, SpotFinder, paint_spots, scene
 
 import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.inference import estimator as estimator_file
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
+from spots import Scene, SpotFinder, paint_spots, scene
 
 
 class FixedBoxes(Detector):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from spots import SpotFinder, scene
 
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
@@ -17,6 +16,7 @@ from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
 from leanpose.inference.pictures import Picture, find_pictures
+from spots import SpotFinder, scene
 
 
 @pytest.fixture
