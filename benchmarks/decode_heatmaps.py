@@ -5,11 +5,11 @@
 
 The loop does what the papers' toolbox does, in its stages: numpy finds the maxima of all maps; then each map is padded,
 blurred whole by OpenCV and scaled back; numpy takes the logarithm of all maps; then the derivatives are read at each
-peak. Both sides go from maps in
-memory to points in crop pixels, and their points are compared. The maps are Gaussians with noise on them, as a trained
-network writes them; `--noise 1` shows the worst case, where every map must be blurred whole. What is timed is the
-processor time of the one thread, which other programs on the machine stretch least; the two alternate, and the ratio is
-of the medians. Last, the drawing of training targets for 64 people × 19 keypoints, with no peer.
+peak. Both sides go from maps in memory to points in crop pixels, and their points are compared. The maps are Gaussians
+with noise on them, as a trained network writes them; `--noise 1` shows the worst case, where most maps must be blurred
+whole. What is timed is the processor time of the one thread, which other programs on the machine stretch least; the two
+alternate, and the ratio is of the medians. Last, the drawing of training targets for 64 people × 19 keypoints, with no
+peer.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ Toolbox = Literal["mmpose1x", "mmpose029"]
 # a hundred times slower. No target changes by more than this.
 _TINY = 1.1e-19
 
-_CACHED_MAPS = 1024  # decoded together on a CPU: what they need stays in its cache (a GPU takes all at once)
+_CACHED_MAPS = 2048  # decoded together on a CPU: what they need stays in its cache (a GPU takes all at once)
 
 
 @dataclass(frozen=True)
