@@ -102,6 +102,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--labelled-only", action="store_true", help="leave out the 3,839 detected boxes, which take long"
+    )
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     root = arguments.data
@@ -117,6 +120,8 @@ def main() -> None:
             BODY19, root, training=False,
         ),
     }  # fmt: skip
+    if arguments.labelled_only:
+        del sets["detected"]
     lsp_source = DataSource(format="lsp", images=Path("lsp/images"), annotations=Path("lsp/joints.mat"), split="val")
     lsp = read_people(lsp_source, LSP14, root, training=False)
 
