@@ -176,11 +176,17 @@ def _summary(runs: list[RunRecord]) -> list[str]:
     plain, distilled = (100 * run.last["AP"] for run in runs)
     gain = distilled - plain
     verdict = "won" if gain > 0 else "did not win"
-    return [
+    sentences = [
         f"Plain training reached {plain:.1f} AP, self-distillation (SDPose, 2 cycles) {distilled:.1f} AP, "
         f"at the same inference cost and after the same {runs[0].last['epoch']:.0f} epochs: self-distillation {verdict} "
         f"here ({gain:+.1f} AP, one seed).",
     ]
+    if max(plain, distilled) < 5:
+        sentences.append(
+            "Below 5 AP both students are still close to the mean pose, so this difference says nothing about the methods; "
+            "give them more time with --minutes."
+        )
+    return sentences
 
 
 def _compare(out: Path, recipe: Recipe) -> list[Picture]:

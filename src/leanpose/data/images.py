@@ -270,7 +270,7 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image.height, image.width, name)
                 image.load()
-                return _to_rgb(image, name)
+                return pillow_to_rgb(image, name)
     except BrokenImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -285,7 +285,7 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
         raise BrokenImageError(f"The image {name} is {reason}.") from error
 
 
-def _to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+def pillow_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)

@@ -41,10 +41,10 @@ def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _from_pillow(image: Image) -> UInt8[np.ndarray, "H W 3"]:
-    from leanpose.data.images import BrokenImageError, _to_rgb
+    from leanpose.data.images import BrokenImageError, pillow_to_rgb
 
     name = str(getattr(image, "filename", "") or "given by Pillow")
     try:
-        return _to_rgb(image, name)
+        return pillow_to_rgb(image, name)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels late, so damage shows only here
         raise BrokenImageError(f"The image {name} cannot be decoded: {error}.") from error
