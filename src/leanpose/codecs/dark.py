@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_BLOCK = 64  # pixels; the first maximum is sought among blocks first, since only `amax` is vectorised on a CPU
+_BLOCK = 64  # pixels; the maximum is sought block by block, then its place in one block
 _MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
 
 
@@ -62,17 +62,27 @@ UDP_MIRROR = replace(UDP, border="mirror", rescale=False)  # the first UDP code 
 
 
 def find_peaks(maps: Float[Tensor, "N H W"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """Column, row and value of each map's highest pixel: of several the first one, row by row; of NaNs the first."""
+    """Column, row and value of each map's highest pixel: of several the first one, row by row.
+
+    A map that holds NaN has the value NaN; its column and row mean nothing.
+    """
     count, height, width = maps.shape
     pixels = height * width
     block = max(size for size in range(1, min(_BLOCK, pixels) + 1) if pixels % size == 0)
     blocks = maps.reshape(-1, block)
-    which = blocks.amax(dim=1).view(count, pixels // block).argmax(dim=1)
+    highest = blocks.amax(dim=1).view(count, pixels // block)
+    value = highest.amax(dim=1)
+    which = _first(highest == value[:, None])
     inside = blocks.index_select(0, torch.arange(count, device=maps.device) * (pixels // block) + which)
-    index = inside.argmax(dim=1)
-    value = inside.gather(1, index[:, None])[:, 0]
-    index = index + which * block
+    index = which * block + _first(inside == value[:, None])
     return index % width, index // width, value
+
+
+def _first(flags: Bool[Tensor, "N length"]) -> Int[Tensor, " N"]:
+    """The column of each row's first True, the last column where there is none; quicker on a CPU than `argmax`."""
+    length = flags.shape[1]
+    countdown = torch.arange(length, 0, -1, dtype=torch.int16, device=flags.device)
+    return (length - (flags * countdown).amax(dim=1).long()).clamp_(max=length - 1)
 
 
 def quarter_offsets(
@@ -191,11 +201,22 @@ def _blurred_patches(
     # several times faster than indexing pixel by pixel.
     high, wide = down.shape[2], across.shape[2]
     stretches = maps.contiguous().view(-1).as_strided((maps.numel() - wide + 1, wide), (1, 1))
-    first = (torch.arange(count, device=maps.device) * height + top[y]) * width + left[x]
-    rows = first[:, None] + torch.arange(high, device=maps.device) * width
-    windows = stretches.index_select(0, rows.view(-1)).view(count, high, wide).to(dtype)
-    patch = down.index_select(0, y) @ windows @ across.index_select(0, x).mT
-    if convention.rescale:
+    # Away from the border all peaks have the same weights: one product with both axes' together.
+    inner = (y >= high // 2) & (y < height - high // 2) & (x >= wide // 2) & (x < width - wide // 2)
+    within, beside = inner.nonzero()[:, 0], (~inner).nonzero()[:, 0]
+    order = torch.cat([within, beside])
+    rows, columns = y.index_select(0, order), x.index_select(0, order)
+    first = (order * height + top.index_select(0, rows)) * width + left.index_select(0, columns)
+    lines = first[:, None] + torch.arange(high, device=maps.device) * width
+    windows = stretches.index_select(0, lines.view(-1)).view(count, high, wide).to(dtype)
+    windows, bordering = windows[: len(within)], windows[len(within) :]
+    patch = torch.empty((count, down.shape[1], across.shape[1]), dtype=dtype, device=maps.device)
+    both = (down[height // 2, :, None, :, None] * across[width // 2, None, :, None, :]).reshape(patch[0].numel(), -1)
+    patch.flatten(1).index_copy_(0, within, windows.flatten(1) @ both.T)
+    down, across = down.index_select(0, rows[len(within) :]), across.index_select(0, columns[len(within) :])
+    patch.index_copy_(0, beside, down @ bordering @ across.mT)
+    # One look at all maps together is far cheaper than one at each, and mostly enough.
+    if convention.rescale and not (patch.min() > convention.floor and value.max() <= convention.ceiling):
         unclipped = (patch.view(count, -1).amin(dim=1) > convention.floor) & (value <= convention.ceiling)
         clipped = (refined & ~unclipped).nonzero()[:, 0]
         if len(clipped):
@@ -204,20 +225,30 @@ def _blurred_patches(
     return patch
 
 
-def _parabola_step(patch: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
-    """Newton's step on the logarithm, with the derivatives of the convention."""
-    log = [row.unbind() for row in patch.permute(1, 2, 0).contiguous().unbind()]  # log[row][column], each of N values
-    if convention.reach == 2:
-        dx, dy = 0.5 * (log[2][3] - log[2][1]), 0.5 * (log[3][2] - log[1][2])
-        dxx = 0.25 * (log[2][4] - 2 * log[2][2] + log[2][0])
-        dyy = 0.25 * (log[4][2] - 2 * log[2][2] + log[0][2])
-        dxy = 0.25 * (log[3][3] - log[1][3] - log[3][1] + log[1][1])
+@lru_cache(maxsize=16)
+def _differences(reach: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "read*read 5"]:
+    """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy of a patch around its centre."""
+    line, c = 2 * reach + 1, reach
+    weights = np.zeros((5, line, line))
+    weights[0, c, [c - 1, c + 1]] = -0.5, 0.5
+    if reach == 2:
+        weights[2, c, [0, 2, 4]] = 0.25, -0.5, 0.25
+        weights[4, [1, 3, 1, 3], [1, 3, 3, 1]] = 0.25, 0.25, -0.25, -0.25
     else:
-        centre = log[1][1]
-        left, right, above, below = log[1][0], log[1][2], log[0][1], log[2][1]
-        dx, dy = 0.5 * (right - left), 0.5 * (below - above)
-        dxx, dyy = right - 2 * centre + left, below - 2 * centre + above
-        dxy = 0.5 * (log[2][2] - right - below + 2 * centre - left - above + log[0][0])
+        weights[2, c, [0, 1, 2]] = 1, -2, 1
+        weights[4, [0, 2, 1], [0, 2, 1]] = 0.5, 0.5, 1
+        weights[4, [0, 1, 1, 2], [1, 0, 2, 1]] = -0.5
+    weights[1], weights[3] = weights[0].T, weights[2].T
+    with torch.inference_mode(False):
+        return torch.tensor(weights.reshape(5, -1).T.copy(), device=device, dtype=dtype)
+
+
+def _parabola_step(log: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+    """Newton's step on the logarithm, with the derivatives of the convention."""
+    dtype = _product_dtype(log.device)
+    differences = (log.flatten(1).to(dtype) @ _differences(convention.reach, log.device, dtype)).float()
+    dx, dy, dxx, dyy, dxy = differences.T.contiguous().unbind()
+    if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps
         dxx, dyy = dxx + regular, dyy + regular
     determinant = dxx * dyy - dxy * dxy

@@ -35,7 +35,7 @@ Toolbox = Literal["mmpose1x", "mmpose029"]
 # a hundred times slower. No target changes by more than this.
 _TINY = 1.1e-19
 
-_CACHED_MAPS = 2048  # decoded together on a CPU: what they need stays in its cache (a GPU takes all at once)
+_MAPS_AT_ONCE = 8192  # decoded together on a CPU; bounds the memory that reading them takes (a GPU takes all at once)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class HeatmapCodec(Codec):
             made_for = "×".join(map(str, self.heatmap_size))
             raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
         maps = maps.reshape(-1, height, width)
-        at_once = _CACHED_MAPS if maps.device.type == "cpu" else max(len(maps), 1)
+        at_once = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(len(maps), 1)
         parts = [self._decode_maps(part) for part in maps.split(at_once)]
         points, scores = (torch.cat(part) for part in zip(*parts, strict=True))
         return points.view(batch, count, 2), scores.view(batch, count)
