@@ -28,7 +28,7 @@ from leanpose.models.base import PoseModel
 from leanpose.training.progress import duration
 from leanpose.training.recipe import Recipe, parse_recipe
 from leanpose.training.run import build_model, read_training_people, train
-from leanpose.training.task import PoseTask, build_distillation
+from leanpose.training.task import build_task
 from leanpose.weights import RELEASED, load_model
 
 SHIPPED = "leanpose-body-s"
@@ -158,7 +158,7 @@ def _affordable_epochs(recipes: list[Recipe], seconds: float) -> int:
         model = build_model(recipe).train()
         people, _ = read_training_people(recipe)
         dataset = CropDataset(people.people, model.skeleton, model.input_size)
-        task = PoseTask(model, build_distillation(recipe.distillation, model))
+        task = build_task(recipe, model)
         optimizer = torch.optim.Adam(model.parameters())
         times = []
         for step in range(6):

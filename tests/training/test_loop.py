@@ -80,7 +80,7 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     data: Path, tmp_path: Path, workers: int, wait_for_step: int
 ) -> None:
     """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then."""
-    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9)
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9, auxiliary_heatmaps=1.0)
     settings = [f"data.workers={workers}", "schedule.epochs=6"]
     assert run(recipe, *settings, "--out", tmp_path / "whole").returncode == 0
 

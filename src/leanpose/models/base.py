@@ -29,9 +29,11 @@ class PoseModel(nn.Module):
         input_size: height and width of its crops, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
         codec: how its prediction is to be read and taught; may be replaced.
+        dense_shape: channels, rows and columns of the maps in `PoseOutput.dense`; None where the model has none.
     """
 
     codec: Codec
+    dense_shape: tuple[int, int, int] | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, as all the papers here
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 

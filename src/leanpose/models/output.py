@@ -28,6 +28,8 @@ class PoseOutput:
         keypoint_tokens: (B, K, D) after the last layer; None where the model has no tokens.
         visual_tokens: (B, N, D) after the last layer; None where the model has no tokens.
         features: (B, C, H, W) of the backbone, where a method compares them.
+        dense: only from `forward_train`: what each layer knows of each place, as (B, D, rows, columns) maps in the layers'
+            order, for auxiliary heatmaps; empty where the model has no such layers.
         cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
             of this object are then those of the first cycle.
     """
@@ -36,4 +38,5 @@ class PoseOutput:
     keypoint_tokens: Float[Tensor, "B K D"] | None = None
     visual_tokens: Float[Tensor, "B N D"] | None = None
     features: Float[Tensor, "B C Hf Wf"] | None = None
+    dense: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()

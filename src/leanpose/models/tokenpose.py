@@ -10,7 +10,7 @@ each keypoint token.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -174,6 +174,7 @@ class TokenPose(PoseModel):
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
+        self.dense_shape = (c.width, *c.grid_size)
         if c.backbone == "image":
             self.backbone, channels = nn.Identity(), 3
         elif c.backbone == "stem":
@@ -234,8 +235,10 @@ class TokenPose(PoseModel):
         keypoints = self.keypoint_tokens.expand(visual.shape[0], -1, -1)
         return torch.cat([keypoints, visual], dim=1) + self.position
 
-    def cycle(self, tokens: Float[Tensor, "B K+N D"]) -> tuple[Heatmaps, Float[Tensor, "B K+N D"]]:
-        """One pass through all layers, and its heatmaps.
+    def cycle(
+        self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
+    ) -> tuple[Heatmaps, Float[Tensor, "B K+N D"]]:
+        """One pass through all layers, and its heatmaps; `record` gets the tokens after each layer.
 
         The position is added again before every layer but the first (of each stage).
         """
@@ -245,6 +248,8 @@ class TokenPose(PoseModel):
             if i % group:
                 tokens = tokens + self.position
             tokens = layer(tokens)
+            if record is not None:
+                record.append(tokens)
             if (i + 1) % group == 0:
                 read.append(tokens[:, :keypoints])
         maps = self.head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))
@@ -261,10 +266,11 @@ class TokenPose(PoseModel):
         tokens = self.embed(features)
         outputs = []
         for _ in range(self.config.cycles):
-            maps, tokens = self.cycle(tokens)
-            outputs.append(self.output(maps, tokens, features))
-        first = outputs[0]
-        return PoseOutput(first.prediction, first.keypoint_tokens, first.visual_tokens, features, tuple(outputs))
+            record: list[Tensor] = []
+            maps, tokens = self.cycle(tokens, record)
+            dense = tuple(self.as_maps(layer) for layer in record)
+            outputs.append(replace(self.output(maps, tokens, features), dense=dense))
+        return replace(outputs[0], cycles=tuple(outputs))
 
     def extract(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
         """The backbone's features.
@@ -279,6 +285,10 @@ class TokenPose(PoseModel):
                 "build it with another input_size to change that."
             )
         return self.backbone(images)
+
+    def as_maps(self, tokens: Float[Tensor, "B K+N D"]) -> Float[Tensor, "B D rows columns"]:
+        """The visual tokens in their places."""
+        return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
     def output(self, maps: Heatmaps, tokens: Float[Tensor, "B K+N D"], features: Tensor) -> PoseOutput:
         """Name the parts of one cycle's result."""

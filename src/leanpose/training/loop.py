@@ -36,7 +36,7 @@ from leanpose.training.optimizers import build_optimizers
 from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe
 from leanpose.training.schedule import learning_rate_factor
-from leanpose.training.task import PoseTask, build_distillation
+from leanpose.training.task import build_task
 from leanpose.weights import save_model
 
 LOG_EVERY = 20
@@ -120,8 +120,8 @@ class Trainer:
             )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
         model.train()
-        task = PoseTask(model, build_distillation(recipe.distillation, model))
-        self.task, *self.optimizers = fabric.setup(task, *build_optimizers(recipe.optimizer, model))
+        self.lessons = build_task(recipe, model)
+        self.task, *self.optimizers = fabric.setup(self.lessons, *build_optimizers(recipe.optimizer, self.lessons))
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
@@ -223,7 +223,7 @@ class Trainer:
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.lessons.parameters(), recipe.optimizer.clip or math.inf)
         if self._any_process(not math.isfinite(float(total + norm))):
             self._refuse_non_finite(parts, float(total))
         for optimizer in self.optimizers:
@@ -309,7 +309,7 @@ class Trainer:
             {
                 "run": vars(self.state).copy(),
                 "recipe": self.recipe.to_yaml(),
-                "model": self.model.state_dict(),
+                "task": self.lessons.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "losses": self._losses,
@@ -321,7 +321,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.state = RunState(**state["run"])
-        self.model.load_state_dict(state["model"])
+        self.lessons.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.ema is not None:

@@ -122,6 +122,8 @@ class Recipe(_Section):
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
     distillation: DistillationSection = Field(default_factory=DistillationSection)
+    auxiliary_heatmaps: float = Field(default=0.0, ge=0)
+    """Weight of the heatmaps that each layer's visual tokens draw while training; 0, as in the papers, has none."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     validation: ValidationSection = Field(default_factory=ValidationSection)

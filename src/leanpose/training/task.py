@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly
 from leanpose.models.base import PoseModel
-from leanpose.training.recipe import DistillationSection
+from leanpose.training.auxiliary import AuxiliaryHeatmaps
+from leanpose.training.recipe import DistillationSection, Recipe
 
 
 class PoseTask(nn.Module):
@@ -16,12 +17,16 @@ class PoseTask(nn.Module):
     Args:
         model: the student; its own codec writes the targets.
         distillation: what the student learns from.
+        auxiliary: a lesson besides, with parameters of its own that the model does not keep.
     """
 
-    def __init__(self, model: PoseModel, distillation: Distillation) -> None:
+    def __init__(
+        self, model: PoseModel, distillation: Distillation, auxiliary: AuxiliaryHeatmaps | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.distillation = distillation
+        self.auxiliary = auxiliary
 
     def forward(
         self, images: UInt8[Tensor, "B h w 3"], keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
@@ -29,7 +34,20 @@ class PoseTask(nn.Module):
         """The weighted terms of the loss of one batch of crops (`CropBatch`'s fields), on the model's device."""
         target = self.model.codec.encode(keypoints, weights)
         student = self.model.forward_train(self.model.normalise(images))
-        return self.distillation.losses(student, None, target)
+        losses = self.distillation.losses(student, None, target)
+        if self.auxiliary is not None:
+            losses["auxiliary"] = self.auxiliary(student, target)
+        return losses
+
+
+def build_task(recipe: Recipe, model: PoseModel) -> PoseTask:
+    """What a recipe teaches this student, and how.
+
+    Raises:
+        LeanposeError: the student cannot be taught so.
+    """
+    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmaps) if recipe.auxiliary_heatmaps else None
+    return PoseTask(model, build_distillation(recipe.distillation, model), auxiliary)
 
 
 def build_distillation(section: DistillationSection, model: PoseModel) -> Distillation:

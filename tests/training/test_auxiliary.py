@@ -1,0 +1,79 @@
+"""Auxiliary heatmaps: what they draw, whom they teach, and that no model keeps them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
+from leanpose.models.registry import create_model
+from leanpose.training.auxiliary import AuxiliaryHeatmaps
+from leanpose.training.recipe import parse_recipe
+from leanpose.training.task import build_task
+from tiny import tiny_recipe
+
+
+def small_model(**options: object) -> PoseModel:
+    torch.manual_seed(0)
+    return create_model("sdpose_t", input_size=(64, 48), width=16, depth=2, stem_width=8, stage1_width=8, **options)
+
+
+def test_each_visual_token_draws_its_own_part_of_every_heatmap() -> None:
+    model = small_model(cycles=1)  # 4x4 tokens, heatmaps of 16x12
+    lesson = AuxiliaryHeatmaps(model, weight=1.0)
+    with torch.no_grad():
+        lesson.draw.weight.zero_()
+        # Keypoint 2's part is 4x3 pixels; its lower right pixel copies the first channel.
+        lesson.draw.weight.view(17, 4, 3, 16)[2, 3, 2, 0] = 1
+        dense = torch.zeros(1, 16, 4, 4)
+        dense[0, 0, 1, 2] = 5
+        maps = lesson.heatmaps(dense).maps
+    assert maps.shape == (1, 17, 16, 12)
+    assert maps.nonzero().tolist() == [[0, 2, 1 * 4 + 3, 2 * 3 + 2]]
+    assert maps.max() == 5
+
+
+def test_the_layers_maps_are_the_visual_tokens_in_their_places() -> None:
+    model = small_model(cycles=2)
+    output = model.forward_train(torch.randn(2, 3, 64, 48))
+    assert output.dense == output.cycles[0].dense
+    for cycle in output.cycles:
+        assert [tuple(layer.shape) for layer in cycle.dense] == [(2, *model.dense_shape)] * 2
+        torch.testing.assert_close(cycle.dense[-1].flatten(2).transpose(1, 2), cycle.visual_tokens)
+    assert model(torch.randn(1, 3, 64, 48)).dense == ()
+
+
+def test_every_layer_of_every_cycle_counts_and_learns() -> None:
+    model = small_model(cycles=2)
+    lesson = AuxiliaryHeatmaps(model, weight=0.5)
+    target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
+    output = model.forward_train(torch.randn(2, 3, 64, 48))
+    losses = [model.codec.loss(lesson.heatmaps(layer), target) for cycle in output.cycles for layer in cycle.dense]
+    assert len(losses) == 4
+    loss = lesson(output, target)
+    torch.testing.assert_close(loss, 0.5 * torch.stack(losses).sum())
+    loss.backward()
+    taught = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {"backbone", "layers", "patch_embedding"} <= {name.split(".")[0] for name in taught}
+    assert not any(name.startswith("head") for name in taught)
+
+
+def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
+    model = small_model()
+    names = set(model.state_dict())
+    task = build_task(parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmaps=2.0)), model)
+    losses = task(torch.zeros(1, 64, 48, 3, dtype=torch.uint8), torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
+    assert losses["auxiliary"] > 0
+    assert set(model.state_dict()) == names
+    assert build_task(parse_recipe(tiny_recipe(tmp_path)), model).auxiliary is None
+
+
+def test_a_model_without_layers_to_teach_gets_one_sentence() -> None:
+    model = small_model()
+    model.dense_shape = None
+    with pytest.raises(LeanposeError, match="cannot be trained with auxiliary_heatmaps"):
+        AuxiliaryHeatmaps(model, 1.0)
+    model.dense_shape = (16, 5, 4)
+    with pytest.raises(LeanposeError, match="5x4 visual tokens do not divide heatmaps of 16x12"):
+        AuxiliaryHeatmaps(model, 1.0)
