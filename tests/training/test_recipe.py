@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leanpose.errors import LeanposeError
-from leanpose.models.registry import create_model
+from leanpose.models.registry import configure_model, create_model
 from leanpose.training.recipe import load_recipe, parse_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
@@ -20,6 +20,7 @@ def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: P
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"leanpose train recipes/{path.parent.name}/{path.name}" in line for line in head)
     assert any("Expect" in line for line in head)
+    assert (recipe.pretrained == "backbone") == ("hrnet" in configure_model(recipe.model).backbone)
     assert recipe.card.training_data
     assert recipe.card.licence != "unspecified"
 
@@ -47,6 +48,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"batch_size": 10, "accumulate": 3}, ["10", "3"]),
         ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
         ({"data": {}}, ["data.train", "missing"]),
+        ({"pretrained": "backbone", "init": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
     ],
 )
 def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:

@@ -79,14 +79,15 @@ def pack(
     """
     from leanpose.data.cache import FILE_NAME, CropPlan, pack_crops
     from leanpose.errors import LeanposeError
+    from leanpose.models.registry import configure_model
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import build_model, read_training_people
+    from leanpose.training.run import read_training_people
 
     loaded = load_recipe(recipe, settings)
     folder = out or loaded.data.cache
     if folder is None:
         raise LeanposeError("Say where to write: --out FOLDER, or data.cache in the recipe.")
-    input_size = build_model(loaded).input_size
+    input_size = configure_model(loaded.model, **loaded.model_options).input_size
     train, _ = read_training_people(loaded)
     plan = CropPlan(input_size, margin=margin, density=density, encoding=encoding)
     console = Console()

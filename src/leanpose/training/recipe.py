@@ -116,6 +116,8 @@ class Recipe(_Section):
     model_options: dict[str, Any] = {}
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
     skeleton: str = "coco17"
+    pretrained: Literal["backbone"] | None = None
+    """`backbone`: start the backbone from its published ImageNet weights (downloaded once)."""
     init: Path | None = None
     """Weights to start from: a .safetensors file of the same model."""
     data: DataSection
@@ -143,6 +145,8 @@ class Recipe(_Section):
     def _parts_fit(self) -> Recipe:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be accumulated in {self.accumulate} equal parts")
+        if self.pretrained and self.init:
+            raise ValueError("the weights of init would replace those of pretrained; set one of the two")
         return self
 
     def to_yaml(self) -> str:

@@ -28,10 +28,16 @@ def build_model(recipe: Recipe) -> PoseModel:
     """The recipe's model with its codec, made from the recipe's seed or loaded from `init`.
 
     Raises:
-        LeanposeError: the model or an option is unknown, or `init` holds another model.
+        LeanposeError: the model or an option is unknown, `init` holds another model, or the backbone has no published
+            weights or they cannot be downloaded.
     """
     torch.manual_seed(recipe.seed)
-    model = create_model(recipe.model, skeleton=get_skeleton(recipe.skeleton), **recipe.model_options)
+    model = create_model(
+        recipe.model,
+        skeleton=get_skeleton(recipe.skeleton),
+        pretrained=recipe.pretrained or False,
+        **recipe.model_options,
+    )
     section, default = recipe.codec, model.codec
     if not isinstance(default, HeatmapCodec):
         raise LeanposeError(f"The recipe's codec is a heatmap's, but {recipe.model} does not predict heatmaps.")
@@ -87,7 +93,8 @@ def train(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )
     fabric = make_fabric(recipe, device)
-    model = build_model(recipe)
+    # A resumed run's weights come from its state: neither a download nor another file is needed again.
+    model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
     people, val = read_training_people(recipe)
     section = recipe.augmentation
     augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
