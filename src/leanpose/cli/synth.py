@@ -26,6 +26,7 @@ def synth(
     skeleton: Annotated[
         str, typer.Option(help="Keypoints to write: a skeleton's name or YAML file.")
     ] = "coco_wholebody133",
+    poses: Annotated[str, typer.Option(help="Kinds of poses, such as stand,walk,sit. [default: all]")] = "",
     workers: Annotated[int, typer.Option(help="Processes that draw.")] = 1,
 ) -> None:
     """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG pictures and a COCO file."""
@@ -36,7 +37,8 @@ def synth(
     with Progress(TextColumn("Drawing people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=count)
         files = write_synthetic(
-            out, count, seed, _pair(size, "--size", "256x192"), skeleton, _pair(people, "--people", "1-3"), workers=workers,
+            out, count, seed, _pair(size, "--size", "256x192"), skeleton, _pair(people, "--people", "1-3"),
+            poses=[kind for kind in poses.split(",") if kind], workers=workers,
             progress=lambda done, _: bar.update(task, completed=done),
         )  # fmt: skip
     typer.echo(f"{files.count} pictures of {files.people} people: {files.images} and {files.annotations}")

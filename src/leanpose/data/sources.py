@@ -29,7 +29,7 @@ class DataSource(BaseModel):
         split: for sets without a split of their own: `val` is every tenth image, `train` the others.
         repeat: how many times a training epoch goes through this set.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
-        count, seed, size: of the images (height, width) that `synthetic` draws.
+        count, seed, size, poses: of the images (height, width) that `synthetic` draws; all kinds of poses when empty.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +45,7 @@ class DataSource(BaseModel):
     count: int = Field(default=1000, ge=1)
     seed: int = 0
     size: tuple[int, int] = (256, 192)
+    poses: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_paths(self) -> DataSource:
@@ -152,13 +153,13 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
     from leanpose import __version__
     from leanpose.data.synthetic import write_synthetic
 
-    names = zlib.crc32(",".join(skeleton.keypoints).encode())
+    names = zlib.crc32(",".join([*skeleton.keypoints, *source.poses]).encode())
     size = f"{source.size[0]}x{source.size[1]}"
     key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if not annotations.exists():
-        write_synthetic(folder, source.count, source.seed, source.size, skeleton)
+        write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
     return source.model_copy(
         update={"format": "coco", "name": source.title, "images": folder / "images.tar", "annotations": annotations}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,12 +50,16 @@ class People:
 
 
 def draw_people(
-    rng: np.random.Generator, count: int, yaw: Float[np.ndarray, " P"], places: Float[np.ndarray, "P 2"]
+    rng: np.random.Generator,
+    count: int,
+    yaw: Float[np.ndarray, " P"],
+    places: Float[np.ndarray, "P 2"],
+    poses: Sequence[str] = (),
 ) -> People:
-    """Draw `count` people who stand at `places` (x, z; metres) and are turned by `yaw` degrees (0 looks to +z)."""
+    """Draw `count` people at `places` (x, z; metres), turned by `yaw` degrees (0 looks to +z), in these kinds of poses."""
     bodies = draw_bodies(rng, count)
     outfits = draw_outfits(rng, bodies)
-    angles, kinds = draw_poses(rng, count)
+    angles, kinds = draw_poses(rng, count, poses)
     face = draw_faces(rng, count)
     return place_people(bodies, outfits, angles, kinds, face, yaw, places)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from leanpose.data.synthetic.anatomy import (
     J,
     clip_to_limits,
 )
+from leanpose.errors import LeanposeError, did_you_mean
 
 _STANDING: dict[str, tuple[float, float]] = {
     "root_pitch": (0, 3), "root_roll": (0, 2), "spine_flex": (3, 7), "spine_side": (0, 5), "spine_twist": (0, 8),
@@ -117,15 +119,32 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 for full in (f"left_{name}", f"right_{name}") if name in sided else (name,):
                     mean[row, FREEDOM[full]], spread[row, FREEDOM[full]] = m, s
     often = np.array([_KINDS[kind][0] for kind in KINDS], dtype=float)
-    return mean, spread, np.cumsum(often / often.sum())
+    return mean, spread, often / often.sum()
 
 
 _MEAN, _SPREAD, _OFTEN = _tables()
 
 
-def draw_poses(rng: np.random.Generator, count: int) -> tuple[Float[np.ndarray, "P F"], Int[np.ndarray, " P"]]:
-    """Joint angles in degrees (order `FREEDOMS`) of `count` people and the index of each one's kind in `KINDS`."""
-    kinds = np.minimum(np.searchsorted(_OFTEN, rng.random(count)), len(KINDS) - 1)
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise a LeanposeError unless all are names of `KINDS`."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise LeanposeError(f"The renderer knows no poses called '{kind}'; {did_you_mean(kind, KINDS)}")
+
+
+def draw_poses(
+    rng: np.random.Generator, count: int, only: Sequence[str] = ()
+) -> tuple[Float[np.ndarray, "P F"], Int[np.ndarray, " P"]]:
+    """Joint angles in degrees (order `FREEDOMS`) of `count` people and the index of each one's kind in `KINDS`.
+
+    Args:
+        rng: draws them.
+        count: number of people.
+        only: the kinds to draw from, as often beside one another as always; all when empty.
+    """
+    candidates = np.array([KINDS.index(kind) for kind in only or KINDS])
+    share = np.cumsum(_OFTEN[candidates])
+    kinds = candidates[np.minimum(np.searchsorted(share, rng.random(count) * share[-1]), len(candidates) - 1)]
     angles = _MEAN[kinds] + _SPREAD[kinds] * np.clip(rng.normal(size=(count, len(FREEDOMS))), -2.5, 2.5)
     mirrored = angles[:, MIRROR_ORDER] * MIRROR_SIGN
     return clip_to_limits(np.where(rng.random((count, 1)) < 0.5, angles, mirrored)), kinds

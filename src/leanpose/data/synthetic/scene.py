@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from leanpose.data.synthetic.finishing import compose, develop
 from leanpose.data.synthetic.keypoints import DEPTH_ALLOWED, SURFACE_NORMALS, SURFACE_POINTS
 from leanpose.data.synthetic.painting import Light, Painting, paint
 from leanpose.data.synthetic.people import People, draw_people, people_polygons
+from leanpose.data.synthetic.poses import check_kinds
 from leanpose.data.synthetic.things import cast_shadows, furniture, held_things, occluders
 from leanpose.data.synthetic.wholebody import SYNTHETIC135, WHOLEBODY133
 from leanpose.errors import LeanposeError
@@ -115,6 +117,7 @@ def render_scene(
     people: tuple[int, int] = (1, 3),
     skeleton: str | Path | Skeleton = "coco_wholebody133",
     framing: Framing | None = None,
+    poses: Sequence[str] = (),
 ) -> Scene:
     """Render a scene; the same (seed, index) and arguments give the same scene, on every machine and in any order.
 
@@ -125,20 +128,22 @@ def render_scene(
         skeleton: which keypoints to give, by name.
         framing: "person" fills the picture with the first person, as a crop for training does; "group" shows everybody.
             By default upright pictures are of a person and others of a group.
+        poses: the kinds of poses that people take, names of `leanpose.data.synthetic.poses.KINDS`; all when empty.
 
     Raises:
-        LeanposeError: the size or the number of people makes no sense, or the skeleton is unknown.
+        LeanposeError: the size or the number of people makes no sense, or the skeleton or a pose is unknown.
     """
     if min(size) < 16 or max(size) > 4096:
         raise LeanposeError(f"A scene of {size[0]}x{size[1]} pixels cannot be drawn; sides must be 16 to 4096.")
     if not 1 <= people[0] <= people[1] <= 100:
         raise LeanposeError(f"A scene cannot have {people[0]} to {people[1]} people; give 1 to 100, least first.")
+    check_kinds(poses)
     chosen = resolve_skeleton(skeleton)
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     framing = framing or ("person" if size[0] > size[1] else "group")
     count = int(rng.integers(people[0], people[1] + 1))
     places, yaw = _places(rng, count, framing)
-    cast = draw_people(rng, count, yaw, places)
+    cast = draw_people(rng, count, yaw, places, poses)
     camera = draw_camera(rng, cast.surfaces.vertices, cast.figures.joints, size, framing)
     light = _draw_light(rng)
     ground = draw_background(rng, size, camera)

@@ -6,7 +6,7 @@ import io
 import json
 import multiprocessing
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -59,9 +59,15 @@ def annotations_of(scene: Scene, image_id: int, first_id: int) -> list[dict]:
 
 
 def _render(
-    index: int, seed: int, size: tuple[int, int], people: tuple[int, int], skeleton: Skeleton, framing: Framing | None
+    index: int,
+    seed: int,
+    size: tuple[int, int],
+    people: tuple[int, int],
+    skeleton: Skeleton,
+    framing: Framing | None,
+    poses: Sequence[str],
 ) -> tuple[bytes, list[dict]]:
-    scene = render_scene(seed, index, size, people=people, skeleton=skeleton, framing=framing)
+    scene = render_scene(seed, index, size, people=people, skeleton=skeleton, framing=framing, poses=poses)
     done, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
         raise LeanposeError(f"Scene {index} could not be encoded as JPEG.")
@@ -92,6 +98,7 @@ def write_synthetic(
     people: tuple[int, int] = (1, 3),
     *,
     framing: Framing | None = None,
+    poses: Sequence[str] = (),
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
@@ -105,7 +112,7 @@ def write_synthetic(
         size: height and width of the pictures in pixels.
         skeleton: which keypoints to write.
         people: least and greatest number of people in a scene.
-        framing: see `render_scene`.
+        framing, poses: see `render_scene`.
         workers: processes that render.
         progress: called after every picture with the number of those that are done and `count`.
 
@@ -116,7 +123,7 @@ def write_synthetic(
         raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
     chosen = resolve_skeleton(skeleton)
     folder = Path(folder)
-    work = partial(_render, seed=seed, size=size, people=people, skeleton=chosen, framing=framing)
+    work = partial(_render, seed=seed, size=size, people=people, skeleton=chosen, framing=framing, poses=tuple(poses))
     images: list[dict] = []
     annotations: list[dict] = []
     with atomic_write(folder / IMAGES_NAME) as temporary, tarfile.open(temporary, "w") as archive:
