@@ -13,7 +13,7 @@ from leanpose.errors import LeanposeError
 
 
 def test_the_demo_draws_trains_measures_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "TRAIN_PEOPLE_IMAGES", 200)
+    monkeypatch.setattr(demo, "TRAIN_IMAGES", 200)
     monkeypatch.setattr(demo, "VAL_IMAGES", 16)
     photo = tmp_path / "mine.png"
     cv2.imwrite(str(photo), np.full((64, 48, 3), 90, np.uint8))

@@ -18,6 +18,7 @@ from leanpose.evaluation.results import PoseResults
 from leanpose.geometry import apply_affine, crop_region, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Prediction
+from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,6 @@ def evaluate(
     Raises:
         LeanposeError: the data set has no ground truth, or none of the images can be read.
     """
-    if people.ground_truth is None:
-        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
     results, broken = predict_people(
         model,
         people.people,
@@ -132,16 +131,58 @@ def evaluate(
     )
     if people.people and not len(results):
         raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
-    ground_truth, labelled = labelled_only(people.ground_truth)
-    metrics = average_precision(
-        ground_truth,
-        keep_keypoints(results, labelled),
-        [model.skeleton.sigmas[k] for k in labelled],
-        scoring=scoring,
-        nms=nms,
-        style=style,
-    )
+    metrics = precision_of(results, people, model.skeleton, scoring=scoring, nms=nms, style=style)
     return Evaluation(metrics, results, broken)
+
+
+def precision_of(
+    results: PoseResults,
+    people: PersonSet,
+    skeleton: Skeleton,
+    *,
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
+    nms: Literal["oks", "soft"] | None = "oks",
+    style: Literal["coco", "crowdpose"] = "coco",
+) -> dict[str, float]:
+    """OKS AP and AR of poses, wherever they come from, on a data set.
+
+    Raises:
+        LeanposeError: the data set has no ground truth.
+    """
+    if people.ground_truth is None:
+        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+    ground_truth, labelled = labelled_only(people.ground_truth)
+    sigmas = [skeleton.sigmas[k] for k in labelled]
+    return average_precision(
+        ground_truth, keep_keypoints(results, labelled), sigmas, scoring=scoring, nms=nms, style=style
+    )
+
+
+def mean_pose(
+    train: Sequence[PersonSample], people: Sequence[PersonSample], input_size: tuple[int, int]
+) -> PoseResults:
+    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the picture must pass.
+
+    Args:
+        train: whose labelled keypoints are averaged, each in its own crop.
+        people: whose boxes are filled.
+        input_size: height and width of the model's crops; their aspect decides the crops' regions.
+    """
+    points = np.stack([person.keypoints for person in train]).astype(np.float64)
+    centers, scales = crop_region(np.stack([person.box for person in train]), input_size)
+    labelled = points[..., 2:] > 0
+    in_region = (points[..., :2] - centers[:, None]) / scales[:, None]
+    mean = np.where(labelled, in_region, 0).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
+    boxes = np.stack([person.box for person in people]).astype(np.float64)
+    centers, scales = crop_region(boxes, input_size)
+    return PoseResults(
+        image_ids=np.array([person.image_id for person in people], np.int64),
+        keypoints=centers[:, None] + mean * scales[:, None],
+        keypoint_scores=np.ones((len(people), len(mean))),
+        boxes=boxes,
+        box_scores=np.array([person.score for person in people], np.float64),
+        areas=scales.prod(axis=1),
+    )
 
 
 def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
