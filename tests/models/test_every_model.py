@@ -11,30 +11,35 @@ import torch
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 
-SIZE = (64, 48)  # small, for speed, as is the depth
+# The same code as a smaller sibling that is tested.
+DEEPER = {"simplebaseline_r101", "simplebaseline_r152", "hrnet_w48"}
 
 
 def small_model(name: str) -> PoseModel:
-    overrides: dict[str, Any] = {"input_size": SIZE}
+    """Small input, and few layers where there is a choice, for speed."""
+    backbone = getattr(configure_model(name), "backbone", "")
+    coarse = backbone.startswith("resnet") or (
+        getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone
+    )
+    overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
     if hasattr(configure_model(name), "depth"):
         overrides["depth"] = 2
     return create_model(name, **overrides)
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=sorted(set(list_models()) - DEEPER))
 def model(request: pytest.FixtureRequest) -> PoseModel:
     torch.manual_seed(0)
     return small_model(request.param)
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
-    return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+def images(model: PoseModel) -> torch.Tensor:
+    return torch.randn(2, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
 
 
 def test_it_is_ready_for_inference(model: PoseModel, images: torch.Tensor) -> None:
     assert not model.training
-    assert model.input_size == SIZE
     with torch.inference_mode():
         output = model(images)
     points, scores = model.codec.decode(output.prediction)
@@ -48,14 +53,15 @@ def test_training_gives_the_inference_result_and_more(model: PoseModel, images: 
     with torch.inference_mode():
         trained, inferred = model.forward_train(images), model(images)
     torch.testing.assert_close(trained.prediction.maps, inferred.prediction.maps)
-    assert len(trained.cycles) == model.config.cycles
+    assert len(trained.cycles) == getattr(model.config, "cycles", 0)
 
 
 def test_gradient_reaches_every_parameter(model: PoseModel, images: torch.Tensor) -> None:
     model = copy.deepcopy(model).train()
     output = model.forward_train(images)
     target = model.codec.encode(torch.rand(2, 17, 2) * 48, torch.ones(2, 17))
-    torch.stack([model.codec.loss(cycle.prediction, target) for cycle in output.cycles]).sum().backward()
+    predictions = [cycle.prediction for cycle in output.cycles or (output,)]
+    torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 
@@ -79,14 +85,15 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
 
 def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
-    more = torch.randn(3, 3, *SIZE)
+    more = torch.randn(3, 3, *model.input_size)
     with torch.inference_mode():
         torch.testing.assert_close(exported.module()(more).prediction.maps, model(more).prediction.maps)
 
 
-@pytest.mark.parametrize("name", ["tokenpose_t", "sdpose_t", "sdpose_b"])  # one of each backbone
-def test_it_compiles_in_one_graph(name: str, images: torch.Tensor) -> None:
+@pytest.mark.parametrize("name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50"])  # one of each backbone
+def test_it_compiles_in_one_graph(name: str) -> None:
     model = small_model(name)
+    images = torch.randn(2, 3, *model.input_size)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.inference_mode():
         torch.testing.assert_close(compiled(images).prediction.maps, model(images).prediction.maps)

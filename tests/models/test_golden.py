@@ -36,6 +36,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("sdrepo_tokenpose_s_v2", "tokenpose_s_v2", {"attention_scale": "head"}),
     ("sdrepo_tokenpose_b", "tokenpose_b", {"stage1_width": 32}),
     ("sdrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
+    ("distilpose_teacher_hr48", "tokenpose_hrnet_w48", {}),
+    ("distilpose_teacher_stemnet", "tokenpose_s_v1", {"attention_scale": "head"}),
     # The repositories' attention scales differ; conversion makes up for it.
     ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {}),
     ("tokenpose_s_v1", "sdpose_s_v1", {}),
@@ -73,3 +75,24 @@ def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: st
     if "backbone" in golden.facts["outputs"]:
         assert inferred.features is not None
         assert golden.deviation("backbone", inferred.features) < OUTPUT_TOLERANCE
+
+
+CONVOLUTIONAL = [
+    ("simplebaseline_res50_256x192", "simplebaseline_r50"),
+    ("simplebaseline_res101_256x192", "simplebaseline_r101"),
+    ("simplebaseline_res152_256x192", "simplebaseline_r152"),
+    ("hrnet_w32_256x192", "hrnet_w32"),
+]
+
+
+@pytest.mark.parametrize(("file", "name"), CONVOLUTIONAL)
+def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
+    golden = Golden.load(shared, file)
+    model = create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    with torch.inference_mode():
+        output = model(golden.images)
+    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+    assert output.features is not None
+    assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE

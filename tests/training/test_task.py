@@ -12,8 +12,18 @@ import torch
 
 from golden_rules import Golden
 from leanpose.distillation import CycleSelfDistillation
+from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
+from leanpose.training.recipe import DistillationSection
+from leanpose.training.task import build_distillation
 from leanpose.weights import from_official
+
+
+def test_a_student_without_cycles_cannot_teach_itself() -> None:
+    model = create_model("simplebaseline_r50", input_size=(32, 32), deconvolutions=(8,))
+    with pytest.raises(LeanposeError, match="simplebaseline_r50"):
+        build_distillation(DistillationSection(method="cycles"), model)
+    assert build_distillation(DistillationSection(), model).codec is model.codec
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def predict_people(
     def predict(images: torch.Tensor) -> Prediction:
         if cycle == "first":
             return model(images).prediction
-        return model.forward_train(images).cycles[-1].prediction
+        output = model.forward_train(images)
+        return (output.cycles or (output,))[-1].prediction
 
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []

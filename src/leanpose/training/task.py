@@ -6,6 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly
+from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.recipe import DistillationSection, Recipe
@@ -51,9 +52,18 @@ def build_task(recipe: Recipe, model: PoseModel) -> PoseTask:
 
 
 def build_distillation(section: DistillationSection, model: PoseModel) -> Distillation:
-    """The distillation that a recipe names, for this student."""
+    """The distillation that a recipe names, for this student.
+
+    Raises:
+        LeanposeError: the student cannot be taught so.
+    """
     if section.method == "none":
         return GroundTruthOnly(model.codec)
+    if not hasattr(model.config, "cycles"):
+        raise LeanposeError(
+            f"distillation.method 'cycles' teaches a token model by its own further cycles; '{model.name}' has none. "
+            "Choose a tokenpose or sdpose model, or distillation.method=none."
+        )
     return CycleSelfDistillation(
         model.codec,
         keypoint_tokens=section.keypoint_tokens,

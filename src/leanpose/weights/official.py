@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
+from leanpose.models.convolutional import ConvolutionalPose
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.tokenpose import TokenPose
 
@@ -27,15 +30,17 @@ _LAYER = re.compile(
     r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias)"
 )
 _PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.tokenpose)\.")
-_BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[12]|stage[23])\.")
+_BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.")
+_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head|keypoint_head)\.)?")
 
 
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
     """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
 
-    Knows the names in TokenPose's code (`features.…`, or `pre_feature.…` and `transformer.…`) and in SDPose's
-    (`backbone.…` and `keypoint_head.tokenpose.…`), and tells the two apart by them. Where attention is scaled
-    differently there and in the model, the ratio goes into the query weights, so that the net stays the same.
+    Knows the names in TokenPose's code (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
+    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, SimpleBaseline's and HRNet's, and tells
+    them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
+    weights, so that the net stays the same.
 
     Args:
         name: one of `leanpose.list_models()`.
@@ -45,21 +50,24 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    if model_entry(name).model is not TokenPose:
+    if model_entry(name).model not in (TokenPose, ConvolutionalPose):
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
         model = create_model(name, **overrides)
-    assert isinstance(model, TokenPose)
-    return _tokenpose(model, {key: torch.as_tensor(value) for key, value in state_dict.items()})
+    official = {key: torch.as_tensor(value) for key, value in state_dict.items()}
+    if isinstance(model, TokenPose):
+        return _tokenpose(model, official)
+    return _rename(model, official, _convolutional_name)
 
 
-def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename(model: PoseModel, official: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """Give every tensor its name here, and see that all are there and fit."""
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
         if key.endswith("pos_embedding"):
             continue  # computed, never learnt
-        new = _tokenpose_name(key, model.config.depth // model.config.stages)
+        new = rename(key)
         if new not in expected:
             raise LeanposeError(f"The official weights do not fit '{model.name}': it has no place for '{key}'.")
         if value.shape != expected[new].shape:
@@ -73,6 +81,11 @@ def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tenso
             renamed.setdefault(key, torch.tensor(0))
         elif key not in renamed:
             raise LeanposeError(f"The official weights do not fit '{model.name}': they have nothing for '{key}'.")
+    return renamed
+
+
+def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = _rename(model, official, partial(_tokenpose_name, model.config.depth // model.config.stages))
     width, head_width = model.config.width, model.config.width // model.config.heads
     # Only TokenPose's S models have backbone and tokens side by side under `features.`, and scale by the whole width.
     theirs = width if any(key.removeprefix("module.").startswith("features.") for key in official) else head_width
@@ -85,7 +98,7 @@ def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tenso
     return renamed
 
 
-def _tokenpose_name(key: str, layers_per_stage: int) -> str | None:
+def _tokenpose_name(layers_per_stage: int, key: str) -> str | None:
     """This library's name for an official one; None where there is none."""
     inner = _PREFIX.sub("", key, count=1)
     if _BACKBONE.match(inner):
@@ -101,6 +114,16 @@ def _tokenpose_name(key: str, layers_per_stage: int) -> str | None:
         return None
     index = (int(layer["stage"] or 1) - 1) * layers_per_stage + int(layer["layer"])
     return f"layers.{index}.{_IN_LAYER[layer['part']]}.{layer['kind']}"
+
+
+def _convolutional_name(key: str) -> str | None:
+    """The same for the convolutional networks."""
+    inner = _OUTER.sub("", key, count=1)
+    if inner.startswith("final_layer."):
+        return inner.replace("final_layer", "head")
+    if inner.startswith("deconv_layers."):
+        return inner.replace("deconv_layers", "deconvolutions")
+    return f"backbone.{inner}"
 
 
 def _hint(name: str, value: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""HRNet up to its third stage: timm's network, cut where TokenPose-B and -L cut it."""
+"""HRNet: timm's network, whole or cut after its third stage, as TokenPose-B and -L cut it."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.errors import LeanposeError
+from leanpose.models.backbones.imagenet import load_imagenet
 
 
-class HRNetStage3(nn.Module):
-    """The first three stages of HRNet (Sun et al., CVPR 2019), of which the finest branch is read, at stride 4.
+class HRNet(nn.Module):
+    """The first stages of HRNet (Sun et al., CVPR 2019), of which the finest branch is read, at stride 4.
 
     Parameters bear the names of timm and of the papers' code.
 
     Args:
         variant: timm's name, such as `hrnet_w32`.
+        stages: 3 or all 4.
         stage1_width: inner channels of the four bottlenecks of stage 1 (64 in HRNet's paper).
     """
 
     stride = 4
 
-    def __init__(self, variant: str = "hrnet_w32", stage1_width: int = 64) -> None:
+    def __init__(self, variant: str = "hrnet_w32", stages: int = 3, stage1_width: int = 64) -> None:
         super().__init__()
         from timm.models.hrnet import HighResolutionNet, cfg_cls
 
         self.variant = variant
         settings: dict[str, Any] = copy.deepcopy(cfg_cls[variant])
         settings["stage1"]["num_channels"] = (stage1_width,)
-        # Most of HRNet's weights lie behind the cut: on the meta device they take neither memory nor time.
+        # Most of HRNet's weights lie behind the third stage: on the meta device they take neither memory nor time.
         device = torch.get_default_device()
         with torch.device("meta"):
             net: Any = HighResolutionNet(settings, head="")
@@ -41,7 +42,8 @@ class HRNetStage3(nn.Module):
         self.layer1 = net.layer1
         self.transition1, self.stage2 = net.transition1, net.stage2
         self.transition2, self.stage3 = net.transition2, net.stage3
-        last: Any = self.stage3[-1]
+        self.transition3, self.stage4 = (net.transition3, net.stage4) if stages == 4 else (None, None)
+        last: Any = (self.stage4 or self.stage3)[-1]
         last.fuse_layers = last.fuse_layers[:1]  # nothing reads the coarser outputs
         self.to_empty(device=device)
         for module in self.modules():
@@ -54,22 +56,19 @@ class HRNetStage3(nn.Module):
         Raises:
             LeanposeError: they cannot be downloaded.
         """
-        import timm
-
-        try:
-            published = timm.create_model(self.variant, pretrained=True).state_dict()
-        except (OSError, RuntimeError) as error:
-            raise LeanposeError(f"Cannot get the ImageNet weights of {self.variant}: {error}") from error
-        own = self.state_dict()
-        own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
-        self.load_state_dict(own)
+        load_imagenet(self, self.variant)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.layer1(x)
         branches = self.stage2([transition(x) for transition in self.transition1])
-        # A new coarsest branch grows out of the coarsest one there is; the others go on as they are.
-        branches = [*branches, branches[-1]]
-        branches = self.stage3([transition(b) for transition, b in zip(self.transition2, branches, strict=True)])
+        branches = self.stage3(_one_more(self.transition2, branches))
+        if self.stage4 is not None:
+            branches = self.stage4(_one_more(self.transition3, branches))
         return branches[0]
+
+
+def _one_more(transition: Any, branches: list[Tensor]) -> list[Tensor]:
+    """A new coarsest branch grows out of the coarsest one there is; the others go on as they are."""
+    return [step(branch) for step, branch in zip(transition, [*branches, branches[-1]], strict=True)]

@@ -1,0 +1,24 @@
+"""Published ImageNet weights for the backbones that are timm's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from leanpose.errors import LeanposeError
+
+
+def load_imagenet(backbone: nn.Module, variant: str) -> None:
+    """Take timm's weights of a network wherever name and shape agree, and leave the rest as it is.
+
+    Raises:
+        LeanposeError: they cannot be downloaded.
+    """
+    import timm
+
+    try:
+        published = timm.create_model(variant, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise LeanposeError(f"Cannot get the ImageNet weights of {variant}: {error}") from error
+    own = backbone.state_dict()
+    own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
+    backbone.load_state_dict(own)

@@ -1,0 +1,44 @@
+"""ResNet without its classifier: timm's network (He et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.models.backbones.imagenet import load_imagenet
+
+
+class ResNet(nn.Module):
+    """All four stages of a ResNet; the last one's features are read, at stride 32.
+
+    Parameters bear the names of torchvision, timm and the papers' code.
+
+    Args:
+        variant: timm's name, such as `resnet50`.
+    """
+
+    stride = 32
+
+    def __init__(self, variant: str = "resnet50") -> None:
+        super().__init__()
+        import timm
+
+        self.variant = variant
+        net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="", zero_init_last=False)
+        self.channels: int = net.num_features
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+
+    def load_imagenet(self) -> None:
+        """Take timm's ImageNet weights.
+
+        Raises:
+            LeanposeError: they cannot be downloaded.
+        """
+        load_imagenet(self, self.variant)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/32 W/32"]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))

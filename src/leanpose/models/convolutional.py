@@ -1,0 +1,123 @@
+"""Convolutional heatmap networks: SimpleBaseline (Xiao et al., ECCV 2018) and HRNet (Sun et al., CVPR 2019).
+
+Both are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
+first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.resnet import ResNet
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class ConvolutionalConfig:
+    """A backbone and its head. Widths are channels, sizes (height, width)."""
+
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
+    backbone: Literal["resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48"] = "resnet50"
+    deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
+
+    def __post_init__(self) -> None:
+        for side in self.input_size:
+            if side < 32 or side % 32:
+                h, w = self.input_size
+                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """Height and width of a heatmap."""
+        stride = HRNet.stride if self.backbone.startswith("hrnet") else ResNet.stride
+        factor = 2 ** len(self.deconvolutions)
+        return self.input_size[0] // stride * factor, self.input_size[1] // stride * factor
+
+
+class ConvolutionalPose(PoseModel):
+    """SimpleBaseline and HRNet.
+
+    Fresh weights: convolutions of the head normal with sigma 0.001, as in both papers' code; the backbone's are its
+    own, and the papers start it from ImageNet (`pretrained="backbone"`).
+    """
+
+    config: ConvolutionalConfig
+
+    def __init__(self, name: str, config: ConvolutionalConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        c = config
+        self.backbone = HRNet(c.backbone, stages=4) if c.backbone.startswith("hrnet") else ResNet(c.backbone)
+        channels = self.backbone.channels
+        self.deconvolutions = nn.Sequential()
+        for width in c.deconvolutions:
+            self.deconvolutions.extend(
+                [
+                    nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
+            )
+            channels = width
+        self.head = nn.Conv2d(channels, len(skeleton), 1)
+        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
+        for module in [*self.deconvolutions, self.head]:
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=0.001)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def load_backbone(self) -> None:
+        """Start the backbone from its ImageNet weights.
+
+        Raises:
+            LeanposeError: they cannot be downloaded.
+        """
+        self.backbone.load_imagenet()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        features = self.backbone(images)
+        return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
+
+
+SIMPLE_BASELINE = "SimpleBaseline (ECCV 2018)"
+HRNET = "HRNet (CVPR 2019)"
+
+
+@register_model(ConvolutionalPose, ap=70.4, source=SIMPLE_BASELINE)
+def simplebaseline_r50() -> ConvolutionalConfig:
+    """SimpleBaseline on ResNet-50. 70.4 AP."""
+    return ConvolutionalConfig()
+
+
+@register_model(ConvolutionalPose, ap=71.4, source=SIMPLE_BASELINE)
+def simplebaseline_r101() -> ConvolutionalConfig:
+    """SimpleBaseline on ResNet-101. 71.4 AP."""
+    return ConvolutionalConfig(backbone="resnet101")
+
+
+@register_model(ConvolutionalPose, ap=72.0, source=SIMPLE_BASELINE)
+def simplebaseline_r152() -> ConvolutionalConfig:
+    """SimpleBaseline on ResNet-152. 72.0 AP."""
+    return ConvolutionalConfig(backbone="resnet152")
+
+
+@register_model(ConvolutionalPose, ap=74.4, source=HRNET)
+def hrnet_w32() -> ConvolutionalConfig:
+    """HRNet-W32: four stages that keep a branch at stride 4. 74.4 AP."""
+    return ConvolutionalConfig(backbone="hrnet_w32", deconvolutions=())
+
+
+@register_model(ConvolutionalPose, ap=75.1, source=HRNET)
+def hrnet_w48() -> ConvolutionalConfig:
+    """HRNet-W48: wider than HRNet-W32. 75.1 AP."""
+    return ConvolutionalConfig(backbone="hrnet_w48", deconvolutions=())
