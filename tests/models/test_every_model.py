@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from leanpose.models.base import PoseModel
+from leanpose.models.output import Prediction
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 
 # The same code as a smaller sibling that is tested.
-DEEPER = {"simplebaseline_r101", "simplebaseline_r152", "hrnet_w48"}
+DEEPER = {"simplebaseline_r101", "simplebaseline_r152", "hrnet_w48", "deeppose_r101", "deeppose_r152"}
 
 
 def small_model(name: str) -> PoseModel:
@@ -25,6 +27,12 @@ def small_model(name: str) -> PoseModel:
     if hasattr(configure_model(name), "depth"):
         overrides["depth"] = 2
     return create_model(name, **overrides)
+
+
+def values(prediction: Prediction) -> torch.Tensor:
+    """All that a prediction holds, in a row."""
+    parts = [getattr(prediction, field.name) for field in dataclasses.fields(prediction)]
+    return torch.cat([part.flatten(1) for part in parts if part is not None], dim=1)
 
 
 @pytest.fixture(scope="module", params=sorted(set(list_models()) - DEEPER))
@@ -52,7 +60,7 @@ def test_it_is_ready_for_inference(model: PoseModel, images: torch.Tensor) -> No
 def test_training_gives_the_inference_result_and_more(model: PoseModel, images: torch.Tensor) -> None:
     with torch.inference_mode():
         trained, inferred = model.forward_train(images), model(images)
-    torch.testing.assert_close(trained.prediction.maps, inferred.prediction.maps)
+    torch.testing.assert_close(values(trained.prediction), values(inferred.prediction))
     assert len(trained.cycles) == getattr(model.config, "cycles", 0)
 
 
@@ -71,14 +79,14 @@ def test_state_round_trip(model: PoseModel, images: torch.Tensor) -> None:
     other = small_model(model.name)
     other.load_state_dict(model.state_dict(), strict=True)
     with torch.inference_mode():
-        assert torch.equal(other(images).prediction.maps, model(images).prediction.maps)
+        assert torch.equal(values(other(images).prediction), values(model(images).prediction))
 
 
 def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
     with torch.inference_mode():
-        exact = model(images).prediction.maps
+        exact = values(model(images).prediction)
         with torch.autocast("cpu", torch.bfloat16):
-            rough = model(images).prediction.maps
+            rough = values(model(images).prediction)
     assert rough.dtype == torch.bfloat16
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
@@ -87,7 +95,7 @@ def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) 
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
     more = torch.randn(3, 3, *model.input_size)
     with torch.inference_mode():
-        torch.testing.assert_close(exported.module()(more).prediction.maps, model(more).prediction.maps)
+        torch.testing.assert_close(values(exported.module()(more).prediction), values(model(more).prediction))
 
 
 @pytest.mark.parametrize("name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50"])  # one of each backbone
@@ -96,7 +104,7 @@ def test_it_compiles_in_one_graph(name: str) -> None:
     images = torch.randn(2, 3, *model.input_size)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.inference_mode():
-        torch.testing.assert_close(compiled(images).prediction.maps, model(images).prediction.maps)
+        torch.testing.assert_close(values(compiled(images).prediction), values(model(images).prediction))
 
 
 def test_its_docstring_and_source_say_where_it_comes_from(model: PoseModel) -> None:

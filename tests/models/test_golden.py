@@ -85,6 +85,31 @@ CONVOLUTIONAL = [
 ]
 
 
+REGRESSION = [
+    ("deeppose_res50_256x192", "deeppose_r50"),
+    ("deeppose_res101_256x192", "deeppose_r101"),
+    ("deeppose_res152_256x192", "deeppose_r152"),
+    ("rle_res50_256x192", "rle_r50"),
+]
+
+
+@pytest.mark.parametrize(("file", "name"), REGRESSION)
+def test_regression_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
+    golden = Golden.load(shared, file)
+    model = create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()), strict=True)
+    with torch.inference_mode():
+        output = model(golden.images)
+    expected = torch.from_numpy(golden.arrays["out"])
+    tolerance = OUTPUT_TOLERANCE * golden.facts["outputs"]["out"]["abs_max"]
+    torch.testing.assert_close(output.prediction.xy, expected[..., :2].float(), rtol=0, atol=tolerance)
+    if output.prediction.sigma is not None:  # stored before the sigmoid, which cannot be undone near 0 and 1
+        sigma = expected[..., 2:].float().sigmoid()
+        torch.testing.assert_close(output.prediction.sigma, sigma, rtol=0, atol=tolerance / 4)
+    assert output.features is not None
+    assert golden.deviation("backbone[0]", output.features.mean(dim=(2, 3))) < OUTPUT_TOLERANCE
+
+
 @pytest.mark.parametrize(("file", "name"), CONVOLUTIONAL)
 def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
     golden = Golden.load(shared, file)

@@ -22,8 +22,8 @@ from leanpose.weights import from_official
 def test_a_student_without_cycles_cannot_teach_itself() -> None:
     model = create_model("simplebaseline_r50", input_size=(32, 32), deconvolutions=(8,))
     with pytest.raises(LeanposeError, match="simplebaseline_r50"):
-        build_distillation(DistillationSection(method="cycles"), model)
-    assert build_distillation(DistillationSection(), model).codec is model.codec
+        build_distillation(DistillationSection(method="cycles"), model, model.codec)
+    assert build_distillation(DistillationSection(), model, model.codec).objective is model.codec
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 from leanpose.codecs.base import Codec
+from leanpose.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.errors import LeanposeError, did_you_mean
 
-__all__ = ["CODECS", "Codec", "HeatmapCodec", "HeatmapTarget", "build_codec"]
+__all__ = ["CODECS", "Codec", "CoordinateCodec", "CoordinateTarget", "HeatmapCodec", "HeatmapTarget", "build_codec"]
 
-CODECS: dict[str, type[HeatmapCodec]] = {"heatmap": HeatmapCodec}
+CODECS: dict[str, type[HeatmapCodec | CoordinateCodec]] = {"coordinates": CoordinateCodec, "heatmap": HeatmapCodec}
 
 
 def build_codec(values: Mapping[str, Any]) -> Codec:

@@ -147,6 +147,7 @@ class HeatmapCodec(Codec):
         Returns:
             Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, held to 0..1.
         """
+        assert isinstance(prediction, Heatmaps)
         maps = prediction.maps.float()
         batch, count, height, width = maps.shape
         if (height, width) != self.heatmap_size:
@@ -174,6 +175,7 @@ class HeatmapCodec(Codec):
 
     def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
+        assert isinstance(prediction, Heatmaps)
         error = (prediction.maps.float() - target.maps).square().mean(dim=(2, 3))
         return (error * target.weights.square()).mean()
 
@@ -183,6 +185,8 @@ class HeatmapCodec(Codec):
         Under the classic warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
+        assert isinstance(prediction, Heatmaps)
+        assert isinstance(flipped, Heatmaps)
         order = torch.tensor(list(flip_indices), device=flipped.maps.device)
         back = flipped.maps.float().index_select(1, order).flip(-1)
         mean = prediction.maps.float().clone()

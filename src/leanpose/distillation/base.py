@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
-from leanpose.models.output import PoseOutput
+from leanpose.models.output import PoseOutput, Prediction
+
+
+class Objective(Protocol):
+    """Compares a prediction with the labels: a codec, or a loss with parameters of its own."""
+
+    def loss(self, prediction: Prediction, target: Any) -> Float[Tensor, ""]:
+        """The loss of a prediction against what the codec's `encode` returned."""
+        ...
 
 
 class Distillation(ABC):
     """Says what a student learns from. The training loop adds the losses up and knows nothing else of the method.
 
     Args:
-        codec: the student's codec; its `loss` compares a prediction with the target.
+        objective: compares the student's prediction with the target; mostly the student's codec.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
 
     @abstractmethod
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
@@ -37,4 +44,4 @@ class GroundTruthOnly(Distillation):
     """Plain training: the prediction meets the labels, nothing else."""
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {"pose": self.codec.loss(student.prediction, target)}
+        return {"pose": self.objective.loss(student.prediction, target)}

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.codecs.base import Codec
-from leanpose.distillation.base import Distillation
+from leanpose.distillation.base import Distillation, Objective
 from leanpose.models.output import PoseOutput
 
 
@@ -24,7 +23,7 @@ class CycleSelfDistillation(Distillation):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
 
     Args:
-        codec: compares each cycle's prediction with the ground truth.
+        objective: compares each cycle's prediction with the ground truth.
         keypoint_tokens: α1 of eq. 4.
         visual_tokens: α2 of eq. 4.
         pose: which cycles meet the ground truth: `every` (eq. 3), or only the `last` (the ablation of Table 5).
@@ -34,13 +33,13 @@ class CycleSelfDistillation(Distillation):
 
     def __init__(
         self,
-        codec: Codec,
+        objective: Objective,
         keypoint_tokens: float = 5e-6,
         visual_tokens: float = 5e-6,
         pose: Literal["every", "last"] = "every",
         detach: bool = False,
     ) -> None:
-        super().__init__(codec)
+        super().__init__(objective)
         self.keypoint_tokens = keypoint_tokens
         self.visual_tokens = visual_tokens
         self.pose = pose
@@ -49,7 +48,7 @@ class CycleSelfDistillation(Distillation):
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         cycles = student.cycles
         supervised = cycles if self.pose == "every" else cycles[-1:]
-        losses = {"pose": sum_of(self.codec.loss(cycle.prediction, target) for cycle in supervised)}
+        losses = {"pose": sum_of(self.objective.loss(cycle.prediction, target) for cycle in supervised)}
         if len(cycles) > 1 and self.keypoint_tokens:
             losses["keypoint_tokens"] = self.keypoint_tokens * self._gaps(c.keypoint_tokens for c in cycles)
         if len(cycles) > 1 and self.visual_tokens:

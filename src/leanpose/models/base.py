@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
+torch.export.register_dataclass(Coordinates, serialized_type_name="leanpose.Coordinates")
 torch.export.register_dataclass(Heatmaps, serialized_type_name="leanpose.Heatmaps")
 torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 

@@ -15,8 +15,23 @@ class Heatmaps:
     maps: Float[Tensor, "B K H W"]
 
 
-Prediction = Heatmaps
-"""A model's keypoints in one of the codecs' forms. Coordinates and SimCC bins join this union with their models."""
+@dataclass(frozen=True)
+class Coordinates:
+    """The keypoints themselves.
+
+    Attributes:
+        xy: fractions of the crop's width and height; may lie outside of 0..1.
+        sigma: the predicted deviation along x and y, above 0; None where the model predicts none.
+        score: the predicted confidence, as the network wrote it; None where the model predicts none.
+    """
+
+    xy: Float[Tensor, "B K 2"]
+    sigma: Float[Tensor, "B K 2"] | None = None
+    score: Float[Tensor, "B K"] | None = None
+
+
+Prediction = Heatmaps | Coordinates
+"""A model's keypoints in one of the codecs' forms. SimCC bins join this union with their models."""
 
 
 @dataclass(frozen=True)

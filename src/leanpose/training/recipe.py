@@ -48,7 +48,7 @@ class AugmentationSection(_Section):
 
 
 class CodecSection(_Section):
-    """How keypoints are written down; the heatmap's size follows from the model."""
+    """How heatmaps are drawn and read; their size follows from the model. Other predictions have no settings here."""
 
     sigma: float = Field(default=2.0, gt=0)
     encoding: Literal["classic", "unbiased", "udp"] = "unbiased"
@@ -123,6 +123,8 @@ class Recipe(_Section):
     data: DataSection
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
+    loss: Literal["codec", "rle"] = "codec"
+    """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
     distillation: DistillationSection = Field(default_factory=DistillationSection)
     auxiliary_heatmaps: float = Field(default=0.0, ge=0)
     """Weight of the heatmaps that each layer's visual tokens draw while training; 0, as in the papers, has none."""

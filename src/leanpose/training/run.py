@@ -20,7 +20,7 @@ from leanpose.models.registry import create_model
 from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
-from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.training.recipe import CodecSection, Recipe, parse_recipe
 from leanpose.weights import load_model
 
 
@@ -39,16 +39,19 @@ def build_model(recipe: Recipe) -> PoseModel:
         **recipe.model_options,
     )
     section, default = recipe.codec, model.codec
-    if not isinstance(default, HeatmapCodec):
-        raise LeanposeError(f"The recipe's codec is a heatmap's, but {recipe.model} does not predict heatmaps.")
-    model.codec = HeatmapCodec(
-        input_size=model.input_size,
-        heatmap_size=default.heatmap_size,
-        sigma=section.sigma,
-        encoding=section.encoding,
-        decoding=section.decoding,
-        kernel=section.kernel,
-    )
+    if isinstance(default, HeatmapCodec):
+        model.codec = HeatmapCodec(
+            input_size=model.input_size,
+            heatmap_size=default.heatmap_size,
+            sigma=section.sigma,
+            encoding=section.encoding,
+            decoding=section.decoding,
+            kernel=section.kernel,
+        )
+    elif section != CodecSection():
+        raise LeanposeError(
+            f"The recipe's codec settings are a heatmap's, but {recipe.model} does not predict heatmaps."
+        )
     if recipe.init is not None:
         start = load_model(recipe.init)
         try:

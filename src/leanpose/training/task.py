@@ -6,9 +6,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly
+from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
+from leanpose.training.likelihood import ResidualLikelihood
 from leanpose.training.recipe import DistillationSection, Recipe
 
 
@@ -17,7 +19,7 @@ class PoseTask(nn.Module):
 
     Args:
         model: the student; its own codec writes the targets.
-        distillation: what the student learns from.
+        distillation: what the student learns from, and by which objective.
         auxiliary: a lesson besides, with parameters of its own that the model does not keep.
     """
 
@@ -27,6 +29,8 @@ class PoseTask(nn.Module):
         super().__init__()
         self.model = model
         self.distillation = distillation
+        objective = distillation.objective
+        self.objective = objective if isinstance(objective, nn.Module) else None  # so that its parameters learn too
         self.auxiliary = auxiliary
 
     def forward(
@@ -48,24 +52,40 @@ def build_task(recipe: Recipe, model: PoseModel) -> PoseTask:
         LeanposeError: the student cannot be taught so.
     """
     auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmaps) if recipe.auxiliary_heatmaps else None
-    return PoseTask(model, build_distillation(recipe.distillation, model), auxiliary)
+    objective = build_objective(recipe, model)
+    return PoseTask(model, build_distillation(recipe.distillation, model, objective), auxiliary)
 
 
-def build_distillation(section: DistillationSection, model: PoseModel) -> Distillation:
+def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
+    """What a recipe compares this student's predictions with the labels by.
+
+    Raises:
+        LeanposeError: the student does not predict what the loss needs.
+    """
+    if recipe.loss == "codec":
+        return model.codec
+    if not getattr(model.config, "deviations", False):
+        raise LeanposeError(
+            f"loss=rle needs a model that predicts deviations, such as rle_r50; '{model.name}' does not."
+        )
+    return ResidualLikelihood()
+
+
+def build_distillation(section: DistillationSection, model: PoseModel, objective: Objective) -> Distillation:
     """The distillation that a recipe names, for this student.
 
     Raises:
         LeanposeError: the student cannot be taught so.
     """
     if section.method == "none":
-        return GroundTruthOnly(model.codec)
+        return GroundTruthOnly(objective)
     if not hasattr(model.config, "cycles"):
         raise LeanposeError(
             f"distillation.method 'cycles' teaches a token model by its own further cycles; '{model.name}' has none. "
             "Choose a tokenpose or sdpose model, or distillation.method=none."
         )
     return CycleSelfDistillation(
-        model.codec,
+        objective,
         keypoint_tokens=section.keypoint_tokens,
         visual_tokens=section.visual_tokens,
         pose=section.pose,

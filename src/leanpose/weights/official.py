@@ -13,6 +13,7 @@ from torch import Tensor
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.convolutional import ConvolutionalPose
+from leanpose.models.deeppose import DeepPose
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.tokenpose import TokenPose
 
@@ -50,7 +51,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    if model_entry(name).model not in (TokenPose, ConvolutionalPose):
+    if model_entry(name).model not in (TokenPose, ConvolutionalPose, DeepPose):
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
         model = create_model(name, **overrides)
@@ -65,8 +66,8 @@ def _rename(model: PoseModel, official: dict[str, Tensor], rename: Callable[[str
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
-        if key.endswith("pos_embedding"):
-            continue  # computed, never learnt
+        if key.endswith("pos_embedding") or "loss_module." in key:
+            continue  # computed, never learnt; or of the loss alone
         new = rename(key)
         if new not in expected:
             raise LeanposeError(f"The official weights do not fit '{model.name}': it has no place for '{key}'.")
@@ -119,8 +120,8 @@ def _tokenpose_name(layers_per_stage: int, key: str) -> str | None:
 def _convolutional_name(key: str) -> str | None:
     """The same for the convolutional networks."""
     inner = _OUTER.sub("", key, count=1)
-    if inner.startswith("final_layer."):
-        return inner.replace("final_layer", "head")
+    if inner.startswith(("final_layer.", "fc.")):
+        return "head." + inner.split(".", 1)[1]
     if inner.startswith("deconv_layers."):
         return inner.replace("deconv_layers", "deconvolutions")
     return f"backbone.{inner}"

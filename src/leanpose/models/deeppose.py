@@ -1,0 +1,90 @@
+"""Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same network.
+
+A ResNet, the mean of its features over the picture, and one linear map to every keypoint's coordinates. RLE lets it
+predict a deviation too, and is otherwise a loss (`leanpose.training.likelihood`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.codecs.coordinates import CoordinateCodec
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.resnet import ResNet
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Coordinates, PoseOutput
+from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class DeepPoseConfig:
+    """A backbone, and whether a deviation is predicted beside x and y."""
+
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
+    backbone: Literal["resnet50", "resnet101", "resnet152"] = "resnet50"
+    deviations: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.input_size) < 32:
+            h, w = self.input_size
+            raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be at least 32.")
+
+
+class DeepPose(PoseModel):
+    """Coordinates by global pooling and one linear layer.
+
+    Fresh weights: of the linear layer normal with sigma 0.01, as the toolbox draws them.
+    """
+
+    config: DeepPoseConfig
+
+    def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        self.backbone = ResNet(config.backbone)
+        self.head = nn.Linear(self.backbone.channels, len(skeleton) * (4 if config.deviations else 2))
+        self.codec = CoordinateCodec(input_size=config.input_size)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def load_backbone(self) -> None:
+        """Start the backbone from its ImageNet weights.
+
+        Raises:
+            LeanposeError: they cannot be downloaded.
+        """
+        self.backbone.load_imagenet()
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        features = self.backbone(images)
+        values = self.head(features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
+        sigma = values[..., 2:].sigmoid() if self.config.deviations else None
+        return PoseOutput(Coordinates(values[..., :2], sigma), features=features)
+
+
+@register_model(DeepPose, ap=52.6, source="DistilPose (CVPR 2023)")
+def deeppose_r50() -> DeepPoseConfig:
+    """DeepPose on ResNet-50. 52.6 AP, as DistilPose re-trained it."""
+    return DeepPoseConfig()
+
+
+@register_model(DeepPose, ap=56.0, source="TFPose (2021)")
+def deeppose_r101() -> DeepPoseConfig:
+    """DeepPose on ResNet-101. 56.0 AP, as TFPose re-trained it."""
+    return DeepPoseConfig(backbone="resnet101")
+
+
+@register_model(DeepPose, ap=58.3, source="TFPose (2021)")
+def deeppose_r152() -> DeepPoseConfig:
+    """DeepPose on ResNet-152. 58.3 AP, as TFPose re-trained it."""
+    return DeepPoseConfig(backbone="resnet152")
+
+
+@register_model(DeepPose, ap=70.5, source="RLE (ICCV 2021)")
+def rle_r50() -> DeepPoseConfig:
+    """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
+    return DeepPoseConfig(deviations=True)

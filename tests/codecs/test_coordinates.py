@@ -1,0 +1,86 @@
+"""The coordinate codec: the toolbox's numbers, round trips, flips, and what is not a number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from leanpose.codecs import CoordinateCodec, CoordinateTarget, build_codec
+from leanpose.errors import LeanposeError
+from leanpose.models.output import Coordinates
+from leanpose.skeleton import COCO17
+
+
+@pytest.fixture
+def arrays(shared: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(shared / "golden" / "codecs" / "codecs_mmpose1x.npz"))
+
+
+@pytest.mark.parametrize("points", ["A", "B"])
+@pytest.mark.parametrize("size", [(256, 192), (384, 288)])
+def test_labels_and_points_are_the_toolboxs(arrays: dict, size: tuple[int, int], points: str) -> None:
+    codec = CoordinateCodec(size)
+    key = f"regression_{size[0]}x{size[1]}/{points}"
+    keypoints, visible = (torch.from_numpy(arrays[f"{key}/{name}"]).float() for name in ("keypoints", "visible"))
+    target = codec.encode(keypoints, visible)
+    np.testing.assert_allclose(target.xy, arrays[f"{key}/encode.keypoint_labels"], atol=1e-6)
+    np.testing.assert_array_equal(target.weights, arrays[f"{key}/encode.keypoint_weights"])
+    decoded, scores = codec.decode(Coordinates(target.xy))
+    np.testing.assert_allclose(decoded, arrays[f"{key}/decode_encoded.keypoints"], atol=1e-3)
+    np.testing.assert_allclose(scores, arrays[f"{key}/decode_encoded.scores"])
+
+
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("points", ["A", "B"])
+def test_the_flip_test_is_the_toolboxs(arrays: dict, points: str, shift: bool) -> None:
+    one, other = (
+        Coordinates(torch.from_numpy(arrays[f"flip/{points}/reg.{name}"])) for name in ("orig", "of_flipped_image")
+    )
+    merged = CoordinateCodec((256, 192), flip_shift=shift).merge_flipped(one, other, COCO17.flip_indices)
+    np.testing.assert_allclose(merged.xy, arrays[f"flip/{points}/reg.averaged_shift_{shift}"], atol=1e-6)
+
+
+def test_left_and_right_exchange_scores_and_deviations_too() -> None:
+    xy, score = torch.rand(1, 2, 2), torch.tensor([[0.2, 0.8]])
+    sigma = torch.tensor([[[0.1, 0.1], [0.3, 0.3]]])
+    merged = CoordinateCodec().merge_flipped(Coordinates(xy, sigma, score), Coordinates(xy, sigma, score), [1, 0])
+    assert merged.score.tolist() == [[0.5, 0.5]]
+    torch.testing.assert_close(merged.sigma, torch.full((1, 2, 2), 0.2))
+
+
+def test_scores_are_the_predicted_ones_else_from_the_deviations_else_one() -> None:
+    codec, xy = CoordinateCodec((20, 10)), torch.full((1, 1, 2), 0.5)
+    sigma = torch.tensor([[[0.2, 0.4]]])
+    points, score = codec.decode(Coordinates(xy, sigma, torch.tensor([[1.5]])))
+    assert points.tolist() == [[[5, 10]]]
+    assert score.item() == 1
+    assert codec.decode(Coordinates(xy, sigma))[1].item() == pytest.approx(0.7)
+    assert codec.decode(Coordinates(xy))[1].item() == 1
+
+
+def test_what_is_not_a_number_becomes_a_point_without_a_score() -> None:
+    points, scores = CoordinateCodec().decode(Coordinates(torch.tensor([[[float("nan"), 0.5]]])))
+    assert points.isfinite().all()
+    assert scores.item() == 0
+
+
+def test_the_loss_is_the_official_smooth_l1(shared: Path) -> None:
+    folder = shared / "golden" / "losses"
+    arrays, values = np.load(folder / "losses_sdpose.npz"), json.loads((folder / "losses_sdpose.json").read_text())
+    prediction = Coordinates(torch.from_numpy(arrays["rle.output"])[..., :2])
+    target = CoordinateTarget(
+        torch.from_numpy(arrays["rle.target"]), torch.from_numpy(arrays["target_weight_NK2"])[..., 0]
+    )
+    expected = values["values"]["SmoothL1Loss(use_target_weight)(rle.output[...,:2],rle.target,W_NK2)"]["value"]
+    assert CoordinateCodec().loss(prediction, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_rebuilt_from_its_settings() -> None:
+    codec = CoordinateCodec((64, 48), flip_shift=True)
+    assert build_codec(codec.to_dict()) == codec
+    with pytest.raises(LeanposeError, match="positive input_size"):
+        CoordinateCodec((0, 48))
