@@ -110,6 +110,38 @@ def test_regression_networks_are_the_toolboxs(shared: Path, file: str, name: str
     assert golden.deviation("backbone[0]", output.features.mean(dim=(2, 3))) < OUTPUT_TOLERANCE
 
 
+TOKEN_REGRESSION: list[tuple[str, str, dict[str, Any]]] = [
+    ("distilpose_s", "distilpose_s", {}),
+    ("distilpose_reg_stemnet", "distilpose_s", {"predicts": "position"}),
+    ("sdpose_reg_d12_h64", "sdpose_reg", {}),
+    ("sdpose_reg_d12_h384", "sdpose_reg", {"head_hidden": 384}),
+    ("sdpose_reg_d6_h64", "sdpose_reg", {"depth": 6}),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "overrides"), TOKEN_REGRESSION, ids=lambda v: v if isinstance(v, str) else "")
+def test_token_regression_networks_are_the_papers(
+    shared: Path, file: str, name: str, overrides: dict[str, Any]
+) -> None:
+    golden = Golden.load(shared, file)
+    model = create_model(name, **overrides)
+    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
+    with torch.inference_mode():
+        output = model(golden.images)
+    found = output.prediction
+    assert golden.deviation("kpt_token", output.keypoint_tokens) < OUTPUT_TOLERANCE
+    assert golden.deviation("vis_token", output.visual_tokens) < OUTPUT_TOLERANCE
+    if "score" in golden.facts["outputs"]:
+        assert golden.deviation("score", found.score[..., None]) < OUTPUT_TOLERANCE
+        assert golden.deviation("sigma", found.sigma) < OUTPUT_TOLERANCE
+    if name == "sdpose_reg":
+        together = torch.cat([found.xy, found.sigma], dim=-1)
+        assert golden.deviation("inference_regression(sigma after sigmoid)", together) < OUTPUT_TOLERANCE
+    else:
+        assert golden.deviation("pred", found.xy) < OUTPUT_TOLERANCE
+        assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+
+
 @pytest.mark.parametrize(("file", "name"), CONVOLUTIONAL)
 def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
     golden = Golden.load(shared, file)

@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Codec
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.stem import Stem
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import Heatmaps, PoseOutput, Prediction
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -195,14 +196,25 @@ class TokenPose(PoseModel):
         self.position: Tensor
         scale = (c.width // c.heads if c.attention_scale == "head" else c.width) ** -0.5
         self.layers = nn.ModuleList(Layer(c.width, c.heads, c.mlp_ratio * c.width, scale) for _ in range(c.depth))
-        pixels = c.heatmap_size[0] * c.heatmap_size[1]
-        sizes = [c.stages * c.width, *([] if c.head_hidden is None else [c.head_hidden]), pixels]
+        sizes = [c.stages * c.width, *([] if c.head_hidden is None else [c.head_hidden]), self.values_per_keypoint]
         self.head = nn.Sequential()
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
-        # As SDPose is trained and tested: unbiased heatmaps with a sigma of 2, decoded by DARK.
-        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
+        self.codec = self.default_codec()
         self.initialise()
+
+    @property
+    def values_per_keypoint(self) -> int:
+        """How many numbers the head writes for each keypoint: the pixels of its heatmap."""
+        return math.prod(self.config.heatmap_size)
+
+    def default_codec(self) -> Codec:
+        """As SDPose is trained and tested: unbiased heatmaps with a sigma of 2, decoded by DARK."""
+        return HeatmapCodec(input_size=self.config.input_size, heatmap_size=self.config.heatmap_size)
+
+    def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
+        """What the head's numbers mean."""
+        return Heatmaps(values.unflatten(-1, self.config.heatmap_size))
 
     def initialise(self) -> None:
         """Draw fresh weights."""
@@ -240,8 +252,8 @@ class TokenPose(PoseModel):
 
     def cycle(
         self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
-    ) -> tuple[Heatmaps, Float[Tensor, "B K+N D"]]:
-        """One pass through all layers, and its heatmaps; `record` gets the tokens after each layer.
+    ) -> tuple[Prediction, Float[Tensor, "B K+N D"]]:
+        """One pass through all layers, and what is read off its keypoint tokens; `record` gets the tokens after each layer.
 
         The position is added again before every layer but the first (of each stage).
         """
@@ -255,8 +267,7 @@ class TokenPose(PoseModel):
                 record.append(tokens)
             if (i + 1) % group == 0:
                 read.append(tokens[:, :keypoints])
-        maps = self.head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))
-        return Heatmaps(maps.unflatten(-1, self.config.heatmap_size)), tokens
+        return self.read(self.head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))), tokens
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The first cycle alone."""
@@ -270,9 +281,9 @@ class TokenPose(PoseModel):
         outputs = []
         for _ in range(self.config.cycles):
             record: list[Tensor] = []
-            maps, tokens = self.cycle(tokens, record)
+            prediction, tokens = self.cycle(tokens, record)
             dense = tuple(self.as_maps(layer) for layer in record)
-            outputs.append(replace(self.output(maps, tokens, features), dense=dense))
+            outputs.append(replace(self.output(prediction, tokens, features), dense=dense))
         return replace(outputs[0], cycles=tuple(outputs))
 
     def extract(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
@@ -293,10 +304,10 @@ class TokenPose(PoseModel):
         """The visual tokens in their places."""
         return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
-    def output(self, maps: Heatmaps, tokens: Float[Tensor, "B K+N D"], features: Tensor) -> PoseOutput:
+    def output(self, prediction: Prediction, tokens: Float[Tensor, "B K+N D"], features: Tensor) -> PoseOutput:
         """Name the parts of one cycle's result."""
         keypoints = len(self.skeleton)
-        return PoseOutput(maps, tokens[:, :keypoints], tokens[:, keypoints:], features)
+        return PoseOutput(prediction, tokens[:, :keypoints], tokens[:, keypoints:], features)
 
 
 TOKENPOSE = "TokenPose (ICCV 2021)"

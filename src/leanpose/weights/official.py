@@ -14,6 +14,7 @@ from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.convolutional import ConvolutionalPose
 from leanpose.models.deeppose import DeepPose
+from leanpose.models.distilpose import TokenRegression
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.tokenpose import TokenPose
 
@@ -30,8 +31,9 @@ _IN_LAYER = {
 _LAYER = re.compile(
     r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias)"
 )
-_PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.tokenpose)\.")
+_PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.token(?:pose|head))\.")
 _BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.")
+_LOSS = re.compile(r"loss_module\.|kpt_loss\.")
 _OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head|keypoint_head)\.)?")
 
 
@@ -51,7 +53,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    if model_entry(name).model not in (TokenPose, ConvolutionalPose, DeepPose):
+    if model_entry(name).model not in (TokenPose, TokenRegression, ConvolutionalPose, DeepPose):
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
         model = create_model(name, **overrides)
@@ -66,7 +68,7 @@ def _rename(model: PoseModel, official: dict[str, Tensor], rename: Callable[[str
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
-        if key.endswith("pos_embedding") or "loss_module." in key:
+        if key.endswith("pos_embedding") or _LOSS.search(key):
             continue  # computed, never learnt; or of the loss alone
         new = rename(key)
         if new not in expected:
