@@ -2,5 +2,6 @@
 
 from leanpose.distillation.base import Distillation, GroundTruthOnly
 from leanpose.distillation.cycles import CycleSelfDistillation
+from leanpose.distillation.heatmap_to_regression import HeatmapToRegression
 
-__all__ = ["CycleSelfDistillation", "Distillation", "GroundTruthOnly"]
+__all__ = ["CycleSelfDistillation", "Distillation", "GroundTruthOnly", "HeatmapToRegression"]
