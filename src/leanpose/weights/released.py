@@ -34,7 +34,7 @@ RELEASED: dict[str, Release] = {
     "leanpose-body-s": Release(
         "leanpose-body-s.safetensors",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
-        "19 body points at 128x96; a first, weak model (docs/results/body_s.md)",
+        "19 body points at 128x96, from 9,059 people: for upright people (docs/results/body_s.md)",
     ),
 }
 """Released weights by the name that `load_model` takes."""
