@@ -32,6 +32,14 @@ def test_the_demo_draws_trains_measures_and_reports(tmp_path: Path, monkeypatch:
     assert again.report.is_file(), "an earlier demo in the folder is replaced"
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "state.pt").write_bytes(b"a run")
+    with pytest.raises(LeanposeError, match="not an earlier demo"):
+        demo.run_demo(tmp_path, None, minutes=0.01)
+    assert (tmp_path / "plain" / "state.pt").read_bytes() == b"a run"
+
+
 def test_a_photo_that_cannot_be_read_stops_the_demo_at_once(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(LeanposeError, match=r"broken\.jpg"):

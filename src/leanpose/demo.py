@@ -22,8 +22,10 @@ from leanpose.data.dataset import CropDataset, collate
 from leanpose.data.images import read_image
 from leanpose.data.synthetic import write_synthetic
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
+from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import mean_pose, precision_of, predict_people
 from leanpose.evaluation.report import Picture, Report, RunRecord, read_run, write_report
+from leanpose.files import atomic_write
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import get_skeleton
@@ -79,6 +81,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
         photos.insert(0, (photo.name, read_image(photo)))
     torch.set_float32_matmul_precision("high")
 
+    _claim(out)
     _draw_data(out / "data", seed, console)
     recipes, epochs = _fit_to_machine([_recipe(out / "data", name, seed) for name in RUNS], 60 * minutes)
     console.print(f"Training the same student twice for {epochs} epochs, plainly and by self-distillation.")
@@ -103,6 +106,15 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     path = out / "report.html"
     write_report(path, Report("leanpose: self-distillation in five minutes", summary, runs, pictures, notes))
     return DemoResult(path, summary)
+
+
+def _claim(folder: Path) -> None:
+    """Mark the folder as a demo's, so that the next demo may replace what is in it; refuse anybody else's."""
+    marker = folder / ".leanpose-demo"
+    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
+        raise LeanposeError(f"{folder} holds something that is not an earlier demo; choose another --out.")
+    with atomic_write(marker) as path:
+        path.touch()
 
 
 def _draw_data(folder: Path, seed: int, console: Console) -> None:

@@ -23,6 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("a device that computes nothing")
     except (RuntimeError, AssertionError) as error:
         raise LeanposeError(f"The device '{name}' is not here; use auto, cpu or cuda.") from error
     return device

@@ -103,6 +103,8 @@ class Skeleton:
                 f"A skeleton has no field '{name}'; {did_you_mean(name, ['name', 'keypoints', 'limbs', 'sigmas', 'parts'])}"
             )
         try:
+            if not isinstance(values["keypoints"], list | tuple) or not values["keypoints"]:
+                raise ValueError("`keypoints` must be a list of names")
             keypoints = tuple(str(name) for name in values["keypoints"])
             index = {name: i for i, name in enumerate(keypoints)}
 
@@ -120,7 +122,7 @@ class Skeleton:
             return cls(
                 name=str(values["name"]),
                 keypoints=keypoints,
-                limbs=tuple((resolve(a), resolve(b)) for a, b in values.get("limbs", ())),
+                limbs=tuple((resolve(a), resolve(b)) for a, b in values.get("limbs") or ()),
                 sigmas=tuple(float(s) for s in values.get("sigmas") or [0.05] * len(keypoints)),
                 parts={k: tuple(resolve(p) for p in v) for k, v in (values.get("parts") or {}).items()},
             )
@@ -193,8 +195,8 @@ def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     if path.suffix in (".yaml", ".yml"):
         try:
             values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise LeanposeError(f"Cannot read the skeleton file {path}: {error}.") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise LeanposeError(f"Cannot read the skeleton file {path}: {' '.join(str(error).split())}.") from error
         if not isinstance(values, dict):
             raise LeanposeError(f"The skeleton file {path} holds no mapping with `name` and `keypoints`.")
         return Skeleton.from_dict(values)

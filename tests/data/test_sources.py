@@ -14,7 +14,7 @@ from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
 from leanpose.data.sources import DataSource, in_split, read_people
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton
+from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
 
 
 def coco(**changes: Any) -> DataSource:
@@ -265,6 +265,44 @@ def test_bad_annotation_files_get_one_sentence(tmp_path: Path, kind: str, words:
     with pytest.raises(LeanposeError, match=words) as caught:
         read_people(coco(), COCO17, tmp_path, training=True)
     assert "\n" not in str(caught.value)
+
+
+def test_nulls_count_as_not_said(tmp_path: Path) -> None:
+    write_coco(tmp_path, 1)
+    content: Any = coco_content(1, [person(1, 1)])
+    content["annotations"][0] |= {"num_keypoints": None, "iscrowd": None}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert len(read_people(coco(), COCO17, tmp_path, training=True).people) == 1
+
+
+def test_limbs_that_are_no_pairs_get_one_sentence(tmp_path: Path) -> None:
+    write_coco(tmp_path, 1)
+    content: Any = coco_content(1, [person(1, 1)])
+    content["categories"][0] |= {"keypoints": [f"point_{i}" for i in range(17)], "skeleton": [[1], [2]]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(LeanposeError, match="no list of pairs"):
+        read_people(coco(), COCO17, tmp_path, training=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nkeypoints: nose", "must be a list"),
+        ("name: a\nkeypoints: []", "must be a list"),
+        (b"name: \xe9\nkeypoints: [a]", "Cannot read the skeleton file"),
+    ],
+)
+def test_a_file_that_is_no_skeleton_gets_one_sentence(tmp_path: Path, text: str | bytes, words: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(LeanposeError, match=words) as caught:
+        get_skeleton(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_limbs_may_be_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: a\nkeypoints: [tip]\nlimbs:\n")
+    assert get_skeleton(tmp_path / "mine.yaml").limbs == ()
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

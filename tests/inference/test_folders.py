@@ -122,3 +122,26 @@ def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[P
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"):
         predict_pictures(estimator, pictures, drawings=tmp_path / "file" / "deeper")
+
+
+def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: PoseEstimator, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(scene(0, 1).image).save(tmp_path / "in" / "1.png")
+    Image.new("RGB", (70_000, 8)).save(tmp_path / "in" / "2.tif")
+    found = find_pictures([str(tmp_path / "in")])[0]
+    out = tmp_path / "out"
+    outcome = predict_pictures(estimator, found, drawings=out, coco=out / "poses.json")
+    assert outcome.done == 2
+    assert [(p.name, "70000x8 does not fit" in reason) for p, reason in outcome.undrawn] == [("2.tif", True)]
+    assert {record["image_id"] for record in json.loads((out / "poses.json").read_text())} == {1, 2}
+
+
+@pytest.mark.parametrize("image_id", [10, 10.0, "10"])
+def test_an_images_number_may_be_written_in_several_ways(pictures: list[Picture], tmp_path: Path, image_id: object):
+    content = {
+        "images": [{"id": str(image_id) if isinstance(image_id, str) else 10, "file_name": "10.png"}],
+        "annotations": [{"image_id": image_id, "bbox": [1, 2, 30, 40]}],
+        "categories": ["person"],
+    }
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    assert len(BoxFile(tmp_path / "b.json").boxes(pictures[0])[0]) == 1

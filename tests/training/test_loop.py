@@ -188,12 +188,63 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(data: Path, tmp_path: Pa
     assert "3.jpg" in result.stdout
 
 
+def test_a_batch_of_broken_images_only_is_passed_over(data: Path, tmp_path: Path) -> None:
+    (data / "images" / "3.jpg").write_bytes(b"")
+    recipe = load_recipe(
+        write_tiny_recipe(tmp_path / "r.yaml", data, batch_size=4, accumulate=4), ["schedule.epochs=1"]
+    )
+    summary = train(recipe, tmp_path / "run", quiet=True)
+    assert list(summary.broken) == [str(data / "images" / "3.jpg")]
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_a_folder_without_the_images_is_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run(
+        write_tiny_recipe(tmp_path / "r.yaml", data),
+        f"data.train.0.images={tmp_path / 'empty'}",
+        "--out",
+        tmp_path / "run",
+    )
+    assert result.returncode == 1
+    assert "None of the first 4 images can be read" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
 def test_a_loss_that_is_not_finite_stops_with_names_and_a_saved_state(data: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, optimizer={"lr": 1e30}))
     with pytest.raises(LeanposeError, match=r"not finite.*person \d+ of .*\d+\.jpg"):
         train(recipe, tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "nan.txt").read_text().count("person") == 4
-    assert load_state(tmp_path / "run")["run"]["step"] >= 1
+    state = load_state(tmp_path / "run")
+    assert state["run"]["step"] >= 1
+    statistics = [value for name, value in state["task"].items() if "running" in name]
+    assert statistics
+    assert all(value.isfinite().all() for value in statistics), "the failed step's statistics are not kept"
+
+
+def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leanpose.training.log import RunLog
+
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), ["validation.every=1", "schedule.epochs=2"])
+    whole = train(recipe, tmp_path / "whole", quiet=True)
+    write = RunLog.write
+
+    def killed(self: RunLog, table: str, *row: object) -> None:
+        if table == "val":
+            raise KeyboardInterrupt
+        write(self, table, *row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "run", quiet=True)
+    resumed = train(recipe, tmp_path / "run", resume=True, quiet=True)
+    assert (resumed.best, resumed.best_epoch) == (whole.best, whole.best_epoch)
+    assert resumed.metrics == whole.metrics
+    assert (tmp_path / "run" / "val.csv").read_text().count("\n") == 3
 
 
 def test_a_full_disk_ends_with_one_sentence_and_the_old_state(

@@ -48,6 +48,11 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"batch_size": 10, "accumulate": 3}, ["10", "3"]),
         ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
         ({"data": {}}, ["data.train", "missing"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        (
+            {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "boxes": "b.json"}]}},
+            ["data.train.0", "boxes", "lsp"],
+        ),
         ({"pretrained": "backbone", "init": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
     ],
 )
@@ -57,6 +62,7 @@ def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200, "a sentence, not the whole recipe"
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ def _summarise(outcome: Outcome, count: int) -> None:
     nobody = f", nobody in {outcome.empty}" if outcome.empty else ""
     print(f"Done:     {outcome.done} pictures, {outcome.people} people{nobody}")
     _list_skipped(outcome)
+    for _, reason in outcome.undrawn[:LISTED]:
+        print(f"          {reason}")
 
 
 def _list_skipped(outcome: Outcome) -> None:

@@ -23,6 +23,8 @@ def train(
     """
     if (recipe is None) == (resume is None):
         raise LeanposeError("Give either a recipe or --resume FOLDER.")
+    if resume is not None and (out is not None or settings):
+        raise LeanposeError("A resumed run stays in its folder and keeps its recipe: give --resume alone.")
     from leanpose.training.run import saved_recipe
     from leanpose.training.run import train as run
 

@@ -107,7 +107,11 @@ def _category_skeleton(category: dict[str, Any], path: Path) -> Skeleton:
     for known in SKELETONS.values():
         if known.keypoints == names:
             return known
-    limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or [] if 0 < a <= len(names) and 0 < b <= len(names)]
+    try:
+        pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{path}: the `skeleton` of its category is no list of pairs of keypoints.") from error
+    limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
     return Skeleton.from_dict({"name": path.stem, "keypoints": names, "limbs": limbs})
 
 
@@ -190,14 +194,15 @@ def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
         keypoints = map_keypoints(labelled, indices)
         count = int((keypoints[:, 2] > 0).sum())
         if sum(index >= 0 for index in indices) == len(file.skeleton):
-            count = int(record.get("num_keypoints", count))  # CrowdPose does not count head and neck: its rule stays
+            counted = record.get("num_keypoints")  # CrowdPose does not count head and neck: its rule stays
+            count = int(counted) if isinstance(counted, int | float) else count
         try:
             box = clip_box(record["bbox"], image.get("width"), image.get("height"))
             drawn = np.array([float(value) for value in record["bbox"]])
             area = float(record["area"]) if "area" in record else float(max(drawn[2], 0) * max(drawn[3], 0))
         except (KeyError, TypeError, ValueError) as error:
             raise LeanposeError(f"{where} has no valid box: {type(error).__name__} {error}.") from error
-        crowd = int(record.get("iscrowd", 0))
+        crowd = int(bool(record.get("iscrowd")))
         annotations.append(
             {
                 "id": record["id"],

@@ -7,6 +7,7 @@ worker decodes, warps once, and does little else.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ class CropBatch:
         """The crops whose image could be read."""
         if not self.broken:
             return self
-        kept = ~torch.isin(self.indices, torch.tensor([index for index, _ in self.broken]))
+        kept = ~torch.isin(self.indices, torch.tensor([index for index, _ in self.broken], device=self.indices.device))
         return CropBatch(
             self.images[kept], self.keypoints[kept], self.weights[kept], self.matrices[kept], self.indices[kept], []
         )
@@ -226,7 +227,9 @@ def collate(crops: Sequence[Crop]) -> CropBatch:
 
 
 def start_worker(_worker: int = 0) -> None:
-    """A loader's `worker_init_fn`: one OpenCV thread per worker, since the workers are the parallel part."""
+    """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part; Ctrl-C is the parent's."""
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -43,7 +43,7 @@ class DataSource(BaseModel):
     repeat: int = Field(default=1, ge=1)
     skeleton: str | None = None
     count: int = Field(default=1000, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     size: tuple[int, int] = (256, 192)
     poses: tuple[str, ...] = ()
 
@@ -51,6 +51,8 @@ class DataSource(BaseModel):
     def _check_paths(self) -> DataSource:
         if self.format != "synthetic" and (self.images is None or self.annotations is None):
             raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
+        if self.boxes is not None and self.format not in ("coco", "crowdpose"):
+            raise ValueError(f"`boxes` of a detector are read for COCO's formats, not for '{self.format}'")
         return self
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import CropDataset, collate
+from leanpose.data.dataset import CropDataset, collate, start_worker
 from leanpose.data.sample import PersonSample, PersonSet
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
@@ -53,7 +53,9 @@ def predict_people(
     """
     device = next(model.parameters()).device
     dataset = CropDataset(list(people), model.skeleton, model.input_size, warp=model.codec.warp, augmentation=None)
-    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    loader = DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+    )
 
     def predict(images: torch.Tensor) -> Prediction:
         if cycle == "first":

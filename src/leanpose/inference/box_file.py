@@ -41,7 +41,7 @@ class BoxFile:
             for record in content.get("images") or []:
                 self._enter(record, ambiguous)
             records = content["annotations"]
-            categories = content.get("categories") or []
+            categories = [c for c in content.get("categories") or [] if isinstance(c, dict)]
             people = (
                 {c.get("id") for c in categories if c.get("name") == "person"}
                 or {c.get("id") for c in categories if c.get("keypoints")}  # one's own kind of thing
@@ -86,7 +86,16 @@ class BoxFile:
             return None
         if not np.isfinite([*box, score]).all() or box[2] <= 0 or box[3] <= 0:
             return None
-        return (image if isinstance(image, int) else str(image)), box, score
+        return self._key(image), box, score
+
+    def _key(self, image: Any) -> int | str:
+        """An image's number, also where it is written as 5.0 or as "5" like the file's own images; else its name."""
+        if isinstance(image, int):
+            return image
+        if isinstance(image, float) and image.is_integer():
+            return int(image)
+        text = str(image)
+        return int(text) if text.isdigit() and int(text) in self._names.values() else text
 
     def image_id(self, picture: Picture) -> int:
         """The file's own number for a picture, or the picture's where it has none."""

@@ -37,6 +37,7 @@ class Outcome:
         people: found in them.
         empty: pictures without people.
         skipped: pictures that could not be read, with the reason.
+        undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
         stopped: whether the user stopped the run before its end.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     people: int = 0
     empty: int = 0
     skipped: list[tuple[Picture, str]] = field(default_factory=list)
+    undrawn: list[tuple[Picture, str]] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -58,6 +60,10 @@ class NothingReadError(LeanposeError):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__("No picture could be read, so nothing was written.")
         self.outcome = outcome
+
+
+class UndrawableError(LeanposeError):
+    """A picture is too large for the format of its annotated copy."""
 
 
 def predict_pictures(
@@ -106,7 +112,15 @@ def predict_pictures(
             yield pixels, given
 
     with open_results(coco, table, estimator.skeleton) as results, ThreadPoolExecutor(1) as painter:
-        painted: deque[Future[None]] = deque()
+        painted: deque[tuple[Picture, Future[None]]] = deque()
+
+        def wait_for_oldest() -> None:
+            drawn, future = painted.popleft()
+            try:
+                future.result()
+            except UndrawableError as error:
+                outcome.undrawn.append((drawn, str(error)))
+
         try:
             for poses in estimator.stream(feed()):
                 picture, pixels, scores = read.popleft()
@@ -114,9 +128,9 @@ def predict_pictures(
                     poses = replace(poses, box_scores=scores.astype(np.float32))
                 results.write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if picture.path in targets:
-                    painted.append(painter.submit(_paint, poses, pixels, threshold, targets[picture.path]))
+                    painted.append((picture, painter.submit(_paint, poses, pixels, threshold, targets[picture.path])))
                 while len(painted) > DRAWN_AHEAD:
-                    painted.popleft().result()
+                    wait_for_oldest()
                 outcome.done += 1
                 outcome.people += len(poses)
                 outcome.empty += not len(poses)
@@ -124,8 +138,8 @@ def predict_pictures(
                     advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
-        for waiting in painted:
-            waiting.result()
+        while painted:
+            wait_for_oldest()
         if not outcome.done and outcome.stopped:
             raise KeyboardInterrupt
         if not outcome.done:
@@ -176,12 +190,13 @@ def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> I
 def _paint(poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
     import cv2
 
+    height, width = pixels.shape[:2]
     picture = cv2.cvtColor(poses.draw(pixels, threshold=threshold), cv2.COLOR_RGB2BGR)
     options = [] if target.suffix.lower() == ".png" else [
         cv2.IMWRITE_WEBP_QUALITY if target.suffix.lower() == ".webp" else cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY
     ]  # fmt: skip
     encoded, content = cv2.imencode(target.suffix, picture, options)
     if not encoded:
-        raise LeanposeError(f"Cannot write {target}: the picture does not fit the format.")
+        raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
     with atomic_write(target) as temporary:
         temporary.write_bytes(content.tobytes())

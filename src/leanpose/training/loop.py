@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import CropBatch, CropDataset, collate
+from leanpose.data.dataset import CropBatch, CropDataset, collate, start_worker
 from leanpose.data.sample import PersonSet
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
@@ -114,9 +114,11 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.model, self.train_set, self.val_set, self.dataset = model, train, val, dataset
-        if len(dataset) < fabric.world_size * recipe.accumulate:
+        parts = fabric.world_size * recipe.accumulate
+        if recipe.batch_size % parts or len(dataset) < parts:
             raise LeanposeError(
-                f"There are only {len(dataset)} people to train on: too few for {fabric.world_size} processes."
+                f"A batch_size of {recipe.batch_size} out of {len(dataset)} people cannot be shared equally by "
+                f"{fabric.world_size} processes in {recipe.accumulate} parts each."
             )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
         model.train()
@@ -125,6 +127,7 @@ class Trainer:
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
+        self._any_readable = False
         self.metrics: dict[str, float] = {}
         if resume:
             self._restore(load_state(folder))
@@ -177,7 +180,7 @@ class Trainer:
             num_workers=recipe.data.workers,
             collate_fn=collate,
             pin_memory=self.fabric.device.type == "cuda",
-            worker_init_fn=_init_worker,
+            worker_init_fn=start_worker,
             prefetch_factor=4 if recipe.data.workers else None,
         )
         parts: Iterator[CropBatch] = iter(loader)
@@ -206,6 +209,8 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["base_lr"]
+        # A step that must not count leaves the running statistics of its forward pass behind: keep those before it.
+        buffers = [buffer.clone() for buffer in self.lessons.buffers()]
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
@@ -225,6 +230,8 @@ class Trainer:
                 self._losses[name] = value if previous is None else previous + value
         norm = torch.nn.utils.clip_grad_norm_(self.lessons.parameters(), recipe.optimizer.clip or math.inf)
         if self._any_process(not math.isfinite(float(total + norm))):
+            for buffer, before in zip(self.lessons.buffers(), buffers, strict=True):
+                buffer.copy_(before)
             self._refuse_non_finite(parts, float(total))
         for optimizer in self.optimizers:
             optimizer.step()
@@ -274,8 +281,9 @@ class Trainer:
             if self.metrics["AP"] > self.state.best:
                 self.state.best, self.state.best_epoch = self.metrics["AP"], epoch
                 self._save_weights("best.safetensors")
-            self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
+            # The row comes last: a run killed before it validates again, and has forgotten nothing.
             self._save_state()
+            self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
 
     def _measured_model(self) -> PoseModel:
@@ -353,10 +361,22 @@ class Trainer:
             ) from error
 
     def _without_broken(self, batch: CropBatch) -> CropBatch:
-        """Leave out the people whose images cannot be read, and remember them for the end."""
+        """Leave out the people whose images cannot be read, and remember them for the end.
+
+        Where nobody is left, the black crops stay: they have no labels, and all processes must take the step.
+
+        Raises:
+            LeanposeError: no image could be read so far.
+        """
         for index, sentence in batch.broken:
             self.broken[str(self.dataset.people[index].image)] = sentence
-        return batch.without_broken()
+        kept = batch.without_broken()
+        if len(kept.indices):
+            self._any_readable = True
+            return kept
+        if not self._any_readable and len(self.broken) >= min(4, len(self.dataset)):
+            raise LeanposeError(f"None of the first {len(self.broken)} images can be read: {batch.broken[0][1]}")
+        return batch
 
     def _gather_broken(self) -> None:
         if self.fabric.world_size > 1:
@@ -384,12 +404,3 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _init_worker(_: int) -> None:
-    """A loader process leaves Ctrl-C to its parent, and does not start threads of its own."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

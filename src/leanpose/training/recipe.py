@@ -138,7 +138,7 @@ class Recipe(_Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """The training state is saved this often, and after each epoch."""
     card: CardSection = Field(default_factory=CardSection)
@@ -194,6 +194,8 @@ def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
         if first["type"] == "missing":
             raise LeanposeError(f"{origin}: the key '{where}' is missing.") from error
         message = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], dict):  # what does not fit is the whole section, which nobody wants printed
+            raise LeanposeError(f"{origin}: {where if location else 'the recipe'} is not valid: {message}.") from error
         raise LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.") from error
 
 

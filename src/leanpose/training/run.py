@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.augment import Augmentation
@@ -20,7 +19,7 @@ from leanpose.models.registry import create_model
 from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
-from leanpose.training.recipe import CodecSection, Recipe, parse_recipe
+from leanpose.training.recipe import CodecSection, Recipe, load_recipe
 from leanpose.weights import load_model
 
 
@@ -130,4 +129,4 @@ def saved_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise LeanposeError(f"There is no run to resume in {folder} (recipe.yaml is missing).")
-    return parse_recipe(yaml.safe_load(path.read_text()), str(path))
+    return load_recipe(path)
