@@ -177,14 +177,14 @@ def dark_offsets(
     margin = convention.margin
     refined = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
     with torch.autocast(maps.device.type, enabled=False):
-        patch = _blurred_patches(maps, x, y, value, refined, kernel, convention)
+        around = _blurred_around(maps, x, y, value, refined, kernel, convention)
         # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
-        step = _parabola_step(patch.float().clamp_(convention.floor, convention.ceiling).log_(), convention)
+        step = _parabola_step(around.float().clamp_(convention.floor, convention.ceiling).log_(), convention)
     usable = refined & step.isfinite().all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
 
 
-def _blurred_patches(
+def _blurred_around(
     maps: Float[Tensor, "N H W"],
     x: Int[Tensor, " N"],
     y: Int[Tensor, " N"],
@@ -192,9 +192,11 @@ def _blurred_patches(
     refined: Bool[Tensor, " N"],
     kernel: int,
     convention: DarkConvention,
-) -> Float[Tensor, "N read read"]:
+) -> Float[Tensor, "N read"]:
+    """The blurred values around each peak that the parabola reads, in the order of `_differences`."""
     count, height, width = maps.shape
     dtype = _product_dtype(maps.device)
+    read, _ = _differences(convention.reach, maps.device, dtype)
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)
     left, across = _window_blur(width, kernel, convention, maps.device, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
@@ -210,24 +212,30 @@ def _blurred_patches(
     lines = first[:, None] + torch.arange(high, device=maps.device) * width
     windows = stretches.index_select(0, lines.view(-1)).view(count, high, wide).to(dtype)
     windows, bordering = windows[: len(within)], windows[len(within) :]
-    patch = torch.empty((count, down.shape[1], across.shape[1]), dtype=dtype, device=maps.device)
-    both = (down[height // 2, :, None, :, None] * across[width // 2, None, :, None, :]).reshape(patch[0].numel(), -1)
-    patch.flatten(1).index_copy_(0, within, windows.flatten(1) @ both.T)
+    around = torch.empty((count, len(read)), dtype=dtype, device=maps.device)
+    both = (down[height // 2, :, None, :, None] * across[width // 2, None, :, None, :]).flatten(2).flatten(0, 1)
+    around.index_copy_(0, within, windows.flatten(1) @ both.index_select(0, read).T)
     down, across = down.index_select(0, rows[len(within) :]), across.index_select(0, columns[len(within) :])
-    patch.index_copy_(0, beside, down @ bordering @ across.mT)
+    around.index_copy_(0, beside, (down @ bordering @ across.mT).flatten(1).index_select(1, read))
     # One look at all maps together is far cheaper than one at each, and mostly enough.
-    if convention.rescale and not (patch.min() > convention.floor and value.max() <= convention.ceiling):
-        unclipped = (patch.view(count, -1).amin(dim=1) > convention.floor) & (value <= convention.ceiling)
+    if convention.rescale and not (around.min() > convention.floor and value.max() <= convention.ceiling):
+        unclipped = (around.amin(dim=1) > convention.floor) & (value <= convention.ceiling)
         clipped = (refined & ~unclipped).nonzero()[:, 0]
         if len(clipped):
             factor = value[clipped] / _whole_blur_maxima(maps[clipped], kernel, convention.border)
-            patch[clipped] *= factor[:, None, None].to(dtype)
-    return patch
+            around[clipped] *= factor[:, None].to(dtype)
+    return around
 
 
 @lru_cache(maxsize=16)
-def _differences(reach: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "read*read 5"]:
-    """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy of a patch around its centre."""
+def _differences(
+    reach: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+    """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
+
+    Returns:
+        The pixels of the patch that they read, row by row, and each one's weights.
+    """
     line, c = 2 * reach + 1, reach
     weights = np.zeros((5, line, line))
     weights[0, c, [c - 1, c + 1]] = -0.5, 0.5
@@ -240,14 +248,16 @@ def _differences(reach: int, device: torch.device, dtype: torch.dtype) -> Float[
         weights[4, [0, 1, 1, 2], [1, 0, 2, 1]] = -0.5
     weights[1], weights[3] = weights[0].T, weights[2].T
     with torch.inference_mode(False):
-        return torch.tensor(weights.reshape(5, -1).T.copy(), device=device, dtype=dtype)
+        weights = weights.reshape(5, -1).T
+        read = np.flatnonzero(weights.any(axis=1))
+        return torch.tensor(read, device=device), torch.tensor(weights[read], device=device, dtype=dtype)
 
 
-def _parabola_step(log: Float[Tensor, "N read read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
     """Newton's step on the logarithm, with the derivatives of the convention."""
     dtype = _product_dtype(log.device)
-    differences = (log.flatten(1).to(dtype) @ _differences(convention.reach, log.device, dtype)).float()
-    dx, dy, dxx, dyy, dxy = differences.T.contiguous().unbind()
+    _, weights = _differences(convention.reach, log.device, dtype)
+    dx, dy, dxx, dyy, dxy = (log.to(dtype) @ weights).float().T.contiguous().unbind()
     if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps
         dxx, dyy = dxx + regular, dyy + regular
