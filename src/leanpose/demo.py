@@ -62,7 +62,7 @@ class DemoResult:
     summary: list[str]
 
 
-def run_demo(out: Path, photo: Path | None = None, minutes: float = 5.0, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.2, seed: int = 0) -> DemoResult:
     """Run the whole demo in a folder.
 
     Args:

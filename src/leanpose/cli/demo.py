@@ -13,7 +13,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the report; an earlier demo in it is replaced.")] = Path(
         "demo-report"
     ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="For the two trainings together.")] = 5.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="For the two trainings together.")] = 4.2,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Draw people, train a small student plainly and self-distilled, measure both, and write a report. About 5 minutes."""
