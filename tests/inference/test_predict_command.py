@@ -81,6 +81,13 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     records = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
     assert "nobody in 1" in result.output
+    assert "knows none" not in result.output
+
+
+def test_boxes_of_other_pictures_are_told(predict, folder: Path, tmp_path: Path):
+    (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
+    result = predict(folder / "photo.jpg", "--boxes", "b.json")
+    assert "knows none of these pictures" in " ".join(result.output.split())
 
 
 def test_a_detector_file(predict, shared: Path, tmp_path: Path):

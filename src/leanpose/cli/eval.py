@@ -41,16 +41,32 @@ def evaluate(
     ):
         if value not in valid:
             raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
+    from pydantic import ValidationError
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     from leanpose.data.sources import DataSource
     from leanpose.device import choose_device
     from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.weights import load_model
 
-    source = DataSource.model_validate(
-        {"format": data_format, "images": images, "annotations": annotations, "boxes": boxes, "split": split}
-    )
+    try:
+        source = DataSource.model_validate(
+            {"format": data_format, "images": images, "annotations": annotations, "boxes": boxes, "split": split}
+        )
+    except ValidationError as error:
+        raise LeanposeError(
+            f"This cannot be measured: {error.errors()[0]['msg'].removeprefix('Value error, ')}."
+        ) from error
     loaded = load_model(model).to(choose_device(device))
     options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
-    card = measure(loaded, source, batch_size=batch_size, workers=workers, **options)
+    columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("measuring", total=None)
+
+        def advance(count: int, total: int) -> None:
+            progress.update(task, advance=count, total=total)
+
+        card = measure(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
     print_card(card)
     write_card(card, out, results)

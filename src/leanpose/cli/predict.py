@@ -54,6 +54,8 @@ def predict(
     chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
     estimator = PoseEstimator(model, chosen, device, batch_size=batch_size, flip_test=flip_test, refine=refine)
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, len(found), others)
+    if box_file is not None and not any(box_file.knows(picture) for picture in found):
+        print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     with _progress() as progress:
         task = progress.add_task("predict", total=len(found), people=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +55,11 @@ def measure(
     cycle: Literal["first", "last"] = "first",
     batch_size: int = 32,
     workers: int = 0,
+    advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationCard:
     """Run a model over a data set and measure it.
+
+    `advance` is called after each batch with its number of people and that of all.
 
     PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones.
 
@@ -66,7 +70,13 @@ def measure(
     if people.ground_truth is None:
         raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
     results, broken = predict_people(
-        model, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle
+        model,
+        people.people,
+        batch_size=batch_size,
+        workers=workers,
+        flip_test=flip_test,
+        cycle=cycle,
+        advance=None if advance is None else lambda count: advance(count, len(people.people)),
     )
     if not len(results):
         raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")

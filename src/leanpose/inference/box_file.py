@@ -109,6 +109,10 @@ class BoxFile:
                 return self._boxes[key]
         return np.zeros((0, 4)), np.zeros(0)
 
+    def knows(self, picture: Picture) -> bool:
+        """Whether the file has boxes or a record of this picture."""
+        return any(key in self._boxes or key in self._names.values() for key in self._keys(picture))
+
     def _keys(self, picture: Picture) -> Iterator[int | str]:
         for name in (picture.name, picture.path.name):
             if name in self._names:
