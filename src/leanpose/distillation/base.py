@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -45,3 +47,8 @@ class GroundTruthOnly(Distillation):
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         return {"pose": self.objective.loss(student.prediction, target)}
+
+
+def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """The sum of at least one scalar."""
+    return torch.stack(list(terms)).sum()

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.distillation.base import Distillation, Objective
+from leanpose.distillation.base import Distillation, Objective, sum_of
 from leanpose.models.output import PoseOutput
 
 
@@ -58,8 +57,3 @@ class CycleSelfDistillation(Distillation):
     def _gaps(self, tokens: Iterable[Any]) -> Float[Tensor, ""]:
         """Eq. 1 and 2: the squared distance of each cycle's tokens to the next cycle's."""
         return sum_of(mse_loss(a, b.detach() if self.detach else b) for a, b in pairwise(tokens))
-
-
-def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
-    """The sum of at least one scalar."""
-    return torch.stack(list(terms)).sum()

@@ -122,6 +122,7 @@ def evaluate(
     Raises:
         LeanposeError: the data set has no ground truth, or none of the images can be read.
     """
+    _ground_truth_of(people)  # before the work, not after it
     results, broken = predict_people(
         model,
         people.people,
@@ -152,13 +153,17 @@ def precision_of(
     Raises:
         LeanposeError: the data set has no ground truth.
     """
-    if people.ground_truth is None:
-        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
-    ground_truth, labelled = labelled_only(people.ground_truth)
+    ground_truth, labelled = labelled_only(_ground_truth_of(people))
     sigmas = [skeleton.sigmas[k] for k in labelled]
     return average_precision(
         ground_truth, keep_keypoints(results, labelled), sigmas, scoring=scoring, nms=nms, style=style
     )
+
+
+def _ground_truth_of(people: PersonSet) -> dict:
+    if people.ground_truth is None:
+        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+    return people.ground_truth
 
 
 def mean_pose(

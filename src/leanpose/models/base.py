@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 from leanpose.skeleton import Skeleton
 
@@ -59,7 +61,10 @@ class PoseModel(nn.Module):
         Raises:
             LeanposeError: this backbone has none, or they cannot be downloaded.
         """
-        raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
+        backbone = getattr(self, "backbone", None)
+        if not isinstance(backbone, ResNet | HRNet):
+            raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
+        backbone.load_imagenet()
 
     def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
         """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.

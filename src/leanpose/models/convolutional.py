@@ -76,14 +76,6 @@ class ConvolutionalPose(PoseModel):
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
-    def load_backbone(self) -> None:
-        """Start the backbone from its ImageNet weights.
-
-        Raises:
-            LeanposeError: they cannot be downloaded.
-        """
-        self.backbone.load_imagenet()
-
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)

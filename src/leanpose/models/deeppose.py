@@ -51,14 +51,6 @@ class DeepPose(PoseModel):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    def load_backbone(self) -> None:
-        """Start the backbone from its ImageNet weights.
-
-        Raises:
-            LeanposeError: they cannot be downloaded.
-        """
-        self.backbone.load_imagenet()
-
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)
         values = self.head(features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))

@@ -227,17 +227,6 @@ class TokenPose(PoseModel):
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def load_backbone(self) -> None:
-        """Start HRNet from its ImageNet weights, as TokenPose-B and -L do; the stem has none.
-
-        Raises:
-            LeanposeError: the backbone is not HRNet, or the weights cannot be downloaded.
-        """
-        if not isinstance(self.backbone, HRNet):
-            super().load_backbone()
-        else:
-            self.backbone.load_imagenet()
-
     def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K+N D"]:
         """Keypoint tokens, then visual tokens row by row, the latter with their position.
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
-from leanpose.distillation.cycles import sum_of
+from leanpose.distillation.base import sum_of
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput

@@ -122,8 +122,8 @@ class Trainer:
             )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
         model.train()
-        self.lessons = build_task(recipe, model)
-        self.task, *self.optimizers = fabric.setup(self.lessons, *build_optimizers(recipe.optimizer, self.lessons))
+        self.bare_task = build_task(recipe, model)
+        self.task, *self.optimizers = fabric.setup(self.bare_task, *build_optimizers(recipe.optimizer, self.bare_task))
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
@@ -210,7 +210,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["base_lr"]
         # A step that must not count leaves the running statistics of its forward pass behind: keep those before it.
-        buffers = [buffer.clone() for buffer in self.lessons.buffers()]
+        buffers = [buffer.clone() for buffer in self.bare_task.buffers()]
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
@@ -228,9 +228,9 @@ class Trainer:
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value
-        norm = torch.nn.utils.clip_grad_norm_(self.lessons.parameters(), recipe.optimizer.clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.bare_task.parameters(), recipe.optimizer.clip or math.inf)
         if self._any_process(not math.isfinite(float(total + norm))):
-            for buffer, before in zip(self.lessons.buffers(), buffers, strict=True):
+            for buffer, before in zip(self.bare_task.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             self._refuse_non_finite(parts, float(total))
         for optimizer in self.optimizers:
@@ -317,7 +317,7 @@ class Trainer:
             {
                 "run": vars(self.state).copy(),
                 "recipe": self.recipe.to_yaml(),
-                "task": self.lessons.state_dict(),
+                "task": self.bare_task.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "losses": self._losses,
@@ -329,7 +329,8 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.state = RunState(**state["run"])
-        self.lessons.load_state_dict(state["task"])
+        self._any_readable = self.state.step > 0
+        self.bare_task.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.ema is not None:
