@@ -55,6 +55,9 @@ class PoseModel(nn.Module):
         """Like `forward`, with everything that the paper's losses compare."""
         return self.forward(images)
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
+
     def load_backbone(self) -> None:
         """Start the backbone from its published ImageNet weights.
 
