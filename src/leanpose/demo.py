@@ -192,7 +192,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
         began = time.perf_counter()
         batch = collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            losses = task(batch.images, batch.keypoints, batch.weights)
+            losses = task(batch.images, batch.keypoints, batch.weights, batch.indices)
         sum(losses.values(), start=torch.zeros(())).backward()
         for optimizer in optimizers:
             optimizer.step()

@@ -63,7 +63,12 @@ def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
     model = small_model()
     names = set(model.state_dict())
     task = build_task(parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmaps=2.0)), model)
-    losses = task(torch.zeros(1, 64, 48, 3, dtype=torch.uint8), torch.full((1, 17, 2), 20.0), torch.ones(1, 17))
+    losses = task(
+        torch.zeros(1, 64, 48, 3, dtype=torch.uint8),
+        torch.full((1, 17, 2), 20.0),
+        torch.ones(1, 17),
+        torch.zeros(1).long(),
+    )
     assert losses["auxiliary"] > 0
     assert set(model.state_dict()) == names
     assert build_task(parse_recipe(tiny_recipe(tmp_path)), model).auxiliary is None

@@ -42,7 +42,15 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"batchsize": 4}, ["batchsize", "did you mean 'batch_size'?"]),
         ({"optimizer": {"learning_rate": 1}}, ["optimizer.learning_rate"]),
         ({"schedule": {"epoch": 1}}, ["schedule.epoch", "'epochs'"]),
-        ({"distillation": {"keypoint_token": 0}}, ["'keypoint_tokens'"]),
+        (
+            {"distillation": {"method": "cycles", "keypoint_token": 0}},
+            ["distillation.keypoint_token'", "'keypoint_tokens'"],
+        ),
+        ({"distillation": {"keypoint_tokens": 0}}, ["distillation.keypoint_tokens", "of the method 'none'"]),
+        ({"distillation": {"method": "cycle"}}, ["distillation.method = 'cycle'", "did you mean 'cycles'?"]),
+        ({"distillation": {"method": "heatmap_to_regression"}}, ["distillation.teacher", "missing"]),
+        ({"distillation": {"method": "cycles", "pose": "first"}}, ["distillation.pose = 'first'"]),
+        ({"distillation": 3}, ["distillation", "3"]),
         ({"batch_size": "many"}, ["batch_size", "many", "integer"]),
         ({"precision": "fp8"}, ["precision", "fp32"]),
         ({"batch_size": 10, "accumulate": 3}, ["10", "3"]),
@@ -99,3 +107,18 @@ def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path, text: str) -
         load_recipe(path)
     with pytest.raises(LeanposeError, match="Cannot read"):
         load_recipe(tmp_path / "missing.yaml")
+
+
+def test_another_method_starts_its_section_anew(tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**minimal(), "distillation": {"method": "cycles", "pose": "last"}}))
+    assert load_recipe(path, ["distillation.method=none"]).distillation.method == "none"
+    section = load_recipe(
+        path, ["distillation.teacher=t.safetensors", "distillation.method=heatmap_to_regression"]
+    ).distillation
+    assert section.model_dump(include={"method", "teacher", "confidence"}) == {
+        "method": "heatmap_to_regression", "teacher": "t.safetensors", "confidence": 0.01,
+    }  # fmt: skip
+    assert load_recipe(path, ["distillation.detach=true"]).distillation.pose == "last"

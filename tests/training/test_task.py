@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from golden_rules import Golden
-from leanpose.distillation import CycleSelfDistillation
+from leanpose.distillation import CycleSelfDistillation, HeatmapToRegression
+from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Coordinates
 from leanpose.models.registry import create_model
-from leanpose.training.recipe import DistillationSection
+from leanpose.training.recipe import CyclesSection, GroundTruthSection
 from leanpose.training.task import build_distillation
 from leanpose.weights import from_official
 
@@ -22,8 +26,8 @@ from leanpose.weights import from_official
 def test_a_student_without_cycles_cannot_teach_itself() -> None:
     model = create_model("simplebaseline_r50", input_size=(32, 32), deconvolutions=(8,))
     with pytest.raises(LeanposeError, match="simplebaseline_r50"):
-        build_distillation(DistillationSection(method="cycles"), model, model.codec)
-    assert build_distillation(DistillationSection(), model, model.codec).objective is model.codec
+        build_distillation(CyclesSection(method="cycles"), model, model.codec)
+    assert build_distillation(GroundTruthSection(), model, model.codec).objective is model.codec
 
 
 @pytest.fixture
@@ -36,21 +40,47 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def golden_step(shared: Path, method: str) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+    """The stored values of a training step, and the labels of its two people."""
+    folder = shared / "golden" / "losses"
+    arrays = np.load(folder / f"train_step_{method}.npz")
+    keypoints, visible = (
+        torch.from_numpy(np.concatenate([arrays[f"{what}_A"], arrays[f"{what}_B"]]))
+        for what in ("keypoints", "visible")
+    )
+    return json.loads((folder / f"train_step_{method}.json").read_text())["values"], keypoints, visible
+
+
+def assert_the_same_step(name: str, model: PoseModel, official: dict[str, torch.Tensor], expected: dict) -> None:
+    """After the backward pass: every gradient's absolute sum, and the running statistics."""
+    # Each official tensor is sent through the conversion as its own number, to learn what it is called here.
+    numbers = {key: torch.full_like(tensor, float(i)) for i, (key, tensor) in enumerate(official.items(), 1)}
+    parameters, state = dict(model.named_parameters()), model.state_dict()
+    converted = from_official(name, numbers)
+    names = {list(official)[int(t.flatten()[0]) - 1]: key for key, t in converted.items() if t.flatten()[0] > 0}
+    gradients = expected["grad_abs_sum"]
+    assert len(gradients) == len(parameters)
+    for key, value in gradients.items():
+        actual = parameters[names[key]].grad.double().abs().sum().item()
+        assert actual == pytest.approx(value, rel=1e-4, abs=1e-7), key
+    for key, value in expected.get("running_stat_abs_sum_after_step", {}).items():
+        assert state[names[key]].double().abs().sum().item() == pytest.approx(value, rel=1e-5), key
+
+
+def values_of(values: dict, prefix: str) -> dict:
+    return {key.removeprefix(f"{prefix}."): value for key, value in values.items() if key.startswith(f"{prefix}.")}
+
+
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
 @pytest.mark.parametrize("name", ["sdpose_t", "sdpose_s_v1"])
 def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
     golden = Golden.load(shared, name)
-    values = json.loads((shared / "golden" / "losses" / "train_step_sdpose.json").read_text())["values"]
-    arrays = np.load(shared / "golden" / "losses" / "train_step_sdpose.npz")
+    values, keypoints, visible = golden_step(shared, "sdpose")
+    expected = values_of(values, f"{name}.{mode}")
     model = create_model(name)
-    official = golden.state_dict()
-    model.load_state_dict(from_official(name, official))
+    model.load_state_dict(from_official(name, golden.state_dict()))
     model.train(mode == "bn_train")
-    keypoints, visible = (
-        torch.from_numpy(np.concatenate([arrays[f"{what}_A"], arrays[f"{what}_B"]]))
-        for what in ("keypoints", "visible")
-    )
 
     target = model.codec.encode(keypoints, visible)
     losses = CycleSelfDistillation(model.codec).losses(model.forward_train(golden.images), None, target)
@@ -61,25 +91,39 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
         ("visual_tokens", "vis_dist_loss"),
         ("keypoint_tokens", "kpt_dist_loss"),
     ):
-        assert losses[ours].item() == pytest.approx(values[f"{name}.{mode}.{theirs}"], rel=1e-5), ours
-    # Each official tensor is sent through the conversion as its own number, to learn what it is called here.
-    numbers = {key: torch.full_like(tensor, float(i)) for i, (key, tensor) in enumerate(official.items())}
-    ours_by_number = {
-        int(tensor.flatten()[0]): key
-        for key, tensor in from_official(name, numbers).items()
-        if key in dict(model.named_parameters())
-    }
-    names = {key: ours_by_number.get(i) for i, key in enumerate(official)}
-    parameters = dict(model.named_parameters())
-    expected = values[f"{name}.{mode}.grad_abs_sum"]
-    assert len(expected) == len(parameters)
-    for key, value in expected.items():
-        actual = parameters[names[key]].grad.double().abs().sum().item()
-        assert actual == pytest.approx(value, rel=1e-4, abs=1e-7), key
-    if mode == "bn_train":
-        state = model.state_dict()
-        converted = {int(t.flatten()[0]): k for k, t in from_official(name, numbers).items() if "running" in k}
-        keys = list(official)
-        for number, key in converted.items():
-            value = values[f"{name}.{mode}.running_stat_abs_sum_after_step"][keys[number]]
-            assert state[key].double().abs().sum().item() == pytest.approx(value, rel=1e-5), key
+        assert losses[ours].item() == pytest.approx(expected[theirs], rel=1e-5), ours
+    assert_the_same_step(name, model, golden.state_dict(), expected)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
+def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> None:
+    golden, taught = Golden.load(shared, "distilpose_s"), Golden.load(shared, "distilpose_teacher_hr48")
+    values, keypoints, visible = golden_step(shared, "distilpose")
+    expected = values_of(values, f"distilpose_s.{mode}")
+    model, master = create_model("distilpose_s"), create_model("tokenpose_hrnet_w48")
+    model.load_state_dict(from_official("distilpose_s", golden.state_dict()))
+    master.load_state_dict(from_official("tokenpose_hrnet_w48", taught.state_dict()))
+    model.train(mode == "bn_train")
+    with torch.no_grad():
+        teacher = master.eval()(golden.images)
+    student = model.forward_train(golden.images)
+    target = model.codec.encode(keypoints, visible)
+    losses = HeatmapToRegression(model.codec).losses(student, teacher, target)
+
+    for ours, theirs in (
+        ("pose", "reg_loss"),
+        ("visual_tokens", "vis_dist_loss"),
+        ("keypoint_tokens", "kpt_dist_loss"),
+        ("confidence", "score_loss"),
+    ):
+        assert losses[ours].item() == pytest.approx(expected[theirs], rel=1e-5), ours
+    # The stored gradients are those of the official slip: a keypoint's mean weight over all people, not each one's own.
+    assert isinstance(student.prediction, Coordinates)
+    assert student.prediction.sigma is not None
+    simulated = simulate_heatmaps(student.prediction.xy, student.prediction.sigma, (64, 48))
+    error = (simulated - teacher.prediction.maps).square().mean(dim=(0, 2, 3))
+    slipped = (error * target.weights.mean(dim=0)).mean()
+    assert slipped.item() == pytest.approx(expected["reg2hm_loss"], rel=1e-5)
+    sum({**losses, "simulated_heatmaps": slipped}.values()).backward()
+    assert_the_same_step("distilpose_s", model, golden.state_dict(), expected)

@@ -7,6 +7,7 @@ worker decodes, warps once, and does little else.
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.augment import Augmentation, Placement
+from leanpose.data.cache import person_key
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.data.sample import PersonSample
 from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, invert_affine, warp_image
@@ -142,6 +144,21 @@ class CropDataset(Dataset[Crop]):
     def epoch(self) -> int:
         """The epoch that items are drawn for."""
         return int(self._epoch)
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the pixels of an epoch's crops depend on: the same hash, the same crops."""
+        plan = (
+            self.input_size,
+            self.warp,
+            self.augmentation,
+            self.seed,
+            self.reduced_decoding,
+            self.skeleton.keypoints,
+        )
+        digest = hashlib.sha256(repr((*plan, self.cache.plan if self.cache is not None else None)).encode())
+        for person in self.people:
+            digest.update(person_key(person).to_bytes(8, "little") + person.keypoints.tobytes())
+        return digest.hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops from now on, in running workers too."""

@@ -183,7 +183,8 @@ def supervised_cycles(recipe: Recipe) -> int:
     """How many predictions meet the ground truth in one step."""
     from leanpose.models.registry import configure_model
 
-    if recipe.distillation.method == "none" or recipe.distillation.pose == "last":
+    section = recipe.distillation
+    if section.method != "cycles" or section.pose == "last":
         return 1
     return configure_model(recipe.model, **recipe.model_options).cycles
 

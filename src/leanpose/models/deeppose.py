@@ -16,18 +16,19 @@ from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, PoseOutput
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, read_coordinates
 from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
 class DeepPoseConfig:
-    """A backbone, and whether a deviation is predicted beside x and y."""
+    """A backbone, and what is predicted of each keypoint."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: Literal["resnet50", "resnet101", "resnet152"] = "resnet50"
-    deviations: bool = False
+    predicts: Predicts = "position"
 
     def __post_init__(self) -> None:
         if min(self.input_size) < 32:
@@ -46,7 +47,7 @@ class DeepPose(PoseModel):
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         self.backbone = ResNet(config.backbone)
-        self.head = nn.Linear(self.backbone.channels, len(skeleton) * (4 if config.deviations else 2))
+        self.head = nn.Linear(self.backbone.channels, len(skeleton) * VALUES_PER_KEYPOINT[config.predicts])
         self.codec = CoordinateCodec(input_size=config.input_size)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -54,8 +55,7 @@ class DeepPose(PoseModel):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)
         values = self.head(features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
-        sigma = values[..., 2:].sigmoid() if self.config.deviations else None
-        return PoseOutput(Coordinates(values[..., :2], sigma), features=features)
+        return PoseOutput(read_coordinates(values, self.config.predicts, bounded=False), features=features)
 
 
 @register_model(DeepPose, ap=52.6, source="DistilPose (CVPR 2023)")
@@ -79,4 +79,4 @@ def deeppose_r152() -> DeepPoseConfig:
 @register_model(DeepPose, ap=70.5, source="RLE (ICCV 2021)")
 def rle_r50() -> DeepPoseConfig:
     """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
-    return DeepPoseConfig(deviations=True)
+    return DeepPoseConfig(predicts="likelihood")

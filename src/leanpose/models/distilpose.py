@@ -6,35 +6,24 @@ SDPose-Reg (Chen et al., CVPR 2024, §4.1) is the same network with RLE's output
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from leanpose.codecs.base import Codec
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.models.output import Coordinates, Prediction
+from leanpose.models.output import Prediction
 from leanpose.models.registry import register_model
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, read_coordinates
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
 @dataclass(frozen=True)
 class TokenRegressionConfig(TokenPoseConfig):
-    """TokenPose's sizes, and what is predicted of each keypoint.
-
-    `position`: x and y, held to 0..1 by a sigmoid. `position_deviation_score`: also the deviations of the simulated
-    heatmap (above 0, by a softplus, in pixels of the teacher's heatmap) and the confidence (DistilPose). `likelihood`: x
-    and y as they are and their deviations, between 0 and 1 by a sigmoid (RLE).
-    """
+    """TokenPose's sizes, and what is predicted of each keypoint."""
 
     head_hidden: int | None = None
-    predicts: Literal["position", "position_deviation_score", "likelihood"] = "position_deviation_score"
-
-    @property
-    def deviations(self) -> bool:
-        """Whether the residual likelihood can train it."""
-        return self.predicts == "likelihood"
+    predicts: Predicts = "position_deviation_score"
 
 
 class TokenRegression(TokenPose):
@@ -45,19 +34,14 @@ class TokenRegression(TokenPose):
     @property
     def values_per_keypoint(self) -> int:
         """How many numbers the head writes for each keypoint."""
-        return {"position": 2, "likelihood": 4, "position_deviation_score": 5}[self.config.predicts]
+        return VALUES_PER_KEYPOINT[self.config.predicts]
 
     def default_codec(self) -> Codec:
         return CoordinateCodec(input_size=self.config.input_size)
 
     def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
-        """What the head's numbers mean: x, y, then the deviations along x and y (RLE), or the confidence before them."""
-        if self.config.predicts == "likelihood":
-            return Coordinates(values[..., :2], values[..., 2:].sigmoid())
-        xy = values[..., :2].sigmoid()
-        if self.config.predicts == "position":
-            return Coordinates(xy)
-        return Coordinates(xy, softplus(values[..., 3:]), values[..., 2])
+        """What the head's numbers mean."""
+        return read_coordinates(values, self.config.predicts, bounded=True)
 
 
 DISTILPOSE = "DistilPose (CVPR 2023)"

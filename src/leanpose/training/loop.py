@@ -37,6 +37,7 @@ from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe
 from leanpose.training.schedule import learning_rate_factor
 from leanpose.training.task import build_task
+from leanpose.training.teacher import Teacher
 from leanpose.weights import save_model
 
 LOG_EVERY = 20
@@ -95,6 +96,7 @@ class Trainer:
         train, val: people in the model's skeleton; without `val` nothing is measured and only the last weights are saved.
         dataset: the crops of `train`'s people.
         fabric: devices and precision.
+        teacher: of a distillation from another model.
         resume: go on from the folder's saved state.
         quiet: no progress bar (a line an epoch instead).
     """
@@ -109,6 +111,7 @@ class Trainer:
         dataset: CropDataset,
         fabric: Fabric,
         *,
+        teacher: Teacher | None = None,
         resume: bool = False,
         quiet: bool = False,
     ) -> None:
@@ -122,7 +125,9 @@ class Trainer:
             )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
         model.train()
-        self.bare_task = build_task(recipe, model)
+        self.bare_task = build_task(recipe, model, teacher)
+        if teacher is not None:
+            teacher.to(fabric.device)
         self.task, *self.optimizers = fabric.setup(self.bare_task, *build_optimizers(recipe.optimizer, self.bare_task))
         self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
@@ -163,6 +168,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
         self.dataset.set_epoch(state.epoch)
+        self.bare_task.start_epoch(state.epoch, recipe.schedule.epochs)
         first = state.step - state.epoch * self.steps_per_epoch
         batches = EpochBatches(
             len(self.dataset),
@@ -220,7 +226,7 @@ class Trainer:
                 else nullcontext()
             ):
                 batch = self._without_broken(batch)
-                losses = self.task(batch.images, batch.keypoints, batch.weights)
+                losses = self.task(batch.images, batch.keypoints, batch.weights, batch.indices)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
                 self.fabric.backward(loss)
             total += loss.detach()

@@ -7,10 +7,10 @@ valid one, a wrong type with what was expected.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from leanpose.data.sources import DataSource
 from leanpose.errors import LeanposeError, did_you_mean
@@ -56,14 +56,47 @@ class CodecSection(_Section):
     kernel: int = Field(default=11, ge=3)
 
 
-class DistillationSection(_Section):
-    """`none` is plain training; `cycles` is SDPose's self-distillation (weights of its eq. 4)."""
+class GroundTruthSection(_Section):
+    """Plain training."""
 
-    method: Literal["none", "cycles"] = "none"
+    method: Literal["none"] = "none"
+
+
+class CyclesSection(_Section):
+    """SDPose's self-distillation, with the weights of its eq. 4."""
+
+    method: Literal["cycles"]
     keypoint_tokens: float = Field(default=5e-6, ge=0)
     visual_tokens: float = Field(default=5e-6, ge=0)
     pose: Literal["every", "last"] = "every"
     detach: bool = False
+
+
+class HeatmapToRegressionSection(_Section):
+    """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
+
+    method: Literal["heatmap_to_regression"]
+    teacher: str
+    """A released name, a .safetensors file, or the folder of a run (its best weights)."""
+    teacher_cache: Path | None = None
+    """Folder where the teacher's outputs are kept, so that another student of the same crops needs no teacher passes."""
+    compile_teacher: bool = False
+    keypoint_tokens: float = Field(default=5e-4, ge=0)
+    visual_tokens: float = Field(default=5e-4, ge=0)
+    simulated_heatmaps: float = Field(default=1.0, ge=0)
+    confidence: float = Field(default=0.01, ge=0)
+
+
+def _none_without_method(value: Any) -> Any:
+    return {"method": "none", **value} if isinstance(value, dict) else value
+
+
+DistillationSection = Annotated[
+    GroundTruthSection | CyclesSection | HeatmapToRegressionSection,
+    Field(discriminator="method"),
+    BeforeValidator(_none_without_method),
+]
+"""What the student learns from beside the labels; `method` says which keys there are."""
 
 
 class OptimizerSection(_Section):
@@ -125,7 +158,7 @@ class Recipe(_Section):
     codec: CodecSection = Field(default_factory=CodecSection)
     loss: Literal["codec", "rle"] = "codec"
     """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
-    distillation: DistillationSection = Field(default_factory=DistillationSection)
+    distillation: DistillationSection = Field(default_factory=GroundTruthSection)
     auxiliary_heatmaps: float = Field(default=0.0, ge=0)
     """Weight of the heatmaps that each layer's visual tokens draw while training; 0, as in the papers, has none."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
@@ -159,6 +192,8 @@ class Recipe(_Section):
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key=value` overrides (dotted keys, YAML values, numbers index lists).
 
+    `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
+
     Raises:
         LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
     """
@@ -171,7 +206,8 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
         raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
-    for override in overrides or []:
+    # A method comes first: it replaces the section, since another method has other keys.
+    for override in sorted(overrides or [], key=lambda text: not text.startswith("distillation.method=")):
         _apply(values, override)
     return parse_recipe(values, str(path))
 
@@ -185,18 +221,28 @@ def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        location = [str(part) for part in first["loc"]]
-        where = ".".join(location) or "the recipe"
-        if first["type"] == "extra_forbidden":
-            fields = _fields_at(location[:-1])
-            raise LeanposeError(f"{origin}: unknown key '{where}'; {did_you_mean(location[-1], fields)}") from error
-        if first["type"] == "missing":
-            raise LeanposeError(f"{origin}: the key '{where}' is missing.") from error
-        message = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], dict):  # what does not fit is the whole section, which nobody wants printed
-            raise LeanposeError(f"{origin}: {where if location else 'the recipe'} is not valid: {message}.") from error
-        raise LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.") from error
+        raise _one_sentence(error, origin) from error
+
+
+def _one_sentence(error: ValidationError, origin: str) -> LeanposeError:
+    first = error.errors()[0]
+    section, location = _walk([str(part) for part in first["loc"]])
+    where = ".".join(location) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        of = f" of the method '{_method_of(section)}'" if "method" in section.model_fields else ""
+        return LeanposeError(f"{origin}: unknown key '{where}'{of}; {did_you_mean(location[-1], section.model_fields)}")
+    if first["type"] == "missing":
+        return LeanposeError(f"{origin}: the key '{where}' is missing.")
+    if first["type"] == "union_tag_invalid":
+        context = first.get("ctx", {})
+        known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+        return LeanposeError(
+            f"{origin}: {where}.method = '{context['tag']}' is unknown; {did_you_mean(context['tag'], known)}"
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # what does not fit is the whole section, which nobody wants printed
+        return LeanposeError(f"{origin}: {where} is not valid: {message}.")
+    return LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -218,7 +264,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node = node[part]
         else:
             raise LeanposeError(f"'{override}': nothing can be set below '{part}'.")
-    if isinstance(node, list):
+    if key == "distillation.method" and isinstance(node, dict):
+        values["distillation"] = {"method": value}
+    elif isinstance(node, list):
         node[_index(last, node, override)] = value
     elif isinstance(node, dict):
         node[last] = value
@@ -232,13 +280,28 @@ def _index(part: str, node: list[Any], override: str) -> int:
     return int(part)
 
 
-def _fields_at(location: list[str]) -> list[str]:
-    """The valid keys of the section at `location`, found by walking the schema."""
-    model: type[BaseModel] = Recipe
+def _walk(location: list[str]) -> tuple[type[BaseModel], list[str]]:
+    """The section that a mistake is in, and the mistake's place as the user writes it (without the names of methods)."""
+    section: type[BaseModel] = Recipe
+    written, candidates = [], [section]
     for part in location:
-        if part.isdigit():
+        by_method = {_method_of(c): c for c in candidates if len(candidates) > 1}
+        if part in by_method:
+            section, candidates = by_method[part], [by_method[part]]
             continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+        written.append(part)
+        if part in section.model_fields:
+            candidates = _sections_in(section.model_fields[part].annotation) or candidates
+            section = candidates[0]
+    return section, written
+
+
+def _method_of(section: type[BaseModel]) -> str:
+    return get_args(section.model_fields["method"].annotation)[0]
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field's type names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _sections_in(argument)]

@@ -19,8 +19,10 @@ from leanpose.models.registry import create_model
 from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
-from leanpose.training.recipe import CodecSection, Recipe, load_recipe
-from leanpose.weights import load_model
+from leanpose.training.recipe import CodecSection, HeatmapToRegressionSection, Recipe, load_recipe
+from leanpose.training.teacher import Teacher, require_fit, teacher_file
+from leanpose.training.teacher_cache import TeacherCache
+from leanpose.weights import describe, load_model
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -78,6 +80,37 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     return train, val
 
 
+def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> Teacher | None:
+    """The recipe's teacher, ready to look at the crops of `dataset`; None where the recipe needs none.
+
+    Raises:
+        LeanposeError: it is missing, damaged or does not fit the student, or its cache is another teacher's.
+    """
+    section = recipe.distillation
+    if not isinstance(section, HeatmapToRegressionSection):
+        return None
+    file = teacher_file(section.teacher)
+    model = load_model(file)
+    require_fit(student, model)
+    if not isinstance(model.codec, HeatmapCodec):
+        raise LeanposeError(
+            f"The teacher's codec does not fit: '{model.name}' does not predict heatmaps, which heatmap_to_regression "
+            "compares with; choose a heatmap teacher, such as a tokenpose or simplebaseline model."
+        )
+    teacher = Teacher(model, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
+    if section.teacher_cache is not None:
+        plan = {
+            "teacher": describe(file)["sha256"],
+            "precision": recipe.precision,
+            "crops": dataset.fingerprint(),
+        }
+        example = teacher.look(torch.zeros(1, *model.input_size, 3, dtype=torch.uint8))
+        teacher.cache = TeacherCache(
+            section.teacher_cache, plan, example, people=len(dataset), epochs=recipe.schedule.epochs
+        )
+    return teacher
+
+
 def train(
     recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
 ) -> RunSummary:
@@ -113,11 +146,15 @@ def train(
         seed=recipe.seed,
         cache=cache,
     )
+    with fabric.rank_zero_first():
+        teacher = build_teacher(recipe, model, dataset)
     if fabric.is_global_zero and not resume:
         with atomic_write(folder / "recipe.yaml") as path:
             path.write_text(recipe.to_yaml())
     fabric.barrier()
-    return Trainer(recipe, folder, model, people, val, dataset, fabric, resume=resume, quiet=quiet).run()
+    return Trainer(
+        recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, quiet=quiet
+    ).run()
 
 
 def saved_recipe(folder: Path) -> Recipe:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly
+from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly, HeatmapToRegression
 from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.likelihood import ResidualLikelihood
-from leanpose.training.recipe import DistillationSection, Recipe
+from leanpose.training.recipe import DistillationSection, GroundTruthSection, HeatmapToRegressionSection, Recipe
+from leanpose.training.teacher import Teacher
 
 
 class PoseTask(nn.Module):
@@ -21,10 +23,15 @@ class PoseTask(nn.Module):
         model: the student; its own codec writes the targets.
         distillation: what the student learns from, and by which objective.
         auxiliary: a lesson besides, with parameters of its own that the model does not keep.
+        teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
     """
 
     def __init__(
-        self, model: PoseModel, distillation: Distillation, auxiliary: AuxiliaryHeatmaps | None = None
+        self,
+        model: PoseModel,
+        distillation: Distillation,
+        auxiliary: AuxiliaryHeatmaps | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -32,28 +39,60 @@ class PoseTask(nn.Module):
         objective = distillation.objective
         self.objective = objective if isinstance(objective, nn.Module) else None  # so that its parameters learn too
         self.auxiliary = auxiliary
+        self.teacher = teacher
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """To be called before each epoch, counted from 0."""
+        self.model.start_epoch(epoch, epochs)
+        if self.teacher is not None:
+            self.teacher.epoch = epoch
 
     def forward(
-        self, images: UInt8[Tensor, "B h w 3"], keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
+        self,
+        images: UInt8[Tensor, "B h w 3"],
+        keypoints: Float[Tensor, "B K 2"],
+        weights: Float[Tensor, "B K"],
+        indices: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch of crops (`CropBatch`'s fields), on the model's device."""
         target = self.model.codec.encode(keypoints, weights)
+        teacher = None if self.teacher is None else self.teacher(images, indices)
         student = self.model.forward_train(self.model.normalise(images))
-        losses = self.distillation.losses(student, None, target)
+        losses = self.distillation.losses(student, teacher, target)
         if self.auxiliary is not None:
             losses["auxiliary"] = self.auxiliary(student, target)
         return losses
 
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Compare the outputs of student and teacher for an empty crop, so that what does not fit is found before the first batch.
 
-def build_task(recipe: Recipe, model: PoseModel) -> PoseTask:
+        Raises:
+            LeanposeError: the distillation misses something in one of them.
+        """
+        model, keypoints = self.model, len(self.model.skeleton)
+        training = model.training
+        model.eval()
+        assert self.teacher is not None
+        crop = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
+        target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
+        student = model.forward_train(model.normalise(crop))
+        self.distillation.losses(student, self.teacher.look(crop), target)
+        model.train(training)
+
+
+def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None) -> PoseTask:
     """What a recipe teaches this student, and how.
 
     Raises:
-        LeanposeError: the student cannot be taught so.
+        LeanposeError: the student cannot be taught so, or not by this teacher.
     """
     auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmaps) if recipe.auxiliary_heatmaps else None
-    objective = build_objective(recipe, model)
-    return PoseTask(model, build_distillation(recipe.distillation, model, objective), auxiliary)
+    distillation = build_distillation(recipe.distillation, model, build_objective(recipe, model))
+    task = PoseTask(model, distillation, auxiliary, teacher)
+    if teacher is not None:
+        task.rehearse()
+    return task
 
 
 def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
@@ -64,9 +103,9 @@ def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
     """
     if recipe.loss == "codec":
         return model.codec
-    if not getattr(model.config, "deviations", False):
+    if getattr(model.config, "predicts", None) != "likelihood":
         raise LeanposeError(
-            f"loss=rle needs a model that predicts deviations, such as rle_r50; '{model.name}' does not."
+            f"loss=rle needs a model that predicts deviations (predicts: likelihood), such as rle_r50; '{model.name}' does not."
         )
     return ResidualLikelihood()
 
@@ -77,17 +116,19 @@ def build_distillation(section: DistillationSection, model: PoseModel, objective
     Raises:
         LeanposeError: the student cannot be taught so.
     """
-    if section.method == "none":
+    if isinstance(section, HeatmapToRegressionSection):
+        if section.simulated_heatmaps and getattr(model.config, "predicts", None) == "likelihood":
+            raise LeanposeError(
+                f"The deviations that '{model.name}' predicts are a likelihood's, not a heatmap's: set "
+                "distillation.simulated_heatmaps=0, or model_options.predicts=position_deviation_score."
+            )
+        weights = section.model_dump(include={"keypoint_tokens", "visual_tokens", "simulated_heatmaps", "confidence"})
+        return HeatmapToRegression(objective, **weights)
+    if isinstance(section, GroundTruthSection):
         return GroundTruthOnly(objective)
     if not hasattr(model.config, "cycles"):
         raise LeanposeError(
             f"distillation.method 'cycles' teaches a token model by its own further cycles; '{model.name}' has none. "
             "Choose a tokenpose or sdpose model, or distillation.method=none."
         )
-    return CycleSelfDistillation(
-        objective,
-        keypoint_tokens=section.keypoint_tokens,
-        visual_tokens=section.visual_tokens,
-        pose=section.pose,
-        detach=section.detach,
-    )
+    return CycleSelfDistillation(objective, **section.model_dump(exclude={"method"}))

@@ -1,0 +1,34 @@
+"""What networks that write coordinates predict of each keypoint, and how their numbers are read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from leanpose.models.output import Coordinates
+
+Predicts = Literal["position", "position_deviation_score", "likelihood"]
+"""`position`: x and y. `position_deviation_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
+pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `likelihood`: x and y as they are, and their
+deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
+
+VALUES_PER_KEYPOINT: dict[Predicts, int] = {"position": 2, "position_deviation_score": 5, "likelihood": 4}
+"""How many numbers each of them takes."""
+
+
+def read_coordinates(values: Float[Tensor, "B K V"], predicts: Predicts, *, bounded: bool) -> Coordinates:
+    """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
+
+    Args:
+        bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `likelihood`.
+    """
+    xy = values[..., :2]
+    if predicts == "likelihood":
+        return Coordinates(xy, values[..., 2:].sigmoid())
+    xy = xy.sigmoid() if bounded else xy
+    if predicts == "position":
+        return Coordinates(xy)
+    return Coordinates(xy, softplus(values[..., 3:]), values[..., 2])
