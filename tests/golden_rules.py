@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leanpose.geometry import apply_affine, crop_matrix, invert_affine
+
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
 
 
@@ -77,3 +79,12 @@ class Golden:
         if facts["stride"] != 1:
             values = values.reshape(-1)[:: facts["stride"]]
         return float(np.abs(values - expected).max() / facts.get("abs_max", np.abs(expected).max()))
+
+
+def to_image(codec: Any, points: np.ndarray, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Crop pixels to image pixels; mmpose 0.29's scales are in units of 200 pixels."""
+    matrices = [
+        crop_matrix(center, scale * 200, codec.input_size, warp=codec.warp)
+        for center, scale in zip(centers, scales, strict=True)
+    ]
+    return apply_affine(invert_affine(np.stack(matrices)), points)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import leanpose
+from golden_rules import Golden, to_image
 from leanpose.codecs import CoordinateCodec, CoordinateTarget, build_codec
 from leanpose.errors import LeanposeError
 from leanpose.models.output import Coordinates
 from leanpose.skeleton import COCO17
+from leanpose.weights import from_official
 
 
 @pytest.fixture
@@ -42,6 +45,28 @@ def test_the_flip_test_is_the_toolboxs(arrays: dict, points: str, shift: bool) -
     )
     merged = CoordinateCodec((256, 192), flip_shift=shift).merge_flipped(one, other, COCO17.flip_indices)
     np.testing.assert_allclose(merged.xy, arrays[f"flip/{points}/reg.averaged_shift_{shift}"], atol=1e-6)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_golden_test_forward_of_distilpose_s(shared: Path, flip: bool) -> None:
+    golden, arrays = (
+        Golden.load(shared, "distilpose_s"), np.load(shared / "golden" / "codecs" / "codecs_distilpose_mmpose029.npz"),
+    )  # fmt: skip
+    model = leanpose.create_model("distilpose_s")
+    model.load_state_dict(from_official("distilpose_s", golden.state_dict()))
+    with torch.inference_mode():
+        prediction = plain = model(golden.images).prediction
+        mirrored = model(golden.images.flip(-1)).prediction
+    if flip:
+        prediction = model.codec.merge_flipped(plain, mirrored, COCO17.flip_indices)
+    prefix = f"end_to_end/distilpose_s/flip_{flip}."
+    np.testing.assert_allclose(prediction.xy, arrays[prefix + "pred_jts"], atol=1e-6)
+    # The official flip test averages each score with that of the other side's keypoint; ours turns scores back as well.
+    official = (plain.score + mirrored.score) / 2 if flip else prediction.score
+    np.testing.assert_allclose(official, arrays[prefix + "score"][..., 0], atol=2e-5)
+    center, scale = (arrays[f"end_to_end/distilpose_s/{key}"] for key in ("center", "scale"))
+    found = to_image(model.codec, model.codec.decode(prediction)[0].numpy(), center, scale)
+    np.testing.assert_allclose(found, arrays[prefix + "preds"][..., :2], atol=1e-3)
 
 
 def test_left_and_right_exchange_scores_and_deviations_too() -> None:

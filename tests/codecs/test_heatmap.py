@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import leanpose
-from golden_rules import OUTPUT_TOLERANCE, Golden
+from golden_rules import OUTPUT_TOLERANCE, Golden, to_image
 from leanpose.codecs import HeatmapCodec, HeatmapTarget, build_codec
 from leanpose.errors import LeanposeError
-from leanpose.geometry import apply_affine, crop_matrix, invert_affine
 from leanpose.models.output import Heatmaps
 from leanpose.skeleton import COCO17
 from leanpose.weights import from_official
@@ -128,15 +127,6 @@ def test_golden_targets_of_mmpose_029(mmpose029: tuple, name: str, encoding: Any
     stride = facts["arrays"][f"{prefix}{name}.target"]["stride"]
     np.testing.assert_allclose(target.maps.reshape(-1)[::stride], arrays[f"{prefix}{name}.target"], atol=FLOAT)
     np.testing.assert_array_equal(target.weights[0], arrays[f"{prefix}{name}.target_weight"][:, 0])
-
-
-def to_image(codec: HeatmapCodec, points: np.ndarray, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Crop pixels to image pixels; mmpose 0.29's scales are in units of 200 pixels."""
-    matrices = [
-        crop_matrix(center, scale * 200, codec.input_size, warp=codec.warp)
-        for center, scale in zip(centers, scales, strict=True)
-    ]
-    return apply_affine(invert_affine(np.stack(matrices)), points)
 
 
 @pytest.mark.parametrize("points", ["A", "B"])

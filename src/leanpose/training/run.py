@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -99,8 +101,10 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
         )
     teacher = Teacher(model, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
     if section.teacher_cache is not None:
+        card = describe(file)
+        shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
         plan = {
-            "teacher": describe(file)["sha256"],
+            "teacher": f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}",
             "precision": recipe.precision,
             "crops": dataset.fingerprint(),
         }
