@@ -302,3 +302,28 @@ def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data:
         assert result.returncode == 1, arguments
         assert "Traceback" not in result.stderr, arguments
         assert result.stderr.strip().count("\n") == 0, result.stderr
+
+
+def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path) -> None:
+    from leanpose.training.run import build_model
+
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, schedule={"epochs": 1, "warmup_steps": 0})
+    train(load_recipe(recipe), tmp_path / "run", quiet=True)
+    settings = [
+        f"init={tmp_path / 'run'}",
+        "init_parts=fitting",
+        "model=distilpose_s",
+        "model_options.head_hidden=null",
+    ]
+    started = build_model(load_recipe(recipe, settings)).state_dict()
+    fresh = build_model(load_recipe(recipe, settings[2:])).state_dict()
+    before = weights(tmp_path / "run")
+    assert torch.equal(started["layers.0.mlp.0.weight"], before["layers.0.mlp.0.weight"])
+    assert torch.equal(started["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"])
+    assert torch.equal(started["head.1.weight"], fresh["head.1.weight"])
+    with pytest.raises(LeanposeError, match=r"holds a 'sdpose_t' and does not fit this 'distilpose_s'"):
+        build_model(load_recipe(recipe, [settings[0], *settings[2:]]))
+    with pytest.raises(LeanposeError, match="Nothing in"):
+        build_model(
+            load_recipe(recipe, [*settings[:2], "model=simplebaseline_r50", "model_options={input_size: [64, 64]}"])
+        )

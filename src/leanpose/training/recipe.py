@@ -151,8 +151,10 @@ class Recipe(_Section):
     skeleton: str = "coco17"
     pretrained: Literal["backbone"] | None = None
     """`backbone`: start the backbone from its published ImageNet weights (downloaded once)."""
-    init: Path | None = None
-    """Weights to start from: a .safetensors file of the same model."""
+    init: str | None = None
+    """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
+    init_parts: Literal["all", "fitting"] = "all"
+    """`all`: `init` is the same model. `fitting`: whatever has the same name and shape is taken from it, the rest starts fresh."""
     data: DataSection
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)

@@ -22,9 +22,24 @@ from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import CodecSection, HeatmapToRegressionSection, Recipe, load_recipe
-from leanpose.training.teacher import Teacher, require_fit, teacher_file
+from leanpose.training.teacher import Teacher, require_fit
 from leanpose.training.teacher_cache import TeacherCache
-from leanpose.weights import describe, load_model
+from leanpose.weights import describe, load_model, load_weights
+
+
+def weights_of(name: str) -> Path | str:
+    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
+
+    Raises:
+        LeanposeError: the folder holds no weights.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    for file in ("best.safetensors", "last.safetensors"):
+        if (folder / file).exists():
+            return folder / file
+    raise LeanposeError(f"The folder {folder} holds no weights of a run (best.safetensors is missing).")
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -56,14 +71,23 @@ def build_model(recipe: Recipe) -> PoseModel:
             f"The recipe's codec settings are a heatmap's, but {recipe.model} does not predict heatmaps."
         )
     if recipe.init is not None:
-        start = load_model(recipe.init)
-        try:
-            model.load_state_dict(start.state_dict())
-        except RuntimeError as error:
-            raise LeanposeError(
-                f"{recipe.init} is a {start.name} that does not fit the recipe's {recipe.model}."
-            ) from error
+        _start_from(model, recipe)
     return model
+
+
+def _start_from(model: PoseModel, recipe: Recipe) -> None:
+    """Put the weights of `init` into a model, all of them or those that fit."""
+    assert recipe.init is not None
+    file = weights_of(recipe.init)
+    if recipe.init_parts == "all":
+        load_weights(model, file)
+        return
+    fresh = model.state_dict()
+    start = load_model(file)
+    fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
+    if not fitting.keys() & dict(model.named_parameters()).keys():
+        raise LeanposeError(f"Nothing in {recipe.init}, a '{start.name}', fits the recipe's '{recipe.model}'.")
+    model.load_state_dict(fitting, strict=False)
 
 
 def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
@@ -91,7 +115,7 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
     section = recipe.distillation
     if not isinstance(section, HeatmapToRegressionSection):
         return None
-    file = teacher_file(section.teacher)
+    file = weights_of(section.teacher)
     model = load_model(file)
     require_fit(student, model)
     if not isinstance(model.codec, HeatmapCodec):

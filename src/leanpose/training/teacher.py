@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from jaxtyping import Int, UInt8
@@ -58,21 +57,6 @@ class Teacher:
         casting = torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with casting:
             return self._forward(self.model.normalise(images))
-
-
-def teacher_file(name: str) -> Path | str:
-    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
-
-    Raises:
-        LeanposeError: the folder holds no weights.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    for file in ("best.safetensors", "last.safetensors"):
-        if (folder / file).exists():
-            return folder / file
-    raise LeanposeError(f"The teacher {folder} is a folder without the weights of a run (best.safetensors is missing).")
 
 
 def require_fit(student: PoseModel, teacher: PoseModel) -> None:
