@@ -26,6 +26,8 @@ def small_model(name: str) -> PoseModel:
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
     if hasattr(configure_model(name), "depth"):
         overrides["depth"] = 2
+    if hasattr(configure_model(name), "prune_layers"):
+        overrides["prune_layers"] = (0, 1)
     return create_model(name, **overrides)
 
 
