@@ -119,7 +119,7 @@ class PrunedTokenPose(TokenPose):
                 if chosen is not None:
                     if record is not None:
                         everything = put_back(tokens, places, everything)
-                    tokens = torch.take_along_dim(tokens, chosen[..., None], dim=1)
+                    tokens = take(tokens, chosen)
                     places = chosen if places is None else places.gather(1, chosen)
                     position = self.position[0, places]
                 tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
@@ -155,6 +155,12 @@ class PrunedTokenPose(TokenPose):
         keypoints = len(self.skeleton)
         kept = None if places is None else places[:, keypoints:] - keypoints
         return replace(self.output(prediction, tokens, features), kept=kept)
+
+
+def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+    """The tokens in these places."""
+    # torch.take_along_dim would do, but torch.export then fixes the batch size.
+    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
 
 
 def put_back(
