@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,24 @@ def test_the_switches_of_table_5() -> None:
     assert torch.isclose(every["pose"], each[0] + each[1])
     assert set(last) == {"pose", "visual_tokens"}
     assert torch.isclose(last["pose"], each[1])
+
+
+def test_pruned_tokens_meet_the_deeper_cycles_tokens_of_the_same_patches() -> None:
+    student, target = random_student()
+    kept = torch.tensor([[1, 4, 11], [0, 2, 3]])
+    deeper = student.cycles[1].visual_tokens
+    same = torch.stack([deeper[image, patches] for image, patches in enumerate(kept)]).detach().requires_grad_()
+    pruned = replace(student.cycles[0], visual_tokens=same, kept=kept)
+    method = CycleSelfDistillation(HeatmapCodec(), visual_tokens=1.0)
+    assert method.losses(replace(student, cycles=(pruned, student.cycles[1])), None, target)["visual_tokens"] == 0
+
+    apart = replace(pruned, visual_tokens=same + 2)
+    loss = method.losses(replace(student, cycles=(apart, student.cycles[1])), None, target)["visual_tokens"]
+    assert loss.item() == pytest.approx(4, rel=1e-5)  # the mean over the kept tokens alone
+    loss.backward()
+    taught = [image.abs().sum(dim=1).nonzero().flatten().tolist() for image in deeper.grad]
+    assert taught == kept.tolist()
+    assert same.grad.abs().min() > 0
 
 
 def test_one_cycle_is_plain_training() -> None:

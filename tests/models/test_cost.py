@@ -23,6 +23,8 @@ SAME = [
     ("tokenpose_s_v2", "sdrepo_tokenpose_s_v2"),
     ("tokenpose_b", "tokenpose_b"),
     ("tokenpose_l_d6", "sdrepo_tokenpose_l_d6"),
+    ("ppt_s", "ppt_s"),
+    ("sdpose_s_v1_ppt", "ppt_s"),
     ("tokenpose_hrnet_w48", "distilpose_teacher_hr48"),
     ("distilpose_s", "distilpose_s"),
     ("simplebaseline_r50", "simplebaseline_res50_256x192"),
@@ -41,7 +43,7 @@ def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: st
     assert cost.macs + cost.attention_macs == pytest.approx(flops["fvcore.FlopCountAnalysis"], rel=0.01)
 
 
-# SDPose (CVPR 2024), tables 1, 2 and 6, and DistilPose (CVPR 2023): millions of parameters and GMACs as printed, to the digits printed.
+# SDPose (CVPR 2024), tables 1, 2, 6 and 8, and DistilPose (CVPR 2023): millions of parameters and GMACs as printed, to the digits printed.
 @pytest.mark.parametrize(
     ("name", "millions", "gmacs"),
     [
@@ -49,6 +51,8 @@ def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: st
         ("sdpose_s_v1", 6.6, 2.4),
         ("sdpose_s_v2", 6.2, 4.7),
         ("sdpose_b", 13.2, 5.2),
+        ("ppt_s", 6.6, 2.0),
+        ("sdpose_s_v1_ppt", 6.6, 2.0),
         ("sdpose_reg", 5.4, 2.4),
         ("distilpose_s", 5.4, 2.38),
         ("distilpose_l", 21.3, 10.33),

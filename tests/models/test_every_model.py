@@ -26,6 +26,8 @@ def small_model(name: str) -> PoseModel:
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
     if hasattr(configure_model(name), "depth"):
         overrides["depth"] = 2
+    if hasattr(configure_model(name), "prune_layers"):
+        overrides["prune_layers"] = (0, 1)
     return create_model(name, **overrides)
 
 
@@ -98,7 +100,9 @@ def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) 
         torch.testing.assert_close(values(exported.module()(more).prediction), values(model(more).prediction))
 
 
-@pytest.mark.parametrize("name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50"])  # one of each backbone
+@pytest.mark.parametrize(
+    "name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50", "ppt_s"]
+)  # one of each backbone, and pruning
 def test_it_compiles_in_one_graph(name: str) -> None:
     model = small_model(name)
     images = torch.randn(2, 3, *model.input_size)

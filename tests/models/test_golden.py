@@ -36,6 +36,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("sdrepo_tokenpose_s_v2", "tokenpose_s_v2", {"attention_scale": "head"}),
     ("sdrepo_tokenpose_b", "tokenpose_b", {"stage1_width": 32}),
     ("sdrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
+    ("pptrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
     ("distilpose_teacher_hr48", "tokenpose_hrnet_w48", {}),
     ("distilpose_teacher_stemnet", "tokenpose_s_v1", {"attention_scale": "head"}),
     # The repositories' attention scales differ; conversion makes up for it.
@@ -75,6 +76,40 @@ def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: st
     if "backbone" in golden.facts["outputs"]:
         assert inferred.features is not None
         assert golden.deviation("backbone", inferred.features) < OUTPUT_TOLERANCE
+
+
+PPT_L: dict[str, Any] = {"backbone": "hrnet_w48", "depth": 6}
+
+# reference file, model, overrides, layers that drop tokens
+PRUNED: list[tuple[str, str, dict[str, Any], tuple[int, ...]]] = [
+    ("ppt_s", "ppt_s", {}, (3, 6, 9)),
+    ("ppt_s", "sdpose_s_v1_ppt", {}, (3, 6, 9)),  # the same net: conversion makes up for the attention scale
+    ("ppt_l_d6", "ppt_b", PPT_L, (3,)),
+    ("pptrepo_tokenpose_l_d6", "ppt_b", {**PPT_L, "keep_ratio": 1.0}, (3,)),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "overrides", "layers"), PRUNED, ids=lambda v: v if isinstance(v, str) else "")
+def test_pruned_networks_are_the_papers(
+    shared: Path, file: str, name: str, overrides: dict[str, Any], layers: tuple[int, ...]
+) -> None:
+    golden = Golden.load(shared, file)
+    for pruned in range(1, len(layers) + 1):  # what each pruning keeps is the result of a network that stops there
+        options = {**overrides, "prune_layers": layers[:pruned]}
+        model = create_model(name, **options)
+        model.load_state_dict(from_official(name, golden.state_dict(), **options), strict=True)
+        with torch.inference_mode():
+            output = model(golden.images)
+        expected = golden.arrays.get(f"prune{pruned - 1}.kept_original_patch_idx")
+        if expected is None:  # the reference that keeps all
+            assert output.kept is None
+        else:
+            assert output.kept.tolist() == [sorted(indices) for indices in expected.tolist()]
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    tokens = "vis_token" if output.kept is None else "vis_token_sorted_by_patch"
+    assert golden.deviation("pred", output.prediction.maps) < OUTPUT_TOLERANCE
+    assert golden.deviation("kpt_token", output.keypoint_tokens) < OUTPUT_TOLERANCE
+    assert golden.deviation(tokens, output.visual_tokens) < OUTPUT_TOLERANCE
 
 
 CONVOLUTIONAL = [

@@ -60,6 +60,16 @@ def test_names_go_there_and_back(official: dict[str, Tensor]) -> None:
     )
 
 
+def test_the_names_of_ppts_code_are_known(official: dict[str, Tensor]) -> None:
+    theirs = {k.replace("0.fn.norm", "0.norm").replace("0.fn.fn", "0.fn"): v for k, v in official.items()}
+    assert "keypoint_head.tokenpose.transformer_layer1.layers.1.0.fn.to_qkv.weight" in theirs
+    options = {**SMALL, "prune_layers": (1,)}
+    renamed = from_official("sdpose_s_v1_ppt", theirs, **options)
+    create_model("sdpose_s_v1_ppt", **options).load_state_dict(renamed, strict=True)
+    expected = from_official("sdpose_t", official, **SMALL)
+    assert all(torch.equal(value, expected[name]) for name, value in renamed.items())
+
+
 def test_a_wrapped_checkpoint_without_counters_fits(official: dict[str, Tensor]) -> None:
     wrapped = {f"module.{k}": v.numpy() for k, v in official.items() if "num_batches_tracked" not in k}
     create_model("sdpose_t", **SMALL).load_state_dict(from_official("sdpose_t", wrapped, **SMALL), strict=True)

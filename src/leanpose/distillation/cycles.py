@@ -6,10 +6,10 @@ this is plain training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -20,6 +20,9 @@ from leanpose.models.output import PoseOutput
 
 class CycleSelfDistillation(Distillation):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
+
+    Where a cycle has dropped visual tokens (§4.5, Table 8), those that it kept meet the next cycle's tokens of the same
+    patches, and eq. 2 is the mean over these.
 
     Args:
         objective: compares each cycle's prediction with the ground truth.
@@ -48,12 +51,24 @@ class CycleSelfDistillation(Distillation):
         cycles = student.cycles
         supervised = cycles if self.pose == "every" else cycles[-1:]
         losses = {"pose": sum_of(self.objective.loss(cycle.prediction, target) for cycle in supervised)}
-        if len(cycles) > 1 and self.keypoint_tokens:
-            losses["keypoint_tokens"] = self.keypoint_tokens * self._gaps(c.keypoint_tokens for c in cycles)
-        if len(cycles) > 1 and self.visual_tokens:
-            losses["visual_tokens"] = self.visual_tokens * self._gaps(c.visual_tokens for c in cycles)
+        pairs = list(pairwise(cycles))
+        if pairs and self.keypoint_tokens:
+            gaps = (self._gap(a.keypoint_tokens, b.keypoint_tokens) for a, b in pairs)
+            losses["keypoint_tokens"] = self.keypoint_tokens * sum_of(gaps)
+        if pairs and self.visual_tokens:
+            gaps = (self._gap(a.visual_tokens, _same_patches(a, b)) for a, b in pairs)
+            losses["visual_tokens"] = self.visual_tokens * sum_of(gaps)
         return losses
 
-    def _gaps(self, tokens: Iterable[Any]) -> Float[Tensor, ""]:
-        """Eq. 1 and 2: the squared distance of each cycle's tokens to the next cycle's."""
-        return sum_of(mse_loss(a, b.detach() if self.detach else b) for a, b in pairwise(tokens))
+    def _gap(self, tokens: Any, deeper: Any) -> Float[Tensor, ""]:
+        """A term of eq. 1 or 2: the squared distance of a cycle's tokens to the next cycle's."""
+        return mse_loss(tokens, deeper.detach() if self.detach else deeper)
+
+
+def _same_patches(cycle: PoseOutput, deeper: PoseOutput) -> Any:
+    """The deeper cycle's visual tokens on the patches that this cycle has, in its order."""
+    if cycle.kept is None:
+        return deeper.visual_tokens
+    assert deeper.visual_tokens is not None
+    assert deeper.kept is None, "only the first cycle drops tokens"
+    return torch.take_along_dim(deeper.visual_tokens, cycle.kept[..., None], dim=1)

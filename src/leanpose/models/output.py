@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -41,8 +41,11 @@ class PoseOutput:
     Attributes:
         prediction: the keypoints, to be decoded by the model's codec.
         keypoint_tokens: (B, K, D) after the last layer; None where the model has no tokens.
-        visual_tokens: (B, N, D) after the last layer; None where the model has no tokens.
+        visual_tokens: (B, N, D) after the last layer, of all patches row by row, or of those in `kept` alone; None where the
+            model has no tokens.
         features: (B, C, H, W) of the backbone, where a method compares them.
+        kept: (B, M) the patches that `visual_tokens` stand for, ascending, where the model has dropped the others (PPT);
+            None where it has all.
         dense: only from `forward_train`: what each layer knows of each place, as (B, D, rows, columns) maps in the layers'
             order, for auxiliary heatmaps; empty where the model has no such layers.
         cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
@@ -53,5 +56,6 @@ class PoseOutput:
     keypoint_tokens: Float[Tensor, "B K D"] | None = None
     visual_tokens: Float[Tensor, "B N D"] | None = None
     features: Float[Tensor, "B C Hf Wf"] | None = None
+    kept: Int[Tensor, "B M"] | None = None
     dense: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()

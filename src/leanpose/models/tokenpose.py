@@ -122,25 +122,36 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        batch, tokens, width = x.shape
+        return self._mix(*self._split(x))
+
+    def weights(self, x: Float[Tensor, "B T D"], queries: int | None = None) -> Float[Tensor, "B heads Q T"]:
+        """How much each of the first `queries` tokens (None: all) attends to every token; each row sums to 1."""
+        q, k, _ = self._split(x)
+        return self._weigh(q[:, :, :queries], k)
+
+    def with_weights(
+        self, x: Float[Tensor, "B T D"], queries: int
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B heads Q T"]]:
+        """What `forward` and `weights` return, from one projection of the tokens."""
         q, k, v = self._split(x)
+        return self._mix(q, k, v), self._weigh(q[:, :, :queries], k)
+
+    def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, T, D / heads)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
             # On a CPU, going back in bfloat16 takes 2 (273 tokens) to 6 times (81 tokens) as long as in float32.
             with torch.autocast("cpu", enabled=False):
                 x = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=self.scale).to(q.dtype)
         else:
             x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return self.out(x.transpose(1, 2).reshape(batch, tokens, width))
+        return self.out(x.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Float[Tensor, "B T D"], queries: int | None = None) -> Float[Tensor, "B heads Q T"]:
-        """How much each of the first `queries` tokens (None: all) attends to every token; each row sums to 1."""
-        q, k, _ = self._split(x)
-        return (q[:, :, :queries] @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
-
-    def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, heads, T, D / heads)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+    def _weigh(self, q: Tensor, k: Tensor) -> Float[Tensor, "B heads Q T"]:
+        return (q @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
 
 
 class Layer(nn.Module):
@@ -278,12 +289,19 @@ class TokenPose(PoseModel):
         features = self.extract(images)
         tokens = self.embed(features)
         outputs = []
-        for _ in range(self.config.cycles):
-            record: list[Tensor] = []
-            prediction, tokens = self.cycle(tokens, record)
-            dense = tuple(self.as_maps(layer) for layer in record)
-            outputs.append(replace(self.output(prediction, tokens, features), dense=dense))
+        for i in range(self.config.cycles):
+            output, tokens = self.train_cycle(i, tokens, features)
+            outputs.append(output)
         return replace(outputs[0], cycles=tuple(outputs))
+
+    def train_cycle(
+        self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
+    ) -> tuple[PoseOutput, Float[Tensor, "B K+N D"]]:
+        """The output of the cycle of this index, `dense` included, and the tokens that enter the next one."""
+        record: list[Tensor] = []
+        prediction, tokens = self.cycle(tokens, record)
+        dense = tuple(self.as_maps(layer) for layer in record)
+        return replace(self.output(prediction, tokens, features), dense=dense), tokens
 
     def extract(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
         """The backbone's features.

@@ -15,14 +15,19 @@ from leanpose.models.base import PoseModel
 from leanpose.models.convolutional import ConvolutionalPose
 from leanpose.models.deeppose import DeepPose
 from leanpose.models.distilpose import TokenRegression
+from leanpose.models.ppt import PrunedTokenPose
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.tokenpose import TokenPose
 
-# The names inside a transformer layer, which all the token models' code has in common.
+# The names inside a transformer layer, which all the token models' code has in common; PPT's has a level less around
+# the attention.
 _IN_LAYER = {
     "0.fn.norm": "attention_norm",
     "0.fn.fn.to_qkv": "attention.qkv",
     "0.fn.fn.to_out.0": "attention.out",
+    "0.norm": "attention_norm",
+    "0.fn.to_qkv": "attention.qkv",
+    "0.fn.to_out.0": "attention.out",
     "1.fn.norm": "mlp_norm",
     "1.fn.fn.net.0": "mlp.0",
     "1.fn.fn.net.3": "mlp.2",
@@ -40,7 +45,7 @@ _OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head|keypoint_head)\.)?")
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
     """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
 
-    Knows the names in TokenPose's code (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
+    Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
     DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, SimpleBaseline's and HRNet's, and tells
     them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
     weights, so that the net stays the same.
@@ -53,7 +58,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    if model_entry(name).model not in (TokenPose, TokenRegression, ConvolutionalPose, DeepPose):
+    if model_entry(name).model not in (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, DeepPose):
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
         model = create_model(name, **overrides)
@@ -90,7 +95,7 @@ def _rename(model: PoseModel, official: dict[str, Tensor], rename: Callable[[str
 def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = _rename(model, official, partial(_tokenpose_name, model.config.depth // model.config.stages))
     width, head_width = model.config.width, model.config.width // model.config.heads
-    # Only TokenPose's S models have backbone and tokens side by side under `features.`, and scale by the whole width.
+    # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole width.
     theirs = width if any(key.removeprefix("module.").startswith("features.") for key in official) else head_width
     ours = width if model.config.attention_scale == "width" else head_width
     if theirs != ours:

@@ -1,0 +1,200 @@
+"""PPT: TokenPose that drops the visual tokens its keypoints look at least (Ma et al., ECCV 2022, arXiv 2209.08194).
+
+After the attention of some layers, the visual tokens are ranked by how much the keypoint tokens attend to them; the
+lowest are dropped, and neither the rest of that layer nor any later one computes them.
+
+SDPose joins it (Chen et al., CVPR 2024, §4.5, Table 8): the first cycle drops tokens, the later ones have all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from leanpose.models.output import PoseOutput, Prediction
+from leanpose.models.registry import register_model
+from leanpose.models.tokenpose import Layer, TokenPose, TokenPoseConfig
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class PrunedTokenPoseConfig(TokenPoseConfig):
+    """TokenPose's sizes, and where how many tokens go."""
+
+    prune_layers: tuple[int, ...] = (3, 6, 9)  # counted from 0; between their attention and their MLP tokens go
+    keep_ratio: float = 0.7  # share of the visual tokens that each of them keeps, rounded up
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = self.prune_layers
+        self._require(
+            all(0 <= layer < self.depth for layer in layers),
+            f"prune_layers={list(layers)} must lie in 0..{self.depth - 1}, as depth={self.depth} says",
+        )
+        self._require(list(layers) == sorted(set(layers)), f"prune_layers={list(layers)} must ascend")
+        self._require(0 < self.keep_ratio <= 1, f"keep_ratio={self.keep_ratio} must be above 0 and at most 1")
+        self._require(self.stages == 1, f"stages={self.stages} must be 1 where tokens are dropped")
+
+
+def scheduled_keep_ratio(epoch: float, epochs: int, final: float) -> float:
+    """The keep ratio while training: 1 for the first epochs, then falling to `final` along half a cosine.
+
+    PPT trains for 300 epochs, of which 10 keep all and the next 100 bring the ratio down; other lengths are stretched,
+    so that a short training ends with the final ratio too. PPT's code moves the ratio with every step: a fractional epoch.
+    """
+    progress = min(max((300 * epoch / epochs - 10) / 100, 0.0), 1.0)
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class PrunedTokenPose(TokenPose):
+    """PPT, and with `cycles` > 1 SDPose on top of it. Fresh weights as TokenPose's.
+
+    Of an SDPose the first cycle alone drops tokens, as it alone runs at inference. The second cycle is the teacher and
+    has all tokens: a dropped one re-enters with the value that it had when it was dropped. In the same way a layer's map
+    in `PoseOutput.dense` shows dropped tokens as they were last.
+
+    In training mode the keep ratio is that of the schedule once `start_epoch` has been called, otherwise the final one.
+    """
+
+    config: PrunedTokenPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, name: str, config: PrunedTokenPoseConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        self.training_keep_ratio = config.keep_ratio
+
+    @property
+    def keep_ratio(self) -> float:
+        """The share of the visual tokens that each pruning layer keeps now."""
+        return self.training_keep_ratio if self.training else self.config.keep_ratio
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the keep ratio of this epoch; it depends on nothing else, so a resumed training has the same."""
+        self.training_keep_ratio = scheduled_keep_ratio(epoch, epochs, self.config.keep_ratio)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """The first cycle alone, without the tokens that it drops."""
+        features = self.extract(images)
+        prediction, tokens, places = self.pruned_cycle(self.embed(features))
+        return self.pruned_output(prediction, tokens, places, features)
+
+    def train_cycle(
+        self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
+    ) -> tuple[PoseOutput, Float[Tensor, "B K+N D"]]:
+        """See `TokenPose.train_cycle`; the tokens that the first cycle has dropped are back among those it returns."""
+        if index > 0:
+            return super().train_cycle(index, tokens, features)
+        record: list[Tensor] = []
+        prediction, alive, places = self.pruned_cycle(tokens, record)
+        dense = tuple(self.as_maps(layer) for layer in record)
+        return replace(self.pruned_output(prediction, alive, places, features), dense=dense), record[-1]
+
+    def pruned_cycle(
+        self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
+    ) -> tuple[Prediction, Float[Tensor, "B K+M D"], Int[Tensor, "B K+M"] | None]:
+        """One pass through all layers that drops tokens on the way.
+
+        Args:
+            tokens: of all keypoints and patches.
+            record: gets the tokens after each layer, again of all patches: the dropped ones as they were last.
+
+        Returns:
+            What is read off the keypoint tokens, the tokens that are left, and their places in the whole sequence (None:
+            all are left).
+        """
+        position, places, everything = self.position, None, tokens
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                tokens = tokens + position
+            if i not in self.config.prune_layers:
+                tokens = layer(tokens)
+            else:
+                assert isinstance(layer, Layer)
+                attended, weights = layer.attention.with_weights(layer.attention_norm(tokens), len(self.skeleton))
+                tokens = tokens + attended
+                chosen = self.choose(weights)
+                if chosen is not None:
+                    if record is not None:
+                        everything = put_back(tokens, places, everything)
+                    tokens = take(tokens, chosen)
+                    places = chosen if places is None else places.gather(1, chosen)
+                    position = self.position[0, places]
+                tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
+            if record is not None:
+                record.append(put_back(tokens, places, everything))
+        return self.read(self.head(tokens[:, : len(self.skeleton)])), tokens, places
+
+    def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B K+M"] | None:
+        """The places, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.
+
+        A token's score is the attention that all keypoint tokens together pay to it, as the mean over the heads.
+
+        Args:
+            weights: attention of the keypoint tokens to all tokens that are left.
+        """
+        keypoints = weights.shape[2]
+        score = weights.sum(dim=2).mean(dim=1)[:, keypoints:]
+        count = math.ceil(score.shape[1] * self.keep_ratio)
+        if count == score.shape[1]:
+            return None
+        kept = score.topk(count, dim=1, sorted=False).indices.sort(dim=1).values + keypoints
+        always = torch.arange(keypoints, device=kept.device).expand(kept.shape[0], -1)
+        return torch.cat([always, kept], dim=1)
+
+    def pruned_output(
+        self,
+        prediction: Prediction,
+        tokens: Float[Tensor, "B K+M D"],
+        places: Int[Tensor, "B K+M"] | None,
+        features: Tensor,
+    ) -> PoseOutput:
+        """Name the parts of a pruned cycle's result."""
+        keypoints = len(self.skeleton)
+        kept = None if places is None else places[:, keypoints:] - keypoints
+        return replace(self.output(prediction, tokens, features), kept=kept)
+
+
+def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+    """The tokens in these places."""
+    # torch.take_along_dim would do, but torch.export then fixes the batch size.
+    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def put_back(
+    tokens: Float[Tensor, "B M D"], places: Int[Tensor, "B M"] | None, everything: Float[Tensor, "B T D"]
+) -> Float[Tensor, "B T D"]:
+    """The whole sequence with these tokens in their places (None: they are all of it)."""
+    if places is None:
+        return tokens
+    return everything.scatter(1, places[..., None].expand_as(tokens), tokens)
+
+
+PPT = "SDPose (CVPR 2024), table 1"
+PPT_WITH_SDPOSE = "SDPose (CVPR 2024), table 8"
+
+
+@register_model(PrunedTokenPose, ap=69.8, source=PPT)
+def ppt_s() -> PrunedTokenPoseConfig:
+    """PPT-S: TokenPose-S-V1 that keeps 180, 126 and in the end 89 of 256 visual tokens. 69.8 AP as SDPose re-trained it.
+
+    As in PPT's code, attention is scaled by the whole width; see `tokenpose_s_v1`.
+    """
+    return PrunedTokenPoseConfig(attention_scale="width")
+
+
+@register_model(PrunedTokenPose, ap=73.4, source=PPT)
+def ppt_b() -> PrunedTokenPoseConfig:
+    """PPT-B: TokenPose-B with pruned tokens. 73.4 AP as SDPose re-trained it.
+
+    SDPose's code has half as many channels in HRNet's first stage: `stage1_width=32`.
+    """
+    return PrunedTokenPoseConfig(backbone="hrnet_w32")
+
+
+@register_model(PrunedTokenPose, ap=72.3, source=PPT_WITH_SDPOSE)
+def sdpose_s_v1_ppt() -> PrunedTokenPoseConfig:
+    """SDPose-S-V1 whose first cycle drops tokens as PPT-S, trained with 2 cycles. 72.3 AP."""
+    return PrunedTokenPoseConfig(cycles=2)
