@@ -194,7 +194,7 @@ def cached_crops(
         cache = CropCache.open(path)
         # Margin, density and encoding are the choice of whoever packed it.
         if cache.plan.input_size == plan.input_size:
-            missing = {people[i].image for i in np.flatnonzero(cache.find(people) < 0)}
+            missing = {people[i].image for i in np.flatnonzero(cache.find(people) < 0).tolist()}
             if all(str(image) in cache.broken and cache.stamps[str(image)] == _stamp(image) for image in missing):
                 return cache
     return pack_crops(people, plan, path, advance=advance)
