@@ -114,6 +114,24 @@ def test_a_cache_that_fits_is_used_again(people: list[PersonSample], tmp_path: P
     assert CropCache.open(folder).plan.input_size == (32, 24)
 
 
+def test_a_cache_with_a_broken_image_is_used_again_until_that_changes(
+    people: list[PersonSample], tmp_path: Path
+) -> None:
+    image, folder = Path(people[0].image.path), tmp_path / "cache"
+    image.write_bytes(encoded(picture(1))[:900])
+    Path(people[3].image.path).unlink()
+    broken = cached_crops(people, PLAN, folder).broken
+    assert len(broken) == 2
+    stamp = (folder / FILE_NAME).stat().st_mtime_ns
+    assert cached_crops(people, PLAN, folder).broken == broken
+    assert (folder / FILE_NAME).stat().st_mtime_ns == stamp
+    image.write_bytes(encoded(picture(1)))
+    mended = cached_crops(people, PLAN, folder)
+    assert (len(mended), list(mended.broken)) == (3, [str(people[3].image)])
+    Path(people[3].image.path).write_bytes(encoded(picture(3)))
+    assert len(cached_crops(people, PLAN, folder)) == 4
+
+
 def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
     from leanpose.cli.data import data_app
 

@@ -228,6 +228,22 @@ def test_synthetic_people_are_drawn_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == stamps
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"count": 4}, "count 3 instead of 4;"),
+        ({"seed": 6, "size": (96, 64)}, r"seed 5 instead of 6, size \[96, 72\] instead of \[96, 64\];"),
+        ({"poses": ("standing",)}, r"poses \[\] instead of \['standing'\];"),
+    ],
+)
+def test_synthetic_people_drawn_otherwise_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    source = DataSource(format="synthetic", images=Path("drawn"), count=3, seed=5, size=(96, 72))
+    people = read_people(source, COCO17, tmp_path, training=True).people
+    assert len(read_people(source, COCO17, tmp_path, training=True).people) == len(people)
+    with pytest.raises(LeanposeError, match=words):
+        read_people(source.model_copy(update=changes), COCO17, tmp_path, training=True)
+
+
 def broken_annotation(kind: str) -> str:
     content: Any = coco_content(1, [person(1, 1)])
     if kind == "cut":

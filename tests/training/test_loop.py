@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from leanpose.errors import LeanposeError
+from leanpose.training import loop
 from leanpose.training.checkpoint import load_state
 from leanpose.training.recipe import load_recipe
 from leanpose.training.run import train
@@ -327,3 +329,27 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
         build_model(
             load_recipe(recipe, [*settings[:2], "model=simplebaseline_r50", "model_options={input_size: [64, 64]}"])
         )
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "devices"), [("cuda:1", 1, [1]), ("cuda:0", 1, [0]), ("cuda", 1, 1), ("cuda", 2, 2)]
+)
+def test_the_named_gpu_is_the_one_used(
+    data: Path, monkeypatch: pytest.MonkeyPatch, device: str, processes: int, devices: object
+) -> None:
+    fabric = Mock()
+    monkeypatch.setattr(loop, "Fabric", fabric)
+    monkeypatch.setattr(loop, "choose_device", torch.device)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
+    loop.make_fabric(recipe, device)
+    assert fabric.call_args.kwargs["accelerator"] == "cuda"
+    assert fabric.call_args.kwargs["devices"] == devices
+
+
+def test_one_gpu_for_several_processes_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "choose_device", torch.device)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
+    with pytest.raises(LeanposeError, match="'cuda:1' is one GPU, but torchrun gives each of its 2 processes"):
+        loop.make_fabric(recipe, "cuda:1")

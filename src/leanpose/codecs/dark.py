@@ -70,19 +70,10 @@ def find_peaks(maps: Float[Tensor, "N H W"]) -> tuple[Int[Tensor, " N"], Int[Ten
     pixels = height * width
     block = max(size for size in range(1, min(_BLOCK, pixels) + 1) if pixels % size == 0)
     blocks = maps.reshape(-1, block)
-    highest = blocks.amax(dim=1).view(count, pixels // block)
-    value = highest.amax(dim=1)
-    which = _first(highest == value[:, None])
+    value, which = blocks.amax(dim=1).view(count, pixels // block).max(dim=1)
     inside = blocks.index_select(0, torch.arange(count, device=maps.device) * (pixels // block) + which)
-    index = which * block + _first(inside == value[:, None])
+    index = which * block + inside.argmax(dim=1)
     return index % width, index // width, value
-
-
-def _first(flags: Bool[Tensor, "N length"]) -> Int[Tensor, " N"]:
-    """The column of each row's first True, the last column where there is none; quicker on a CPU than `argmax`."""
-    length = flags.shape[1]
-    countdown = torch.arange(length, 0, -1, dtype=torch.int16, device=flags.device)
-    return (length - (flags * countdown).amax(dim=1).long()).clamp_(max=length - 1)
 
 
 def quarter_offsets(
@@ -180,8 +171,8 @@ def dark_offsets(
         around = _blurred_around(maps, x, y, value, refined, kernel, convention)
         # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
         step = _parabola_step(around.float().clamp_(convention.floor, convention.ceiling).log_(), convention)
-    usable = refined & step.isfinite().all(dim=1)
-    return torch.where(usable[:, None], step, 0.0)
+    usable = refined & step.isfinite().all(dim=0)
+    return torch.where(usable, step, 0.0).T
 
 
 def _blurred_around(
@@ -192,7 +183,7 @@ def _blurred_around(
     refined: Bool[Tensor, " N"],
     kernel: int,
     convention: DarkConvention,
-) -> Float[Tensor, "N read"]:
+) -> Float[Tensor, "read N"]:
     """The blurred values around each peak that the parabola reads, in the order of `_differences`."""
     count, height, width = maps.shape
     dtype = _product_dtype(maps.device)
@@ -212,25 +203,27 @@ def _blurred_around(
     lines = first[:, None] + torch.arange(high, device=maps.device) * width
     windows = stretches.index_select(0, lines.view(-1)).view(count, high, wide).to(dtype)
     windows, bordering = windows[: len(within)], windows[len(within) :]
-    around = torch.empty((count, len(read)), dtype=dtype, device=maps.device)
     both = (down[height // 2, :, None, :, None] * across[width // 2, None, :, None, :]).flatten(2).flatten(0, 1)
-    around.index_copy_(0, within, windows.flatten(1) @ both.index_select(0, read).T)
+    # The few weights from the left: a product this slim takes a CPU twice as long the other way round.
+    around_within = both.index_select(0, read) @ windows.flatten(1).T
     down, across = down.index_select(0, rows[len(within) :]), across.index_select(0, columns[len(within) :])
-    around.index_copy_(0, beside, (down @ bordering @ across.mT).flatten(1).index_select(1, read))
+    around_beside = (down @ bordering @ across.mT).flatten(1).T.index_select(0, read)
+    around = torch.empty((len(read), count), dtype=dtype, device=maps.device)
+    around.index_copy_(1, order, torch.cat([around_within, around_beside], dim=1))
     # One look at all maps together is far cheaper than one at each, and mostly enough.
     if convention.rescale and not (around.min() > convention.floor and value.max() <= convention.ceiling):
-        unclipped = (around.amin(dim=1) > convention.floor) & (value <= convention.ceiling)
+        unclipped = (around.amin(dim=0) > convention.floor) & (value <= convention.ceiling)
         clipped = (refined & ~unclipped).nonzero()[:, 0]
         if len(clipped):
             factor = value[clipped] / _whole_blur_maxima(maps[clipped], kernel, convention.border)
-            around[clipped] *= factor[:, None].to(dtype)
+            around[:, clipped] *= factor.to(dtype)
     return around
 
 
 @lru_cache(maxsize=16)
 def _differences(
     reach: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+) -> tuple[Int[Tensor, " read"], Float[Tensor, "5 read"]]:
     """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
 
     Returns:
@@ -248,18 +241,18 @@ def _differences(
         weights[4, [0, 1, 1, 2], [1, 0, 2, 1]] = -0.5
     weights[1], weights[3] = weights[0].T, weights[2].T
     with torch.inference_mode(False):
-        weights = weights.reshape(5, -1).T
-        read = np.flatnonzero(weights.any(axis=1))
-        return torch.tensor(read, device=device), torch.tensor(weights[read], device=device, dtype=dtype)
+        weights = weights.reshape(5, -1)
+        read = np.flatnonzero(weights.any(axis=0))
+        return torch.tensor(read, device=device), torch.tensor(weights[:, read], device=device, dtype=dtype)
 
 
-def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+def _parabola_step(log: Float[Tensor, "read N"], convention: DarkConvention) -> Float[Tensor, "2 N"]:
     """Newton's step on the logarithm, with the derivatives of the convention."""
     dtype = _product_dtype(log.device)
     _, weights = _differences(convention.reach, log.device, dtype)
-    dx, dy, dxx, dyy, dxy = (log.to(dtype) @ weights).float().T.contiguous().unbind()
+    dx, dy, dxx, dyy, dxy = (weights @ log.to(dtype)).float().unbind()
     if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps
         dxx, dyy = dxx + regular, dyy + regular
     determinant = dxx * dyy - dxy * dxy
-    return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=1) / determinant[:, None]
+    return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy]) / determinant

@@ -24,12 +24,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import PersonSample
+from leanpose.data.sample import ImageRef, PersonSample
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import crop_region
 
-MAGIC = b"leanpose-crops-1"
+MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
 
 Encoding = Literal["raw", "jpeg"]
@@ -75,6 +75,7 @@ class CropCache:
         plan: how the crops were made.
         path: the file; a worker process that gets a copy maps it again instead of copying the pixels.
         broken: image → sentence for those that could not be read while packing.
+        stamps: image → size and time of change that the broken ones' files had; None where there was no file.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class CropCache:
         plan: CropPlan,
         path: Path | None = None,
         broken: dict[str, str] | None = None,
+        stamps: dict[str, list[int] | None] | None = None,
     ) -> None:
         self.data, self.index, self.plan, self.path = data, index, plan, path
-        self.broken = broken or {}
+        self.broken, self.stamps = broken or {}, stamps or {}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -107,7 +109,8 @@ class CropCache:
         path = path / FILE_NAME if path.is_dir() else path
         try:
             data = np.memmap(path, np.uint8, mode="r")
-            return cls(data, *_read_index(data, path), path)
+            index, plan, broken, stamps = _read_index(data, path)
+            return cls(data, index, plan, path, broken, stamps)
         except OSError as error:
             raise LeanposeError(f"Cannot read the crop cache {path}: {error.strerror or error}.") from error
         except ValueError as error:
@@ -167,14 +170,12 @@ def pack_crops(
     """
     if path is None:
         buffer = io.BytesIO()
-        index, broken = _write(buffer, people, plan, threads, advance)
-        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8), index, plan, broken=broken)
+        index, broken, stamps = _write(buffer, people, plan, threads, advance)
+        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8), index, plan, None, broken, stamps)
     path = Path(path)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        _, broken = _write(file, people, plan, threads, advance)
-    cache = CropCache.open(path)
-    cache.broken = broken
-    return cache
+        _write(file, people, plan, threads, advance)
+    return CropCache.open(path)
 
 
 def cached_crops(
@@ -186,14 +187,16 @@ def cached_crops(
 ) -> CropCache:
     """The cache in a folder if it fits these people and this plan, otherwise one packed there now.
 
-    A cache that holds less than these people (beside those of broken images, who are tried again) does not fit.
+    A cache that holds less than these people does not fit, unless their images were broken and have not changed since.
     """
     path = Path(folder) / FILE_NAME
     if path.exists():
         cache = CropCache.open(path)
         # Margin, density and encoding are the choice of whoever packed it.
-        if cache.plan.input_size == plan.input_size and (cache.find(people) >= 0).all():
-            return cache
+        if cache.plan.input_size == plan.input_size:
+            missing = {people[i].image for i in np.flatnonzero(cache.find(people) < 0).tolist()}
+            if all(str(image) in cache.broken and cache.stamps[str(image)] == _stamp(image) for image in missing):
+                return cache
     return pack_crops(people, plan, path, advance=advance)
 
 
@@ -203,17 +206,18 @@ def _write(
     plan: CropPlan,
     threads: int | None,
     advance: Callable[[int], None] | None,
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Write a whole cache file; returns its index and what could not be read."""
+) -> tuple[np.ndarray, dict[str, str], dict[str, list[int] | None]]:
+    """Write a whole cache file; returns its index, what could not be read, and the stamps of those files."""
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
-    rows, broken, offset = [], {}, 0
+    rows, broken, stamps, offset = [], {}, {}, 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for some in _chunks(groups, 256):  # results wait for their turn in memory, so not all at once
             for group, result in zip(some, pool.map(lambda group: _cut_group(group, plan), some), strict=True):
-                if isinstance(result, str):
-                    broken[str(group[0][1].image)] = result
+                if isinstance(result, tuple):
+                    image = group[0][1].image
+                    broken[str(image)], stamps[str(image)] = result
                 else:
                     for key, data, shape, scale, shift in result:
                         file.write(data)
@@ -224,22 +228,33 @@ def _write(
     index = np.array(rows, _ROW)
     index = index[np.argsort(index["key"])]
     np.save(file, index, allow_pickle=False)
-    description = json.dumps({**asdict(plan), "data_bytes": offset}).encode()
+    described = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
+    description = json.dumps(described).encode()
     file.write(description + len(description).to_bytes(8, "little") + MAGIC)
-    return index, broken
+    return index, broken, stamps
+
+
+def _stamp(image: ImageRef) -> list[int] | None:
+    """Size and time of the last change of an image's file or archive, None where there is none."""
+    try:
+        status = os.stat(image.path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
 _CutCrop = tuple[int, bytes, tuple[int, int], tuple[float, float], tuple[float, float]]
 
 
-def _cut_group(group: list[tuple[int, PersonSample]], plan: CropPlan) -> list[_CutCrop] | str:
-    """The coarse crops of one image's people, or why it cannot be read."""
+def _cut_group(group: list[tuple[int, PersonSample]], plan: CropPlan) -> list[_CutCrop] | tuple[str, list[int] | None]:
+    """The coarse crops of one image's people, or why it cannot be read and its file's stamp."""
     import cv2
 
+    stamp = _stamp(group[0][1].image)  # before reading: a file that changes meanwhile is read again
     try:
         image = read_image(group[0][1].image)
     except BrokenImageError as error:
-        return str(error)
+        return str(error), stamp
     cut = []
     for key, person in group:
         centers, scales = crop_region(person.box[None], plan.input_size)
@@ -278,14 +293,16 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _read_index(data: UInt8[np.ndarray, " bytes"], path: Path) -> tuple[np.ndarray, CropPlan]:
-    """The index and the plan at the end of a cache file; ValueError where it is not whole."""
+def _read_index(
+    data: UInt8[np.ndarray, " bytes"], path: Path
+) -> tuple[np.ndarray, CropPlan, dict[str, str], dict[str, list[int] | None]]:
+    """Index, plan, broken images and their stamps at the end of a cache file; ValueError where it is not whole."""
     end = len(data) - len(MAGIC) - 8
     if end < 0 or data[-len(MAGIC) :].tobytes() != MAGIC:
         raise ValueError(path)
     length = int.from_bytes(data[end : end + 8].tobytes(), "little")
     described = json.loads(data[end - length : end].tobytes())
-    start = described.pop("data_bytes")
-    described["input_size"] = tuple(described["input_size"])
+    start, plan = described["data_bytes"], described["plan"]
+    plan["input_size"] = tuple(plan["input_size"])
     index = np.load(io.BytesIO(data[start : end - length].tobytes()), allow_pickle=False)
-    return index, CropPlan(**described)
+    return index, CropPlan(**plan), described["broken"], described["stamps"]

@@ -151,7 +151,11 @@ class ImageFolder:
 
 
 def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
-    """Draw the set's images once, into a folder named after what decides them; return it as a COCO data set."""
+    """Draw the set's images once, into its folder or one named after what decides them; return a COCO data set.
+
+    Raises:
+        LeanposeError: its folder holds pictures drawn with other settings.
+    """
     from leanpose import __version__
     from leanpose.data.synthetic import write_synthetic
 
@@ -160,8 +164,26 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
     key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
-    if not annotations.exists():
+    if annotations.exists():
+        _check_drawn(annotations, source)
+    else:
         write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
     return source.model_copy(
         update={"format": "coco", "name": source.title, "images": folder / "images.tar", "annotations": annotations}
     )
+
+
+def _check_drawn(annotations: Path, source: DataSource) -> None:
+    """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
+    from leanpose.data.coco import load_json
+
+    content = load_json(annotations, "annotation file")
+    there = content.get("info", {}) if isinstance(content, dict) else {}
+    asked = {"count": source.count, "seed": source.seed, "size": [*source.size], "poses": [*source.poses]}
+    differing = [f"{name} {there.get(name, 'unknown')} instead of {value}" for name, value in asked.items()
+                 if there.get(name) != value]  # fmt: skip
+    if differing:
+        raise LeanposeError(
+            f"{annotations.parent} holds pictures drawn with {', '.join(differing)}; delete the folder to draw them "
+            f"anew, or name another one."
+        )

@@ -12,9 +12,7 @@ import numpy as np
 
 from leanpose.data.sample import PersonSample
 from leanpose.data.sources import DataSource, read_people
-from leanpose.errors import LeanposeError
-from leanpose.evaluation.average_precision import average_precision
-from leanpose.evaluation.evaluate import keep_keypoints, labelled_only, predict_people
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, keep_keypoints, labelled_only
 from leanpose.evaluation.keypoint_table import keypoint_table
 from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
 from leanpose.evaluation.results import PoseResults
@@ -67,24 +65,23 @@ def measure(
         LeanposeError: the data set cannot be read, or holds nothing to measure against.
     """
     people = read_people(source, model.skeleton, root, training=False)
-    if people.ground_truth is None:
-        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
-    results, broken = predict_people(
+    style: Literal["coco", "crowdpose"] = "crowdpose" if source.format == "crowdpose" else "coco"
+    evaluation = evaluate(
         model,
-        people.people,
+        people,
         batch_size=batch_size,
         workers=workers,
         flip_test=flip_test,
         cycle=cycle,
+        scoring=scoring,
+        nms=nms,
+        style=style,
         advance=None if advance is None else lambda count: advance(count, len(people.people)),
     )
-    if not len(results):
-        raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
-    ground_truth, labelled = labelled_only(people.ground_truth)
+    results, broken = evaluation.results, evaluation.broken
+    ground_truth, labelled = labelled_only(ground_truth_of(people))
     kept = keep_keypoints(results, labelled)
     part = _part(model.skeleton, labelled)
-    style: Literal["coco", "crowdpose"] = "crowdpose" if source.format == "crowdpose" else "coco"
-    precision = average_precision(ground_truth, kept, part.sigmas, scoring=scoring, nms=nms, style=style)
     table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=style)
     measured = [person for person in people.people if str(person.image) not in broken]
     keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
@@ -101,7 +98,7 @@ def measure(
         "flip_test": flip_test,
         "cycle": cycle,
     }
-    return EvaluationCard(settings, precision, keypoints, table.rows(), results, broken)
+    return EvaluationCard(settings, evaluation.metrics, keypoints, table.rows(), results, broken)
 
 
 def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:

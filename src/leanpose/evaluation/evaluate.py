@@ -122,7 +122,7 @@ def evaluate(
     Raises:
         LeanposeError: the data set has no ground truth, or none of the images can be read.
     """
-    _ground_truth_of(people)  # before the work, not after it
+    ground_truth_of(people)  # before the work, not after it
     results, broken = predict_people(
         model,
         people.people,
@@ -153,14 +153,19 @@ def precision_of(
     Raises:
         LeanposeError: the data set has no ground truth.
     """
-    ground_truth, labelled = labelled_only(_ground_truth_of(people))
+    ground_truth, labelled = labelled_only(ground_truth_of(people))
     sigmas = [skeleton.sigmas[k] for k in labelled]
     return average_precision(
         ground_truth, keep_keypoints(results, labelled), sigmas, scoring=scoring, nms=nms, style=style
     )
 
 
-def _ground_truth_of(people: PersonSet) -> dict:
+def ground_truth_of(people: PersonSet) -> dict:
+    """What a data set is measured against.
+
+    Raises:
+        LeanposeError: it has none.
+    """
     if people.ground_truth is None:
         raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
     return people.ground_truth

@@ -72,12 +72,23 @@ class RunSummary:
 
 
 def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
-    """Fabric for this machine, or for the processes that `torchrun` started."""
+    """Fabric for this machine, or for the processes that `torchrun` started.
+
+    Raises:
+        LeanposeError: there is no such device, or one GPU is named for several processes.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    chosen = choose_device(device)
+    one_gpu = chosen.type == "cuda" and chosen.index is not None
+    if one_gpu and processes > 1:
+        raise LeanposeError(
+            f"The device '{device}' is one GPU, but torchrun gives each of its {processes} processes a GPU of its own; "
+            f"use cuda, and CUDA_VISIBLE_DEVICES to choose which GPUs they get."
+        )
     fabric = Fabric(
-        accelerator=choose_device(device).type,
-        devices=local,
+        accelerator=chosen.type,
+        devices=[chosen.index] if one_gpu else local,
         num_nodes=max(processes // local, 1),
         strategy="ddp" if processes > 1 else "auto",
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",

@@ -146,7 +146,7 @@ def write_synthetic(
     }
     description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {chosen.name}"
     content = {
-        "info": {"description": description},
+        "info": {"description": description, "count": count, "seed": seed, "size": size, "poses": list(poses)},
         "images": images,
         "annotations": annotations,
         "categories": [category],
