@@ -1,13 +1,14 @@
-"""How fast heatmaps are read and drawn: `HeatmapCodec` with DARK against a loop over maps with OpenCV, on one thread.
+"""How fast heatmaps are read and drawn: `HeatmapCodec` with DARK against a loop over maps with OpenCV.
 
-    python benchmarks/decode_heatmaps.py                  # 256 people × 17 keypoints, maps of 64×48, kernel 11
+    python benchmarks/decode_heatmaps.py                  # 256 people × 17 keypoints, maps of 64×48, kernel 11, one thread
+    python benchmarks/decode_heatmaps.py --threads 2      # both sides may use two, and wall time is taken
     python benchmarks/decode_heatmaps.py --people 32 --repeats 3
 
 The loop does what the papers' toolbox does, in its stages: numpy finds the maxima of all maps; then each map is padded,
 blurred whole by OpenCV and scaled back; numpy takes the logarithm of all maps; then the derivatives are read at each
 peak. Both sides go from maps in memory to points in crop pixels, and their points are compared. The maps are Gaussians
 with noise on them, as a trained network writes them; `--noise 1` shows the worst case, where most maps must be blurred
-whole. What is timed is the processor time of the one thread, which other programs on the machine stretch least; the two
+whole. With one thread its processor time is taken, which other programs on the machine stretch least; the two
 alternate, and the ratio is of the medians. Last, the drawing of training targets for 64 people × 19 keypoints, with no
 peer.
 """
@@ -69,11 +70,11 @@ def drawn_maps(codec: HeatmapCodec, people: int, keypoints: int, noise: float, s
     return maps * height + noise * torch.randn(maps.shape, generator=generator)
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Processor time of one call."""
-    start = time.process_time()
+def seconds_of(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Time of one call."""
+    start = clock()
     call()
-    return time.process_time() - start
+    return clock() - start
 
 
 def main(arguments: list[str] | None = None) -> float:
@@ -84,9 +85,11 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--noise", type=float, default=0.01)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
 
     codec = HeatmapCodec()
     maps = drawn_maps(codec, options.people, options.keypoints, options.noise, options.seed)
@@ -96,10 +99,12 @@ def main(arguments: list[str] | None = None) -> float:
     difference = np.abs(ours.numpy() - theirs)
     loop, batched = [], []
     for _ in range(options.repeats):
-        loop.append(seconds_of(lambda: dark_loop(arrays, codec.kernel, 4.0)))
-        batched.append(seconds_of(lambda: codec.decode(prediction)))
+        loop.append(seconds_of(lambda: dark_loop(arrays, codec.kernel, 4.0), clock))
+        batched.append(seconds_of(lambda: codec.decode(prediction), clock))
     ratio = statistics.median(loop) / statistics.median(batched)
-    print(f"decode {options.people} × {options.keypoints} maps of 64×48 with DARK, {options.repeats} runs each")
+    print(
+        f"decode {options.people} × {options.keypoints} maps of 64×48 with DARK, {options.repeats} runs each, {options.threads} threads"
+    )
     print(f"  loop over maps  {1e3 * statistics.median(loop):8.1f} ms (best {1e3 * min(loop):.1f})")
     print(f"  HeatmapCodec    {1e3 * statistics.median(batched):8.1f} ms (best {1e3 * min(batched):.1f})")
     print(f"  ratio           {ratio:8.1f} ×")
@@ -110,7 +115,8 @@ def main(arguments: list[str] | None = None) -> float:
     for encoding in ("classic", "unbiased", "udp"):
         drawing = HeatmapCodec(encoding=encoding)
         taken = [
-            seconds_of(lambda drawing=drawing: drawing.encode(points, weights)) for _ in range(options.repeats + 1)
+            seconds_of(lambda drawing=drawing: drawing.encode(points, weights), clock)
+            for _ in range(options.repeats + 1)
         ]
         print(f"  {encoding:15} {1e3 * statistics.median(taken[1:]):8.1f} ms (best {1e3 * min(taken):.1f})")
     return ratio
