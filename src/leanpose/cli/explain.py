@@ -60,7 +60,8 @@ def explain(
     master = None if teacher is None else load_model(teacher)
     if master is not None:
         check_teacher(master, net)
-    others = {_label(name): load_model(name) for name in compare or []}
+    label, *labels = _labels([model, *(compare or [])])
+    others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:
         chosen, whence = check_box(picture, box), "--box"
     else:
@@ -74,7 +75,7 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     if not isinstance(net, TokenPose):
         print(f"          '{net.name}' has no keypoint tokens, so there is no attention to draw.")
-    drawings = draw(picture, chosen, net, label=_label(model), keypoints=keypoint or [], teacher=master, others=others)
+    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=master, others=others)
     write(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
@@ -82,9 +83,17 @@ def explain(
         print(f"          {drawing.name:{width}}  {drawing.caption}")
 
 
+def _labels(names: list[str]) -> list[str]:
+    """Short names for models, or the whole ones where the short ones are not all different."""
+    short = [_label(name) for name in names]
+    return short if len(set(short)) == len(set(names)) else names
+
+
 def _label(name: str) -> str:
-    """A released name as it is; a file by its own name, or by its run's folder, where every run's file is called alike."""
+    """A released name as it is; a file's own name, or its folder's for the best and last weights of a run."""
     path = Path(name)
+    if path.suffix != ".safetensors":
+        return name
     return path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
 
 

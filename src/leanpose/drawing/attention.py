@@ -62,9 +62,7 @@ def draw_attention(
     for cycle in range(cycles):
         for column, layer in enumerate(layers):
             heat = attention[cycle, layer]
-            share = (
-                f"layer {layer + 1} · {np.nansum(heat):.0%}" if np.isfinite(heat).any() else f"layer {layer + 1} · ?"
-            )
+            share = f"layer {layer + 1} · {np.nansum(heat):.0%}"
             show_tile(axes[cycle, column], lay_over(crop, enlarge(heat, crop.shape[:2]), colours), share)
         axes[cycle, 0].set_ylabel(f"cycle {cycle + 1}", fontsize=10)
     add_legend(figure, axes, colours, "share of the attention\nthat a patch gets", "{x:.1%}")
@@ -129,6 +127,8 @@ def draw_links(
         show_tile(panel, lay_over(crop, np.zeros(crop.shape[:2]), colours), f"cycle {cycle + 1}")
         strongest = np.argsort(-others[cycle], axis=None, kind="stable")[:STRONGEST][::-1]  # the strongest on top
         for source, target in zip(*np.unravel_index(strongest, others[cycle].shape), strict=True):
+            if not others[cycle, source, target]:  # few keypoints have fewer links
+                continue
             colour = colours.to_rgba(others[cycle, source, target])
             arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6, "shrinkA": 3, "shrinkB": 4}
             arrow["connectionstyle"] = "arc3,rad=0.18"  # bent, so that there and back are two lines
@@ -158,7 +158,7 @@ def draw_kept(
     """The crop, and for each pruning a copy in which the dropped patches are dark (PPT, ECCV 2022).
 
     Args:
-        kept: for each layer before which tokens are dropped, the places of those that are left, counted row by row.
+        kept: for each layer after whose attention patches are dropped, the places of those that are left, row by row.
         grid_size: rows and columns of patches.
 
     Raises:
@@ -172,8 +172,8 @@ def draw_kept(
     for panel, (layer, places) in zip(axes[1:], kept.items(), strict=True):
         if len(places) and not (places.min() >= 0 and places.max() < count):
             raise LeanposeError(f"A kept patch lies outside of the grid of {grid_size[0]}×{grid_size[1]}.")
-        show_tile(panel, keep_patches(crop, places, grid_size), f"from layer {layer + 1}: {len(places)}")
-    set_text(figure, title, "dark: dropped, no longer attended to")
+        show_tile(panel, keep_patches(crop, places, grid_size), f"layer {layer + 1} keeps {len(places)}")
+    set_text(figure, title, "dark: dropped after the attention of that layer, and not seen by later layers")
     return as_picture(figure)
 
 

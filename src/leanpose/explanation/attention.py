@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanpose.models.output import PoseOutput
-from leanpose.models.tokenpose import Attention, TokenPose
+from leanpose.models.tokenpose import Layer, TokenPose
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,15 @@ class LayerAttention:
     Attributes:
         cycle, layer: counted from 0.
         weights: of each head; a row sums to 1 over the K keypoint tokens and then the N visual tokens.
-        patches: the place of each visual tokens in the grid, row by row; None where tokens were dropped before this
-            layer and the model does not say which are left.
+        patches: the place of each visual token in the grid, counted row by row: all, but for models that drop some.
+        kept: those of them that go on to the layer's MLP and to later layers.
     """
 
     cycle: int
     layer: int
     weights: Float[np.ndarray, "heads K K+N"]
-    patches: Int[np.ndarray, " N"] | None
+    patches: Int[np.ndarray, " N"]
+    kept: Int[np.ndarray, " M"]
 
     @property
     def among_keypoints(self) -> Float[np.ndarray, "K K"]:
@@ -39,8 +38,7 @@ class LayerAttention:
     def over_patches(self, keypoint: int, grid_size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
         """The mean of the heads: how much one keypoint token attends to each patch; NaN where its token was dropped."""
         laid_out = np.full(grid_size[0] * grid_size[1], np.nan)
-        if self.patches is not None:
-            laid_out[self.patches] = self.weights[:, keypoint, self.weights.shape[1] :].mean(axis=0)
+        laid_out[self.patches] = self.weights[:, keypoint, self.weights.shape[1] :].mean(axis=0)
         return laid_out.reshape(grid_size)
 
 
@@ -69,59 +67,63 @@ class Recording:
 
     @property
     def kept(self) -> dict[int, Int[np.ndarray, " M"]]:
-        """For each layer of the first cycle that sees fewer patches than the one before: those that are left."""
-        found, before = {}, self.grid_size[0] * self.grid_size[1]
-        for layer in self.in_cycle(0):
-            if layer.patches is not None and len(layer.patches) < before:
-                found[layer.layer] = layer.patches
-                before = len(layer.patches)
-        return found
+        """What is left after each layer of the first cycle, the one that inference computes, that drops patches."""
+        return {layer.layer: layer.kept for layer in self.in_cycle(0) if len(layer.kept) < len(layer.patches)}
+
+
+class _Watch:
+    """Hooks beside one layer, which leave its fused attention as it is: the weights are computed a second time.
+
+    A model may drop visual tokens between a layer's attention and its MLP (PPT, ECCV 2022). Which ones go on is seen by
+    comparing what enters the MLP with what left the attention.
+    """
+
+    def __init__(self, layer: Layer, keypoints: int) -> None:
+        self.layer = layer
+        self.keypoints = keypoints
+        self.weights: list[Float[Tensor, "heads K T"]] = []  # one for each cycle
+        self.going_on: list[Int[Tensor, " S"]] = []  # of the T tokens, by their place among these
+        self.handles = [
+            layer.attention_norm.register_forward_hook(self.see_attention),
+            layer.mlp_norm.register_forward_pre_hook(self.see_mlp),
+        ]
+
+    def see_attention(self, norm: nn.Module, inputs: tuple[Tensor], normed: Float[Tensor, "1 T D"]) -> None:
+        self.weights.append(self.layer.attention.weights(normed, self.keypoints)[0].float().cpu())
+        self.attended = inputs[0] + self.layer.attention(normed)
+
+    def see_mlp(self, norm: nn.Module, inputs: tuple[Float[Tensor, "1 S D"]]) -> None:
+        if inputs[0].shape[1] == self.attended.shape[1]:
+            going_on = torch.arange(self.attended.shape[1])
+        else:
+            exactly = "donot_use_mm_for_euclid_dist"
+            gaps = torch.cdist(inputs[0][0].float(), self.attended[0].float(), compute_mode=exactly)
+            going_on = gaps.argmin(dim=1).cpu()
+        self.going_on.append(going_on)
 
 
 def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Recording:
     """Run all cycles in eval mode and note the attention on the way.
 
-    Hooks look on beside the fused attention, which stays as it is: the weights are computed a second time.
-
     Args:
-        model: is left in the mode in which it was.
+        model: is left in the mode in which it was, without hooks.
         images: one normalised crop.
     """
-    keypoints, seen = len(model.skeleton), [[] for _ in model.layers]
-
-    def watch(weights: list[Tensor]) -> Callable[[Attention, tuple[Tensor, ...]], None]:
-        return lambda attention, inputs: weights.append(attention.weights(inputs[0], keypoints)[0].float().cpu())
-
-    attentions = [module for module in model.layers.modules() if isinstance(module, Attention)]
-    handles = [a.register_forward_pre_hook(watch(weights)) for a, weights in zip(attentions, seen, strict=True)]
-    training = model.training
+    keypoints, training = len(model.skeleton), model.training
+    watches = [_Watch(layer, keypoints) for layer in model.layers if isinstance(layer, Layer)]
     try:
         with torch.inference_mode():
             output = model.eval().forward_train(images)
     finally:
         model.train(training)
-        for handle in handles:
+        for handle in (handle for watch in watches for handle in watch.handles):
             handle.remove()
-    patches = model.config.grid_size[0] * model.config.grid_size[1]
     layers = []
-    for cycle, result in enumerate(output.cycles or (output,)):
-        left = _left_over(result)
-        for layer, weights in enumerate(seen):
-            count = weights[cycle].shape[2] - keypoints
-            layers.append(LayerAttention(cycle, layer, weights[cycle].numpy(), _places(count, patches, left)))
+    for cycle in range(len(watches[0].weights)):
+        patches = np.arange(model.config.grid_size[0] * model.config.grid_size[1])  # a cycle begins with all
+        for number, watch in enumerate(watches):
+            places = watch.going_on[cycle][keypoints:].numpy() - keypoints
+            kept = patches[places]
+            layers.append(LayerAttention(cycle, number, watch.weights[cycle].numpy(), patches, kept))
+            patches = kept
     return Recording(output, tuple(layers), model.config.grid_size)
-
-
-def _left_over(output: Any) -> Sequence[Tensor]:
-    """The patches that a pruning model's output says it has kept, (1, M): at the end, or after each pruning."""
-    kept = getattr(output, "kept", None)
-    if kept is None:
-        return ()
-    return (kept,) if isinstance(kept, Tensor) else tuple(kept)
-
-
-def _places(count: int, patches: int, left: Sequence[Tensor]) -> Int[np.ndarray, " N"] | None:
-    """Which patches the `count` visual tokens of a layer are: each pruning leaves another number of them."""
-    if count == patches:
-        return np.arange(patches)
-    return next((indices[0].cpu().numpy() for indices in left if indices.shape[1] == count), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from re import sub
 
 import numpy as np
 import torch
@@ -89,12 +90,19 @@ def explain(
     if teacher is not None:
         check_teacher(teacher, model)
     view = look_at(image, box, model)
-    drawings, prediction = _attention(view, model, label, chosen)
+    prediction, recording = _run(model, view)
+    drawings = []
+    if recording is not None:
+        drawings += _gaze(recording, view, model.skeleton, chosen, label)
+        drawings += _relations(recording, view, model, label)
     if teacher is None:
         drawings += _maps(view, model, prediction, label, chosen)
     else:
-        drawn, lesson = _attention(look_at(image, box, teacher), teacher, "the teacher", chosen, "teacher_")
-        drawings += _comparison(view, (model, prediction), (teacher, lesson), label, chosen) + drawn[: len(chosen) or 1]
+        theirs = look_at(image, box, teacher)
+        lesson, looks = _run(teacher, theirs)
+        drawings += _comparison(view, (model, prediction), (teacher, lesson), label, chosen)
+        if looks is not None:
+            drawings += _gaze(looks, theirs, teacher.skeleton, chosen, "the teacher", "teacher_")
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
     picture = draw_weights(compared, f"Weights of {', '.join(compared)}")
     return [*drawings, Drawing("weights.png", "how the weights are distributed", picture)]
@@ -103,42 +111,52 @@ def explain(
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
     """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole network."""
     layers = model.layers if isinstance(model, TokenPose) else [model]
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
     return [
-        np.concatenate(
-            [m.weight.detach().float().cpu().numpy().ravel() for m in layer.modules() if isinstance(m, kinds)]
-        )
+        np.concatenate([p.detach().float().cpu().numpy().ravel() for p in layer.parameters() if p.ndim > 1])
         for layer in layers
     ]
 
 
-def _attention(
-    view: PersonView, model: PoseModel, label: str, chosen: Sequence[int], prefix: str = ""
-) -> tuple[list[Drawing], Prediction]:
-    """Pictures of the tokens (none without tokens), and what the model predicts."""
-    if not isinstance(model, TokenPose):
-        with torch.inference_mode():
-            return [], model(view.images).prediction
-    recording = record_attention(model, view.images)
-    skeleton = model.skeleton
+def _run(model: PoseModel, view: PersonView) -> tuple[Prediction, Recording | None]:
+    """What a model predicts at inference, and the attention of all its cycles where it has tokens."""
+    if isinstance(model, TokenPose):
+        recording = record_attention(model, view.images)
+        return recording.output.prediction, recording
+    with torch.inference_mode():
+        return model(view.images).prediction, None
+
+
+def _gaze(
+    recording: Recording, view: PersonView, skeleton: Skeleton, chosen: Sequence[int], label: str, prefix: str = ""
+) -> list[Drawing]:
+    """What the tokens of single keypoints attend to in the crop."""
     drawings = []
     for k in chosen or [skeleton.keypoints.index("nose") if "nose" in skeleton.keypoints else 0]:
         name = skeleton.keypoints[k]
         maps = _by_cycle(recording, [layer.over_patches(k, recording.grid_size) for layer in recording.layers])
         picture = draw_attention(view.shown, maps, f"Where the {name} token of {label} looks")
-        caption = f"attention of the {name} token to the patches, by layer and cycle"
-        drawings.append(Drawing(f"{prefix}attention_{name}.png", caption, picture))
+        file = sub(r"[^\w-]", "_", f"{prefix}attention_{name}") + ".png"
+        whose = " of the teacher" if prefix else ""
+        caption = f"attention of the {name} token{whose} to the patches, by layer and cycle"
+        drawings.append(Drawing(file, caption, picture))
+    return drawings
+
+
+def _relations(recording: Recording, view: PersonView, model: PoseModel, label: str) -> list[Drawing]:
+    """The attention among the keypoint tokens, and which patches are left to attend to."""
     among = _by_cycle(recording, [layer.among_keypoints for layer in recording.layers])
-    points, prediction = _points(view, model, recording.output.prediction), recording.output.prediction
+    points = _points(view, model, recording.output.prediction)
     title = f"Attention among the keypoint tokens of {label}"
-    matrix = draw_keypoint_attention(among, skeleton.keypoints, title)
-    drawings.append(Drawing(f"{prefix}keypoint_attention.png", "attention among the keypoint tokens", matrix))
-    links = draw_links(view.shown, points, among.mean(axis=1), skeleton, f"{title}, on the person")
-    drawings.append(Drawing(f"{prefix}keypoint_links.png", "the strongest of it, on the person", links))
+    matrix = draw_keypoint_attention(among, model.skeleton.keypoints, title)
+    links = draw_links(view.shown, points, among.mean(axis=1), model.skeleton, f"{title}, on the person")
+    drawings = [
+        Drawing("keypoint_attention.png", "attention among the keypoint tokens, by cycle", matrix),
+        Drawing("keypoint_links.png", "the strongest of it, as arrows on the person", links),
+    ]
     if recording.kept:
         kept = draw_kept(view.shown, recording.kept, recording.grid_size, f"The patches that {label} keeps")
-        drawings.append(Drawing(f"{prefix}kept_patches.png", "the patches that are kept, and those dropped", kept))
-    return drawings, prediction
+        drawings.append(Drawing("kept_patches.png", "the patches that are kept, layer by layer", kept))
+    return drawings
 
 
 def _by_cycle(recording: Recording, arrays: list[np.ndarray]) -> Float[np.ndarray, "cycles layers ..."]:
@@ -148,8 +166,10 @@ def _by_cycle(recording: Recording, arrays: list[np.ndarray]) -> Float[np.ndarra
 
 def _points(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K 2"]:
     """The keypoints in pixels of the crop that is drawn upon."""
-    times = view.shown.shape[0] / model.input_size[0]
-    return model.codec.decode(prediction)[0][0].float().cpu().numpy() * times
+    spans = np.array([view.shown.shape[1::-1], model.input_size[::-1]], dtype=np.float64)
+    if model.codec.warp == "udp":
+        spans -= 1  # between the centres of the first and the last pixel
+    return model.codec.decode(prediction)[0][0].float().cpu().numpy() * (spans[0] / spans[1])
 
 
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:
@@ -174,16 +194,19 @@ def _maps(
 ) -> list[Drawing]:
     maps, (shown, note) = predicted_maps(view, model, prediction), _shown(model.skeleton, chosen)
     name, what = "heatmaps.png", "the heatmap"
-    if isinstance(prediction, Coordinates):
-        name, what = ("distributions.png", "the distribution") if maps is not None else ("points.png", "the point")
     if maps is None:
+        name, what = "points.png", "the point"
         maps = np.zeros((len(model.skeleton), *view.shown.shape[:2]))
-    names = [model.skeleton.keypoints[k] for k in shown]
-    title = f"{what.capitalize()} that {label} predicts for each keypoint"
+    elif isinstance(prediction, Coordinates):
+        name, what = "distributions.png", "the Gaussian"
     picture = draw_maps(
-        view.shown, {label: maps[shown]}, names, title, points=_points(view, model, prediction)[shown],
+        view.shown,
+        {label: maps[shown]},
+        [model.skeleton.keypoints[k] for k in shown],
+        f"{what.capitalize()} that {label} predicts for each keypoint",
+        points=_points(view, model, prediction)[shown],
         note=f"circle: the keypoint that is read{note}",
-    )  # fmt: skip
+    )
     return [Drawing(name, f"{what} that is predicted for each keypoint", picture)]
 
 
