@@ -159,7 +159,7 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_refused_first(
 @pytest.mark.parametrize(
     ("options", "distillation", "words"),
     [
-        ({"skeleton": "crowdpose14"}, {}, ["skeleton", "14 keypoints of 'crowdpose14'", "17 of 'coco17'", "set skeleton=crowdpose14"]),
+        ({"skeleton": "crowdpose14"}, {}, ["skeleton", "14 keypoints of 'crowdpose14'", "17 of 'coco17'", "skeleton=crowdpose14"]),
         ({"input_size": [128, 96]}, {}, ["input_size", "128x96", "64x48", "model_options.input_size=[128,96]"]),
         ({"name": "distilpose_s", "head_hidden": None}, {}, ["codec", "distilpose_s", "does not predict heatmaps"]),
         ({"width": 32}, {}, ["keypoint_tokens", "17x32", "17x16", "distillation.keypoint_tokens=0"]),

@@ -34,6 +34,7 @@ def _add_commands() -> None:
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
     from leanpose.cli.eval import evaluate
+    from leanpose.cli.explain import explain
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
     from leanpose.cli.report import report
@@ -46,6 +47,7 @@ def _add_commands() -> None:
     app.command("eval")(evaluate)
     app.command()(report)
     app.command()(models)
+    app.command()(explain)
     data_app.command()(synth)
     app.add_typer(data_app, name="data", help="Check, pack or draw data sets.")
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput, Prediction
 
 
@@ -52,3 +54,24 @@ class GroundTruthOnly(Distillation):
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
     """The sum of at least one scalar."""
     return torch.stack(list(terms)).sum()
+
+
+def require_fit(student: PoseModel, teacher: PoseModel) -> None:
+    """See that two models speak of the same keypoints in crops of the same size.
+
+    Raises:
+        LeanposeError: the first field that differs, and what would fit.
+    """
+    theirs, ours = teacher.skeleton, student.skeleton
+    if theirs.keypoints != ours.keypoints:
+        raise LeanposeError(
+            f"The teacher's skeleton does not fit: '{teacher.name}' finds the {len(theirs)} keypoints of '{theirs.name}', the "
+            f"student the {len(ours)} of '{ours.name}'; choose a teacher of '{ours.name}', or train the student with "
+            f"skeleton={theirs.name}."
+        )
+    if teacher.input_size != student.input_size:
+        (th, tw), (sh, sw) = teacher.input_size, student.input_size
+        raise LeanposeError(
+            f"The teacher's input_size does not fit: '{teacher.name}' looks at crops of {th}x{tw}, the student at {sh}x{sw} "
+            f"(height x width); choose a teacher of {sh}x{sw}, or train the student with model_options.input_size=[{th},{tw}]."
+        )

@@ -14,6 +14,7 @@ from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import CropDataset
 from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
+from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
@@ -22,7 +23,7 @@ from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import CodecSection, HeatmapToRegressionSection, Recipe, load_recipe
-from leanpose.training.teacher import Teacher, require_fit
+from leanpose.training.teacher import Teacher
 from leanpose.training.teacher_cache import TeacherCache
 from leanpose.weights import describe, load_model, load_weights
 
@@ -122,6 +123,12 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
         raise LeanposeError(
             f"The teacher's codec does not fit: '{model.name}' does not predict heatmaps, which heatmap_to_regression "
             "compares with; choose a heatmap teacher, such as a tokenpose or simplebaseline model."
+        )
+    if model.codec.warp != student.codec.warp:
+        raise LeanposeError(
+            f"The teacher's codec does not fit: '{model.name}' was trained on crops of the '{model.codec.warp}' warp, the "
+            f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
+            f"{'unbiased or classic' if student.codec.warp == 'classic' else 'udp'}."
         )
     teacher = Teacher(model, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
     if section.teacher_cache is not None:

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.training.teacher_cache import TeacherCache
@@ -57,29 +56,3 @@ class Teacher:
         casting = torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with casting:
             return self._forward(self.model.normalise(images))
-
-
-def require_fit(student: PoseModel, teacher: PoseModel) -> None:
-    """See that a teacher can look at a student's crops and speaks of the same keypoints.
-
-    Raises:
-        LeanposeError: the first field that differs, and what would fit.
-    """
-    if teacher.skeleton.keypoints != student.skeleton.keypoints:
-        theirs, ours = teacher.skeleton, student.skeleton
-        raise LeanposeError(
-            f"The teacher's skeleton does not fit: '{teacher.name}' finds the {len(theirs)} keypoints of '{theirs.name}', "
-            f"the student the {len(ours)} of '{ours.name}'; set skeleton={theirs.name}, or choose a teacher of '{ours.name}'."
-        )
-    if teacher.input_size != student.input_size:
-        (th, tw), (sh, sw) = teacher.input_size, student.input_size
-        raise LeanposeError(
-            f"The teacher's input_size does not fit: '{teacher.name}' looks at crops of {th}x{tw}, the student at {sh}x{sw} "
-            f"(height x width); set model_options.input_size=[{th},{tw}], or choose a teacher of {sh}x{sw}."
-        )
-    if teacher.codec.warp != student.codec.warp:
-        raise LeanposeError(
-            f"The teacher's codec does not fit: '{teacher.name}' was trained on crops of the '{teacher.codec.warp}' warp, the "
-            f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
-            f"{'unbiased or classic' if student.codec.warp == 'classic' else 'udp'}."
-        )

@@ -1,0 +1,107 @@
+"""`leanpose explain`: pictures of what a model does with one person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from leanpose.models.base import PoseModel
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="A picture.")],
+    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-s",
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A heatmap model of the same keypoints and crops, to compare with."),
+    ] = None,
+    keypoint: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose token to look at, again for more. [default: nose]"),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="A model whose weights are laid over the model's, again for more."),
+    ] = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="The person: X1 Y1 X2 Y2 in pixels, in place of a detector.", metavar="X1 Y1 X2 Y2"),
+    ] = None,
+    detector: Annotated[
+        str,
+        typer.Option(help="ONNX person detector (RTMDet or YOLOX), whole-image, or auto: $LEANPOSE_DETECTOR if set."),
+    ] = "auto",
+    person: Annotated[int, typer.Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
+) -> None:
+    """Draw what a model attends to, what it predicts and how its weights are distributed."""
+    if box is not None and (detector != "auto" or person):
+        raise LeanposeError("Give --box, or --detector and --person, not both.")
+
+    from leanpose.data.images import read_image
+    from leanpose.distillation.base import require_fit
+    from leanpose.explanation import explain as draw
+    from leanpose.explanation.explain import choose_keypoints
+    from leanpose.explanation.person import check_box, choose_box
+    from leanpose.explanation.writing import check_folder, write
+    from leanpose.inference.detectors import WholeImage
+    from leanpose.inference.estimator import NO_DETECTOR, choose_detector
+    from leanpose.models.tokenpose import TokenPose
+    from leanpose.weights import load_model
+
+    folder = out or image.with_name(f"{image.stem}_explained")
+    check_folder(folder)
+    picture, net = read_image(image), load_model(model)
+    choose_keypoints(net.skeleton, keypoint or [])
+    master = None if teacher is None else load_model(teacher)
+    if master is not None:
+        require_fit(net, master)
+    label, *labels = _labels([model, *(compare or [])])
+    others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
+    if box is not None:
+        chosen, whence = check_box(picture, box), "--box"
+    else:
+        found = choose_detector(detector)
+        chosen, people = choose_box(picture, found, person)
+        whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
+        if detector == "auto" and isinstance(found, WholeImage):
+            whence += f" ({NO_DETECTOR})"
+    size = "×".join(map(str, net.input_size))
+    print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}{_depth(net)})")
+    print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
+    if not isinstance(net, TokenPose):
+        print(f"          '{net.name}' has no keypoint tokens, so there is no attention to draw.")
+    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=master, others=others)
+    write(folder, drawings)
+    print(f"Pictures: in {folder}")
+    width = max(len(drawing.name) for drawing in drawings)
+    for drawing in drawings:
+        print(f"          {drawing.name:{width}}  {drawing.caption}")
+
+
+def _labels(names: list[str]) -> list[str]:
+    """Short names for models, or the whole ones where the short ones are not all different."""
+    short = [_label(name) for name in names]
+    return short if len(set(short)) == len(set(names)) else names
+
+
+def _label(name: str) -> str:
+    """A released name as it is; a file's own name, or its folder's for the best and last weights of a run."""
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        return name
+    return path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
+
+
+def _depth(net: PoseModel) -> str:
+    from leanpose.models.tokenpose import TokenPose
+
+    if not isinstance(net, TokenPose):
+        return ""
+    layers, cycles = net.config.depth, net.config.cycles
+    return f", {layers} layer{'s' * (layers > 1)}, {cycles} cycle{'s' * (cycles > 1)}"

@@ -1,0 +1,129 @@
+"""The attention of keypoint tokens in every layer of every cycle (pictured in SDPose, CVPR 2024, Fig. 4 and 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from leanpose.models.output import PoseOutput
+from leanpose.models.tokenpose import Layer, TokenPose
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """What the K keypoint tokens of one person attend to in one layer of one cycle.
+
+    Attributes:
+        cycle, layer: counted from 0.
+        weights: of each head; a row sums to 1 over the K keypoint tokens and then the N visual tokens.
+        patches: the place of each visual token in the grid, counted row by row: all, but for models that drop some.
+        kept: those of them that go on to the layer's MLP and to later layers.
+    """
+
+    cycle: int
+    layer: int
+    weights: Float[np.ndarray, "heads K K+N"]
+    patches: Int[np.ndarray, " N"]
+    kept: Int[np.ndarray, " M"]
+
+    @property
+    def among_keypoints(self) -> Float[np.ndarray, "K K"]:
+        """The mean of the heads: how much each keypoint token (row) attends to each of them (column)."""
+        return self.weights.mean(axis=0)[:, : self.weights.shape[1]]
+
+    def over_patches(self, keypoint: int, grid_size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+        """The mean of the heads: how much one keypoint token attends to each patch; NaN where its token was dropped."""
+        laid_out = np.full(grid_size[0] * grid_size[1], np.nan)
+        laid_out[self.patches] = self.weights[:, keypoint, self.weights.shape[1] :].mean(axis=0)
+        return laid_out.reshape(grid_size)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One pass of one person's crop through all cycles.
+
+    Attributes:
+        output: what `forward_train` returned.
+        layers: the attention in the order in which it was computed: layer by layer, cycle by cycle.
+        grid_size: rows and columns of patches.
+    """
+
+    output: PoseOutput
+    layers: tuple[LayerAttention, ...]
+    grid_size: tuple[int, int]
+
+    @property
+    def cycles(self) -> int:
+        """How often the tokens passed through the layers."""
+        return self.layers[-1].cycle + 1
+
+    def in_cycle(self, cycle: int) -> tuple[LayerAttention, ...]:
+        """The layers of one cycle."""
+        return tuple(layer for layer in self.layers if layer.cycle == cycle)
+
+    @property
+    def kept(self) -> dict[int, Int[np.ndarray, " M"]]:
+        """What is left after each layer of the first cycle, the one that inference computes, that drops patches."""
+        return {layer.layer: layer.kept for layer in self.in_cycle(0) if len(layer.kept) < len(layer.patches)}
+
+
+class _Watch:
+    """Hooks beside one layer, which leave its fused attention as it is: the weights are computed a second time.
+
+    A model may drop visual tokens between a layer's attention and its MLP (PPT, ECCV 2022). Which ones go on is seen by
+    comparing what enters the MLP with what left the attention.
+    """
+
+    def __init__(self, layer: Layer, keypoints: int) -> None:
+        self.layer = layer
+        self.keypoints = keypoints
+        self.weights: list[Float[Tensor, "heads K T"]] = []  # one for each cycle
+        self.going_on: list[Int[Tensor, " S"]] = []  # of the T tokens, by their place among these
+        self.handles = [
+            layer.attention_norm.register_forward_hook(self.see_attention),
+            layer.mlp_norm.register_forward_pre_hook(self.see_mlp),
+        ]
+
+    def see_attention(self, norm: nn.Module, inputs: tuple[Tensor], normed: Float[Tensor, "1 T D"]) -> None:
+        self.weights.append(self.layer.attention.weights(normed, self.keypoints)[0].float().cpu())
+        self.attended = inputs[0] + self.layer.attention(normed)
+
+    def see_mlp(self, norm: nn.Module, inputs: tuple[Float[Tensor, "1 S D"]]) -> None:
+        if inputs[0].shape[1] == self.attended.shape[1]:
+            going_on = torch.arange(self.attended.shape[1])
+        else:
+            exactly = "donot_use_mm_for_euclid_dist"
+            gaps = torch.cdist(inputs[0][0].float(), self.attended[0].float(), compute_mode=exactly)
+            going_on = gaps.argmin(dim=1).cpu()
+        self.going_on.append(going_on)
+
+
+def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Recording:
+    """Run all cycles in eval mode and note the attention on the way.
+
+    Args:
+        model: is left in the mode in which it was, without hooks.
+        images: one normalised crop.
+    """
+    keypoints, training = len(model.skeleton), model.training
+    watches = [_Watch(layer, keypoints) for layer in model.layers if isinstance(layer, Layer)]
+    try:
+        with torch.inference_mode():
+            output = model.eval().forward_train(images)
+    finally:
+        model.train(training)
+        for handle in (handle for watch in watches for handle in watch.handles):
+            handle.remove()
+    layers = []
+    for cycle in range(len(watches[0].weights)):
+        patches = np.arange(model.config.grid_size[0] * model.config.grid_size[1])  # a cycle begins with all
+        for number, watch in enumerate(watches):
+            places = watch.going_on[cycle][keypoints:].numpy() - keypoints
+            kept = patches[places]
+            layers.append(LayerAttention(cycle, number, watch.weights[cycle].numpy(), patches, kept))
+            patches = kept
+    return Recording(output, tuple(layers), model.config.grid_size)

@@ -1,0 +1,84 @@
+"""Which person of a picture is looked at, and the crop as the model sees it and as people like to see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from leanpose.errors import LeanposeError
+from leanpose.geometry import box_area, crop_matrix, crop_region, warp_image
+from leanpose.inference.detectors import Detector
+from leanpose.models.base import PoseModel
+
+SHOWN_HEIGHT = 384  # pixels of the crop that is drawn upon, at least
+
+
+@dataclass(frozen=True)
+class PersonView:
+    """One person's crop.
+
+    Attributes:
+        images: as the model takes it: one normalised crop.
+        shown: the same region in more pixels, to be drawn upon; a whole multiple of the model's input size.
+    """
+
+    images: Float[Tensor, "1 3 H W"]
+    shown: UInt8[np.ndarray, "h w 3"]
+
+
+def choose_box(
+    image: UInt8[np.ndarray, "H W 3"], detector: Detector, person: int = 0
+) -> tuple[Float[np.ndarray, " 4"], int]:
+    """One person's box (xyxy) and how many people there are.
+
+    Args:
+        person: 0 for the largest person, 1 for the next in size, and so on.
+
+    Raises:
+        LeanposeError: nobody is found, or not so many.
+    """
+    boxes = detector([image])[0][0]
+    if not len(boxes):
+        raise LeanposeError("The detector finds nobody in the picture; give the person's --box X1 Y1 X2 Y2.")
+    if not 0 <= person < len(boxes):
+        found = "one person" if len(boxes) == 1 else f"{len(boxes)} people"
+        raise LeanposeError(f"There is no person {person}: the detector finds {found}, counted from 0 for the largest.")
+    return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)
+
+
+def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Float[np.ndarray, " 4"]:
+    """The box that a user gave.
+
+    Raises:
+        LeanposeError: it is none, or lies outside of the picture.
+    """
+    (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
+    if not (np.isfinite(box).all() and x1 < x2 and y1 < y2):
+        raise LeanposeError(f"The box {_numbers(box)} is not x1 y1 x2 y2 in pixels with x1 < x2 and y1 < y2.")
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise LeanposeError(
+            f"The box {_numbers(box)} lies outside of the picture, which is {width} wide and {height} high."
+        )
+    return np.array(box, dtype=np.float64)
+
+
+def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], model: PoseModel) -> PersonView:
+    """Crop a person as `PoseEstimator` does."""
+    center, scale = (value[0] for value in crop_region(box[None], model.input_size))
+
+    def crop(times: int) -> UInt8[np.ndarray, "h w 3"]:
+        size = model.input_size[0] * times, model.input_size[1] * times
+        return warp_image(image, crop_matrix(center, scale, size, warp=model.codec.warp), size)
+
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        images = model.normalise(torch.from_numpy(crop(1)[None]).to(device))
+    return PersonView(images, crop(-(-SHOWN_HEIGHT // model.input_size[0])))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)

@@ -1,0 +1,124 @@
+"""Pictures of attention: colour lies where the attention is, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leanpose.drawing.attention import (
+    MOST_LAYERS,
+    chosen_layers,
+    draw_attention,
+    draw_kept,
+    draw_keypoint_attention,
+    draw_links,
+    keep_patches,
+)
+from leanpose.drawing.figure import enlarge, heat_colours, lay_over
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import COCO17, Skeleton
+
+CROP = np.random.default_rng(0).integers(60, 200, (128, 96, 3), np.uint8)
+
+
+def colourfulness(picture: np.ndarray) -> np.ndarray:
+    return picture.max(axis=-1).astype(int) - picture.min(axis=-1)
+
+
+def test_colour_lies_where_the_attention_is():
+    cells = np.zeros((8, 6))
+    cells[2, 5] = 0.4
+    picture = colourfulness(lay_over(CROP, enlarge(cells, (128, 96)), heat_colours(0.4)))
+    assert picture[32:48, 80:96].min() > 60
+    picture[32:48, 80:96] = 0
+    assert picture.max() <= 1
+
+
+def test_more_attention_hides_more_of_the_crop():
+    colours = heat_colours(1.0)
+    none, half, full = (
+        lay_over(CROP, np.full((128, 96), heat), colours).std(axis=(0, 1)).mean() for heat in (0, 0.5, 1)
+    )
+    assert 0 < full < half < none
+
+
+def test_dropped_patches_are_dark():
+    heat = np.zeros((128, 96))
+    heat[:64] = np.nan
+    picture = lay_over(CROP, heat, heat_colours(1.0))
+    assert picture[:64].mean() < 0.4 * picture[64:].mean()
+
+
+def test_cells_of_any_grid_cover_the_whole_crop():
+    large = enlarge(np.arange(35.0).reshape(5, 7), (128, 96))
+    assert large.shape == (128, 96)
+    assert (large[0, 0], large[-1, -1], len(np.unique(large))) == (0, 34, 35)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(1, 1), (4, 4), (12, 12), (24, MOST_LAYERS)])
+def test_of_many_layers_first_and_last_are_among_the_chosen(depth: int, count: int):
+    layers = chosen_layers(depth)
+    assert len(layers) == count
+    assert (layers[0], layers[-1]) == (0, depth - 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 6, 16, 16), (2, 24, 8, 6)])
+def test_the_grid_has_a_row_of_tiles_for_each_cycle(shape: tuple[int, ...]):
+    attention = np.random.default_rng(0).random(shape) / 100
+    picture = draw_attention(CROP, attention, "Where it looks")
+    assert picture.dtype == np.uint8
+    assert picture.shape[0] > 130 * shape[0]
+    assert picture.shape[1] > 130 * min(shape[1], MOST_LAYERS)
+    attention[0, 0, 0, 0] = 0.2
+    assert (draw_attention(CROP, attention, "Where it looks") != picture).any()
+
+
+def test_no_attention_at_all_can_be_drawn():
+    assert draw_attention(CROP, np.zeros((1, 2, 4, 4)), "none").size
+    assert draw_attention(CROP, np.full((1, 2, 4, 4), np.nan), "all dropped").size
+
+
+def test_attention_of_another_form_is_refused():
+    with pytest.raises(LeanposeError, match=r"\(8, 8\) is not \(cycles, layers, rows, columns\)"):
+        draw_attention(CROP, np.zeros((8, 8)), "")
+
+
+@pytest.mark.parametrize(("keypoints", "depth"), [(1, 1), (17, 4), (133, 2)])
+def test_a_matrix_for_any_number_of_keypoints(keypoints: int, depth: int):
+    attention = np.random.default_rng(0).random((2, depth, keypoints, keypoints)) / keypoints
+    names = tuple(f"keypoint_{i}" for i in range(keypoints))
+    assert draw_keypoint_attention(attention, names, "Attention").ndim == 3
+    with pytest.raises(LeanposeError, match="does not fit"):
+        draw_keypoint_attention(attention, (*names, "more"), "Attention")
+
+
+def test_links_join_the_keypoints_that_attend_to_each_other():
+    points = np.stack([np.linspace(10, 85, 17), np.full(17, 20.0)], axis=1)
+    points[0], points[1] = (10, 110), (85, 110)
+    below, above = np.zeros((2, 1, 17, 17))
+    below[0, 0, 1] = above[0, 2, 3] = 0.5
+    pictures = [draw_links(CROP, points, among, COCO17, "Links").astype(int) for among in (below, above)]
+    rows = np.flatnonzero((np.abs(pictures[0] - pictures[1]).max(axis=2) > 40).any(axis=1))
+    middle = pictures[0].shape[0] / 2
+    assert (rows > middle).any()
+    assert (rows < middle).any()
+    assert not ((rows > 0.35 * 2 * middle) & (rows < 0.6 * 2 * middle)).any()
+
+
+def test_one_keypoint_has_no_links():
+    alone = Skeleton("alone", ("nose",), (), (0.05,))
+    assert draw_links(CROP, np.array([[40.0, 40.0]]), np.ones((1, 1, 1)), alone, "Links").size
+
+
+def test_kept_patches_stay_as_they_are_and_the_others_are_dark():
+    picture = keep_patches(CROP, np.array([0, 7]), (4, 4))
+    assert (picture[:32, :24] == CROP[:32, :24]).all()
+    assert (picture[32:64, 72:] == CROP[32:64, 72:]).all()
+    assert picture[64:].max() <= 0.2 * 200 + 1
+
+
+def test_a_tile_for_each_pruning():
+    kept = {3: np.arange(9), 6: np.arange(4)}
+    assert draw_kept(CROP, kept, (4, 4)).shape[1] > draw_kept(CROP, {3: np.arange(9)}, (4, 4)).shape[1]
+    with pytest.raises(LeanposeError, match="outside of the grid of 4×4"):
+        draw_kept(CROP, {3: np.array([16])}, (4, 4))

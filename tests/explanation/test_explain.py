@@ -1,0 +1,122 @@
+"""All pictures of a model, for every kind of model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
+from leanpose.errors import LeanposeError
+from leanpose.explanation import explain, look_at
+from leanpose.explanation.explain import predicted_maps, weights_by_layer
+from leanpose.models.base import PoseModel
+from leanpose.models.output import Coordinates, Heatmaps
+from leanpose.models.registry import create_model
+from tiny import TINY_MODEL
+
+PHOTO = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
+BOX = np.array([10.0, 5.0, 70.0, 110.0])
+
+
+def small(name: str, **options: object) -> PoseModel:
+    torch.manual_seed(0)
+    tokens = not name.startswith(("deeppose", "rle", "simple"))
+    sizes = {**TINY_MODEL, "depth": 2} if tokens else {"input_size": (64, 64)}
+    if "reg" in name or "distil" in name:
+        sizes["head_hidden"] = None
+    return create_model(name, **{**sizes, **options})
+
+
+@pytest.mark.parametrize(
+    ("name", "prediction"),
+    [
+        ("sdpose_t", "heatmaps"),
+        ("distilpose_s", "distributions"),
+        ("sdpose_reg", "distributions"),
+        ("simplebaseline_r50", "heatmaps"),
+        ("deeppose_r50", "points"),
+        ("rle_r50", "distributions"),
+    ],
+)
+def test_every_kind_of_model_is_explained(name: str, prediction: str):
+    drawings = explain(PHOTO, BOX, small(name), label="it", keypoints=[])
+    tokens = ["attention_nose.png", "keypoint_attention.png", "keypoint_links.png"]
+    expected = [*(tokens if "pose_" in name and "deep" not in name else []), f"{prediction}.png", "weights.png"]
+    assert [drawing.name for drawing in drawings] == expected
+    assert all(drawing.image.dtype == np.uint8 and drawing.image.shape[2] == 3 for drawing in drawings)
+
+
+def test_a_teacher_stands_beside_the_student():
+    names = [
+        drawing.name
+        for drawing in explain(
+            PHOTO, BOX, small("distilpose_s"), label="it", keypoints=["left_ear"], teacher=small("sdpose_t"),
+            others={"other": small("sdpose_t")},
+        )
+    ]  # fmt: skip
+    assert "teacher_and_student.png" in names
+    assert "teacher_attention_left_ear.png" in names
+    assert not {"attention_nose.png", "distributions.png"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keypoints": ["left_eer"]}, "no keypoint 'left_eer'; did you mean 'left_e"),
+        ({"teacher": ("sdpose_t", {"skeleton": "body19"})}, "finds the 19 keypoints of 'body19'"),
+        ({"teacher": ("sdpose_t", {"input_size": (96, 72)})}, "looks at crops of 96x72, the student at 64x48"),
+        ({"teacher": ("distilpose_s", {})}, "predicts no heatmaps"),
+    ],
+)
+def test_what_does_not_fit_is_said(options: dict, message: str):
+    if "teacher" in options:
+        name, changes = options["teacher"]
+        options = {"teacher": small(name, **changes)}
+    with pytest.raises(LeanposeError, match=message):
+        explain(PHOTO, BOX, small("sdpose_t"), label="it", **options)
+
+
+@pytest.mark.parametrize("encoding", ["unbiased", "udp"])
+def test_a_heatmap_lies_where_its_keypoint_is_read(encoding: str):
+    model = small("sdpose_t")
+    model.codec = HeatmapCodec((64, 48), (16, 12), encoding=encoding)
+    points = torch.rand(1, 17, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([36.0, 52.0]) + 6
+    view = look_at(PHOTO, BOX, model)
+    height, width = view.shown.shape[:2]
+    times = np.array([(width - 1) / 47, (height - 1) / 63] if encoding == "udp" else [6.0, 6.0])
+    target = model.codec.encode(points, torch.ones(1, 17))
+    maps = predicted_maps(view, model, Heatmaps(target.maps))
+    assert maps is not None
+    y, x = np.unravel_index(maps.reshape(17, -1).argmax(axis=1), view.shown.shape[:2])
+    assert np.abs(np.stack([x, y], axis=1) / times - points[0].numpy()).max() <= 2.2  # half a pixel of the heatmap
+
+
+def test_distilposes_gaussian_is_the_one_that_the_loss_compares():
+    model = small("distilpose_s")
+    view = look_at(PHOTO, BOX, model)
+    xy = torch.rand(1, 17, 2, generator=torch.Generator().manual_seed(0))
+    prediction = Coordinates(xy, torch.full((1, 17, 2), 1.7), torch.ones(1, 17))
+    maps, expected = predicted_maps(view, model, prediction), simulate_heatmaps(xy, prediction.sigma, (16, 12))
+    assert maps is not None
+    step = view.shown.shape[0] // 16
+    assert np.abs(maps[:, ::step, ::step] - expected[0].numpy()).max() < 1e-5
+
+
+def test_rles_deviations_are_fractions_of_the_crop():
+    model = small("sdpose_reg")
+    view = look_at(PHOTO, BOX, model)
+    maps = predicted_maps(view, model, Coordinates(torch.full((1, 17, 2), 0.5), torch.full((1, 17, 2), 0.25)))
+    assert maps is not None
+    height, width = view.shown.shape[:2]
+    assert maps[0, height // 2, width // 2] == 1
+    assert np.isclose(maps[0, height // 4, width // 2], np.exp(-0.5), atol=1e-3)
+    assert np.isclose(maps[0, height // 2, width // 4], np.exp(-0.5), atol=1e-3)
+
+
+def test_the_weights_are_the_matrices_of_the_layers():
+    model = small("sdpose_t")
+    layers = weights_by_layer(model)
+    assert [len(layer) for layer in layers] == [16 * 48 + 16 * 16 + 2 * 16 * 48] * 2
+    assert len(weights_by_layer(small("simplebaseline_r50"))) == 1
