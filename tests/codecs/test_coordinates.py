@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,34 @@ def test_golden_test_forward_of_distilpose_s(shared: Path, flip: bool) -> None:
     center, scale = (arrays[f"end_to_end/distilpose_s/{key}"] for key in ("center", "scale"))
     found = to_image(model.codec, model.codec.decode(prediction)[0].numpy(), center, scale)
     np.testing.assert_allclose(found, arrays[prefix + "preds"][..., :2], atol=1e-3)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize(
+    ("name", "official"),
+    [
+        ("simplebaseline_r50", "simplebaseline_res50_256x192"),
+        ("deeppose_r50", "deeppose_res50_256x192"),
+        ("rle_r50", "rle_res50_256x192"),
+    ],
+)
+def test_golden_test_forward_of_the_toolbox(shared: Path, name: str, official: str, flip: bool) -> None:
+    golden, arrays = Golden.load(shared, official), np.load(shared / "golden" / "losses" / "train_step_mm1.npz")
+    model = leanpose.create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()))
+    changes = {"flip_shift": True} if name != "simplebaseline_r50" else {"encoding": "classic", "decoding": "quarter"}
+    codec = replace(model.codec, **changes)
+    with torch.inference_mode():
+        prediction = model(golden.images).prediction
+        if flip:
+            mirrored = model(golden.images.flip(-1)).prediction
+            prediction = codec.merge_flipped(prediction, mirrored, COCO17.flip_indices)
+        points, scores = codec.decode(prediction)
+    center, scale = (np.stack([arrays[f"bbox_{what}_{who}"] for who in "AB"]) for what in ("center", "scale"))
+    prefix = f"{official}.predict_flip_{flip}."
+    found = to_image(codec, points.numpy(), center, scale / 200)
+    np.testing.assert_allclose(found, arrays[prefix + "keypoints"], atol=1e-2)
+    np.testing.assert_allclose(scores, arrays[prefix + "scores"].clip(0, 1), atol=1e-4)
 
 
 def test_left_and_right_exchange_scores_and_deviations_too() -> None:

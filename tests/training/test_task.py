@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from golden_rules import Golden
+from leanpose.codecs import HeatmapCodec
 from leanpose.distillation import CycleSelfDistillation, HeatmapToRegression
 from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
@@ -127,3 +129,25 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
     assert slipped.item() == pytest.approx(expected["reg2hm_loss"], rel=1e-5)
     sum({**losses, "simulated_heatmaps": slipped}.values()).backward()
     assert_the_same_step("distilpose_s", model, golden.state_dict(), expected)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
+@pytest.mark.parametrize(
+    ("name", "official"),
+    [("simplebaseline_r50", "simplebaseline_res50_256x192"), ("deeppose_r50", "deeppose_res50_256x192")],
+)
+def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode: str) -> None:
+    golden = Golden.load(shared, official)
+    values, keypoints, visible = golden_step(shared, "mm1")
+    expected = values_of(values, f"{official}.{mode}")
+    model = create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()))
+    model.train(mode == "bn_train")
+    if isinstance(model.codec, HeatmapCodec):
+        model.codec = replace(model.codec, encoding="classic", decoding="quarter")
+    target = model.codec.encode(keypoints, visible)
+    loss = model.codec.loss(model.forward_train(golden.images).prediction, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected["loss_kpt"], rel=1e-5)
+    assert_the_same_step(name, model, golden.state_dict(), expected)
