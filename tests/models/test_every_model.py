@@ -17,6 +17,9 @@ from leanpose.models.registry import configure_model, create_model, list_models,
 DEEPER = {"simplebaseline_r101", "simplebaseline_r152", "hrnet_w48", "deeppose_r101", "deeppose_r152"}
 
 
+HEATMAPS = {name for name in list_models() if not hasattr(configure_model(name), "predicts")}
+
+
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
@@ -89,7 +92,8 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
         exact = values(model(images).prediction)
         with torch.autocast("cpu", torch.bfloat16):
             rough = values(model(images).prediction)
-    assert rough.dtype == torch.bfloat16
+    # Heatmaps may be coarse; coordinates may not: bfloat16 knows 128 of them between the middle and the border.
+    assert rough.dtype == (torch.bfloat16 if model.name in HEATMAPS else torch.float32)
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
 

@@ -12,18 +12,24 @@ import torch
 from safetensors.torch import load_file
 
 from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
-from leanpose.training import teacher as teacher_module
+from leanpose.training.loop import RunStopped, RunSummary, Trainer
+from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe, parse_recipe
 from leanpose.training.run import train
+from leanpose.training.teacher import Teacher
+from leanpose.training.teacher_cache import TeacherCache
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
 
 STUDENT = {**TINY_MODEL, "head_hidden": None}
 
 
-def save_teacher(path: Path, name: str = "tokenpose_s_v1", skeleton: str = "coco17", **options: Any) -> Path:
-    torch.manual_seed(1)
+def save_teacher(
+    path: Path, name: str = "tokenpose_s_v1", skeleton: str = "coco17", seed: int = 1, **options: Any
+) -> Path:
+    torch.manual_seed(seed)
     model = create_model(name, skeleton=skeleton, **{**TINY_MODEL, **options})
     save_model(model, path, training_data=[], licence="Apache-2.0", metrics={})
     return path
@@ -47,24 +53,41 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "last.safetensors")
 
 
+def assert_same_weights(one: RunSummary, other: RunSummary) -> None:
+    theirs = final_weights(other.folder)
+    for key, value in final_weights(one.folder).items():
+        assert torch.equal(value, theirs[key]), key
+
+
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of crops of each pass of a teacher from now on."""
     looks: list[int] = []
-    look = teacher_module.Teacher.look
+    look = Teacher.look
 
-    def counting(self: teacher_module.Teacher, images: torch.Tensor) -> Any:
+    def counting(self: Teacher, images: torch.Tensor) -> Any:
         looks.append(len(images))
         return look(self, images)
 
-    monkeypatch.setattr(teacher_module.Teacher, "look", counting)
+    monkeypatch.setattr(Teacher, "look", counting)
     return looks
 
 
-def test_a_student_learns_from_a_file_and_the_teacher_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+def test_a_student_learns_from_a_file_and_the_teacher_stays_as_it_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = save_teacher(tmp_path / "teacher.safetensors")
-    before = teacher.read_bytes()
+    seen: list[PoseModel] = []
+    look = Teacher.look
+
+    def looking(self: Teacher, images: torch.Tensor) -> Any:
+        seen.append(self.model)
+        assert not self.model.training
+        return look(self, images)
+
+    monkeypatch.setattr(Teacher, "look", looking)
     summary = train(student_recipe(data, teacher), tmp_path / "run", quiet=True)
-    assert teacher.read_bytes() == before
+    for key, value in load_file(teacher).items():
+        assert torch.equal(value, seen[-1].state_dict()[key]), key
     assert "AP" in summary.metrics
     saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert not [key for key in saved["task"] if "teacher" in key]
@@ -80,8 +103,7 @@ def test_a_run_is_a_teacher_by_its_folder(data: Path, tmp_path: Path) -> None:
     train(parse_recipe(first), tmp_path / "teacher", quiet=True)
     by_folder = train(student_recipe(data, tmp_path / "teacher"), tmp_path / "a", quiet=True)
     by_file = train(student_recipe(data, tmp_path / "teacher" / "best.safetensors"), tmp_path / "b", quiet=True)
-    for key, value in final_weights(by_folder.folder).items():
-        assert torch.equal(value, final_weights(by_file.folder)[key])
+    assert_same_weights(by_folder, by_file)
 
 
 def test_a_cache_changes_nothing_and_saves_the_second_students_teacher(
@@ -92,10 +114,9 @@ def test_a_cache_changes_nothing_and_saves_the_second_students_teacher(
     first = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "first", quiet=True)
     looks = count_looks(monkeypatch)
     second = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "second", quiet=True)
-    assert max(looks) == 1  # only the empty crop that is compared beforehand
-    for key, value in final_weights(plain.folder).items():
-        assert torch.equal(value, final_weights(first.folder)[key]), key
-        assert torch.equal(value, final_weights(second.folder)[key]), key
+    assert not looks
+    assert_same_weights(plain, first)
+    assert_same_weights(plain, second)
 
 
 def test_a_torn_record_is_looked_at_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,32 +128,38 @@ def test_a_torn_record_is_looked_at_again(data: Path, tmp_path: Path, monkeypatc
     path.write_bytes(content)
     looks = count_looks(monkeypatch)
     second = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "second", quiet=True)
-    assert [n for n in looks if n > 1] == [4]  # the one batch
-    for key, value in final_weights(first.folder).items():
-        assert torch.equal(value, final_weights(second.folder)[key]), key
+    assert looks == [4]  # the one batch
+    assert_same_weights(first, second)
 
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [("teacher", "teacher"), ("seed", "crops"), ("augmentation", "crops"), ("people", "people")],
+    [
+        ("teacher", "teacher"),
+        ("seed", "seed"),
+        ("augmentation", "augmentation"),
+        ("people", "crops"),
+        ("picture", "crops"),
+    ],
 )
 def test_a_cache_of_something_else_is_refused(data: Path, tmp_path: Path, change: str, field: str) -> None:
     teacher, cache = save_teacher(tmp_path / "teacher.safetensors"), tmp_path / "cache"
     recipe = student_recipe(data, teacher, teacher_cache=str(cache))
     train(recipe, tmp_path / "first", quiet=True)
     if change == "teacher":
-        other = save_teacher(tmp_path / "other.safetensors", attention_scale="head")
+        other = save_teacher(tmp_path / "other.safetensors", seed=2)
         recipe = student_recipe(data, other, teacher_cache=str(cache))
     elif change == "seed":
         recipe = recipe.model_copy(update={"seed": 5})
     elif change == "augmentation":
         recipe = recipe.model_copy(update={"augmentation": recipe.augmentation.model_copy(update={"rotation": 3.0})})
+    elif change == "picture":
+        path = data / "images" / "1.jpg"
+        path.write_bytes((data / "images" / "2.jpg").read_bytes())
     else:
         twice = recipe.data.model_copy(update={"train": recipe.data.train * 2})
         recipe = recipe.model_copy(update={"data": twice})
-        # The people are part of the crops; either field may be named.
-        field = "crops|people"
-    with pytest.raises(LeanposeError, match=rf"teacher cache .* holds other outputs: its ({field}) is"):
+    with pytest.raises(LeanposeError, match=rf"teacher cache .* holds other outputs: its {field} is"):
         train(recipe, tmp_path / "second", quiet=True)
 
 
@@ -226,3 +253,92 @@ def test_a_likelihoods_deviations_are_not_a_heatmaps(data: Path, tmp_path: Path)
     recipe = recipe.model_copy(update={"model_options": {**STUDENT, "predicts": "likelihood"}, "loss": "rle"})
     with pytest.raises(LeanposeError, match=r"distillation.simulated_heatmaps=0"):
         train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_a_refused_teacher_leaves_the_cache_free(data: Path, tmp_path: Path) -> None:
+    wide, fitting = save_teacher(tmp_path / "wide.safetensors", width=32), save_teacher(tmp_path / "t.safetensors")
+    cache = str(tmp_path / "cache")
+    with pytest.raises(LeanposeError, match="keypoint_tokens"):
+        train(student_recipe(data, wide, teacher_cache=cache), tmp_path / "run", quiet=True)
+    train(student_recipe(data, fitting, teacher_cache=cache), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "null", "half {"])
+def test_a_damaged_plan_gets_a_sentence(data: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "plan.json").write_text(content)
+    recipe = student_recipe(data, save_teacher(tmp_path / "t.safetensors"), teacher_cache=str(tmp_path / "cache"))
+    with pytest.raises(LeanposeError, match="cannot be read; delete the folder"):
+        train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_ends_the_cache_and_not_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def full(*_: Any) -> None:
+        raise LeanposeError("Cannot write the teacher cache: No space left on device.")
+
+    teacher = save_teacher(tmp_path / "t.safetensors")
+    plain = train(student_recipe(data, teacher), tmp_path / "plain", quiet=True)
+    monkeypatch.setattr(TeacherCache, "write", full)
+    monkeypatch.setattr(RunProgress, "say", lambda _, text: said.append(text))
+    recipe = student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache"))
+    assert_same_weights(plain, train(recipe, tmp_path / "run", quiet=True))
+    assert ["goes on without the cache" in text for text in said].count(True) == 1
+
+
+def test_black_crops_are_not_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = save_teacher(tmp_path / "t.safetensors")
+    recipe = student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache"))
+    recipe = recipe.model_copy(update={"accumulate": 4})  # parts of one person
+    kept: list[int] = []
+    write = TeacherCache.write
+
+    def writing(self: TeacherCache, epoch: int, people: Any, output: Any) -> None:
+        kept.extend(people)
+        write(self, epoch, people, output)
+
+    monkeypatch.setattr(TeacherCache, "write", writing)
+    (data / "images" / "3.jpg").write_bytes(b"broken")
+    summary = train(recipe, tmp_path / "run", quiet=True)
+    assert len(summary.broken) == 1
+    assert set(kept) == set(range(12)) - {2}
+
+
+def test_a_resumed_run_is_the_one_that_was_not_stopped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, cache = save_teacher(tmp_path / "t.safetensors"), str(tmp_path / "cache")
+    whole = train(student_recipe(data, teacher), tmp_path / "whole", quiet=True)
+    step, taken = Trainer._step, []
+
+    def stopping(self: Trainer, parts: Any) -> None:
+        taken.append(self.state.step)
+        step(self, parts)
+        if self.state.step == 4:
+            self._stop_signal = 2
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    recipe = student_recipe(data, teacher, teacher_cache=cache)
+    with pytest.raises(RunStopped):
+        train(recipe, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert len(taken) == 5
+    assert_same_weights(whole, train(recipe, tmp_path / "run", resume=True, quiet=True))
+    save_teacher(tmp_path / "t.safetensors", seed=2)
+    with pytest.raises(LeanposeError, match="was taught by tokenpose_s_v1"):
+        train(recipe.model_copy(update={"distillation": student_recipe(data, teacher).distillation}), tmp_path / "run",
+              resume=True, quiet=True)  # fmt: skip
+
+
+def test_a_student_that_cannot_be_taught_so_gets_a_sentence(data: Path, tmp_path: Path) -> None:
+    teacher = save_teacher(tmp_path / "t.safetensors")
+    for changes, words in (
+        ({"model_options": {**STUDENT, "predicts": "position"}}, "model_options.predicts=position_deviation_score"),
+        ({"model_options": {**STUDENT, "cycles": 2}}, "model_options.cycles=1"),
+        ({"model": "tokenpose_s_v1", "model_options": TINY_MODEL}, "such as distilpose_s; 'tokenpose_s_v1' does not"),
+    ):
+        with pytest.raises(LeanposeError, match=re.escape(words)):
+            train(student_recipe(data, teacher).model_copy(update=changes), tmp_path / "run", quiet=True)

@@ -84,7 +84,8 @@ class CoordinateCodec(Codec):
         def mean(one: Tensor | None, other: Tensor | None) -> Tensor | None:
             return None if one is None or other is None else (one.float() + other.float().index_select(1, order)) / 2
 
-        mirrored = torch.stack([1 - flipped.xy[..., 0] - shift, flipped.xy[..., 1]], dim=-1)
+        x, y = flipped.xy.float().unbind(dim=-1)
+        mirrored = torch.stack([1 - x - shift, y], dim=-1)
         xy = mean(prediction.xy, mirrored)
         assert xy is not None
         return Coordinates(xy, mean(prediction.sigma, flipped.sigma), mean(prediction.score, flipped.score))

@@ -8,6 +8,7 @@ worker decodes, warps once, and does little else.
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from leanpose import __version__
 from leanpose.data.augment import Augmentation, Placement
 from leanpose.data.cache import person_key
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
@@ -146,16 +148,16 @@ class CropDataset(Dataset[Crop]):
         return int(self._epoch)
 
     def fingerprint(self) -> str:
-        """A hash of everything that the pixels of an epoch's crops depend on: the same hash, the same crops."""
-        plan = (
-            self.input_size,
-            self.warp,
-            self.augmentation,
-            self.seed,
-            self.reduced_decoding,
-            self.skeleton.keypoints,
-        )
-        digest = hashlib.sha256(repr((*plan, self.cache.plan if self.cache is not None else None)).encode())
+        """A hash of what the pixels of an epoch's crops depend on: the same hash, the same crops.
+
+        Of the images' pixels it knows the sizes of their files and when these were changed.
+        """
+        packed = self.cache.plan if self.cache is not None else None
+        plan = (__version__, self.input_size, self.warp, self.augmentation, self.seed, self.reduced_decoding, packed)
+        digest = hashlib.sha256(repr((*plan, self.skeleton.to_dict())).encode())
+        for path in sorted({person.image.path for person in self.people}):
+            facts = os.stat(path) if os.path.exists(path) else None
+            digest.update(repr(facts and (facts.st_size, facts.st_mtime_ns)).encode())
         for person in self.people:
             digest.update(person_key(person).to_bytes(8, "little") + person.keypoints.tobytes())
         return digest.hexdigest()[:16]

@@ -58,14 +58,20 @@ class HeatmapToRegression(Distillation):
         maps, counts = heatmaps.maps.float(), target.weights
         if self.simulated_heatmaps:
             if predicted.sigma is None:
-                raise LeanposeError("The student predicts no deviations; set distillation.simulated_heatmaps=0.")
+                raise LeanposeError(
+                    "The student predicts no deviations; set model_options.predicts=position_deviation_score, or "
+                    "distillation.simulated_heatmaps=0."
+                )
             simulated = simulate_heatmaps(predicted.xy, predicted.sigma, (maps.shape[2], maps.shape[3]))
             # The official code mixes the weights of different people here; each error gets its own person's.
             error = (simulated - maps).square().mean(dim=(2, 3))
             losses["simulated_heatmaps"] = self.simulated_heatmaps * (error * counts).mean()
         if self.confidence:
             if predicted.score is None:
-                raise LeanposeError("The student predicts no confidence; set distillation.confidence=0.")
+                raise LeanposeError(
+                    "The student predicts no confidence; set model_options.predicts=position_deviation_score, or "
+                    "distillation.confidence=0."
+                )
             gap = (predicted.score.float() - read_heatmaps(maps, predicted.xy)).abs()
             losses["confidence"] = self.confidence * (gap * counts).mean()
         return losses

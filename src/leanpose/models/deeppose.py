@@ -18,7 +18,7 @@ from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, read_coordinates
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, in_full_precision, read_coordinates
 from leanpose.skeleton import Skeleton
 
 
@@ -54,7 +54,7 @@ class DeepPose(PoseModel):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)
-        values = self.head(features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
+        values = in_full_precision(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
         return PoseOutput(read_coordinates(values, self.config.predicts, bounded=False), features=features)
 
 

@@ -14,7 +14,7 @@ from leanpose.codecs.base import Codec
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.output import Prediction
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, read_coordinates
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, in_full_precision, read_coordinates
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
@@ -38,6 +38,10 @@ class TokenRegression(TokenPose):
 
     def default_codec(self) -> Codec:
         return CoordinateCodec(input_size=self.config.input_size)
+
+    def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
+        """See `TokenPose.predict`."""
+        return self.read(in_full_precision(self.head, tokens))
 
     def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
         """What the head's numbers mean."""

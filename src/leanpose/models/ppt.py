@@ -125,7 +125,7 @@ class PrunedTokenPose(TokenPose):
                 tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
             if record is not None:
                 record.append(put_back(tokens, places, everything))
-        return self.read(self.head(tokens[:, : len(self.skeleton)])), tokens, places
+        return self.predict(tokens[:, : len(self.skeleton)]), tokens, places
 
     def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B K+M"] | None:
         """The places, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from leanpose.models.output import Coordinates
@@ -17,6 +18,12 @@ deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2).""
 
 VALUES_PER_KEYPOINT: dict[Predicts, int] = {"position": 2, "position_deviation_score": 5, "likelihood": 4}
 """How many numbers each of them takes."""
+
+
+def in_full_precision(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+    """A head's numbers without autocast: between 0.5 and 1 bfloat16 knows 128 coordinates, steps of a pixel of 128."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.float())
 
 
 def read_coordinates(values: Float[Tensor, "B K V"], predicts: Predicts, *, bounded: bool) -> Coordinates:

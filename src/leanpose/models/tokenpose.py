@@ -237,6 +237,10 @@ class TokenPose(PoseModel):
         """What the head's numbers mean."""
         return Heatmaps(values.unflatten(-1, self.config.heatmap_size))
 
+    def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
+        """What is read off the keypoint tokens (those of all stages side by side)."""
+        return self.read(self.head(tokens))
+
     def initialise(self) -> None:
         """Draw fresh weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
@@ -277,7 +281,7 @@ class TokenPose(PoseModel):
                 record.append(tokens)
             if (i + 1) % group == 0:
                 read.append(tokens[:, :keypoints])
-        return self.read(self.head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))), tokens
+        return self.predict(read[0] if len(read) == 1 else torch.cat(read, dim=-1)), tokens
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The first cycle alone."""

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +238,8 @@ class Trainer:
             ):
                 batch = self._without_broken(batch)
                 losses = self.task(batch.images, batch.keypoints, batch.weights, batch.indices)
+                if batch.broken:  # nothing in black crops is to be learnt; token losses have no labels to weigh them by
+                    losses = {name: 0.0 * value for name, value in losses.items()}
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
                 self.fabric.backward(loss)
             total += loss.detach()
@@ -254,6 +256,10 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._averaged_steps += 1
+        teacher = self.bare_task.teacher
+        if teacher is not None and teacher.problem is not None:
+            self.progress.say(teacher.problem)
+            teacher.problem = None
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.progress.advance(state.epoch, state.step, recipe.batch_size, total)
@@ -341,10 +347,20 @@ class Trainer:
                 "averaged_steps": self._averaged_steps,
                 "metrics": self.metrics,
                 "broken": self.broken,
+                "teacher": self._taught_by,
             },
         )
 
+    @property
+    def _taught_by(self) -> str | None:
+        return self.bare_task.teacher.identity if self.bare_task.teacher is not None else None
+
     def _restore(self, state: dict[str, Any]) -> None:
+        if state.get("teacher") != self._taught_by:
+            raise LeanposeError(
+                f"The run in {self.folder} was taught by {state.get('teacher')}, but its recipe's teacher is {self._taught_by} now; "
+                "put the old weights back, or start a new run."
+            )
         self.state = RunState(**state["run"])
         self._any_readable = self.state.step > 0
         self.bare_task.load_state_dict(state["task"])
@@ -394,7 +410,9 @@ class Trainer:
             return kept
         if not self._any_readable and len(self.broken) >= min(4, len(self.dataset)):
             raise LeanposeError(f"None of the first {len(self.broken)} images can be read: {batch.broken[0][1]}")
-        return batch
+        return replace(
+            batch, indices=torch.full_like(batch.indices, -1)
+        )  # nobody's: a teacher's cache must not keep them
 
     def _gather_broken(self) -> None:
         if self.fabric.world_size > 1:

@@ -17,7 +17,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSection(_Section):
@@ -76,7 +76,7 @@ class HeatmapToRegressionSection(_Section):
     """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
 
     method: Literal["heatmap_to_regression"]
-    teacher: str
+    teacher: str = Field(min_length=1)
     """A released name, a .safetensors file, or the folder of a run (its best weights)."""
     teacher_cache: Path | None = None
     """Folder where the teacher's outputs are kept, so that another student of the same crops needs no teacher passes."""
@@ -88,7 +88,7 @@ class HeatmapToRegressionSection(_Section):
 
 
 def _none_without_method(value: Any) -> Any:
-    return {"method": "none", **value} if isinstance(value, dict) else value
+    return {"method": "none", **(value or {})} if value is None or isinstance(value, dict) else value
 
 
 DistillationSection = Annotated[
@@ -194,7 +194,7 @@ class Recipe(_Section):
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key=value` overrides (dotted keys, YAML values, numbers index lists).
 
-    `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
+    Another `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
 
     Raises:
         LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
@@ -208,7 +208,7 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
         raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
-    # A method comes first: it replaces the section, since another method has other keys.
+    # The method comes first: another one replaces the section, since it has other keys.
     for override in sorted(overrides or [], key=lambda text: not text.startswith("distillation.method=")):
         _apply(values, override)
     return parse_recipe(values, str(path))
@@ -266,7 +266,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node = node[part]
         else:
             raise LeanposeError(f"'{override}': nothing can be set below '{part}'.")
-    if key == "distillation.method" and isinstance(node, dict):
+    if key == "distillation.method" and isinstance(node, dict) and node.get("method", "none") != value:
         values["distillation"] = {"method": value}
     elif isinstance(node, list):
         node[_index(last, node, override)] = value
@@ -277,7 +277,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _index(part: str, node: list[Any], override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
     return int(part)
 

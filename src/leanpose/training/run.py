@@ -35,8 +35,11 @@ def weights_of(name: str) -> Path | str:
         LeanposeError: the folder holds no weights.
     """
     folder = Path(name)
-    if not folder.is_dir():
-        return name
+    try:
+        if not folder.is_dir():
+            return name
+    except OSError as error:
+        raise LeanposeError(f"'{name[:40]}…' cannot be the name of a file ({error.strerror}).") from error
     for file in ("best.safetensors", "last.safetensors"):
         if (folder / file).exists():
             return folder / file
@@ -130,16 +133,19 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
             f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
             f"{'unbiased or classic' if student.codec.warp == 'classic' else 'udp'}."
         )
-    teacher = Teacher(model, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
+    card = describe(file)
+    shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
+    identity = f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}"
+    teacher = Teacher(model, identity=identity, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
     if section.teacher_cache is not None:
-        card = describe(file)
-        shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
         plan = {
-            "teacher": f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}",
+            "teacher": identity,
             "precision": recipe.precision,
+            "seed": recipe.seed,
+            "augmentation": recipe.augmentation.model_dump(),
             "crops": dataset.fingerprint(),
         }
-        example = teacher.look(torch.zeros(1, *model.input_size, 3, dtype=torch.uint8))
+        example = teacher.rehearse()
         teacher.cache = TeacherCache(
             section.teacher_cache, plan, example, people=len(dataset), epochs=recipe.schedule.epochs
         )

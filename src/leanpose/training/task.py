@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from leanpose.codecs import CoordinateCodec
 from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly, HeatmapToRegression
 from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
@@ -77,7 +78,7 @@ class PoseTask(nn.Module):
         crop = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         student = model.forward_train(model.normalise(crop))
-        self.distillation.losses(student, self.teacher.look(crop), target)
+        self.distillation.losses(student, self.teacher.rehearse(), target)
         model.train(training)
 
 
@@ -117,6 +118,16 @@ def build_distillation(section: DistillationSection, model: PoseModel, objective
         LeanposeError: the student cannot be taught so.
     """
     if isinstance(section, HeatmapToRegressionSection):
+        if not isinstance(model.codec, CoordinateCodec):
+            raise LeanposeError(
+                f"distillation.method 'heatmap_to_regression' teaches models that predict coordinates, such as distilpose_s; "
+                f"'{model.name}' does not."
+            )
+        if getattr(model.config, "cycles", 1) > 1:
+            raise LeanposeError(
+                f"heatmap_to_regression compares one pass of the student; '{model.name}' makes {model.config.cycles}: set "
+                "model_options.cycles=1."
+            )
         if section.simulated_heatmaps and getattr(model.config, "predicts", None) == "likelihood":
             raise LeanposeError(
                 f"The deviations that '{model.name}' predicts are a likelihood's, not a heatmap's: set "

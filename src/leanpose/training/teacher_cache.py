@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, describe_os_error
+from leanpose.files import atomic_write
 from leanpose.models.output import Heatmaps, PoseOutput
 
 PLAN_FILE = "plan.json"
@@ -45,17 +45,19 @@ class TeacherCache:
         self._lengths = [prod(shape) * dtype.itemsize for _, shape, dtype in self._tensors]
         self._record = sum(self._lengths) + _CHECKSUM
         kept = [[name, list(shape), str(dtype)] for name, shape, dtype in self._tensors]
-        self._claim({**plan, "people": people, "tensors": kept}, people * epochs * self._record)
+        self._plan = {**plan, "people": people, "tensors": kept}
+        self._require_room(people * epochs * self._record)
 
-    def _claim(self, plan: dict[str, Any], size: int) -> None:
-        path = self.folder / PLAN_FILE
+    def _require_room(self, size: int) -> None:
+        """See that the folder is this plan's or free, and the disk large enough; nothing is written yet."""
+        path, plan = self.folder / PLAN_FILE, self._plan
         if path.exists():
             try:
                 there = json.loads(path.read_text())
-            except (OSError, ValueError) as error:
-                raise LeanposeError(
-                    f"Cannot read the teacher cache's {path}; delete the folder to start anew."
-                ) from error
+            except (OSError, ValueError):
+                there = None
+            if not isinstance(there, dict):
+                raise LeanposeError(f"The teacher cache's {path} cannot be read; delete the folder to start anew.")
             for field, asked in plan.items():
                 if there.get(field) != asked:
                     raise LeanposeError(
@@ -65,11 +67,9 @@ class TeacherCache:
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise LeanposeError(f"The teacher cache {self.folder} is a folder with other files; give an empty one.")
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(plan, indent=1))
-        free = shutil.disk_usage(self.folder).free
+        parent = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(parent).free
         if free < size:
-            path.unlink()
             raise LeanposeError(
                 f"The teacher cache {self.folder} needs {size / 1e9:.1f} GB for the whole schedule, but {free / 1e9:.1f} GB "
                 "are free; set fewer epochs, or no distillation.teacher_cache."
@@ -77,17 +77,17 @@ class TeacherCache:
 
     def read(self, epoch: int, people: Sequence[int], device: torch.device) -> PoseOutput | None:
         """The outputs for these people in this epoch; None if those of any are not there."""
-        path = self._path(epoch)
-        if not path.exists():
-            return None
         records = []
-        with path.open("rb") as file:
-            for person in people:
-                file.seek(person * self._record)
-                record = file.read(self._record)
-                if len(record) < self._record or _checksum(record[:-_CHECKSUM]) != record[-_CHECKSUM:]:
-                    return None
-                records.append(record)
+        try:
+            with self._path(epoch).open("rb") as file:
+                for person in people:
+                    file.seek(person * self._record)
+                    record = file.read(self._record)
+                    if len(record) < self._record or _checksum(record[:-_CHECKSUM]) != record[-_CHECKSUM:]:
+                        return None
+                    records.append(record)
+        except OSError:
+            return None
         joined = torch.frombuffer(bytearray(b"".join(records)), dtype=torch.uint8).view(len(records), self._record)
         parts = joined[:, :-_CHECKSUM].split(self._lengths, dim=1)
         return _output_of(
@@ -101,13 +101,19 @@ class TeacherCache:
         """Keep the outputs for these people in this epoch.
 
         Raises:
-            LeanposeError: the disk is full.
+            LeanposeError: the disk is full, or the folder cannot be written.
         """
         tensors = _tensors_of(output)
+        for name, shape, dtype in self._tensors:
+            found = tensors[name]
+            assert (tuple(found.shape[1:]), found.dtype) == (shape, dtype), f"{name} is not as the plan says"
         parts = [tensors[name].cpu().contiguous().flatten(1).view(torch.uint8) for name, _, _ in self._tensors]
         records = torch.cat(parts, dim=1).numpy()
         path = self._path(epoch)
         try:
+            if not (self.folder / PLAN_FILE).exists():
+                with atomic_write(self.folder / PLAN_FILE) as temporary:
+                    temporary.write_text(json.dumps(self._plan, indent=1))
             path.touch()
             with path.open("r+b") as file:
                 for person, record in zip(people, records, strict=True):
@@ -115,7 +121,7 @@ class TeacherCache:
                     content = record.tobytes()
                     file.write(content + _checksum(content))
         except OSError as error:
-            raise describe_os_error(path, error) from error
+            raise LeanposeError(f"Cannot write the teacher cache's {path}: {error.strerror or error}.") from error
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}.bin"
