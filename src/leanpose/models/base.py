@@ -13,12 +13,13 @@ from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.resnet import ResNet
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
 torch.export.register_dataclass(Coordinates, serialized_type_name="leanpose.Coordinates")
 torch.export.register_dataclass(Heatmaps, serialized_type_name="leanpose.Heatmaps")
+torch.export.register_dataclass(SimCC, serialized_type_name="leanpose.SimCC")
 torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 
 
