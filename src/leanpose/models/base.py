@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
@@ -66,7 +67,7 @@ class PoseModel(nn.Module):
             LeanposeError: this backbone has none, or they cannot be downloaded.
         """
         backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, ResNet | HRNet):
+        if not isinstance(backbone, ResNet | HRNet | CSPNeXt):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
         backbone.load_imagenet()
 
