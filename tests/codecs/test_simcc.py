@@ -12,10 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import leanpose
+from golden_rules import Golden, to_image
 from leanpose.codecs import SimCCCodec, SimCCTarget, build_codec
 from leanpose.errors import LeanposeError
 from leanpose.models.output import SimCC
 from leanpose.skeleton import COCO17
+from leanpose.weights import from_official
 
 CODECS = {
     "simcc_rtmpose_256x192": SimCCCodec(),
@@ -67,6 +70,26 @@ def test_the_flip_test_is_the_toolboxs(arrays: dict, points: str) -> None:
         np.testing.assert_allclose(
             getattr(merged, axis), arrays[f"flip/{points}/simcc.{axis}.averaged"], atol=1e-6
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize(
+    ("file", "name"), [("rtmpose_t_body17_256x192", "rtmpose_t"), ("simcc_res50_256x192", "simcc_r50")]
+)
+def test_golden_test_forward(shared: Path, file: str, name: str, flip: bool) -> None:
+    golden, arrays = Golden.load(shared, file), np.load(shared / "golden" / "losses" / "train_step_mm1.npz")
+    model = leanpose.create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()))
+    with torch.inference_mode():
+        prediction = model(golden.images).prediction
+        if flip:
+            mirrored = model(golden.images.flip(-1)).prediction
+            prediction = model.codec.merge_flipped(prediction, mirrored, COCO17.flip_indices)
+    points, scores = model.codec.decode(prediction)
+    center, scale = (np.stack([arrays[f"bbox_{what}_{person}"] for person in "AB"]) for what in ("center", "scale"))
+    found = to_image(model.codec, points.numpy(), center, scale / 200)
+    np.testing.assert_allclose(found, arrays[f"{file}.predict_flip_{flip}.keypoints"], atol=1e-3)
+    np.testing.assert_allclose(scores, arrays[f"{file}.predict_flip_{flip}.scores"].clip(0, 1), atol=1e-4)
 
 
 LOSSES: list[tuple[dict[str, Any], bool]] = [

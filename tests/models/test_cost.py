@@ -33,6 +33,7 @@ SAME = [
     ("rtmpose_s", "rtmpose_s_body17_256x192"),
     ("rtmpose_m", "rtmpose_m_body17_256x192"),
     ("rtmpose_l", "rtmpose_l_body17_256x192"),
+    ("simcc_r50", "simcc_res50_256x192"),
 ]
 
 

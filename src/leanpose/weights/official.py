@@ -18,6 +18,7 @@ from leanpose.models.distilpose import TokenRegression
 from leanpose.models.ppt import PrunedTokenPose
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.rtmpose import RTMPose
+from leanpose.models.simcc import SimCCPose
 from leanpose.models.tokenpose import TokenPose
 
 # The names inside a transformer layer, which all the token models' code has in common; PPT's has a level less around
@@ -55,15 +56,15 @@ _IN_RTMPOSE_HEAD = {
     "cls_x": "bins_x",
     "cls_y": "bins_y",
 }
-_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head|keypoint_head)\.)?")
+_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?")
 
 
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
     """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
 
     Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
-    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet and
-    RTMPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
+    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
+    SimCC and RTMPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
     weights, so that the net stays the same.
 
     Args:
@@ -74,7 +75,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, DeepPose, RTMPose)
+    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose)
     if model_entry(name).model not in known:
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
@@ -150,6 +151,8 @@ def _convolutional_name(key: str) -> str | None:
         return "head." + inner.split(".", 1)[1]
     if inner.startswith("deconv_layers."):
         return inner.replace("deconv_layers", "deconvolutions")
+    if inner.startswith("mlp_head_"):
+        return inner.replace("mlp_head_", "bins_")
     return f"backbone.{inner}"
 
 
