@@ -12,7 +12,7 @@ from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps
+from leanpose.models.output import Coordinates, Heatmaps, SimCC
 from leanpose.models.registry import create_model
 from tiny import TINY_MODEL
 
@@ -120,3 +120,17 @@ def test_the_weights_are_the_matrices_of_the_layers():
     layers = weights_by_layer(model)
     assert [len(layer) for layer in layers] == [16 * 48 + 16 * 16 + 2 * 16 * 48] * 2
     assert len(weights_by_layer(small("simplebaseline_r50"))) == 1
+
+
+def test_bins_are_drawn_as_a_map_whose_peak_is_where_they_are_read():
+    model = create_model("simcc_r50", input_size=(64, 64))
+    view = look_at(PHOTO, BOX, model)
+    x, y = torch.zeros(1, 17, 128), torch.zeros(1, 17, 128)
+    x[..., 32], y[..., 96] = 9.0, 9.0
+    maps = predicted_maps(view, model, SimCC(x, y))
+    assert maps is not None
+    height, width = view.shown.shape[:2]
+    row, column = np.unravel_index(maps[0].argmax(), maps[0].shape)
+    assert abs(row - 0.75 * height) <= height / 64
+    assert abs(column - 0.25 * width) <= width / 64
+    assert "heatmaps.png" in [drawing.name for drawing in explain(PHOTO, BOX, model, label="it")]

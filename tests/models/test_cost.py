@@ -29,6 +29,11 @@ SAME = [
     ("distilpose_s", "distilpose_s"),
     ("simplebaseline_r50", "simplebaseline_res50_256x192"),
     ("hrnet_w32", "hrnet_w32_256x192"),
+    ("rtmpose_t", "rtmpose_t_body17_256x192"),
+    ("rtmpose_s", "rtmpose_s_body17_256x192"),
+    ("rtmpose_m", "rtmpose_m_body17_256x192"),
+    ("rtmpose_l", "rtmpose_l_body17_256x192"),
+    ("simcc_r50", "simcc_res50_256x192"),
 ]
 
 

@@ -14,7 +14,15 @@ from leanpose.models.output import Prediction
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 
 # The same code as a smaller sibling that is tested.
-DEEPER = {"simplebaseline_r101", "simplebaseline_r152", "hrnet_w48", "deeppose_r101", "deeppose_r152"}
+DEEPER = {
+    "simplebaseline_r101",
+    "simplebaseline_r152",
+    "hrnet_w48",
+    "deeppose_r101",
+    "deeppose_r152",
+    "rtmpose_l",
+    "rtmpose_x",
+}
 
 
 HEATMAPS = {name for name in list_models() if not hasattr(configure_model(name), "predicts")}
@@ -23,7 +31,7 @@ HEATMAPS = {name for name in list_models() if not hasattr(configure_model(name),
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
-    coarse = backbone.startswith("resnet") or (
+    coarse = backbone.startswith(("resnet", "cspnext")) or (
         getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone
     )
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
@@ -105,7 +113,7 @@ def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) 
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50", "ppt_s"]
+    "name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50", "ppt_s", "rtmpose_t"]
 )  # one of each backbone, and pruning
 def test_it_compiles_in_one_graph(name: str) -> None:
     model = small_model(name)

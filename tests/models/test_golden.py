@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
+from leanpose.data.synthetic import WHOLEBODY133
 from leanpose.models.registry import create_model
+from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 from leanpose.weights import from_official
@@ -188,3 +190,51 @@ def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: 
     assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
     assert output.features is not None
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
+
+
+def test_simcc_is_the_toolboxs(shared: Path) -> None:
+    golden = Golden.load(shared, "simcc_res50_256x192")
+    model = create_model("simcc_r50")
+    model.load_state_dict(from_official("simcc_r50", golden.state_dict()), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    with torch.inference_mode():
+        output = model(golden.images)
+    assert output.features is not None
+    assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
+    assert golden.deviation("simcc_x", output.prediction.x) < OUTPUT_TOLERANCE
+    assert golden.deviation("simcc_y", output.prediction.y) < OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"rtmpose_{size}_body17_256x192" for size in "tsml"),
+        *(f"rtmpose_{size}_wholebody133_256x192" for size in "tsmlx"),
+        "rtmpose_l_wholebody133_384x288",
+    ],
+)
+def test_rtmpose_is_the_toolboxs(shared: Path, file: str) -> None:
+    golden = Golden.load(shared, file)
+    name = file[: len("rtmpose_x")]
+    height, width = golden.facts["input_shape"][2:]
+    overrides: dict[str, Any] = {"input_size": (height, width)}
+    if "wholebody" in file:
+        overrides["skeleton"] = WHOLEBODY133
+    model = create_model(name, **overrides)
+    assert isinstance(model, RTMPose)
+    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    codec = golden.facts["codec"]
+    assert (list(model.codec.sigma), model.codec.split) == (codec["sigma"], codec["simcc_split_ratio"])
+    inside: dict[str, torch.Tensor] = {}
+    for part in ("maps", "embedding", "attention"):
+        getattr(model, part).register_forward_hook(lambda _m, _i, output, part=part: inside.update({part: output}))
+    with torch.inference_mode():
+        output = model(golden.images)
+    assert output.features is not None
+    assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
+    assert golden.deviation("head_final_layer", inside["maps"]) < OUTPUT_TOLERANCE
+    assert golden.deviation("head_mlp", inside["embedding"]) < OUTPUT_TOLERANCE
+    assert golden.deviation("head_gau", inside["attention"]) < OUTPUT_TOLERANCE
+    assert golden.deviation("simcc_x", output.prediction.x) < OUTPUT_TOLERANCE
+    assert golden.deviation("simcc_y", output.prediction.y) < OUTPUT_TOLERANCE

@@ -10,19 +10,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from leanpose.codecs import SimCCCodec
 from leanpose.errors import LeanposeError
 from leanpose.training import loop
 from leanpose.training.checkpoint import load_state
-from leanpose.training.recipe import load_recipe
-from leanpose.training.run import train
+from leanpose.training.recipe import load_recipe, parse_recipe
+from leanpose.training.run import build_model, train
 from leanpose.weights import load_model
-from tiny import write_tiny_coco, write_tiny_recipe
+from tiny import tiny_recipe, write_tiny_coco, write_tiny_recipe
 
 
 @pytest.fixture
@@ -51,13 +53,50 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(a[key], b[key]), key
 
 
+SIMCC: dict[str, Any] = {
+    "model": "rtmpose_t",
+    "model_options": {"input_size": [64, 64], "width": 32, "attention_width": 16},
+    "distillation": {"method": "none"},
+    "schedule": {"epochs": 1, "warmup_steps": 0},
+}
+
+
+def test_a_simcc_model_trains_by_a_recipe(data: Path, tmp_path: Path) -> None:
+    path = write_tiny_recipe(tmp_path / "r.yaml", data, **SIMCC, codec={"sigma": 2, "decoding": "dark"})
+    summary = train(load_recipe(path), tmp_path / "run", quiet=True)
+    model = load_model(tmp_path / "run" / "last.safetensors")
+    assert model.codec == SimCCCodec((64, 64), sigma=(2.0, 2.0), decoding="dark")
+    assert "AP" in summary.metrics
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").codec.beta == 10  # the model's own, written out
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [
+        ({"kernel": 11}, "codec.kernel does not fit 'rtmpose_t', whose codec is 'simcc'"),
+        ({"decoding": "quarter"}, "Unknown SimCC decoding 'quarter'"),
+    ],
+)
+def test_settings_of_another_codec_are_refused(data: Path, codec: dict[str, Any], words: str) -> None:
+    with pytest.raises(LeanposeError, match=words):
+        build_model(parse_recipe(tiny_recipe(data, **SIMCC, codec=codec)))
+
+
+def test_heatmaps_have_one_sigma(data: Path) -> None:
+    with pytest.raises(LeanposeError, match="one number for heatmaps"):
+        build_model(parse_recipe(tiny_recipe(data, codec={"sigma": [2, 3]})))
+
+
 def test_a_run_leaves_weights_logs_and_its_recipe(data: Path, tmp_path: Path) -> None:
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9))
     summary = train(recipe, tmp_path / "run", quiet=True)
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {
         "recipe.yaml", "state.pt", "last.safetensors", "best.safetensors", "val.csv", "tensorboard",
     }  # fmt: skip
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    saved = load_recipe(tmp_path / "run" / "recipe.yaml")
+    assert saved.model_copy(update={"codec": recipe.codec}) == recipe
+    assert saved.codec.sigma == 2  # the model's own, written out
     model = load_model(tmp_path / "run" / "last.safetensors")
     assert model.input_size == (64, 48)
     assert "AP" in summary.metrics

@@ -9,11 +9,26 @@ from typing import Any
 from leanpose.codecs.base import Codec
 from leanpose.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
+from leanpose.codecs.simcc import SimCCCodec, SimCCTarget
 from leanpose.errors import LeanposeError, did_you_mean
 
-__all__ = ["CODECS", "Codec", "CoordinateCodec", "CoordinateTarget", "HeatmapCodec", "HeatmapTarget", "build_codec"]
+__all__ = [
+    "CODECS",
+    "Codec",
+    "CoordinateCodec",
+    "CoordinateTarget",
+    "HeatmapCodec",
+    "HeatmapTarget",
+    "SimCCCodec",
+    "SimCCTarget",
+    "build_codec",
+]
 
-CODECS: dict[str, type[HeatmapCodec | CoordinateCodec]] = {"coordinates": CoordinateCodec, "heatmap": HeatmapCodec}
+CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
+    "coordinates": CoordinateCodec,
+    "heatmap": HeatmapCodec,
+    "simcc": SimCCCodec,
+}
 
 
 def build_codec(values: Mapping[str, Any]) -> Codec:

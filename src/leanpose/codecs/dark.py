@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import conv1d
 
 _BLOCK = 64  # pixels; the maximum is sought block by block, then its place in one block
 _MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
@@ -256,3 +257,33 @@ def _parabola_step(log: Float[Tensor, "read N"], convention: DarkConvention) -> 
         dxx, dyy = dxx + regular, dyy + regular
     determinant = dxx * dyy - dxy * dxy
     return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy]) / determinant
+
+
+def line_offsets(
+    lines: Float[Tensor, "N length"], at: Int[Tensor, " N"], value: Float[Tensor, " N"], *, kernel: int
+) -> Float[Tensor, " N"]:
+    """The same along a line, for SimCC: from each line's highest bin to the top of the fitted peak, in bins.
+
+    Args:
+        lines: as the network wrote them.
+        at, value: of the highest bins.
+        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice.
+
+    Returns:
+        Steps; 0 where the maximum is not above 0 or not finite, and where the parabola has no top.
+    """
+    import cv2
+
+    dtype = _product_dtype(lines.device)
+    weights = torch.tensor(cv2.getGaussianKernel(kernel, 0)[:, 0], device=lines.device, dtype=dtype)
+    usable = (value > 0) & value.isfinite()
+    with torch.autocast(lines.device.type, enabled=False):
+        blurred = conv1d(lines[:, None].to(dtype), weights[None, None], padding=kernel // 2)[:, 0]
+    factor = torch.where(usable, value / blurred.amax(dim=1), 1.0)
+    reach = torch.arange(-2, 3, device=lines.device)
+    around = blurred.gather(1, (at[:, None] + reach).clamp(0, lines.shape[1] - 1)) * factor[:, None]
+    log = around.float().clamp_(UDP.floor, UDP.ceiling).log_()
+    slope = (log[:, 3] - log[:, 1]) / 2
+    bend = (log[:, 4] - 2 * log[:, 2] + log[:, 0]) / 4 + 1e-9
+    step = -slope / bend
+    return torch.where(usable & step.isfinite(), step, 0.0)

@@ -19,7 +19,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation.attention import Recording, record_attention
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, Prediction
+from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 
@@ -160,12 +160,18 @@ def _points(view: PersonView, model: PoseModel, prediction: Prediction) -> Float
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:
     """What a model predicts of each keypoint, as maps over the crop that is drawn upon; None where it is only points.
 
-    A heatmap as it is; coordinates with deviations as the Gaussian that DistilPose compares with a heatmap.
+    A heatmap as it is; SimCC's two rows of bins as the product of their softmaxes, its peak 1; coordinates with deviations as
+    the Gaussian that DistilPose compares with a heatmap.
     """
     size = view.shown.shape[0], view.shown.shape[1]
     if isinstance(prediction, Heatmaps):
         maps = prediction.maps[0].float().cpu().numpy()
         return np.stack([stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
+    if isinstance(prediction, SimCC):
+        along_x, along_y = (bins[0].float().softmax(dim=-1) for bins in (prediction.x, prediction.y))
+        product = along_y[:, :, None] * along_x[:, None]
+        product = product / product.amax(dim=(1, 2), keepdim=True)
+        return np.stack([stretch(row.cpu().numpy(), size, udp=False) for row in product])
     if prediction.sigma is None:
         return None
     # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.

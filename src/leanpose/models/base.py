@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.resnet import ResNet
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
 torch.export.register_dataclass(Coordinates, serialized_type_name="leanpose.Coordinates")
 torch.export.register_dataclass(Heatmaps, serialized_type_name="leanpose.Heatmaps")
+torch.export.register_dataclass(SimCC, serialized_type_name="leanpose.SimCC")
 torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 
 
@@ -65,7 +67,7 @@ class PoseModel(nn.Module):
             LeanposeError: this backbone has none, or they cannot be downloaded.
         """
         backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, ResNet | HRNet):
+        if not isinstance(backbone, ResNet | HRNet | CSPNeXt):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
         backbone.load_imagenet()
 

@@ -30,8 +30,16 @@ class Coordinates:
     score: Float[Tensor, "B K"] | None = None
 
 
-Prediction = Heatmaps | Coordinates
-"""A model's keypoints in one of the codecs' forms. SimCC bins join this union with their models."""
+@dataclass(frozen=True)
+class SimCC:
+    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalised)."""
+
+    x: Float[Tensor, "B K X"]
+    y: Float[Tensor, "B K Y"]
+
+
+Prediction = Heatmaps | Coordinates | SimCC
+"""A model's keypoints in one of the codecs' forms."""
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,24 @@ class AugmentationSection(_Section):
     rotation_probability: float = Field(default=0.6, ge=0, le=1)
 
 
-class CodecSection(_Section):
-    """How heatmaps are drawn and read; their size follows from the model. Other predictions have no settings here."""
+_Sigma = Annotated[float, Field(gt=0)]
 
-    sigma: float = Field(default=2.0, gt=0)
-    encoding: Literal["classic", "unbiased", "udp"] = "unbiased"
-    decoding: Literal["argmax", "quarter", "dark"] = "dark"
-    kernel: int = Field(default=11, ge=3)
+
+class CodecSection(_Section):
+    """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
+
+    sigma: _Sigma | tuple[_Sigma, _Sigma] | None = None
+    """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
+    encoding: Literal["classic", "unbiased", "udp"] | None = None
+    """Of heatmaps alone."""
+    decoding: Literal["argmax", "quarter", "dark"] | None = None
+    """`quarter` is for heatmaps alone."""
+    kernel: int | None = Field(default=None, ge=3)
+    """Of heatmaps alone."""
+    normalize: bool | None = None
+    """Of SimCC alone, as the next two."""
+    beta: float | None = Field(default=None, gt=0)
+    label_softmax: bool | None = None
 
 
 class GroundTruthSection(_Section):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
 from leanpose.data.augment import Augmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import CropDataset
@@ -60,23 +61,37 @@ def build_model(recipe: Recipe) -> PoseModel:
         pretrained=recipe.pretrained or False,
         **recipe.model_options,
     )
-    section, default = recipe.codec, model.codec
-    if isinstance(default, HeatmapCodec):
-        model.codec = HeatmapCodec(
-            input_size=model.input_size,
-            heatmap_size=default.heatmap_size,
-            sigma=section.sigma,
-            encoding=section.encoding,
-            decoding=section.decoding,
-            kernel=section.kernel,
-        )
-    elif section != CodecSection():
-        raise LeanposeError(
-            f"The recipe's codec settings are a heatmap's, but {recipe.model} does not predict heatmaps."
-        )
+    model.codec = _change_codec(model, recipe.codec)
     if recipe.init is not None:
         _start_from(model, recipe)
     return model
+
+
+def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
+    """The model's codec with a recipe's settings.
+
+    Raises:
+        LeanposeError: the model's codec has no such setting.
+    """
+    settings, codec = section.model_dump(exclude_none=True), model.codec
+    known = _codec_settings(codec)
+    for key in settings:
+        if key not in known:
+            it_has = f"it has {', '.join(known)}" if known else "it has no settings"
+            raise LeanposeError(
+                f"codec.{key} does not fit '{model.name}', whose codec is '{codec.to_dict()['name']}'; {it_has}."
+            )
+    sigma = settings.get("sigma")
+    if isinstance(codec, SimCCCodec) and isinstance(sigma, float):
+        settings["sigma"] = (sigma, sigma)
+    if isinstance(codec, HeatmapCodec) and isinstance(sigma, tuple):
+        raise LeanposeError(f"codec.sigma is one number for heatmaps, not {sigma[0]:g} and {sigma[1]:g}.")
+    return build_codec({**codec.to_dict(), **settings})
+
+
+def _codec_settings(codec: Codec) -> dict[str, Any]:
+    """The settings of a codec that a recipe can change."""
+    return {key: value for key, value in codec.to_dict().items() if key in CodecSection.model_fields}
 
 
 def _start_from(model: PoseModel, recipe: Recipe) -> None:
@@ -171,6 +186,7 @@ def train(
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
+    recipe = recipe.model_copy(update={"codec": CodecSection(**_codec_settings(model.codec))})  # to be written out
     people, val = read_training_people(recipe)
     section = recipe.augmentation
     augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None

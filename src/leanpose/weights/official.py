@@ -17,6 +17,8 @@ from leanpose.models.deeppose import DeepPose
 from leanpose.models.distilpose import TokenRegression
 from leanpose.models.ppt import PrunedTokenPose
 from leanpose.models.registry import create_model, model_entry
+from leanpose.models.rtmpose import RTMPose
+from leanpose.models.simcc import SimCCPose
 from leanpose.models.tokenpose import TokenPose
 
 # The names inside a transformer layer, which all the token models' code has in common; PPT's has a level less around
@@ -39,15 +41,30 @@ _LAYER = re.compile(
 _PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.token(?:pose|head))\.")
 _BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.")
 _LOSS = re.compile(r"loss_module\.|kpt_loss\.")
-_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head|keypoint_head)\.)?")
+_CSPNEXT_STAGE = re.compile(r"backbone\.stage([1-4])\.")
+# The names of RTMPose's head in mmpose, and here.
+_IN_RTMPOSE_HEAD = {
+    "final_layer": "maps",
+    "mlp.0.g": "embedding.0.scale",
+    "mlp.1": "embedding.1",
+    "gau.ln.g": "attention.norm.scale",
+    "gau.uv": "attention.expand",
+    "gau.gamma": "attention.query_key_scale",
+    "gau.beta": "attention.query_key_shift",
+    "gau.o": "attention.out",
+    "gau.res_scale.scale": "attention.shortcut",
+    "cls_x": "bins_x",
+    "cls_y": "bins_y",
+}
+_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?")
 
 
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
     """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
 
     Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
-    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, SimpleBaseline's and HRNet's, and tells
-    them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
+    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
+    SimCC and RTMPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
     weights, so that the net stays the same.
 
     Args:
@@ -58,13 +75,16 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    if model_entry(name).model not in (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, DeepPose):
+    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose)
+    if model_entry(name).model not in known:
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
         model = create_model(name, **overrides)
     official = {key: torch.as_tensor(value) for key, value in state_dict.items()}
     if isinstance(model, TokenPose):
         return _tokenpose(model, official)
+    if isinstance(model, RTMPose):
+        return _rename(model, official, _rtmpose_name)
     return _rename(model, official, _convolutional_name)
 
 
@@ -131,7 +151,19 @@ def _convolutional_name(key: str) -> str | None:
         return "head." + inner.split(".", 1)[1]
     if inner.startswith("deconv_layers."):
         return inner.replace("deconv_layers", "deconvolutions")
+    if inner.startswith("mlp_head_"):
+        return inner.replace("mlp_head_", "bins_")
     return f"backbone.{inner}"
+
+
+def _rtmpose_name(key: str) -> str | None:
+    """The same for RTMPose."""
+    key = key.removeprefix("module.")
+    if key.startswith("backbone."):
+        return _CSPNEXT_STAGE.sub(lambda stage: f"backbone.stages.{int(stage[1]) - 1}.", key)
+    inner = key.removeprefix("head.")
+    part, dot, kind = inner.rpartition(".") if inner.endswith((".weight", ".bias")) else (inner, "", "")
+    return None if part not in _IN_RTMPOSE_HEAD else _IN_RTMPOSE_HEAD[part] + dot + kind
 
 
 def _hint(name: str, value: Tensor) -> str:

@@ -1,0 +1,166 @@
+"""SimCC: each coordinate is a class among the bins of a finely divided side (Li et al., "SimCC", ECCV 2022).
+
+RTMPose trains it with Gaussian targets, whose sigma is √(side / 8) bins, and the divergence of two softmaxes with a
+temperature of 1 / `beta`. Like the toolbox, the flip test mirrors the bins as they lie: a bin apart from the pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.codecs.base import Codec
+from leanpose.codecs.dark import line_offsets
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.models.output import Prediction, SimCC
+
+LineDecoding = Literal["argmax", "dark"]
+
+
+@dataclass(frozen=True)
+class SimCCTarget:
+    """What `SimCCCodec.encode` gives.
+
+    Attributes:
+        x, y: a Gaussian along each side; zero where the weight is 0.
+        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is inside.
+    """
+
+    x: Float[Tensor, "B K X"]
+    y: Float[Tensor, "B K Y"]
+    weights: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class SimCCCodec(Codec):
+    """Keypoints as two rows of bins.
+
+    Attributes:
+        input_size: (height, width) of the crop, in pixels.
+        sigma: of the Gaussians along x and along y, in bins.
+        split: bins per pixel.
+        normalize: whether a Gaussian has the sum 1, instead of a peak of 1.
+        beta: what predicted bins are multiplied by before the loss's softmax, and targets if `label_softmax`.
+        label_softmax: whether the targets go through a softmax too (RTMPose), or are the distribution as they are.
+        decoding: `argmax`: the highest bin; `dark`: the top of the peak fitted to its neighbours.
+
+    Raises:
+        LeanposeError: a setting is out of range or unknown.
+    """
+
+    input_size: tuple[int, int] = (256, 192)
+    sigma: tuple[float, float] = (4.9, 5.66)
+    split: float = 2.0
+    normalize: bool = False
+    beta: float = 10.0
+    label_softmax: bool = True
+    decoding: LineDecoding = "argmax"
+
+    def __post_init__(self) -> None:
+        if self.decoding not in get_args(LineDecoding):
+            raise LeanposeError(
+                f"Unknown SimCC decoding '{self.decoding}'; {did_you_mean(str(self.decoding), get_args(LineDecoding))}"
+            )
+        if len(self.input_size) != 2 or min(self.input_size) < 2:
+            raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
+        if len(self.sigma) != 2 or not min(self.sigma) > 0:
+            raise LeanposeError("A SimCC codec's sigma is a number of bins along x and one along y, both above 0.")
+        for name in ("split", "beta"):
+            if not getattr(self, name) > 0:
+                raise LeanposeError(f"A SimCC codec's {name} must be above 0, not {getattr(self, name):g}.")
+
+    @property
+    def bins(self) -> tuple[int, int]:
+        """How many along x and along y."""
+        return int(self.input_size[1] * self.split), int(self.input_size[0] * self.split)
+
+    @torch.no_grad()
+    def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> SimCCTarget:
+        """Draw the Gaussians, each around the bin that is nearest to its keypoint.
+
+        Args:
+            keypoints: (x, y) in pixels of the crop; where the weight is 0, any value.
+            weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
+        """
+        labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
+        centre = (torch.where(labelled[..., None], keypoints.float(), 0.0) * self.split).round()
+        radius, size = 3 * centre.new_tensor(self.sigma), centre.new_tensor(self.bins)
+        seen = labelled & ((centre - radius < size) & (centre + radius + 1 >= 0)).all(dim=-1)
+
+        def line(axis: int) -> Float[Tensor, "B K length"]:
+            position = torch.arange(self.bins[axis], device=keypoints.device, dtype=torch.float32)
+            sigma = self.sigma[axis]
+            peak = 1 / (sigma * math.sqrt(2 * math.pi)) if self.normalize else 1.0
+            values = torch.exp((position - centre[..., axis, None]).square_() / (-2 * sigma**2))
+            return values.mul_(peak * seen[..., None])
+
+        return SimCCTarget(line(0), line(1), torch.where(seen, weights.float(), 0.0))
+
+    @torch.no_grad()
+    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """The highest bin along each side, on the prediction's device, in float32.
+
+        Where one of the two rows has no maximum above 0, or one that is not finite, the point lies one bin up and left
+        of the crop's first pixel, as the toolbox has it for arg-max, and the score is 0.
+
+        Returns:
+            Keypoints (x, y) in pixels of the crop, always finite, and scores: the lower one of the two maxima, held to 0..1.
+        """
+        assert isinstance(prediction, SimCC)
+        rows = (prediction.x.float(), prediction.y.float())
+        if (rows[0].shape[-1], rows[1].shape[-1]) != self.bins:
+            have, expected = (f"{x} and {y}" for x, y in ((rows[0].shape[-1], rows[1].shape[-1]), self.bins))
+            raise LeanposeError(f"The prediction has {have} bins, but the codec was made for {expected}.")
+        (best_x, x), (best_y, y) = (row.max(dim=-1) for row in rows)
+        value = torch.minimum(best_x, best_y)
+        found = (value > 0) & best_x.isfinite() & best_y.isfinite()
+        points = torch.stack([x, y], dim=-1).float()
+        if self.decoding == "dark":
+            steps = [
+                line_offsets(row.flatten(0, 1), at.flatten(), best.flatten(), kernel=_blur_width(sigma)).view_as(best)
+                for row, at, best, sigma in zip(rows, (x, y), (best_x, best_y), self.sigma, strict=True)
+            ]
+            points += torch.stack(steps, dim=-1)
+        points = torch.where(found[..., None], points, -1.0) / self.split
+        return points, torch.where(found, value, 0.0).clamp(0, 1)
+
+    def loss(self, prediction: Prediction, target: SimCCTarget) -> Float[Tensor, ""]:
+        """Divergence of the predicted from the target distributions: mean over bins and keypoints, sum over people.
+
+        The sum over the people of a batch is the toolbox's, which the weights of losses beside it are tuned to.
+        """
+        assert isinstance(prediction, SimCC)
+        total = target.weights.new_zeros(())
+        for row, labels in ((prediction.x, target.x), (prediction.y, target.y)):
+            log_found = (row.float() * self.beta).log_softmax(dim=-1)
+            wanted = (labels * self.beta).softmax(dim=-1) if self.label_softmax else labels
+            divergence = F.kl_div(log_found, wanted, reduction="none").mean(dim=-1)
+            total = total + (divergence * target.weights).sum()
+        return total / target.weights.shape[1]
+
+    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> SimCC:
+        """The mean of the bins and of the mirrored image's bins, mirrored back."""
+        assert isinstance(prediction, SimCC)
+        assert isinstance(flipped, SimCC)
+        order = torch.tensor(list(flip_indices), device=flipped.x.device)
+        x = flipped.x.float().index_select(1, order).flip(-1)
+        y = flipped.y.float().index_select(1, order)
+        return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"name": "simcc"} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def _blur_width(sigma: float) -> int:
+    """The kernel of DARK's blur for a sigma, odd: the toolbox's choice."""
+    width = int((sigma * 20 - 7) // 3)
+    return max(width - (width % 2 == 0), 1)

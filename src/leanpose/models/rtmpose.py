@@ -1,0 +1,167 @@
+"""RTMPose: a fast backbone and SimCC read off one attention layer (Jiang et al., 2023, arXiv 2303.07399).
+
+DWPose (Yang et al., ICCV 2023 workshop) are these networks with 133 keypoints, trained by a larger one of them.
+
+Image → CSPNeXt features → a map per keypoint → its pixels, as a vector, become the keypoint's token → one gated attention
+unit → a row of bins along x and one along y from each token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.codecs.simcc import SimCCCodec
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.cspnext import CSPNeXt
+from leanpose.models.base import PoseModel
+from leanpose.models.output import PoseOutput, SimCC
+from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class RTMPoseConfig:
+    """A backbone and the sizes of the head. Widths are channels, sizes (height, width)."""
+
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
+    backbone: Literal["cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"] = "cspnext_m"
+    kernel: int = 7  # of the convolution that draws the keypoints' maps
+    width: int = 256  # of a token
+    attention_width: int = 128  # of queries and keys
+    expansion: int = 2  # values are this many times as wide as a token
+    split: float = 2.0  # bins per pixel
+
+    def __post_init__(self) -> None:
+        for side in self.input_size:
+            if side < 32 or side % 32:
+                h, w = self.input_size
+                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise LeanposeError(f"kernel must be an odd number of pixels, not {self.kernel}.")
+        for name in ("width", "attention_width", "expansion", "split"):
+            if not getattr(self, name) > 0:
+                raise LeanposeError(f"{name} must be above 0, not {getattr(self, name):g}.")
+
+
+class ScaleNorm(nn.Module):
+    """A vector divided by its root mean square, times one learnt number (Nguyen and Salazar, 2019)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        size = x.float().square().mean(dim=-1, keepdim=True).sqrt()
+        return (x / size.clamp(min=1e-5) * self.scale).to(x.dtype)
+
+
+class GatedAttention(nn.Module):
+    """A gated attention unit (Hua et al., ICML 2022): attention and feed-forward layer in one.
+
+    Queries and keys are one projection, scaled and shifted in two ways; squared ReLUs stand for the softmax; what is
+    attended to passes a gate.
+    """
+
+    def __init__(self, width: int, attention_width: int, expansion: int) -> None:
+        super().__init__()
+        self.sizes = [expansion * width, expansion * width, attention_width]
+        self.norm = ScaleNorm()
+        self.expand = nn.Linear(width, sum(self.sizes), bias=False)
+        self.query_key_scale = nn.Parameter(torch.rand(2, attention_width))
+        self.query_key_shift = nn.Parameter(torch.rand(2, attention_width))
+        self.out = nn.Linear(expansion * width, width, bias=False)
+        self.shortcut = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        gate, value, base = F.silu(self.expand(self.norm(x))).split(self.sizes, dim=-1)
+        query, key = (base[:, :, None] * self.query_key_scale + self.query_key_shift).unbind(dim=2)
+        weights = (query @ key.transpose(1, 2) * base.shape[-1] ** -0.5).relu().square()
+        return x * self.shortcut + self.out(gate * (weights @ value))
+
+
+class RTMPose(PoseModel):
+    """RTMPose, and with 133 keypoints DWPose.
+
+    Fresh weights: of the head's convolution normal with sigma 0.001, of its linear layers with sigma 0.01, queries' and
+    keys' scales and shifts uniform in 0..1, as the toolbox draws them; the backbone's are timm's, and the papers start
+    it from ImageNet (`pretrained="backbone"`).
+    """
+
+    config: RTMPoseConfig
+
+    def __init__(self, name: str, config: RTMPoseConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        c = config
+        (height, width), stride = c.input_size, CSPNeXt.stride
+        self.backbone = CSPNeXt(c.backbone)
+        self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel, padding=c.kernel // 2)
+        pixels = (height // stride) * (width // stride)
+        self.embedding = nn.Sequential(ScaleNorm(), nn.Linear(pixels, c.width, bias=False))
+        self.attention = GatedAttention(c.width, c.attention_width, c.expansion)
+        # The toolbox's configurations have this sigma to two digits: 4.9 and 5.66 for 256×192, 6 and 6.93 for 384×288.
+        sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
+        self.codec = SimCCCodec(c.input_size, sigma=sigma, split=c.split)
+        bins_x, bins_y = self.codec.bins
+        self.bins_x = nn.Linear(c.width, bins_x, bias=False)
+        self.bins_y = nn.Linear(c.width, bins_y, bias=False)
+        for module in (self.maps, self.embedding, self.attention, self.bins_x, self.bins_y):
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=0.01)
+        nn.init.normal_(self.maps.weight, std=0.001)
+        assert self.maps.bias is not None
+        nn.init.zeros_(self.maps.bias)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        if tuple(images.shape[1:]) != (3, *self.input_size):
+            h, w = self.input_size
+            raise LeanposeError(
+                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
+                "build it with another input_size to change that."
+            )
+        features = self.backbone(images)
+        tokens = self.attention(self.embedding(self.maps(features).flatten(2)))
+        return PoseOutput(SimCC(self.bins_x(tokens), self.bins_y(tokens)), features=features)
+
+
+RTMPOSE = "RTMPose (2023), COCO alone"
+
+
+@register_model(RTMPose, ap=68.2, source=RTMPOSE)
+def rtmpose_t() -> RTMPoseConfig:
+    """RTMPose-t: CSPNeXt-tiny. 68.2 AP, trained on COCO alone."""
+    return RTMPoseConfig(backbone="cspnext_tiny")
+
+
+@register_model(RTMPose, ap=71.6, source=RTMPOSE)
+def rtmpose_s() -> RTMPoseConfig:
+    """RTMPose-s: CSPNeXt-s. 71.6 AP, trained on COCO alone."""
+    return RTMPoseConfig(backbone="cspnext_s")
+
+
+@register_model(RTMPose, ap=74.6, source=RTMPOSE)
+def rtmpose_m() -> RTMPoseConfig:
+    """RTMPose-m: CSPNeXt-m. 74.6 AP, trained on COCO alone."""
+    return RTMPoseConfig(backbone="cspnext_m")
+
+
+@register_model(RTMPose, ap=75.8, source=RTMPOSE)
+def rtmpose_l() -> RTMPoseConfig:
+    """RTMPose-l: CSPNeXt-l. 75.8 AP, trained on COCO alone."""
+    return RTMPoseConfig(backbone="cspnext_l")
+
+
+@register_model(RTMPose, ap=None, source="RTMPose (2023)")
+def rtmpose_x() -> RTMPoseConfig:
+    """RTMPose-x: CSPNeXt-x, published for whole bodies alone."""
+    return RTMPoseConfig(backbone="cspnext_x")
