@@ -97,6 +97,24 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
+@pytest.mark.parametrize(
+    ("file", "name"), [("rtmpose_t_body17_256x192", "rtmpose_t"), ("simcc_res50_256x192", "simcc_r50")]
+)
+def test_the_official_step_of_simcc(shared: Path, file: str, name: str, mode: str) -> None:
+    golden = Golden.load(shared, file)
+    values, keypoints, visible = golden_step(shared, "mm1")
+    expected = values_of(values, f"{file}.{mode}")
+    model = create_model(name)
+    model.load_state_dict(from_official(name, golden.state_dict()))
+    model.train(mode == "bn_train")
+    loss = model.codec.loss(model(golden.images).prediction, model.codec.encode(keypoints, visible))
+    loss.backward()
+    assert loss.item() == pytest.approx(expected["loss_kpt"], rel=1e-5)
+    assert_the_same_step(name, model, golden.state_dict(), expected)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
 def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> None:
     golden, taught = Golden.load(shared, "distilpose_s"), Golden.load(shared, "distilpose_teacher_hr48")
     values, keypoints, visible = golden_step(shared, "distilpose")
