@@ -22,6 +22,7 @@ DEEPER = {
     "deeppose_r152",
     "rtmpose_l",
     "rtmpose_x",
+    "vitpose_b",
 }
 
 

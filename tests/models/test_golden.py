@@ -192,6 +192,19 @@ def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: 
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
 
 
+def test_vitpose_is_the_toolboxs(shared: Path) -> None:
+    golden = Golden.load(shared, "vitpose_s_256x192")
+    model = create_model("vitpose_s")
+    model.load_state_dict(from_official("vitpose_s", golden.state_dict()), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    assert model.codec.warp == "udp"
+    with torch.inference_mode():
+        output = model(golden.images)
+    assert output.features is not None
+    assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+
+
 def test_simcc_is_the_toolboxs(shared: Path) -> None:
     golden = Golden.load(shared, "simcc_res50_256x192")
     model = create_model("simcc_r50")

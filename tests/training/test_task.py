@@ -135,7 +135,12 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
 @pytest.mark.parametrize("mode", ["bn_eval", "bn_train"])
 @pytest.mark.parametrize(
     ("name", "official"),
-    [("simplebaseline_r50", "simplebaseline_res50_256x192"), ("deeppose_r50", "deeppose_res50_256x192")],
+    [
+        ("simplebaseline_r50", "simplebaseline_res50_256x192"),
+        ("deeppose_r50", "deeppose_res50_256x192"),
+        ("rtmpose_t", "rtmpose_t_body17_256x192"),
+        ("simcc_r50", "simcc_res50_256x192"),
+    ],
 )
 def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode: str) -> None:
     golden = Golden.load(shared, official)

@@ -44,6 +44,17 @@ class ConvolutionalConfig:
         return self.input_size[0] // stride * factor, self.input_size[1] // stride * factor
 
 
+def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
+    layers = nn.Sequential()
+    for width in widths:
+        layer = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
+        nn.init.normal_(layer.weight, std=0.001)
+        layers.extend([layer, nn.BatchNorm2d(width), nn.ReLU(inplace=True)])
+        channels = width
+    return layers
+
+
 class ConvolutionalPose(PoseModel):
     """SimpleBaseline and HRNet.
 
@@ -57,22 +68,10 @@ class ConvolutionalPose(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = HRNet(c.backbone, stages=4) if c.backbone.startswith("hrnet") else ResNet(c.backbone)
-        channels = self.backbone.channels
-        self.deconvolutions = nn.Sequential()
-        for width in c.deconvolutions:
-            self.deconvolutions.extend(
-                [
-                    nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(inplace=True),
-                ]
-            )
-            channels = width
-        self.head = nn.Conv2d(channels, len(skeleton), 1)
+        self.deconvolutions = deconvolutions(self.backbone.channels, c.deconvolutions)
+        self.head = nn.Conv2d([self.backbone.channels, *c.deconvolutions][-1], len(skeleton), 1)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
-        for module in [*self.deconvolutions, self.head]:
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, std=0.001)
+        nn.init.normal_(self.head.weight, std=0.001)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 

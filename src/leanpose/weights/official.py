@@ -20,6 +20,7 @@ from leanpose.models.registry import create_model, model_entry
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.simcc import SimCCPose
 from leanpose.models.tokenpose import TokenPose
+from leanpose.models.vitpose import ViTPose
 
 # The names inside a transformer layer, which all the token models' code has in common; PPT's has a level less around
 # the attention.
@@ -56,6 +57,16 @@ _IN_RTMPOSE_HEAD = {
     "cls_x": "bins_x",
     "cls_y": "bins_y",
 }
+# The same for the parts of a ViT.
+_IN_VIT = {
+    "patch_embed.projection": "patch_embed.proj",
+    "layers": "blocks",
+    "ln1": "norm1",
+    "ln2": "norm2",
+    "ffn.layers.0.0": "mlp.fc1",
+    "ffn.layers.1": "mlp.fc2",
+}
+_VIT_PART = re.compile(r"(?<=\.)" + "(?:" + "|".join(re.escape(part) for part in _IN_VIT) + r")(?=\.)")
 _OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?")
 
 
@@ -64,7 +75,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
 
     Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
     DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
-    SimCC and RTMPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
+    SimCC, RTMPose and ViTPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
     weights, so that the net stays the same.
 
     Args:
@@ -75,7 +86,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
-    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose)
+    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose, ViTPose)
     if model_entry(name).model not in known:
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
@@ -85,6 +96,8 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
         return _tokenpose(model, official)
     if isinstance(model, RTMPose):
         return _rename(model, official, _rtmpose_name)
+    if isinstance(model, ViTPose):
+        return _rename(model, official, _vitpose_name)
     return _rename(model, official, _convolutional_name)
 
 
@@ -164,6 +177,15 @@ def _rtmpose_name(key: str) -> str | None:
     inner = key.removeprefix("head.")
     part, dot, kind = inner.rpartition(".") if inner.endswith((".weight", ".bias")) else (inner, "", "")
     return None if part not in _IN_RTMPOSE_HEAD else _IN_RTMPOSE_HEAD[part] + dot + kind
+
+
+def _vitpose_name(key: str) -> str | None:
+    """The same for ViTPose."""
+    inner = key.removeprefix("module.")
+    if not inner.startswith("backbone."):
+        return _convolutional_name(inner)
+    inner = inner.replace("backbone.ln1.", "backbone.norm.")  # the norm behind all layers
+    return _VIT_PART.sub(lambda part: _IN_VIT[part[0]], inner.replace("backbone.", "backbone.net.", 1))
 
 
 def _hint(name: str, value: Tensor) -> str:

@@ -1,0 +1,95 @@
+"""ViTPose: a plain vision transformer and its classic decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.vit import ViT
+from leanpose.models.base import PoseModel
+from leanpose.models.convolutional import deconvolutions
+from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class ViTPoseConfig:
+    """The sizes of the transformer. Widths are channels, sizes (height, width)."""
+
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
+    width: int = 384
+    depth: int = 12
+    heads: int = 12
+    drop_path: float = 0.1  # how often the last layer is left out while training
+
+    def __post_init__(self) -> None:
+        for side in self.input_size:
+            if side < 16 or side % 16:
+                h, w = self.input_size
+                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 16.")
+        if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
+            raise LeanposeError(
+                f"width {self.width}, depth {self.depth}, heads {self.heads}: each must be above 0, and width a multiple of heads."
+            )
+        if not 0 <= self.drop_path < 1:
+            raise LeanposeError(f"drop_path must be in 0..1, not {self.drop_path:g}.")
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """Height and width of a heatmap."""
+        return self.input_size[0] // 4, self.input_size[1] // 4
+
+
+class ViTPose(PoseModel):
+    """ViTPose.
+
+    Fresh weights: of the decoder normal with sigma 0.001; the transformer's are timm's. The paper starts it from a masked
+    autoencoder's, whose licence forbids commercial use: they are not downloaded here.
+    """
+
+    config: ViTPoseConfig
+
+    def __init__(self, name: str, config: ViTPoseConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        c = config
+        self.backbone = ViT(c.input_size, c.width, c.depth, c.heads, c.drop_path)
+        self.deconvolutions = deconvolutions(c.width, (256, 256))
+        self.head = nn.Conv2d(256, len(skeleton), 1)
+        nn.init.normal_(self.head.weight, std=0.001)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size, encoding="udp")
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        if tuple(images.shape[1:]) != (3, *self.input_size):
+            h, w = self.input_size
+            raise LeanposeError(
+                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
+                "build it with another input_size to change that."
+            )
+        features = self.backbone(images)
+        return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
+
+
+VITPOSE = "ViTPose (NeurIPS 2022)"
+
+
+@register_model(ViTPose, ap=None, source=VITPOSE)
+def vitpose_s() -> ViTPoseConfig:
+    """ViTPose-S: 12 layers of width 384."""
+    return ViTPoseConfig()
+
+
+@register_model(ViTPose, ap=None, source=VITPOSE)
+def vitpose_b() -> ViTPoseConfig:
+    """ViTPose-B: 12 layers of width 768."""
+    return ViTPoseConfig(width=768, drop_path=0.3)
