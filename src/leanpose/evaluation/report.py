@@ -168,7 +168,9 @@ def _curves(runs: Sequence[RunRecord]) -> str:
         right.plot(
             [r["epoch"] for r in run.validations], [100 * r["AP"] for r in run.validations], marker="o", label=run.name
         )
-    left.set(xlabel="epoch", ylabel="pose loss per supervised cycle", yscale="log")
+    likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
+    scale = "linear" if likelihoods else "log"
+    left.set(xlabel="epoch", ylabel="pose loss per supervised cycle", yscale=scale)
     right.set(xlabel="epoch", ylabel="AP on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)

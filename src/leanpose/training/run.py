@@ -156,6 +156,7 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
         plan = {
             "teacher": identity,
             "precision": recipe.precision,
+            "compiled": section.compile_teacher,
             "seed": recipe.seed,
             "augmentation": recipe.augmentation.model_dump(),
             "crops": dataset.fingerprint(),
