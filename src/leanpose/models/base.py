@@ -71,6 +71,19 @@ class PoseModel(nn.Module):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
         backbone.load_imagenet()
 
+    def require_size(self, images: Float[Tensor, "B 3 H W"]) -> None:
+        """For networks that are made for one size.
+
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        if tuple(images.shape[1:]) != (3, *self.input_size):
+            h, w = self.input_size
+            raise LeanposeError(
+                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
+                "build it with another input_size to change that."
+            )
+
     def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
         """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.
 

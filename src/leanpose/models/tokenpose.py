@@ -313,12 +313,7 @@ class TokenPose(PoseModel):
         Raises:
             LeanposeError: the images are not of this model's size.
         """
-        if tuple(images.shape[1:]) != (3, *self.input_size):
-            h, w = self.input_size
-            raise LeanposeError(
-                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
-                "build it with another input_size to change that."
-            )
+        self.require_size(images)
         return self.backbone(images)
 
     def as_maps(self, tokens: Float[Tensor, "B K+N D"]) -> Float[Tensor, "B D rows columns"]:

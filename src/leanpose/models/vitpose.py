@@ -70,12 +70,7 @@ class ViTPose(PoseModel):
         Raises:
             LeanposeError: the images are not of this model's size.
         """
-        if tuple(images.shape[1:]) != (3, *self.input_size):
-            h, w = self.input_size
-            raise LeanposeError(
-                f"'{self.name}' takes images of shape (batch, 3, {h}, {w}), not {tuple(images.shape)}; "
-                "build it with another input_size to change that."
-            )
+        self.require_size(images)
         features = self.backbone(images)
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
 
