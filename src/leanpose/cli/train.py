@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from leanpose.training.loop import RunSummary
 
 
 def train(
@@ -37,14 +40,26 @@ def train(
         loaded, folder = load_recipe(recipe, settings), out or Path("runs") / recipe.stem
     summary = run(loaded, folder, resume=resume is not None, device=device)
 
+    report(summary)
+
+
+def report(summary: RunSummary) -> None:
+    """Say what a finished run has to say."""
     from leanpose.training.progress import duration
 
     print(f"Trained in {duration(summary.seconds)}; weights, log and state are in {summary.folder}.")
+    for number, stage in enumerate(summary.stages, start=1):
+        if stage.metrics:
+            print(f"Stage {number}: " + _figures(stage.metrics))
     if summary.metrics:
-        print("Last:  " + "  ".join(f"{name} {100 * value:.1f}" for name, value in summary.metrics.items()))
+        print("Last:  " + _figures(summary.metrics))
         print(f"Best:  AP {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)")
     if summary.broken:
         count = len(summary.broken)
         print(f"{count} image{'s' if count > 1 else ''} could not be read and took no part:")
         for sentence in list(summary.broken.values())[:20]:
             print(f"  {sentence}")
+
+
+def _figures(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())

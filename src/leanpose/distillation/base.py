@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
@@ -28,10 +28,23 @@ class Distillation(ABC):
 
     Args:
         objective: compares the student's prediction with the target; mostly the student's codec.
+
+    Attributes:
+        reads_teacher_features: whether the student's head reads the teacher's features, in place of those of a backbone
+            of its own.
+        progress: the share of the epochs that are done, for losses that change on the way.
     """
+
+    reads_teacher_features = False
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
+        self.progress = 0.0
+
+    @property
+    def parts(self) -> nn.ModuleList:
+        """What learns along with the student, and is no part of it."""
+        return nn.ModuleList([self.objective] if isinstance(self.objective, nn.Module) else [])
 
     @abstractmethod
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:

@@ -57,6 +57,14 @@ class PoseModel(nn.Module):
         """Like `forward`, with everything that the paper's losses compare."""
         return self.forward(images)
 
+    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        """The head's part of `forward`: the prediction from the backbone's features.
+
+        Raises:
+            LeanposeError: this network is not made of a backbone and a head.
+        """
+        raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
 

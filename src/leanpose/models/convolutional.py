@@ -1,7 +1,8 @@
 """Convolutional heatmap networks: SimpleBaseline (Xiao et al., ECCV 2018) and HRNet (Sun et al., CVPR 2019).
 
 Both are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
-first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps.
+first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps. With a CSPNeXt
+backbone this is what RTMPose's backbones are trained as, before their own head takes them over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.base import PoseModel
@@ -27,7 +29,10 @@ class ConvolutionalConfig:
     """A backbone and its head. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal["resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48"] = "resnet50"
+    backbone: Literal[
+        "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
+        "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
+    ] = "resnet50"  # fmt: skip
     deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 
     def __post_init__(self) -> None:
@@ -42,6 +47,12 @@ class ConvolutionalConfig:
         stride = HRNet.stride if self.backbone.startswith("hrnet") else ResNet.stride
         factor = 2 ** len(self.deconvolutions)
         return self.input_size[0] // stride * factor, self.input_size[1] // stride * factor
+
+
+def _backbone(variant: str) -> HRNet | ResNet | CSPNeXt:
+    if variant.startswith("hrnet"):
+        return HRNet(variant, stages=4)
+    return CSPNeXt(variant) if variant.startswith("cspnext") else ResNet(variant)
 
 
 def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
@@ -67,7 +78,7 @@ class ConvolutionalPose(PoseModel):
     def __init__(self, name: str, config: ConvolutionalConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        self.backbone = HRNet(c.backbone, stages=4) if c.backbone.startswith("hrnet") else ResNet(c.backbone)
+        self.backbone = _backbone(c.backbone)
         self.deconvolutions = deconvolutions(self.backbone.channels, c.deconvolutions)
         self.head = nn.Conv2d([self.backbone.channels, *c.deconvolutions][-1], len(skeleton), 1)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
@@ -76,7 +87,9 @@ class ConvolutionalPose(PoseModel):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        features = self.backbone(images)
+        return self.read_features(self.backbone(images))
+
+    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
 
 

@@ -124,7 +124,9 @@ class RTMPose(PoseModel):
             LeanposeError: the images are not of this model's size.
         """
         self.require_size(images)
-        features = self.backbone(images)
+        return self.read_features(self.backbone(images))
+
+    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         tokens = self.attention(self.embedding(self.maps(features).flatten(2)))
         return PoseOutput(SimCC(self.bins_x(tokens), self.bins_y(tokens)), features=features)
 

@@ -48,8 +48,8 @@ class SimCCPose(ConvolutionalPose):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        output = super().forward(images)
+    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        output = super().read_features(features)
         assert isinstance(output.prediction, Heatmaps)
         pixels = output.prediction.maps.flatten(2)
         return PoseOutput(SimCC(self.bins_x(pixels), self.bins_y(pixels)), features=output.features)

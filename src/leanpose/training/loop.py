@@ -69,6 +69,8 @@ class RunSummary:
     best_epoch: int
     seconds: float
     broken: dict[str, str]
+    stages: tuple[RunSummary, ...] = ()
+    """Of a run in several stages: each one's own."""
 
 
 def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:

@@ -18,11 +18,12 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
     Raises:
         LeanposeError: Muon is wanted, but this PyTorch does not have it.
     """
+    learning = [p for p in model.parameters() if p.requires_grad]
     if section.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
-        matrices = [p for p in model.parameters() if p.ndim == 2]
-        others = [p for p in model.parameters() if p.ndim != 2]
+        matrices = [p for p in learning if p.ndim == 2]
+        others = [p for p in learning if p.ndim != 2]
         optimizers: list[Optimizer] = [
             torch.optim.Muon(
                 matrices, lr=section.matrix_lr, weight_decay=section.weight_decay, adjust_lr_fn="match_rms_adamw"
@@ -31,7 +32,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        optimizers = [kind(model.parameters(), lr=section.lr, weight_decay=section.weight_decay)]
+        optimizers = [kind(learning, lr=section.lr, weight_decay=section.weight_decay)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

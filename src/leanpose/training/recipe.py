@@ -83,19 +83,62 @@ class CyclesSection(_Section):
     detach: bool = False
 
 
-class HeatmapToRegressionSection(_Section):
-    """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
+class TeacherSection(_Section):
+    """A frozen teacher, and how it is run."""
 
-    method: Literal["heatmap_to_regression"]
     teacher: str = Field(min_length=1)
     """A released name, a .safetensors file, or the folder of a run (its best weights)."""
     teacher_cache: Path | None = None
     """Folder where the teacher's outputs are kept, so that another student of the same crops needs no teacher passes."""
     compile_teacher: bool = False
+
+
+class HeatmapToRegressionSection(TeacherSection):
+    """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
+
+    method: Literal["heatmap_to_regression"]
     keypoint_tokens: float = Field(default=5e-4, ge=0)
     visual_tokens: float = Field(default=5e-4, ge=0)
     simulated_heatmaps: float = Field(default=1.0, ge=0)
     confidence: float = Field(default=0.01, ge=0)
+
+
+class SecondStageSection(_Section):
+    """DWPose's stage 2, after stage 1: everything that is not said here stays as in the recipe."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """None takes a fifth of the recipe's."""
+    logits: float = Field(default=1.0, gt=0)
+
+
+class TwoStageSection(TeacherSection):
+    """DWPose's, between SimCC models, with the weights of its code."""
+
+    method: Literal["two_stage"]
+    feature: float = Field(default=7e-5, ge=0)
+    logits: float = Field(default=0.1, ge=0)
+    ground_truth: bool = True
+    mask: bool = False
+    """Whether unlabelled keypoints are left out of the loss of the logits."""
+    fade: bool = True
+    """Whether both losses fall linearly to 0 over the epochs."""
+    division: Literal["official", "paper"] = "official"
+    second_stage: SecondStageSection | None = Field(default_factory=SecondStageSection)
+    """None trains stage 1 alone."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TwoStageSection:
+        if not (self.ground_truth or self.feature or self.logits):
+            raise ValueError("ground_truth, feature and logits are all off, so there is nothing to learn")
+        return self
+
+
+class HeadSelfDistillationSection(TeacherSection):
+    """DWPose's stage 2 alone: the teacher is a trained SimCC model, the student its frozen backbone with a new head."""
+
+    method: Literal["head_self_distillation"]
+    logits: float = Field(default=1.0, gt=0)
+    division: Literal["official", "paper"] = "official"
 
 
 def _none_without_method(value: Any) -> Any:
@@ -103,7 +146,7 @@ def _none_without_method(value: Any) -> Any:
 
 
 DistillationSection = Annotated[
-    GroundTruthSection | CyclesSection | HeatmapToRegressionSection,
+    GroundTruthSection | CyclesSection | HeatmapToRegressionSection | TwoStageSection | HeadSelfDistillationSection,
     Field(discriminator="method"),
     BeforeValidator(_none_without_method),
 ]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
 from leanpose.data.augment import Augmentation
@@ -23,7 +28,15 @@ from leanpose.models.registry import create_model
 from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
-from leanpose.training.recipe import CodecSection, HeatmapToRegressionSection, Recipe, load_recipe
+from leanpose.training.recipe import (
+    CodecSection,
+    HeadSelfDistillationSection,
+    HeatmapToRegressionSection,
+    Recipe,
+    TeacherSection,
+    TwoStageSection,
+    load_recipe,
+)
 from leanpose.training.teacher import Teacher
 from leanpose.training.teacher_cache import TeacherCache
 from leanpose.weights import describe, load_model, load_weights
@@ -132,15 +145,23 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
         LeanposeError: it is missing, damaged or does not fit the student, or its cache is another teacher's.
     """
     section = recipe.distillation
-    if not isinstance(section, HeatmapToRegressionSection):
+    if not isinstance(section, TeacherSection):
         return None
     file = weights_of(section.teacher)
     model = load_model(file)
     require_fit(student, model)
-    if not isinstance(model.codec, HeatmapCodec):
+    if isinstance(section, HeatmapToRegressionSection):
+        kind, predicts, such_as = (
+            HeatmapCodec,
+            "heatmaps",
+            "a heatmap teacher, such as a tokenpose or simplebaseline model",
+        )
+    else:
+        kind, predicts, such_as = SimCCCodec, "SimCC bins", "a SimCC teacher, such as an rtmpose or simcc model"
+    if not isinstance(model.codec, kind):
         raise LeanposeError(
-            f"The teacher's codec does not fit: '{model.name}' does not predict heatmaps, which heatmap_to_regression "
-            "compares with; choose a heatmap teacher, such as a tokenpose or simplebaseline model."
+            f"The teacher's codec does not fit: '{model.name}' does not predict {predicts}, which {section.method} "
+            f"compares with; choose {such_as}."
         )
     if model.codec.warp != student.codec.warp:
         raise LeanposeError(
@@ -148,6 +169,8 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
             f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
             f"{'unbiased or classic' if student.codec.warp == 'classic' else 'udp'}."
         )
+    if isinstance(section, HeadSelfDistillationSection):
+        _take_over_backbone(student, model)
     card = describe(file)
     shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
     identity = f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}"
@@ -168,6 +191,24 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
     return teacher
 
 
+def _take_over_backbone(student: PoseModel, trained: PoseModel) -> None:
+    """Give a fresh model the backbone of a trained one, frozen; its head stays as it is.
+
+    Raises:
+        LeanposeError: the two are not the same network, or are not made of a backbone and a head.
+    """
+    if (student.name, student.config) != (trained.name, trained.config):
+        raise LeanposeError(
+            f"head_self_distillation gives a trained model a new head, so model and model_options must be the teacher's: it is "
+            f"'{trained.name}' with {trained.config}, the recipe's is '{student.name}' with {student.config}."
+        )
+    backbone, trained_backbone = getattr(student, "backbone", None), getattr(trained, "backbone", None)
+    if not isinstance(backbone, nn.Module) or not isinstance(trained_backbone, nn.Module):
+        raise LeanposeError(f"'{student.name}' is not made of a backbone and a head that could be trained apart.")
+    backbone.load_state_dict(trained_backbone.state_dict())
+    backbone.requires_grad_(False)
+
+
 def train(
     recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
 ) -> RunSummary:
@@ -180,6 +221,9 @@ def train(
     Raises:
         LeanposeError: something does not fit; the sentence says what.
     """
+    section = recipe.distillation
+    if isinstance(section, TwoStageSection) and section.second_stage is not None:
+        return _train_both_stages(recipe, folder, resume=resume, device=device, quiet=quiet)
     if not resume and (folder / STATE_FILE).exists():
         raise LeanposeError(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
@@ -213,6 +257,71 @@ def train(
     return Trainer(
         recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, quiet=quiet
     ).run()
+
+
+def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
+    """DWPose's two stages, each a run of its own in `stage1` and `stage2`; the weights beside them are the result.
+
+    The last weights are those of stage 2, the best those of the stage that was measured better.
+    """
+    plans = {folder / "stage1": first_stage(recipe), folder / "stage2": second_stage(recipe, folder / "stage1")}
+    if not resume:
+        if any((run / STATE_FILE).exists() for run in (folder, *plans)):
+            raise LeanposeError(
+                f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
+            )
+        with atomic_write(folder / "recipe.yaml") as path:
+            path.write_text(recipe.to_yaml())
+    stages = []
+    for run, plan in plans.items():
+        started = (run / STATE_FILE).exists()
+        summary = train(saved_recipe(run) if started else plan, run, resume=started, device=device, quiet=quiet)
+        stages.append(summary)
+    first, second = stages
+    better = second if second.best >= first.best else first
+    for name, source in (("best.safetensors", better), ("last.safetensors", second)):
+        if (source.folder / name).exists() and os.environ.get("RANK", "0") == "0":
+            with atomic_write(folder / name) as path:
+                shutil.copyfile(source.folder / name, path)
+    return replace(
+        second,
+        folder=folder,
+        best=better.best,
+        best_epoch=better.best_epoch,
+        seconds=first.seconds + second.seconds,
+        broken={**first.broken, **second.broken},
+        stages=(first, second),
+    )
+
+
+def first_stage(recipe: Recipe) -> Recipe:
+    """Stage 1 alone of a two-stage recipe."""
+    section = recipe.distillation
+    assert isinstance(section, TwoStageSection)
+    return recipe.model_copy(update={"distillation": section.model_copy(update={"second_stage": None})})
+
+
+def second_stage(recipe: Recipe, first: Path) -> Recipe:
+    """Stage 2 of a two-stage recipe, after the run of stage 1 in the folder `first`."""
+    section = recipe.distillation
+    assert isinstance(section, TwoStageSection)
+    assert section.second_stage is not None
+    head = HeadSelfDistillationSection(
+        method="head_self_distillation",
+        teacher=str(first),
+        compile_teacher=section.compile_teacher,
+        logits=section.second_stage.logits,
+        division=section.division,
+    )
+    return new_head_recipe(recipe, head, epochs=section.second_stage.epochs)
+
+
+def new_head_recipe(recipe: Recipe, head: HeadSelfDistillationSection, epochs: int | None = None) -> Recipe:
+    """A recipe turned into one that gives its finished model a new head, in a fifth of the epochs where none are given."""
+    epochs = epochs or math.ceil(recipe.schedule.epochs / 5)
+    schedule = recipe.schedule.model_copy(update={"epochs": epochs})
+    fresh = {"pretrained": None, "init": None, "auxiliary_heatmaps": 0.0}
+    return recipe.model_copy(update={"distillation": head, "schedule": schedule, **fresh})
 
 
 def saved_recipe(folder: Path) -> Recipe:

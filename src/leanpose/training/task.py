@@ -6,14 +6,29 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from leanpose.codecs import CoordinateCodec
-from leanpose.distillation import CycleSelfDistillation, Distillation, GroundTruthOnly, HeatmapToRegression
+from leanpose.codecs import CoordinateCodec, SimCCCodec
+from leanpose.distillation import (
+    CycleSelfDistillation,
+    Distillation,
+    FeatureAndLogits,
+    GroundTruthOnly,
+    HeadSelfDistillation,
+    HeatmapToRegression,
+)
 from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
+from leanpose.models.output import PoseOutput
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.likelihood import ResidualLikelihood
-from leanpose.training.recipe import DistillationSection, GroundTruthSection, HeatmapToRegressionSection, Recipe
+from leanpose.training.recipe import (
+    DistillationSection,
+    GroundTruthSection,
+    HeadSelfDistillationSection,
+    HeatmapToRegressionSection,
+    Recipe,
+    TwoStageSection,
+)
 from leanpose.training.teacher import Teacher
 
 
@@ -37,14 +52,14 @@ class PoseTask(nn.Module):
         super().__init__()
         self.model = model
         self.distillation = distillation
-        objective = distillation.objective
-        self.objective = objective if isinstance(objective, nn.Module) else None  # so that its parameters learn too
+        self.parts = distillation.parts
         self.auxiliary = auxiliary
         self.teacher = teacher
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """To be called before each epoch, counted from 0."""
         self.model.start_epoch(epoch, epochs)
+        self.distillation.progress = epoch / epochs
         if self.teacher is not None:
             self.teacher.epoch = epoch
 
@@ -58,11 +73,18 @@ class PoseTask(nn.Module):
         """The weighted terms of the loss of one batch of crops (`CropBatch`'s fields), on the model's device."""
         target = self.model.codec.encode(keypoints, weights)
         teacher = None if self.teacher is None else self.teacher(images, indices)
-        student = self.model.forward_train(self.model.normalise(images))
+        student = self._pass(images, teacher)
         losses = self.distillation.losses(student, teacher, target)
         if self.auxiliary is not None:
             losses["auxiliary"] = self.auxiliary(student, target)
         return losses
+
+    def _pass(self, images: UInt8[Tensor, "B h w 3"], teacher: PoseOutput | None) -> PoseOutput:
+        if self.distillation.reads_teacher_features:
+            assert teacher is not None
+            assert teacher.features is not None
+            return self.model.read_features(teacher.features)
+        return self.model.forward_train(self.model.normalise(images))
 
     @torch.no_grad()
     def rehearse(self) -> None:
@@ -77,8 +99,8 @@ class PoseTask(nn.Module):
         assert self.teacher is not None
         crop = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
-        student = model.forward_train(model.normalise(crop))
-        self.distillation.losses(student, self.teacher.rehearse(), target)
+        teacher = self.teacher.rehearse()
+        self.distillation.losses(self._pass(crop, teacher), teacher, target)
         model.train(training)
 
 
@@ -89,7 +111,7 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None)
         LeanposeError: the student cannot be taught so, or not by this teacher.
     """
     auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmaps) if recipe.auxiliary_heatmaps else None
-    distillation = build_distillation(recipe.distillation, model, build_objective(recipe, model))
+    distillation = build_distillation(recipe.distillation, model, build_objective(recipe, model), teacher)
     task = PoseTask(model, distillation, auxiliary, teacher)
     if teacher is not None:
         task.rehearse()
@@ -111,8 +133,10 @@ def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
     return ResidualLikelihood()
 
 
-def build_distillation(section: DistillationSection, model: PoseModel, objective: Objective) -> Distillation:
-    """The distillation that a recipe names, for this student.
+def build_distillation(
+    section: DistillationSection, model: PoseModel, objective: Objective, teacher: Teacher | None = None
+) -> Distillation:
+    """The distillation that a recipe names, for this student and teacher.
 
     Raises:
         LeanposeError: the student cannot be taught so.
@@ -135,6 +159,19 @@ def build_distillation(section: DistillationSection, model: PoseModel, objective
             )
         weights = section.model_dump(include={"keypoint_tokens", "visual_tokens", "simulated_heatmaps", "confidence"})
         return HeatmapToRegression(objective, **weights)
+    if isinstance(section, TwoStageSection | HeadSelfDistillationSection):
+        if not isinstance(model.codec, SimCCCodec):
+            raise LeanposeError(
+                f"distillation.method '{section.method}' teaches models that predict SimCC bins, such as rtmpose_t; "
+                f"'{model.name}' does not."
+            )
+        shared = {"temperature": model.codec.beta, "division": section.division, "logits": section.logits}
+        if isinstance(section, HeadSelfDistillationSection):
+            return HeadSelfDistillation(objective, **shared)
+        assert teacher is not None
+        channels = (feature_channels(model), feature_channels(teacher.model)) if section.feature else (0, 0)
+        switches = section.model_dump(include={"feature", "ground_truth", "mask", "fade"})
+        return FeatureAndLogits(objective, channels, **shared, **switches)
     if isinstance(section, GroundTruthSection):
         return GroundTruthOnly(objective)
     if not hasattr(model.config, "cycles"):
@@ -143,3 +180,17 @@ def build_distillation(section: DistillationSection, model: PoseModel, objective
             "Choose a tokenpose or sdpose model, or distillation.method=none."
         )
     return CycleSelfDistillation(objective, **section.model_dump(exclude={"method"}))
+
+
+def feature_channels(model: PoseModel) -> int:
+    """How wide a model's features are.
+
+    Raises:
+        LeanposeError: it has none.
+    """
+    channels = getattr(getattr(model, "backbone", None), "channels", None)
+    if channels is None:
+        raise LeanposeError(
+            f"'{model.name}' has no backbone whose features could be compared; set distillation.feature=0."
+        )
+    return channels

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import Heatmaps, PoseOutput, SimCC
 
 PLAN_FILE = "plan.json"
 _CHECKSUM = 4  # bytes
@@ -132,15 +132,19 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _tensors_of(output: PoseOutput) -> dict[str, Tensor]:
-    """What a distillation compares with: heatmaps, and tokens where there are any."""
-    assert isinstance(output.prediction, Heatmaps), "only heatmap teachers are cached"
+    """What a distillation compares with: the prediction, and tokens and features where there are any."""
+    prediction = output.prediction
+    assert isinstance(prediction, Heatmaps | SimCC), "only teachers of heatmaps or bins are cached"
     tensors = {
-        "maps": output.prediction.maps,
+        **vars(prediction),
         "keypoint_tokens": output.keypoint_tokens,
         "visual_tokens": output.visual_tokens,
+        "features": output.features if isinstance(prediction, SimCC) else None,  # nobody compares heatmaps' features
     }
     return {name: value for name, value in tensors.items() if value is not None}
 
 
 def _output_of(tensors: dict[str, Tensor]) -> PoseOutput:
-    return PoseOutput(Heatmaps(tensors["maps"]), tensors.get("keypoint_tokens"), tensors.get("visual_tokens"))
+    prediction = Heatmaps(tensors["maps"]) if "maps" in tensors else SimCC(tensors["x"], tensors["y"])
+    tokens = (tensors.get("keypoint_tokens"), tensors.get("visual_tokens"))
+    return PoseOutput(prediction, *tokens, features=tensors.get("features"))

@@ -1,0 +1,149 @@
+"""DWPose's losses: the official numbers of both stages, and what each switch does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from golden_rules import rule_r
+from leanpose.codecs import SimCCCodec
+from leanpose.codecs.simcc import SimCCTarget
+from leanpose.distillation import FeatureAndLogits, HeadSelfDistillation
+from leanpose.distillation.two_stage import logit_gap
+from leanpose.errors import LeanposeError
+from leanpose.models.output import Heatmaps, PoseOutput, SimCC
+
+Arrays = dict[str, torch.Tensor]
+CODEC = SimCCCodec((32, 24), beta=10.0, label_softmax=True)
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> tuple[Arrays, dict, list]:
+    folder = shared / "golden" / "losses"
+    facts = json.loads((folder / "losses_dwpose.json").read_text())
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(folder / "losses_dwpose.npz").items()}
+    return arrays, facts["values"], facts["key_lists"]["FeaLoss"]
+
+
+def outputs(arrays: Arrays, feature: str = "student_feature") -> tuple[PoseOutput, PoseOutput, SimCCTarget]:
+    student = PoseOutput(SimCC(arrays["student_simcc_x"], arrays["student_simcc_y"]), features=arrays[feature])
+    teacher = PoseOutput(
+        SimCC(arrays["teacher_simcc_x"], arrays["teacher_simcc_y"]), features=arrays["teacher_feature"]
+    )
+    target = SimCCTarget(arrays["target_simcc_x"], arrays["target_simcc_y"], arrays["keypoint_weights"])
+    return student, teacher, target
+
+
+def first_stage(keys: list, **settings) -> FeatureAndLogits:
+    stage = FeatureAndLogits(CODEC, (12, 20), **settings)
+    stage.align.load_state_dict(
+        {key.removeprefix("align."): torch.from_numpy(rule_r(key, shape, kind)) for key, shape, kind in keys}
+    )
+    return stage
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 210, 419])
+def test_the_official_terms_of_stage_1(golden: tuple[Arrays, dict, list], epoch: int) -> None:
+    arrays, values, keys = golden
+    stage = first_stage(keys)
+    stage.progress = epoch / 420
+    losses = stage.losses(*outputs(arrays))
+    for ours, theirs in {"pose": "loss_kpt", "feature": "loss_fea", "logits": "loss_logit"}.items():
+        expected = values[f"distiller.loss(stage=1, epoch={epoch} of 420).{theirs}"]["value"]
+        assert float(losses[ours].detach()) == pytest.approx(expected, rel=1e-5), ours
+
+
+@pytest.mark.parametrize("epoch", [0, 30, 59])
+def test_the_official_loss_of_stage_2_never_fades(golden: tuple[Arrays, dict, list], epoch: int) -> None:
+    arrays, values, _ = golden
+    stage = HeadSelfDistillation(CODEC)
+    stage.progress = epoch / 60
+    losses = stage.losses(*outputs(arrays))
+    expected = values[f"distiller.loss(stage=2, epoch={epoch} of 60).loss_logit"]["value"]
+    assert list(losses) == ["logits"]
+    assert float(losses["logits"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_features_of_one_width_need_no_alignment(golden: tuple[Arrays, dict, list]) -> None:
+    arrays, values, _ = golden
+    stage = FeatureAndLogits(CODEC, (20, 20))
+    losses = stage.losses(*outputs(arrays, "student_feature_same_channels"))
+    assert not list(stage.parts.parameters())
+    assert float(losses["feature"]) == pytest.approx(
+        values["FeaLoss(alpha=0.00007, same channels, no align)"]["value"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("weight", "beta"), [(0.1, 1), (0.1, 10), (1, 1), (1, 10)])
+def test_the_official_logit_loss(golden: tuple[Arrays, dict, list], weight: float, beta: float) -> None:
+    arrays, values, _ = golden
+    student, teacher, _ = outputs(arrays)
+    expected = values[f"KDLoss(weight={weight:g},beta={beta:g})"]["value"]
+    assert weight * float(logit_gap(student, teacher, beta)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mask_leaves_out_unlabelled_keypoints_and_nothing_else(golden: tuple[Arrays, dict, list]) -> None:
+    arrays, _, keys = golden
+    student, teacher, target = outputs(arrays)
+    nothing = SimCCTarget(target.x, target.y, torch.zeros_like(target.weights))
+    everything = SimCCTarget(target.x, target.y, torch.ones_like(target.weights))
+    plain, masked = first_stage(keys), first_stage(keys, mask=True)
+    with torch.no_grad():
+        assert float(masked.losses(student, teacher, nothing)["logits"]) == 0
+        assert (
+            masked.losses(student, teacher, everything)["logits"] == plain.losses(student, teacher, nothing)["logits"]
+        )
+
+
+def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
+    """Eqs. of the paper: L_fea over channels and pixels, L_logit over people alone, L_ori over nothing but bins."""
+    arrays, _, keys = golden
+    official, paper = first_stage(keys), first_stage(keys, division="paper")
+    people, keypoints = arrays["keypoint_weights"].shape
+    with torch.no_grad():
+        a, b = official.losses(*outputs(arrays)), paper.losses(*outputs(arrays))
+    assert float(a["feature"] / b["feature"]) == pytest.approx(arrays["teacher_feature"][0].numel(), rel=1e-5)
+    assert float(b["logits"] / a["logits"]) == pytest.approx(keypoints, rel=1e-5)
+    assert float(b["pose"] / a["pose"]) == pytest.approx(keypoints, rel=1e-5)
+    assert people != keypoints
+
+
+@pytest.mark.parametrize(
+    ("settings", "terms"),
+    [
+        ({}, {"pose", "feature", "logits"}),
+        ({"feature": 0.0}, {"pose", "logits"}),
+        ({"logits": 0.0}, {"pose", "feature"}),
+        ({"ground_truth": False}, {"feature", "logits"}),
+        ({"ground_truth": False, "feature": 0.0}, {"logits"}),
+    ],
+)
+def test_switches(golden: tuple[Arrays, dict, list], settings: dict, terms: set[str]) -> None:
+    arrays, _, _ = golden
+    assert set(FeatureAndLogits(CODEC, (12, 20), **settings).losses(*outputs(arrays))) == terms
+
+
+def test_without_fading_the_last_epoch_is_as_the_first(golden: tuple[Arrays, dict, list]) -> None:
+    arrays, _, keys = golden
+    stage = first_stage(keys, fade=False)
+    with torch.no_grad():
+        first = stage.losses(*outputs(arrays))
+        stage.progress = 419 / 420
+        assert stage.losses(*outputs(arrays)) == first
+
+
+def test_what_does_not_fit_is_named() -> None:
+    bins = SimCC(torch.zeros(1, 3, 48), torch.zeros(1, 3, 64))
+    student = PoseOutput(bins, features=torch.zeros(1, 4, 8, 6))
+    fewer = PoseOutput(SimCC(torch.zeros(1, 3, 24), torch.zeros(1, 3, 32)), features=torch.zeros(1, 4, 4, 3))
+    target = SimCCTarget(bins.x, bins.y, torch.ones(1, 3))
+    with pytest.raises(LeanposeError, match=r"features .* \(8x6 and 4x3"):
+        FeatureAndLogits(CODEC, (4, 4)).losses(student, fewer, target)
+    with pytest.raises(LeanposeError, match="48 bins, the teacher into 24"):
+        FeatureAndLogits(CODEC, (4, 4), feature=0.0).losses(student, fewer, target)
+    with pytest.raises(LeanposeError, match="both predict"):
+        HeadSelfDistillation(CODEC).losses(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)

@@ -1,0 +1,178 @@
+"""DWPose's recipes: both stages in one run, the new head alone, and a run that is stopped between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model
+from leanpose.training.loop import RunStopped, Trainer
+from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.training.run import saved_recipe, second_stage, train
+from leanpose.weights import load_model, save_model
+from tiny import tiny_recipe, write_tiny_coco
+
+SMALL = {"input_size": [64, 64], "backbone": "cspnext_tiny", "width": 16, "attention_width": 8}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_tiny_coco(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    return save(tmp_path / "teacher.safetensors", backbone="cspnext_s")
+
+
+def save(path: Path, name: str = "rtmpose_s", skeleton: str = "coco17", **options: Any) -> Path:
+    torch.manual_seed(1)
+    model = create_model(name, skeleton=skeleton, **{**SMALL, **options}).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the statistics of the one batch that follows: without them fresh features vanish
+    model(torch.randn(8, 3, *model.input_size))
+    save_model(model, path, training_data=[], licence="Apache-2.0", metrics={})
+    return path
+
+
+def recipe(data: Path, **changes: Any) -> Recipe:
+    return parse_recipe(
+        tiny_recipe(data, **{"model": "rtmpose_t", "model_options": SMALL, "schedule": {"epochs": 2, "warmup_steps": 0}, **changes})
+    )  # fmt: skip
+
+
+def two_stage(data: Path, teacher: Path, **section: Any) -> Recipe:
+    return recipe(data, distillation={"method": "two_stage", "teacher": str(teacher), **section})
+
+
+def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    summary = train(two_stage(data, teacher), run, quiet=True)
+    first, second = (load_file(run / stage / "last.safetensors") for stage in ("stage1", "stage2"))
+    start = load_file(run / "stage1" / "best.safetensors")
+    assert all(torch.equal(second[key], start[key]) for key in second if key.startswith("backbone."))
+    assert not torch.equal(second["bins_x.weight"], first["bins_x.weight"])
+    assert all(
+        torch.equal(a, b) for a, b in zip(load_file(run / "last.safetensors").values(), second.values(), strict=True)
+    )
+    assert summary.best == max(stage.best for stage in summary.stages)
+    assert [saved_recipe(run / stage).schedule.epochs for stage in ("stage1", "stage2")] == [2, 1]
+    assert saved_recipe(run).distillation.method == "two_stage"
+    assert all((run / stage / "val.csv").is_file() for stage in ("stage1", "stage2"))
+    with pytest.raises(LeanposeError, match="already holds a run"):
+        train(two_stage(data, teacher), run, quiet=True)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    data: Path, teacher: Path, tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = two_stage(data, teacher, second_stage={"epochs": 2})
+    train(plan, tmp_path / "whole", quiet=True)
+    save_state = Trainer._save_state
+
+    def stop(self: Trainer) -> None:
+        save_state(self)
+        if self.folder.name == f"stage{stage}" and self.state.epoch == 1:
+            raise RunStopped("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_state", stop)
+        with pytest.raises(RunStopped):
+            train(plan, tmp_path / "stopped", quiet=True)
+    train(saved_recipe(tmp_path / "stopped"), tmp_path / "stopped", resume=True, quiet=True)
+    whole, resumed = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "stopped"))
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_stage_2_trains_the_head_alone_from_nothing(data: Path, teacher: Path, tmp_path: Path) -> None:
+    plan = recipe(data, model="rtmpose_s", model_options={**SMALL, "backbone": "cspnext_s"},
+                  distillation={"method": "head_self_distillation", "teacher": str(teacher)})  # fmt: skip
+    train(plan, tmp_path / "run", quiet=True)
+    before, after = load_file(teacher), load_file(tmp_path / "run" / "last.safetensors")
+    torch.manual_seed(plan.seed)
+    fresh = create_model("rtmpose_s", **plan.model_options).state_dict()
+    for key, value in after.items():
+        if key.startswith("backbone."):
+            assert torch.equal(value, before[key]), key
+    moved = [key for key in fresh if not key.startswith("backbone.") and not torch.equal(after[key], fresh[key])]
+    assert "bins_x.weight" in moved
+    near = sum(float((after[key] - fresh[key]).norm()) for key in moved)
+    assert near < sum(float((after[key] - before[key]).norm()) for key in moved)  # it did not start at the trained head
+
+
+def test_the_alignment_learns_and_is_not_kept(data: Path, teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(
+        two_stage(data, save(tmp_path / "wide.safetensors", "rtmpose_m", backbone="cspnext_m"), second_stage=None),
+        run,
+        quiet=True,
+    )
+    state = torch.load(run / "state.pt", weights_only=True)["task"]
+    align = [key for key in state if "align" in key or key.startswith("parts.")]
+    assert len(align) == 2
+    assert not [key for key in load_file(run / "last.safetensors") if key.startswith("parts")]
+    assert len(load_model(run / "last.safetensors").state_dict()) == len(load_file(run / "last.safetensors"))
+
+
+def test_a_cache_changes_nothing(data: Path, teacher: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    train(two_stage(data, teacher, second_stage=None), tmp_path / "plain", quiet=True)
+    for run in ("first", "second"):
+        train(two_stage(data, teacher, second_stage=None, teacher_cache=str(cache)), tmp_path / run, quiet=True)
+        for key, value in load_file(tmp_path / "plain" / "last.safetensors").items():
+            assert torch.equal(value, load_file(tmp_path / run / "last.safetensors")[key]), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "match"),
+    [
+        ({"model": "simplebaseline_r50", "model_options": {"input_size": [64, 64]}}, {}, "predict SimCC bins, such as rtmpose_t"),
+        ({}, {"name": "simplebaseline_r50", "skeleton": "coco17"}, "choose a SimCC teacher"),
+        ({"model_options": {**SMALL, "split": 3.0}}, {}, "192 bins, the teacher into 128"),
+        ({"skeleton": "crowdpose14"}, {}, "skeleton does not fit"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(data: Path, tmp_path: Path, changes: dict, options: dict, match: str) -> None:
+    path = tmp_path / "t.safetensors"
+    if options:
+        model = create_model(options["name"], input_size=(64, 64))
+        save_model(model, path, training_data=[], licence="Apache-2.0", metrics={})
+    else:
+        save(path)
+    with pytest.raises(LeanposeError, match=match):
+        train(
+            recipe(data, **changes, distillation={"method": "two_stage", "teacher": str(path)}),
+            tmp_path / "r",
+            quiet=True,
+        )
+
+
+def test_another_network_gets_no_new_head(data: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match="must be the teacher's"):
+        train(
+            recipe(data, distillation={"method": "head_self_distillation", "teacher": str(teacher)}),
+            tmp_path / "r",
+            quiet=True,
+        )
+
+
+def test_a_recipe_without_anything_to_learn(data: Path, teacher: Path) -> None:
+    with pytest.raises(LeanposeError, match="nothing to learn"):
+        two_stage(data, teacher, ground_truth=False, feature=0, logits=0)
+
+
+def test_the_second_stage_is_a_fifth_as_long(data: Path, teacher: Path) -> None:
+    plan = recipe(
+        data, schedule={"epochs": 270}, init="x", distillation={"method": "two_stage", "teacher": str(teacher)}
+    )
+    stage = second_stage(plan, Path("first"))
+    assert (stage.schedule.epochs, stage.init, stage.distillation.teacher) == (54, None, "first")
