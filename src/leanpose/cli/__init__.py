@@ -33,6 +33,7 @@ def main() -> None:
 def _add_commands() -> None:
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
+    from leanpose.cli.distill import distill
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
     from leanpose.cli.models import models
@@ -44,6 +45,7 @@ def _add_commands() -> None:
     app.command()(demo)
     app.command()(predict)
     app.command()(train)
+    app.command()(distill)
     app.command("eval")(evaluate)
     app.command()(report)
     app.command()(models)

@@ -99,6 +99,23 @@ def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
     return fabric
 
 
+def measure(recipe: Recipe, model: PoseModel, people: PersonSet) -> dict[str, float]:
+    """The metrics of a model in eval mode, measured as a recipe says."""
+    section = recipe.validation
+    return evaluate(
+        model,
+        people,
+        batch_size=max(recipe.batch_size // recipe.accumulate, 32),
+        workers=recipe.data.workers,
+        flip_test=section.flip_test,
+        cycle=section.cycle,
+        scoring=section.scoring,
+        nms=section.nms,
+        style=section.style,
+        precision=recipe.precision,
+    ).metrics
+
+
 class Trainer:
     """Trains a model by a recipe in a folder.
 
@@ -289,18 +306,7 @@ class Trainer:
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
             self.progress.say(f"epoch {epoch}: measuring on {self.val_set.name}")
-            self.metrics = evaluate(
-                model,
-                self.val_set,
-                batch_size=max(recipe.batch_size // recipe.accumulate, 32),
-                workers=recipe.data.workers,
-                flip_test=recipe.validation.flip_test,
-                cycle=recipe.validation.cycle,
-                scoring=recipe.validation.scoring,
-                nms=recipe.validation.nms,
-                style=recipe.validation.style,
-                precision=recipe.precision,
-            ).metrics
+            self.metrics = measure(recipe, model, self.val_set)
             model.train()
             self.progress.say(f"epoch {epoch}: AP {100 * self.metrics['AP']:.1f}  AR {100 * self.metrics['AR']:.1f}")
             if self.metrics["AP"] > self.state.best:

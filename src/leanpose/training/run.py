@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,18 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     if not people:
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
     train = PersonSet(" + ".join(part.name for part in sets), people)
-    val = read_people(recipe.data.val, skeleton, root, training=False) if recipe.data.val else None
-    return train, val
+    return train, read_validation_people(recipe)
+
+
+def read_validation_people(recipe: Recipe) -> PersonSet | None:
+    """Those to measure on, where the recipe names any.
+
+    Raises:
+        LeanposeError: the set cannot be read.
+    """
+    if recipe.data.val is None:
+        return None
+    return read_people(recipe.data.val, get_skeleton(recipe.skeleton), recipe.data.root, training=False)
 
 
 def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> Teacher | None:
@@ -322,6 +332,35 @@ def new_head_recipe(recipe: Recipe, head: HeadSelfDistillationSection, epochs: i
     schedule = recipe.schedule.model_copy(update={"epochs": epochs})
     fresh = {"pretrained": None, "init": None, "auxiliary_heatmaps": 0.0}
     return recipe.model_copy(update={"distillation": head, "schedule": schedule, **fresh})
+
+
+def retrain_head_recipe(
+    recipe: Recipe, model: PoseModel, weights: str, *, logits: float = 1.0, epochs: int | None = None
+) -> Recipe:
+    """A recipe turned into DWPose's stage 2 for a trained model, whatever the recipe itself trains.
+
+    Args:
+        recipe: says which data, optimiser and schedule.
+        model: the trained one.
+        weights: where its weights are.
+        epochs: a fifth of the recipe's where None.
+
+    Raises:
+        LeanposeError: the model finds other keypoints than the recipe's.
+    """
+    ours, theirs = get_skeleton(recipe.skeleton), model.skeleton
+    if ours.keypoints != theirs.keypoints:
+        raise LeanposeError(
+            f"{weights} finds the {len(theirs)} keypoints of '{theirs.name}', the recipe's data are read as the {len(ours)} of "
+            f"'{ours.name}': add skeleton={theirs.name}."
+        )
+    head = HeadSelfDistillationSection(method="head_self_distillation", teacher=weights, logits=logits)
+    same = {
+        "model": model.name,
+        "model_options": asdict(model.config),
+        "codec": CodecSection(**_codec_settings(model.codec)),
+    }
+    return new_head_recipe(recipe.model_copy(update=same), head, epochs)
 
 
 def saved_recipe(folder: Path) -> Recipe:

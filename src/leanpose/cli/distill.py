@@ -1,0 +1,55 @@
+"""`leanpose distill`: give a trained SimCC model a new head, taught by its own (DWPose, stage 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+
+def distill(
+    trained: Annotated[
+        str, typer.Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
+    ],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe for the data and the schedule. [default: the run's own]")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
+    logits: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.
+
+    Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
+    in a recipe and use `leanpose train`.
+    """
+    from leanpose.cli.train import report
+    from leanpose.training.loop import measure
+    from leanpose.training.recipe import load_recipe
+    from leanpose.training.run import read_validation_people, retrain_head_recipe, train, weights_of
+    from leanpose.weights import load_model
+
+    folder = Path(trained)
+    if recipe is not None and recipe.suffix not in (".yaml", ".yml"):  # a setting: the run's own recipe is meant
+        settings, recipe = [str(recipe), *(settings or [])], None
+    source = recipe or folder / "recipe.yaml"
+    if recipe is None and not source.is_file():
+        raise LeanposeError(
+            f"{trained} is no run with a recipe of its own, so name one for the data and the schedule: "
+            f"leanpose distill {trained} RECIPE"
+        )
+    file = weights_of(trained)
+    model = load_model(file)
+    plan = retrain_head_recipe(load_recipe(source, settings), model, str(file), logits=logits, epochs=epochs)
+    people = read_validation_people(plan)
+    before = None if people is None else measure(plan, model.eval(), people)
+    name = folder.name if folder.is_dir() else folder.stem
+    summary = train(plan, out or Path("runs") / f"{name}-new-head", device=device)
+    report(summary)
+    if before is not None:
+        print(f"AP {100 * before['AP']:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
