@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, person, picture, write_coco
+from leanpose.data.appearance import Appearance
 from leanpose.data.augment import Augmentation, Placement
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.dataset import CropDataset, collate, compose, start_worker
@@ -218,3 +219,19 @@ def test_compose_applies_the_inner_map_first() -> None:
     np.testing.assert_allclose(
         apply_affine(compose(turn, move), points), apply_affine(turn, apply_affine(move, points))
     )
+
+
+def test_the_last_epochs_vary_crops_otherwise(people: list[PersonSample]) -> None:
+    """From its epoch on the late augmentation counts; looks are as reproducible as places, and places do not depend on them."""
+    look = Appearance(dropout_probability=1.0, value=30)
+    plain, early = Augmentation(), Augmentation(appearance=look)
+    bare = CropDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
+    varied = CropDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
+    assert bare.fingerprint() != varied.fingerprint()
+    for epoch in (0, 2, 3, 5):
+        bare.set_epoch(epoch)
+        varied.set_epoch(epoch)
+        a, b = bare[1], varied[1]
+        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+        assert (a.image == b.image).all() == (epoch >= 3)
+        np.testing.assert_array_equal(b.image, varied[1].image)

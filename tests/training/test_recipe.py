@@ -74,6 +74,16 @@ def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
     assert len(str(error.value)) < 200, "a sentence, not the whole recipe"
 
 
+def test_the_last_epochs_are_drawn_otherwise() -> None:
+    change = {"scale": 0.4, "hue": 5, "last_epochs": 30, "last": {"scale": 0.25, "shift_probability": 0}}
+    section = parse_recipe({**minimal(), "augmentation": change}).augmentation
+    late = section.late()
+    assert (section.scale, late.scale, late.shift_probability, late.hue) == (0.4, 0.25, 0, 5)
+    for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
+        with pytest.raises(LeanposeError, match=words):
+            parse_recipe({**minimal(), "augmentation": {"last": last}})
+
+
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:
     import yaml
 

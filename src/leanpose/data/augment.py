@@ -1,17 +1,20 @@
 """Geometric augmentation: one draw decides shift, half body, scale, rotation and flip of a person's crop.
 
 The recipe is SDPose's (its configurations on mmpose 0.29): the same steps, in the same order, from the same
-distributions. Nothing is warped here; the result is folded into one affine map.
+distributions. `truncated` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with. Nothing is warped here; the
+result is folded into one affine map.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import ndtr, ndtri
 
+from leanpose.data.appearance import Appearance
 from leanpose.data.sample import PersonSample
 from leanpose.geometry import crop_region
 from leanpose.skeleton import Skeleton
@@ -33,6 +36,12 @@ class Placement(NamedTuple):
     flip: bool
 
 
+def _truncate(normal: float) -> float:
+    """A draw of the normal distribution, made one of that distribution between its first deviations."""
+    low, high = ndtr(-1.0), ndtr(1.0)
+    return float(ndtri(low + (high - low) * ndtr(normal)))
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """How crops are varied in training. The defaults are SDPose's recipe.
@@ -45,6 +54,9 @@ class Augmentation:
         half_body_padding: the half's keypoint extent is enlarged by this factor.
         scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
         rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
+        truncated: factor and angle are drawn from normal distributions that end at one deviation, where the others gather
+            what lies beyond their ends.
+        appearance: how the crop's look changes besides.
     """
 
     shift: float = 0.16
@@ -56,6 +68,8 @@ class Augmentation:
     scale: float = 0.35
     rotation: float = 45.0
     rotation_probability: float = 0.6
+    truncated: bool = False
+    appearance: Appearance = field(default_factory=Appearance)
 
     def sample(
         self, rng: np.random.Generator, sample: PersonSample, skeleton: Skeleton, input_size: tuple[int, int]
@@ -69,6 +83,8 @@ class Augmentation:
         shift_by = rng.uniform(-1.0, 1.0, 2)
         chance = rng.random(4)
         scale_normal, rotation_normal, half_normal = rng.standard_normal(3)
+        if self.truncated:
+            scale_normal, rotation_normal = _truncate(scale_normal), _truncate(rotation_normal)
 
         centers, scales = crop_region(sample.box[None], input_size)
         center = np.asarray(centers[0], np.float64)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose import __version__
+from leanpose.data.appearance import Appearance
 from leanpose.data.augment import Augmentation, Placement
 from leanpose.data.cache import person_key
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
@@ -109,6 +110,7 @@ class CropDataset(Dataset[Crop]):
         input_size: height and width of a crop in pixels.
         warp: the pixel convention of the affine map; the codec states it.
         augmentation: how crops vary; None for the plain region, as in evaluation.
+        late_augmentation: (epoch, how they vary from that epoch on).
         seed: item (epoch, index) depends on nothing else that is random.
         cache: coarse crops made before; people who are not in it are read from their images.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
@@ -123,6 +125,7 @@ class CropDataset(Dataset[Crop]):
         *,
         warp: Warp = "classic",
         augmentation: Augmentation | None = None,
+        late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
         cache: CropCache | None = None,
         reduced_decoding: bool | None = None,
@@ -132,6 +135,7 @@ class CropDataset(Dataset[Crop]):
         self.input_size = input_size
         self.warp: Warp = warp
         self.augmentation = augmentation
+        self.late_augmentation = late_augmentation
         self.seed = seed
         self.cache = cache
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
@@ -153,7 +157,8 @@ class CropDataset(Dataset[Crop]):
         Of the images' pixels it knows the sizes of their files and when these were changed.
         """
         packed = self.cache.plan if self.cache is not None else None
-        plan = (__version__, self.input_size, self.warp, self.augmentation, self.seed, self.reduced_decoding, packed)
+        vary = (self.augmentation, self.late_augmentation)
+        plan = (__version__, self.input_size, self.warp, vary, self.seed, self.reduced_decoding, packed)
         digest = hashlib.sha256(repr((*plan, self.skeleton.to_dict())).encode())
         for path in sorted({person.image.path for person in self.people}):
             facts = os.stat(path) if os.path.exists(path) else None
@@ -169,11 +174,17 @@ class CropDataset(Dataset[Crop]):
     def place(self, index: int) -> Placement:
         """Where the crop of a person lies in this epoch."""
         sample = self.people[index]
-        if self.augmentation is None:
+        augmentation = self._augmentation_now()
+        if augmentation is None:
             centers, scales = crop_region(sample.box[None], self.input_size)
             return Placement(centers[0], scales[0], 0.0, False)
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-        return self.augmentation.sample(rng, sample, self.skeleton, self.input_size)
+        return augmentation.sample(rng, sample, self.skeleton, self.input_size)
+
+    def _augmentation_now(self) -> Augmentation | None:
+        if self.late_augmentation is not None and self.epoch >= self.late_augmentation[0]:
+            return self.late_augmentation[1]
+        return self.augmentation
 
     def matrix(self, placement: Placement) -> Float[np.ndarray, "2 3"]:
         """The affine map image → crop of a placement."""
@@ -196,11 +207,20 @@ class CropDataset(Dataset[Crop]):
         weights = labelled.astype(np.float32)
         keypoints = np.where(labelled[:, None], keypoints, 0.0).astype(np.float32)
         try:
-            image, broken = self._pixels(index, placement, matrix), None
+            image, broken = self._vary_look(index, self._pixels(index, placement, matrix)), None
         except BrokenImageError as error:
             image, broken = np.zeros((*self.input_size, 3), np.uint8), str(error)
             weights = np.zeros_like(weights)
         return Crop(image, keypoints, weights, matrix.astype(np.float32), index, broken)
+
+    def _vary_look(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        augmentation = self._augmentation_now()
+        if augmentation is None or augmentation.appearance == Appearance():
+            return image
+        rng = np.random.Generator(
+            np.random.PCG64([self.seed, self.epoch, index, 1])
+        )  # apart from the placement's draws
+        return augmentation.appearance.apply(rng, image)
 
     def _pixels(self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""

@@ -33,6 +33,9 @@ class DataSection(_Section):
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
 
 
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class AugmentationSection(_Section):
     """SDPose's recipe; `enabled: false` trains on the plain crops."""
 
@@ -45,6 +48,36 @@ class AugmentationSection(_Section):
     scale: float = Field(default=0.35, ge=0, lt=1)
     rotation: float = Field(default=45.0, ge=0)
     rotation_probability: float = Field(default=0.6, ge=0, le=1)
+    truncated: bool = False
+    """`scale` and `rotation` as RTMPose draws them: never beyond one deviation."""
+    hue: float = Field(default=0.0, ge=0, le=90)
+    """Largest change of the colours, of OpenCV's 8-bit HSV; as the next two."""
+    saturation: float = Field(default=0.0, ge=0, le=255)
+    value: float = Field(default=0.0, ge=0, le=255)
+    blur_probability: float = Field(default=0.0, ge=0, le=1)
+    dropout_probability: float = Field(default=0.0, ge=0, le=1)
+    """Of a black rectangle, whose sides are these shares of the crop's."""
+    dropout_size: tuple[_Share, _Share] = (0.2, 0.4)
+    last_epochs: int = Field(default=0, ge=0)
+    """So many epochs at the end are drawn with the changes in `last`, RTMPose's second phase."""
+    last: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _last_is_valid(self) -> AugmentationSection:
+        known = set(AugmentationSection.model_fields) - {"enabled", "last", "last_epochs"}
+        for key in self.last:
+            if key not in known:
+                raise ValueError(f"last has the unknown key '{key}'; {did_you_mean(key, known)}")
+        if self.dropout_size[0] > self.dropout_size[1]:
+            raise ValueError("dropout_size is the least and the largest share, in this order")
+        if self.last:
+            self.late()
+        return self
+
+    def late(self) -> AugmentationSection:
+        """The section with the changes of `last`."""
+        values = self.model_dump(exclude={"last", "last_epochs"})
+        return AugmentationSection.model_validate({**values, **self.last})
 
 
 _Sigma = Annotated[float, Field(gt=0)]

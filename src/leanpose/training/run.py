@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
+from leanpose.data.appearance import Appearance
 from leanpose.data.augment import Augmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import CropDataset
@@ -29,6 +30,7 @@ from leanpose.skeleton import get_skeleton
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import (
+    AugmentationSection,
     CodecSection,
     HeadSelfDistillationSection,
     HeatmapToRegressionSection,
@@ -243,8 +245,7 @@ def train(
     model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
     recipe = recipe.model_copy(update={"codec": CodecSection(**_codec_settings(model.codec))})  # to be written out
     people, val = read_training_people(recipe)
-    section = recipe.augmentation
-    augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
+    augmentation, late_augmentation = _augmentation(recipe)
     cache = None
     if recipe.data.cache is not None:
         with fabric.rank_zero_first():
@@ -255,6 +256,7 @@ def train(
         model.input_size,
         warp=model.codec.warp,
         augmentation=augmentation,
+        late_augmentation=late_augmentation,
         seed=recipe.seed,
         cache=cache,
     )
@@ -267,6 +269,21 @@ def train(
     return Trainer(
         recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, quiet=quiet
     ).run()
+
+
+def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:
+    """How a recipe varies its crops, and from which epoch on otherwise."""
+    section = recipe.augmentation
+    if not section.enabled:
+        return None, None
+    late = (max(recipe.schedule.epochs - section.last_epochs, 0), _augmentation_of(section.late()))
+    return _augmentation_of(section), late if section.last_epochs else None
+
+
+def _augmentation_of(section: AugmentationSection) -> Augmentation:
+    values = section.model_dump(exclude={"enabled", "last", "last_epochs"})
+    look = {field.name: values.pop(field.name) for field in fields(Appearance)}
+    return Augmentation(**values, appearance=Appearance(**look))
 
 
 def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
