@@ -83,7 +83,7 @@ def openpose_people(
             f"People of '{skeleton.name}' need keypoints of shape (P, {len(skeleton)}, 2) and scores of shape "
             f"(P, {len(skeleton)}), not {keypoints.shape} and {scores.shape}."
         )
-    found = np.isfinite(keypoints).all(-1) & (scores >= threshold)
+    found = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold)
     triples = np.where(found[..., None], np.concatenate([keypoints, scores[..., None]], axis=2), 0.0)
     body = np.zeros((len(keypoints), len(OPENPOSE_18), 3))
     for i, name in enumerate(OPENPOSE_18):
@@ -99,7 +99,7 @@ def openpose_people(
     face = triples[:, parts["face"]]
     if face.shape[1] == FACE_POINTS:
         pupils = body[:, [OPENPOSE_18.index(name) for name in PUPILS]]
-        seen = found[:, parts["face"]].any(axis=1)
+        seen = np.any(found[:, parts["face"]], axis=1)
         face = np.concatenate([face, np.where(seen[:, None, None], pupils, 0.0)], axis=1)
     return OpenPosePeople(body, face, triples[:, parts["left_hand"]], triples[:, parts["right_hand"]])
 
