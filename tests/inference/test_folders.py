@@ -95,6 +95,23 @@ def test_conditioning_pictures_and_their_poses(pictures: list[Picture], box_file
             assert tuple(drawn[int(y), int(x)]) == (255, 0, 0)
 
 
+def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
+    Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
+    finder, out = SpotFinder(), tmp_path / "out"
+    finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
+    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_pictures([str(tmp_path / "1.png")])[0]
+    outcome = predict_pictures(estimator, found, drawings=out, style="openpose", resolution=512)
+    assert [(p.name, "576000 pixels long" in reason) for p, reason in outcome.undrawn] == [("1.png", True)]
+    assert outcome.done == 1
+
+
+def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(LeanposeError, match="'spots' has none of OpenPose's body points"):
+        predict_pictures(estimator, pictures, drawings=out, coco=out / "poses.json", style="openpose")
+    assert not list(out.iterdir())
+
+
 def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
     predict_pictures(estimator, pictures, table=tmp_path / "out/t.csv")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["t.csv"]

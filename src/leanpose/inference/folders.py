@@ -27,6 +27,7 @@ from leanpose.inference.poses import Poses, Style
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
+LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
 
 
@@ -205,6 +206,10 @@ def _paint_openpose(
 ) -> None:
     size = (pixels.shape[0], pixels.shape[1])
     canvas = size if resolution is None else controlnet_size(size, resolution)
+    if max(canvas) > max(LONGEST_SIDE, *size):
+        raise UndrawableError(
+            f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
+        )
     poses = poses.resized(size, canvas)
     _write_picture(poses.draw_openpose(canvas, threshold=threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:

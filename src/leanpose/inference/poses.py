@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -97,7 +97,7 @@ class Poses:
         factor = np.array([new_size[1] / image_size[1], new_size[0] / image_size[0]], dtype=np.float32)
         keypoints = (self.keypoints + 0.5) * factor - 0.5
         boxes = (self.boxes + 0.5) * np.tile(factor, 2) - 0.5
-        return Poses(keypoints, self.scores, boxes, self.box_scores, self.skeleton)
+        return replace(self, keypoints=keypoints, boxes=boxes)
 
     def draw(
         self,
