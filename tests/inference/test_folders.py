@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
 from leanpose.inference.pictures import Picture, find_pictures
+from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
 
 
@@ -71,6 +73,43 @@ def test_everything_is_written_and_broken_files_are_skipped(
     assert drawn.shape == scene(0, 2).image.shape
     assert (drawn != scene(0, 2).image).any()
     assert (np.asarray(Image.open(out / "13.png")) == scene(3, 2).image).all()  # nobody there; and still RGB
+
+
+def test_conditioning_pictures_and_their_poses(pictures: list[Picture], box_file: BoxFile, tmp_path: Path):
+    finder, out = SpotFinder(), tmp_path / "out"
+    finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
+    estimator = PoseEstimator(finder, "whole-image", "cpu", batch_size=3)
+    predict_pictures(estimator, pictures, boxes=box_file, drawings=out, style="openpose", resolution=128)
+    expected = [f"{number}_openpose.{kind}" for number in (10, 11, 13, 14) for kind in ("json", "png")]
+    assert sorted(p.name for p in out.iterdir()) == expected
+    for seed in (0, 1, 3, 4):
+        content = json.loads((out / f"{seed + 10}_openpose.json").read_text())
+        drawn = np.asarray(Image.open(out / f"{seed + 10}_openpose.png"))
+        size = controlnet_size(scene(seed, 2).image.shape[:2], 128)
+        assert drawn.shape[:2] == size == (content["canvas_height"], content["canvas_width"])
+        assert len(content["people"]) == (0 if seed == 3 else len(scene(seed, 2).points))
+        assert drawn.any() == bool(content["people"])
+        for person in content["people"]:
+            x, y, confidence = person["pose_keypoints_2d"][:3]
+            assert confidence == 1
+            assert tuple(drawn[int(y), int(x)]) == (255, 0, 0)
+
+
+def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
+    Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
+    finder, out = SpotFinder(), tmp_path / "out"
+    finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
+    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_pictures([str(tmp_path / "1.png")])[0]
+    outcome = predict_pictures(estimator, found, drawings=out, style="openpose", resolution=512)
+    assert [(p.name, "576000 pixels long" in reason) for p, reason in outcome.undrawn] == [("1.png", True)]
+    assert outcome.done == 1
+
+
+def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(LeanposeError, match="'spots' has none of OpenPose's body points"):
+        predict_pictures(estimator, pictures, drawings=out, coco=out / "poses.json", style="openpose")
+    assert not list(out.iterdir())
 
 
 def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.poses import OPENPOSE_18, Poses
+from leanpose.inference.poses import Poses
+from leanpose.openpose import OPENPOSE_18
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 
 

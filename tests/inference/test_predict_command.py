@@ -74,6 +74,20 @@ def test_options(predict, folder: Path, tmp_path: Path):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
 
 
+def test_conditioning_pictures(predict, folder: Path, tmp_path: Path):
+    Image.open(folder / "photo.jpg").save(folder / "photo.png")
+    result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--threshold", 0)
+    assert result.exit_code == 0, result.output
+    assert "conditioning pictures and OpenPose JSON in predictions" in " ".join(result.output.split())
+    out = tmp_path / "predictions"
+    names = [f"photo_openpose{number}.{kind}" for number in ("-2", "") for kind in ("json", "png")]
+    assert sorted(p.name for p in out.iterdir()) == [*names, "poses.csv", "poses.json"]
+    for number in ("", "-2"):
+        assert Image.open(out / f"photo_openpose{number}.png").size == (90, 120)
+        content = json.loads((out / f"photo_openpose{number}.json").read_text())
+        assert (content["canvas_height"], content["canvas_width"], len(content["people"])) == (120, 90, 1)
+
+
 def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": 0.8}]))
     result = predict(folder / "photo.jpg", folder / "alpha.png", "--boxes", "b.json")
@@ -112,6 +126,8 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
         (["in", "--boxes", "absent.json", "--detector", "whole-image"], "not both"),
         (["in", "--out", "in"], "replace the originals"),
         (["in", "--device", "toaster"], "toaster"),
+        (["in", "--style", "openpose", "--no-draw"], "leave --no-draw out"),
+        (["in", "--resolution", "512"], "give --style openpose"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: list[str], words: str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,6 +31,16 @@ def predict(
     ] = None,
     box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     draw: Annotated[bool, typer.Option(help="Write annotated copies of the pictures.")] = True,
+    style: Annotated[
+        Literal["overlay", "openpose"],
+        typer.Option(help="overlay: skeletons on the pictures; openpose: for ControlNet, on black, with a JSON each."),
+    ] = "overlay",
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=64, help="Shorter side with --style openpose, sides multiples of 64. [default: as the picture]"
+        ),
+    ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Draw keypoints from this score on.")] = 0.3,
@@ -42,6 +52,10 @@ def predict(
     """Find the poses of all people in pictures: annotated copies, COCO results and a CSV table."""
     if boxes is not None and detector != "auto":
         raise LeanposeError("Give --boxes or --detector, not both.")
+    if style == "openpose" and not draw:
+        raise LeanposeError("--style openpose draws; leave --no-draw out.")
+    if resolution is not None and style != "openpose":
+        raise LeanposeError("--resolution is the size of conditioning pictures; give --style openpose too.")
 
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector
@@ -68,6 +82,8 @@ def predict(
                 coco=coco,
                 table=csv,
                 threshold=threshold,
+                style=style,
+                resolution=resolution,
                 advance=lambda so_far: progress.update(task, completed=so_far.looked_at, people=so_far.people),
             )
         except NothingReadError as error:
@@ -75,7 +91,8 @@ def predict(
             _list_skipped(error.outcome)
             raise
     _summarise(outcome, len(found))
-    print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", annotated pictures in {out}" if draw else ""))
+    drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
+    print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
         raise typer.Exit(130)
 

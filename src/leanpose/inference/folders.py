@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -16,15 +17,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.data.images import BrokenImageError
+from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.pictures import Picture, read_ahead, target_names
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import Poses, Style
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
+LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
 
 
@@ -75,6 +78,8 @@ def predict_pictures(
     coco: Path | None = None,
     table: Path | None = None,
     threshold: float = 0.3,
+    style: Style = "overlay",
+    resolution: int | None = None,
     advance: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Estimate the poses in pictures and write them as they come.
@@ -88,6 +93,9 @@ def predict_pictures(
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         threshold: keypoints from this score on are drawn in full.
+        style: `overlay` for annotated copies; `openpose` for ControlNet's conditioning picture of each, NAME_openpose.png,
+            and its poses in NAME_openpose.json.
+        resolution: about the shorter side of the conditioning pictures; as large as the picture by default.
         advance: called after each picture, done or skipped.
 
     Raises:
@@ -96,7 +104,9 @@ def predict_pictures(
     """
     targets: dict[Path, Path] = {}
     if drawings is not None:
-        targets = dict(zip((p.path for p in pictures), target_names(pictures, drawings), strict=True))
+        names = target_names(pictures, drawings, ending="_openpose.png" if style == "openpose" else None)
+        targets = dict(zip((p.path for p in pictures), names, strict=True))
+    paint = partial(_paint_openpose, resolution=resolution) if style == "openpose" else _paint
     outcome = Outcome()
     read: deque[tuple[Picture, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
@@ -128,7 +138,7 @@ def predict_pictures(
                     poses = replace(poses, box_scores=scores.astype(np.float32))
                 results.write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if picture.path in targets:
-                    painted.append((picture, painter.submit(_paint, poses, pixels, threshold, targets[picture.path])))
+                    painted.append((picture, painter.submit(paint, poses, pixels, threshold, targets[picture.path])))
                 while len(painted) > DRAWN_AHEAD:
                     wait_for_oldest()
                 outcome.done += 1
@@ -188,14 +198,33 @@ def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> I
 
 
 def _paint(poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
+    _write_picture(poses.draw(pixels, threshold=threshold), target)
+
+
+def _paint_openpose(
+    poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path, resolution: int | None
+) -> None:
+    size = (pixels.shape[0], pixels.shape[1])
+    canvas = size if resolution is None else controlnet_size(size, resolution)
+    if max(canvas) > max(LONGEST_SIDE, *size):
+        raise UndrawableError(
+            f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
+        )
+    poses = poses.resized(size, canvas)
+    _write_picture(poses.draw_openpose(canvas, threshold=threshold), target)
+    with atomic_write(target.with_suffix(".json")) as temporary:
+        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
     import cv2
 
-    height, width = pixels.shape[:2]
-    picture = cv2.cvtColor(poses.draw(pixels, threshold=threshold), cv2.COLOR_RGB2BGR)
+    height, width = picture.shape[:2]
     options = [] if target.suffix.lower() == ".png" else [
         cv2.IMWRITE_WEBP_QUALITY if target.suffix.lower() == ".webp" else cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY
     ]  # fmt: skip
-    encoded, content = cv2.imencode(target.suffix, picture, options)
+    encoded, content = cv2.imencode(target.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     if not encoded:
         raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
     with atomic_write(target) as temporary:

@@ -124,8 +124,13 @@ def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
         return error
 
 
-def target_names(pictures: Sequence[Picture], folder: Path) -> list[Path]:
+def target_names(pictures: Sequence[Picture], folder: Path, *, ending: str | None = None) -> list[Path]:
     """Where each picture's annotated copy goes in `folder`: the same name, or a JPEG for rarer formats.
+
+    Args:
+        pictures: what is drawn.
+        folder: for the copies; folders below it are those of the pictures' names.
+        ending: takes the place of the pictures' own suffix, such as `_openpose.png`.
 
     Raises:
         LeanposeError: a copy would replace one of the pictures themselves.
@@ -135,7 +140,9 @@ def target_names(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     targets = []
     for picture in pictures:
         target = folder / picture.name
-        if target.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
+        if ending is not None:
+            target = target.with_name(target.stem + ending)
+        elif target.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
             target = target.with_suffix(".jpg")
         stem, number = target.stem, 2
         while target in taken:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.drawing.openpose import controlnet_size, draw_openpose
 from leanpose.drawing.skeleton import draw_poses
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.inference.images import ImageInput, as_rgb
+from leanpose.openpose import openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     import supervision
 
-# OpenPose's COCO model: 18 points, right side first. The neck is the middle of the shoulders.
-OPENPOSE_18 = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
-    "right_ear", "left_ear",
-)  # fmt: skip
-OPENPOSE_PARTS = {
-    "face_keypoints_2d": "face",
-    "hand_left_keypoints_2d": "left_hand",
-    "hand_right_keypoints_2d": "right_hand",
-}
+Style: TypeAlias = Literal["overlay", "openpose"]
 RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
 
 
@@ -100,20 +92,66 @@ class Poses:
     def _triples(self) -> Float[np.ndarray, "P K 3"]:
         return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
 
+    def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> Poses:
+        """The same people in the picture scaled from `image_size` to `new_size`, both (height, width)."""
+        factor = np.array([new_size[1] / image_size[1], new_size[0] / image_size[0]], dtype=np.float32)
+        keypoints = (self.keypoints + 0.5) * factor - 0.5
+        boxes = (self.boxes + 0.5) * np.tile(factor, 2) - 0.5
+        return replace(self, keypoints=keypoints, boxes=boxes)
+
     def draw(
-        self, image: ImageInput, *, threshold: float = 0.3, boxes: bool = False, **options: Any
+        self,
+        image: ImageInput,
+        *,
+        style: Style = "overlay",
+        threshold: float = 0.3,
+        boxes: bool = False,
+        **options: Any,
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """The image with the skeletons on it, as a new RGB array; `options` go to `leanpose.drawing.draw_poses`.
+        """The image with the skeletons on it, or ControlNet's picture of the poses, as a new RGB array.
 
         Args:
             image: the picture that the poses were found in.
-            threshold: keypoints from this score on are drawn in full, those above half of it faintly.
+            style: `overlay` draws on the image; `openpose` draws on a black canvas of its size (`draw_openpose`).
+            threshold: keypoints from this score on are drawn in full, those above half of it faintly (`openpose`:
+                not at all).
             boxes: frame each person too.
+            options: for `leanpose.drawing.draw_poses` or `leanpose.drawing.draw_openpose`.
+
+        Raises:
+            LeanposeError: the style is unknown, or cannot be drawn.
         """
+        if style == "openpose":
+            if boxes:
+                raise LeanposeError("ControlNet's picture has no boxes; leave boxes=True out with style='openpose'.")
+            return self.draw_openpose(as_rgb(image).shape[:2], threshold=threshold, **options)
+        if style != "overlay":
+            raise LeanposeError(f"Unknown style '{style}'; {did_you_mean(style, ['overlay', 'openpose'])}")
         return draw_poses(
             as_rgb(image), self.keypoints, self.scores, self.skeleton,
             boxes=self.boxes if boxes else None, threshold=threshold, **options,
         )  # fmt: skip
+
+    def draw_openpose(
+        self, image_size: tuple[int, int], *, resolution: int | None = None, threshold: float = 0.3, **options: Any
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The conditioning picture of ControlNet's OpenPose models: the poses alone on black, RGB.
+
+        Args:
+            image_size: (height, width) of the picture that the poses were found in; the canvas is as large.
+            resolution: scale the canvas instead, so that its shorter side is about this long
+                (`leanpose.drawing.controlnet_size`).
+            threshold: keypoints below this score are not drawn.
+            options: for `leanpose.drawing.draw_openpose`.
+
+        Raises:
+            LeanposeError: the skeleton has none of OpenPose's 18 body points.
+        """
+        poses, size = self, image_size
+        if resolution is not None:
+            size = controlnet_size(image_size, resolution)
+            poses = self.resized(image_size, size)
+        return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
 
     def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`."""
@@ -130,42 +168,29 @@ class Poses:
             for p, score in enumerate(self.person_scores)
         ]
 
-    def to_openpose(self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3) -> dict[str, Any]:
+    def to_openpose(
+        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
+    ) -> dict[str, Any]:
         """OpenPose's JSON (version 1.3), with the 18 points of its COCO model.
 
         The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and
-        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`).
+        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face
+        points become OpenPose's 70 with the eyes as pupils.
 
         Args:
             image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
             threshold: keypoints below this score count as missing.
+            controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
+                1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is
+                the middle of the shoulders for every skeleton, as `draw_openpose` has it. Needs `image_size`.
 
         Raises:
-            LeanposeError: the skeleton has none of the 18 points.
+            LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.
         """
-        index = {name: i for i, name in enumerate(self.skeleton.keypoints)}
-        if not index.keys() & set(OPENPOSE_18):
-            raise LeanposeError(f"The skeleton '{self.skeleton.name}' has none of OpenPose's body points.")
-        found = np.isfinite(self.keypoints).all(-1) & (self.scores >= threshold)
-        triples = np.where(found[..., None], self._triples(), 0.0)
-        body = np.zeros((len(self), len(OPENPOSE_18), 3))
-        for i, name in enumerate(OPENPOSE_18):
-            if name in index:
-                body[:, i] = triples[:, index[name]]
-        if "neck" not in index and {"left_shoulder", "right_shoulder"} <= index.keys():
-            left, right = (triples[:, index[f"{side}_shoulder"]] for side in ("left", "right"))
-            both = (left[:, 2] > 0) & (right[:, 2] > 0)
-            middle = np.column_stack([(left[:, :2] + right[:, :2]) / 2, np.minimum(left[:, 2], right[:, 2])])
-            body[:, OPENPOSE_18.index("neck")] = np.where(both[:, None], middle, 0.0)
-        people = []
-        for p in range(len(self)):
-            person: dict[str, Any] = {"person_id": [-1], "pose_keypoints_2d": _rounded(body[p].reshape(-1))}
-            for field, part in OPENPOSE_PARTS.items():
-                person[field] = _rounded(triples[p, list(self.skeleton.parts.get(part, ()))].reshape(-1))
-            empty = ("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d")
-            people.append(person | {field: [] for field in empty})
-        canvas = {} if image_size is None else {"canvas_height": image_size[0], "canvas_width": image_size[1]}
-        return {"version": 1.3, "people": people, **canvas}
+        people = openpose_people(
+            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
+        )
+        return openpose_json(people, image_size=image_size, controlnet=controlnet)
 
     def to_supervision(self) -> supervision.KeyPoints:
         """`supervision.KeyPoints`, for its annotators, trackers and zones.

@@ -1,0 +1,186 @@
+"""The conditioning picture of ControlNet's OpenPose models: people on black, as the DWPose annotator draws them.
+
+A network was trained on such pictures, so they must look alike to the pixel: colours, order, widths and the rounding of
+coordinates are those of the annotators (docs/openpose.md says which). All colours are RGB.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.errors import LeanposeError
+from leanpose.openpose import OPENPOSE_18, openpose_people, present
+from leanpose.skeleton import Skeleton
+
+Colour = tuple[int, int, int]
+
+# Eighteen colours around the wheel: the i-th joint and, darkened, the i-th limb have the i-th.
+COLOURS: tuple[Colour, ...] = (
+    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
+    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
+    (255, 0, 170), (255, 0, 85),
+)  # fmt: skip
+_LIMB_NAMES = (
+    ("neck", "right_shoulder"), ("neck", "left_shoulder"), ("right_shoulder", "right_elbow"),
+    ("right_elbow", "right_wrist"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+    ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"), ("neck", "left_hip"),
+    ("left_hip", "left_knee"), ("left_knee", "left_ankle"), ("neck", "nose"), ("nose", "right_eye"),
+    ("right_eye", "right_ear"), ("nose", "left_eye"), ("left_eye", "left_ear"),
+)  # fmt: skip
+LIMBS = tuple((OPENPOSE_18.index(start), OPENPOSE_18.index(end)) for start, end in _LIMB_NAMES)
+LIMB_BRIGHTNESS = 0.6
+LIMB_HALF_WIDTH = JOINT_RADIUS = 4  # pixels
+HAND_POINTS = 21  # the wrist, then thumb, index, middle, ring and little finger, four points each
+HAND_EDGES = tuple(
+    (0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
+)
+HAND_LINE_WIDTH = 2
+HAND_JOINT: Colour = (0, 0, 255)
+FACE_DOT: Colour = (255, 255, 255)
+FACE_RADIUS = 3
+LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
+
+
+def _hand_colours() -> tuple[Colour, ...]:
+    """Full colours around the wheel in twenty steps, a step an edge."""
+    wheel = [colorsys.hsv_to_rgb(i / len(HAND_EDGES), 1.0, 1.0) for i in range(len(HAND_EDGES))]
+    return tuple((round(red * 255), round(green * 255), round(blue * 255)) for red, green, blue in wheel)
+
+
+HAND_COLOURS = _hand_colours()
+
+
+def draw_openpose(
+    image_size: tuple[int, int],
+    keypoints: Float[np.ndarray, "P K 2"],
+    scores: Float[np.ndarray, "P K"],
+    skeleton: Skeleton,
+    *,
+    threshold: float = 0.3,
+    pupils: bool = False,
+    xinsir_limbs: bool = False,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw people on black as ControlNet's OpenPose models expect them, in RGB.
+
+    First the limbs of all people, then their joints, left hands, right hands and faces; later things cover earlier
+    ones. Hands are drawn where the skeleton's parts `left_hand` and `right_hand` have 21 points, faces where it has a
+    part `face`; the body always, with the middle of the shoulders for a neck.
+
+    Args:
+        image_size: (height, width) of the canvas.
+        keypoints: (x, y) in its pixels; they may lie outside. Like the annotators, a point is cut down to whole
+            pixels, and hands and faces leave out what lies on or beyond the left or upper border.
+        scores: 0..1 for each keypoint. Points that are not finite are left out.
+        skeleton: names the K keypoints.
+        threshold: keypoints below this score are not drawn; 0.3 is the annotators'.
+        pupils: draw the eyes as the 69th and 70th point of the face too, as the annotators of sd-webui and ComfyUI do
+            (DWPose's own does not).
+        xinsir_limbs: widen the limbs of large canvases as xinsir's SDXL models expect: nothing below a longer side of
+            500 pixels, 2 times from there on, and 1 more for each whole 1000 pixels, at most 7 times.
+
+    Raises:
+        LeanposeError: the size is not positive, the arrays do not fit, or the skeleton has none of the body points.
+    """
+    import cv2
+
+    _check_size(image_size)
+    people = openpose_people(keypoints, scores, skeleton, threshold=threshold)
+    canvas = np.zeros((*image_size, 3), np.uint8)
+    half_width = LIMB_HALF_WIDTH * (_xinsir_scale(image_size) if xinsir_limbs else 1)
+    body, body_there = np.clip(people.body[..., :2], -LARGEST, LARGEST), present(people.body)
+    for (start, end), colour in zip(LIMBS, COLOURS, strict=False):  # one limb fewer than joints
+        red, green, blue = (int(LIMB_BRIGHTNESS * value) for value in colour)
+        for points, there in zip(body, body_there, strict=True):
+            if there[start] and there[end]:
+                _fill_limb(canvas, points[start], points[end], (red, green, blue), half_width)
+    for joint, colour in enumerate(COLOURS):
+        for points, there in zip(body, body_there, strict=True):
+            if there[joint]:
+                cv2.circle(canvas, _cut(points[joint]), JOINT_RADIUS, colour, -1)
+    for hands in (people.left_hand, people.right_hand):
+        if hands.shape[1] == HAND_POINTS:
+            for hand in hands:
+                _draw_hand(canvas, hand)
+    own_points = len(skeleton.parts.get("face", ()))
+    for face in people.face if pupils else people.face[:, :own_points]:
+        for x, y in _drawable(face):
+            if x > 0 and y > 0:
+                cv2.circle(canvas, (x, y), FACE_RADIUS, FACE_DOT, -1)
+    return canvas
+
+
+def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple[int, int]:
+    """The canvas on which ControlNet's annotators draw: the shorter side `resolution`, then both to multiples of 64.
+
+    Args:
+        image_size: (height, width) of the picture.
+        resolution: pixels, at least 64.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        LeanposeError: the size or the resolution is too small.
+
+    Example:
+        >>> controlnet_size((480, 640))
+        (512, 704)
+    """
+    _check_size(image_size)
+    if resolution < 64:
+        raise LeanposeError(f"A resolution of {resolution} is too small; the sides are multiples of 64.")
+    height, width = (round(side * (resolution / min(image_size)) / 64) * 64 for side in image_size)
+    return height, width
+
+
+def _check_size(image_size: tuple[int, int]) -> None:
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise LeanposeError(f"A picture's size is (height, width) in pixels, not {tuple(image_size)}.")
+
+
+def _xinsir_scale(image_size: tuple[int, int]) -> int:
+    longer = max(image_size)
+    return 1 if longer < 500 else min(2 + longer // 1000, 7)
+
+
+def _cut(point: Float[np.ndarray, " 2"]) -> tuple[int, int]:
+    """Whole pixels, towards zero: the annotators cut the fraction off."""
+    return int(point[0]), int(point[1])
+
+
+def _fill_limb(
+    canvas: np.ndarray, start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"], colour: Colour, half_width: int
+) -> None:
+    """Fill the ellipse whose long axis joins two points; centre, half axes and whole degrees are all cut down."""
+    import cv2
+
+    across, down = (float(value) for value in start - end)
+    half_length = int(math.sqrt(across**2 + down**2) / 2)
+    degrees = int(math.degrees(math.atan2(down, across)))
+    outline = cv2.ellipse2Poly(_cut((start + end) / 2), (half_length, half_width), degrees, 0, 360, 1)
+    cv2.fillConvexPoly(canvas, np.asarray(outline), colour)
+
+
+def _drawable(points: Float[np.ndarray, "N 3"]) -> list[tuple[int, int]]:
+    """Whole pixels of the points of a hand or a face; (0, 0), which is not drawn, for those that are missing."""
+    there = present(points)
+    return [
+        _cut(xy) if seen else (0, 0) for xy, seen in zip(np.clip(points[:, :2], -LARGEST, LARGEST), there, strict=True)
+    ]
+
+
+def _draw_hand(canvas: np.ndarray, hand: Float[np.ndarray, "21 3"]) -> None:
+    import cv2
+
+    points = _drawable(hand)
+    shown = [x > 0 and y > 0 for x, y in points]
+    for (start, end), colour in zip(HAND_EDGES, HAND_COLOURS, strict=True):
+        if shown[start] and shown[end]:
+            cv2.line(canvas, points[start], points[end], colour, HAND_LINE_WIDTH)
+    for point, seen in zip(points, shown, strict=True):
+        if seen:
+            cv2.circle(canvas, point, JOINT_RADIUS, HAND_JOINT, -1)

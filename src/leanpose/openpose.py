@@ -1,0 +1,135 @@
+"""OpenPose's layout of people: 18 body points, 70 face points, 21 points a hand.
+
+The order is that of OpenPose's COCO model (Cao et al., "OpenPose: Realtime Multi-Person 2D Pose Estimation using Part
+Affinity Fields", TPAMI 2019), which ControlNet's annotators, editors and nodes exchange and draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton
+
+# Right side first; the picture's colours and limbs count in this order.
+OPENPOSE_18 = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear",
+)  # fmt: skip
+FACE_POINTS = 68  # of the iBUG order, which OpenPose follows and goes on with the right and the left pupil
+PUPILS = ("right_eye", "left_eye")
+_NECK = OPENPOSE_18.index("neck")
+_SHOULDERS = ("left_shoulder", "right_shoulder")
+_FIELDS = {
+    "pose_keypoints_2d": "body",
+    "face_keypoints_2d": "face",
+    "hand_left_keypoints_2d": "left_hand",
+    "hand_right_keypoints_2d": "right_hand",
+}
+
+
+@dataclass(frozen=True)
+class OpenPosePeople:
+    """P people in OpenPose's layout: x, y, score for each point; 0, 0, 0 is a point that is missing.
+
+    Attributes:
+        body: the points of `OPENPOSE_18`.
+        face: 70 points where the skeleton has iBUG's 68 (the pupils stand at the body's eyes, as the annotators put
+            them, for everybody with a face), else as many as the skeleton's part `face` has.
+        left_hand, right_hand: the skeleton's parts of these names: 21 points from the wrist outwards, or none.
+    """
+
+    body: Float[np.ndarray, "P 18 3"]
+    face: Float[np.ndarray, "P F 3"]
+    left_hand: Float[np.ndarray, "P L 3"]
+    right_hand: Float[np.ndarray, "P R 3"]
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+
+def openpose_people(
+    keypoints: Float[np.ndarray, "P K 2"],
+    scores: Float[np.ndarray, "P K"],
+    skeleton: Skeleton,
+    *,
+    threshold: float = 0.3,
+    own_neck: bool = False,
+) -> OpenPosePeople:
+    """Arrange a skeleton's points as OpenPose does; what it has no place for (feet, top of the head) is left out.
+
+    Args:
+        keypoints: (x, y) in pixels.
+        scores: 0..1 for each keypoint. Points below `threshold`, or not finite, are missing.
+        skeleton: names the K keypoints and the parts `face`, `left_hand` and `right_hand`.
+        threshold: keypoints from this score on are there; the annotators use 0.3.
+        own_neck: use the skeleton's `neck` where it has one. The neck that ControlNet knows is the middle of the
+            shoulders, missing where one of them is; other data sets label it higher up.
+
+    Raises:
+        LeanposeError: the skeleton has none of the 18 points, or the arrays do not fit it.
+    """
+    index = {name: i for i, name in enumerate(skeleton.keypoints)}
+    if not index.keys() & set(OPENPOSE_18):
+        raise LeanposeError(f"The skeleton '{skeleton.name}' has none of OpenPose's body points.")
+    keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if keypoints.shape != (len(keypoints), len(skeleton), 2) or scores.shape != keypoints.shape[:2]:
+        raise LeanposeError(
+            f"People of '{skeleton.name}' need keypoints of shape (P, {len(skeleton)}, 2) and scores of shape "
+            f"(P, {len(skeleton)}), not {keypoints.shape} and {scores.shape}."
+        )
+    found = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold)
+    triples = np.where(found[..., None], np.concatenate([keypoints, scores[..., None]], axis=2), 0.0)
+    body = np.zeros((len(keypoints), len(OPENPOSE_18), 3))
+    for i, name in enumerate(OPENPOSE_18):
+        if name in index:
+            body[:, i] = triples[:, index[name]]
+    if index.keys() >= set(_SHOULDERS) and not (own_neck and "neck" in index):
+        left, right = (index[name] for name in _SHOULDERS)
+        both = found[:, left] & found[:, right]
+        middle = (triples[:, left] + triples[:, right]) / 2
+        middle[:, 2] = np.minimum(triples[:, left, 2], triples[:, right, 2])
+        body[:, _NECK] = np.where(both[:, None], middle, 0.0)
+    parts = {name: list(skeleton.parts.get(name, ())) for name in ("face", "left_hand", "right_hand")}
+    face = triples[:, parts["face"]]
+    if face.shape[1] == FACE_POINTS:
+        pupils = body[:, [OPENPOSE_18.index(name) for name in PUPILS]]
+        seen = np.any(found[:, parts["face"]], axis=1)
+        face = np.concatenate([face, np.where(seen[:, None, None], pupils, 0.0)], axis=1)
+    return OpenPosePeople(body, face, triples[:, parts["left_hand"]], triples[:, parts["right_hand"]])
+
+
+def present(points: Float[np.ndarray, "*N 3"]) -> Bool[np.ndarray, "*N"]:
+    """Which points are there: 0, 0, 0 is one that is missing."""
+    return np.any(points != 0, axis=-1)
+
+
+def openpose_json(
+    people: OpenPosePeople, *, image_size: tuple[int, int] | None = None, controlnet: bool = False
+) -> dict[str, Any]:
+    """OpenPose's JSON, version 1.3, as a dictionary; `Poses.to_openpose` explains the arguments.
+
+    Raises:
+        LeanposeError: ControlNet's form has no image size.
+    """
+    if controlnet and image_size is None:
+        raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
+    written = []
+    for p in range(len(people)):
+        person: dict[str, Any] = {"person_id": [-1]}
+        for field, part in _FIELDS.items():
+            points = getattr(people, part)[p]
+            if controlnet:
+                points = np.where(present(points)[:, None], points * (1, 1, 0) + (0, 0, 1), 0.0)
+                if part != "body" and not points.any():
+                    points = points[:0]
+            # Four decimals: a ten-thousandth of a pixel, and files a third as long.
+            person[field] = [round(float(value), 4) for value in points.reshape(-1)]
+        written.append(person | {field.replace("2d", "3d"): [] for field in _FIELDS})
+    canvas = {} if image_size is None else {"canvas_height": image_size[0], "canvas_width": image_size[1]}
+    return {"version": 1.3, "people": written, **canvas}

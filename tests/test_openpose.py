@@ -1,0 +1,170 @@
+"""OpenPose's layout and JSON, read back as its documentation and ControlNet's readers say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leanpose.drawing.openpose import draw_openpose
+from leanpose.errors import LeanposeError
+from leanpose.inference.poses import Poses
+from leanpose.openpose import openpose_people
+from leanpose.skeleton import BODY19, COCO17, Skeleton
+
+SIZE = (300, 400)
+# doc/02_output.md of OpenPose, "Pose Output Format (COCO)".
+DOCUMENTED = (
+    "Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "RHip", "RKnee", "RAnkle", "LHip",
+    "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar",
+)  # fmt: skip
+WHOLE = Skeleton(
+    "whole",
+    (
+        *COCO17.keypoints,
+        "left_big_toe",
+        *(f"face_{i}" for i in range(68)),
+        *(f"{side}_hand_{i}" for side in ("left", "right") for i in range(21)),
+    ),
+    (),
+    (0.05,) * 128,
+    {"face": tuple(range(18, 86)), "left_hand": tuple(range(86, 107)), "right_hand": tuple(range(107, 128))},
+)
+
+
+def poses_of(skeleton: Skeleton, people: int = 2, seed: int = 0) -> Poses:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform((5, 5), (395, 295), (people, len(skeleton), 2))
+    scores = rng.uniform(0, 1, (people, len(skeleton)))
+    return Poses(points, scores, np.zeros((people, 4)), np.ones(people), skeleton)
+
+
+def own_name(documented: str) -> str:
+    side = {"R": "right_", "L": "left_"}.get(documented[0], "") if documented[1].isupper() else ""
+    return side + (documented[1:] if side else documented).lower()
+
+
+def read(content: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """People by field, as x, y, confidence."""
+    written = json.loads(json.dumps(content))
+    return [
+        {field: np.array(values).reshape(-1, 3) for field, values in person.items() if field.endswith("_2d")}
+        for person in written["people"]
+    ]
+
+
+@pytest.mark.parametrize("controlnet", [False, True])
+def test_every_point_is_where_the_documentation_says(controlnet: bool):
+    poses = poses_of(WHOLE)
+    content = poses.to_openpose(image_size=SIZE, controlnet=controlnet)
+    assert content["version"] == 1.3
+    assert (content["canvas_height"], content["canvas_width"]) == SIZE
+    for p, person in enumerate(read(content)):
+        seen = poses.scores[p] >= 0.3
+
+        def expected(index: int, p: int = p, seen: np.ndarray = seen) -> np.ndarray:
+            confidence = 1 if controlnet else poses.scores[p, index]
+            return np.array([*poses.keypoints[p, index], confidence]) if seen[index] else np.zeros(3)
+
+        for name, point in zip(DOCUMENTED, person["pose_keypoints_2d"], strict=True):
+            if name != "Neck":
+                assert point == pytest.approx(expected(WHOLE.keypoints.index(own_name(name))), abs=1e-4), name
+        for field, part in (("face", "face"), ("hand_left", "left_hand"), ("hand_right", "right_hand")):
+            rows = np.array([expected(index) for index in WHOLE.parts[part]])
+            assert np.allclose(person[f"{field}_keypoints_2d"][: len(rows)], rows, atol=1e-4)
+        shapes = {field: len(points) for field, points in person.items()}
+        assert shapes == {
+            "pose_keypoints_2d": 18, "face_keypoints_2d": 70, "hand_left_keypoints_2d": 21, "hand_right_keypoints_2d": 21
+        }  # fmt: skip
+        right_eye, left_eye = person["pose_keypoints_2d"][[14, 15]]
+        assert (person["face_keypoints_2d"][68:] == [right_eye, left_eye]).all()
+
+
+def test_controlnets_readers_get_every_point_that_is_drawn():
+    """They leave out what has a confidence below 1; drawn from what is left, the picture is the same."""
+    poses = poses_of(WHOLE, people=3, seed=4)
+    content = poses.to_openpose(image_size=SIZE, controlnet=True)
+    points, scores = np.zeros((3, len(WHOLE), 2)), np.zeros((3, len(WHOLE)))
+    for p, person in enumerate(read(content)):
+        for name, (x, y, confidence) in zip(DOCUMENTED, person["pose_keypoints_2d"], strict=True):
+            if name != "Neck":
+                index = WHOLE.keypoints.index(own_name(name))
+                points[p, index], scores[p, index] = (x, y), not confidence < 1
+        for field, part in (("face", "face"), ("hand_left", "left_hand"), ("hand_right", "right_hand")):
+            rows = person[f"{field}_keypoints_2d"][: len(WHOLE.parts[part])]
+            points[p, WHOLE.parts[part]], scores[p, WHOLE.parts[part]] = rows[:, :2], rows[:, 2] >= 1
+    drawn = draw_openpose((content["canvas_height"], content["canvas_width"]), points, scores, WHOLE)
+    assert drawn.any()
+    assert (drawn == poses.draw_openpose(SIZE)).all()
+    assert (drawn == poses.draw(np.zeros((*SIZE, 3), np.uint8), style="openpose")).all()
+
+
+def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
+    poses = poses_of(WHOLE, people=1)
+    poses.scores[0, list(WHOLE.parts["face"] + WHOLE.parts["left_hand"])] = 0.1
+    poses.scores[0, list(WHOLE.parts["right_hand"])] = 0.9
+    person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
+    assert person["face_keypoints_2d"] == person["hand_left_keypoints_2d"] == []
+    assert len(person["hand_right_keypoints_2d"]) == 63
+    plain = poses.to_openpose()["people"][0]
+    assert plain["face_keypoints_2d"] == [0] * 210  # no pupils without a face
+    assert plain["hand_left_keypoints_2d"] == [0] * 63
+
+
+def test_nobodys_body_is_still_eighteen_points():
+    poses = poses_of(COCO17, people=1)
+    poses.scores[:] = 0
+    person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
+    assert person["pose_keypoints_2d"] == [0] * 54
+
+
+def test_controlnets_neck_is_the_middle_of_the_shoulders():
+    poses = poses_of(BODY19, people=1)
+    poses.scores[:] = 0.8
+    (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
+    left, right = poses.keypoints[0, 5], poses.keypoints[0, 6]
+    assert person["pose_keypoints_2d"][1] == pytest.approx([*(left + right) / 2, 1], abs=1e-4)
+    poses.scores[0, 5] = 0.2
+    (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
+    assert (person["pose_keypoints_2d"][1] == 0).all()
+
+
+def test_controlnets_form_needs_the_pictures_size():
+    with pytest.raises(LeanposeError, match="image_size"):
+        poses_of(COCO17).to_openpose(controlnet=True)
+
+
+def test_a_point_in_the_corner_is_not_a_missing_one():
+    points = np.zeros((1, 17, 2))
+    people = openpose_people(points, np.ones((1, 17)), COCO17)
+    assert (people.body[0, :, 2] == 1).all()
+
+
+def test_a_smaller_canvas():
+    poses = poses_of(WHOLE)
+    small = poses.draw_openpose(SIZE, resolution=192)
+    assert small.shape == (192, 256, 3)
+    scaled = poses.resized(SIZE, (192, 256))
+    assert np.allclose(scaled.keypoints, (poses.keypoints + 0.5) * 0.64 - 0.5, atol=1e-4)
+    assert (scaled.draw_openpose((192, 256)) == small).all()
+
+
+def test_the_corners_of_a_picture_stay_its_corners():
+    poses = Poses(
+        np.array([[[-0.5, -0.5], [99.5, 49.5]]]), np.ones((1, 2)), np.array([[-0.5, -0.5, 99.5, 49.5]]), np.ones(1),
+        Skeleton("two", ("nose", "neck"), (), (0.05, 0.05)),
+    )  # fmt: skip
+    scaled = poses.resized((50, 100), (150, 50))
+    assert np.allclose(scaled.keypoints, [[[-0.5, -0.5], [49.5, 149.5]]])
+    assert np.allclose(scaled.boxes, [[-0.5, -0.5, 49.5, 149.5]])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"style": "openpoze"}, "did you mean 'openpose'"), ({"style": "openpose", "boxes": True}, "boxes")],
+)
+def test_styles_that_cannot_be(options: dict[str, Any], words: str):
+    with pytest.raises(LeanposeError, match=words):
+        poses_of(COCO17).draw(np.zeros((*SIZE, 3), np.uint8), **options)
