@@ -192,9 +192,13 @@ def label_wholebody(
         progress: is told how many of how many pictures are done.
 
     Raises:
-        LeanposeError: a file is missing or wrong, or `OUT.partial` was begun with other files or settings.
+        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other files or settings.
     """
     gates = gates or Gates()
+    if out.resolve() == annotations.resolve():
+        raise LeanposeError(
+            f"The labels would replace {annotations}, which they are made from; name another file to write."
+        )
     people = BodySet.open(annotations, images)
     settings = {"gates": asdict(gates), "small_toes": small_toes, **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
