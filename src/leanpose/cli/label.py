@@ -74,7 +74,7 @@ def label_wholebody(
     if picture is not None:
         _draw(console, labels, picture)
     if out is not None:
-        console.print(f"{len(labels.people)} people: {out}", highlight=False, soft_wrap=True)
+        console.print(f"{len(labels.people)} people looked at: {out}", highlight=False, soft_wrap=True)
 
 
 def _print_bands(console: Console, labels: Labels, gates: Gates) -> None:

@@ -13,7 +13,6 @@ from pycocotools.coco import COCO
 from data_builders import coco_content, encoded, picture, write_tar
 from landmark_models import TruthModels, labelled_person
 from leanpose.data.landmarks import BodySet, Gates, OnnxLandmarkModels, find_parts, label_wholebody
-from leanpose.data.landmarks.partial import PartialFile
 from leanpose.data.landmarks.report import count_bands, known_errors
 from leanpose.data.landmarks.sheet import draw_sheet
 from leanpose.data.sources import DataSource, read_people
@@ -146,10 +145,13 @@ def test_a_run_that_was_stopped_goes_on(body_set: Path, tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-def test_an_unfinished_run_goes_on_with_the_same_settings_only(body_set: Path, tmp_path: Path) -> None:
-    PartialFile(tmp_path / "whole.json.partial", {"annotations": "others"})
+@pytest.mark.parametrize("content", [b'{"form": 1, "annotations": "others"}\n', b"somebody's notes\n"])
+def test_an_unfinished_run_goes_on_with_the_same_settings_only(body_set: Path, tmp_path: Path, content: bytes) -> None:
+    partial = tmp_path / "whole.json.partial"
+    partial.write_bytes(content)
     with pytest.raises(LeanposeError, match=r"whole\.json\.partial was begun with other .*; delete it to begin anew"):
         run(body_set, tmp_path / "whole.json")
+    assert partial.read_bytes() == content
 
 
 def test_broken_pictures_are_left_out_and_named(body_set: Path, tmp_path: Path) -> None:
@@ -162,6 +164,13 @@ def test_broken_pictures_are_left_out_and_named(body_set: Path, tmp_path: Path) 
     assert "0003.jpg" in labels.broken[1]
     records = json.loads((tmp_path / "whole.json").read_text())["annotations"]
     assert [r["face_valid"] for r in records] == [True, True, False, False, False, False]
+
+
+def test_a_folder_of_other_pictures_is_an_error(body_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    with pytest.raises(LeanposeError, match=r"None of the 3 pictures in .*others can be read.*0001\.jpg"):
+        label_wholebody(body_set, tmp_path / "others", truth(), tmp_path / "whole.json", gates=GATES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["body.json", "images", "others"]
 
 
 def test_labels_of_the_files_own_stay(body_set: Path, tmp_path: Path) -> None:

@@ -141,6 +141,9 @@ def find_parts(
     Args:
         partial: what an earlier run has done, and where this one writes.
         progress: is told how many of how many pictures are done.
+
+    Raises:
+        LeanposeError: a person's record is garbled, or no picture can be read.
     """
     found: dict[int, dict[str, Part]] = {}
     broken: list[str] = []
@@ -161,6 +164,8 @@ def find_parts(
                     partial.append(image_id, fresh)
         if progress is not None:
             progress(number, len(by_image))
+    if broken and not found:
+        raise LeanposeError(f"None of the {len(by_image)} pictures in {people.images.path} can be read. {broken[0]}")
     records = people.file.annotations
     everyone = [Person(records[p], people.image(records[p]["image_id"]), found[p]) for p in sorted(found)]
     return Labels(everyone, broken, sum(image_id in known for image_id in by_image))

@@ -18,7 +18,8 @@ _FORM = 1  # of the lines
 
 
 class PartialFile:
-    """What was found so far: a line of JSON an image, after a first line with the settings.
+    """What was found so far: a line of JSON an image, after a first line with the settings. A context manager: at its end
+    the file stays if it holds anything.
 
     Args:
         path: the file; it is begun where it is not there.
@@ -34,6 +35,7 @@ class PartialFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
+        self._entered = 0
         head = json.loads(json.dumps({"form": _FORM, **settings}))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +52,15 @@ class PartialFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        if not self.done and not self._entered:
+            self.path.unlink(missing_ok=True)
 
     def append(self, image_id: int, found: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
         people = [[p, {name: _packed(part) for name, part in parts.items()}] for p, parts in found.items()]
         try:
             self._write([image_id, people])
+            self._entered += 1
         except OSError as error:
             raise describe_os_error(self.path, error) from error
 
@@ -70,10 +75,11 @@ class PartialFile:
 
     def _read(self, head: dict[str, Any]) -> int:
         """Fill `done`; returns how many bytes of whole lines there are."""
-        lines = list(_whole_lines(self.path.read_bytes()))
-        if not lines:
+        data = self.path.read_bytes()
+        lines = list(_whole_lines(data))
+        if not lines and b"\n" not in data:  # stopped within the first line
             return 0
-        if lines[0][1] != head:
+        if not lines or lines[0][1] != head:
             raise LeanposeError(
                 f"{self.path} was begun with other annotations, models or settings; delete it to begin anew."
             )
