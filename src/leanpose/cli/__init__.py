@@ -36,6 +36,7 @@ def _add_commands() -> None:
     from leanpose.cli.distill import distill
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
+    from leanpose.cli.label import label_wholebody
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
     from leanpose.cli.report import report
@@ -51,7 +52,8 @@ def _add_commands() -> None:
     app.command()(models)
     app.command()(explain)
     data_app.command()(synth)
-    app.add_typer(data_app, name="data", help="Check, pack or draw data sets.")
+    data_app.command("label-wholebody")(label_wholebody)
+    app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")
 
 
 _add_commands()

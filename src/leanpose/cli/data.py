@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from leanpose.data.checks import CheckReport
 
-data_app = typer.Typer(help="Check, pack or draw data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Check, pack, draw or label data sets.", no_args_is_help=True)
 
 
 @data_app.command()
