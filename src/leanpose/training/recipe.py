@@ -159,7 +159,8 @@ class Recipe(_Section):
     model: str
     model_options: dict[str, Any] = {}
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
-    skeleton: str = "coco17"
+    skeleton: str | None = None
+    """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
     pretrained: Literal["backbone"] | None = None
     """`backbone`: start the backbone from its published ImageNet weights (downloaded once)."""
     init: str | None = None

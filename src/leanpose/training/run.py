@@ -19,8 +19,7 @@ from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
-from leanpose.models.registry import create_model
-from leanpose.skeleton import get_skeleton
+from leanpose.models.registry import create_model, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import CodecSection, HeatmapToRegressionSection, Recipe, load_recipe
@@ -57,7 +56,7 @@ def build_model(recipe: Recipe) -> PoseModel:
     torch.manual_seed(recipe.seed)
     model = create_model(
         recipe.model,
-        skeleton=get_skeleton(recipe.skeleton),
+        skeleton=recipe.skeleton,
         pretrained=recipe.pretrained or False,
         **recipe.model_options,
     )
@@ -115,7 +114,7 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     Raises:
         LeanposeError: a set cannot be read, or there is nobody to train on.
     """
-    skeleton, root = get_skeleton(recipe.skeleton), recipe.data.root
+    skeleton, root = skeleton_of(recipe.model, recipe.skeleton), recipe.data.root
     sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
     people = [person for part in sets for person in part.people]
     if not people:
@@ -187,7 +186,8 @@ def train(
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
-    recipe = recipe.model_copy(update={"codec": CodecSection(**_codec_settings(model.codec))})  # to be written out
+    codec, skeleton = CodecSection(**_codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
+    recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     people, val = read_training_people(recipe)
     section = recipe.augmentation
     augmentation = Augmentation(**section.model_dump(exclude={"enabled"})) if section.enabled else None
