@@ -17,6 +17,7 @@ from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
 from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.part_precision import require_parts
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model, skeleton_of
@@ -121,6 +122,8 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
     train = PersonSet(" + ".join(part.name for part in sets), people)
     val = read_people(recipe.data.val, skeleton, root, training=False) if recipe.data.val else None
+    if val is not None and recipe.validation.style == "wholebody":
+        require_parts(skeleton)
     return train, val
 
 
