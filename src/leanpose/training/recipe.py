@@ -124,12 +124,14 @@ class OptimizerSection(_Section):
 
 class ScheduleSection(_Section):
     epochs: int = Field(default=300, ge=1)
-    kind: Literal["step", "cosine"] = "step"
+    kind: Literal["step", "cosine", "flat_cosine"] = "step"
     milestones: list[int] = [200, 260]
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
     gamma: float = Field(default=0.1, gt=0)
     final: float = Field(default=0.0, ge=0, le=1)
-    """Where `cosine` ends, as a fraction of the learning rate."""
+    """Where `cosine` and `flat_cosine` end, as a fraction of the learning rate."""
+    flat: float = Field(default=0.5, ge=0, lt=1)
+    """The share of all epochs for which `flat_cosine` keeps the full learning rate; its cosine takes the rest."""
     warmup_steps: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
