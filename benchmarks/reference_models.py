@@ -21,7 +21,7 @@ from leanpose.data.images import read_image
 from leanpose.data.sample import PersonSample
 from leanpose.data.sources import DataSource, read_people
 from leanpose.evaluation.average_precision import average_precision
-from leanpose.evaluation.evaluate import keep_keypoints, labelled_only, predict_people
+from leanpose.evaluation.evaluate import labelled_only, predict_people
 from leanpose.evaluation.pck import pck, torso_sizes
 from leanpose.evaluation.results import PoseResults
 from leanpose.files import atomic_write
@@ -94,7 +94,7 @@ def run_reference(people: list[PersonSample], side: int, run: Callable[[np.ndarr
 
 
 def limb_results(results: PoseResults, skeleton: Skeleton) -> PoseResults:
-    return keep_keypoints(results, [skeleton.keypoints.index(name) for name in LIMBS])
+    return results.with_keypoints([skeleton.keypoints.index(name) for name in LIMBS])
 
 
 def main() -> None:
@@ -150,7 +150,7 @@ def main() -> None:
             if set(COCO17.keypoints) <= set(skeleton.keypoints):
                 truth, labelled = labelled_only(people.ground_truth)
                 kept = results.in_skeleton(skeleton, BODY19) if skeleton is not BODY19 else results
-                figures = average_precision(truth, keep_keypoints(kept, labelled), [BODY19.sigmas[k] for k in labelled])
+                figures = average_precision(truth, kept.with_keypoints(labelled), [BODY19.sigmas[k] for k in labelled])
                 row |= {f"AP, {boxes} boxes": figures["AP"], f"AP .5, {boxes} boxes": figures["AP .5"]}
             truth = limb_truth(people.ground_truth, limbs)
             figures = average_precision(truth, limb_results(results, skeleton), [BODY19.sigmas[k] for k in limbs])

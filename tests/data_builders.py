@@ -13,6 +13,7 @@ import numpy as np
 from scipy.io import savemat
 
 from leanpose.data.coco import coco_category
+from leanpose.data.wholebody import split_parts
 from leanpose.skeleton import COCO17, Skeleton
 
 HEIGHT, WIDTH = 120, 160
@@ -56,6 +57,12 @@ def person(number: int, image_id: int, x: float = 50.0, y: float = 10.0, **chang
     }
     record.update(changes)
     return record
+
+
+def whole_person(number: int, image_id: int, **changes: Any) -> dict[str, Any]:
+    """A person with every part labelled; point k of the 133 lies at (40 + k / 2, 20 + k / 2)."""
+    points = np.stack([40 + np.arange(133) / 2, 20 + np.arange(133) / 2, np.full(133, 2)], axis=1)
+    return person(number, image_id, **{**split_parts(points), "bbox": [10, 5, 140, 110], **changes})
 
 
 def coco_content(images: int, people: list[dict[str, Any]], skeleton: Skeleton = COCO17) -> dict[str, Any]:

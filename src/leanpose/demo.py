@@ -28,7 +28,7 @@ from leanpose.evaluation.report import Picture, Report, RunRecord, read_run, wri
 from leanpose.files import atomic_write
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
-from leanpose.skeleton import get_skeleton
+from leanpose.models.registry import skeleton_of
 from leanpose.training.optimizers import build_optimizers
 from leanpose.training.progress import duration
 from leanpose.training.recipe import Recipe, parse_recipe
@@ -204,7 +204,7 @@ def _mean_pose_ap(recipe: Recipe) -> float:
     """AP of putting everybody's average pose into each box."""
     train, val = read_training_people(recipe)
     assert val is not None
-    skeleton = get_skeleton(recipe.skeleton)
+    skeleton = skeleton_of(recipe.model, recipe.skeleton)
     results = mean_pose(train.people, val.people, recipe.model_options["input_size"])
     return precision_of(results, val, skeleton)["AP"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from leanpose import wholebody
 from leanpose.errors import LeanposeError, did_you_mean
 
 
@@ -178,7 +179,15 @@ LSP14 = Skeleton(
     {"body": tuple(range(14))},
 )  # fmt: skip
 
-SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO17, BODY19, CROWDPOSE14, LSP14)}
+WHOLEBODY133 = Skeleton(
+    "coco_wholebody133",
+    (*_COCO, *wholebody.KEYPOINTS),
+    (*_COCO_LIMBS, *wholebody.LIMBS),
+    (*_COCO_SIGMAS, *wholebody.SIGMAS),
+    wholebody.PARTS,
+)
+
+SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO17, BODY19, CROWDPOSE14, LSP14, WHOLEBODY133)}
 
 
 def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:

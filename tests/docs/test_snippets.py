@@ -205,4 +205,6 @@ def test_the_table_of_models_is_what_is_counted() -> None:
             "–" if entry.ap is None else f"{entry.ap:.1f}",
             "" if entry.ap is None else entry.source,
         ]
+        if entry.whole_body_ap is not None:
+            counted[-2:] = [f"{entry.whole_body_ap:.1f} (whole body)", entry.source]
         assert [cell.strip() for cell in rest.split("|")] == counted, name

@@ -22,6 +22,9 @@ DEEPER = {
     "deeppose_r152",
     "rtmpose_l",
     "rtmpose_x",
+    "dwpose_s",
+    "dwpose_m",
+    "dwpose_l",
     "vitpose_b",
 }
 
@@ -65,8 +68,9 @@ def test_it_is_ready_for_inference(model: PoseModel, images: torch.Tensor) -> No
     with torch.inference_mode():
         output = model(images)
     points, scores = model.codec.decode(output.prediction)
-    assert points.shape == (2, 17, 2)
-    assert scores.shape == (2, 17)
+    keypoints = 133 if model.name.startswith("dwpose") else 17
+    assert points.shape == (2, keypoints, 2)
+    assert scores.shape == (2, keypoints)
     assert output.cycles == ()
     assert all(p.isfinite().all() for p in (points, scores))
 
@@ -81,7 +85,8 @@ def test_training_gives_the_inference_result_and_more(model: PoseModel, images: 
 def test_gradient_reaches_every_parameter(model: PoseModel, images: torch.Tensor) -> None:
     model = copy.deepcopy(model).train()
     output = model.forward_train(images)
-    target = model.codec.encode(torch.rand(2, 17, 2) * 48, torch.ones(2, 17))
+    keypoints = len(model.skeleton)
+    target = model.codec.encode(torch.rand(2, keypoints, 2) * 48, torch.ones(2, keypoints))
     predictions = [cycle.prediction for cycle in output.cycles or (output,)]
     torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -129,3 +134,16 @@ def test_its_docstring_and_source_say_where_it_comes_from(model: PoseModel) -> N
     assert len(entry.summary) > 20
     assert entry.source
     assert entry.ap is None or f"{entry.ap}" in (entry.configure.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", list_models("dwpose_*"))
+def test_a_models_own_skeleton_gives_way_to_another(name: str) -> None:
+    entry = model_entry(name)
+    assert entry.ap is None, "its figure is another measure"
+    assert f"{entry.whole_body_ap} whole-body AP" in entry.summary
+    with torch.device("meta"):
+        whole, body = create_model(name), create_model(name, skeleton="coco17")
+        assert (len(whole.skeleton), len(body.skeleton)) == (133, 17)
+        prediction = whole(torch.empty(1, 3, 256, 192)).prediction
+    assert prediction.x.shape == (1, 133, 384)
+    assert prediction.y.shape == (1, 133, 512)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
-from leanpose.data.synthetic import WHOLEBODY133
 from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose
@@ -205,6 +204,19 @@ def test_vitpose_is_the_toolboxs(shared: Path) -> None:
     assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
 
 
+def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
+    golden = Golden.load(shared, "vitpose_s_simple_256x192")
+    model = create_model("vitpose_s_simple")
+    model.load_state_dict(from_official("vitpose_s_simple", golden.state_dict()), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
+    enlarged: list[torch.Tensor] = []
+    model.deconvolutions.register_forward_hook(lambda _m, _i, output: enlarged.append(output))
+    with torch.inference_mode():
+        output = model(golden.images)
+    assert golden.deviation("backbone[0]", enlarged[0]) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+
+
 def test_simcc_is_the_toolboxs(shared: Path) -> None:
     golden = Golden.load(shared, "simcc_res50_256x192")
     model = create_model("simcc_r50")
@@ -231,8 +243,10 @@ def test_rtmpose_is_the_toolboxs(shared: Path, file: str) -> None:
     name = file[: len("rtmpose_x")]
     height, width = golden.facts["input_shape"][2:]
     overrides: dict[str, Any] = {"input_size": (height, width)}
-    if "wholebody" in file:
-        overrides["skeleton"] = WHOLEBODY133
+    if "wholebody" in file and name == "rtmpose_x":
+        overrides["skeleton"] = "coco_wholebody133"
+    elif "wholebody" in file:
+        name = name.replace("rtmpose", "dwpose")
     model = create_model(name, **overrides)
     assert isinstance(model, RTMPose)
     model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)

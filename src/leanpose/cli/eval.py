@@ -12,9 +12,13 @@ from leanpose.errors import LeanposeError
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
-    annotations: Annotated[Path, typer.Option(help="Annotation file: COCO or CrowdPose JSON, LSP's joints.mat.")],
+    annotations: Annotated[
+        Path, typer.Option(help="COCO, COCO-WholeBody or CrowdPose JSON, LSP's joints.mat, UBody's folder.")
+    ],
     images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
-    data_format: Annotated[str, typer.Option("--format", help="coco, crowdpose or lsp.")] = "coco",
+    data_format: Annotated[
+        str, typer.Option("--format", help="coco, coco_wholebody, ubody, crowdpose or lsp.")
+    ] = "coco",
     boxes: Annotated[
         Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
     ] = None,
@@ -33,7 +37,7 @@ def evaluate(
 ) -> None:
     """OKS AP and AR, PCK, PCKh and AUC, and a table by joint."""
     for name, value, valid in (
-        ("format", data_format, ("coco", "crowdpose", "lsp")),
+        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp")),
         ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),

@@ -32,7 +32,8 @@ def models(
         console.print(table)
         console.print(
             "GMACs: of one crop at inference, as mmcv counts them, without the products of attention; "
-            "'with attention' adds those. AP: on COCO val2017, as published, not measured here.",
+            "'with attention' adds those. AP: on COCO val2017, as published, not measured here; '(whole body)': over the "
+            "133 keypoints of COCO-WholeBody val, which is another measure.",
             style="dim",
         )
     if released:
@@ -56,8 +57,7 @@ def _architectures(names: list[str]) -> Table:
             f"{cost.macs / 1e9:.2f}",
             f"{(cost.macs + cost.attention_macs) / 1e9:.2f}",
             f"{height}x{width}",
-            "–" if entry.ap is None else f"{entry.ap:.1f}",
-            "" if entry.ap is None else entry.source,
+            *entry.published,
         )
     return table
 

@@ -1,4 +1,4 @@
-"""COCO keypoint files, and those written like them (CrowdPose, converted sets, sets of one's own).
+"""COCO keypoint files, and those written like them (CrowdPose, COCO-WholeBody, converted sets, sets of one's own).
 
 Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.data.sample import ImageRef, PersonSample, PersonSet
+from leanpose.data.wholebody import join_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area
-from leanpose.skeleton import CROWDPOSE14, SKELETONS, Skeleton
+from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
 
 if TYPE_CHECKING:
     from leanpose.data.sources import DataSource
@@ -130,7 +132,7 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
     return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
 
 
-def clean_keypoints(values: list[float], count: int, where: str) -> Float[np.ndarray, "K 3"]:
+def clean_keypoints(values: list[float] | np.ndarray, count: int, where: str) -> Float[np.ndarray, "K 3"]:
     """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
 
     Raises:
@@ -159,18 +161,17 @@ def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) ->
 
 
 def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
-    """Read a COCO or CrowdPose set; see `leanpose.data.sources.read_people`."""
-    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
+    """Read a COCO, CrowdPose or COCO-WholeBody set; see `leanpose.data.sources.read_people`."""
+    from leanpose.data.sources import ImageFolder, in_split, source_skeleton
 
     assert source.annotations is not None
     assert source.images is not None
     path = root / source.annotations
-    named = CROWDPOSE14 if source.format == "crowdpose" else None
-    if source.skeleton is not None:
+    named = {"crowdpose": CROWDPOSE14, "coco_wholebody": WHOLEBODY133}.get(source.format)
+    if source.skeleton is not None and source.format != "coco_wholebody":
         named = source_skeleton(source, root, CROWDPOSE14)
     file = load_coco(path, named)
     folder = ImageFolder(root / source.images, source.title)
-    indices = match_keypoints(source.title, file.skeleton, skeleton)
     # Crops of one picture stay on one side of the split.
     groups = sorted({record.get("coco_image_id", image_id) for image_id, record in file.images.items()})
     positions = {group: position for position, group in enumerate(groups)}
@@ -179,21 +180,57 @@ def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
         for image_id, record in file.images.items()
         if in_split(positions[record.get("coco_image_id", image_id)], source.split)
     }
+    people, annotations = collect_people(
+        file, images, folder, skeleton, source.title, in_parts=source.format == "coco_wholebody"
+    )
+    if source.boxes is not None:
+        people = _read_boxes(root / source.boxes, images, folder, len(skeleton))
+    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
+    return PersonSet(source.title, people, truth)
 
+
+def collect_people(
+    file: CocoFile,
+    images: dict[int, dict[str, Any]],
+    place: Callable[[str], ImageRef],
+    skeleton: Skeleton,
+    title: str,
+    *,
+    in_parts: bool,
+) -> tuple[list[PersonSample], list[dict[str, Any]]]:
+    """The people of a file that a model can learn from, and the annotations that it is measured against, in its skeleton.
+
+    Args:
+        images: those of the file that are wanted.
+        place: where an image is, by its file name.
+        skeleton: of the model.
+        title: of the data set, for messages.
+        in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
+            learnt; the annotations keep them, since the official metric does not look at the flags.
+
+    Raises:
+        LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
+    """
+    from leanpose.data.sources import match_keypoints
+
+    indices = match_keypoints(title, file.skeleton, skeleton)
+    whole = sum(index >= 0 for index in indices) == len(file.skeleton)
     people, annotations = [], []
     for record in file.annotations:
         image = images.get(record["image_id"])
         if image is None:
             if record["image_id"] not in file.images:
                 raise LeanposeError(
-                    f"Annotation {record['id']} of {path} belongs to image {record['image_id']}, which is not there."
+                    f"Annotation {record['id']} of {file.path} belongs to image {record['image_id']}, which is not there."
                 )
             continue
-        where = f"Annotation {record['id']} of {path}"
-        labelled = clean_keypoints(record["keypoints"], len(file.skeleton), where)
-        keypoints = map_keypoints(labelled, indices)
-        count = int((keypoints[:, 2] > 0).sum())
-        if sum(index >= 0 for index in indices) == len(file.skeleton):
+        where = f"Annotation {record['id']} of {file.path}"
+        given = join_parts(record, where) if in_parts else record["keypoints"]
+        measured = learnt = map_keypoints(clean_keypoints(given, len(file.skeleton), where), indices)
+        if in_parts:
+            learnt = measured * valid_points(record)[list(indices), None]
+        count = int((measured[:, 2] > 0).sum())
+        if whole and not in_parts:
             counted = record.get("num_keypoints")  # CrowdPose does not count head and neck: its rule stays
             count = int(counted) if isinstance(counted, int | float) else count
         try:
@@ -212,18 +249,15 @@ def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
                 "bbox": drawn.tolist(),
                 "area": area,
                 "num_keypoints": count,
-                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+                "keypoints": measured.astype(np.float64).round(4).reshape(-1).tolist(),
             }
         )
-        if crowd or count == 0 or box is None or area <= 0 or not (keypoints[:, 2] > 0).any():
+        if crowd or count == 0 or box is None or area <= 0 or not (learnt[:, 2] > 0).any():
             continue
         people.append(
-            PersonSample(folder(str(image["file_name"])), box, keypoints, record["image_id"], int(record["id"]), area)
+            PersonSample(place(str(image["file_name"])), box, learnt, record["image_id"], int(record["id"]), area)
         )
-    if source.boxes is not None:
-        people = _read_boxes(root / source.boxes, images, folder, len(skeleton))
-    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PersonSet(source.title, people, truth)
+    return people, annotations
 
 
 def coco_category(skeleton: Skeleton) -> dict[str, Any]:

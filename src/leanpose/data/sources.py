@@ -12,7 +12,7 @@ from leanpose.data.images import tar_members
 from leanpose.data.sample import ImageRef, PersonSet
 from leanpose.errors import LeanposeError
 from leanpose.files import cache_folder
-from leanpose.skeleton import Skeleton, get_skeleton
+from leanpose.skeleton import WHOLEBODY133, Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
 
@@ -21,12 +21,16 @@ class DataSource(BaseModel):
     """A data set, as a recipe names it.
 
     Attributes:
-        format: `coco` (any COCO keypoint JSON), `crowdpose`, `lsp` (MATLAB joints), `synthetic`.
+        format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
+            (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `synthetic`.
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
-        annotations: the JSON or `.mat` file.
+        annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
         boxes: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
-        split: for sets without a split of their own: `val` is every tenth image, `train` the others.
+        split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
+            tenth video, or those of `split_list`.
+        split_list: of `ubody`: the `.npy` file that names the videos of `val`.
+        every: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
         count, seed, size, poses: of the images (height, width) that `synthetic` draws; all kinds of poses when empty.
@@ -34,12 +38,14 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["coco", "crowdpose", "lsp", "synthetic"]
+    format: Literal["coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "synthetic"]
     name: str | None = None
     images: Path | None = None
     annotations: Path | None = None
     boxes: Path | None = None
     split: Split = "all"
+    split_list: Path | None = None
+    every: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1)
     skeleton: str | None = None
     count: int = Field(default=1000, ge=1)
@@ -51,8 +57,12 @@ class DataSource(BaseModel):
     def _check_paths(self) -> DataSource:
         if self.format != "synthetic" and (self.images is None or self.annotations is None):
             raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
-        if self.boxes is not None and self.format not in ("coco", "crowdpose"):
+        if self.boxes is not None and self.format not in ("coco", "coco_wholebody", "crowdpose"):
             raise ValueError(f"`boxes` of a detector are read for COCO's formats, not for '{self.format}'")
+        if self.skeleton is not None and self.format in ("coco_wholebody", "ubody"):
+            raise ValueError(f"`skeleton` says what a file labels; the format '{self.format}' says it already")
+        if self.format != "ubody" and (self.split_list is not None or self.every > 1):
+            raise ValueError(f"`split_list` and `every` are for the format 'ubody', not for '{self.format}'")
         return self
 
     @property
@@ -84,6 +94,10 @@ def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", 
         from leanpose.data.lsp import read_lsp
 
         people = read_lsp(source, skeleton, root)
+    elif source.format == "ubody":
+        from leanpose.data.ubody import read_ubody
+
+        people = read_ubody(source, skeleton, root)
     else:
         from leanpose.data.coco import read_coco
 
@@ -151,7 +165,7 @@ class ImageFolder:
 
 
 def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
-    """Draw the set's images once, into its folder or one named after what decides them; return a COCO data set.
+    """Draw the set's images once, into its folder or one named after what decides them; return a data set of its files.
 
     Raises:
         LeanposeError: its folder holds pictures drawn with other settings.
@@ -168,8 +182,9 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
         _check_drawn(annotations, source)
     else:
         write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
+    written = "coco_wholebody" if skeleton == WHOLEBODY133 else "coco"
     return source.model_copy(
-        update={"format": "coco", "name": source.title, "images": folder / "images.tar", "annotations": annotations}
+        update={"format": written, "name": source.title, "images": folder / "images.tar", "annotations": annotations}
     )
 
 

@@ -1,8 +1,9 @@
-"""Metrics: OKS average precision (COCO, CrowdPose), a table by keypoint, PCK and its kin, suppression of duplicates."""
+"""Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin, suppression of duplicates."""
 
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.keypoint_table import KeypointTable, keypoint_table
 from leanpose.evaluation.nms import box_nms, oks_matrix, oks_nms, soft_oks_nms
+from leanpose.evaluation.part_precision import part_precision
 from leanpose.evaluation.pck import (
     KeypointAccuracy,
     auc,
@@ -33,6 +34,7 @@ __all__ = [
     "nme",
     "oks_matrix",
     "oks_nms",
+    "part_precision",
     "pck",
     "pckh",
     "soft_oks_nms",

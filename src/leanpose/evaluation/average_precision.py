@@ -87,28 +87,24 @@ def average_precision(
     scores = results.person_scores(scoring, keypoint_threshold)
     kept = suppress(truth, results, scores, sigmas, nms, nms_threshold)
     kept = kept[scores[kept] >= score_threshold]
-    matching = _Matching(truth, results.select(kept), scores[kept], sigmas, area_keypoints)
-    precision, recall = matching.evaluate(np.ones(len(truth.image_ids), bool))
-    all_, medium, large = range(3)
-    figures = {
-        "AP": _mean(precision[:, :, all_]),
-        "AP .5": _mean(precision[0, :, all_]),
-        "AP .75": _mean(precision[5, :, all_]),
-        "AP (M)": _mean(precision[:, :, medium]),
-        "AP (L)": _mean(precision[:, :, large]),
-        "AR": _mean(recall[:, all_]),
-        "AR .5": _mean(recall[0, all_]),
-        "AR .75": _mean(recall[5, all_]),
-        "AR (M)": _mean(recall[:, medium]),
-        "AR (L)": _mean(recall[:, large]),
-    }
+    found = results.select(kept)
+    matching = Matching(truth, found, scores[kept], sigmas, found_areas(found, area_keypoints))
+    figures = matching.figures()
     if style == "crowdpose":
         figures = {name: value for name, value in figures.items() if "(" not in name}
         easy, hard = truth.crowd_index < crowd_levels[0], truth.crowd_index >= crowd_levels[1]
         medium_images = ~easy & ~hard & ~np.isnan(truth.crowd_index)
         for name, chosen in {"AP(E)": easy, "AP(M)": medium_images, "AP(H)": hard}.items():
-            figures[name] = round(_mean(matching.evaluate(chosen)[0][:, :, all_]), 4) if chosen.any() else -1.0
+            figures[name] = round(_mean(matching.evaluate(chosen)[0][:, :, 0]), 4) if chosen.any() else -1.0
     return figures
+
+
+def found_areas(results: PoseResults, keypoints: Sequence[int] | None = None) -> Float[np.ndarray, " N"]:
+    """Square pixels of the boxes around these keypoints of found people; around all by default."""
+    if not len(results):
+        return np.zeros(0)
+    outline = results.keypoints if keypoints is None else results.keypoints[:, list(keypoints)]
+    return np.prod((outline.max(axis=1) - outline.min(axis=1)).astype(np.float64), axis=1)
 
 
 def suppress(
@@ -145,8 +141,16 @@ def _mean(values: Float[np.ndarray, " ..."]) -> float:
     return float(valid.mean()) if valid.size else -1.0
 
 
-class _Matching:
-    """faster-coco-eval on similarities that are already known."""
+class Matching:
+    """faster-coco-eval on similarities that are already known.
+
+    Args:
+        truth: the labelled people.
+        results: the found ones that are left after suppression.
+        scores: by which they are ranked.
+        sigmas: the K constants.
+        areas: of the found people, in square pixels: whether a wrong one counts in AP (M) or AP (L).
+    """
 
     def __init__(
         self,
@@ -154,7 +158,7 @@ class _Matching:
         results: PoseResults,
         scores: Float[np.ndarray, " N"],
         sigmas: Float[np.ndarray, " K"],
-        area_keypoints: Sequence[int] | None,
+        areas: Float[np.ndarray, " N"],
     ) -> None:
         from faster_coco_eval import COCO
 
@@ -188,14 +192,12 @@ class _Matching:
                 start=1,
             )
         ]
-        outline = results.keypoints if area_keypoints is None else results.keypoints[:, list(area_keypoints)]
-        extent = outline.max(axis=1) - outline.min(axis=1) if len(results) else np.zeros((0, 2))
         found = [
             {"id": i, "image_id": image, "category_id": 1, "area": area, "iscrowd": 0, "score": score}
             for i, (image, area, score) in enumerate(
                 zip(
                     results.image_ids.tolist(),
-                    np.prod(extent.astype(np.float64), axis=1).tolist(),
+                    areas.tolist(),
                     scores.tolist(),
                     strict=True,
                 ),
@@ -204,6 +206,23 @@ class _Matching:
         ]
         self.labelled = COCO({"images": images, "annotations": labelled, "categories": categories})
         self.found = COCO({"images": images, "annotations": found, "categories": categories})
+
+    def figures(self) -> dict[str, float]:
+        """COCO's ten figures over all images."""
+        precision, recall = self.evaluate(np.ones(len(self.truth.image_ids), bool))
+        all_, medium, large = range(3)
+        return {
+            "AP": _mean(precision[:, :, all_]),
+            "AP .5": _mean(precision[0, :, all_]),
+            "AP .75": _mean(precision[5, :, all_]),
+            "AP (M)": _mean(precision[:, :, medium]),
+            "AP (L)": _mean(precision[:, :, large]),
+            "AR": _mean(recall[:, all_]),
+            "AR .5": _mean(recall[0, all_]),
+            "AR .75": _mean(recall[5, all_]),
+            "AR (M)": _mean(recall[:, medium]),
+            "AR (L)": _mean(recall[:, large]),
+        }
 
     def evaluate(self, images: Bool[np.ndarray, " I"]) -> tuple[Float[np.ndarray, "T R A"], Float[np.ndarray, "T A"]]:
         """Precision by OKS threshold, recall and area, and recall by OKS threshold and area; -1 where not defined."""

@@ -6,19 +6,26 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from leanpose.data.sample import PersonSample
 from leanpose.data.sources import DataSource, read_people
-from leanpose.evaluation.evaluate import evaluate, ground_truth_of, keep_keypoints, labelled_only
+from leanpose.evaluation.evaluate import Style, evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.keypoint_table import keypoint_table
+from leanpose.evaluation.part_precision import has_parts, part_rows
 from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
 from leanpose.evaluation.results import PoseResults
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_ROWS = 40
+"""A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,13 @@ class EvaluationCard:
 
     Attributes:
         settings: everything that the figures depend on.
-        precision: OKS AP and AR by name; empty where nobody has an area to measure with.
+        precision: OKS AP and AR by name; empty where nobody has an area to measure with. For whole bodies those of all
+            keypoints together, and of each part as `AP face` and so on.
         keypoints: PCK and its kin over labelled boxes by name; empty with detected boxes.
         by_keypoint: one row a keypoint.
         results: the poses.
         broken: images that could not be read, with the reason.
+        by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
     """
 
     settings: dict[str, Any]
@@ -40,6 +49,7 @@ class EvaluationCard:
     by_keypoint: list[dict[str, Any]]
     results: PoseResults
     broken: dict[str, str] = field(default_factory=dict)
+    by_part: list[dict[str, Any]] = field(default_factory=list)
 
 
 def measure(
@@ -59,13 +69,17 @@ def measure(
 
     `advance` is called after each batch with its number of people and that of all.
 
-    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones.
+    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones. Where the set
+    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured.
 
     Raises:
         LeanposeError: the data set cannot be read, or holds nothing to measure against.
     """
     people = read_people(source, model.skeleton, root, training=False)
-    style: Literal["coco", "crowdpose"] = "crowdpose" if source.format == "crowdpose" else "coco"
+    ground_truth, labelled = labelled_only(ground_truth_of(people))
+    style: Style = "crowdpose" if source.format == "crowdpose" else "coco"
+    if style == "coco" and has_parts(model.skeleton, labelled):
+        style = "wholebody"
     evaluation = evaluate(
         model,
         people,
@@ -79,10 +93,10 @@ def measure(
         advance=None if advance is None else lambda count: advance(count, len(people.people)),
     )
     results, broken = evaluation.results, evaluation.broken
-    ground_truth, labelled = labelled_only(ground_truth_of(people))
-    kept = keep_keypoints(results, labelled)
+    kept = results.with_keypoints(labelled)
     part = _part(model.skeleton, labelled)
-    table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=style)
+    plain = "crowdpose" if style == "crowdpose" else "coco"
+    table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=plain)
     measured = [person for person in people.people if str(person.image) not in broken]
     keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
     settings = {
@@ -97,8 +111,10 @@ def measure(
         "nms": nms or "none",
         "flip_test": flip_test,
         "cycle": cycle,
+        "style": style,
     }
-    return EvaluationCard(settings, evaluation.metrics, keypoints, table.rows(), results, broken)
+    precision = evaluation.metrics
+    return EvaluationCard(settings, precision, keypoints, table.rows(), results, broken, part_rows(precision))
 
 
 def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:
@@ -143,17 +159,36 @@ def print_card(card: EvaluationCard) -> None:
         f"{settings['cycle']} cycle",
         highlight=False,
     )
-    row = {**card.precision, **card.keypoints}
-    figures = [f"{name} {100 * value:.1f}" if value >= 0 else f"{name} –" for name, value in row.items()]
+    in_table = {f"{figure} {line['part']}" for line in card.by_part for figure in ("AP", "AR")}
+    row = {name: value for name, value in {**card.precision, **card.keypoints}.items() if name not in in_table}
+    figures = [f"{name} {_percent(value)}" for name, value in row.items()]
     console.print("   ".join(figures), highlight=False)
+    if card.by_part:
+        parts = Table("part", "AP", "AR", show_edge=False)
+        for line in card.by_part:
+            parts.add_row(line["part"].replace("_", " "), _percent(line["AP"]), _percent(line["AR"]))
+        console.print(parts)
+    if len(card.by_keypoint) > MOST_ROWS:
+        console.print(f"The table of {len(card.by_keypoint)} keypoints goes to --out FILE.json.", highlight=False)
+    else:
+        console.print(_keypoint_rows(card))
+    for sentence in card.broken.values():
+        console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if value >= 0 else "–"
+
+
+def _keypoint_rows(card: EvaluationCard) -> Table:
+    from rich.table import Table
+
     table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
     for line in card.by_keypoint:
         shares = [line[column] for column in ("oks", "recall", "error", "pck")]
         cells = [f"{value:.3f}" if value == value else "–" for value in shares]
         table.add_row(line["keypoint"], str(line["labelled"]), str(line["matched"]), *cells)
-    console.print(table)
-    for sentence in card.broken.values():
-        console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+    return table
 
 
 def write_card(card: EvaluationCard, out: Path | None, results: Path | None) -> None:
@@ -162,6 +197,7 @@ def write_card(card: EvaluationCard, out: Path | None, results: Path | None) -> 
         figures = {
             "settings": card.settings,
             "figures": {**card.precision, **card.keypoints},
+            "by_part": card.by_part,
             "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in card.by_keypoint],
             "broken": card.broken,
         }

@@ -14,11 +14,15 @@ from leanpose.data.dataset import CropDataset, collate, start_worker
 from leanpose.data.sample import PersonSample, PersonSet
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
+from leanpose.evaluation.part_precision import labelled_parts, part_metrics, part_precision, require_parts
 from leanpose.evaluation.results import PoseResults
 from leanpose.geometry import apply_affine, crop_region, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
+
+Style = Literal["coco", "crowdpose", "wholebody"]
+"""What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def evaluate(
     precision: Literal["fp32", "bf16"] = "fp32",
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
-    style: Literal["coco", "crowdpose"] = "coco",
+    style: Style = "coco",
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set.
@@ -120,9 +124,12 @@ def evaluate(
     Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
 
     Raises:
-        LeanposeError: the data set has no ground truth, or none of the images can be read.
+        LeanposeError: the data set has no ground truth, none of the images can be read, or the style is `wholebody` and
+            the model's skeleton has no parts.
     """
     ground_truth_of(people)  # before the work, not after it
+    if style == "wholebody":
+        require_parts(model.skeleton)
     results, broken = predict_people(
         model,
         people.people,
@@ -146,18 +153,20 @@ def precision_of(
     *,
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
-    style: Literal["coco", "crowdpose"] = "coco",
+    style: Style = "coco",
 ) -> dict[str, float]:
     """OKS AP and AR of poses, wherever they come from, on a data set.
 
     Raises:
-        LeanposeError: the data set has no ground truth.
+        LeanposeError: the data set has no ground truth, or the style is `wholebody` and the skeleton has no parts.
     """
     ground_truth, labelled = labelled_only(ground_truth_of(people))
-    sigmas = [skeleton.sigmas[k] for k in labelled]
-    return average_precision(
-        ground_truth, keep_keypoints(results, labelled), sigmas, scoring=scoring, nms=nms, style=style
-    )
+    sigmas, found = [skeleton.sigmas[k] for k in labelled], results.with_keypoints(labelled)
+    if style == "wholebody":
+        require_parts(skeleton)
+        parts = labelled_parts(skeleton, labelled)
+        return part_metrics(part_precision(ground_truth, found, sigmas, parts, scoring=scoring, nms=nms))
+    return average_precision(ground_truth, found, sigmas, scoring=scoring, nms=nms, style=style)
 
 
 def ground_truth_of(people: PersonSet) -> dict:
@@ -210,15 +219,3 @@ def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
         for a in annotations
     ]
     return {**ground_truth, "annotations": kept}, labelled
-
-
-def keep_keypoints(results: PoseResults, indices: Sequence[int]) -> PoseResults:
-    """The same people with only these keypoints."""
-    return PoseResults(
-        results.image_ids,
-        results.keypoints[:, indices],
-        results.keypoint_scores[:, indices],
-        results.boxes,
-        results.box_scores,
-        results.areas,
-    )

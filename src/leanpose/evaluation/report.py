@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.part_precision import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
 from leanpose.training.log import read_table
@@ -111,7 +112,7 @@ def write_report(path: Path, report: Report) -> None:
     """
     parts = [f"<h1>{escape(report.title)}</h1>"]
     parts += [f"<p>{escape(sentence)}</p>" for sentence in report.summary]
-    parts.append("<h2>What was measured</h2>" + _table(report.runs))
+    parts.append("<h2>What was measured</h2>" + _table(report.runs) + _part_table(report.runs))
     parts.append("<h2>Curves</h2>" + _curves(report.runs))
     if report.pictures:
         parts.append("<h2>Pictures</h2>" + "".join(_figure(picture) for picture in report.pictures))
@@ -152,6 +153,25 @@ def _table(runs: Sequence[RunRecord]) -> str:
         rows.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{escape(head)}</th>" for head in heads)
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+
+
+def _part_table(runs: Sequence[RunRecord]) -> str:
+    """AP and AR of each part after the last epoch, of the runs that measured parts; nothing where none did."""
+    measured = [(run.name, part_rows(run.last)) for run in runs]
+    if not any(rows for _, rows in measured):
+        return ""
+    names = list(dict.fromkeys(row["part"] for _, rows in measured for row in rows))
+    header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ("AP / AR of run", *names))
+    lines = []
+    for run, rows in measured:
+        found = {row["part"]: f"{_percent(row['AP'])} / {_percent(row['AR'])}" for row in rows}
+        cells = [run, *(found.get(name, "–") for name in names)]
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return f"<h3>By part</h3><table><tr>{header}</tr>{''.join(lines)}</table>"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if value >= 0 else "–"
 
 
 def _curves(runs: Sequence[RunRecord]) -> str:

@@ -87,6 +87,10 @@ class PoseResults:
             index = index.astype(np.int64)
         return PoseResults(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
+    def with_keypoints(self, indices: Sequence[int]) -> PoseResults:
+        """The same people with only these keypoints."""
+        return replace(self, keypoints=self.keypoints[:, indices], keypoint_scores=self.keypoint_scores[:, indices])
+
     def person_scores(
         self, scoring: Scoring = "bbox_keypoint", keypoint_threshold: float = 0.2
     ) -> Float[np.ndarray, " N"]:

@@ -25,7 +25,9 @@ class ModelEntry:
 
     Attributes:
         ap: published COCO val2017 AP; None where nobody has published one.
-        source: where that figure stands.
+        source: where that figure, or `whole_body_ap`, stands.
+        skeleton: what it finds when nobody says otherwise.
+        whole_body_ap: published COCO-WholeBody val AP over all 133 keypoints: another measure, on the same pictures.
     """
 
     name: str
@@ -33,24 +35,42 @@ class ModelEntry:
     configure: Callable[[], Any]
     ap: float | None
     source: str
+    skeleton: str = "coco17"
+    whole_body_ap: float | None = None
 
     @property
     def summary(self) -> str:
         """The first line of the variant's docstring."""
         return (self.configure.__doc__ or "").strip().split("\n")[0]
 
+    @property
+    def published(self) -> tuple[str, str]:
+        """The published figure as tables show it, and its source; `–` and nothing where there is none."""
+        if self.ap is not None:
+            return f"{self.ap:.1f}", self.source
+        if self.whole_body_ap is not None:
+            return f"{self.whole_body_ap:.1f} (whole body)", self.source
+        return "–", ""
+
 
 _ENTRIES: dict[str, ModelEntry] = {}
 
 
-def register_model(model: type[PoseModel], *, ap: float | None, source: str) -> Callable:
-    """Enter the decorated function, which returns a configuration of `model`, under its own name."""
+def register_model(
+    model: type[PoseModel],
+    *,
+    ap: float | None,
+    source: str,
+    skeleton: str = "coco17",
+    whole_body_ap: float | None = None,
+) -> Callable:
+    """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
 
     def enter(configure: Callable[[], Any]) -> Callable[[], Any]:
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source)
+        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source, skeleton, whole_body_ap)
         return configure
 
     return enter
@@ -108,10 +128,19 @@ def configure_model(name: str, **overrides: Any) -> Any:
         raise LeanposeError(f"Model '{name}': {where}={first['input']!r} does not fit: {first['msg']}.") from error
 
 
+def skeleton_of(name: str, skeleton: str | Path | Skeleton | None = None) -> Skeleton:
+    """The skeleton that `create_model` gives a model: the one asked for, or the model's own.
+
+    Raises:
+        LeanposeError: there is no such model or skeleton.
+    """
+    return get_skeleton(model_entry(name).skeleton if skeleton is None else skeleton)
+
+
 def create_model(
     name: str,
     *,
-    skeleton: str | Path | Skeleton = "coco17",
+    skeleton: str | Path | Skeleton | None = None,
     pretrained: bool | Literal["backbone"] = False,
     **overrides: Any,
 ) -> PoseModel:
@@ -119,7 +148,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`.
+        skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
+            coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
             True: `name` is a released name, which is loaded as it is.
         overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), width=128, depth=4`.
@@ -138,7 +168,7 @@ def create_model(
             raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
         return load_model(name)
     entry = model_entry(name)
-    model = entry.model(name, configure_model(name, **overrides), get_skeleton(skeleton)).eval()
+    model = entry.model(name, configure_model(name, **overrides), skeleton_of(name, skeleton)).eval()
     if pretrained == "backbone":
         model.load_backbone()
     return model

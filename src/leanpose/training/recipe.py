@@ -200,12 +200,14 @@ class OptimizerSection(_Section):
 
 class ScheduleSection(_Section):
     epochs: int = Field(default=300, ge=1)
-    kind: Literal["step", "cosine"] = "step"
+    kind: Literal["step", "cosine", "flat_cosine"] = "step"
     milestones: list[int] = [200, 260]
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
     gamma: float = Field(default=0.1, gt=0)
     final: float = Field(default=0.0, ge=0, le=1)
-    """Where `cosine` ends, as a fraction of the learning rate."""
+    """Where `cosine` and `flat_cosine` end, as a fraction of the learning rate."""
+    flat: float = Field(default=0.5, ge=0, lt=1)
+    """The share of all epochs for which `flat_cosine` keeps the full learning rate; its cosine takes the rest."""
     warmup_steps: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
@@ -218,7 +220,8 @@ class ValidationSection(_Section):
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
     nms: Literal["oks", "soft"] | None = "oks"
-    style: Literal["coco", "crowdpose"] = "coco"
+    style: Literal["coco", "crowdpose", "wholebody"] = "coco"
+    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together."""
 
 
 class CardSection(_Section):
@@ -235,7 +238,8 @@ class Recipe(_Section):
     model: str
     model_options: dict[str, Any] = {}
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
-    skeleton: str = "coco17"
+    skeleton: str | None = None
+    """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
     pretrained: Literal["backbone"] | None = None
     """`backbone`: start the backbone from its published ImageNet weights (downloaded once)."""
     init: str | None = None

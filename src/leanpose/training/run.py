@@ -23,10 +23,10 @@ from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
 from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.part_precision import require_parts
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
-from leanpose.models.registry import create_model
-from leanpose.skeleton import get_skeleton
+from leanpose.models.registry import create_model, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
 from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import (
@@ -72,7 +72,7 @@ def build_model(recipe: Recipe) -> PoseModel:
     torch.manual_seed(recipe.seed)
     model = create_model(
         recipe.model,
-        skeleton=get_skeleton(recipe.skeleton),
+        skeleton=recipe.skeleton,
         pretrained=recipe.pretrained or False,
         **recipe.model_options,
     )
@@ -130,7 +130,7 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     Raises:
         LeanposeError: a set cannot be read, or there is nobody to train on.
     """
-    skeleton, root = get_skeleton(recipe.skeleton), recipe.data.root
+    skeleton, root = skeleton_of(recipe.model, recipe.skeleton), recipe.data.root
     sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
     people = [person for part in sets for person in part.people]
     if not people:
@@ -147,7 +147,10 @@ def read_validation_people(recipe: Recipe) -> PersonSet | None:
     """
     if recipe.data.val is None:
         return None
-    return read_people(recipe.data.val, get_skeleton(recipe.skeleton), recipe.data.root, training=False)
+    skeleton = skeleton_of(recipe.model, recipe.skeleton)
+    if recipe.validation.style == "wholebody":
+        require_parts(skeleton)
+    return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
 
 
 def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> Teacher | None:
@@ -243,7 +246,8 @@ def train(
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
-    recipe = recipe.model_copy(update={"codec": CodecSection(**_codec_settings(model.codec))})  # to be written out
+    codec, skeleton = CodecSection(**_codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
+    recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     people, val = read_training_people(recipe)
     augmentation, late_augmentation = _augmentation(recipe)
     cache = None
@@ -365,7 +369,7 @@ def retrain_head_recipe(
     Raises:
         LeanposeError: the model finds other keypoints than the recipe's.
     """
-    ours, theirs = get_skeleton(recipe.skeleton), model.skeleton
+    ours, theirs = skeleton_of(recipe.model, recipe.skeleton), model.skeleton
     if ours.keypoints != theirs.keypoints:
         raise LeanposeError(
             f"{weights} finds the {len(theirs)} keypoints of '{theirs.name}', the recipe's data are read as the {len(ours)} of "
@@ -376,6 +380,7 @@ def retrain_head_recipe(
         "model": model.name,
         "model_options": asdict(model.config),
         "codec": CodecSection(**_codec_settings(model.codec)),
+        "skeleton": recipe.skeleton or ours.name,
     }
     return new_head_recipe(recipe.model_copy(update=same), head, epochs)
 

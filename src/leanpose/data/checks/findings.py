@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[Level, str]] = {
     "keypoint outside": ("odd", "labelled keypoint outside its image"),
     "keypoint off box": ("odd", "labelled keypoint far outside its person's box"),
     "keypoint total": ("odd", "num_keypoints that differs from the labelled ones"),
+    "part": ("odd", "part whose flag or box contradicts its keypoints"),
     "image twice": ("odd", "image that occurs twice"),
     "left/right": ("suspect", "left and right that look exchanged"),
 }
@@ -83,7 +84,7 @@ class CheckedSet:
 
     Attributes:
         file: the annotation file.
-        format: `coco` or `lsp`.
+        format: `coco`, `coco_wholebody` or `lsp`.
         skeleton: what it labels.
         images: image id → reference; empty where the images were not found.
         sizes: image id → annotated (width, height).

@@ -17,12 +17,14 @@ from leanpose.data.images import tar_members
 from leanpose.data.lsp import load_lsp, lsp_boxes
 from leanpose.data.sample import ImageRef
 from leanpose.data.sources import ImageFolder
+from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
-from leanpose.skeleton import LSP14, Skeleton
+from leanpose.skeleton import LSP14, WHOLEBODY133, Skeleton
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
-_HIDDEN_COUNT = {"crowdpose14": ("head_top", "neck")}  # CrowdPose's num_keypoints leaves these out
+# What num_keypoints leaves out: in CrowdPose two points, in COCO-WholeBody all that is not body.
+_HIDDEN_COUNT = {"crowdpose14": ("head_top", "neck"), "coco_wholebody133": WHOLEBODY133.keypoints[17:]}
 
 
 def annotation_files(paths: Sequence[Path]) -> list[Path]:
@@ -70,13 +72,17 @@ def read_set(
 def _read_coco(
     content: dict[str, Any], file: Path, top: Path, images: Path | None, skeleton: Skeleton | None
 ) -> tuple[CheckedSet | str, list[Finding]]:
+    in_parts = has_parts(content["annotations"]) and skeleton in (None, WHOLEBODY133)
     try:
-        coco = parse_coco(content, file, skeleton)
+        coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton)
     except LeanposeError as error:
         return "damaged", [Finding("file", file, str(error))]
-    folder, findings = _find_images(file, top, images, [str(r["file_name"]) for r in coco.images.values()])
-    references = {i: folder(str(record["file_name"])) for i, record in coco.images.items()} if folder else {}
-    checked = CheckedSet(file, "coco", coco.skeleton, references, {}, [], folder.path if folder else None)
+    # UBody's names begin with a slash.
+    names = {i: str(record["file_name"]).lstrip("/" if in_parts else "") for i, record in coco.images.items()}
+    folder, findings = _find_images(file, top, images, [*names.values()])
+    references = {i: folder(name) for i, name in names.items()} if folder else {}
+    kind = "coco_wholebody" if in_parts else "coco"
+    checked = CheckedSet(file, kind, coco.skeleton, references, {}, [], folder.path if folder else None)
     for image_id, record in coco.images.items():
         if isinstance(record.get("width"), (int, float)) and isinstance(record.get("height"), (int, float)):
             checked.sizes[image_id] = (record["width"], record["height"])
@@ -91,9 +97,15 @@ def _read_coco(
             continue
         if record.get("iscrowd"):
             continue
-        points = _points(record["keypoints"], len(coco.skeleton))
+        try:
+            points = _whole_body(record, name) if in_parts else _points(record["keypoints"], len(coco.skeleton))
+        except LeanposeError as error:
+            findings.append(Finding("keypoint count", file, str(error).rstrip("."), image))
+            continue
         box = _box(record.get("bbox"))
         person = Person(record["id"], record["image_id"], points, box)
+        if in_parts and points is not None:
+            findings += [Finding("part", file, f"{name} {text}", image, person) for text in _odd_parts(record, points)]
         if points is None:
             given = record["keypoints"]
             length = len(given) / 3 if isinstance(given, list) else 0
@@ -108,6 +120,28 @@ def _read_coco(
             findings.append(Finding("box", file, f"{name} has no box of four numbers", image, person))
         checked.people.append(person)
     return checked, findings
+
+
+def _whole_body(record: dict[str, Any], name: str) -> np.ndarray:
+    """The 133 points of a record; behind the body, where the third number may be a score, with a visibility in its place."""
+    points = join_parts(record, name).copy()
+    points[17:, 2] = np.where(points[17:, 2] > 0, 2, np.minimum(points[17:, 2], 0))
+    return points
+
+
+def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
+    """Where the flags and boxes of a COCO-WholeBody record say other than its points."""
+    odd = []
+    for part, indices in WHOLEBODY133.parts.items():
+        labelled, flag = int((points[list(indices), 2] > 0).sum()), record.get(flag_field(part))
+        if part == "body" or flag is None:
+            continue
+        if bool(flag) != (labelled > 0):
+            odd.append(f"has {flag_field(part)} = {str(bool(flag)).lower()}, but {labelled} points in {FIELDS[part]}")
+        box = _box(record.get(box_field(part)))
+        if flag and labelled and box is not None and min(box[2:]) <= 0:
+            odd.append(f"has a {box_field(part)} of {box[2]:g} × {box[3]:g} pixels around {labelled} points")
+    return odd
 
 
 def _read_lsp(file: Path, top: Path, images: Path | None) -> tuple[CheckedSet | str, list[Finding]]:

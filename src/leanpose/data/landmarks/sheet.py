@@ -12,11 +12,11 @@ from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.landmarks.crops import TurnedSquare, square_around
 from leanpose.data.landmarks.label import Person
 from leanpose.data.landmarks.writing import part_points
-from leanpose.data.synthetic.wholebody import WHOLEBODY133
 from leanpose.drawing import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
 from leanpose.geometry import apply_affine
 from leanpose.skeleton import COCO17
+from leanpose.wholebody import WHOLEBODY133
 
 _CELL, _COLUMNS = 240, 10
 _VIEWS = ("person", "face", "left_hand", "right_hand", "feet")

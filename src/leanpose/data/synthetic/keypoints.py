@@ -1,4 +1,7 @@
-"""Where the 135 keypoints are on a figure, and how deep under its surface each may lie and still count as seen."""
+"""The 135 keypoints of a figure: where they are, and how deep under its surface each may lie and still count as seen.
+
+They are those of COCO-WholeBody, neck and top of the head.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,15 @@ from jaxtyping import Float
 from leanpose.data.synthetic.anatomy import Bodies, J
 from leanpose.data.synthetic.head import EAR_KEYPOINT, FACE_NORMALS, HEAD_TOP
 from leanpose.data.synthetic.poses import Figures
-from leanpose.data.synthetic.wholebody import SYNTHETIC135
+from leanpose.skeleton import WHOLEBODY133, Skeleton
 
+SYNTHETIC135 = Skeleton(
+    "synthetic135",
+    (*WHOLEBODY133.keypoints, "neck", "head_top"),
+    (*WHOLEBODY133.limbs, (133, 134)),
+    (*WHOLEBODY133.sigmas, 0.079, 0.079),
+    WHOLEBODY133.parts,
+)
 K = {name: i for i, name in enumerate(SYNTHETIC135.keypoints)}
 COUNT = len(SYNTHETIC135)
 FACE_START, HANDS_START = 23, 91

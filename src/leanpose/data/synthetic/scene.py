@@ -13,12 +13,11 @@ from jaxtyping import Float, Int, UInt8
 from leanpose.data.synthetic.background import draw_background
 from leanpose.data.synthetic.camera import Camera, Framing, draw_camera
 from leanpose.data.synthetic.finishing import compose, develop
-from leanpose.data.synthetic.keypoints import DEPTH_ALLOWED, SURFACE_NORMALS, SURFACE_POINTS
+from leanpose.data.synthetic.keypoints import DEPTH_ALLOWED, SURFACE_NORMALS, SURFACE_POINTS, SYNTHETIC135
 from leanpose.data.synthetic.painting import Light, Painting, paint
 from leanpose.data.synthetic.people import People, draw_people, people_polygons
 from leanpose.data.synthetic.poses import check_kinds
 from leanpose.data.synthetic.things import cast_shadows, furniture, held_things, occluders
-from leanpose.data.synthetic.wholebody import SYNTHETIC135, WHOLEBODY133
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton, get_skeleton
 
@@ -49,13 +48,12 @@ class Scene:
 
 
 def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
-    """A skeleton by name, also the renderer's own (`coco_wholebody133`, `synthetic135`).
+    """A skeleton by name, also the renderer's own `synthetic135`.
 
     Raises:
         LeanposeError: the skeleton is unknown, or has no keypoint that the renderer knows.
     """
-    own = {s.name: s for s in (WHOLEBODY133, SYNTHETIC135)}
-    chosen = own[skeleton] if isinstance(skeleton, str) and skeleton in own else get_skeleton(skeleton)
+    chosen = SYNTHETIC135 if skeleton == SYNTHETIC135.name else get_skeleton(skeleton)
     if _order_in_renderer(chosen).max(initial=-1) < 0:
         raise LeanposeError(
             f"The renderer knows no keypoint of skeleton '{chosen.name}'; its names are those of coco17."

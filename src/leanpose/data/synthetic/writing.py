@@ -17,9 +17,10 @@ import numpy as np
 
 from leanpose.data.synthetic.camera import Framing
 from leanpose.data.synthetic.scene import Scene, render_scene, resolve_skeleton
+from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 
 IMAGES_NAME = "images.tar"
 ANNOTATIONS_NAME = "annotations.json"
@@ -37,12 +38,19 @@ class SyntheticFiles:
 
 
 def annotations_of(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """The COCO annotations of a scene; keypoints outside the picture are written as 0, 0, 0."""
+    """The COCO annotations of a scene; keypoints outside the picture are written as 0, 0, 0.
+
+    With the 133 keypoints of COCO-WholeBody they have that data set's fields, a part in each.
+    """
     result = []
     for keypoints, box, area in zip(scene.keypoints, scene.boxes, scene.areas, strict=True):
         labelled = keypoints[:, 2] > 0
         values = np.where(labelled[:, None], np.round(keypoints, 2), 0.0)
         x1, y1, x2, y2 = box.tolist()
+        points = {
+            "num_keypoints": int(labelled.sum()),
+            "keypoints": [int(v) if k % 3 == 2 else v for k, v in enumerate(values.reshape(-1).tolist())],
+        }
         result.append(
             {
                 "id": first_id + len(result),
@@ -51,8 +59,7 @@ def annotations_of(scene: Scene, image_id: int, first_id: int) -> list[dict]:
                 "iscrowd": 0,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": float(area),
-                "num_keypoints": int(labelled.sum()),
-                "keypoints": [int(v) if k % 3 == 2 else v for k, v in enumerate(values.reshape(-1).tolist())],
+                **(split_parts(values) if scene.skeleton == WHOLEBODY133 else points),
             }
         )
     return result
@@ -102,7 +109,7 @@ def write_synthetic(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
-    """Render `count` scenes into `folder`: `images.tar` and `annotations.json` in COCO's format.
+    """Render `count` scenes into `folder`: `images.tar` and `annotations.json` in COCO's format (or COCO-WholeBody's).
 
     The files are the same, byte for byte, for the same arguments and any number of workers.
 
@@ -137,12 +144,13 @@ def write_synthetic(
                 annotations.append(annotation | {"id": len(annotations) + 1})
             if progress is not None:
                 progress(index + 1, count)
+    named = COCO17 if chosen == WHOLEBODY133 else chosen  # COCO-WholeBody's category names the body's points alone
     category = {
         "id": 1,
         "name": "person",
         "supercategory": "person",
-        "keypoints": list(chosen.keypoints),
-        "skeleton": [[a + 1, b + 1] for a, b in chosen.limbs],
+        "keypoints": list(named.keypoints),
+        "skeleton": [[a + 1, b + 1] for a, b in named.limbs],
     }
     description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {chosen.name}"
     content = {

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from leanpose.data.synthetic import SYNTHETIC135, WHOLEBODY133
-from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14
+from leanpose.data.synthetic import SYNTHETIC135
+from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, WHOLEBODY133, Skeleton, get_skeleton
+
+
+def test_it_has_a_name_and_survives_a_checkpoint() -> None:
+    assert get_skeleton("coco_wholebody133") is WHOLEBODY133
+    assert Skeleton.from_dict(json.loads(json.dumps(WHOLEBODY133.to_dict()))) == WHOLEBODY133
+    assert sorted(i for part in WHOLEBODY133.parts.values() for i in part) == list(range(133))
 
 
 def test_the_order_is_that_of_coco_wholebody() -> None:

@@ -1,15 +1,14 @@
-"""The 133 keypoints of COCO-WholeBody, named so that every point says its side, and the 135 that the renderer knows.
+"""What COCO-WholeBody adds to COCO's 17 points of the body: names, limbs and OKS constants of feet, face and hands.
 
 The order is that of the data set (Jin et al., "Whole-Body Human Pose Estimation in the Wild", ECCV 2020): 17 body, 6 feet, 68
 face (the iBUG order, which starts at the person's right), 21 left hand, 21 right hand. The data set numbers the face
-points only; here each carries its side, so that `Skeleton.pairs` finds what mirrors what.
+points only; here each carries its side, so that `Skeleton.pairs` finds what mirrors what. These are plain tuples, of
+which `leanpose.skeleton` makes the skeleton.
 """
 
 from __future__ import annotations
 
 import itertools
-
-from leanpose.skeleton import COCO17, Skeleton
 
 _FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 
@@ -28,9 +27,18 @@ def _face_names() -> tuple[str, ...]:
     return (*jaw, *brows, *bridge, *nostrils, *eyes, *outer, *inner)
 
 
-_FACE = _face_names()
-# Wrist, then thumb, index, middle, ring and little finger, four points each from the palm outwards.
-_HANDS = tuple(f"{side}_hand_{i}" for side in ("left", "right") for i in range(21))
+# Of a hand: wrist, then thumb, index, middle, ring and little finger, four points each from the palm outwards.
+KEYPOINTS = (*_FEET, *_face_names(), *(f"{side}_hand_{i}" for side in ("left", "right") for i in range(21)))
+"""The 116 names behind the body's 17."""
+
+PARTS: dict[str, tuple[int, ...]] = {
+    "body": tuple(range(17)),
+    "feet": tuple(range(17, 23)),
+    "face": tuple(range(23, 91)),
+    "left_hand": tuple(range(91, 112)),
+    "right_hand": tuple(range(112, 133)),
+}
+"""Which of the 133 points belong to which part, in the order of the data set."""
 
 # The constants of COCO-WholeBody's evaluation.
 _FEET_SIGMAS = (0.068, 0.066, 0.066, 0.092, 0.094, 0.094)
@@ -45,10 +53,12 @@ _HAND_SIGMAS = (
     0.020, 0.019, 0.022, 0.031,
 )  # fmt: skip
 
+SIGMAS = (*_FEET_SIGMAS, *_FACE_SIGMAS, *_HAND_SIGMAS, *_HAND_SIGMAS)
+"""OKS constants of `KEYPOINTS`."""
+
 
 def _limbs() -> tuple[tuple[int, int], ...]:
-    limbs = list(COCO17.limbs)
-    limbs += [(15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)]
+    limbs = [(15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)]
     for start, count, closed in ((0, 17, False), (17, 5, False), (22, 5, False), (27, 4, False), (31, 5, False),
                                  (36, 6, True), (42, 6, True), (48, 12, True), (60, 8, True)):  # fmt: skip
         points = [23 + start + i for i in range(count)]
@@ -61,24 +71,5 @@ def _limbs() -> tuple[tuple[int, int], ...]:
     return tuple(limbs)
 
 
-WHOLEBODY133 = Skeleton(
-    "coco_wholebody133",
-    (*COCO17.keypoints, *_FEET, *_FACE, *_HANDS),
-    _limbs(),
-    (*COCO17.sigmas, *_FEET_SIGMAS, *_FACE_SIGMAS, *_HAND_SIGMAS, *_HAND_SIGMAS),
-    {
-        "body": tuple(range(17)),
-        "feet": tuple(range(17, 23)),
-        "face": tuple(range(23, 91)),
-        "left_hand": tuple(range(91, 112)),
-        "right_hand": tuple(range(112, 133)),
-    },
-)
-
-SYNTHETIC135 = Skeleton(
-    "synthetic135",
-    (*WHOLEBODY133.keypoints, "neck", "head_top"),
-    (*WHOLEBODY133.limbs, (133, 134)),
-    (*WHOLEBODY133.sigmas, 0.079, 0.079),
-    WHOLEBODY133.parts,
-)
+LIMBS = _limbs()
+"""Of feet, face and hands, as indices of the 133 points."""

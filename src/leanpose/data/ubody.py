@@ -1,0 +1,167 @@
+"""UBody: frames of videos in 15 kinds of scenes, labelled as COCO-WholeBody (Lin et al., CVPR 2023, arXiv 2303.16160).
+
+What public readers of its files agree on: a COCO file for each scene, `annotations/SCENE/keypoint_annotation.json`, whose
+people have COCO-WholeBody's fields; frames under `images/SCENE/`; a `file_name` such as `/VIDEO_Trim3/000012.png`, with or
+without the first slash; lists of the videos that are for testing, `splits/intra_scene_test_list.npy` and
+`inter_scene_test_list.npy`, named without what `_Trim` begins. Files that a toolbox has already split name the scene first.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from leanpose.data.coco import CocoFile, coco_category, collect_people, load_coco
+from leanpose.data.sample import ImageRef, PersonSample, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import WHOLEBODY133, Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.sources import DataSource
+
+ANNOTATIONS_NAME = "keypoint_annotation.json"
+_LOOKED_FOR = 50  # frames of a scene that are looked for to find out where its images are
+
+
+def read_ubody(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+    """Read one scene's file, or the scenes of a folder; see `leanpose.data.sources.read_people`.
+
+    Images and people get new numbers where there are several scenes, since each file counts from the start.
+    """
+    assert source.annotations is not None
+    assert source.images is not None
+    files = scene_files(root / source.annotations)
+    listed = None if source.split_list is None else read_split_list(root / source.split_list)
+    people: list[PersonSample] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    first_image = first_person = 0
+    for path in files:
+        file = _renumbered(load_coco(path, WHOLEBODY133), first_image, first_person)
+        chosen = _chosen(file, source, listed)
+        place = _Frames(root / source.images, path.parent.name, file, source.title)
+        found, measured = collect_people(file, chosen, place, skeleton, source.title, in_parts=True)
+        people += found
+        images += chosen.values()
+        annotations += measured
+        if len(files) > 1:
+            first_image = max(file.images, default=first_image) + 1
+            first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
+    truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
+    return PersonSet(source.title, people, truth)
+
+
+def scene_files(path: Path) -> list[Path]:
+    """The annotation files that a path means: itself, or those of the scenes' folders in it.
+
+    Raises:
+        LeanposeError: the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob(f"*/{ANNOTATIONS_NAME}")) or [p for p in [path / ANNOTATIONS_NAME] if p.is_file()]
+    if not files:
+        raise LeanposeError(
+            f"The folder {path} holds no UBody scene: {ANNOTATIONS_NAME} is expected in a folder for each scene; or name "
+            "one file."
+        )
+    return files
+
+
+def video_of(file_name: str) -> str:
+    """The name of a frame's video as the split lists spell it: `/talk_Trim3/000012.png` is a frame of `talk`."""
+    folders = file_name.strip("/").split("/")[:-1]
+    return folders[-1].split("_Trim")[0] if folders else ""
+
+
+def read_split_list(path: Path) -> set[str]:
+    """The names of the videos in a `.npy` array of strings, or in a text file with one a line.
+
+    Raises:
+        LeanposeError: the file is missing, damaged, or holds no names; or Python objects, which are never loaded.
+    """
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            names = [str(name) for name in array.reshape(-1)] if array.dtype.kind in "US" else []
+            if array.dtype.kind == "S":
+                names = [name.decode() for name in array.reshape(-1).tolist()]
+        else:
+            names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the split list {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise LeanposeError(
+            f"The split list {path} is damaged or holds pickled Python objects, which may run code and are not loaded; "
+            "write the names of the videos into a text file, one a line."
+        ) from error
+    if not names:
+        raise LeanposeError(f"The split list {path} holds no names of videos.")
+    return set(names)
+
+
+def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile:
+    """The file with its numbers moved up, the names of its images without the slash in front, and nobody without a box."""
+    lowest_image = min(file.images, default=0) if first_image else 0
+    lowest_person = min((record["id"] for record in file.annotations), default=0) if first_person else 0
+    by_image, by_person = first_image - lowest_image, first_person - lowest_person
+    images = {
+        image_id + by_image: {**record, "id": image_id + by_image, "file_name": str(record["file_name"]).lstrip("/")}
+        for image_id, record in file.images.items()
+    }
+    people = [
+        {**record, "id": record["id"] + by_person, "image_id": record["image_id"] + by_image}
+        for record in file.annotations
+        if record.get("bbox") is not None  # nobody can be cropped without
+    ]
+    return CocoFile(file.path, images, people, file.skeleton)
+
+
+def _chosen(file: CocoFile, source: DataSource, listed: set[str] | None) -> dict[int, dict[str, Any]]:
+    """Every so many frames of the videos that are in the split."""
+    from leanpose.data.sources import in_split
+
+    videos = sorted({video_of(str(record["file_name"])) for record in file.images.values()})
+    if source.split == "all":
+        wanted = set(videos)
+    elif listed is not None:
+        wanted = {video for video in videos if (video in listed) == (source.split == "val")}
+    else:
+        wanted = {video for position, video in enumerate(videos) if in_split(position, source.split)}
+    return {
+        image_id: record
+        for position, (image_id, record) in enumerate(file.images.items())
+        if position % source.every == 0 and video_of(str(record["file_name"])) in wanted
+    }
+
+
+class _Frames:
+    """Turns the file names of one scene into references, whether they begin with the scene or not.
+
+    Raises:
+        LeanposeError: the folder or archive is not there, or holds none of the frames that were looked for.
+    """
+
+    def __init__(self, path: Path, scene: str, file: CocoFile, title: str) -> None:
+        from leanpose.data.sources import ImageFolder
+
+        self.folder = ImageFolder(path, title)
+        names = [str(record["file_name"]) for record in file.images.values()]
+        some = list(islice(names, 0, None, max(1, len(names) // _LOOKED_FOR)))
+        for prefix in (f"{scene}/", ""):
+            if any(self._holds(prefix + name) for name in some):
+                self.prefix = prefix
+                return
+        example = f", such as {scene}/{some[0]}" if some else ""
+        raise LeanposeError(f"{path} holds none of the frames of {file.path} that were looked for{example}.")
+
+    def _holds(self, name: str) -> bool:
+        return name in self.folder.members if self.folder.archive else (self.folder.path / name).is_file()
+
+    def __call__(self, file_name: str) -> ImageRef:
+        if self.folder.archive:  # never by the last part of the name alone: every video has a frame 000001
+            return ImageRef(str(self.folder.path), self.prefix + file_name)
+        return self.folder(self.prefix + file_name)
