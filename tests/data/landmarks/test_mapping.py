@@ -19,7 +19,7 @@ from leanpose.data.landmarks.mapping import (
     SMALL_TOE,
 )
 from leanpose.data.landmarks.models import OnnxLandmarkModels
-from leanpose.wholebody import WHOLEBODY133
+from leanpose.skeleton import WHOLEBODY133
 
 FACE_NAMES = [WHOLEBODY133.keypoints[i] for i in WHOLEBODY133.parts["face"]]
 FOOT_NAMES = [WHOLEBODY133.keypoints[i] for i in WHOLEBODY133.parts["feet"]]

@@ -15,8 +15,7 @@ from leanpose.data.landmarks.writing import part_points
 from leanpose.drawing import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
 from leanpose.geometry import apply_affine
-from leanpose.skeleton import COCO17
-from leanpose.wholebody import WHOLEBODY133
+from leanpose.skeleton import COCO17, WHOLEBODY133
 
 _CELL, _COLUMNS = 240, 10
 _VIEWS = ("person", "face", "left_hand", "right_hand", "feet")
