@@ -20,6 +20,13 @@ def test_a_pattern_lists_the_models_that_fit(capsys: pytest.CaptureFixture[str])
         assert expected in rows[0]
 
 
+def test_whole_body_figures_say_that_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    models("dwpose_t")
+    row = next(line for line in capsys.readouterr().out.splitlines() if "dwpose_t" in line)
+    for expected in ("5.52 M", "0.54", "48.5 (whole body)", "DWPose (ICCV 2023 workshop)"):
+        assert expected in row
+
+
 def test_released_weights_are_listed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,8 @@ class ViTPoseConfig:
     heads: int = 12
     drop_path: float = 0.1  # how often the last layer is left out while training
     decoder: Literal["classic", "simple"] = "classic"
-    """`classic`: two transposed convolutions (eq. 2); `simple`: enlarged four times, ReLU, one convolution (eq. 3)."""
+    """`classic`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
+    first; the order here is that of the toolbox's code.)"""
 
     def __post_init__(self) -> None:
         for side in self.input_size:
@@ -66,7 +67,7 @@ class ViTPose(PoseModel):
             self.head = nn.Conv2d(256, len(skeleton), 1)
         else:
             enlarge = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False)
-            self.deconvolutions = nn.Sequential(enlarge, nn.ReLU())
+            self.deconvolutions = nn.Sequential(nn.ReLU(), enlarge)
             self.head = nn.Conv2d(c.width, len(skeleton), 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.001)
         assert self.head.bias is not None
