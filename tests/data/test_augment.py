@@ -109,12 +109,16 @@ def test_half_body_of_points_on_one_spot_is_left_alone(region: tuple[np.ndarray,
     np.testing.assert_allclose(placement.center, region[0])
 
 
-def test_truncated_draws_end_at_one_deviation_and_are_a_part_of_the_normal_distribution() -> None:
-    placements = draws(Augmentation(truncated=True, scale=0.4, rotation=80.0, rotation_probability=1.0,
-                                    half_body_probability=0, shift_probability=0), 6000)  # fmt: skip
-    angles = np.array([placement.rotation for placement in placements])
-    factors = np.array([placement.scale[0] for placement in placements]) / draws(NOTHING, 1)[0].scale[0]
-    for values, deviation in ((angles / 80, 1.0), ((factors - 1) / 0.4, 1.0)):
-        assert np.abs(values).max() <= deviation
+def test_truncated_draws_end_at_one_deviation_and_are_a_part_of_the_normal_distribution(
+    region: tuple[np.ndarray, np.ndarray],
+) -> None:
+    placements = draws(Augmentation(truncated=True, shift=0.1, shift_probability=1.0, scale=0.4, rotation=80.0,
+                                    rotation_probability=1.0, half_body_probability=0), 6000)  # fmt: skip
+    center, scale = region
+    angles = np.array([placement.rotation for placement in placements]) / 80
+    factors = (np.array([placement.scale[0] for placement in placements]) / scale[0] - 1) / 0.4
+    shifts = (np.array([placement.center[1] for placement in placements]) - center[1]) / (0.1 * scale[1])
+    for values in (angles, factors, shifts):
+        assert np.abs(values).max() <= 1.0
         assert np.std(values) == pytest.approx(0.5396, abs=0.015)  # of a standard normal between -1 and 1
         assert np.mean(np.abs(values) > 0.99) < 0.02  # nothing gathers at the ends

@@ -36,10 +36,10 @@ class Placement(NamedTuple):
     flip: bool
 
 
-def _truncate(normal: float) -> float:
-    """A draw of the normal distribution, made one of that distribution between its first deviations."""
+def _truncated(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Uniform draws between 0 and 1, made draws of the normal distribution between its first deviations."""
     low, high = ndtr(-1.0), ndtr(1.0)
-    return float(ndtri(low + (high - low) * ndtr(normal)))
+    return ndtri(low + (high - low) * ranks)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Augmentation:
         half_body_padding: the half's keypoint extent is enlarged by this factor.
         scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
         rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncated: factor and angle are drawn from normal distributions that end at one deviation, where the others gather
-            what lies beyond their ends.
+        truncated: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
+            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform).
         appearance: how the crop's look changes besides.
     """
 
@@ -84,7 +84,8 @@ class Augmentation:
         chance = rng.random(4)
         scale_normal, rotation_normal, half_normal = rng.standard_normal(3)
         if self.truncated:
-            scale_normal, rotation_normal = _truncate(scale_normal), _truncate(rotation_normal)
+            scale_normal, rotation_normal = _truncated(ndtr(np.array([scale_normal, rotation_normal])))
+            shift_by = _truncated((shift_by + 1) / 2)
 
         centers, scales = crop_region(sample.box[None], input_size)
         center = np.asarray(centers[0], np.float64)

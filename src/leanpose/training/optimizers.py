@@ -32,7 +32,10 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        optimizers = [kind(learning, lr=section.lr, weight_decay=section.weight_decay)]
+        spared = [] if section.decay_biases else [p for p in learning if p.ndim < 2]
+        decayed = [p for p in learning if section.decay_biases or p.ndim >= 2]
+        groups = [{"params": decayed}] + ([{"params": spared, "weight_decay": 0.0}] if spared else [])
+        optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

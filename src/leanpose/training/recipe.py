@@ -194,6 +194,8 @@ class OptimizerSection(_Section):
     matrix_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
+    decay_biases: bool = True
+    """Whether weight decay shrinks biases, norms and other single rows of numbers too; RTMPose spares them."""
     clip: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
 
