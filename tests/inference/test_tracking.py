@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,41 @@ def test_what_the_detector_does_not_confirm_is_dropped():
     assert people[15:] == [[1]] * 15
 
 
+class Doubtful(CrowdEstimator):
+    """The detector is sure of the first person in the first frame only, and never of the second."""
+
+    def detect(self, images):
+        sure = [0.8 if number(image) == 0 else 0.35 for image in images]
+        return [
+            (boxes, np.array([score, 0.35][: len(boxes)]))
+            for (boxes, _), score in zip(super().detect(images), sure, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("detect_every", [1, 4])
+def test_doubtful_detections_continue_tracks_but_begin_none(detect_every: int):
+    walkers = [Walker(lambda t: (200 + 4 * t, 300)), Walker(lambda t: (700, 300))]
+    for start_score, expected in ((0.4, [1]), (0.3, [1, 2])):
+        tracked = follow(Doubtful(walkers), 13, detect_every=detect_every, start_score=start_score)
+        assert all(poses.ids is not None and poses.ids.tolist() == expected for poses in tracked)
+        assert tracked[12].box_scores[0] == pytest.approx(0.35)
+
+
+class Trembling(CrowdEstimator):
+    """Its poses are so poor that those of two frames are hardly alike."""
+
+    def _look(self, image, boxes):
+        poses = super()._look(image, boxes)
+        wild = np.random.default_rng(number(image)).uniform(-25, 25, poses.keypoints.shape)
+        return replace(poses, keypoints=poses.keypoints + wild)
+
+
+def test_poor_poses_are_told_apart_by_their_boxes():
+    walkers = [Walker(lambda t: (200 + 2 * t, 300)), Walker(lambda t: (500, 300))]
+    tracked = follow(Trembling(walkers), 20, detect_every=1)
+    assert all(poses.ids is not None and poses.ids.tolist() == [1, 2] for poses in tracked)
+
+
 def test_scores_boxes_and_order_belong_together():
     walkers = [Walker(lambda t: (600, 300)), Walker(lambda t: (200, 300)), Walker(lambda t: (400, 300), tall=120)]
     for poses in follow(CrowdEstimator(walkers), 12, detect_every=4):
@@ -284,6 +320,7 @@ def test_times_that_stand_still_or_jump():
         ({"max_age": -1}, "max_age"),
         ({"oks_threshold": 3}, "oks_threshold lies between 0 and 1"),
         ({"lost_score": -0.1}, "lost_score"),
+        ({"start_score": 1.5}, "start_score"),
         ({"smooth": 0.5}, "a OneEuro, not"),
     ],
 )

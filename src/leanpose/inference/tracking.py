@@ -47,6 +47,8 @@ class PoseTracker:
         max_age: frames for which a lost person is remembered; who comes back within them keeps their id.
         oks_threshold: how alike (OKS, 0..1) a pose and a track's prediction must be to be the same person.
         lost_score: a pose counts as nobody when the mean of the best third of its keypoint scores is lower.
+        start_score: box score from which a detection can begin a track; those below it, down to the detector's own
+            threshold, only continue one, since false detections come and go near the threshold.
         in_flight: frames that may be read ahead, so that the detector works beside the pose model and (with
             `detect_every=1`) frames share batches. 1 does everything in turn: for a live camera, where the newest
             frame counts.
@@ -69,6 +71,7 @@ class PoseTracker:
         max_age: int = 30,
         oks_threshold: float = 0.3,
         lost_score: float = 0.3,
+        start_score: float = 0.4,
         in_flight: int = 8,
     ) -> None:
         for name, value, lowest in (
@@ -78,14 +81,19 @@ class PoseTracker:
         ):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
                 raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
-        for name, value in (("oks_threshold", oks_threshold), ("lost_score", lost_score)):
+        for name, value in (
+            ("oks_threshold", oks_threshold),
+            ("lost_score", lost_score),
+            ("start_score", start_score),
+        ):
             if not 0 <= value <= 1:
                 raise LeanposeError(f"{name} lies between 0 and 1, not at {value}.")
         if not isinstance(smooth, (bool, OneEuro)):
             raise LeanposeError(f"smooth is True, False or a OneEuro, not {smooth!r}.")
         self.estimator = estimator
         self.detect_every, self.in_flight = detect_every, in_flight
-        self.max_age, self.oks_threshold, self.lost_score = max_age, oks_threshold, lost_score
+        self.max_age, self.oks_threshold = max_age, oks_threshold
+        self.lost_score, self.start_score = lost_score, start_score
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
     def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Iterator[Poses]:
@@ -102,7 +110,8 @@ class PoseTracker:
         """
         table = TrackTable(
             self.estimator.skeleton,
-            max_age=self.max_age, oks_threshold=self.oks_threshold, lost_score=self.lost_score,
+            max_age=self.max_age, oks_threshold=self.oks_threshold,
+            lost_score=self.lost_score, start_score=self.start_score,
         )  # fmt: skip
         smoother = None if self.smooth is None else PoseSmoother(self.smooth)
         with ThreadPoolExecutor(1, "detector") as pool, closing(self._groups(frames, pool)) as groups:

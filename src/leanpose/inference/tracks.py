@@ -1,7 +1,8 @@
 """Who is who from frame to frame: tracks of people, and poses joined to them by object keypoint similarity (OKS).
 
 A track predicts where its person is now from the last pose and the speed; poses and tracks are paired so that the sum
-of their similarities is the largest (Hungarian method). Tracks that were just seen choose first, then the lost ones.
+of their similarities is the largest (Hungarian method). Tracks that were just seen choose first, then the lost ones;
+what neither finds nor is found by its keypoints is compared by its box.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share 
 SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be cut off for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
 COVERED = 0.3  # IoU from which a detection and a track are taken for the same person
+SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say
 INSIDE = 0.5  # share of a track's box inside a detection from which the detection confirms the track
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
 FORESIGHT = 1.0  # seconds; nobody keeps a speed for longer
@@ -63,10 +65,14 @@ class TrackTable:
         max_age: frames for which a lost person is remembered.
         oks_threshold: lowest similarity of a pose to a track's prediction for them to be the same person.
         lost_score: poses of lower `confidence` are nobody.
+        start_score: lowest box score of a pose that may begin a track.
     """
 
-    def __init__(self, skeleton: Skeleton, *, max_age: int, oks_threshold: float, lost_score: float) -> None:
-        self.max_age, self.oks_threshold, self.lost_score = max_age, oks_threshold, lost_score
+    def __init__(
+        self, skeleton: Skeleton, *, max_age: int, oks_threshold: float, lost_score: float, start_score: float
+    ) -> None:
+        self.max_age, self.oks_threshold = max_age, oks_threshold
+        self.lost_score, self.start_score = lost_score, start_score
         self.tracks: list[Track] = []
         self._next_id = 1
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
@@ -103,15 +109,19 @@ class TrackTable:
             seconds: the frame's time.
         """
         ids = np.zeros(len(poses), np.int64)
-        areas = box_area(self._enclosing(poses))
-        self._pair(self.active, poses, areas, seconds, ids)
+        boxes = self._enclosing(poses)
+        self._pair(self.active, poses, boxes, seconds, ids)
         if poses.ids is not None:
             left = {track.id for track in self.active} - set(ids.tolist())
             for row in np.flatnonzero(ids == 0):
                 if int(poses.ids[row]) in left:
                     ids[row] = poses.ids[row]
                     left.remove(int(ids[row]))
-        self._pair([track for track in self.tracks if track.missed], poses, areas, seconds, ids)
+        left_over = [track for track in self.active if track.id not in set(ids.tolist())]
+        self._pair_boxes(left_over, boxes, seconds, ids)
+        lost = [track for track in self.tracks if track.missed]
+        self._pair(lost, poses, boxes, seconds, ids)
+        self._pair_boxes([track for track in lost if track.id not in set(ids.tolist())], boxes, seconds, ids)
         return ids
 
     def update(
@@ -130,8 +140,10 @@ class TrackTable:
             detections: boxes of all people that the detector saw in this frame; None where it did not look.
 
         Returns:
-            The poses with their `ids`, by rising id.
+            The poses that belong to somebody, with their `ids`, by rising id.
         """
+        known = (ids > 0) | (poses.box_scores >= self.start_score)
+        poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
         boxes = self._enclosing(poses)
         final = ids.copy()
@@ -192,13 +204,11 @@ class TrackTable:
         self,
         tracks: Sequence[Track],
         poses: Poses,
-        areas: Float[np.ndarray, " P"],
+        boxes: Float[np.ndarray, "P 4"],
         seconds: float,
         ids: Int[np.ndarray, " P"],
     ) -> None:
         """Give the poses that are still without an id those of these tracks, where they are alike."""
-        from scipy.optimize import linear_sum_assignment
-
         rows = np.flatnonzero(ids == 0)
         if not tracks or not len(rows):
             return
@@ -207,11 +217,18 @@ class TrackTable:
         growth = np.array([1 + (seconds - track.seconds if track.missed else 0.0) for track in tracks]) ** 2
         track_areas = box_area(np.stack([track.box for track in tracks])) * growth
         scores = np.stack([track.scores for track in tracks])
-        similarity = self._similarity(keypoints, scores, track_areas, poses[rows], areas[rows])
-        similarity = np.where(similarity >= self.oks_threshold, similarity, 0.0)
-        for track, row in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
-            if similarity[track, row] > 0:
-                ids[rows[row]] = tracks[track].id
+        similarity = self._similarity(keypoints, scores, track_areas, poses[rows], box_area(boxes[rows]))
+        _assign(tracks, rows, similarity, self.oks_threshold, ids)
+
+    def _pair_boxes(
+        self, tracks: Sequence[Track], boxes: Float[np.ndarray, "P 4"], seconds: float, ids: Int[np.ndarray, " P"]
+    ) -> None:
+        """The same by the overlap of boxes: a poor pose may look quite different in the next frame."""
+        rows = np.flatnonzero(ids == 0)
+        if not tracks or not len(rows):
+            return
+        expected = np.stack([track.box + np.tile(_step(track, seconds), 2) for track in tracks])
+        _assign(tracks, rows, box_iou(expected, boxes[rows]), SAME_BOX, ids)
 
     def _similarity(
         self,
@@ -240,6 +257,22 @@ class TrackTable:
         side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0, keepdims=True)
         boxes = boxes + MARGIN * side * np.array([-1.0, -1.0, 1.0, 1.0])
         return np.where(((certain.sum(axis=1) >= 2) & (side[:, 0] > 1))[:, None], boxes, looked)
+
+
+def _assign(
+    tracks: Sequence[Track],
+    rows: Int[np.ndarray, " N"],
+    similarity: Float[np.ndarray, "T N"],
+    threshold: float,
+    ids: Int[np.ndarray, " P"],
+) -> None:
+    """Write the tracks' ids into these rows so that the similarities sum up to the most, none below the threshold."""
+    from scipy.optimize import linear_sum_assignment
+
+    similarity = np.where(similarity >= threshold, similarity, 0.0)
+    for track, column in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
+        if similarity[track, column] > 0:
+            ids[rows[column]] = tracks[track].id
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
