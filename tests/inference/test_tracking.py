@@ -180,7 +180,7 @@ class Trembling(CrowdEstimator):
 
     def _look(self, image, boxes):
         poses = super()._look(image, boxes)
-        wild = np.random.default_rng(number(image)).uniform(-25, 25, poses.keypoints.shape)
+        wild = np.random.default_rng(number(image)).uniform(-45, 45, poses.keypoints.shape)
         return replace(poses, keypoints=poses.keypoints + wild)
 
 
