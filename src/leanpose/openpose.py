@@ -6,6 +6,7 @@ Affinity Fields", TPAMI 2019), which ControlNet's annotators, editors and nodes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,11 @@ def present(points: Float[np.ndarray, "*N 3"]) -> Bool[np.ndarray, "*N"]:
 
 
 def openpose_json(
-    people: OpenPosePeople, *, image_size: tuple[int, int] | None = None, controlnet: bool = False
+    people: OpenPosePeople,
+    *,
+    ids: Sequence[int] | None = None,
+    image_size: tuple[int, int] | None = None,
+    controlnet: bool = False,
 ) -> dict[str, Any]:
     """OpenPose's JSON, version 1.3, as a dictionary; `Poses.to_openpose` explains the arguments.
 
@@ -121,7 +126,7 @@ def openpose_json(
         raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
     written = []
     for p in range(len(people)):
-        person: dict[str, Any] = {"person_id": [-1]}
+        person: dict[str, Any] = {"person_id": [-1 if ids is None else ids[p]]}
         for field, part in _FIELDS.items():
             points = getattr(people, part)[p]
             if controlnet:

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
-from leanpose.inference.detectors import Detector, WholeImage
+from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.images import ImageInput, as_rgb
 from leanpose.inference.poses import Poses
 
@@ -61,8 +61,8 @@ class PoseEstimator:
 
     Args:
         model: a model, a released name, or a weights file.
-        detector: an ONNX file, a `Detector`, `"whole-image"` (each picture is one person), or `"auto"`: the file that
-            the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
+        detector: an ONNX file, `"torchvision:NAME"`, a `Detector`, `"whole-image"` (each picture is one person), or
+            `"auto"`: what the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
         backend: `"auto"` or `"torch"`.
         batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
@@ -137,6 +137,12 @@ class PoseEstimator:
             return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
         return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
 
+    def detect(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+        """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
+        if self._announce:
+            _notice()
+        return self.detector(images)
+
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[Poses]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
@@ -166,9 +172,7 @@ class PoseEstimator:
 
     def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
         if boxes is None:
-            if self._announce:
-                _notice()
-            boxes, box_scores = self.detector([image])[0]
+            boxes, box_scores = self.detect([image])[0]
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
@@ -290,4 +294,4 @@ NO_DETECTOR = (
 
 @lru_cache(maxsize=1)
 def _notice() -> None:
-    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=5)
+    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=6)
