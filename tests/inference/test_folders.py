@@ -15,7 +15,7 @@ from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
-from leanpose.inference.pictures import Picture, find_pictures
+from leanpose.inference.pictures import Picture, find_inputs
 from spots import SpotFinder, scene
 
 
@@ -26,7 +26,7 @@ def pictures(tmp_path: Path) -> list[Picture]:
     for seed in range(5):
         Image.fromarray(scene(seed, 2).image).save(folder / f"{seed + 10}.png")
     (folder / "12.png").write_bytes(b"")
-    return find_pictures([str(folder)])[0]
+    return find_inputs([str(folder)]).pictures
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: P
     (tmp_path / "in").mkdir()
     Image.fromarray(scene(0, 1).image).save(tmp_path / "in" / "1.png")
     Image.new("RGB", (70_000, 8)).save(tmp_path / "in" / "2.tif")
-    found = find_pictures([str(tmp_path / "in")])[0]
+    found = find_inputs([str(tmp_path / "in")]).pictures
     out = tmp_path / "out"
     outcome = predict_pictures(estimator, found, drawings=out, coco=out / "poses.json")
     assert outcome.done == 2

@@ -104,22 +104,9 @@ def find_inputs(arguments: Sequence[str], *, besides: Path | None = None) -> Inp
                 else:
                     others.append(name)
     if not found and not clips:
-        there = f"; the files there do not end like a picture's ({', '.join(others[:3])})" if others else ""
-        raise LeanposeError(f"There are no pictures in {', '.join(arguments)}{there}.")
+        there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
+        raise LeanposeError(f"There are no pictures or videos in {', '.join(arguments)}{there}.")
     return Inputs(_numbered(found), list(clips.values()), others)
-
-
-def find_pictures(arguments: Sequence[str], *, besides: Path | None = None) -> tuple[list[Picture], list[str]]:
-    """The pictures alone, as `find_inputs` finds them, and the names of files in folders that do not end like a picture's.
-
-    Raises:
-        LeanposeError: there is no picture.
-    """
-    inputs = find_inputs(arguments, besides=besides)
-    others = sorted([*inputs.others, *(clip.name for clip in inputs.clips)])
-    if not inputs.pictures:
-        raise LeanposeError(f"There are no pictures in {', '.join(arguments)}, only videos ({', '.join(others[:3])}).")
-    return inputs.pictures, others
 
 
 def _numbered(found: dict[Path, str]) -> list[Picture]:

@@ -289,5 +289,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
         only = " only sound" if container.streams.audio else " no pictures"
         raise VideoError(f"{name} is no video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(f"The video {name} is coded in a way that the installed PyAV (FFmpeg) cannot decode.")
+        raise VideoError(
+            f"The video {name} is coded in a way that the installed PyAV (FFmpeg) cannot decode, or it is damaged."
+        )
     return stream
