@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from leanpose.errors import LeanposeError
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.poses import Poses
+    from leanpose.inference.smoothing import OneEuro
+    from leanpose.inference.tracking import PoseTracker
     from leanpose.models.output import PoseOutput
     from leanpose.models.registry import create_model, list_models
     from leanpose.skeleton import Skeleton, get_skeleton
@@ -22,8 +24,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LeanposeError",
+    "OneEuro",
     "PoseEstimator",
     "PoseOutput",
+    "PoseTracker",
     "Poses",
     "Skeleton",
     "__version__",
@@ -36,8 +40,10 @@ __all__ = [
 
 _HOMES = {
     "LeanposeError": "leanpose.errors",
+    "OneEuro": "leanpose.inference.smoothing",
     "PoseEstimator": "leanpose.inference.estimator",
     "PoseOutput": "leanpose.models.output",
+    "PoseTracker": "leanpose.inference.tracking",
     "Poses": "leanpose.inference.poses",
     "Skeleton": "leanpose.skeleton",
     "create_model": "leanpose.models.registry",

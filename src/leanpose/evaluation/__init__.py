@@ -2,7 +2,7 @@
 
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.keypoint_table import KeypointTable, keypoint_table
-from leanpose.evaluation.nms import box_nms, oks_matrix, oks_nms, soft_oks_nms
+from leanpose.evaluation.nms import box_nms, oks_between, oks_matrix, oks_nms, soft_oks_nms
 from leanpose.evaluation.pck import (
     KeypointAccuracy,
     auc,
@@ -31,6 +31,7 @@ __all__ = [
     "keypoint_table",
     "mpii_accuracy",
     "nme",
+    "oks_between",
     "oks_matrix",
     "oks_nms",
     "pck",

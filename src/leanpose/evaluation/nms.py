@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def oks_matrix(
@@ -29,18 +29,40 @@ def oks_matrix(
         keypoint_scores: needed with `visibility_threshold`.
         visibility_threshold: leave out the keypoints that are not above it in both people; 0 where none is left.
     """
-    points = np.asarray(keypoints, np.float64)
-    area = np.asarray(areas, np.float64)
-    variances = 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
-    squared = ((points[:, None] - points[None]) ** 2).sum(axis=-1)
-    mean_area = (area[:, None] + area[None]) / 2 + np.spacing(1)
-    similarity = np.exp(-squared / (variances * mean_area[..., None]))
     if visibility_threshold is None:
-        return similarity.mean(axis=-1)
+        return oks_between(keypoints, areas, keypoints, areas, sigmas)
     if keypoint_scores is None:
         raise ValueError("visibility_threshold needs keypoint_scores")
     visible = np.asarray(keypoint_scores) > visibility_threshold
-    counted = visible[:, None] & visible[None]
+    return oks_between(keypoints, areas, keypoints, areas, sigmas, visible=(visible, visible))
+
+
+def oks_between(
+    first: Float[np.ndarray, "N K 2"],
+    first_areas: Float[np.ndarray, " N"],
+    second: Float[np.ndarray, "M K 2"],
+    second_areas: Float[np.ndarray, " M"],
+    sigmas: Sequence[float] | Float[np.ndarray, " K"],
+    *,
+    visible: tuple[Bool[np.ndarray, "N K"], Bool[np.ndarray, "M K"]] | None = None,
+) -> Float[np.ndarray, "N M"]:
+    """Similarity in 0..1 of each of N people to each of M others.
+
+    Args:
+        first, second: x, y in pixels.
+        first_areas, second_areas: of each person, in square pixels; a pair uses the mean of both.
+        sigmas: the skeleton's K constants.
+        visible: which keypoints may count; those that are not in both people are left out, and where none is left
+            the similarity is 0.
+    """
+    points, others = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    variances = 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
+    squared = ((points[:, None] - others[None]) ** 2).sum(axis=-1)
+    areas = np.asarray(first_areas, np.float64)[:, None] + np.asarray(second_areas, np.float64)[None]
+    similarity = np.exp(-squared / (variances * (areas / 2 + np.spacing(1))[..., None]))
+    if visible is None:
+        return similarity.mean(axis=-1)
+    counted = visible[0][:, None] & visible[1][None]
     return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
-from leanpose.inference.detectors import Detector, WholeImage
+from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.images import ImageInput, as_rgb
 from leanpose.inference.poses import Poses
 
@@ -142,6 +142,12 @@ class PoseEstimator:
             return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
         return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
 
+    def detect(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+        """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
+        if self._announce:
+            _notice()
+        return self.detector(images)
+
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[Poses]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
@@ -171,9 +177,7 @@ class PoseEstimator:
 
     def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
         if boxes is None:
-            if self._announce:
-                _notice()
-            boxes, box_scores = self.detector([image])[0]
+            boxes, box_scores = self.detect([image])[0]
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
@@ -297,4 +301,4 @@ NO_DETECTOR = (
 
 @lru_cache(maxsize=1)
 def _notice() -> None:
-    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=5)
+    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=6)

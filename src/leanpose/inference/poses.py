@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError
@@ -41,6 +41,7 @@ class Poses:
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
+        ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
 
     Example:
         >>> from leanpose.skeleton import COCO17
@@ -54,6 +55,7 @@ class Poses:
     boxes: Float[np.ndarray, "P 4"]
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
+    ids: Int[np.ndarray, " P"] | None = None
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
@@ -62,7 +64,7 @@ class Poses:
             "scores": (people, points),
             "boxes": (people, 4),
             "box_scores": (people,),
-        }
+        } | ({} if self.ids is None else {"ids": (people,)})
         for name, shape in shapes.items():
             found = np.shape(getattr(self, name))
             if found != shape:
@@ -88,7 +90,10 @@ class Poses:
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
-        return Poses(self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton)
+        return Poses(
+            self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton,
+            None if self.ids is None else self.ids[rows],
+        )  # fmt: skip
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
@@ -116,7 +121,10 @@ class Poses:
         )  # fmt: skip
 
     def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`."""
+        """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.
+
+        People who were tracked have a `track_id` too.
+        """
         points = self._triples().reshape(len(self), 3 * len(self.skeleton))
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         return [
@@ -126,6 +134,7 @@ class Poses:
                 "keypoints": _rounded(points[p]),
                 "score": round(float(score), 5),
                 "bbox": _rounded([*self.boxes[p, :2], *sides[p]]),
+                **({} if self.ids is None else {"track_id": int(self.ids[p])}),
             }
             for p, score in enumerate(self.person_scores)
         ]
@@ -134,7 +143,8 @@ class Poses:
         """OpenPose's JSON (version 1.3), with the 18 points of its COCO model.
 
         The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and
-        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`).
+        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`). `person_id` is
+        that of `ids`, or -1 as OpenPose writes it where nobody tracked.
 
         Args:
             image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
@@ -159,7 +169,10 @@ class Poses:
             body[:, OPENPOSE_18.index("neck")] = np.where(both[:, None], middle, 0.0)
         people = []
         for p in range(len(self)):
-            person: dict[str, Any] = {"person_id": [-1], "pose_keypoints_2d": _rounded(body[p].reshape(-1))}
+            person: dict[str, Any] = {
+                "person_id": [-1 if self.ids is None else int(self.ids[p])],
+                "pose_keypoints_2d": _rounded(body[p].reshape(-1)),
+            }
             for field, part in OPENPOSE_PARTS.items():
                 person[field] = _rounded(triples[p, list(self.skeleton.parts.get(part, ()))].reshape(-1))
             empty = ("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d")
@@ -186,6 +199,8 @@ class Poses:
             "class_id": np.zeros(len(self), dtype=int),
             "data": {"class_name": np.array(["person"] * len(self))},
         }
+        if self.ids is not None:
+            arguments["data"]["tracker_id"] = np.asarray(self.ids, dtype=int)
         known = inspect.signature(supervision.KeyPoints.__init__).parameters
         if "keypoint_confidence" in known:  # since 0.29; `confidence` before
             arguments["keypoint_confidence"] = self.scores.astype(np.float32)
@@ -195,21 +210,27 @@ class Poses:
         return supervision.KeyPoints(**arguments)
 
     @staticmethod
-    def row_names(skeleton: Skeleton) -> list[str]:
-        """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score."""
-        columns = ["image", "person", "score", "box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
+    def row_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
+        """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score.
+
+        Args:
+            skeleton: of the poses.
+            tracked: whether the poses have `ids`, which make the column `track_id`.
+        """
+        columns = ["image", "person", *(["track_id"] if tracked else []), "score"]
+        columns += ["box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
         return columns + [f"{name}_{value}" for name in skeleton.keypoints for value in ("x", "y", "score")]
 
     def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
         """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
-        columns = self.row_names(self.skeleton)
+        columns = self.row_names(self.skeleton, tracked=self.ids is not None)
         points = self._triples().reshape(len(self), 3 * len(self.skeleton))
         return [
             dict(
                 zip(
                     columns,
-                    [image, p, round(float(score), 5), *_rounded(self.boxes[p]),
-                     round(float(self.box_scores[p]), 5), *_rounded(points[p])],
+                    [image, p, *([] if self.ids is None else [int(self.ids[p])]), round(float(score), 5),
+                     *_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5), *_rounded(points[p])],
                     strict=True,
                 )
             )
