@@ -52,7 +52,7 @@ def write_clip(
         video = container.add_stream(codec, rate=RATE)
         video.height, video.width, video.pix_fmt = size[0], size[1], pixel_format
         video.codec_context.time_base = video.time_base = time_base
-        video.codec_context.gop_size = 6
+        video.codec_context.gop_size, video.bit_rate = 6, 2_000_000
         if rotation or mirrored:
             video.set_display_rotation(rotation, hflip=mirrored)
         tone = None if sound is None else container.add_stream(sound, rate=16_000)

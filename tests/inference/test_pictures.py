@@ -37,7 +37,9 @@ def test_a_folder_with_all_below_it(folder: Path):
 
 
 def test_files_patterns_and_folders_together_each_once(folder: Path):
-    pictures = find_inputs([str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)]).pictures
+    pictures = find_inputs(
+        [str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)]
+    ).pictures
     assert [p.name for p in pictures] == ["b.jpg", "c.webp", "a.png", "deep/b.jpg"]
     assert [p.image_id for p in pictures] == [1, 2, 3, 4]
 

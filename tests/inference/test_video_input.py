@@ -22,7 +22,8 @@ def read(path: Path) -> tuple[VideoReader, list[video_input.Frame]]:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.avi", "a.ts", "übung 1:2 — 试.mp4"])
 def test_frames_and_times(name: str, tmp_path: Path):
-    reader, frames = read(write_clip(tmp_path / name))
+    old = {"codec": "mpeg4", "time_base": Fraction(1, 25)} if name.endswith(".avi") else {}
+    reader, frames = read(write_clip(tmp_path / name, **old))
     assert [number_of(frame.pixels) for frame in frames] == list(range(12))
     assert [frame.seconds for frame in frames] == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
     assert reader.size == (48, 64)
@@ -31,6 +32,14 @@ def test_frames_and_times(name: str, tmp_path: Path):
     assert float(reader.rate) == pytest.approx(25, rel=0.1)
     if not name.endswith(".ts"):
         assert reader.count == pytest.approx(12, abs=1)
+
+
+def test_reordered_frames_in_a_container_that_does_not_hold_their_times(tmp_path: Path):
+    _, frames = read(write_clip(tmp_path / "a.avi", frames=30, time_base=Fraction(1, 25)))
+    steps = np.diff([frame.seconds for frame in frames])
+    assert [number_of(frame.pixels) for frame in frames] == list(range(30))
+    assert (np.abs(steps - 1 / 25) < 1e-6).mean() > 0.9
+    assert frames[-1].seconds == pytest.approx(29 / 25, abs=2.1 / 25)
 
 
 def test_a_variable_frame_rate(tmp_path: Path):
@@ -111,13 +120,13 @@ def test_pixels_that_are_not_square(tmp_path: Path):
 
 
 def test_damage_in_the_middle_is_counted_and_passed(tmp_path: Path):
-    path = write_clip(tmp_path / "a.mkv", frames=30)
+    path = write_clip(tmp_path / "a.mp4", frames=30)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 60] = np.random.default_rng(0).bytes(60)
     path.write_bytes(content)
     reader, frames = read(path)
-    assert 15 <= len(frames) <= 30
+    assert 20 <= len(frames) <= 30
     assert reader.damaged
     assert number_of(frames[-1].pixels) == 29
 
@@ -192,7 +201,7 @@ def test_what_looks_like_a_video(tmp_path: Path):
 
 
 def test_cameras(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(VideoError, match="There is no camera 97|Camera 97|no support for cameras"):
+    with pytest.raises(VideoError, match=r"There is no camera 97|Camera 97|no support for cameras"):
         VideoReader(97)
     monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
     with VideoReader(0) as camera:

@@ -42,10 +42,14 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     refine: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
-    detect_every: Annotated[int, typer.Option(min=1, help="In videos: frames from one look of the detector to the next.")] = 5,
+    detect_every: Annotated[
+        int, typer.Option(min=1, help="In videos: frames from one look of the detector to the next.")
+    ] = 5,
     smooth: Annotated[bool, typer.Option(help="In videos: smooth the keypoints over time.")] = True,
     sound: Annotated[bool, typer.Option(help="In videos: keep the sound.")] = True,
-    seconds: Annotated[float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")
+    ] = None,
 ) -> None:
     """Find the poses of all people in pictures and videos: annotated copies, COCO results, a CSV table, JSON lines."""
     if boxes is not None and detector != "auto":

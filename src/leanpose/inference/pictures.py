@@ -128,7 +128,11 @@ def _files_below(folder: Path, besides: Path | None) -> Iterator[tuple[Path, str
         name = file.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in Path(name).parts):
             continue
-        if besides is not None and besides.resolve() in file.resolve().parents and besides.resolve() != folder.resolve():
+        if (
+            besides is not None
+            and besides.resolve() in file.resolve().parents
+            and besides.resolve() != folder.resolve()
+        ):
             continue
         yield file, name
 

@@ -152,6 +152,8 @@ def predict_video(
         for future in painted:
             future.result()
         frames.close()
+        if not outcome.frames:
+            raise VideoError(f"No frame of {reader.name} came within {seconds:g} seconds.")
         if writer is not None:
             writer.finish(whole=not outcome.stopped and seconds is None)
             outcome.notices += writer.notices

@@ -82,7 +82,9 @@ class VideoReader:
             self._frames = self._upright_frames()
             first = next(self._frames, None)
             if first is None:
-                raise VideoError(f"Not one frame of {self.name} can be decoded; it is damaged, or cut off at its start.")
+                raise VideoError(
+                    f"Not one frame of {self.name} can be decoded; it is damaged, or cut off at its start."
+                )
         except BaseException:
             self._container.close()
             raise
@@ -95,6 +97,7 @@ class VideoReader:
         rates = (stream.average_rate, stream.guessed_rate)
         self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
         self._step = max(1, round(1 / (self.rate * self.time_base)))
+        self._clock = _Clock()
         self._last: int | None = None
         self.start = Fraction(container.start_time or 0, 1_000_000)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -119,11 +122,13 @@ class VideoReader:
         for decoded in self._decoded():
             if self._last is None and self.live:
                 self.start = (decoded.pts or 0) * self.time_base
-            self._last = ticks = self._ticks(decoded.pts)
+            self._last = ticks = self._ticks(self._clock.time(decoded.pts, decoded.dts))
             try:
                 pixels = _rgb(decoded, reformatter)
             except (av.FFmpegError, ValueError) as error:
-                raise VideoError(f"The colours of {self.name} ({decoded.format.name}) cannot be turned into RGB.") from error
+                raise VideoError(
+                    f"The colours of {self.name} ({decoded.format.name}) cannot be turned into RGB."
+                ) from error
             pixels, turned = upright(pixels, decoded)
             if turned and not ticks:
                 self.pixel_aspect = 1 / self.pixel_aspect
@@ -176,6 +181,25 @@ class VideoReader:
         self.close()
 
 
+class _Clock:
+    """Which of a frame's two times to trust: when it is shown (pts), or, as FFmpeg's own players do, when it is decoded
+    (dts) where that grows more steadily: old containers such as AVI do not hold the first for reordered frames."""
+
+    def __init__(self) -> None:
+        self._last: list[int | None] = [None, None]
+        self._faults = [0, 0]
+
+    def time(self, pts: int | None, dts: int | None) -> int | None:
+        for i, value in enumerate((pts, dts)):
+            if value is not None:
+                last = self._last[i]
+                self._faults[i] += last is not None and value <= last
+                self._last[i] = value
+        if pts is None or (dts is not None and self._faults[0] > self._faults[1]):
+            return dts
+        return pts
+
+
 def looks_like_video(path: Path) -> bool:
     """Whether a file of any name holds a video (and not a single picture)."""
     try:
@@ -186,9 +210,7 @@ def looks_like_video(path: Path) -> bool:
         return container.format.name != "tty" and _moving_picture(container) is not None and not _is_picture(container)
 
 
-def upright(
-    pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame
-) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
     """The picture as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
 
     The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras write.

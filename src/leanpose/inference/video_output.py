@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -202,7 +202,9 @@ class _Sound:
         except IndexError:
             return None
         except (av.FFmpegError, LookupError, ValueError):
-            notices.append(f"The sound of {path} is left out, since it can neither be copied into an MP4 nor be decoded.")
+            notices.append(
+                f"The sound of {path} is left out, since it can neither be copied into an MP4 nor be decoded."
+            )
             return None
 
     def write_until(self, seconds: float | None) -> None:
@@ -218,20 +220,21 @@ class _Sound:
             packet = self._ahead
             if packet is None:
                 return
+            time = packet.dts
             # The last packet of all is empty and has no time; MP4 cannot hold sound that goes back in time.
-            if packet.dts is not None and (self._last is None or packet.dts > self._last):
-                if seconds is not None and float((packet.dts - self._offset) * self._time_base) >= seconds:
+            if time is not None and (self._last is None or time > self._last):
+                if seconds is not None and float((time - self._offset) * self._time_base) >= seconds:
                     return
-                self._last = packet.dts
-                self._write(packet)
+                self._last = time
+                self._write(packet, time)
             self._ahead = None
 
-    def _write(self, packet: Packet) -> None:
+    def _write(self, packet: Packet, time: int) -> None:
         import av
 
         if self._copied:
-            packet.pts = (packet.dts if packet.pts is None else packet.pts) - self._offset
-            packet.dts -= self._offset
+            packet.pts = (time if packet.pts is None else packet.pts) - self._offset
+            packet.dts = time - self._offset
             packet.stream = self._stream
             self._output.mux_one(packet)
             return
@@ -239,13 +242,13 @@ class _Sound:
             frames: list[AudioFrame] = self._input.decode(packet)
         except av.FFmpegError:  # a damaged packet: a moment of silence
             return
-        for frame in frames:
-            self._encode(frame)
+        self._encode(frames)
 
-    def _encode(self, frame: AudioFrame) -> None:
-        if frame.pts is not None:
-            frame.pts -= round(self._offset * self._time_base / frame.time_base)
-        self._output.mux(self._stream.encode(frame))
+    def _encode(self, frames: Sequence[AudioFrame]) -> None:
+        for frame in frames:
+            if frame.pts is not None:
+                frame.pts -= round(self._offset * self._time_base / (frame.time_base or self._time_base))
+            self._output.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
         """Write what the coders still hold."""
@@ -257,8 +260,7 @@ class _Sound:
             rest = self._input.decode(None)
         except av.FFmpegError:
             rest = []
-        for frame in rest:
-            self._encode(frame)
+        self._encode(rest)
         self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
