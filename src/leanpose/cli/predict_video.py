@@ -41,12 +41,13 @@ def predict_clips(
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
         with _progress() as progress:
-            task = progress.add_task(clip.name, total=None, people=0, speed=0.0)
+            task = progress.add_task(clip.name, total=None, visible=False, people=0, speed=0.0)
 
             def advance(so_far: VideoOutcome, progress: Progress = progress, task: TaskID = task) -> None:
                 progress.update(
-                    task, completed=so_far.frames, total=so_far.expected, people=len(so_far.ids), speed=so_far.speed
-                )
+                    task, completed=so_far.frames, total=so_far.expected, visible=True,
+                    people=len(so_far.ids), speed=so_far.speed,
+                )  # fmt: skip
 
             try:
                 outcome = predict_video(

@@ -43,7 +43,7 @@ class VideoOutcome:
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
         ids: of the different people.
-        elapsed: seconds that it took.
+        elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
         dropped: frames of a camera that came faster than they could be looked at.
@@ -108,7 +108,6 @@ def predict_video(
     """
     outcome = VideoOutcome()
     drawer = draw or (lambda pixels, poses: poses.draw(pixels))
-    begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source))
         outcome.expected = _expected(reader, seconds)
@@ -122,6 +121,7 @@ def predict_video(
         frames = stack.enter_context(Ahead(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[Frame] = deque()
         painted: deque[Future[None]] = deque()
+        begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
 
         def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
             for frame in frames:
@@ -157,7 +157,7 @@ def predict_video(
         if writer is not None:
             writer.finish(whole=not outcome.stopped and seconds is None)
             outcome.notices += writer.notices
-    outcome.elapsed = time.perf_counter() - begun
+        outcome.elapsed = time.perf_counter() - begun
     outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
     outcome.cut_off = reader.cut_off and not outcome.stopped
     return outcome
