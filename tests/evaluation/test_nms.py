@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanpose.evaluation import box_nms, oks_matrix, oks_nms, soft_oks_nms
+from leanpose.evaluation import box_nms, oks_between, oks_matrix, oks_nms, soft_oks_nms
 from leanpose.skeleton import COCO17
 
 THRESHOLDS = ("0.9", "0.7", "0.5", "0.3")
@@ -72,6 +72,17 @@ def test_people_without_a_common_visible_keypoint_are_not_alike():
     np.testing.assert_array_equal(alike, [[1, 0], [0, 1]])
     nobody = oks_matrix(points, np.ones(2), (0.1, 0.1), keypoint_scores=scores, visibility_threshold=0.95)
     assert oks_nms(nobody, np.array([0.2, 0.8])).tolist() == [1, 0]
+
+
+def test_between_two_groups_it_is_the_corner_of_the_whole():
+    rng = np.random.default_rng(0)
+    points, areas, visible = rng.uniform(0, 50, (5, 17, 2)), rng.uniform(500, 2000, 5), rng.random((5, 17)) > 0.4
+    whole = oks_matrix(points, areas, COCO17.sigmas, keypoint_scores=visible, visibility_threshold=0.5)
+    corner = oks_between(
+        points[:2], areas[:2], points[2:], areas[2:], COCO17.sigmas, visible=(visible[:2], visible[2:])
+    )
+    assert (corner == whole[:2, 2:]).all()
+    assert oks_between(points[:0], areas[:0], points, areas, COCO17.sigmas).shape == (0, 5)
 
 
 def test_visibility_threshold_needs_scores():

@@ -1,4 +1,4 @@
-"""Detectors: both ONNX kinds against reference boxes, and what is no detector."""
+"""Detectors: the ONNX kinds against reference boxes and against boxes known by formula, and what is no detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from leanpose.data.images import read_image
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
-from leanpose.inference.detectors import Detector, WholeImage, decode_yolox, letterbox
+from leanpose.inference.detector_outputs import decode_yolox
+from leanpose.inference.detectors import Detector, OnnxDetector, WholeImage, letterbox
 
 RTMDET, YOLOX = "data/detectors/rtmdet_nano_person.onnx", "data/detectors/yolox_nano.onnx"
 SHOWN = 12  # of the 75 validation pictures, to keep the tests fast
@@ -171,3 +172,185 @@ def test_yolox_exports_with_decoded_boxes_are_seen_as_such():
         start += len(rows)
     for a, b in zip(decode_yolox(raw, (128, 192), 0.3), decode_yolox(decoded, (128, 192), 0.3), strict=True):
         assert np.allclose(a, b)
+
+
+BOXES = [(40.0, 50.0, 30.0, 60.0, 0.9, 0), (150.0, 100.0, 50.0, 40.0, 0.6, 0), (100.0, 30.0, 20.0, 20.0, 0.8, 2)]
+WANTED = [[25, 20, 55, 80], [125, 80, 175, 120]]  # the third is no person
+SIZE = (128, 192)
+
+
+def answering(path: Path, outputs: dict[str, np.ndarray], *, open_shapes: bool = False) -> Path:
+    """An ONNX file that answers with these arrays, whatever picture it sees."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    size = ["height", "width"] if open_shapes else list(SIZE)
+    nodes, infos = [], []
+    nodes.append(helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0))
+    nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
+    weights = [numpy_helper.from_array(np.zeros((), np.float32), "zero")]
+    for name, array in outputs.items():
+        whole = array.dtype != np.float32
+        weights.append(numpy_helper.from_array(array, f"{name}_values"))
+        if whole:
+            nodes.append(helper.make_node("Identity", [f"{name}_values"], [name]))
+        else:
+            nodes.append(helper.make_node("Add", [f"{name}_values", "nothing"], [name]))
+        shape = [f"{name}_{axis}" for axis in range(array.ndim)] if open_shapes else list(array.shape)
+        infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if whole else TensorProto.FLOAT, shape))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *size])
+    graph = helper.make_graph(nodes, "answers", [image], infos, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def level_maps(*, unit: str, classes: int = 3, probabilities: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+    """RTMDet's maps (classes, h, w) and (4, h, w) for `BOXES`, each at the cell next to its centre."""
+    levels = []
+    for stride in (8, 16, 32):
+        shape = (SIZE[0] // stride, SIZE[1] // stride)
+        scores, distances = np.full((classes, *shape), -9.0), np.full((4, *shape), 3.0 * stride)
+        if stride == 16:
+            for x, y, w, h, score, label in BOXES:
+                row, column = round(y / 16), round(x / 16)
+                if label < classes:
+                    scores[label, row, column] = np.log(score / (1 - score))
+                px, py = column * 16, row * 16
+                distances[:, row, column] = px - (x - w / 2), py - (y - h / 2), x + w / 2 - px, y + h / 2 - py
+        scores = 1 / (1 + np.exp(-scores)) if probabilities else scores
+        levels.append((scores, distances if unit == "pixels" else distances / stride))
+    return levels
+
+
+def found_by(path: Path) -> tuple[np.ndarray, np.ndarray, OnnxDetector]:
+    detector = Detector.load(path, input_size=SIZE)
+    assert isinstance(detector, OnnxDetector)
+    boxes, scores = detector([np.zeros((2 * SIZE[0], 2 * SIZE[1], 3), np.uint8)])[0]
+    return boxes / 2, scores, detector
+
+
+@pytest.mark.parametrize("open_shapes", [False, True])
+@pytest.mark.parametrize("unit", ["pixels", "cells"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_rtmdet_levels_as_two_maps_each(tmp_path: Path, unit: str, classes: int, open_shapes: bool):
+    outputs = {}
+    levels = level_maps(unit=unit, classes=classes)
+    for number, (scores, _) in enumerate(levels):
+        outputs[f"cls_{number}"] = scores[None].astype(np.float32)
+    for number, (_, distances) in enumerate(levels):
+        outputs[f"reg_{number}"] = distances[None].astype(np.float32)
+    boxes, scores, detector = found_by(answering(tmp_path / "raw.onnx", outputs, open_shapes=open_shapes))
+    assert np.allclose(boxes, WANTED, atol=1e-3)
+    assert scores == pytest.approx([0.9, 0.6], abs=1e-5)
+    assert detector.kind == "levels"
+    assert "RTMDet" in detector.name
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_rtmdet_levels_as_one_map_each(tmp_path: Path, channels_last: bool, probabilities: bool):
+    outputs = {}
+    for number, (scores, distances) in enumerate(level_maps(unit="cells", probabilities=probabilities)):
+        joined = np.concatenate([scores, distances]).astype(np.float32)
+        outputs[f"level_{number}"] = (joined.transpose(1, 2, 0) if channels_last else joined)[None]
+    boxes, scores, _ = found_by(answering(tmp_path / "raw.onnx", outputs))
+    assert np.allclose(boxes, WANTED, atol=1e-3)
+    assert scores == pytest.approx([0.9, 0.6], abs=1e-5)
+
+
+def test_four_classes_are_told_from_distances(tmp_path: Path):
+    outputs = {}
+    for number, (scores, distances) in enumerate(level_maps(unit="pixels", classes=4)):
+        outputs[f"bbox_{number}"] = distances[None].astype(np.float32)
+        outputs[f"score_{number}"] = scores[None].astype(np.float32)
+    assert np.allclose(found_by(answering(tmp_path / "raw.onnx", outputs))[0], WANTED, atol=1e-3)
+
+
+def candidates() -> tuple[np.ndarray, np.ndarray]:
+    """Corners (5, 4) and scores (5, 3) of `BOXES` and two worse copies of the first."""
+    rows = [*BOXES, (42.0, 50.0, 30.0, 60.0, 0.5, 0), (40.0, 53.0, 30.0, 60.0, 0.4, 0)]
+    scores = np.zeros((5, 3), np.float32)
+    for row, (*_, score, label) in enumerate(rows):
+        scores[row, label] = score
+    return np.array([[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h, *_ in rows], np.float32), scores
+
+
+@pytest.mark.parametrize("form", ["N C", "C N", "N 1", "N"])
+@pytest.mark.parametrize("scores_first", [False, True])
+def test_boxes_and_scores_without_selection(tmp_path: Path, form: str, scores_first: bool):
+    boxes, scores = candidates()
+    given = {"N C": scores, "C N": scores.T, "N 1": scores[:, :1], "N": scores[:, 0]}[form]
+    outputs = {"bboxes": boxes[None], "scores": given[None]}
+    if scores_first:
+        outputs = dict(reversed(outputs.items()))
+    found, certainty, detector = found_by(answering(tmp_path / "raw.onnx", outputs))
+    assert np.allclose(found, WANTED)
+    assert certainty == pytest.approx([0.9, 0.6])
+    assert detector.kind == "candidates"
+
+
+def test_boxes_with_their_number(tmp_path: Path):
+    boxes, scores = candidates()
+    outputs = {
+        "num_dets": np.array([[3]], np.int64),
+        "boxes": boxes[None],
+        "scores": scores.max(axis=1)[None],
+        "labels": scores.argmax(axis=1)[None],
+    }
+    found, certainty, _ = found_by(answering(tmp_path / "end2end.onnx", outputs))
+    assert np.allclose(found, WANTED)  # of the first three, the people; what stands behind them does not count
+    assert certainty == pytest.approx([0.9, 0.6])
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_yolox_of_people_alone(tmp_path: Path, classes: int):
+    raw = yolox_rows([box for box in BOXES if box[5] < classes], SIZE)[:, : 5 + classes]
+    outputs = {"output": raw[None].astype(np.float32)}
+    found, certainty, detector = found_by(answering(tmp_path / "people.onnx", outputs))
+    assert np.allclose(found, WANTED, atol=1e-3)
+    assert certainty == pytest.approx([0.9, 0.6])
+    assert detector.kind == "yolox"
+    assert "YOLOX" in detector.name
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"dets": np.zeros((1, 4, 6), np.float32), "labels": np.zeros((1, 4), np.int64)},
+        {"output": np.zeros((1, 100, 85), np.float32)},  # not the cells of any grids
+        {"a": np.zeros((1, 3, 16, 24), np.float32), "b": np.zeros((1, 4, 16, 24), np.float32)},  # one level alone
+        {"boxes": np.zeros((1, 9, 4), np.float32), "scores": np.zeros((1, 8), np.float32)},
+        {"a": np.zeros((1, 9), np.float32)},
+    ],
+)
+def test_outputs_that_no_detector_has(tmp_path: Path, outputs: dict[str, np.ndarray]):
+    with pytest.raises(LeanposeError, match=r"no person detector that is known.+expected"):
+        found_by(answering(tmp_path / "other.onnx", outputs))
+
+
+@pytest.fixture(scope="module")
+def cut_rtmdet(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real RTMDet file, cut where its heads end and where the selection of boxes begins."""
+    from onnx.utils import extract_model
+
+    folder = tmp_path_factory.mktemp("cut")
+    ends = {"levels": ["y", "y.4", "y.8", "y.12", "y.16", "y.20"], "candidates": ["boxes", "scores"]}
+    for name, outputs in ends.items():
+        extract_model(shared / RTMDET, folder / f"{name}.onnx", ["input"], outputs, check_model=False)
+    return {name: folder / f"{name}.onnx" for name in ends}
+
+
+@pytest.mark.parametrize("kind", ["levels", "candidates"])
+def test_the_real_rtmdet_without_its_selection_gives_the_same(
+    shared: Path, photos, cut_rtmdet: dict[str, Path], kind: str
+):
+    images = [image for _, image in photos]
+    whole, cut = Detector.load(shared / RTMDET), Detector.load(cut_rtmdet[kind])
+    assert isinstance(cut, OnnxDetector)
+    assert cut.kind == kind
+    count = 0
+    for (boxes, scores), (others, certainty) in zip(whole(images), cut(images), strict=True):
+        assert np.allclose(boxes, others, atol=0.02)
+        assert np.allclose(scores, certainty, atol=1e-4)
+        count += len(boxes)
+    assert count > 20

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,26 @@ def test_rows_fit_a_csv_table():
     assert [row["person"] for row in rows] == ["0", "1"]
     assert float(rows[1]["right_ankle_y"]) == pytest.approx(float(poses.keypoints[1, 16, 1]), abs=1e-3)
     assert float(rows[1]["box_x2"]) == 90
+
+
+def test_tracked_people_keep_their_ids_on_every_way_out():
+    poses = replace(two_people(), ids=np.array([7, 3]))
+    assert poses[1].ids == poses[[False, True]].ids == [3]
+    assert two_people()[1].ids is None
+    assert [record["track_id"] for record in json.loads(json.dumps(poses.to_coco(1)))] == [7, 3]
+    assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
+    rows = poses.to_rows("a.jpg")
+    assert list(rows[0]) == Poses.row_names(COCO17, tracked=True)
+    assert [row["track_id"] for row in rows] == [7, 3]
+    assert "track_id" not in two_people().to_rows("a.jpg")[0]
+    assert "track_id" not in two_people().to_coco(1)[0]
+    with pytest.raises(LeanposeError, match="ids of shape"):
+        replace(poses, ids=np.array([7]))
+
+
+def test_ids_reach_supervision():
+    pytest.importorskip("supervision")
+    assert replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"].tolist() == [7, 3]
 
 
 def test_drawing_changes_the_picture_only_where_people_are():

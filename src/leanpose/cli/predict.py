@@ -28,7 +28,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Annotated[
         str,
-        typer.Option(help="ONNX person detector (RTMDet or YOLOX), whole-image, or auto: $LEANPOSE_DETECTOR if set."),
+        typer.Option(
+            help="ONNX person detector (RTMDet or YOLOX), torchvision:NAME, whole-image, or auto: $LEANPOSE_DETECTOR if set."
+        ),
     ] = "auto",
     boxes: Annotated[
         Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")

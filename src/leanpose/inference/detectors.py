@@ -1,11 +1,11 @@
-"""Person detectors: ONNX files of the RTMDet and YOLOX kinds through onnxruntime, or the whole image.
+"""Person detectors: ONNX files of the RTMDet and YOLOX kinds through onnxruntime, torchvision's, or the whole image.
 
-Both kinds are published under permissive licences. What a file is follows from its own inputs and outputs:
+All are published under permissive licences. What an ONNX file is follows from what it answers (see
+`leanpose.inference.detector_outputs.kind_of`): with the selection of boxes inside or without, decoded or not.
 
-- RTMDet with its box selection inside (as MMDeploy exports it): `dets` (B, N, 5) of x1, y1, x2, y2, score in input
-  pixels, and `labels` (B, N) with 0 = person; BGR, normalised (Lyu et al., arXiv 2212.07784);
-- YOLOX as its authors export it: one output (B, cells, 5 + classes) of centre, size, objectness and class scores on
-  grids of stride 8, 16, 32; BGR 0..255 (Ge et al., arXiv 2107.08430, §2.1).
+- RTMDet (Lyu et al., arXiv 2212.07784) sees BGR, normalised;
+- YOLOX (Ge et al., arXiv 2107.08430) sees BGR 0..255. Where the outputs are such as both may have, a file with `yolox`
+  in its name is one.
 
 Images are shrunk or enlarged to fit the input, keeping their aspect, and padded at the right and the bottom with 114.
 """
@@ -15,26 +15,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.inference.detector_outputs import Detections, Kind, kind_of, people
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Kind = Literal["rtmdet", "yolox", "yolox-selected"]
-Detections = tuple[Float[np.ndarray, "P 4"], Float[np.ndarray, " P"]]
-
+TORCHVISION = "torchvision:"
 PADDING = 114
 RTMDET_MEAN, RTMDET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # BGR
 RTMDET_SIZE = (320, 320)  # of the nano person detector; used where the file leaves the size open
 YOLOX_SIZE = (640, 640)
 EXPECTED = (
-    "expected one image input (batch, 3, height, width) of float and either the outputs `dets` (batch, boxes, 5) and "
-    "`labels` (RTMDet with box selection) or one output (batch, cells, 5 + classes) (YOLOX)."
+    "expected one image input (batch, 3, height, width) of float and, from RTMDet, `dets` (batch, boxes, 5) and "
+    "`labels`, or boxes (batch, boxes, 4) and scores, or maps of class scores and distances; or, from YOLOX, one "
+    "output (batch, cells, 5 + classes)."
 )
 
 
@@ -48,17 +48,27 @@ class Detector(ABC):
         """Boxes and scores of the people in each image."""
 
     @staticmethod
-    def load(path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None) -> OnnxDetector:
-        """Open an ONNX person detector.
+    def load(path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None) -> Detector:
+        """Open an ONNX person detector, or one of torchvision's.
 
         Args:
-            path: the file.
+            path: the file; or `torchvision:NAME`, whose weights torchvision downloads once, or
+                `torchvision:NAME:FILE` with weights of your own.
             threshold: people below this score are left out.
-            input_size: (height, width) for files that take any size; 320×320 for RTMDet, 640×640 for YOLOX by default.
+            input_size: (height, width) for ONNX files that take any size; 320×320 for RTMDet, 640×640 for YOLOX by
+                default.
 
         Raises:
-            LeanposeError: the file is missing, is no ONNX model, or is a model of another kind.
+            LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
+                detector of that name, or its weights cannot be had.
         """
+        if str(path).startswith(TORCHVISION):
+            from leanpose.inference.torchvision_detectors import TorchvisionDetector
+
+            if input_size is not None:
+                raise LeanposeError(f"The detector {path} scales images itself; leave out the input size.")
+            name, _, file = str(path).removeprefix(TORCHVISION).partition(":")
+            return TorchvisionDetector(name, weights=file or None, threshold=threshold)
         return OnnxDetector(path, threshold=threshold, input_size=input_size)
 
 
@@ -73,22 +83,28 @@ class WholeImage(Detector):
 
 
 class OnnxDetector(Detector):
-    """A detector that runs through onnxruntime; `Detector.load` opens it."""
+    """A detector that runs through onnxruntime; `Detector.load` opens it.
+
+    Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual files
+    with the selection of boxes inside fail on more than one.
+    """
 
     def __init__(self, path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None) -> None:
-        if not 0 <= threshold <= 1:
-            raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
+        check_threshold(threshold)
         self.threshold = threshold
         self._session = _open_session(Path(path))
+        self._names = [output.name for output in self._session.get_outputs()]
+        shape, file_size = _image_input(self._session, Path(path))
         self._input = self._session.get_inputs()[0].name
-        self.kind, file_size = _recognise(self._session, Path(path))
-        free_size = RTMDET_SIZE if self.kind == "rtmdet" else YOLOX_SIZE
+        yolox = "yolox" in Path(path).name.lower() or (len(self._names) == 1 and len(shape) == 3)
         if file_size is not None and input_size not in (None, file_size):
             raise LeanposeError(f"The detector {path} takes images of {file_size[0]}×{file_size[1]} only.")
-        self.input_size: tuple[int, int] = file_size or input_size or free_size
+        self.input_size: tuple[int, int] = file_size or input_size or (YOLOX_SIZE if yolox else RTMDET_SIZE)
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise LeanposeError(f"A detector's input height and width are multiples of 32, not {self.input_size}.")
-        self.name = f"{Path(path).name} ({'RTMDet' if self.kind == 'rtmdet' else 'YOLOX'})"
+        self._normalised = not yolox
+        self.kind: Kind = self._recognise(Path(path))
+        self.name = f"{Path(path).name} ({'YOLOX' if yolox else 'RTMDet'})"
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image, best first, clipped to the image."""
@@ -96,20 +112,32 @@ class OnnxDetector(Detector):
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         pixels, factor = letterbox(image, self.input_size)
-        if self.kind == "rtmdet":
-            pixels = (pixels - np.array(RTMDET_MEAN, np.float32)) / np.array(RTMDET_STD, np.float32)
-        batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
-        names = None if self.kind == "yolox" else ["dets", "labels"]
-        outputs = cast("list[np.ndarray]", self._session.run(names, {self._input: batch}))
-        if self.kind == "yolox":
-            boxes, scores = decode_yolox(outputs[0][0], self.input_size, self.threshold)
-        else:
-            boxes, scores = _selected(outputs[0][0], outputs[1][0], self.threshold)
+        boxes, scores = people(self.kind, self._run(pixels), self.input_size, self.threshold)
         size = np.array([image.shape[1], image.shape[0]] * 2, np.float64)
         boxes = np.clip(boxes.astype(np.float64) / factor, 0, size)
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         order = np.argsort(-scores[real], kind="stable")
         return boxes[real][order], scores[real][order].astype(np.float64)
+
+    def _run(self, pixels: Float32[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
+        """All outputs for one letterboxed image."""
+        if self._normalised:
+            pixels = (pixels - np.array(RTMDET_MEAN, np.float32)) / np.array(RTMDET_STD, np.float32)
+        batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+        return dict(
+            zip(self._names, cast("list[np.ndarray]", self._session.run(None, {self._input: batch})), strict=True)
+        )
+
+    def _recognise(self, path: Path) -> Kind:
+        """The kind of the file, by what it answers for a grey image: shapes in files are often left open."""
+        try:
+            outputs = self._run(np.full((*self.input_size, 3), PADDING, np.float32))
+        except Exception as error:  # onnxruntime has an exception class for each kind of failure, none of them public
+            raise _unknown(self._session, path) from error
+        kind = kind_of(outputs, self.input_size)
+        if kind is None:
+            raise _unknown(self._session, path)
+        return kind
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> tuple[Float32[np.ndarray, "h w 3"], float]:
@@ -127,61 +155,14 @@ def letterbox(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> tuple
     return canvas[..., ::-1].astype(np.float32), factor
 
 
-def decode_yolox(
-    raw: Float[np.ndarray, "N C"], input_size: tuple[int, int], threshold: float, *, overlap: float = 0.45
-) -> Detections:
-    """People among YOLOX's cells, in input pixels, after non-maximum suppression.
+def check_threshold(threshold: float) -> None:
+    """Refuse a lowest score that is no score.
 
-    A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
-    times the score of class 0. Exports that have decoded the boxes already hold pixels in place of offsets.
-
-    Args:
-        raw: centre, size, objectness and class scores of all cells, finest grid first.
-        input_size: (height, width) of the input.
-        threshold: lowest score of a person.
-        overlap: of two boxes that overlap by more than this IoU, the better one stays.
+    Raises:
+        LeanposeError: it lies outside 0..1.
     """
-    import cv2
-
-    cells, strides = _grid(input_size, _strides(len(raw), input_size))
-    raw = raw.astype(np.float64)
-    # Offsets stay within a few cells; the middle decoded centre lies at half the input.
-    if np.median(np.abs(raw[:, :2])) > 32:
-        centres, sides = raw[:, :2], raw[:, 2:4]
-    else:
-        centres, sides = (raw[:, :2] + cells) * strides, np.exp(np.minimum(raw[:, 2:4], 20.0)) * strides
-    scores = raw[:, 4] * raw[:, 5]
-    candidates = np.flatnonzero((scores >= threshold) & (raw[:, 5:].argmax(axis=1) == 0))
-    corners, sides, scores = (centres - sides / 2)[candidates], sides[candidates], scores[candidates]
-    kept = cv2.dnn.NMSBoxes(np.hstack([corners, sides]).tolist(), scores.tolist(), threshold, overlap)
-    rows = np.asarray(kept, dtype=int).reshape(-1)
-    return np.hstack([corners, corners + sides])[rows], scores[rows]
-
-
-def _strides(cells: int, input_size: tuple[int, int]) -> tuple[int, ...] | None:
-    """The strides of YOLOX's grids, found by the number of cells; None where no set of them gives it."""
-    for strides in ((8, 16, 32), (8, 16, 32, 64)):
-        if sum((input_size[0] // s) * (input_size[1] // s) for s in strides) == cells:
-            return strides
-    return None
-
-
-def _grid(
-    input_size: tuple[int, int], strides: tuple[int, ...] | None
-) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 1"]]:
-    """The column and row of every cell, and its stride."""
-    cells, sizes = [], []
-    for stride in strides or ():
-        rows, columns = np.mgrid[: input_size[0] // stride, : input_size[1] // stride]
-        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        sizes.append(np.full((rows.size, 1), stride))
-    return np.concatenate(cells).astype(np.float64), np.concatenate(sizes).astype(np.float64)
-
-
-def _selected(boxes: Float[np.ndarray, "N 5"], labels: np.ndarray, threshold: float) -> Detections:
-    """People among boxes that the network has selected itself."""
-    person = (labels == 0) & (boxes[:, 4] >= threshold)
-    return boxes[person, :4], boxes[person, 4]
+    if not 0 <= threshold <= 1:
+        raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
 
 
 def _open_session(path: Path) -> InferenceSession:
@@ -190,7 +171,7 @@ def _open_session(path: Path) -> InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is said once, by the error
     # Threads that spin while they wait take the cores from the pose model's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
@@ -203,26 +184,27 @@ def _open_session(path: Path) -> InferenceSession:
         ) from error
 
 
-def _recognise(session: InferenceSession, path: Path) -> tuple[Kind, tuple[int, int] | None]:
-    """The kind of a detector and its fixed input size, None where the file leaves it open."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+def _image_input(session: InferenceSession, path: Path) -> tuple[list[int | str], tuple[int, int] | None]:
+    """The shape of a file's first output, and the size of the images it takes, None where it leaves it open.
+
+    Raises:
+        LeanposeError: its input is no image.
+    """
+    inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
-    image_input = len(shape) == 4 and shape[1] == 3 and inputs[0].type == "tensor(float)"
-    height, width = shape[2:] if image_input else (None, None)
+    if len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
+        raise _unknown(session, path)
+    height, width = shape[2:]
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    if image_input and {output.name for output in outputs} == {"dets", "labels"}:
-        # MMDeploy exports YOLOX to the same two outputs, but without RTMDet's normalisation; only the name tells.
-        return ("yolox-selected" if "yolox" in path.name.lower() else "rtmdet"), size
-    if image_input and len(outputs) == 1 and len(outputs[0].shape) == 3:
-        _, cells, columns = outputs[0].shape
-        fits = size is None or not isinstance(cells, int) or _strides(cells, size) is not None
-        if fits and isinstance(columns, int) and columns > 5:
-            return "yolox", size
+    return list(session.get_outputs()[0].shape), size
+
+
+def _unknown(session: InferenceSession, path: Path) -> LeanposeError:
     describe = (
         ", ".join(f"`{v.name}` {'×'.join(str(side) for side in v.shape) or 'scalar'}" for v in values)
-        for values in (inputs, outputs)
+        for values in (session.get_inputs(), session.get_outputs())
     )
-    raise LeanposeError(
+    return LeanposeError(
         "The file {} is no person detector that is known here: it has the inputs {} and the outputs {}; {}".format(
             path, *describe, EXPECTED
         )

@@ -62,8 +62,8 @@ class PoseEstimator:
 
     Args:
         model: a model, a released name, or a weights file.
-        detector: an ONNX file, a `Detector`, `"whole-image"` (each picture is one person), or `"auto"`: the file that
-            the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
+        detector: an ONNX file, `"torchvision:NAME"`, a `Detector`, `"whole-image"` (each picture is one person), or
+            `"auto"`: what the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
         backend: `"auto"` or `"torch"`.
         batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.

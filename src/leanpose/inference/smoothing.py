@@ -33,8 +33,8 @@ class OneEuro:
         LeanposeError: a setting is out of its range.
     """
 
-    min_cutoff: float = 1.5
-    beta: float = 8.0
+    min_cutoff: float = 1.0
+    beta: float = 12.0
     derivative_cutoff: float = 1.0
     min_score: float = 0.3
 

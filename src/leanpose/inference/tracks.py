@@ -23,7 +23,8 @@ SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
 COVERED = 0.3  # IoU from which a detection and a track are taken for the same person
 INSIDE = 0.5  # share of a track's box inside a detection from which the detection confirms the track
-DUPLICATE = 0.7  # OKS from which two poses of one frame are the same person
+DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
+FORESIGHT = 1.0  # seconds; nobody keeps a speed for longer
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
 UNMEASURED_SIGMA = 0.05  # as skeletons have it where nobody has measured
 
@@ -169,10 +170,9 @@ class TrackTable:
             box = box + outward * (1 - SHRINK) * larger
         elif not detected:
             box = before
-        velocity = moved / (seconds - track.seconds)
-        if track.velocity.any():
-            velocity = VELOCITY_WEIGHT * velocity + (1 - VELOCITY_WEIGHT) * track.velocity
-        track.velocity, track.box = velocity, box
+        newest = moved / (seconds - track.seconds)
+        track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
+        track.box = box
         track.keypoints, track.scores, track.seconds = keypoints, scores, seconds
         track.missed = 0
         if detected:
@@ -271,4 +271,4 @@ def box_iou(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -
 
 def _step(track: Track, seconds: float) -> Float[np.ndarray, " 2"]:
     """How far the track's person should have moved since the last pose."""
-    return track.velocity * (seconds - track.seconds)
+    return track.velocity * min(seconds - track.seconds, FORESIGHT)
