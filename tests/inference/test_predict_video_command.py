@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: l
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
-    write_clip(tmp_path / "long.mp4", frames=2000, sound="aac")
+    write_clip(tmp_path / "long.mp4", frames=1000, sound="aac")
     command = [
         sys.executable,
         "-m",
@@ -146,6 +146,6 @@ def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
     assert "Traceback" not in errors
     found = [json.loads(line) for line in lines.read_text().splitlines()]
     times = frame_times(tmp_path / "predictions/long.mp4")
-    assert 10 < len(times) == len(found) - 1 < 2000
+    assert 10 <= len(times) == len(found) - 1 < 1000
     assert heard(tmp_path / "predictions/long.mp4")[2] == pytest.approx(times[-1], abs=0.2)
     assert sorted(path.name for path in lines.parent.iterdir()) == ["long.jsonl", "long.mp4"]
