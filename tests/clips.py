@@ -36,6 +36,7 @@ def write_clip(
     pixel_format: str = "yuv420p",
     options: dict[str, str] | None = None,
     offset: float = 0.0,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
     """A clip of grey frames, each `shade` of its number, with a red patch in the top left corner.
 
@@ -45,6 +46,7 @@ def write_clip(
         rotation: degrees, anticlockwise, by which a player turns the pictures.
         mirrored: whether a player exchanges left and right after that.
         offset: seconds by which the whole clip begins late.
+        pixel_aspect: width of a pixel by its height.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     ticks = [round(i / RATE / time_base) for i in range(frames)] if ticks is None else ticks
@@ -53,6 +55,7 @@ def write_clip(
         video.height, video.width, video.pix_fmt = size[0], size[1], pixel_format
         video.codec_context.time_base = video.time_base = time_base
         video.codec_context.gop_size, video.bit_rate = 6, 2_000_000
+        video.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation or mirrored:
             video.set_display_rotation(rotation, hflip=mirrored)
         tone = None if sound is None else container.add_stream(sound, rate=16_000)

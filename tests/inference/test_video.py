@@ -162,6 +162,16 @@ def test_the_copy_is_upright_and_keeps_its_colours(size: tuple[int, int], tmp_pa
             assert inner[0].mean(axis=(0, 1)) == pytest.approx(inner[1].mean(axis=(0, 1)), abs=8)
 
 
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_that_are_not_square_stay_so(rotation: int, tmp_path: Path):
+    source = write_clip(tmp_path / "a.mp4", rotation=rotation, pixel_aspect=Fraction(4, 3))
+    run(source, tmp_path)
+    expected = Fraction(3, 4) if rotation else Fraction(4, 3)
+    for path in (source, tmp_path / "out/clip.mp4"):
+        with VideoReader(path) as reader:
+            assert reader.pixel_aspect == expected
+
+
 def test_the_drawing_is_on_the_frame_it_belongs_to(tmp_path: Path):
     def draw(pixels: np.ndarray, poses: Poses) -> np.ndarray:
         assert poses.keypoints[0, 0, 0] == number_of(pixels)

@@ -108,17 +108,6 @@ def test_colours(tmp_path: Path):
         assert frames[0].pixels[40, 40].astype(int) == pytest.approx([20] * 3, abs=4), pixel_format
 
 
-def test_pixels_that_are_not_square(tmp_path: Path):
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
-    assert read(path)[0].pixel_aspect == Fraction(4, 3)
-
-
 def test_damage_in_the_middle_is_counted_and_passed(tmp_path: Path):
     path = write_clip(tmp_path / "a.mp4", frames=30)
     content = bytearray(path.read_bytes())

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from leanpose.inference.poses import Poses
     from leanpose.inference.tracking import PoseTracker
 
-DECODED_AHEAD = 8  # frames that may wait for the tracker
-WRITTEN_BEHIND = 8  # frames that may wait for being drawn and encoded
+DECODED_AHEAD = 4  # frames that may wait for the tracker, which holds some itself
+WRITTEN_BEHIND = 4  # frames that may wait for being drawn and encoded
 
 
 @dataclass

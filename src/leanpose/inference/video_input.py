@@ -83,12 +83,15 @@ class VideoReader:
             first = next(self._frames, None)
             if first is None:
                 raise VideoError(
-                    f"Not one frame of {self.name} can be decoded; it is damaged, or cut off at its start."
+                    f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut "
+                    "off at its start."
                 )
         except BaseException:
             self._container.close()
             raise
         self.size: tuple[int, int] = first.pixels.shape[:2]
+        if self._turned:
+            self.pixel_aspect = 1 / self.pixel_aspect
         self._frames = chain([first], self._frames)
 
     def _describe(self) -> None:
@@ -109,7 +112,7 @@ class VideoReader:
         self.count: int | None = stream.frames or None
         if self.count is None and self.duration is not None:
             self.count = max(1, round(self.duration * self.rate))
-        self.damaged, self.cut_off = 0, False
+        self.damaged, self.cut_off, self._turned = 0, False, False
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
@@ -130,8 +133,7 @@ class VideoReader:
                     f"The colours of {self.name} ({decoded.format.name}) cannot be turned into RGB."
                 ) from error
             pixels, turned = upright(pixels, decoded)
-            if turned and not ticks:
-                self.pixel_aspect = 1 / self.pixel_aspect
+            self._turned = turned
             yield Frame(pixels, ticks, float(ticks * self.time_base))
         if self.duration is not None and self._last is not None:
             self.cut_off |= float(self._last * self.time_base) < self.duration - CUT_OFF_SECONDS
