@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clips import write_clip
 from leanpose.models import registry
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import list_models, model_entry
@@ -107,7 +108,7 @@ def line_pattern(line: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a reader would bring: a photo, a folder of photos, labelled pictures, the recipes of a clone."""
+    """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
     from skimage import data
 
     astronaut = Image.fromarray(data.astronaut())
@@ -115,6 +116,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     astronaut.resize((256, 256)).save(tmp_path / "photos" / "a.jpg")
     astronaut.crop((60, 0, 420, 512)).save(tmp_path / "photos" / "b.png")
+    write_clip(tmp_path / "clip.mp4", sound="aac")
     write_tiny_coco(tmp_path / "my_data")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)

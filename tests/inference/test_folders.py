@@ -16,7 +16,7 @@ from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
-from leanpose.inference.pictures import Picture, find_pictures
+from leanpose.inference.pictures import Picture, find_inputs
 from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
 
@@ -28,7 +28,7 @@ def pictures(tmp_path: Path) -> list[Picture]:
     for seed in range(5):
         Image.fromarray(scene(seed, 2).image).save(folder / f"{seed + 10}.png")
     (folder / "12.png").write_bytes(b"")
-    return find_pictures([str(folder)])[0]
+    return find_inputs([str(folder)]).pictures
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
-    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_pictures([str(tmp_path / "1.png")])[0]
+    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_inputs([str(tmp_path / "1.png")]).pictures
     outcome = predict_pictures(estimator, found, drawings=out, style="openpose", resolution=512)
     assert [(p.name, "576000 pixels long" in reason) for p, reason in outcome.undrawn] == [("1.png", True)]
     assert outcome.done == 1
@@ -167,7 +167,7 @@ def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: P
     (tmp_path / "in").mkdir()
     Image.fromarray(scene(0, 1).image).save(tmp_path / "in" / "1.png")
     Image.new("RGB", (70_000, 8)).save(tmp_path / "in" / "2.tif")
-    found = find_pictures([str(tmp_path / "in")])[0]
+    found = find_inputs([str(tmp_path / "in")]).pictures
     out = tmp_path / "out"
     outcome = predict_pictures(estimator, found, drawings=out, coco=out / "poses.json")
     assert outcome.done == 2

@@ -12,7 +12,7 @@ from PIL import Image
 from leanpose.data.images import BrokenImageError
 from leanpose.errors import LeanposeError
 from leanpose.inference.box_file import BoxFile
-from leanpose.inference.pictures import Picture, find_pictures, read_ahead, target_names
+from leanpose.inference.pictures import Picture, find_inputs, read_ahead, target_names
 
 
 def write_picture(path: Path) -> Path:
@@ -30,43 +30,46 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_with_all_below_it(folder: Path):
-    pictures, others = find_pictures([str(folder)])
+    inputs = find_inputs([str(folder)])
+    pictures, others = inputs.pictures, inputs.others
     assert [p.name for p in pictures] == ["a.png", "b.jpg", "deep/b.jpg", "deep/er/c.webp"]
     assert others == ["notes.txt"]
 
 
 def test_files_patterns_and_folders_together_each_once(folder: Path):
-    pictures, _ = find_pictures([str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)])
+    pictures = find_inputs(
+        [str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)]
+    ).pictures
     assert [p.name for p in pictures] == ["b.jpg", "c.webp", "a.png", "deep/b.jpg"]
     assert [p.image_id for p in pictures] == [1, 2, 3, 4]
 
 
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path):
     write_picture(tmp_path / "holiday[1].jpg")
-    assert [p.name for p in find_pictures([str(tmp_path / "holiday[1].jpg")])[0]] == ["holiday[1].jpg"]
+    assert [p.name for p in find_inputs([str(tmp_path / "holiday[1].jpg")]).pictures] == ["holiday[1].jpg"]
 
 
 def test_earlier_results_are_not_looked_at(folder: Path):
     write_picture(folder / "out/a.png")
-    assert "out/a.png" not in [p.name for p in find_pictures([str(folder)], besides=folder / "out")[0]]
-    assert [p.name for p in find_pictures([str(folder / "out")], besides=folder / "out")[0]] == ["a.png"]
+    assert "out/a.png" not in [p.name for p in find_inputs([str(folder)], besides=folder / "out").pictures]
+    assert [p.name for p in find_inputs([str(folder / "out")], besides=folder / "out").pictures] == ["a.png"]
 
 
 def test_a_pattern_that_matches_nothing(folder: Path):
     with pytest.raises(LeanposeError, match=r"No file matches the pattern .*\*\.tiff"):
-        find_pictures([str(folder / "*.tiff")])
+        find_inputs([str(folder / "*.tiff")])
 
 
 def test_a_folder_without_pictures(tmp_path: Path):
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(LeanposeError, match=r"no pictures in .*a\.txt"):
-        find_pictures([str(tmp_path)])
+    with pytest.raises(LeanposeError, match=r"no pictures or videos in .*a\.txt"):
+        find_inputs([str(tmp_path)])
 
 
 def test_numbers_as_names_are_the_ids(tmp_path: Path):
     for name in ("000000000785.jpg", "12.jpg", "x.jpg"):
         write_picture(tmp_path / name)
-    assert {p.name: p.image_id for p in find_pictures([str(tmp_path)])[0]} == {
+    assert {p.name: p.image_id for p in find_inputs([str(tmp_path)]).pictures} == {
         "000000000785.jpg": 785,
         "12.jpg": 12,
         "x.jpg": 786,
@@ -76,12 +79,12 @@ def test_numbers_as_names_are_the_ids(tmp_path: Path):
 def test_two_that_share_a_number_are_counted(tmp_path: Path):
     for name in ("a/1.jpg", "b/1.jpg", "7.jpg"):
         write_picture(tmp_path / name)
-    assert sorted(p.image_id for p in find_pictures([str(tmp_path)])[0]) == [1, 2, 3]
+    assert sorted(p.image_id for p in find_inputs([str(tmp_path)]).pictures) == [1, 2, 3]
 
 
 def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
     (folder / "broken.jpg").write_bytes(b"")
-    pictures, _ = find_pictures([str(folder), str(folder / "absent.jpg")])
+    pictures = find_inputs([str(folder), str(folder / "absent.jpg")]).pictures
     read = list(read_ahead(pictures))
     assert [p.name for p, _ in read] == [p.name for p in pictures]
     broken = [p.name for p, pixels in read if isinstance(pixels, BrokenImageError)]
@@ -90,7 +93,7 @@ def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
 
 
 def test_reading_can_be_left_off(folder: Path):
-    reading = read_ahead(find_pictures([str(folder)])[0])
+    reading = read_ahead(find_inputs([str(folder)]).pictures)
     assert next(reading)[0].name == "a.png"
     reading.close()
 
@@ -106,7 +109,7 @@ def test_targets_keep_names_apart(tmp_path: Path):
 
 def test_targets_never_replace_the_originals(folder: Path):
     with pytest.raises(LeanposeError, match="replace the originals"):
-        target_names(find_pictures([str(folder)])[0], folder)
+        target_names(find_inputs([str(folder)]).pictures, folder)
 
 
 def picture(name: str, image_id: int = 1) -> Picture:

@@ -1,4 +1,4 @@
-"""`leanpose predict`: find the poses in pictures."""
+"""`leanpose predict`: find the poses in pictures and videos."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
+    from leanpose.inference.pictures import Inputs
 
 LISTED = 50  # skipped pictures named one by one
 
 
 def predict(
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders (with all below them) or glob patterns.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Pictures, videos, folders (with all below them), glob patterns, or a camera's number."),
+    ],
     model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-s",
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Annotated[
@@ -32,10 +36,12 @@ def predict(
         Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
     ] = None,
     box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
-    draw: Annotated[bool, typer.Option(help="Write annotated copies of the pictures.")] = True,
+    draw: Annotated[bool, typer.Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
-        typer.Option(help="overlay: skeletons on the pictures; openpose: for ControlNet, on black, with a JSON each."),
+        typer.Option(
+            help="overlay: skeletons on the pictures; openpose: for ControlNet, on black, with a JSON a picture."
+        ),
     ] = "overlay",
     resolution: Annotated[
         int | None,
@@ -50,8 +56,16 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     refine: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
+    detect_every: Annotated[
+        int, typer.Option(min=1, help="In videos: frames from one look of the detector to the next.")
+    ] = 5,
+    smooth: Annotated[bool, typer.Option(help="In videos: smooth the keypoints over time.")] = True,
+    sound: Annotated[bool, typer.Option(help="In videos: keep the sound.")] = True,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")
+    ] = None,
 ) -> None:
-    """Find the poses of all people in pictures: annotated copies, COCO results and a CSV table."""
+    """Find the poses of all people in pictures and videos: annotated copies, COCO results, a CSV table, JSON lines."""
     if boxes is not None and detector != "auto":
         raise LeanposeError("Give --boxes or --detector, not both.")
     if style == "openpose" and not draw:
@@ -63,22 +77,40 @@ def predict(
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
-    from leanpose.inference.pictures import find_pictures
+    from leanpose.inference.pictures import find_inputs
 
-    found, others = find_pictures(pictures, besides=out)
+    found = find_inputs(inputs, besides=out)
+    if found.clips and boxes is not None:
+        raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
     estimator = PoseEstimator(model, chosen, device, batch_size=batch_size, flip_test=flip_test, refine=refine)
-    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, len(found), others)
-    if box_file is not None and not any(box_file.knows(picture) for picture in found):
+    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, found)
+    if found.clips:
+        from leanpose.cli.predict_video import predict_clips
+        from leanpose.inference.tracking import PoseTracker
+
+        tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
+        unread = predict_clips(
+            tracker, found.clips, out, draw=draw, style=style, threshold=threshold, seconds=seconds, sound=sound
+        )
+        if unread and len(found.clips) == 1 and not found.pictures:
+            raise unread[0]
+        for error in unread:
+            print(f"Skipped:  {error}")
+        if len(unread) == len(found.clips) and not found.pictures:
+            raise LeanposeError("No video could be read, so nothing was written.")
+    if not found.pictures:
+        return
+    if box_file is not None and not any(box_file.knows(picture) for picture in found.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     with _progress() as progress:
-        task = progress.add_task("predict", total=len(found), people=0)
+        task = progress.add_task("predict", total=len(found.pictures), people=0)
         try:
             outcome = predict_pictures(
                 estimator,
-                found,
+                found.pictures,
                 boxes=box_file,
                 drawings=out if draw else None,
                 coco=coco,
@@ -92,14 +124,14 @@ def predict(
             progress.stop()
             _list_skipped(error.outcome)
             raise
-    _summarise(outcome, len(found))
+    _summarise(outcome, len(found.pictures))
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
         raise typer.Exit(130)
 
 
-def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, count: int, others: list[str]) -> None:
+def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, found: Inputs) -> None:
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR
 
@@ -109,10 +141,13 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
     print(f"People:   from {source}")
     if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
         print(f"          ({NO_DETECTOR})")
-    print(f"Pictures: {count}")
-    if others:
+    if found.pictures:
+        print(f"Pictures: {len(found.pictures)}")
+    if found.clips:
+        print(f"Videos:   {len(found.clips)}")
+    if others := found.others:
         names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        print(f"Not looked at, since the names do not end like a picture's: {names}.")
+        print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
 
 
 def _progress() -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,9 @@ class PoseEstimator:
             boxes that are far too large, as the whole image often is.
         precision: `"fp32"`, or `"bf16"` for speed on a GPU.
 
+    Attributes:
+        model_seconds: how long model and codec have computed so far, on whichever device.
+
     Raises:
         LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
 
@@ -105,6 +109,7 @@ class PoseEstimator:
         self.model = _model(model).to(self.device).eval()
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.flip_test, self.refine, self.precision = flip_test, refine, precision
+        self.model_seconds = 0.0
 
     @property
     def skeleton(self) -> Skeleton:
@@ -207,6 +212,7 @@ class PoseEstimator:
         centers, scales = crop_region(boxes, size)
         matrices = np.stack([crop_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
         crops = np.stack([warp_image(image, m, size) for image, m in zip(images, matrices, strict=True)])
+        begun = time.perf_counter()
         with torch.inference_mode():
             batch = model.normalise(torch.from_numpy(crops).to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -216,6 +222,7 @@ class PoseEstimator:
                     prediction = model.codec.merge_flipped(prediction, mirrored, self.skeleton.flip_indices)
             in_crop, scores = model.codec.decode(prediction)
             in_crop, scores = in_crop.float().cpu().numpy(), scores.float().cpu().numpy()
+        self.model_seconds += time.perf_counter() - begun
         return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
 
     def _look_again(
