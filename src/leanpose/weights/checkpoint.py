@@ -29,9 +29,6 @@ _NUMBERS = "fiub"  # the kinds of NumPy types whose bytes are read as numbers
 class Inert:
     """Stands for an object of another program. It takes whatever it is given, and does and keeps nothing."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
-        return super().__new__(cls)
-
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 

@@ -71,6 +71,7 @@ def download(
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        found = ""
         for attempt in range(2):
             resumed = partial.exists()
             _fetch(url, partial, progress)
