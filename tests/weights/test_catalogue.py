@@ -32,7 +32,7 @@ def test_every_entry_is_whole(entry: object) -> None:
     if entry.model is None:
         assert (entry.input_size, entry.skeleton, entry.published) == (None, None, {})
         return
-    assert entry.model in list_models() or entry.model.replace("dwpose", "rtmpose") in list_models()
+    assert entry.model in list_models()
     assert entry.input_size is not None
     assert "{}x{}".format(*entry.input_size) in entry.name or entry.name == "dw-ll_ucoco_384"
     assert entry.skeleton is not None

@@ -13,7 +13,6 @@ from torch import Tensor
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, load_model
 from leanpose.errors import LeanposeError
-from leanpose.models.registry import list_models
 from leanpose.weights import convert, describe
 from leanpose.weights.catalogue import Official
 from official_files import converted, deviation, official_weights, save
@@ -54,7 +53,7 @@ def test_stage_1_of_dwpose_gives_its_student(shared: Path, tmp_path: Path, rtmpo
     teacher = Golden.load(shared, "rtmpose_s_wholebody133_256x192").state_dict()
     weights = {**distiller(rtmpose, teacher), "distill_losses.loss_fea.align.weight": torch.zeros(512, 384, 1, 1)}
     done = converted(weights, tmp_path)
-    assert done.model == ("dwpose_t" if "dwpose_t" in list_models() else "rtmpose_t")
+    assert done.model == "dwpose_t"
     assert "the student of a distillation (stage 1) was taken" in done.notes
     assert deviation(golden, done.path) < OUTPUT_TOLERANCE
 
@@ -150,6 +149,16 @@ def test_what_the_file_does_not_tell_is_asked(shared: Path, tmp_path: Path) -> N
     learnt = {**weights, "features.pos_embedding": torch.zeros(1, 256, 192)}
     with pytest.raises(LeanposeError, match="is not the fixed one of sines"):
         converted(learnt, tmp_path, model="ppt_s")
+
+
+def test_settings_that_the_name_does_not_tell_are_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("rle_r50", backbone="resnet101")
+    weights = {key.replace("head.", "head.fc."): value for key, value in model.state_dict().items()}
+    done = converted(weights, tmp_path)
+    assert done.model == "rle_r50"
+    assert "other than the usual rle_r50: backbone=resnet101" in done.notes
+    assert load_model(done.path).config == model.config
 
 
 def test_unknown_keypoints_are_asked_for(tmp_path: Path, rtmpose: dict[str, Tensor]) -> None:

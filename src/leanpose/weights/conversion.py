@@ -12,7 +12,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.base import PoseModel
 from leanpose.models.convolutional import ConvolutionalPose
-from leanpose.models.registry import create_model, list_models
+from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.backbone_file import save_backbone
 from leanpose.weights.catalogue import Official, fetch_official, official_checkpoint, official_with
@@ -131,7 +131,7 @@ def convert(
     name, options = _choose(found, model, likely, source)
     chosen, how = _skeleton(found, checkpoint, official, skeleton)
     size, size_note = _size(found, checkpoint, official, input_size, source)
-    notes += [*found.notes, how, *([size_note] if size_note else [])]
+    notes += [*_differences(name, options), how, *([size_note] if size_note else [])]
     options = {**options, "input_size": size}
     built = create_model(name, skeleton=chosen, **options)
     built.load_state_dict(from_official(name, tensors, skeleton=chosen, **options), strict=True)
@@ -176,6 +176,13 @@ def _choose(found: Recognised, model: str | None, likely: str | None, source: Pa
         return model, fits[model]
     # A model of one's own has its own sizes; whether they fit is seen when the weights are put in.
     return model, {}
+
+
+def _differences(name: str, options: dict[str, Any]) -> list[str]:
+    """A sentence on the settings that are not those by which the name is known."""
+    usual = configure_model(name)
+    other = [f"{key}={value}" for key, value in options.items() if getattr(usual, key) != value]
+    return [f"other than the usual {name}: {', '.join(other)}"] if other else []
 
 
 def _skeleton(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leanpose.data.synthetic.wholebody import WHOLEBODY133
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import COCO17, CROWDPOSE14, Skeleton
+from leanpose.skeleton import COCO17, CROWDPOSE14, WHOLEBODY133, Skeleton
 from leanpose.weights.checkpoint import StoredArray
 
 # The order, names, limbs and constants of MPII (Andriluka et al., CVPR 2014) as mmpose has them.
@@ -24,14 +23,13 @@ MPII16 = Skeleton(
 )  # fmt: skip
 
 _BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
-_BY_NAME = {skeleton.name: skeleton for skeleton in _BY_COUNT.values()}
-_BY_DATASET = {"coco": COCO17, "humanart": COCO17, "crowdpose": CROWDPOSE14, "mpii": MPII16}
-_BY_DATASET |= {"coco_wholebody": WHOLEBODY133, "ubody2d": WHOLEBODY133}
+# mmpose's names of data sets.
+_BY_DATASET = {"coco": 17, "humanart": 17, "crowdpose": 14, "mpii": 16, "coco_wholebody": 133, "ubody2d": 133}
 
 
 def official_skeleton(name: str) -> Skeleton:
     """The one that the catalogue of official checkpoints means."""
-    return _BY_NAME[name]
+    return next(skeleton for skeleton in _BY_COUNT.values() if skeleton.name == name)
 
 
 def skeleton_of(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skeleton, str]:
@@ -44,9 +42,8 @@ def skeleton_of(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skeleton, s
     Raises:
         LeanposeError: nothing tells what the keypoints are.
     """
-    named = str(dataset.get("dataset_name", ""))
-    known = _BY_DATASET.get(named)
-    if known is not None and len(known) == keypoints:
+    if _BY_DATASET.get(str(dataset.get("dataset_name", ""))) == keypoints:
+        known = _BY_COUNT[keypoints]
         return known, f"keypoints: {known.name}, as the file says"
     described = _described(keypoints, dataset)
     if described is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -171,10 +170,9 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> Recognised:
             "12 of 384 or 768, 24 of 1024 and 32 of 1280."
         )
     name, depth, heads = _VIT[width]
-    note = "" if width < 1024 else f"there is no name for this size: it is stored as {name} with other sizes"
     size = size_of_area(tensors["backbone.pos_embed"].shape[1] * 16 * 16)
     options = {"width": width, "depth": depth, "heads": heads}
-    return Recognised("ViTPose", {name: options}, final.shape[0], size, notes=(note,) if note else ())
+    return Recognised("ViTPose", {name: options}, final.shape[0], size)
 
 
 def _hrnet_variant(tensors: Mapping[str, Tensor]) -> str | None:
@@ -221,8 +219,8 @@ def _convolutional(tensors: Mapping[str, Tensor]) -> Recognised | None:
     stride = 32 / 2 ** len(widths)
     split = math.sqrt(x.shape[0] * y.shape[0] / (x.shape[1] * stride * stride))
     size = (round(y.shape[0] / split), round(x.shape[0] / split))
-    found = Recognised("SimCC", {"simcc_r50": options}, final.shape[0], size)
-    return _on_resnet(replace(found, fits={"simcc_r50": {**options, "split": round(split, 4)}}), "simcc_r50", depth)
+    options |= {"split": round(split, 4), "backbone": f"resnet{depth}"}
+    return Recognised("SimCC", {"simcc_r50": options}, final.shape[0], size)
 
 
 def _deeppose(tensors: Mapping[str, Tensor]) -> Recognised | None:
@@ -234,13 +232,5 @@ def _deeppose(tensors: Mapping[str, Tensor]) -> Recognised | None:
         return None
     flow = any("flow_model" in key or "flow" in key.split(".") for key in tensors)
     if flow or (count // 2 not in _LIKELY_COUNTS and count % 4 == 0 and count // 4 in _LIKELY_COUNTS):
-        return _on_resnet(Recognised("RLE", {"rle_r50": {}}, count // 4), "rle_r50", depth)
+        return Recognised("RLE", {"rle_r50": {"backbone": f"resnet{depth}"}}, count // 4)
     return Recognised("DeepPose", {f"deeppose_r{depth}": {}}, count // 2)
-
-
-def _on_resnet(found: Recognised, name: str, depth: int) -> Recognised:
-    """Of networks that have a name with ResNet-50 alone."""
-    if depth == 50:
-        return found
-    note = f"there is no name for it on ResNet-{depth}: it is stored as {name} with that backbone"
-    return replace(found, fits={name: {**found.fits[name], "backbone": f"resnet{depth}"}}, notes=(note,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Size = tuple[int, int]
@@ -19,7 +19,6 @@ class Recognised:
         keypoints: how many it finds.
         input_size: of the picture (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
-        notes: what a user should know, a sentence each.
     """
 
     family: str
@@ -27,7 +26,6 @@ class Recognised:
     keypoints: int
     input_size: Size | None = None
     ask: bool = False
-    notes: tuple[str, ...] = field(default=())
 
 
 def size_of_area(pixels: float) -> Size | None:
