@@ -156,7 +156,8 @@ def _rtmpose(tensors: Mapping[str, Tensor]) -> Recognised:
         "expansion": inner // width,
         "split": round(split, 4),
     }
-    names = [f"{net}_{_RTMPOSE[variant]}" for net in ("rtmpose", "dwpose")]
+    nets = ("rtmpose", "dwpose") if keypoints == 133 else ("rtmpose",)
+    names = [f"{net}_{_RTMPOSE[variant]}" for net in nets]
     return Recognised("RTMPose", dict.fromkeys(names, options), keypoints, size)
 
 
