@@ -31,6 +31,7 @@ def main() -> None:
 
 
 def _add_commands() -> None:
+    from leanpose.cli.convert import convert
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
     from leanpose.cli.distill import distill
@@ -50,6 +51,7 @@ def _add_commands() -> None:
     app.command("eval")(evaluate)
     app.command()(report)
     app.command()(models)
+    app.command()(convert)
     app.command()(explain)
     data_app.command()(synth)
     data_app.command("label-wholebody")(label_wholebody)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.imagenet import take_fitting
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
@@ -68,16 +70,27 @@ class PoseModel(nn.Module):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
 
-    def load_backbone(self) -> None:
-        """Start the backbone from its published ImageNet weights.
+    def load_backbone(self, file: Path | None = None) -> None:
+        """Start the backbone from its published ImageNet weights, or from a file that `leanpose convert` has made of one.
 
         Raises:
-            LeanposeError: this backbone has none, or they cannot be downloaded.
+            LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
         """
         backbone = getattr(self, "backbone", None)
         if not isinstance(backbone, ResNet | HRNet | CSPNeXt):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
-        backbone.load_imagenet()
+        if file is None:
+            backbone.load_imagenet()
+            return
+        from leanpose.weights.backbone_file import read_backbone
+
+        tensors = read_backbone(file, backbone.variant)
+        learnt = {name for name, _ in backbone.named_parameters()}
+        if missing := sorted(learnt - tensors.keys()):
+            raise LeanposeError(
+                f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
+            )
+        take_fitting(backbone, tensors)
 
     def require_size(self, images: Float[Tensor, "B 3 H W"]) -> None:
         """For networks that are made for one size.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
@@ -141,7 +141,7 @@ def create_model(
     name: str,
     *,
     skeleton: str | Path | Skeleton | None = None,
-    pretrained: bool | Literal["backbone"] = False,
+    pretrained: bool | str | Path = False,
     **overrides: Any,
 ) -> PoseModel:
     """Build a named model with fresh weights, ready for inference (in eval mode).
@@ -151,6 +151,7 @@ def create_model(
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
+            A path: start the backbone from a file that `leanpose convert` has made of one.
             True: `name` is a released name, which is loaded as it is.
         overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), width=128, depth=4`.
 
@@ -169,6 +170,6 @@ def create_model(
         return load_model(name)
     entry = model_entry(name)
     model = entry.model(name, configure_model(name, **overrides), skeleton_of(name, skeleton)).eval()
-    if pretrained == "backbone":
-        model.load_backbone()
+    if pretrained:
+        model.load_backbone(None if pretrained == "backbone" else Path(pretrained))
     return model

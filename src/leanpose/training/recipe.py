@@ -242,8 +242,9 @@ class Recipe(_Section):
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
     skeleton: str | None = None
     """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
-    pretrained: Literal["backbone"] | None = None
-    """`backbone`: start the backbone from its published ImageNet weights (downloaded once)."""
+    pretrained: str | None = None
+    """`backbone`: start the backbone from its published ImageNet weights (downloaded once); or a file of a backbone that
+    `leanpose convert` has made."""
     init: str | None = None
     """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
     init_parts: Literal["all", "fitting"] = "all"
@@ -275,6 +276,8 @@ class Recipe(_Section):
     def _parts_fit(self) -> Recipe:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be accumulated in {self.accumulate} equal parts")
+        if self.pretrained not in (None, "backbone") and not self.pretrained.endswith(".safetensors"):
+            raise ValueError(f"pretrained is `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'")
         if self.pretrained and self.init:
             raise ValueError("the weights of init would replace those of pretrained; set one of the two")
         return self

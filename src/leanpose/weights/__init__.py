@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from leanpose.weights.catalogue import Official, official_checkpoints
+from leanpose.weights.conversion import Converted, convert
 from leanpose.weights.official import from_official
 from leanpose.weights.released import RELEASED, Release
 from leanpose.weights.storage import describe, load_model, load_weights, save_model
 
-__all__ = ["RELEASED", "Release", "describe", "from_official", "load_model", "load_weights", "save_model"]
+__all__ = [
+    "RELEASED",
+    "Converted",
+    "Official",
+    "Release",
+    "convert",
+    "describe",
+    "from_official",
+    "load_model",
+    "load_weights",
+    "official_checkpoints",
+    "save_model",
+]

@@ -1,4 +1,4 @@
-"""The papers' own checkpoints, renamed for this library's models."""
+"""The names in the papers' own checkpoints, and in this library's models."""
 
 from __future__ import annotations
 

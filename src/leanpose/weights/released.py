@@ -52,7 +52,7 @@ def released_path(path_or_name: Path | str) -> Path:
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise LeanposeError(
             f"{path} may hold code and is not opened: leanpose reads .safetensors only; "
-            "leanpose.weights.from_official renames the papers' own weights."
+            "`leanpose convert` makes one of an official checkpoint."
         )
     if path.is_dir():
         raise LeanposeError(f"{path} is a folder, not a file of weights.")

@@ -24,6 +24,7 @@ from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton
+from leanpose.weights.backbone_file import BACKBONE_KEY
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
@@ -155,9 +156,14 @@ def _open(path: Path) -> dict[str, Any]:
     """The card of a file."""
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
+            metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         _refuse(path, error)
+    text = metadata.get(KEY)
+    if BACKBONE_KEY in metadata:
+        raise LeanposeError(
+            f"{path} holds a backbone alone; start a model from it by `pretrained` in a recipe or in create_model."
+        )
     if text is None:
         raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
     try:

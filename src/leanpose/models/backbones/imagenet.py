@@ -1,8 +1,10 @@
-"""Published ImageNet weights for the backbones that are timm's."""
+"""Published weights for the backbones that are timm's."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 
@@ -19,6 +21,11 @@ def load_imagenet(backbone: nn.Module, variant: str) -> None:
         published = timm.create_model(variant, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise LeanposeError(f"Cannot get the ImageNet weights of {variant}: {error}") from error
+    take_fitting(backbone, published)
+
+
+def take_fitting(backbone: nn.Module, published: Mapping[str, Tensor]) -> None:
+    """Take weights wherever name and shape agree, and leave the rest as it is."""
     own = backbone.state_dict()
     own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
     backbone.load_state_dict(own)

@@ -1,0 +1,63 @@
+"""Files of a backbone alone, from which a model can start: safetensors by timm's names, with a small card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor
+
+import leanpose
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+
+BACKBONE_KEY = "leanpose_backbone"
+
+
+def save_backbone(
+    tensors: dict[str, Tensor], path: Path, *, variant: str, training_data: list[str], licence: str, notes: str = ""
+) -> None:
+    """Write a backbone's weights and where they come from.
+
+    Raises:
+        LeanposeError: the path has another ending or cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise LeanposeError(f"Cannot save a backbone as {path}: the name must end in .safetensors.")
+    card = {
+        "version": leanpose.__version__,
+        "backbone": variant,
+        "training_data": training_data,
+        "licence": licence,
+        "notes": notes,
+    }
+    stored = {name: value.contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(stored, {BACKBONE_KEY: json.dumps(card, ensure_ascii=False)}))
+
+
+def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
+    """The weights of a backbone's file.
+
+    Args:
+        variant: timm's name for the network that is wanted.
+
+    Raises:
+        LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(BACKBONE_KEY)
+            if text is None:
+                raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert` makes one.")
+            card: dict[str, Any] = json.loads(text)
+            if card.get("backbone") != variant:
+                raise LeanposeError(f"{path} holds a {card.get('backbone')}, not the {variant} that the model has.")
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except FileNotFoundError as error:
+        raise LeanposeError(f"There is no file {path}.") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error

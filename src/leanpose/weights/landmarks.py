@@ -1,0 +1,75 @@
+"""Which keypoints an official checkpoint finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import COCO17, CROWDPOSE14, WHOLEBODY133, Skeleton
+from leanpose.weights.checkpoint import StoredArray
+
+# The order, names, limbs and constants of MPII (Andriluka et al., CVPR 2014) as mmpose has them.
+MPII16 = Skeleton(
+    "mpii16",
+    (
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
+        "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14),
+     (14, 15)),
+    (0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026, 0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062),
+    {"body": tuple(range(16))},
+)  # fmt: skip
+
+_BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
+# mmpose's names of data sets.
+_BY_DATASET = {"coco": 17, "humanart": 17, "crowdpose": 14, "mpii": 16, "coco_wholebody": 133, "ubody2d": 133}
+
+
+def official_skeleton(name: str) -> Skeleton:
+    """The one that the catalogue of official checkpoints means."""
+    return next(skeleton for skeleton in _BY_COUNT.values() if skeleton.name == name)
+
+
+def skeleton_of(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skeleton, str]:
+    """The skeleton of a checkpoint, and a sentence on how it is known.
+
+    Args:
+        keypoints: how many the network finds.
+        dataset: what mmpose has noted of its data; empty where it has not.
+
+    Raises:
+        LeanposeError: nothing tells what the keypoints are.
+    """
+    if _BY_DATASET.get(str(dataset.get("dataset_name", ""))) == keypoints:
+        known = _BY_COUNT[keypoints]
+        return known, f"keypoints: {known.name}, as the file says"
+    described = _described(keypoints, dataset)
+    if described is not None:
+        return described, f"keypoints: {described.name}, as the file describes them"
+    if keypoints not in _BY_COUNT:
+        raise LeanposeError(
+            f"The checkpoint finds {keypoints} keypoints and does not say which; give a skeleton (--skeleton NAME or FILE.yaml)."
+        )
+    guess = _BY_COUNT[keypoints]
+    return guess, f"keypoints: {guess.name}, going by their number alone (--skeleton says otherwise)"
+
+
+def _described(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton | None:
+    """From the names, links and constants that mmpose stores."""
+    names, links, sigmas = (dataset.get(key) for key in ("keypoint_id2name", "skeleton_links", "sigmas"))
+    if not isinstance(names, Mapping) or set(names) != set(range(keypoints)):
+        return None
+    stored = sigmas.numbers() if isinstance(sigmas, StoredArray) else None
+    fits = stored is not None and stored.shape == (keypoints,)
+    values = {
+        "name": str(dataset.get("dataset_name", "unnamed")) + str(keypoints),
+        "keypoints": [str(names[i]) for i in range(keypoints)],
+        "limbs": [[a, b] for a, b in links] if isinstance(links, list) else [],
+        "sigmas": [round(float(s), 6) for s in stored] if fits and stored is not None else None,
+    }
+    try:
+        return Skeleton.from_dict(values)
+    except (LeanposeError, TypeError, ValueError):
+        return None

@@ -1,0 +1,68 @@
+"""The catalogue of official checkpoints is whole, and names what the library knows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import list_models
+from leanpose.weights import official_checkpoints
+from leanpose.weights.catalogue import fetch_official, official_checkpoint, official_with
+from leanpose.weights.landmarks import official_skeleton
+
+KNOWN = official_checkpoints()
+
+
+@pytest.mark.parametrize("entry", KNOWN.values(), ids=KNOWN)
+def test_every_entry_is_whole(entry: object) -> None:
+    from leanpose.weights.catalogue import Official
+
+    assert isinstance(entry, Official)
+    assert entry.url.startswith("https://")
+    assert re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{64}", entry.sha256)
+    if "openmmlab" in entry.url:
+        assert f"-{entry.sha256}" in entry.file
+    assert entry.training_data
+    assert entry.licence
+    assert re.match(r"https://github\.com/[\w-]+/[\w-]+/blob/[0-9a-f]{40}/", entry.source)
+    if entry.model is None:
+        assert (entry.input_size, entry.skeleton, entry.published) == (None, None, {})
+        return
+    assert entry.model in list_models()
+    assert entry.input_size is not None
+    assert "{}x{}".format(*entry.input_size) in entry.name or entry.name == "dw-ll_ucoco_384"
+    assert entry.skeleton is not None
+    assert official_skeleton(entry.skeleton).name == entry.skeleton
+    assert all(0 < figure < 100 for figure in entry.published.values())
+
+
+def test_no_file_is_listed_twice() -> None:
+    assert len({entry.sha256[:8] for entry in KNOWN.values()}) == len(KNOWN)
+    assert len({entry.url for entry in KNOWN.values()}) == len(KNOWN)
+
+
+def test_a_checksum_finds_its_entry() -> None:
+    entry = KNOWN["dw-ll_ucoco_384"]
+    assert official_with(entry.sha256) == entry
+    assert official_with(KNOWN["hrnet-w32-coco-256x192"].sha256 + 56 * "0") == KNOWN["hrnet-w32-coco-256x192"]
+    assert official_with(hashlib.sha256(b"mine").hexdigest()) is None
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(LeanposeError, match="did you mean 'hrnet-w32-coco-256x192'"):
+        official_checkpoint("hrnet-w32-coco-256x19")
+    with pytest.raises(LeanposeError, match="neither a file nor an official checkpoint; `leanpose convert --list`"):
+        official_checkpoint("something")
+
+
+def test_downloads_lie_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path))
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("leanpose.weights.catalogue.download", lambda url, path, **more: asked.update(url=url, **more))
+    entry = KNOWN["dw-ll_ucoco_384"]
+    assert fetch_official(entry) == tmp_path / "official" / "dw-ll_ucoco_384.pth"
+    assert (asked["url"], asked["sha256"], asked["size"]) == (entry.url, entry.sha256, 406878486)

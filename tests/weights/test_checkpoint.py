@@ -1,0 +1,205 @@
+"""Foreign checkpoints are read without running what is in them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from leanpose import create_model
+from leanpose.errors import LeanposeError
+from leanpose.weights import save_model
+from leanpose.weights.checkpoint import Inert, StoredArray, inert_attribute, read_checkpoint
+
+LEGACY = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+
+
+class Call:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def save(content: Any, path: Path, zipped: bool = True) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+@pytest.fixture
+def log_buffer() -> Iterator[Any]:
+    """A class of the name and the pickled form of mmengine's, in a module that is gone when the file is read."""
+
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self.history = np.array([1.0, 2.0])
+
+        def mean(self) -> float:
+            return float(self.history.mean())
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {**self.__dict__, "statistics_methods": {"mean": HistoryBuffer.mean}}
+
+    name = "mmengine.logging.history_buffer"
+    HistoryBuffer.__module__ = HistoryBuffer.mean.__module__ = name
+    HistoryBuffer.__qualname__, HistoryBuffer.mean.__qualname__ = "HistoryBuffer", "HistoryBuffer.mean"
+    for module in ("mmengine", "mmengine.logging", name):
+        sys.modules[module] = types.ModuleType(module)
+    sys.modules[name].__dict__["HistoryBuffer"] = HistoryBuffer
+    yield HistoryBuffer()
+    for module in ("mmengine", "mmengine.logging", name):
+        sys.modules.pop(module, None)
+
+
+@LEGACY
+def test_what_a_toolbox_stores_beside_the_weights_is_let_through(tmp_path: Path, log_buffer: Any, zipped: bool) -> None:
+    content = {
+        "meta": {"cfg": "codec = 1", "dataset_meta": {"dataset_name": "coco", "sigmas": np.array([0.1, 0.2], "f4")}},
+        "state_dict": {"a.weight": torch.ones(2, dtype=torch.float16), "a.count": torch.tensor(3)},
+        "message_hub": {"log_scalars": {"loss": log_buffer}, "best": np.float64(0.7)},
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}},
+    }
+    path = save(content, tmp_path / "a.pth", zipped)
+    for module in [name for name in sys.modules if name.startswith("mmengine")]:
+        del sys.modules[module]
+    checkpoint = read_checkpoint(path)
+    assert {key: value.dtype for key, value in checkpoint.tensors.items()} == {
+        "a.weight": torch.float32,
+        "a.count": torch.int64,
+    }
+    assert checkpoint.config == "codec = 1"
+    sigmas = checkpoint.dataset["sigmas"]
+    assert isinstance(sigmas, StoredArray)
+    np.testing.assert_array_equal(sigmas.numbers(), np.array([0.1, 0.2], "f4"))
+    assert "mmengine" not in sys.modules
+
+
+@LEGACY
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (os.system, ["touch {}"], "posix.system"),
+        (Path.touch, [Path("exploded")], "pathlib"),
+        (eval, ["open('{}', 'w')"], "eval"),
+        (exec, ["open('{}', 'w')"], "exec"),
+        (__import__, ["os"], "__import__"),
+        (np.load, ["{}"], "numpy"),
+    ],
+    ids=["system", "method", "eval", "exec", "import", "numpy"],
+)
+def test_code_is_refused_by_name_and_does_not_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    zipped: bool,
+    function: Any,
+    arguments: list[Any],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [a.format(tmp_path / "exploded") if isinstance(a, str) else a for a in arguments]
+    bomb = {"state_dict": {"a.weight": torch.ones(2)}, "meta": Call(function, *given)}
+    path = save(bomb, tmp_path / "bomb.pth", zipped)
+    with pytest.raises(LeanposeError, match=f"bomb.pth is not opened: beside weights it asks for '.*{name}"):
+        read_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_getattr_is_a_name_that_looks_nothing_up(tmp_path: Path) -> None:
+    reach = Call(getattr, torch.Tensor, "numpy")
+    path = save({"state_dict": {"a": torch.ones(1), "b": reach}}, tmp_path / "a.pth")
+    assert list(read_checkpoint(path).tensors) == ["a"]
+    assert type(inert_attribute(os, "system")) is Inert
+    assert not callable(inert_attribute(os, "system"))
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "note"),
+    [
+        (lambda w: w, ""),
+        (lambda w: {"model": w, "epoch": 3}, ""),
+        (lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}}, ""),
+        (lambda w: {"state_dict": w, "ema_state_dict": {"module.a.weight": torch.zeros(2)}}, "mmengine stores as"),
+        (
+            lambda w: {"ema_state_dict": {**{f"module.{k}": v for k, v in w.items()}, "steps": torch.tensor(9)}},
+            "average",
+        ),
+        (lambda w: {"state_dict": {**w, "data_preprocessor.mean": torch.zeros(3, 1, 1)}}, ""),
+        (lambda w: {"state_dict": {k: v.numpy() for k, v in w.items()}}, ""),
+    ],
+    ids=["bare", "model", "module", "swapped average", "average alone", "preprocessor", "numpy"],
+)
+def test_wrappings_come_off(tmp_path: Path, wrapped: Any, note: str) -> None:
+    weights = {"a.weight": torch.tensor([1.0, 2.0]), "b.bias": torch.tensor([3.0])}
+    checkpoint = read_checkpoint(save(wrapped(weights), tmp_path / "a.pth"))
+    assert checkpoint.tensors.keys() == weights.keys()
+    assert all(torch.equal(checkpoint.tensors[key], value) for key, value in weights.items())
+    assert note in " ".join(checkpoint.notes)
+    assert bool(note) == bool(checkpoint.notes)
+
+
+@LEGACY
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
+def test_a_file_that_was_cut_off_is_called_damaged(tmp_path: Path, zipped: bool, share: float) -> None:
+    path = save({"state_dict": {f"layer{i}.weight": torch.randn(50) for i in range(20)}}, tmp_path / "a.pth", zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(LeanposeError, match="damaged, cut off"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "pointer of Git LFS"),
+        (b"just some words in a file", "no checkpoint of PyTorch"),
+        (b"PK\x05\x06" + bytes(18), "an ordinary zip archive"),
+    ],
+)
+def test_what_is_no_checkpoint_is_said_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(LeanposeError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list"),
+        (torch.ones(2), "holds a tensor"),
+        ({"epoch": 3, "meta": {}}, "holds no weights: it has 'epoch', 'meta'"),
+        ({"state_dict": {"a": torch.tensor([float("nan")])}}, "its 'a' is not finite"),
+    ],
+)
+def test_a_pickle_without_weights_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(LeanposeError, match=message):
+        read_checkpoint(save(content, tmp_path / "a.pth"))
+
+
+def test_safetensors_of_other_programs_are_read_and_own_ones_are_not(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
+    assert torch.equal(read_checkpoint(tmp_path / "theirs.safetensors").tensors["a"], torch.ones(2))
+    model = create_model("sdpose_t", input_size=(64, 48), width=16, depth=1, heads=2, stem_width=8, stage1_width=4)
+    save_model(model, tmp_path / "ours.safetensors", training_data=[], licence="CC0", metrics={})
+    with pytest.raises(LeanposeError, match="is a file of leanpose already"):
+        read_checkpoint(tmp_path / "ours.safetensors")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match="There is no file"):
+        read_checkpoint(tmp_path / "none.pth")
+    with pytest.raises(LeanposeError, match="is a folder"):
+        read_checkpoint(tmp_path)
