@@ -95,7 +95,8 @@ def test_a_run_leaves_weights_logs_and_its_recipe(data: Path, tmp_path: Path) ->
         "recipe.yaml", "state.pt", "last.safetensors", "best.safetensors", "val.csv", "tensorboard",
     }  # fmt: skip
     saved = load_recipe(tmp_path / "run" / "recipe.yaml")
-    assert saved.model_copy(update={"codec": recipe.codec}) == recipe
+    assert saved.model_copy(update={"codec": recipe.codec, "skeleton": recipe.skeleton}) == recipe
+    assert (recipe.skeleton, saved.skeleton) == (None, "coco17")  # the model's own, written out
     assert saved.codec.sigma == 2  # the model's own, written out
     model = load_model(tmp_path / "run" / "last.safetensors")
     assert model.input_size == (64, 48)
