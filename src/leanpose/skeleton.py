@@ -187,7 +187,21 @@ WHOLEBODY133 = Skeleton(
     wholebody.PARTS,
 )
 
-SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO17, BODY19, CROWDPOSE14, LSP14, WHOLEBODY133)}
+# The order, names, limbs and constants of MPII (Andriluka et al., CVPR 2014) as mmpose has them.
+MPII16 = Skeleton(
+    "mpii16",
+    (
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
+        "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14),
+     (14, 15)),
+    (0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026, 0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062),
+    {"body": tuple(range(16))},
+)  # fmt: skip
+
+
+SKELETONS: dict[str, Skeleton] = {s.name: s for s in (COCO17, BODY19, CROWDPOSE14, LSP14, MPII16, WHOLEBODY133)}
 
 
 def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:

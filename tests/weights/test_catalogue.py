@@ -10,9 +10,9 @@ import pytest
 
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import list_models
+from leanpose.skeleton import get_skeleton
 from leanpose.weights import official_checkpoints
 from leanpose.weights.catalogue import fetch_official, official_checkpoint, official_with
-from leanpose.weights.landmarks import official_skeleton
 
 KNOWN = official_checkpoints()
 
@@ -36,7 +36,7 @@ def test_every_entry_is_whole(entry: object) -> None:
     assert entry.input_size is not None
     assert "{}x{}".format(*entry.input_size) in entry.name or entry.name == "dw-ll_ucoco_384"
     assert entry.skeleton is not None
-    assert official_skeleton(entry.skeleton).name == entry.skeleton
+    assert get_skeleton(entry.skeleton).name == entry.skeleton
     assert all(0 < figure < 100 for figure in entry.published.values())
 
 

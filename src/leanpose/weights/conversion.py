@@ -18,7 +18,7 @@ from leanpose.weights.backbone_file import save_backbone
 from leanpose.weights.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.weights.checkpoint import Checkpoint, read_checkpoint
 from leanpose.weights.download import Progress, sha256_of
-from leanpose.weights.landmarks import official_skeleton, skeleton_of
+from leanpose.weights.landmarks import skeleton_of
 from leanpose.weights.official import from_official
 from leanpose.weights.recognition import (
     SUPPORTED,
@@ -196,7 +196,7 @@ def _skeleton(
             )
         return chosen, f"keypoints: {chosen.name}, as given"
     if official is not None and official.skeleton is not None:
-        return official_skeleton(official.skeleton), f"keypoints: {official.skeleton}, as published"
+        return get_skeleton(official.skeleton), f"keypoints: {official.skeleton}, as published"
     return skeleton_of(found.keypoints, checkpoint.dataset)
 
 

@@ -6,30 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import COCO17, CROWDPOSE14, WHOLEBODY133, Skeleton
+from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
 from leanpose.weights.checkpoint import StoredArray
-
-# The order, names, limbs and constants of MPII (Andriluka et al., CVPR 2014) as mmpose has them.
-MPII16 = Skeleton(
-    "mpii16",
-    (
-        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
-        "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
-    ),
-    ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14),
-     (14, 15)),
-    (0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026, 0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062),
-    {"body": tuple(range(16))},
-)  # fmt: skip
 
 _BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
 # mmpose's names of data sets.
 _BY_DATASET = {"coco": 17, "humanart": 17, "crowdpose": 14, "mpii": 16, "coco_wholebody": 133, "ubody2d": 133}
-
-
-def official_skeleton(name: str) -> Skeleton:
-    """The one that the catalogue of official checkpoints means."""
-    return next(skeleton for skeleton in _BY_COUNT.values() if skeleton.name == name)
 
 
 def skeleton_of(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skeleton, str]:
