@@ -85,7 +85,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
-        with pytest.raises(RunStopped):
+        with pytest.raises(RunStopped, match=f"in stage{stage}; .*--resume .*/stopped$"):
             train(plan, tmp_path / "stopped", quiet=True)
     train(saved_recipe(tmp_path / "stopped"), tmp_path / "stopped", resume=True, quiet=True)
     whole, resumed = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "stopped"))

@@ -28,7 +28,7 @@ from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
-from leanpose.training.loop import RunSummary, Trainer, make_fabric
+from leanpose.training.loop import RunStopped, RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import (
     AugmentationSection,
     CodecSection,
@@ -306,8 +306,12 @@ def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: st
     stages = []
     for run, plan in plans.items():
         started = (run / STATE_FILE).exists()
-        summary = train(saved_recipe(run) if started else plan, run, resume=started, device=device, quiet=quiet)
-        stages.append(summary)
+        try:
+            stages.append(
+                train(saved_recipe(run) if started else plan, run, resume=started, device=device, quiet=quiet)
+            )
+        except RunStopped as stopped:  # its own advice is for the stage's folder, and would end with that stage
+            raise RunStopped(f"Stopped in {run.name}; go on with: leanpose train --resume {folder}") from stopped
     first, second = stages
     better = second if second.best >= first.best else first
     for name, source in (("best.safetensors", better), ("last.safetensors", second)):
