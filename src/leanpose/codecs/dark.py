@@ -99,7 +99,7 @@ def quarter_offsets(
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
+def blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
     """One axis of OpenCV's Gaussian blur, with the sigma that it chooses for `kernel`: blurred = matrix @ line."""
     import cv2
 
@@ -120,7 +120,7 @@ def _window_blur(
     starts = (peaks - window // 2).clip(0, length - window)
     read = (peaks[:, None] + np.arange(-reach, reach + 1)).clip(0, length - 1)
     columns = starts[:, None] + np.arange(window)
-    weights = _blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
+    weights = blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
     # The cache outlives the call: a tensor born in inference mode could not be used outside of it.
     with torch.inference_mode(False):
         return torch.tensor(starts, device=device), torch.tensor(weights, device=device, dtype=dtype)
@@ -129,7 +129,7 @@ def _window_blur(
 def _whole_blur_maxima(maps: Float[Tensor, "N H W"], kernel: int, border: Border) -> Float[Tensor, " N"]:
     """The maximum of each whole blurred map. It scales values that are then clipped: single precision is plenty."""
     down, across = (
-        torch.tensor(_blur_matrix(length, kernel, border), device=maps.device, dtype=torch.float32)
+        torch.tensor(blur_matrix(length, kernel, border), device=maps.device, dtype=torch.float32)
         for length in maps.shape[1:]
     )
     parts = maps.split(_MAPS_AT_ONCE)
@@ -185,10 +185,10 @@ def _blurred_around(
     kernel: int,
     convention: DarkConvention,
 ) -> Float[Tensor, "N read"]:
-    """The blurred values around each peak that the parabola reads, in the order of `_differences`."""
+    """The blurred values around each peak that the parabola reads, in the order of `differences`."""
     count, height, width = maps.shape
     dtype = _product_dtype(maps.device)
-    read, _ = _differences(convention.reach, maps.device, dtype)
+    read, _ = differences(convention.reach, maps.device, dtype)
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)
     left, across = _window_blur(width, kernel, convention, maps.device, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
@@ -220,7 +220,7 @@ def _blurred_around(
 
 
 @lru_cache(maxsize=16)
-def _differences(
+def differences(
     reach: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
     """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
@@ -248,7 +248,7 @@ def _differences(
 def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
     """Newton's step on the logarithm, with the derivatives of the convention."""
     dtype = _product_dtype(log.device)
-    _, weights = _differences(convention.reach, log.device, dtype)
+    _, weights = differences(convention.reach, log.device, dtype)
     dx, dy, dxx, dyy, dxy = (log.to(dtype) @ weights).float().T.contiguous().unbind()
     if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps
