@@ -31,10 +31,12 @@ def main() -> None:
 
 
 def _add_commands() -> None:
+    from leanpose.cli.bench import bench
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
+    from leanpose.cli.export import export
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
     from leanpose.cli.report import report
@@ -48,6 +50,8 @@ def _add_commands() -> None:
     app.command()(report)
     app.command()(models)
     app.command()(explain)
+    app.command()(export)
+    app.command()(bench)
     data_app.command()(synth)
     app.add_typer(data_app, name="data", help="Check, pack or draw data sets.")
 

@@ -39,9 +39,7 @@ def _decode_heatmaps(codec: HeatmapCodec, maps: Float[Tensor, "B K H W"]) -> Poi
     value = torch.where(found, value, 0.0)
     points = torch.stack([x, y], dim=1).float()
     if codec.decoding == "quarter":
-        points = points + quarter_offsets(
-            maps.reshape(-1, height, width), x, y, both=codec.toolbox == "mmpose029"
-        )
+        points = points + quarter_offsets(maps.reshape(-1, height, width), x, y, both=codec.toolbox == "mmpose029")
     elif codec.decoding == "dark":
         udp = UDP if codec.toolbox == "mmpose1x" else UDP_MIRROR
         convention = udp if codec.encoding == "udp" else CLASSIC

@@ -8,7 +8,8 @@ other side of the crop; such points say nothing about an export, and are counted
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,9 @@ def _difference(wanted: Prediction, found: Prediction) -> float:
     for name, value in ours.items():
         value, other = value.float().cpu(), theirs[name].float().cpu()
         if value.shape != other.shape:
-            raise LeanposeError(f"The file's output {name} has the shape {tuple(other.shape)}, not {tuple(value.shape)}.")
+            raise LeanposeError(
+                f"The file's output {name} has the shape {tuple(other.shape)}, not {tuple(value.shape)}."
+            )
         differences.append(float((value - other).abs().max() / value.abs().max().clamp(min=1e-12)))
     return float(np.max(differences))
 
@@ -166,13 +169,13 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
     firm = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     generator = torch.Generator(points.device).manual_seed(0)
 
-    def noise(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def noise(value: Float[Tensor, ...]) -> Float[Tensor, ...]:
         drawn = torch.randn(value.shape, generator=generator, device=value.device)
         return value + drawn * size * value.abs().max()
 
     for _ in range(DISTURBANCES):
-        parts = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
-        disturbed = type(prediction)(**{name: part if part is None else noise(part) for name, part in parts.items()})
+        parts: dict[str, Any] = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
+        disturbed = replace(prediction, **{name: noise(part) for name, part in parts.items() if part is not None})
         moved = (codec.decode(disturbed)[0] - points).norm(dim=-1)
         limit = SETTLED if precision == "fp32" else 10 * SETTLED
         firm &= moved <= limit

@@ -100,7 +100,9 @@ def export_model(
     chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
     if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
         h, w = spec.input_size
-        raise LeanposeError(f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}.")
+        raise LeanposeError(
+            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
+        )
     card = ExportCard(spec, normalise == "inside", decode == "inside", precision, weights)
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
@@ -193,7 +195,9 @@ def _check_arguments(path: Path, format: str, normalise: str, decode: str, preci
         if value not in choices:
             raise LeanposeError(f"Unknown {name} '{value}'; {did_you_mean(str(value), choices)}")
     if path.suffix != FORMATS[format]:
-        raise LeanposeError(f"Cannot export to {path}: with the format {format} the name must end in {FORMATS[format]}.")
+        raise LeanposeError(
+            f"Cannot export to {path}: with the format {format} the name must end in {FORMATS[format]}."
+        )
     if format == "onnx" and precision == "bf16":
         raise LeanposeError("onnxruntime does not compute in bf16 on a CPU; use fp16 or fp32, or the format openvino.")
 

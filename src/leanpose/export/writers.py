@@ -31,7 +31,9 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
         ) from error
     size = sum(weight.numel() * weight.element_size() for weight in program.state_dict().values())
     if size > LARGEST_ONNX:
-        raise LeanposeError(f"'{program.model.name}' has {size / 1e9:.1f} GB of weights, more than one ONNX file holds.")
+        raise LeanposeError(
+            f"'{program.model.name}' has {size / 1e9:.1f} GB of weights, more than one ONNX file holds."
+        )
     exported = trace(program)
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         written = torch.onnx.export(

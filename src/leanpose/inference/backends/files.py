@@ -51,5 +51,7 @@ def open_exported(
 
     backend = OnnxBackend(path, cuda=cuda, skeleton=skeleton)
     if precision not in (None, backend.precision):
-        raise LeanposeError(f"{path} computes in {backend.precision} in onnxruntime; export it in {precision} for that.")
+        raise LeanposeError(
+            f"{path} computes in {backend.precision} in onnxruntime; export it in {precision} for that."
+        )
     return backend

@@ -61,7 +61,9 @@ def recognise(
 def _skeleton(keypoints: int, given: Skeleton | None, path: Path) -> Skeleton:
     if given is not None:
         if len(given) != keypoints:
-            raise LeanposeError(f"{path} finds {keypoints} keypoints, but the skeleton '{given.name}' has {len(given)}.")
+            raise LeanposeError(
+                f"{path} finds {keypoints} keypoints, but the skeleton '{given.name}' has {len(given)}."
+            )
         return given
     if keypoints == 17:
         return COCO17

@@ -152,9 +152,7 @@ class GraphBackend(Backend):
                 "for the flip test export with --decode outside."
             )
         arrays = self.compute(self.prepare(crops))
-        return prediction_of(
-            {name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)}
-        )
+        return prediction_of({name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)})
 
     def locate(self, crops: Crops, *, flip_test: bool = False) -> Located:
         """See `Backend.locate`."""

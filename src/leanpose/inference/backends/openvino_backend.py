@@ -60,9 +60,7 @@ class OpenVinoBackend(GraphBackend):
 
     name = "openvino"
 
-    def __init__(
-        self, path: Path, *, precision: Precision | None = None, skeleton: Skeleton | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, precision: Precision | None = None, skeleton: Skeleton | None = None) -> None:
         core = import_openvino().Core()
         if not path.is_file():
             raise LeanposeError(f"There is no file {path}.")
@@ -85,7 +83,9 @@ class OpenVinoBackend(GraphBackend):
             }
             self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
-            reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given")
+            reason = next(
+                (line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given"
+            )
             raise LeanposeError(f"OpenVINO cannot open {path}: {reason.strip()[:200]}") from error
         super().__init__(card, outputs)
         self.precision = chosen
