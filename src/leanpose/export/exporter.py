@@ -108,13 +108,13 @@ def export_model(
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
     network = copy.deepcopy(model).cpu().eval().to(dtype)
     program = CropProgram(network, normalise=card.normalise_inside, decode=card.decode_inside, dtype=dtype).eval()
-    suffix = FORMATS[format]
+    outputs = program.outputs  # before the export: where the precision does not fit, this says so
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder:
-            temporary = Path(folder) / f"{path.stem}{suffix}"
+            temporary = Path(folder) / f"{path.stem}{FORMATS[format]}"
             WRITERS[format](program, card, temporary)
-            agreement = verify(model, program, card, temporary, chosen, batches)
+            agreement = verify(model, outputs, card, temporary, chosen, batches)
             wrong = agreement.exceeds(BOUNDS[precision])
             if wrong is not None:
                 raise LeanposeError(
@@ -128,13 +128,18 @@ def export_model(
 
 
 def verify(
-    model: PoseModel, program: CropProgram, card: ExportCard, path: Path, crops: Crops, batches: Sequence[int] = BATCHES
+    model: PoseModel,
+    outputs: Sequence[str],
+    card: ExportCard,
+    path: Path,
+    crops: Crops,
+    batches: Sequence[int] = BATCHES,
 ) -> Agreement:
     """Measure how far an exported file is from its model, on the CPU in float32.
 
     Args:
         model: what was exported.
-        program: what the file was written from.
+        outputs: the names of the file's outputs.
         card: what the file shall say of itself.
         path: the file.
         crops: RGB crops of the model's size.
@@ -143,7 +148,7 @@ def verify(
     Raises:
         LeanposeError: the file cannot be opened or run, or its card was not kept.
     """
-    backend = TorchProgram(path, program.outputs()) if path.suffix == ".pt2" else open_exported(path)
+    backend = TorchProgram(path, outputs) if path.suffix == ".pt2" else open_exported(path)
     if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
         raise LeanposeError(f"The card of the exported '{model.name}' cannot be read back as it was written.")
     reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))

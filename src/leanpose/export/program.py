@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -50,13 +51,24 @@ class CropProgram(nn.Module):
             return torch.zeros((batch, height, width, 3), dtype=torch.uint8)
         return torch.zeros((batch, 3, height, width))
 
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the outputs."""
-        if self.decode:
-            return DECODED
-        with torch.no_grad():
-            image = torch.zeros((1, 3, *self.model.input_size), dtype=self.dtype)
-            return tuple(named_outputs(self.model(image).prediction))
+        """The names of the outputs.
+
+        Raises:
+            LeanposeError: the model cannot compute in this precision throughout.
+        """
+        try:
+            with torch.no_grad():
+                prediction = self.model(torch.zeros((1, 3, *self.model.input_size), dtype=self.dtype)).prediction
+        except RuntimeError as error:
+            if self.dtype == torch.float32:
+                raise
+            raise LeanposeError(
+                f"'{self.model.name}' computes a part in single precision, such as its coordinates, and cannot be written "
+                "in half; use fp32, or the format openvino, whose run-time decides layer by layer."
+            ) from error
+        return DECODED if self.decode else tuple(named_outputs(prediction))
 
 
 def trace(program: CropProgram) -> ExportedProgram:

@@ -41,7 +41,7 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
             (),
             dynamo=True,
             input_names=[INPUT],
-            output_names=list(program.outputs()),
+            output_names=list(program.outputs),
             opset_version=OPSET,
             optimize=True,
             verbose=False,

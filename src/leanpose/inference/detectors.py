@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.inference.backends.base import thread_count
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -191,6 +192,7 @@ def _open_session(path: Path) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = thread_count()
     # Threads that spin while they wait take the cores from the pose model's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()

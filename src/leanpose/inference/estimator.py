@@ -116,6 +116,10 @@ class PoseEstimator:
         self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
         self._wanted = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
+        if flip_test and self.backend.keypoints_alone:
+            from leanpose.inference.backends.graph import KEYPOINTS_ALONE
+
+            raise LeanposeError(KEYPOINTS_ALONE)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.flip_test, self.refine, self.precision = flip_test, refine, self.backend.precision
 

@@ -53,11 +53,13 @@ class Backend(ABC):
         name: of the run-time.
         precision: in which it computes.
         spec: of the model.
+        keypoints_alone: it decodes itself, so that there is no prediction to average in a flip test.
     """
 
     name: str
     precision: Precision
     spec: ModelSpec
+    keypoints_alone: bool = False
 
     @abstractmethod
     def predict(self, crops: Crops) -> Prediction:

@@ -19,6 +19,7 @@ from leanpose.skeleton import Skeleton
 KEY = "leanpose"
 INPUT = "images"
 DECODED = ("keypoints", "scores")
+KEYPOINTS_ALONE = "This file gives keypoints, not the prediction that they are read from; for the flip test export with --decode outside."
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class GraphBackend(Backend):
 
     def __init__(self, card: ExportCard, outputs: Sequence[str]) -> None:
         self.card, self.spec, self.precision = card, card.spec, card.precision
+        self.keypoints_alone = card.decode_inside
         self._outputs = tuple(outputs)
         self._mean = np.array([255 * m for m in card.spec.mean], np.float32)
         self._scale = np.array([1 / (255 * s) for s in card.spec.std], np.float32)
@@ -147,10 +149,7 @@ class GraphBackend(Backend):
         import torch
 
         if self.card.decode_inside:
-            raise LeanposeError(
-                "This file gives keypoints, not the prediction that they are read from; "
-                "for the flip test export with --decode outside."
-            )
+            raise LeanposeError(KEYPOINTS_ALONE)
         arrays = self.compute(self.prepare(crops))
         return prediction_of({name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)})
 
