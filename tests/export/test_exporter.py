@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
+from leanpose.codecs import dark
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model, exporter
 from leanpose.export.agreement import BOUNDS, Agreement
@@ -20,6 +21,7 @@ from leanpose.export.program import CropProgram
 from leanpose.export.writers import write_onnx
 from leanpose.inference.backends.base import ModelSpec
 from leanpose.inference.backends.graph import ExportCard
+from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
 from spots import SPOTS, PureSpotFinder, scene
 
@@ -69,6 +71,16 @@ def test_an_onnx_file_needs_no_leanpose(crops: np.ndarray, tmp_path: Path) -> No
     text = path.read_bytes()
     assert b"site-packages" not in text  # the exporter's stack traces
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_exporting_leaves_no_trace_in_the_decoder(crops: np.ndarray, tmp_path: Path) -> None:
+    """A tensor that is made while torch traces, and kept, would spoil every later decoding."""
+    for cached in (dark._differences, dark._window_blur):
+        cached.cache_clear()
+    export_model(PureSpotFinder(), tmp_path / "spots.onnx", decode="inside", crops=crops)
+    given = scene(0, 2)
+    poses = PoseEstimator(PureSpotFinder(), "whole-image", "cpu", "torch")(given.image, given.boxes)
+    assert np.abs(poses.keypoints - given.points).max() < 0.4
 
 
 def test_a_file_that_differs_is_not_left(crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

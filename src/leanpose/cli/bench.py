@@ -6,7 +6,6 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from leanpose.errors import LeanposeError
@@ -110,6 +109,8 @@ def _pixels(value: float | None) -> str:
 
 def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.device, backend: str) -> None:
     """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
+    import numpy as np
+
     from leanpose.data.synthetic import render_scene
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import PoseEstimator, choose_detector

@@ -185,10 +185,10 @@ def _blurred_around(
     kernel: int,
     convention: DarkConvention,
 ) -> Float[Tensor, "N read"]:
-    """The blurred values around each peak that the parabola reads, in the order of `differences`."""
+    """The blurred values around each peak that the parabola reads, in the order of `difference_weights`."""
     count, height, width = maps.shape
     dtype = _product_dtype(maps.device)
-    read, _ = differences(convention.reach, maps.device, dtype)
+    read, _ = _differences(convention.reach, maps.device, dtype)
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)
     left, across = _window_blur(width, kernel, convention, maps.device, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
@@ -219,10 +219,7 @@ def _blurred_around(
     return around
 
 
-@lru_cache(maxsize=16)
-def differences(
-    reach: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+def difference_weights(reach: int) -> tuple[Int[np.ndarray, " read"], Float[np.ndarray, "read 5"]]:
     """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
 
     Returns:
@@ -239,16 +236,25 @@ def differences(
         weights[4, [0, 2, 1], [0, 2, 1]] = 0.5, 0.5, 1
         weights[4, [0, 1, 1, 2], [1, 0, 2, 1]] = -0.5
     weights[1], weights[3] = weights[0].T, weights[2].T
+    weights = weights.reshape(5, -1).T
+    read = np.flatnonzero(weights.any(axis=1))
+    return read, weights[read]
+
+
+@lru_cache(maxsize=16)
+def _differences(
+    reach: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+    """`difference_weights` as tensors."""
+    read, weights = difference_weights(reach)
     with torch.inference_mode(False):
-        weights = weights.reshape(5, -1).T
-        read = np.flatnonzero(weights.any(axis=1))
-        return torch.tensor(read, device=device), torch.tensor(weights[read], device=device, dtype=dtype)
+        return torch.tensor(read, device=device), torch.tensor(weights, device=device, dtype=dtype)
 
 
 def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
     """Newton's step on the logarithm, with the derivatives of the convention."""
     dtype = _product_dtype(log.device)
-    _, weights = differences(convention.reach, log.device, dtype)
+    _, weights = _differences(convention.reach, log.device, dtype)
     dx, dy, dxx, dyy, dxy = (log.to(dtype) @ weights).float().T.contiguous().unbind()
     if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps

@@ -12,7 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leanpose.codecs.base import Codec
-from leanpose.codecs.dark import CLASSIC, UDP, UDP_MIRROR, DarkConvention, blur_matrix, differences, quarter_offsets
+from leanpose.codecs.dark import (
+    CLASSIC,
+    UDP,
+    UDP_MIRROR,
+    DarkConvention,
+    blur_matrix,
+    difference_weights,
+    quarter_offsets,
+)
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.models.output import Heatmaps, Prediction
 
@@ -60,7 +68,9 @@ def _dark_offsets(
     height, width = maps.shape[1:]
     down, across = (_constant(blur_matrix(length, kernel, convention.border)) for length in (height, width))
     blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
-    read, weights = differences(convention.reach, torch.device("cpu"), torch.float32)
+    # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
+    read, weights = difference_weights(convention.reach)
+    read, weights = torch.tensor(read), _constant(weights)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
     columns = (x[:, None] + (read % line - reach)).clamp(0, width - 1)
