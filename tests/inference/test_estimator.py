@@ -180,7 +180,9 @@ def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"backend": "onnxruntime"}, "backend"),
+        ({"backend": "onnxruntme"}, "did you mean 'onnxruntime'"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "not in bf16"),
+        ({"skeleton": "coco17"}, "has its own"),
         ({"backend": "torhc"}, "did you mean 'torch'"),
         ({"precision": "int8"}, "precision"),
         ({"device": "toaster"}, "toaster"),

@@ -31,12 +31,14 @@ def main() -> None:
 
 
 def _add_commands() -> None:
+    from leanpose.cli.bench import bench
     from leanpose.cli.convert import convert
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
     from leanpose.cli.distill import distill
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
+    from leanpose.cli.export import export
     from leanpose.cli.label import label_wholebody
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
@@ -53,6 +55,8 @@ def _add_commands() -> None:
     app.command()(models)
     app.command()(convert)
     app.command()(explain)
+    app.command()(export)
+    app.command()(bench)
     data_app.command()(synth)
     data_app.command("label-wholebody")(label_wholebody)
     app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")

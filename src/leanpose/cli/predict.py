@@ -24,7 +24,9 @@ def predict(
         list[str],
         typer.Argument(help="Pictures, videos, folders (with all below them), glob patterns, or a camera's number."),
     ],
-    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-s",
+    model: Annotated[
+        str, typer.Option(help="A released name, a .safetensors file, or an exported .onnx or .xml file.")
+    ] = "leanpose-body-s",
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Annotated[
         str,
@@ -53,6 +55,9 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Draw keypoints from this score on.")] = 0.3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest measured (see `leanpose bench`).")
+    ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     refine: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
@@ -75,7 +80,7 @@ def predict(
 
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector
-    from leanpose.inference.estimator import PoseEstimator, choose_detector
+    from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
     from leanpose.inference.pictures import find_inputs
 
@@ -84,7 +89,9 @@ def predict(
         raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
-    estimator = PoseEstimator(model, chosen, device, batch_size=batch_size, flip_test=flip_test, refine=refine)
+    estimator = PoseEstimator(model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, refine=refine)
+    if len(found.pictures) >= LARGE_JOB:
+        estimator.expect(len(found.pictures), advance=lambda step: print(f"Run-time: {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, found)
     if found.clips:
         from leanpose.cli.predict_video import predict_clips
@@ -138,6 +145,7 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
     net = estimator.model
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
+    print(f"Run-time: {estimator.backend}, {estimator.backend_reason}")
     print(f"People:   from {source}")
     if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
         print(f"          ({NO_DETECTOR})")

@@ -99,7 +99,7 @@ def quarter_offsets(
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
+def blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
     """One axis of OpenCV's Gaussian blur, with the sigma that it chooses for `kernel`: blurred = matrix @ line."""
     import cv2
 
@@ -120,7 +120,7 @@ def _window_blur(
     starts = (peaks - window // 2).clip(0, length - window)
     read = (peaks[:, None] + np.arange(-reach, reach + 1)).clip(0, length - 1)
     columns = starts[:, None] + np.arange(window)
-    weights = _blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
+    weights = blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
     # The cache outlives the call: a tensor born in inference mode could not be used outside of it.
     with torch.inference_mode(False):
         return torch.tensor(starts, device=device), torch.tensor(weights, device=device, dtype=dtype)
@@ -129,7 +129,7 @@ def _window_blur(
 def _whole_blur_maxima(maps: Float[Tensor, "N H W"], kernel: int, border: Border) -> Float[Tensor, " N"]:
     """The maximum of each whole blurred map. It scales values that are then clipped: single precision is plenty."""
     down, across = (
-        torch.tensor(_blur_matrix(length, kernel, border), device=maps.device, dtype=torch.float32)
+        torch.tensor(blur_matrix(length, kernel, border), device=maps.device, dtype=torch.float32)
         for length in maps.shape[1:]
     )
     parts = maps.split(_MAPS_AT_ONCE)
@@ -185,7 +185,7 @@ def _blurred_around(
     kernel: int,
     convention: DarkConvention,
 ) -> Float[Tensor, "N read"]:
-    """The blurred values around each peak that the parabola reads, in the order of `_differences`."""
+    """The blurred values around each peak that the parabola reads, in the order of `difference_weights`."""
     count, height, width = maps.shape
     dtype = _product_dtype(maps.device)
     read, _ = _differences(convention.reach, maps.device, dtype)
@@ -219,10 +219,7 @@ def _blurred_around(
     return around
 
 
-@lru_cache(maxsize=16)
-def _differences(
-    reach: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+def difference_weights(reach: int) -> tuple[Int[np.ndarray, " read"], Float[np.ndarray, "read 5"]]:
     """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
 
     Returns:
@@ -239,10 +236,19 @@ def _differences(
         weights[4, [0, 2, 1], [0, 2, 1]] = 0.5, 0.5, 1
         weights[4, [0, 1, 1, 2], [1, 0, 2, 1]] = -0.5
     weights[1], weights[3] = weights[0].T, weights[2].T
+    weights = weights.reshape(5, -1).T
+    read = np.flatnonzero(weights.any(axis=1))
+    return read, weights[read]
+
+
+@lru_cache(maxsize=16)
+def _differences(
+    reach: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
+    """`difference_weights` as tensors."""
+    read, weights = difference_weights(reach)
     with torch.inference_mode(False):
-        weights = weights.reshape(5, -1).T
-        read = np.flatnonzero(weights.any(axis=1))
-        return torch.tensor(read, device=device), torch.tensor(weights[read], device=device, dtype=dtype)
+        return torch.tensor(read, device=device), torch.tensor(weights, device=device, dtype=dtype)
 
 
 def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.inference.backends.base import thread_count
 from leanpose.inference.detector_outputs import Detections, Kind, kind_of, people
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def _open_session(path: Path) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said once, by the error
+    options.intra_op_num_threads = thread_count()
     # Threads that spin while they wait take the cores from the pose model's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.inference.backends.base import Backend, ModelSpec
 from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.images import ImageInput, as_rgb
 from leanpose.inference.poses import Poses
@@ -29,14 +30,16 @@ if TYPE_CHECKING:
     from leanpose.skeleton import Skeleton
 
 Boxes = Float[np.ndarray, "P 4"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
 DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
 REFINE_SCORE, REFINE_POINTS, REFINE_MARGIN = 0.3, 4, 0.1
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LARGE_JOB = 500  # pictures; measuring the run-times takes about as long as torch needs for these
 
 
 @dataclass(eq=False)
@@ -61,18 +64,24 @@ class PoseEstimator:
     """Finds the poses of all people in pictures.
 
     Args:
-        model: a model, a released name, or a weights file.
+        model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
+            `leanpose export`, or an RTMPose as MMDeploy and rtmlib have it.
         detector: an ONNX file, `"torchvision:NAME"`, a `Detector`, `"whole-image"` (each picture is one person), or
             `"auto"`: what the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
-        backend: `"auto"` or `"torch"`.
+        backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune`,
+            `expect` or `leanpose bench` has measured it for this model on this machine, and torch until then.
         batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
         flip_test: average with the mirrored crop: twice the work, a little more accurate.
         refine: look a second time, at the box around the keypoints found first; the more certain result counts. For
             boxes that are far too large, as the whole image often is.
-        precision: `"fp32"`, or `"bf16"` for speed on a GPU.
+        precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or less where it
+            was measured to keep the keypoints in their place.
+        skeleton: names the keypoints of an exported file that does not name them.
 
     Attributes:
+        backend: what computes; `str(estimator.backend)` is its name and precision.
+        backend_reason: why it was chosen, in a few words.
         model_seconds: how long model and codec have computed so far, on whichever device.
 
     Raises:
@@ -95,21 +104,54 @@ class PoseEstimator:
         batch_size: int | None = None,
         flip_test: bool = False,
         refine: bool = False,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
+        skeleton: str | Path | Skeleton | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise LeanposeError(f"Unknown backend '{backend}'; {did_you_mean(backend, BACKENDS)}")
-        if precision not in ("fp32", "bf16"):
-            raise LeanposeError(f"Unknown precision '{precision}'; {did_you_mean(precision, ('fp32', 'bf16'))}")
+        if precision not in PRECISIONS:
+            raise LeanposeError(f"Unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}")
         if batch_size is not None and batch_size < 1:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         self.device = choose_device(str(device))
         self.detector = choose_detector(detector)
         self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
-        self.model = _model(model).to(self.device).eval()
+        self._wanted = (backend, precision)
+        self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
+        if flip_test and self.backend.keypoints_alone:
+            from leanpose.inference.backends.graph import KEYPOINTS_ALONE
+
+            raise LeanposeError(KEYPOINTS_ALONE)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.flip_test, self.refine, self.precision = flip_test, refine, precision
+        self.flip_test, self.refine, self.precision = flip_test, refine, self.backend.precision
         self.model_seconds = 0.0
+
+    def tune(self, *, seconds: float = 6.0, advance: Callable[[str], None] = lambda _: None) -> None:
+        """Measure every run-time that is installed, go on with the fastest that agrees with torch, and remember it.
+
+        The first time for a model this exports it, which takes ten seconds and more. With `backend="auto"` alone: a named
+        backend and an exported file stay what they are.
+
+        Args:
+            seconds: for the timing; exporting and opening come on top.
+            advance: told what is under way.
+        """
+        backend, precision = self._wanted
+        if backend != "auto" or isinstance(self.model, ModelSpec):
+            return
+        from leanpose.inference.backends.choice import measure, open_backend, remember
+
+        results = measure(self.model, self.device, seconds=seconds, precision=precision, advance=advance)
+        remember(self.model, self.device, results, precision)
+        self.backend, self.backend_reason = open_backend(self.model, self.device, "auto", precision)
+        self.precision = self.backend.precision
+
+    def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
+        """Say how many pictures are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
+        from leanpose.inference.backends.choice import UNMEASURED
+
+        if pictures >= LARGE_JOB and self.backend_reason == UNMEASURED:
+            self.tune(advance=advance)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -139,6 +181,7 @@ class PoseEstimator:
             if boxes is not None and (not isinstance(boxes, (list, tuple)) or len(boxes) != len(image)):
                 given = f"{len(boxes)}" if isinstance(boxes, (list, tuple)) else f"a {type(boxes).__name__}"
                 raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays, but got {given}.")
+            self.expect(len(image))
             return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
         return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
 
@@ -205,23 +248,12 @@ class PoseEstimator:
         self, images: Sequence[UInt8[np.ndarray, "H W 3"]], boxes: Float[np.ndarray, "B 4"]
     ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
         """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
-        import torch
-
-        model = self.model
-        size, warp = model.input_size, model.codec.warp
+        size, warp = self.model.input_size, self.model.codec.warp
         centers, scales = crop_region(boxes, size)
         matrices = np.stack([crop_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
         crops = np.stack([warp_image(image, m, size) for image, m in zip(images, matrices, strict=True)])
         begun = time.perf_counter()
-        with torch.inference_mode():
-            batch = model.normalise(torch.from_numpy(crops).to(self.device))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                prediction = model(batch).prediction
-                if self.flip_test:
-                    mirrored = model(batch.flip(-1)).prediction
-                    prediction = model.codec.merge_flipped(prediction, mirrored, self.skeleton.flip_indices)
-            in_crop, scores = model.codec.decode(prediction)
-            in_crop, scores = in_crop.float().cpu().numpy(), scores.float().cpu().numpy()
+        in_crop, scores = self.backend.locate(crops, flip_test=self.flip_test)
         self.model_seconds += time.perf_counter() - begun
         return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
 
@@ -267,12 +299,36 @@ def _check_boxes(boxes: Boxes) -> Boxes:
     return array
 
 
-def _model(model: PoseModel | str | Path) -> PoseModel:
+def _open(
+    model: PoseModel | str | Path,
+    device: torch.device,
+    backend: str,
+    precision: Precision,
+    skeleton: str | Path | Skeleton | None,
+) -> tuple[PoseModel | ModelSpec, Backend, str]:
+    """What is known of the model, what runs it, and why that."""
+    from leanpose.inference.backends.files import FILE_SUFFIXES, open_exported
+    from leanpose.skeleton import get_skeleton
+
+    if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
+        chosen = open_exported(
+            model,
+            runtime=backend,
+            precision=None if precision == "auto" else precision,
+            cuda=device.type == "cuda",
+            skeleton=None if skeleton is None else get_skeleton(skeleton),
+        )
+        return chosen.spec, chosen, "as the file says" if backend == "auto" else "as asked"
+    if skeleton is not None:
+        raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")
+    from leanpose.inference.backends.choice import open_backend
+
     if isinstance(model, (str, Path)):
         from leanpose.weights import load_model
 
-        return load_model(model)
-    return model
+        model = load_model(model)
+    model = model.to(device).eval()
+    return model, *open_backend(model, device, backend, precision)
 
 
 def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3) -> Detector:

@@ -86,7 +86,7 @@ def save_model(
             raise LeanposeError(f"The weights of '{model.name}' are not saved: '{name}' is not finite as {dtype}.")
         tensors[name] = stored.contiguous()
     card = card_of(model, training_data=training_data, licence=licence, metrics=metrics, notes=notes)
-    card["sha256"] = _digest(tensors)
+    card["sha256"] = digest(tensors)
     content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
@@ -184,17 +184,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (safetensors.SafetensorError, OSError) as error:
         _refuse(path, error)
-    if _digest(tensors) != card["sha256"]:
+    if digest(tensors) != card["sha256"]:
         raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
     return card, tensors
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors on the CPU and their names, as cards state it."""
+    sha = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        sha.update(name.encode())
+        sha.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:

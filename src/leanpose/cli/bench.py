@@ -1,0 +1,139 @@
+"""`leanpose bench`: how fast is a model in each run-time?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from rich.table import Table
+
+    from leanpose.inference.backends.choice import Measurement
+    from leanpose.models.base import PoseModel
+
+ROUNDS = 5  # of whole pictures
+
+
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
+    ] = "leanpose-body-s",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batches: Annotated[str, typer.Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
+    seconds: Annotated[float, typer.Option(min=0.1, help="For the timing of all run-times together.")] = 30.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each run-time. [default: as torch chooses]")] = None,
+    people: Annotated[
+        int | None, typer.Option(min=1, help="Time whole pictures with 1 to this many people instead.")
+    ] = None,
+    detector: Annotated[str, typer.Option(help="With --people: an ONNX person detector.")] = "whole-image",
+    backend: Annotated[str, typer.Option(help="With --people: torch, onnxruntime, openvino or auto.")] = "auto",
+) -> None:
+    """Time each run-time that is installed, and remember the fastest one that agrees with torch.
+
+    Where a run-time differs, distances of keypoints are in pixels of the crop.
+    """
+    import torch
+    from rich.console import Console
+
+    from leanpose.cli.export import fresh_model
+    from leanpose.device import choose_device
+    from leanpose.inference.backends.choice import measure, remember
+    from leanpose.weights import load_model
+
+    sizes = _sizes(batches)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    net = (fresh_model(model) or load_model(model)).to(chosen).eval()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    if people is not None:
+        _whole_pictures(net, people, detector, chosen, backend)
+        return
+    size = "×".join(map(str, net.input_size))
+    print(
+        f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {chosen}, {torch.get_num_threads()} threads"
+    )
+    with Console(stderr=True).status("…") as status:
+        results = measure(net, chosen, batches=sizes, seconds=seconds, advance=lambda step: status.update(f"{step} …"))
+    console.print(_table(results, sizes))
+    for result in results:
+        if result.reason is not None:
+            print(f"{result.candidate}: not used: {result.reason}")
+    print(f"Fastest:  {remember(net, chosen, results)}; --backend auto takes it from now on.")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise LeanposeError(f"--batches {text} is not valid: give whole numbers above 0, such as 1,8.")
+    return sizes
+
+
+def _table(results: Sequence[Measurement], sizes: Sequence[int]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title="Milliseconds a batch, with decoding, and how many times as fast as torch fp32", title_justify="left"
+    )
+    table.add_column("run-time", no_wrap=True)
+    for size in sizes:
+        table.add_column(f"batch {size}", justify="right")
+    for title in ("prediction off by", "median px", "99 % px"):
+        table.add_column(title, justify="right")
+    base = results[0].milliseconds
+    for result in results:
+        if result.reason is None:
+            cells = [f"{result.milliseconds[s]:.1f} ({base[s] / result.milliseconds[s]:.2f}×)" for s in sizes]
+            near = result.agreement
+            off = ["–"] * 3 if near is None else [f"{near.prediction:.0e}", _pixels(near.median), _pixels(near.tail)]
+            table.add_row(str(result.candidate), *cells, *off)
+    return table
+
+
+def _pixels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.device, backend: str) -> None:
+    """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
+    import numpy as np
+
+    from leanpose.data.synthetic import render_scene
+    from leanpose.inference.detectors import WholeImage
+    from leanpose.inference.estimator import PoseEstimator, choose_detector
+
+    finder = choose_detector(detector)
+    estimator = PoseEstimator(model, finder, device, backend)
+    without = isinstance(finder, WholeImage)
+    print(f"Run-time: {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
+    print(
+        "Pictures: 1280×720 with drawn people; the poses are those in their known boxes, however many the detector finds."
+    )
+    print(f"{'people':>6}  {'detector ms':>11}  {'poses ms':>8}  {'together ms':>11}")
+    for count in range(1, most + 1):
+        scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")
+        boxes = np.resize(scene.boxes, (count, 4))
+        found, posed = [], []
+        for _ in range(ROUNDS + 1):
+            began = time.perf_counter()
+            if not without:
+                finder([scene.image])
+            between = time.perf_counter()
+            estimator(scene.image, boxes)
+            found.append(1000 * (between - began))
+            posed.append(1000 * (time.perf_counter() - between))
+        first, second = (statistics.median(times[1:]) for times in (found, posed))
+        print(f"{count:6d}  {'–' if without else f'{first:.1f}':>11}  {second:8.1f}  {first + second:11.1f}")

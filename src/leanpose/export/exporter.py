@@ -1,0 +1,233 @@
+"""Export a model, check the file against it, and keep it only if they agree."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.export.agreement import BOUNDS, Agreement, Bounds, compare
+from leanpose.export.crops import check_crops
+from leanpose.export.program import TYPES, CropProgram
+from leanpose.export.writers import write_onnx, write_openvino, write_torch
+from leanpose.files import describe_os_error
+from leanpose.inference.backends.base import Crops, ModelSpec, Precision
+from leanpose.inference.backends.files import open_exported
+from leanpose.inference.backends.graph import KEY, ExportCard, GraphBackend
+from leanpose.inference.backends.torch_backend import TorchBackend
+from leanpose.models.base import PoseModel
+
+Format = Literal["onnx", "openvino", "torch-export"]
+Where = Literal["inside", "outside"]
+
+FORMATS: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+"""The endings of the files of each format."""
+
+WRITERS: dict[str, Callable[[CropProgram, ExportCard, Path], None]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch-export": write_torch,
+}
+BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        bytes: of all files together.
+        card: what the file says of itself.
+        agreement: how far it is from the model.
+        bounds: how far it might have been.
+    """
+
+    path: Path
+    bytes: int
+    card: ExportCard
+    agreement: Agreement
+    bounds: Bounds
+
+
+def export_model(
+    model: PoseModel | str | Path,
+    path: Path | str,
+    *,
+    format: Format = "onnx",
+    normalise: Where = "inside",
+    decode: Where = "outside",
+    precision: Precision = "fp32",
+    crops: Crops | Sequence[str] = (),
+    batches: Sequence[int] = BATCHES,
+) -> ExportReport:
+    """Write a model as a file for another run-time. The file takes any number of crops at once.
+
+    The written file is run, in onnxruntime, OpenVINO or torch, beside the model on the same crops. It is kept only if
+    predictions and keypoints agree within the bounds of `leanpose.export.agreement.BOUNDS`.
+
+    Args:
+        model: a released name, a weights file or a model; a model's weights are not changed.
+        path: where to write, ending as the format's files end.
+        format: `onnx`, `openvino` (`.xml` and `.bin`) or `torch-export` (`.pt2`).
+        normalise: `inside`: the input is uint8 RGB (B, H, W, 3); `outside`: float32 (B, 3, H, W), normalised.
+        decode: `inside`: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K); `outside`: the prediction.
+        precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO files,
+            whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).
+        crops: to check on: RGB crops of the model's size, or pictures' files, folders or patterns; by default a portrait
+            and synthetic people.
+        batches: sizes of the batches that are checked.
+
+    Raises:
+        LeanposeError: an argument does not fit, a package is missing, the model cannot be exported, the file cannot be
+            written, or the file and the model differ.
+    """
+    path = Path(path)
+    _check_arguments(path, format, normalise, decode, precision)
+    weights = _weights_card(model)
+    model = _load(model)
+    spec = ModelSpec.of(model)
+    chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
+    if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
+        h, w = spec.input_size
+        raise LeanposeError(
+            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
+        )
+    card = ExportCard(spec, normalise == "inside", decode == "inside", precision, weights)
+    # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
+    dtype = torch.float32 if format == "openvino" else TYPES[precision]
+    network = copy.deepcopy(model).cpu().eval().to(dtype)
+    program = CropProgram(network, normalise=card.normalise_inside, decode=card.decode_inside, dtype=dtype).eval()
+    outputs = program.outputs  # before the export: where the precision does not fit, this says so
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder:
+            temporary = Path(folder) / f"{path.stem}{FORMATS[format]}"
+            WRITERS[format](program, card, temporary)
+            agreement = verify(model, outputs, card, temporary, chosen, batches)
+            wrong = agreement.exceeds(BOUNDS[precision])
+            if wrong is not None:
+                raise LeanposeError(
+                    f"{path} is not written, since the exported file differs from '{model.name}': {wrong}."
+                )
+            size = sum(file.stat().st_size for file in Path(folder).iterdir())
+            _move(temporary, path)
+    except OSError as error:
+        raise describe_os_error(path, error) from error
+    return ExportReport(path, size, card, agreement, BOUNDS[precision])
+
+
+def verify(
+    model: PoseModel,
+    outputs: Sequence[str],
+    card: ExportCard,
+    path: Path,
+    crops: Crops,
+    batches: Sequence[int] = BATCHES,
+) -> Agreement:
+    """Measure how far an exported file is from its model, on the CPU in float32.
+
+    Args:
+        model: what was exported.
+        outputs: the names of the file's outputs.
+        card: what the file shall say of itself.
+        path: the file.
+        crops: RGB crops of the model's size.
+        batches: sizes of the batches to run.
+
+    Raises:
+        LeanposeError: the file cannot be opened or run, or its card was not kept.
+    """
+    backend = TorchProgram(path, outputs) if path.suffix == ".pt2" else open_exported(path)
+    if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
+        raise LeanposeError(f"The card of the exported '{model.name}' cannot be read back as it was written.")
+    reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))
+    try:
+        return compare(
+            reference.predict,
+            card.spec.codec,
+            crops,
+            batches,
+            predict=None if card.decode_inside else backend.predict,
+            locate=backend.locate,
+            precision=card.precision,
+        )
+    except LeanposeError:
+        raise
+    except Exception as error:  # a run-time's own exception, of which each has several
+        raise LeanposeError(f"{backend.name} cannot run the exported '{model.name}': {first_line(error)}") from error
+
+
+class TorchProgram(GraphBackend):
+    """A file of `torch.export` that this process has written itself: the format may hold code, so no other is opened."""
+
+    name = "torch"
+
+    def __init__(self, path: Path, outputs: Sequence[str]) -> None:
+        extra = {KEY: ""}
+        self._program = torch.export.load(path, extra_files=extra).module()
+        super().__init__(ExportCard.from_json(extra[KEY], str(path)), outputs)
+
+    def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        """Run the program; the outputs in order."""
+        with torch.inference_mode():
+            found = cast("tuple[Tensor, ...]", self._program(torch.from_numpy(images)))
+        return [part.numpy() for part in found]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a run-time's message, not too long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_arguments(path: Path, format: str, normalise: str, decode: str, precision: str) -> None:
+    for name, value, choices in (
+        ("format", format, list(FORMATS)),
+        ("normalise", normalise, list(get_args(Where))),
+        ("decode", decode, list(get_args(Where))),
+        ("precision", precision, list(TYPES)),
+    ):
+        if value not in choices:
+            raise LeanposeError(f"Unknown {name} '{value}'; {did_you_mean(str(value), choices)}")
+    if path.suffix != FORMATS[format]:
+        raise LeanposeError(
+            f"Cannot export to {path}: with the format {format} the name must end in {FORMATS[format]}."
+        )
+    if format == "onnx" and precision == "bf16":
+        raise LeanposeError("onnxruntime does not compute in bf16 on a CPU; use fp16 or fp32, or the format openvino.")
+
+
+def _weights_card(model: PoseModel | str | Path) -> dict[str, Any]:
+    from leanpose.weights.storage import card_of, describe
+
+    if isinstance(model, PoseModel):
+        return card_of(model, training_data=[], licence="not stated", metrics={})
+    return describe(model)
+
+
+def _load(model: PoseModel | str | Path) -> PoseModel:
+    if isinstance(model, PoseModel):
+        return model
+    from leanpose.weights import load_model
+
+    return load_model(model)
+
+
+def _move(temporary: Path, path: Path) -> None:
+    """Put the finished files in their place; the weights first, so that no file names weights that are not there."""
+    for suffix in (".bin", path.suffix):
+        source = temporary.with_suffix(suffix)
+        if source.exists():
+            with open(source, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(source, path.with_suffix(suffix))

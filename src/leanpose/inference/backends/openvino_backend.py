@@ -1,0 +1,129 @@
+"""OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanpose.errors import LeanposeError
+from leanpose.inference.backends.base import Precision, thread_count
+from leanpose.inference.backends.foreign import recognise
+from leanpose.inference.backends.graph import KEY, ExportCard, GraphBackend
+
+if TYPE_CHECKING:
+    from openvino import InferRequest, Model
+
+    from leanpose.skeleton import Skeleton
+
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+
+
+def import_openvino() -> ModuleType:
+    """The package, without its habit of reporting each import to its makers.
+
+    Raises:
+        LeanposeError: it is not installed.
+    """
+    # With None here every "import openvino_telemetry" fails, which all of OpenVINO and NNCF is prepared for.
+    if "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    except ImportError as error:
+        raise LeanposeError("OpenVINO is not installed; `pip install 'leanpose[openvino]'` brings it.") from error
+    return openvino
+
+
+def cpu_precisions() -> tuple[Precision, ...]:
+    """What OpenVINO computes in on this CPU, with instructions made for it."""
+    can = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    names: dict[str, Precision] = {"BF16": "bf16", "FP16": "fp16"}
+    return ("fp32", *(precision for capability, precision in names.items() if capability in can))
+
+
+class OpenVinoBackend(GraphBackend):
+    """An OpenVINO file, or an ONNX file, in OpenVINO.
+
+    Args:
+        path: `.xml` (its `.bin` beside it) or `.onnx`.
+        precision: in which to compute; None: as the file's card says.
+        skeleton: what the keypoints of a file without a card are.
+
+    Raises:
+        LeanposeError: the package or the file is missing, or the file is damaged or no pose model that is known here.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, *, precision: Precision | None = None, skeleton: Skeleton | None = None) -> None:
+        core = import_openvino().Core()
+        if not path.is_file():
+            raise LeanposeError(f"There is no file {path}.")
+        if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
+            raise LeanposeError(f"There is no file {path.with_suffix('.bin')}, which holds the weights of {path.name}.")
+        try:
+            model = core.read_model(path)
+            text = _card_text(model, path)
+            outputs = [output.get_any_name() for output in model.outputs]
+            if text is None:
+                card, outputs = recognise(_shapes(model.inputs), _shapes(model.outputs), path, skeleton)
+            else:
+                card = ExportCard.from_json(text, str(path))
+            chosen: Precision = precision or card.precision
+            settings = {
+                "INFERENCE_PRECISION_HINT": HINTS[chosen],
+                "INFERENCE_NUM_THREADS": thread_count(),
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+            }
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._alone: InferRequest | None = None
+        except RuntimeError as error:
+            reason = next(
+                (line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given"
+            )
+            raise LeanposeError(f"OpenVINO cannot open {path}: {reason.strip()[:200]}") from error
+        super().__init__(card, outputs)
+        self.precision = chosen
+        self._places = range(len(outputs))
+        self._core, self._model, self._settings = core, model, settings
+
+    def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        """Run the graph on its input; the outputs in order."""
+        found = self._request_for(images).infer({0: images}, share_inputs=True)
+        return [found[place] for place in self._places]
+
+    def _request_for(self, images: np.ndarray) -> InferRequest:
+        """For a single crop a graph of fixed sizes, a tenth faster; it is compiled when the first one comes."""
+        if len(images) > 1:
+            return self._request
+        alone = self._alone
+        if alone is None:
+            self._model.reshape(images.shape)
+            alone = self._alone = self._core.compile_model(self._model, "CPU", self._settings).create_infer_request()
+        return alone
+
+
+def _card_text(model: Model, path: Path) -> str | None:
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        # OpenVINO forgets an ONNX file's metadata.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
+
+
+def _shapes(values: Sequence) -> list[tuple[str, list[int | str | None]]]:
+    return [
+        (value.get_any_name(), [side.get_length() if side.is_static else None for side in value.partial_shape])
+        for value in values
+    ]
