@@ -196,7 +196,7 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
             "precision": recipe.precision,
             "compiled": section.compile_teacher,
             "seed": recipe.seed,
-            "augmentation": recipe.augmentation.model_dump(),
+            "augmentation": recipe.augmentation.model_dump(mode="json"),
             "crops": dataset.fingerprint(),
         }
         example = teacher.rehearse()
