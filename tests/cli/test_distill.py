@@ -73,6 +73,11 @@ def test_what_cannot_get_a_new_head(run: Path, tmp_path: Path, monkeypatch: pyte
         (["h.safetensors", str(recipe)], "SimCC"),
         ([str(run), str(recipe), "skeleton=crowdpose14"], "add skeleton=coco17"),
         ([str(tmp_path / "data"), str(recipe)], "holds no weights"),
+        ([str(run), "--logits", "0"], "above 0, not 0"),
+        ([str(run), "--logits", "inf"], "above 0, not inf"),
+        (["x" * 3000], "cannot be the name of a file"),
+        ([str(run), "codec.beta=5"], "'codec.beta=5' would change nothing"),
+        ([str(run), "--out", str(run)], "already holds a run"),
     ):
         with pytest.raises(LeanposeError, match=match):
             CliRunner().invoke(app, ["distill", *arguments], catch_exceptions=False)

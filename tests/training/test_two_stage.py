@@ -74,7 +74,7 @@ def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     data: Path, teacher: Path, tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = two_stage(data, teacher, second_stage={"epochs": 2})
+    plan = two_stage(data, teacher, second_stage={"epochs": 2}).model_copy(update={"ema": 0.9, "accumulate": 2})
     train(plan, tmp_path / "whole", quiet=True)
     save_state = Trainer._save_state
 
@@ -85,12 +85,31 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
-        with pytest.raises(RunStopped, match=f"in stage{stage}; .*--resume .*/stopped$"):
+        with pytest.raises(RunStopped):
             train(plan, tmp_path / "stopped", quiet=True)
-    train(saved_recipe(tmp_path / "stopped"), tmp_path / "stopped", resume=True, quiet=True)
-    whole, resumed = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "stopped"))
+    (tmp_path / "stopped").rename(tmp_path / "moved")  # which stage 2's teacher is a part of
+    train(saved_recipe(tmp_path / "moved"), tmp_path / "moved", resume=True, quiet=True)
+    whole, resumed = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "moved"))
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
+    trained = load_file(
+        tmp_path / "whole" / "stage1" / "best.safetensors"
+    )  # the average leaves what is frozen as it is
+    assert all(torch.equal(value, trained[key]) for key, value in whole.items() if key.startswith("backbone."))
+
+
+def test_who_stops_a_stage_is_told_to_resume_the_whole(
+    data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._step
+
+    def stop(self: Trainer, *parts: Any) -> None:
+        step(self, *parts)
+        self._stop_signal = 15
+
+    monkeypatch.setattr(Trainer, "_step", stop)
+    with pytest.raises(RunStopped, match=rf"--resume {tmp_path / 'run'}$"):
+        train(two_stage(data, teacher), tmp_path / "run", quiet=True)
 
 
 def test_stage_2_trains_the_head_alone_from_nothing(data: Path, teacher: Path, tmp_path: Path) -> None:
@@ -166,8 +185,9 @@ def test_another_network_gets_no_new_head(data: Path, teacher: Path, tmp_path: P
 
 
 def test_a_recipe_without_anything_to_learn(data: Path, teacher: Path) -> None:
-    with pytest.raises(LeanposeError, match="nothing to learn"):
-        two_stage(data, teacher, ground_truth=False, feature=0, logits=0)
+    for feature in (0, 7e-5):  # features alone teach no head
+        with pytest.raises(LeanposeError, match="nothing to learn"):
+            two_stage(data, teacher, ground_truth=False, feature=feature, logits=0)
 
 
 def test_the_second_stage_is_a_fifth_as_long(data: Path, teacher: Path) -> None:

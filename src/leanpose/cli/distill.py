@@ -9,6 +9,9 @@ import typer
 
 from leanpose.errors import LeanposeError
 
+_DECIDED = ("model", "model_options", "codec", "distillation", "init", "init_parts", "pretrained", "auxiliary_heatmaps")
+"""What a recipe says of these gives way to the trained model and to the method."""
+
 
 def distill(
     trained: Annotated[
@@ -29,27 +32,34 @@ def distill(
     in a recipe and use `leanpose train`.
     """
     from leanpose.cli.train import report
+    from leanpose.device import choose_device
     from leanpose.training.loop import measure
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import read_validation_people, retrain_head_recipe, train, weights_of
+    from leanpose.training.run import read_validation_people, require_no_run, retrain_head_recipe, train, weights_of
     from leanpose.weights import load_model
 
     folder = Path(trained)
     if recipe is not None and recipe.suffix not in (".yaml", ".yml"):  # a setting: the run's own recipe is meant
         settings, recipe = [str(recipe), *(settings or [])], None
+    for setting in settings or []:
+        if setting.partition("=")[0].partition(".")[0] in _DECIDED:
+            raise LeanposeError(
+                f"'{setting}' would change nothing: model and codec are those of {trained}, and the loss is the new head's."
+            )
+    file = weights_of(trained)
     source = recipe or folder / "recipe.yaml"
     if recipe is None and not source.is_file():
         raise LeanposeError(
             f"{trained} is no run with a recipe of its own, so name one for the data and the schedule: "
             f"leanpose distill {trained} RECIPE"
         )
-    file = weights_of(trained)
     model = load_model(file)
     plan = retrain_head_recipe(load_recipe(source, settings), model, str(file), logits=logits, epochs=epochs)
+    out = out or Path("runs") / f"{folder.name if folder.is_dir() else folder.stem}-new-head"
+    require_no_run(out)  # before the measuring, which may take long
     people = read_validation_people(plan)
-    before = None if people is None else measure(plan, model.eval(), people)
-    name = folder.name if folder.is_dir() else folder.stem
-    summary = train(plan, out or Path("runs") / f"{name}-new-head", device=device)
+    before = None if people is None else measure(plan, model.to(choose_device(device)).eval(), people)
+    summary = train(plan, out, device=device)
     report(summary)
     if before is not None:
         print(f"AP {100 * before['AP']:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")

@@ -62,4 +62,5 @@ def report(summary: RunSummary) -> None:
 
 
 def _figures(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+    """In percent; a figure that there is nothing to measure by is -1."""
+    return "  ".join(f"{name} {100 * value:.1f}" if value >= 0 else f"{name} –" for name, value in metrics.items())

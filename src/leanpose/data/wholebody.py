@@ -54,13 +54,17 @@ def part_triples(record: dict[str, Any], part: str, where: str) -> Float[np.ndar
     values = record.get(field)
     if values is None or (isinstance(values, list) and not values):
         return np.zeros((count, 3))
-    try:
-        triples = np.array(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are no list of (x, y, v).") from error
+    triples = _triples(values, field, where)
     if len(triples) != count:
         raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
     return triples
+
+
+def _triples(values: Any, field: str, where: str) -> Float[np.ndarray, "S 3"]:
+    try:
+        return np.array(values, np.float64).reshape(-1, 3)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has `{field}` that are no list of (x, y, v).") from error
 
 
 def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]:
@@ -71,11 +75,11 @@ def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]
         where: which record it is, for messages.
 
     Raises:
-        LeanposeError: a field has the wrong number of points.
+        LeanposeError: a field holds no numbers, or has the wrong number of points.
     """
     body = record.get("keypoints")
     if isinstance(body, list) and len(body) == 3 * len(WHOLEBODY133):
-        return np.array(body, np.float64).reshape(-1, 3)
+        return _triples(body, "keypoints", where)
     return np.concatenate([part_triples(record, part, where) for part in FIELDS])
 
 

@@ -128,6 +128,7 @@ class Trainer:
         fabric: devices and precision.
         teacher: of a distillation from another model.
         resume: go on from the folder's saved state.
+        whole: what the user is told to resume; of a stage the folder of the whole run. None: `folder`.
         quiet: no progress bar (a line an epoch instead).
     """
 
@@ -143,9 +144,11 @@ class Trainer:
         *,
         teacher: Teacher | None = None,
         resume: bool = False,
+        whole: Path | None = None,
         quiet: bool = False,
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
+        self.whole = whole or folder
         self.model, self.train_set, self.val_set, self.dataset = model, train, val, dataset
         parts = fabric.world_size * recipe.accumulate
         if recipe.batch_size % parts or len(dataset) < parts:
@@ -230,7 +233,7 @@ class Trainer:
                 self._log_losses()
             if self._any_process(self._stop_signal != 0):
                 self._save_state()
-                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.folder}")
+                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.whole}")
             if self._any_process(time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
                 self._save_state()
                 last_save = time.monotonic()
@@ -399,7 +402,7 @@ class Trainer:
             self._save_state()
             raise LeanposeError(
                 f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
-                f"leanpose train --resume {self.folder}"
+                f"leanpose train --resume {self.whole}"
             ) from error
 
     def _without_broken(self, batch: CropBatch) -> CropBatch:

@@ -161,8 +161,8 @@ class TwoStageSection(TeacherSection):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> TwoStageSection:
-        if not (self.ground_truth or self.feature or self.logits):
-            raise ValueError("ground_truth, feature and logits are all off, so there is nothing to learn")
+        if not (self.ground_truth or self.logits):  # features alone teach the backbone
+            raise ValueError("ground_truth and logits are both off, so the head has nothing to learn")
         return self
 
 

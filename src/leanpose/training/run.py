@@ -28,7 +28,7 @@ from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
-from leanpose.training.loop import RunStopped, RunSummary, Trainer, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, make_fabric
 from leanpose.training.recipe import (
     AugmentationSection,
     CodecSection,
@@ -196,7 +196,7 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
             "precision": recipe.precision,
             "compiled": section.compile_teacher,
             "seed": recipe.seed,
-            "augmentation": recipe.augmentation.model_dump(mode="json"),
+            "augmentation": recipe.augmentation.model_dump(),
             "crops": dataset.fingerprint(),
         }
         example = teacher.rehearse()
@@ -239,10 +239,25 @@ def train(
     section = recipe.distillation
     if isinstance(section, TwoStageSection) and section.second_stage is not None:
         return _train_both_stages(recipe, folder, resume=resume, device=device, quiet=quiet)
-    if not resume and (folder / STATE_FILE).exists():
+    return _train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet)
+
+
+def require_no_run(folder: Path) -> None:
+    """See that a new run would replace none, of one stage or of two.
+
+    Raises:
+        LeanposeError: the folder holds one.
+    """
+    if any((run / STATE_FILE).exists() for run in (folder, folder / "stage1", folder / "stage2")):
         raise LeanposeError(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )
+
+
+def _train_one(recipe: Recipe, folder: Path, whole: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
+    """A run of one stage, be it all or a part of the run in the folder `whole`."""
+    if not resume:
+        require_no_run(folder)
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
@@ -271,7 +286,7 @@ def train(
             path.write_text(recipe.to_yaml())
     fabric.barrier()
     return Trainer(
-        recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, quiet=quiet
+        recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, whole=whole, quiet=quiet
     ).run()
 
 
@@ -297,21 +312,15 @@ def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: st
     """
     plans = {folder / "stage1": first_stage(recipe), folder / "stage2": second_stage(recipe, folder / "stage1")}
     if not resume:
-        if any((run / STATE_FILE).exists() for run in (folder, *plans)):
-            raise LeanposeError(
-                f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
-            )
+        require_no_run(folder)
         with atomic_write(folder / "recipe.yaml") as path:
             path.write_text(recipe.to_yaml())
     stages = []
     for run, plan in plans.items():
         started = (run / STATE_FILE).exists()
-        try:
-            stages.append(
-                train(saved_recipe(run) if started else plan, run, resume=started, device=device, quiet=quiet)
-            )
-        except RunStopped as stopped:  # its own advice is for the stage's folder, and would end with that stage
-            raise RunStopped(f"Stopped in {run.name}; go on with: leanpose train --resume {folder}") from stopped
+        if started:  # the run may have been moved, and stage 2's teacher with it
+            plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
+        stages.append(_train_one(plan, run, folder, resume=started, device=device, quiet=quiet))
     first, second = stages
     better = second if second.best >= first.best else first
     for name, source in (("best.safetensors", better), ("last.safetensors", second)):
@@ -371,8 +380,10 @@ def retrain_head_recipe(
         epochs: a fifth of the recipe's where None.
 
     Raises:
-        LeanposeError: the model finds other keypoints than the recipe's.
+        LeanposeError: the model finds other keypoints than the recipe's, or the loss would count for nothing.
     """
+    if not (logits > 0 and math.isfinite(logits)):
+        raise LeanposeError(f"The weight of the loss of a new head must be finite and above 0, not {logits:g}.")
     ours, theirs = skeleton_of(recipe.model, recipe.skeleton), model.skeleton
     if ours.keypoints != theirs.keypoints:
         raise LeanposeError(

@@ -45,7 +45,8 @@ class TeacherCache:
         self._lengths = [prod(shape) * dtype.itemsize for _, shape, dtype in self._tensors]
         self._record = sum(self._lengths) + _CHECKSUM
         kept = [[name, list(shape), str(dtype)] for name, shape, dtype in self._tensors]
-        self._plan = {**plan, "people": people, "tensors": kept}
+        # As the file gives it back, which knows no tuples.
+        self._plan = json.loads(json.dumps({**plan, "people": people, "tensors": kept}))
         self._require_room(people * epochs * self._record)
 
     def _require_room(self, size: int) -> None:

@@ -200,6 +200,10 @@ def test_known_labels_are_compared(body_set: Path, tmp_path: Path) -> None:
     models.scores["hand"] = 0.1
     errors = {error.what: error for error in known_errors(find_parts(people, models, GATES).people)}
     assert (errors["hand"].labelled, errors["hand"].found) == (8, 0)
+    for record in people.file.annotations:  # without boxes, the extent of the points
+        del record["face_box"]
+    unboxed = {error.what: error for error in known_errors(find_parts(people, models, GATES).people)}
+    assert unboxed["face"].error == pytest.approx(errors["face"].error, abs=1e-4)
 
 
 def test_parts_are_counted_by_size(body_set: Path, tmp_path: Path) -> None:

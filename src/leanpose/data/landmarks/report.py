@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from leanpose.data.landmarks.label import Person
 from leanpose.data.landmarks.mapping import BIG_TOE, HEEL, SMALL_TOE
@@ -91,7 +92,7 @@ def known_errors(people: Sequence[Person]) -> list[KnownError]:
                 side = max(float(value) for value in person.record["bbox"][2:])
             else:
                 rows = {"face" if key == "face" else "hand": tuple(range(len(own)))}
-                side = max(float(value) for value in person.record[f"{key}_box"][2:])
+                side = _longer_side(person.record.get(f"{key}_box"), own)
             for what, chosen in rows.items():
                 true, guess = own[list(chosen)], points[list(chosen)]
                 distances = np.linalg.norm((true - guess)[:, :2], axis=1) / side
@@ -107,3 +108,14 @@ def known_errors(people: Sequence[Person]) -> list[KnownError]:
         for what in ("face", "hand", "big toe", "small toe", "heel")
         if labelled[what]
     ]
+
+
+def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
+    """Of a part's box; of the extent of its labelled points where the file has no such box."""
+    try:
+        _, _, width, height = (float(value) for value in box)
+    except (TypeError, ValueError):
+        width = height = 0.0
+    if max(width, height) > 0:
+        return max(width, height)
+    return max(float(np.ptp(points[points[:, 2] > 0, :2], axis=0).max()), 1.0)
