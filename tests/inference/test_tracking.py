@@ -311,6 +311,15 @@ def test_times_that_stand_still_or_jump():
         next(tracker.stream([(frames[0][0], float("nan"))]))
 
 
+@pytest.mark.parametrize("detect_every", [1, 5])
+@pytest.mark.parametrize("gap", [1 / 90_000, 0.004])
+def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float):
+    walkers = [Walker(lambda t: (200 + 6 * t, 300)), Walker(lambda t: (600 - 3 * t, 300))]
+    frames = [(image, 6 / 30 + gap if t == 7 else seconds) for t, (image, seconds) in enumerate(video(16))]
+    tracker = PoseTracker(CrowdEstimator(walkers), detect_every=detect_every)  # type: ignore[arg-type]
+    assert [poses.ids.tolist() for poses in tracker.stream(frames) if poses.ids is not None] == [[1, 2]] * 16
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

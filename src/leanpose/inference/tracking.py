@@ -22,9 +22,7 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.images import as_rgb
 from leanpose.inference.poses import Poses
 from leanpose.inference.smoothing import OneEuro, PoseSmoother
-from leanpose.inference.tracks import COVERED, TrackTable, box_iou
-
-USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+from leanpose.inference.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
 
 
 @dataclass
