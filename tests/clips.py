@@ -26,6 +26,7 @@ def write_clip(
     path: Path,
     *,
     frames: int = 12,
+    rate: Fraction | int = RATE,
     size: tuple[int, int] = (48, 64),
     ticks: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 12_800),
@@ -37,21 +38,24 @@ def write_clip(
     options: dict[str, str] | None = None,
     offset: float = 0.0,
     pixel_aspect: Fraction = Fraction(1),
+    longer: float = 0.0,
 ) -> Path:
     """A clip of grey frames, each `shade` of its number, with a red patch in the top left corner.
 
     Args:
-        ticks: when each frame is shown; 25 frames a second by default.
+        rate: frames a second.
+        ticks: when each frame is shown; evenly by default.
         sound: codec of a sine tone as long as the pictures.
         rotation: degrees, anticlockwise, by which a player turns the pictures.
         mirrored: whether a player exchanges left and right after that.
         offset: seconds by which the whole clip begins late.
         pixel_aspect: width of a pixel by its height.
+        longer: seconds by which the sound goes on after the pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ticks = [round(i / RATE / time_base) for i in range(frames)] if ticks is None else ticks
+    ticks = [round(i / rate / time_base) for i in range(frames)] if ticks is None else ticks
     with av.open(str(path.resolve()), "w", options=options or {}) as container:
-        video = container.add_stream(codec, rate=RATE)
+        video = container.add_stream(codec, rate=rate)
         video.height, video.width, video.pix_fmt = size[0], size[1], pixel_format
         video.codec_context.time_base = video.time_base = time_base
         video.codec_context.gop_size, video.bit_rate = 6, 2_000_000
@@ -70,7 +74,7 @@ def write_clip(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if tone is not None:
-            samples = round((ticks[-1] + 512) * time_base * 16_000)
+            samples = round((ticks[-1] + 512) * time_base * 16_000 + longer * 16_000)
             wave = (8000 * np.sin(np.arange(samples) * 440 * 2 * np.pi / 16_000)).astype(np.int16)
             for begin in range(0, samples, 1024):
                 block = av.AudioFrame.from_ndarray(wave[None, begin : begin + 1024], format="s16", layout="mono")

@@ -56,6 +56,7 @@ class CrowdEstimator:
     walkers: Sequence[Walker]
     noise: float = 0.8
     skeleton: Any = COCO17
+    detector: Any = None
     detected: list[int] = field(default_factory=list)
     looked: list[int] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)

@@ -72,6 +72,9 @@ def test_options(predict, folder: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "lines").iterdir()] == ["clip.jsonl"]
     assert len((tmp_path / "lines/clip.jsonl").read_text().splitlines()) == 7
+    result = predict(folder / "deep/clip.mkv", write_clip(folder / "deep/b.mp4"), "--out", folder / "deep", "--no-draw")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (folder / "deep").iterdir()) == ["b.jsonl", "b.mp4", "clip.jsonl", "clip.mkv"]
 
 
 def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -105,6 +108,10 @@ def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
         (["absent.mp4", "in/empty.mp4"], "No video could be read"),
         (["in/clip.mov", "--boxes", "absent.json"], "--boxes is for pictures"),
         (["in/clip.mov", "--seconds", "0"], "No frame of"),
+        (["in/clip.mov", "--seconds", "inf"], "0 or more, not inf"),
+        (["in/clip.mov", "--style", "openpose", "--resolution", "512"], "--resolution is for pictures"),
+        (["in/clip.mov", "--csv", "poses.csv"], "--coco and --csv are for pictures"),
+        (["in/clip.mov", "--coco", "poses.json"], "--coco and --csv are for pictures"),
         (["in/deep/clip.mkv", "in/empty.mp4", "--out", "in"], "replace the originals"),
         (["97"], "amera"),
     ],

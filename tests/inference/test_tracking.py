@@ -12,7 +12,7 @@ import pytest
 
 from crowd import CrowdEstimator, Walker, number, video
 from leanpose.errors import LeanposeError
-from leanpose.inference.detectors import Detector
+from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.poses import Poses
 from leanpose.inference.tracking import PoseTracker
@@ -145,6 +145,26 @@ class Haunted(CrowdEstimator):
     def detect(self, images):
         people = [self.walkers if number(image) == 0 else self.walkers[:1] for image in images]
         return [(np.stack([walker.box(0) for walker in some]), np.full(len(some), 0.8)) for some in people]
+
+
+class Portrait(CrowdEstimator):
+    """Everything that is found lies in the middle of the box, so that another box gives another pose."""
+
+    def detect(self, images: Any) -> Any:
+        return WholeImage()(images)
+
+    def _look(self, image: np.ndarray, boxes: np.ndarray) -> Poses:
+        middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        spread = np.random.default_rng(1).uniform(-0.2, 0.2, (17, 2))
+        points = middle[:, None] + spread * sides[:, None]
+        shape = len(boxes), 17
+        return Poses(points, np.full(shape, 0.9), boxes, np.ones(len(boxes)), self.skeleton)
+
+
+@pytest.mark.parametrize("detect_every", [1, 5])
+def test_the_whole_image_is_one_person_whatever_is_found_in_it(detect_every: int):
+    tracked = follow(Portrait([], detector=WholeImage()), frames=30, detect_every=detect_every)
+    assert [poses.ids.tolist() for poses in tracked if poses.ids is not None] == [[1]] * 30
 
 
 def test_what_the_detector_does_not_confirm_is_dropped():
@@ -309,6 +329,15 @@ def test_times_that_stand_still_or_jump():
         assert np.isfinite(poses.keypoints).all()
     with pytest.raises(LeanposeError, match="frame 0 is nan"):
         next(tracker.stream([(frames[0][0], float("nan"))]))
+
+
+@pytest.mark.parametrize("detect_every", [1, 5])
+@pytest.mark.parametrize("gap", [1 / 90_000, 0.004])
+def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float):
+    walkers = [Walker(lambda t: (200 + 6 * t, 300)), Walker(lambda t: (600 - 3 * t, 300))]
+    frames = [(image, 6 / 30 + gap if t == 7 else seconds) for t, (image, seconds) in enumerate(video(16))]
+    tracker = PoseTracker(CrowdEstimator(walkers), detect_every=detect_every)  # type: ignore[arg-type]
+    assert [poses.ids.tolist() for poses in tracker.stream(frames) if poses.ids is not None] == [[1, 2]] * 16
 
 
 @pytest.mark.parametrize(

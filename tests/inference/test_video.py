@@ -305,6 +305,13 @@ def test_a_camera_is_left_by_an_interrupt(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 3
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_seconds_that_are_no_time(seconds: float, tmp_path: Path):
+    with pytest.raises(LeanposeError, match="0 or more, not"):
+        run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=seconds)
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_frame_in_so_short_a_time(tmp_path: Path):
     with pytest.raises(VideoError, match=r"No frame of .*a\.mp4 came within 0 seconds"):
         run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -133,6 +136,38 @@ def test_a_file_that_was_cut_off(tmp_path: Path):
         VideoReader(late_index)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_sound_that_goes_on_after_the_pictures_is_no_cut(name: str, tmp_path: Path):
+    reader, frames = read(write_clip(tmp_path / name, sound="aac", longer=3.0))
+    assert len(frames) == 12
+    assert reader.count == 12
+    assert not reader.cut_off
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_pictures_that_are_shown_for_long_are_no_cut(name: str, tmp_path: Path):
+    reader, frames = read(write_clip(tmp_path / name, frames=4, rate=Fraction(1, 3)))
+    assert len(frames) == 4
+    assert reader.duration == pytest.approx(12)
+    assert not reader.cut_off
+
+
+def test_a_late_beginning_is_no_cut(tmp_path: Path):
+    reader, _ = read(write_clip(tmp_path / "a.mkv", sound="aac", offset=5.0))
+    assert reader.duration == pytest.approx(12 / 25, abs=0.05)
+    assert not reader.cut_off
+
+
+@pytest.mark.parametrize("sound", [None, "aac"])
+def test_matroska_that_was_cut_off(sound: str | None, tmp_path: Path):
+    path = write_clip(tmp_path / "a.mkv", frames=100, sound=sound)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    reader, frames = read(path)
+    assert 0 < len(frames) < 75
+    assert reader.cut_off
+
+
 def unknown_codec(path: Path) -> None:
     write_clip(path)
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
@@ -202,3 +237,31 @@ def test_cameras(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(video_input, "camera_address", lambda number: ("x", "nosuchkind"))
     with pytest.raises(VideoError, match="no support for cameras"):
         VideoReader(0)
+
+
+class Impatient:
+    """A camera that fails, as macOS's do, wherever no new picture is there yet."""
+
+    def __init__(self, container: av.container.InputContainer) -> None:
+        self.container = container
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.container, name)
+
+    def demux(self, *streams: Any) -> Iterator[av.Packet]:
+        self.asked += 1
+        for packet in self.container.demux(*streams):
+            yield packet
+            raise av.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_camera_that_does_not_wait_for_pictures(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
+    opened = Impatient(video_input._open_camera(0))
+    monkeypatch.setattr(video_input, "_open_camera", lambda number: opened)
+    with VideoReader(0) as camera:
+        frames = [frame for frame, _ in zip(camera, range(5), strict=False)]
+        assert not camera.cut_off
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert opened.asked >= 5

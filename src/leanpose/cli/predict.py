@@ -87,6 +87,10 @@ def predict(
     found = find_inputs(inputs, besides=out)
     if found.clips and boxes is not None:
         raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
+    if found.clips and resolution is not None:
+        raise LeanposeError("--resolution is for pictures; the copies of videos are as large as the videos.")
+    if not found.pictures and (coco is not None or csv is not None):
+        raise LeanposeError("--coco and --csv are for pictures; the poses in videos are written as JSON lines.")
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
     estimator = PoseEstimator(model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, refine=refine)

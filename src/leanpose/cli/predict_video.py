@@ -38,7 +38,7 @@ def predict_clips(
     from leanpose.inference.video import predict_video
     from leanpose.inference.video_input import VideoError
 
-    targets = clip_targets(clips, out)
+    targets = clip_targets(clips, out, drawn=draw)
     unread: list[VideoError] = []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")

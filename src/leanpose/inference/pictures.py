@@ -218,8 +218,13 @@ def target_names(pictures: Sequence[Picture], folder: Path, *, ending: str | Non
     return targets
 
 
-def clip_targets(clips: Sequence[Clip], folder: Path) -> list[Path]:
+def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:
     """Where each video's annotated copy goes in `folder`, as an MP4; its lines go beside it with the ending `.jsonl`.
+
+    Args:
+        clips: what is looked at.
+        folder: for the copies and the lines; folders below it are those of the videos' names.
+        drawn: whether the copies are written, and not the lines alone.
 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
@@ -233,7 +238,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path) -> list[Path]:
         while target in taken:
             target = target.with_stem(f"{stem}-{number}")
             number += 1
-        if target.resolve() in originals:
+        if drawn and target.resolve() in originals:
             raise LeanposeError(f"The annotated videos in {folder} would replace the originals; choose another folder.")
         taken.add(target)
         targets.append(target)

@@ -17,14 +17,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.detectors import Detections
+from leanpose.inference.detectors import Detections, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.images import as_rgb
 from leanpose.inference.poses import Poses
 from leanpose.inference.smoothing import OneEuro, PoseSmoother
-from leanpose.inference.tracks import COVERED, TrackTable, box_iou
-
-USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+from leanpose.inference.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
 
 
 @dataclass
@@ -91,6 +89,7 @@ class PoseTracker:
         if not isinstance(smooth, (bool, OneEuro)):
             raise LeanposeError(f"smooth is True, False or a OneEuro, not {smooth!r}.")
         self.estimator = estimator
+        self._one_person = isinstance(estimator.detector, WholeImage)
         self.detect_every, self.in_flight = detect_every, in_flight
         self.max_age, self.oks_threshold = max_age, oks_threshold
         self.lost_score, self.start_score = lost_score, start_score
@@ -175,9 +174,12 @@ class PoseTracker:
             found = pool.submit(self._detect, frame.image)
         detections = None if found is None else found.result()
         if detections is not None:
-            hidden = (box_iou(followed, detections[0]) >= COVERED).any(axis=1)
+            # The whole image is one person: the one who is followed, however small they are in it.
+            hidden = (box_iou(followed, detections[0]) >= COVERED).any(axis=1) | self._one_person
             followed, owners = followed[~hidden], owners[~hidden]
         poses = self._poses(frame, followed, owners, detections)
+        if self._one_person and active:
+            poses = replace(poses, ids=np.full(len(poses), active[0].id, np.int64))
         ids = table.match(poses := poses[table.distinct(poses)], frame.seconds)
         if detections is None and len({track.id for track in active} - set(ids.tolist())):
             detections = pool.submit(self._detect, frame.image).result()

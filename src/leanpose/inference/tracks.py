@@ -27,6 +27,8 @@ SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same
 INSIDE = 0.5  # share of a track's box inside a detection from which the detection confirms the track
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
 FORESIGHT = 1.0  # seconds; nobody keeps a speed for longer
+USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
 UNMEASURED_SIGMA = 0.05  # as skeletons have it where nobody has measured
 
@@ -75,6 +77,8 @@ class TrackTable:
         self.lost_score, self.start_score = lost_score, start_score
         self.tracks: list[Track] = []
         self._next_id = 1
+        self._seconds: float | None = None  # the time of the last frame
+        self._usual_step = USUAL_STEP
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
         sigmas = np.array(skeleton.sigmas)[self._counted]
         self._sigmas = np.where(sigmas > 0, sigmas, UNMEASURED_SIGMA)
@@ -142,6 +146,7 @@ class TrackTable:
         Returns:
             The poses that belong to somebody, with their `ids`, by rising id.
         """
+        self._measure_step(seconds)
         known = (ids > 0) | (poses.box_scores >= self.start_score)
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
@@ -182,13 +187,21 @@ class TrackTable:
             box = box + outward * (1 - SHRINK) * larger
         elif not detected:
             box = before
-        newest = moved / (seconds - track.seconds)
+        # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
+        newest = moved / max(seconds - track.seconds, self._usual_step / 2)
         track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
         track.box = box
         track.keypoints, track.scores, track.seconds = keypoints, scores, seconds
         track.missed = 0
         if detected:
             track.box_score, track.unconfirmed = float(poses.box_scores[row]), 0
+
+    def _measure_step(self, seconds: float) -> None:
+        """Follow the usual time between frames; a single long gap counts as twice that at most."""
+        if self._seconds is not None:
+            newest = min(seconds - self._seconds, 2 * self._usual_step)
+            self._usual_step += STEP_WEIGHT * (newest - self._usual_step)
+        self._seconds = seconds
 
     def _confirm(self, detections: Float[np.ndarray, "D 4"]) -> None:
         """Count the detections that missed each active track."""

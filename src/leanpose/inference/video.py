@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.inference.ahead import Ahead
 from leanpose.inference.video_input import Frame, VideoError, VideoReader
@@ -104,8 +105,10 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written.
+        LeanposeError: something cannot be written, or `seconds` is no time.
     """
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
     outcome = VideoOutcome()
     drawer = draw or (lambda pixels, poses: poses.draw(pixels))
     with ExitStack() as stack:

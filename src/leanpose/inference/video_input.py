@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
 HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
 
 
@@ -105,14 +109,27 @@ class VideoReader:
         self.start = Fraction(container.start_time or 0, 1_000_000)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.duration: float | None = None
-        if not self.live and stream.duration:
-            self.duration = float(stream.duration * self.time_base)
-        elif not self.live and container.duration:
-            self.duration = container.duration / 1_000_000
+        self._end: float | None = None  # of the pictures, where the container names it
+        if not self.live:
+            self._end = self._named_end()
+            self.duration = self._end
+            if self._end is None and container.duration:  # perhaps that of a longer sound
+                self.duration = container.duration / 1_000_000
+                self._end = self.duration if len(container.streams) == 1 else None
         self.count: int | None = stream.frames or None
         if self.count is None and self.duration is not None:
             self.count = max(1, round(self.duration * self.rate))
         self.damaged, self.cut_off, self._turned = 0, False, False
+
+    def _named_end(self) -> float | None:
+        """How long the pictures themselves last, in seconds; None where the container does not say."""
+        if self._stream.duration:
+            return float(self._stream.duration * self.time_base)
+        named = _DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))  # Matroska, on the container's clock
+        if named is None:
+            return None
+        hours, minutes, seconds = (float(part) for part in named.groups())
+        return max(0.0, 3600 * hours + 60 * minutes + seconds - float(self.start)) or None
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
@@ -122,10 +139,12 @@ class VideoReader:
         from av.video.reformatter import VideoReformatter
 
         reformatter = VideoReformatter()
+        shown = 0
         for decoded in self._decoded():
             if self._last is None and self.live:
                 self.start = (decoded.pts or 0) * self.time_base
             self._last = ticks = self._ticks(self._clock.time(decoded.pts, decoded.dts))
+            shown = max(self._step, decoded.duration or 0)
             try:
                 pixels = _rgb(decoded, reformatter)
             except (av.FFmpegError, ValueError) as error:
@@ -135,8 +154,8 @@ class VideoReader:
             pixels, turned = upright(pixels, decoded)
             self._turned = turned
             yield Frame(pixels, ticks, float(ticks * self.time_base))
-        if self.duration is not None and self._last is not None:
-            self.cut_off |= float(self._last * self.time_base) < self.duration - CUT_OFF_SECONDS
+        if self._end is not None and self._last is not None:
+            self.cut_off |= float((self._last + shown) * self.time_base) < self._end - CUT_OFF_SECONDS
 
     def _decoded(self) -> Iterator[VideoFrame]:
         """All frames that can be decoded, in the order in which they are shown."""
@@ -146,8 +165,12 @@ class VideoReader:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # no more can be read; what waits in the decoder still comes out
-                self.cut_off, packet = True, None
+            except av.FFmpegError as error:
+                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new picture
+                    time.sleep(CAMERA_PAUSE)
+                    packets = self._container.demux(self._stream)
+                    continue
+                self.cut_off, packet = True, None  # no more can be read; what waits in the decoder still comes out
             try:
                 decoded = self._stream.decode(packet)
             except EOFError:  # the file's own end has emptied the decoder already
