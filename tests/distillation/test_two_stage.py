@@ -112,6 +112,26 @@ def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
     assert people != keypoints
 
 
+def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: tuple[Arrays, dict, list]) -> None:
+    arrays, _, keys = golden
+    student, teacher, target = outputs(arrays)
+    stage = first_stage(keys, people=64)
+
+    def part(rows: slice) -> dict[str, torch.Tensor]:
+        bins = (SimCC(o.prediction.x[rows], o.prediction.y[rows]) for o in (student, teacher))
+        some, shown = (PoseOutput(b, features=o.features[rows]) for b, o in zip(bins, (student, teacher), strict=True))
+        return stage.losses(some, shown, SimCCTarget(target.x[rows], target.y[rows], target.weights[rows]))
+
+    with torch.no_grad():
+        whole = part(slice(None))
+        parts = [part(slice(i, i + 1)) for i in range(3)]
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.stack([p[name] for p in parts]).mean(), value, rtol=1e-5, atol=0)
+    with torch.no_grad():
+        plain = first_stage(keys).losses(student, teacher, target)["pose"]
+    torch.testing.assert_close(whole["pose"], plain * 64 / 3, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("settings", "terms"),
     [

@@ -44,6 +44,8 @@ class FeatureAndLogits(Distillation):
             unlabelled keypoint is worth knowing.
         fade: whether r(t) falls from 1 to nearly 0, or stays 1.
         division: by what the sums are divided, see above.
+        people: L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU
+            had 64. None leaves it the sum over those that are there.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class FeatureAndLogits(Distillation):
         mask: bool = False,
         fade: bool = True,
         division: Division = "official",
+        people: int | None = None,
     ) -> None:
         super().__init__(objective)
+        self.people = people
         self.feature, self.logits, self.temperature = feature, logits, temperature
         self.ground_truth, self.mask, self.fade = ground_truth, mask, fade
         self.division: Division = division
@@ -79,8 +83,9 @@ class FeatureAndLogits(Distillation):
         losses = {}
         strength = 1 - self.progress if self.fade else 1.0
         if self.ground_truth:
-            keypoints = target.weights.shape[1] if self.division == "paper" else 1
-            losses["pose"] = keypoints * self.objective.loss(student.prediction, target)
+            people, keypoints = target.weights.shape
+            scale = (keypoints if self.division == "paper" else 1) * ((self.people or people) / people)
+            losses["pose"] = scale * self.objective.loss(student.prediction, target)
         if self.feature:
             gap = feature_gap(student, teacher, self.align, self.division)
             losses["feature"] = strength * self.feature * gap

@@ -156,6 +156,8 @@ class TwoStageSection(TeacherSection):
     fade: bool = True
     """Whether both losses fall linearly to 0 over the epochs."""
     division: Literal["official", "paper"] = "official"
+    people: int | None = Field(default=64, ge=1)
+    """The labels' loss counts as the sum over so many people, the official number on a GPU; None: over those of a step's part."""
     second_stage: SecondStageSection | None = Field(default_factory=SecondStageSection)
     """None trains stage 1 alone."""
 

@@ -170,7 +170,7 @@ def build_distillation(
             return HeadSelfDistillation(objective, **shared)
         assert teacher is not None
         channels = (feature_channels(model), feature_channels(teacher.model)) if section.feature else (0, 0)
-        switches = section.model_dump(include={"feature", "ground_truth", "mask", "fade"})
+        switches = section.model_dump(include={"feature", "ground_truth", "mask", "fade", "people"})
         return FeatureAndLogits(objective, channels, **shared, **switches)
     if isinstance(section, GroundTruthSection):
         return GroundTruthOnly(objective)
