@@ -82,7 +82,9 @@ def test_the_last_epochs_are_drawn_otherwise() -> None:
     assert (section.scale, late.scale, late.shift_probability, late.hue) == (0.4, 0.25, 0, 5)
     for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
         with pytest.raises(LeanposeError, match=words):
-            parse_recipe({**minimal(), "augmentation": {"last": last}})
+            parse_recipe({**minimal(), "augmentation": {"last": last, "last_epochs": 3}})
+    with pytest.raises(LeanposeError, match="say in last_epochs how many"):
+        parse_recipe({**minimal(), "augmentation": {"last": {"scale": 0.1}}})
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:

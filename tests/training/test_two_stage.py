@@ -98,6 +98,27 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert all(torch.equal(value, trained[key]) for key, value in whole.items() if key.startswith("backbone."))
 
 
+def test_stage_2_goes_on_without_the_teacher_of_stage_1(
+    data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save_state = tmp_path / "run", Trainer._save_state
+
+    def stop(self: Trainer) -> None:
+        save_state(self)
+        if self.folder.name == "stage2":
+            raise RunStopped("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_state", stop)
+        with pytest.raises(RunStopped):
+            train(two_stage(data, teacher), run, quiet=True)
+    teacher.unlink()
+    first = (run / "stage1" / "last.safetensors").stat().st_mtime_ns
+    summary = train(saved_recipe(run), run, resume=True, quiet=True)
+    assert (run / "stage1" / "last.safetensors").stat().st_mtime_ns == first, "a finished stage is left as it is"
+    assert [set(stage.metrics) > {"AP"} for stage in summary.stages] == [True, True]
+
+
 def test_who_stops_a_stage_is_told_to_resume_the_whole(
     data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

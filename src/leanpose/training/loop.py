@@ -73,6 +73,21 @@ class RunSummary:
     """Of a run in several stages: each one's own."""
 
 
+def finished_run(folder: Path, epochs: int) -> RunSummary | None:
+    """What the run in a folder has to say; None where it has not come to its end.
+
+    Raises:
+        LeanposeError: its state is damaged.
+    """
+    if not (folder / "last.safetensors").is_file():
+        return None
+    saved = load_state(folder)
+    state = RunState(**saved["run"])
+    if state.epoch < epochs:
+        return None
+    return RunSummary(folder, saved["metrics"], state.best, state.best_epoch, state.seconds, saved["broken"])
+
+
 def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
     """Fabric for this machine, or for the processes that `torchrun` started.
 

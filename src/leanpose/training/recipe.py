@@ -70,6 +70,8 @@ class AugmentationSection(_Section):
                 raise ValueError(f"last has the unknown key '{key}'; {did_you_mean(key, known)}")
         if self.dropout_size[0] > self.dropout_size[1]:
             raise ValueError("dropout_size is the least and the largest share, in this order")
+        if self.last and not self.last_epochs:
+            raise ValueError("last says how the last epochs differ; say in last_epochs how many these are")
         if self.last:
             self.late()
         return self

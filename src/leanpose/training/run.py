@@ -28,7 +28,7 @@ from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
-from leanpose.training.loop import RunSummary, Trainer, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, finished_run, make_fabric
 from leanpose.training.recipe import (
     AugmentationSection,
     CodecSection,
@@ -320,7 +320,8 @@ def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: st
         started = (run / STATE_FILE).exists()
         if started:  # the run may have been moved, and stage 2's teacher with it
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
-        stages.append(_train_one(plan, run, folder, resume=started, device=device, quiet=quiet))
+        done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more
+        stages.append(done or _train_one(plan, run, folder, resume=started, device=device, quiet=quiet))
     first, second = stages
     better = second if second.best >= first.best else first
     for name, source in (("best.safetensors", better), ("last.safetensors", second)):
