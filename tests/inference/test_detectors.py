@@ -354,3 +354,22 @@ def test_the_real_rtmdet_without_its_selection_gives_the_same(
         assert np.allclose(scores, certainty, atol=1e-4)
         count += len(boxes)
     assert count > 20
+
+
+@pytest.mark.parametrize(("device", "first"), [("auto", "CUDA"), ("cuda", "CUDA"), ("cpu", "CPU")])
+def test_the_detector_computes_where_it_is_told_to(shared: Path, monkeypatch, device: str, first: str):
+    import onnxruntime
+
+    asked: list[list[str]] = []
+
+    class Watched(onnxruntime.InferenceSession):
+        def __init__(self, path: str, options: object, providers: list[str]) -> None:
+            asked.append(providers)
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
+    Detector.load(shared / "data/detectors/rtmdet_nano_person.onnx", device=device)
+    assert asked[0][0] == f"{first}ExecutionProvider"
+    assert device != "cpu" or len(asked[0]) == 1

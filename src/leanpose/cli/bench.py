@@ -115,7 +115,7 @@ def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.de
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import PoseEstimator, choose_detector
 
-    finder = choose_detector(detector)
+    finder = choose_detector(detector, device=str(device))
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
     print(f"Run-time: {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")

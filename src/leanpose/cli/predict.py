@@ -92,7 +92,8 @@ def predict(
     if not found.pictures and (coco is not None or csv is not None):
         raise LeanposeError("--coco and --csv are for pictures; the poses in videos are written as JSON lines.")
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
-    chosen: Detector = choose_detector("whole-image" if boxes is not None else detector, threshold=box_threshold)
+    source = "whole-image" if boxes is not None else detector
+    chosen: Detector = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, refine=refine)
     if len(found.pictures) >= LARGE_JOB:
         estimator.expect(len(found.pictures), advance=lambda step: print(f"Run-time: {step} …"))

@@ -49,7 +49,9 @@ class Detector(ABC):
         """Boxes and scores of the people in each image."""
 
     @staticmethod
-    def load(path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None) -> Detector:
+    def load(
+        path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None, device: str = "auto"
+    ) -> Detector:
         """Open an ONNX person detector, or one of torchvision's.
 
         Args:
@@ -58,6 +60,7 @@ class Detector(ABC):
             threshold: people below this score are left out.
             input_size: (height, width) for ONNX files that take any size; 320×320 for RTMDet, 640×640 for YOLOX by
                 default.
+            device: `"auto"` (a GPU where there is one and the run-time can use it), `"cpu"`, `"cuda"`, …
 
         Raises:
             LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
@@ -69,8 +72,8 @@ class Detector(ABC):
             if input_size is not None:
                 raise LeanposeError(f"The detector {path} scales images itself; leave out the input size.")
             name, _, file = str(path).removeprefix(TORCHVISION).partition(":")
-            return TorchvisionDetector(name, weights=file or None, threshold=threshold)
-        return OnnxDetector(path, threshold=threshold, input_size=input_size)
+            return TorchvisionDetector(name, weights=file or None, threshold=threshold, device=device)
+        return OnnxDetector(path, threshold=threshold, input_size=input_size, device=device)
 
 
 class WholeImage(Detector):
@@ -90,10 +93,17 @@ class OnnxDetector(Detector):
     with the selection of boxes inside fail on more than one.
     """
 
-    def __init__(self, path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threshold: float = 0.3,
+        input_size: tuple[int, int] | None = None,
+        device: str = "auto",
+    ) -> None:
         check_threshold(threshold)
         self.threshold = threshold
-        self._session = _open_session(Path(path))
+        self._session = _open_session(Path(path), device)
         self._names = [output.name for output in self._session.get_outputs()]
         shape, file_size = _image_input(self._session, Path(path))
         self._input = self._session.get_inputs()[0].name
@@ -166,7 +176,7 @@ def check_threshold(threshold: float) -> None:
         raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
 
 
-def _open_session(path: Path) -> InferenceSession:
+def _open_session(path: Path, device: str) -> InferenceSession:
     if not path.is_file():
         raise LeanposeError(f"There is no detector file {path}.")
     import onnxruntime
@@ -177,7 +187,8 @@ def _open_session(path: Path) -> InferenceSession:
     # Threads that spin while they wait take the cores from the pose model's threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+    wanted = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [p for p in wanted if p in available]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public

@@ -114,7 +114,7 @@ class PoseEstimator:
         if batch_size is not None and batch_size < 1:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         self.device = choose_device(str(device))
-        self.detector = choose_detector(detector)
+        self.detector = choose_detector(detector, device=str(device))
         self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
         self._wanted = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
@@ -331,11 +331,12 @@ def _open(
     return model, *open_backend(model, device, backend, precision)
 
 
-def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3) -> Detector:
+def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3, device: str = "auto") -> Detector:
     """The detector meant by a path, `"whole-image"` or `"auto"` (see `PoseEstimator`).
 
     Args:
         threshold: of a file's detections, those below this score are left out.
+        device: where it computes, see `PoseEstimator`.
 
     Raises:
         LeanposeError: the file cannot be used.
@@ -346,7 +347,7 @@ def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3) 
         detector = os.environ.get(DETECTOR_VARIABLE) or "whole-image"
     if str(detector) == "whole-image":
         return WholeImage()
-    return Detector.load(detector, threshold=threshold)
+    return Detector.load(detector, threshold=threshold, device=device)
 
 
 NO_DETECTOR = (
