@@ -148,3 +148,17 @@ def test_a_long_caption_stays_in_its_cell():
 def test_contact_sheets_that_cannot_be(images, columns, captions):
     with pytest.raises(LeanposeError):
         contact_sheet(images, columns, captions)
+
+
+def test_labels_stand_above_their_people_and_inside_the_picture():
+    two = np.concatenate([POINTS * 0.4 + [0, 90], POINTS * 0.4 + [90, 0]])  # the second at the upper border
+    plain = draw_poses(GREY, two, np.ones((2, 5)), ARM)
+    labelled = draw_poses(GREY, two, np.ones((2, 5)), ARM, labels=["7", "12"])
+    rows, columns = np.nonzero((plain != labelled).any(axis=-1))
+    first, second = columns < 70, columns > 90
+    assert first.any()
+    assert second.any()
+    assert (first | second).all()
+    assert rows[first].max() < two[0, :, 1].min()  # above the first person's points
+    assert close_to(labelled[rows[first].min() + 3 : rows[first].max()].max(axis=(0, 1)), (255, 255, 255))
+    assert not changed(draw_poses(GREY, two, np.zeros((2, 5)), ARM, labels=["7", "12"])).any()

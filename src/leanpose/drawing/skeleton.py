@@ -60,6 +60,7 @@ def draw_poses(
     threshold: float = 0.3,
     dim_threshold: float | None = None,
     line_scale: float = 1.0,
+    labels: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draw people as anti-aliased skeletons on a copy of `image`: left limbs blue, right limbs orange, others yellow.
 
@@ -75,6 +76,7 @@ def draw_poses(
         dim_threshold: those from this score up to `threshold` are drawn faintly, lower ones not at all; half of
             `threshold` by default.
         line_scale: multiplies line width and dot size.
+        labels: a short text for each person, written above them; nobody is labelled of whom no keypoint is drawn.
 
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
@@ -98,7 +100,25 @@ def draw_poses(
             _draw_person(layer, keypoints[p], drawable[p], confident[p], skeleton, sizes[p] * line_scale, layer_of_dim)
         opacity = DIM_OPACITY if layer_of_dim else OPACITY
         picture = _blend(picture, layer, opacity)
+    for p, label in enumerate(labels or ()):
+        if drawable[p].any():
+            _write_label(picture, label, keypoints[p][drawable[p]])
     return picture
+
+
+def _write_label(picture: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np.ndarray, "N 2"]) -> None:
+    """White on a dark outline, in the middle above the points, inside the picture."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    size = max(0.4, min(height, width) / 900)
+    (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    low, high = points.min(axis=0), points.max(axis=0)
+    x = np.clip((low[0] + high[0] - text_width) / 2, 0, max(width - text_width, 0))
+    y = np.clip(low[1] - 2 * text_height, text_height, max(height - below, text_height))
+    for colour, thickness in (((20, 20, 20), round(6 * size)), ((255, 255, 255), max(1, round(2 * size)))):
+        at = (round(float(x)), round(float(y)))
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(thickness, 1), cv2.LINE_AA)
 
 
 def contact_sheet(

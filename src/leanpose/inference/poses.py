@@ -117,7 +117,7 @@ class Poses:
 
         Args:
             image: the picture that the poses were found in.
-            style: `overlay` draws on the image; `openpose` draws on a black canvas of its size (`draw_openpose`).
+            style: `overlay` draws on the image, with the ids of people who were tracked; `openpose` draws on a black canvas of its size (`draw_openpose`).
             threshold: keypoints from this score on are drawn in full, those above half of it faintly (`openpose`:
                 not at all).
             boxes: frame each person too.
@@ -132,6 +132,8 @@ class Poses:
             return self.draw_openpose(as_rgb(image).shape[:2], threshold=threshold, **options)
         if style != "overlay":
             raise LeanposeError(f"Unknown style '{style}'; {did_you_mean(style, ['overlay', 'openpose'])}")
+        if self.ids is not None:
+            options = {"labels": [str(i) for i in self.ids], **options}
         return draw_poses(
             as_rgb(image), self.keypoints, self.scores, self.skeleton,
             boxes=self.boxes if boxes else None, threshold=threshold, **options,
