@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leanpose.evaluation.results import PoseResults
 from leanpose.geometry import apply_affine, crop_matrix, invert_affine
 
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
@@ -88,3 +89,16 @@ def to_image(codec: Any, points: np.ndarray, centers: np.ndarray, scales: np.nda
         for center, scale in zip(centers, scales, strict=True)
     ]
     return apply_affine(invert_affine(np.stack(matrices)), points)
+
+
+def detections(people: list[dict]) -> PoseResults:
+    """The found people of a file in `golden/metrics`."""
+    keypoints = np.array([person["keypoints"] for person in people])
+    return PoseResults(
+        image_ids=np.array([person["img_id"] for person in people]),
+        keypoints=keypoints,
+        keypoint_scores=np.array([person["keypoint_scores"] for person in people]),
+        boxes=np.concatenate([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1),
+        box_scores=np.array([person["bbox_score"] for person in people]),
+        areas=np.array([person["area"] for person in people]),
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from golden_rules import detections
 from leanpose.errors import LeanposeError
 from leanpose.evaluation import PoseResults, average_precision
 from leanpose.skeleton import COCO17
@@ -18,18 +19,6 @@ from leanpose.skeleton import COCO17
 COCO_FIGURES = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
 CROWDPOSE_FIGURES = ["AP", "AP .5", "AP .75", "AR", "AR .5", "AR .75", "AP(E)", "AP(M)", "AP(H)"]
 SUPPRESSION = {"oks_nms": "oks", "soft_oks_nms": "soft", "none": None}
-
-
-def detections(people: list[dict]) -> PoseResults:
-    keypoints = np.array([person["keypoints"] for person in people])
-    return PoseResults(
-        image_ids=np.array([person["img_id"] for person in people]),
-        keypoints=keypoints,
-        keypoint_scores=np.array([person["keypoint_scores"] for person in people]),
-        boxes=np.concatenate([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1),
-        box_scores=np.array([person["bbox_score"] for person in people]),
-        areas=np.array([person["area"] for person in people]),
-    )
 
 
 @pytest.mark.parametrize("people", ["A", "B"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from golden_rules import detections
 from leanpose.data.sample import PersonSet
 from leanpose.data.sources import DataSource, read_people
 from leanpose.errors import LeanposeError
@@ -27,19 +28,6 @@ OFFICIAL = {
 }
 
 
-def found_in(golden: dict) -> PoseResults:
-    people = golden["detections"]
-    keypoints = np.array([person["keypoints"] for person in people])
-    return PoseResults(
-        image_ids=np.array([person["img_id"] for person in people]),
-        keypoints=keypoints,
-        keypoint_scores=np.array([person["keypoint_scores"] for person in people]),
-        boxes=np.concatenate([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1),
-        box_scores=np.array([person["bbox_score"] for person in people]),
-        areas=np.array([person["area"] for person in people]),
-    )
-
-
 def labelled_people(tmp_path: Path, ground_truth: dict) -> PersonSet:
     """The ground truth by way of the reader."""
     content = {**ground_truth, "categories": [{"id": 1, "name": "person"}]}
@@ -51,7 +39,7 @@ def labelled_people(tmp_path: Path, ground_truth: dict) -> PersonSet:
 @pytest.mark.parametrize("people", ["A", "B"])
 def test_every_mode_equals_the_toolbox(shared: Path, tmp_path: Path, people: str) -> None:
     golden = json.loads((shared / f"golden/metrics/ap_coco_wholebody_{people}.json").read_text())
-    results, read = found_in(golden), labelled_people(tmp_path, golden["ground_truth"])
+    results, read = detections(golden["detections"]), labelled_people(tmp_path, golden["ground_truth"])
     assert read.ground_truth is not None
     assert len(golden["stats_per_part"]) == 5
     for mode, expected in golden["stats_per_part"].items():
@@ -74,7 +62,10 @@ def test_every_mode_equals_the_toolbox(shared: Path, tmp_path: Path, people: str
 def test_one_row_has_the_parts_and_the_mean_of_the_hands(shared: Path, tmp_path: Path) -> None:
     golden = json.loads((shared / "golden/metrics/ap_coco_wholebody_A.json").read_text())
     row = precision_of(
-        found_in(golden), labelled_people(tmp_path, golden["ground_truth"]), WHOLEBODY133, style="wholebody"
+        detections(golden["detections"]),
+        labelled_people(tmp_path, golden["ground_truth"]),
+        WHOLEBODY133,
+        style="wholebody",
     )
     expected = next(iter(golden["stats_per_part"].values()))
     assert row["AP"] == pytest.approx(expected["keypoints_wholebody"][0], abs=1e-6)

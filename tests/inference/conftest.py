@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
+from leanpose.cli import app
 from spots import SpotFinder
 
 
@@ -26,3 +29,16 @@ def small_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = create_model("tokenpose_s_v1", skeleton="body19", input_size=(128, 96))
     save_model(model, path, training_data=["none"], licence="none", metrics={})
     return path
+
+
+@pytest.fixture
+def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command line's `predict` with the small model, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
+
+    def run(*arguments: object) -> Result:
+        settings = ["--model", small_model_file, "--device", "cpu"]
+        return CliRunner().invoke(app, [str(a) for a in ["predict", *settings, *arguments]])
+
+    return run

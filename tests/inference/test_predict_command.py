@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
-
-from leanpose.cli import app
 
 
 @pytest.fixture
@@ -29,18 +26,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:3000])
     (folder / "notes.txt").write_text("not to be looked at")
     return folder
-
-
-@pytest.fixture
-def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
-
-    def run(*arguments: object) -> Result:
-        settings = ["--model", small_model_file, "--device", "cpu"]
-        return CliRunner().invoke(app, [str(a) for a in ["predict", *settings, *arguments]])
-
-    return run
 
 
 def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Path):

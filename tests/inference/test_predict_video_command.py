@@ -13,10 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from clips import frame_times, heard, write_clip
-from leanpose.cli import app
 from leanpose.inference import video_input
 
 
@@ -29,18 +27,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "notes.txt").write_text("not to be looked at")
     return folder
-
-
-@pytest.fixture
-def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
-
-    def run(*arguments: object) -> Result:
-        settings = ["--model", small_model_file, "--device", "cpu"]
-        return CliRunner().invoke(app, [str(a) for a in ["predict", *settings, *arguments]])
-
-    return run
 
 
 def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):

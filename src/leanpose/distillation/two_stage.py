@@ -100,7 +100,7 @@ class HeadSelfDistillation(Distillation):
     """Stage 2: a new head on the trained model's frozen backbone learns the trained head's bins, and no labels.
 
     Args:
-        objective: not used; kept for the validation's sake of one interface.
+        objective: not asked: no labels are learnt here.
         logits: γ.
         temperature, division: see `FeatureAndLogits`.
     """
