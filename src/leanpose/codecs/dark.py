@@ -142,6 +142,18 @@ def _product_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if whole else torch.float64
 
 
+def can_refine(
+    x: Int[Tensor, " N"],
+    y: Int[Tensor, " N"],
+    value: Float[Tensor, " N"],
+    size: tuple[int, int],
+    convention: DarkConvention,
+) -> Bool[Tensor, " N"]:
+    """Whether a maximum is above 0 and as far from the border of its (height, width) as the convention wants."""
+    (height, width), margin = size, convention.margin
+    return (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
+
+
 def dark_offsets(
     maps: Float[Tensor, "N H W"],
     x: Int[Tensor, " N"],
@@ -166,8 +178,7 @@ def dark_offsets(
     count, height, width = maps.shape
     if count == 0:
         return maps.new_zeros((0, 2))
-    margin = convention.margin
-    refined = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
+    refined = can_refine(x, y, value, (height, width), convention)
     with torch.autocast(maps.device.type, enabled=False):
         around = _blurred_around(maps, x, y, value, refined, kernel, convention)
         # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
@@ -255,7 +266,12 @@ def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> 
     """Newton's step on the logarithm, with the derivatives of the convention."""
     dtype = _product_dtype(log.device)
     _, weights = _differences(convention.reach, log.device, dtype)
-    dx, dy, dxx, dyy, dxy = (log.to(dtype) @ weights).float().T.contiguous().unbind()
+    return newton_step((log.to(dtype) @ weights).float().T.contiguous(), convention)
+
+
+def newton_step(derivatives: Float[Tensor, "5 N"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
+    """From a pixel to the top of the parabola with these derivatives there, in the order of `difference_weights`."""
+    dx, dy, dxx, dyy, dxy = derivatives.unbind()
     if convention.reach == 1:
         regular = torch.finfo(torch.float32).eps
         dxx, dyy = dxx + regular, dyy + regular

@@ -18,7 +18,9 @@ from leanpose.codecs.dark import (
     UDP_MIRROR,
     DarkConvention,
     blur_matrix,
+    can_refine,
     difference_weights,
+    newton_step,
     quarter_offsets,
 )
 from leanpose.codecs.heatmap import HeatmapCodec
@@ -79,14 +81,8 @@ def _dark_offsets(
         around = around * (value / blurred.amax(dim=1))[:, None]
     # NaN passes through a clamp in torch, but not in every run-time; a point with one in it stays where it is either way.
     slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
-    dx, dy, dxx, dyy, dxy = slopes.unbind(dim=1)
-    if convention.reach == 1:
-        regular = torch.finfo(torch.float32).eps
-        dxx, dyy = dxx + regular, dyy + regular
-    determinant = dxx * dyy - dxy * dxy
-    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=1) / determinant[:, None]
-    margin = convention.margin
-    usable = (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
+    step = newton_step(slopes.T, convention)
+    usable = can_refine(x, y, value, (height, width), convention)
     # Comparisons are false for NaN: this says "finite" in an operation that every run-time has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
