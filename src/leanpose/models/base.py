@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.cspnext import CSPNeXt
-from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones import CSPNeXt, HRNet, ResNet, RTMDetFeatures
 from leanpose.models.backbones.imagenet import take_fitting
-from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
 
@@ -77,7 +75,7 @@ class PoseModel(nn.Module):
             LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
         """
         backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, ResNet | HRNet | CSPNeXt):
+        if not isinstance(backbone, ResNet | HRNet | CSPNeXt | RTMDetFeatures):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
         if file is None:
             backbone.load_imagenet()

@@ -2,7 +2,8 @@
 
 Both are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
 first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps. With a CSPNeXt
-backbone this is what RTMPose's backbones are trained as, before their own head takes them over.
+backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an RTMDet's, which
+may come from a trained person detector, a small network learns from few pictures.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.cspnext import CSPNeXt
-from leanpose.models.backbones.hrnet import HRNet
-from leanpose.models.backbones.resnet import ResNet
+from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.models.registry import register_model
@@ -32,6 +31,7 @@ class ConvolutionalConfig:
     backbone: Literal[
         "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
+        "rtmdet_pico", "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
     ] = "resnet50"  # fmt: skip
     deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 
@@ -40,19 +40,6 @@ class ConvolutionalConfig:
             if side < 32 or side % 32:
                 h, w = self.input_size
                 raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
-
-    @property
-    def heatmap_size(self) -> tuple[int, int]:
-        """Height and width of a heatmap."""
-        stride = HRNet.stride if self.backbone.startswith("hrnet") else ResNet.stride
-        factor = 2 ** len(self.deconvolutions)
-        return self.input_size[0] // stride * factor, self.input_size[1] // stride * factor
-
-
-def _backbone(variant: str) -> HRNet | ResNet | CSPNeXt:
-    if variant.startswith("hrnet"):
-        return HRNet(variant, stages=4)
-    return CSPNeXt(variant) if variant.startswith("cspnext") else ResNet(variant)
 
 
 def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
@@ -78,10 +65,12 @@ class ConvolutionalPose(PoseModel):
     def __init__(self, name: str, config: ConvolutionalConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        self.backbone = _backbone(c.backbone)
+        self.backbone = create_backbone(c.backbone)
         self.deconvolutions = deconvolutions(self.backbone.channels, c.deconvolutions)
         self.head = nn.Conv2d([self.backbone.channels, *c.deconvolutions][-1], len(skeleton), 1)
-        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size)
+        (height, width), factor = c.input_size, 2 ** len(c.deconvolutions)
+        self.heatmap_size = (height // self.backbone.stride * factor, width // self.backbone.stride * factor)
+        self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=self.heatmap_size)
         nn.init.normal_(self.head.weight, std=0.001)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.simcc import SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.cspnext import CSPNeXt
+from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput, SimCC
 from leanpose.models.registry import register_model
@@ -30,7 +30,10 @@ class RTMPoseConfig:
     """A backbone and the sizes of the head. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal["cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"] = "cspnext_m"
+    backbone: Literal[
+        "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
+        "rtmdet_pico", "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
+    ] = "cspnext_m"  # fmt: skip
     kernel: int = 7  # of the convolution that draws the keypoints' maps
     width: int = 256  # of a token
     attention_width: int = 128  # of queries and keys
@@ -98,8 +101,9 @@ class RTMPose(PoseModel):
     def __init__(self, name: str, config: RTMPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        (height, width), stride = c.input_size, CSPNeXt.stride
-        self.backbone = CSPNeXt(c.backbone)
+        (height, width) = c.input_size
+        self.backbone = create_backbone(c.backbone)
+        stride = self.backbone.stride
         self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel, padding=c.kernel // 2)
         pixels = (height // stride) * (width // stride)
         self.embedding = nn.Sequential(ScaleNorm(), nn.Linear(pixels, c.width, bias=False))

@@ -42,7 +42,7 @@ class SimCCPose(ConvolutionalPose):
         self.codec = SimCCCodec(
             config.input_size, sigma=(6.0, 6.0), split=config.split, normalize=True, beta=1.0, label_softmax=False
         )
-        pixels = math.prod(config.heatmap_size)
+        pixels = math.prod(self.heatmap_size)
         self.bins_x, self.bins_y = (nn.Linear(pixels, bins) for bins in self.codec.bins)
         for layer in (self.bins_x, self.bins_y):
             nn.init.normal_(layer.weight, std=0.01)

@@ -17,6 +17,7 @@ from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.backbone_file import save_backbone
 from leanpose.weights.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.weights.checkpoint import Checkpoint, read_checkpoint
+from leanpose.weights.detector_features import features_of_detector
 from leanpose.weights.download import Progress, sha256_of
 from leanpose.weights.landmarks import skeleton_of
 from leanpose.weights.official import from_official
@@ -32,7 +33,7 @@ from leanpose.weights.storage import save_model
 
 Size = tuple[int, int]
 _DEFAULT_SIZE = (256, 192)
-_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
+_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ def convert(
     """Read an official checkpoint, tell what it is, and write it as a file that `leanpose.load_model` takes.
 
     A checkpoint of a backbone alone (or any, with `backbone_only`) becomes a file that `create_model(pretrained=…)` and
-    a recipe's `pretrained` take. Nothing in the checkpoint is executed.
+    a recipe's `pretrained` take, and so do the features of a person detector's ONNX file. Nothing in the checkpoint is
+    executed.
 
     Args:
-        source: a `.pth` file (or `.safetensors` of another program), or a key of `official_checkpoints()`, which is
+        source: a `.pth` file (or `.safetensors` of another program), the `.onnx` file of an RTMDet, or a key of `official_checkpoints()`, which is
             downloaded once to the cache folder.
         path: of the new file; ends in `.safetensors`.
         model: its name in leanpose, where the checkpoint fits several.
@@ -99,6 +101,8 @@ def convert(
     if model is not None and model not in list_models():
         raise LeanposeError(f"Unknown model '{model}'; {did_you_mean(model, list_models())}")
     source = _find(source, progress)
+    if source.suffix == ".onnx":
+        return _convert_detector(source, path, training_data, licence)
     checkpoint = read_checkpoint(source)
     digest = sha256_of(source)
     official = official_with(digest)
@@ -142,6 +146,24 @@ def convert(
     metrics = {f"{what}, published": figure for what, figure in official.published.items()} if official else {}
     save_model(built, path, metrics=metrics, notes=f"{origin}. {'; '.join(notes)}.", **card)
     return Converted(path, name, found.family, size, chosen.name, official, tuple(notes))
+
+
+def _convert_detector(source: Path, path: Path, training_data: list[str] | None, licence: str | None) -> Converted:
+    """Keep the features of a person detector as a backbone."""
+    variant, weights = features_of_detector(source)
+    save_backbone(
+        weights,
+        path,
+        variant=variant,
+        training_data=training_data or ["unspecified"],
+        licence=licence or "unspecified",
+        notes=f"The features of the detector {source.name} (SHA-256 {sha256_of(source)}).",
+    )
+    notes = (
+        "the features of a person detector, up to stride 8; its boxes are left away",
+        f"a backbone alone, for `pretrained: {path.name}` and `backbone: {variant}` in a recipe",
+    )
+    return Converted(path, variant, "backbone", None, None, None, notes)
 
 
 def _classifies(tensors: Mapping[str, Any]) -> bool:

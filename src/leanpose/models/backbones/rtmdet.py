@@ -1,0 +1,180 @@
+"""The features of a person detector: RTMDet's CSPNeXt and the upper half of its pyramid (Lyu et al., "RTMDet", 2022).
+
+A detector has learnt from many pictures where people are and of what parts they are made. Whoever has few pictures
+of their own starts from that: `leanpose convert DETECTOR.onnx -o FILE.safetensors`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.errors import LeanposeError
+
+
+class RTMDetSize(NamedTuple):
+    """How much smaller than RTMDet-l a variant is, as in its authors' configurations."""
+
+    width: float
+    depth: float
+    depthwise: bool = False
+
+
+RTMDETS = {
+    "rtmdet_pico": RTMDetSize(0.125, 0.33, depthwise=True),  # ours: half the widths of the smallest published one
+    "rtmdet_nano": RTMDetSize(0.25, 0.33, depthwise=True),
+    "rtmdet_tiny": RTMDetSize(0.375, 0.167),
+    "rtmdet_s": RTMDetSize(0.5, 0.33),
+    "rtmdet_m": RTMDetSize(0.75, 0.67),
+}
+_STAGES = ((64, 128, 3), (128, 256, 6), (256, 512, 6), (512, 1024, 3))  # in, out, blocks of RTMDet-l
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution without bias, a batch normalisation, a SiLU."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(c_out)
+        self.activate = nn.SiLU(inplace=True)
+
+
+class SeparableConv(nn.Sequential):
+    """A convolution within each channel, then one across the channels, each with norm and SiLU."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise_conv = ConvNorm(c_in, c_in, kernel, stride, groups=c_in)
+        self.pointwise_conv = ConvNorm(c_in, c_out, 1)
+
+
+class CSPNeXtBlock(nn.Module):
+    """A 3×3 convolution and a separable one of 5×5, around which the input may pass."""
+
+    def __init__(self, channels: int, identity: bool, depthwise: bool) -> None:
+        super().__init__()
+        conv = SeparableConv if depthwise else ConvNorm
+        self.conv1 = conv(channels, channels, 3)
+        self.conv2 = SeparableConv(channels, channels, 5)
+        self.identity = identity
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        out = self.conv2(self.conv1(x))
+        return out + x if self.identity else out
+
+
+class ChannelAttention(nn.Module):
+    """Each channel times a number that its mean over the picture decides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x * F.hardsigmoid(self.fc(x.mean(dim=(2, 3), keepdim=True)))
+
+
+class CSPLayer(nn.Module):
+    """Half of the channels pass through the blocks, half go past them."""
+
+    def __init__(self, c_in: int, c_out: int, blocks: int, identity: bool, attention: bool, depthwise: bool) -> None:
+        super().__init__()
+        half = c_out // 2
+        self.short_conv = ConvNorm(c_in, half, 1)
+        self.main_conv = ConvNorm(c_in, half, 1)
+        self.blocks = nn.Sequential(*(CSPNeXtBlock(half, identity, depthwise) for _ in range(blocks)))
+        self.attention = ChannelAttention(2 * half) if attention else nn.Identity()
+        self.final_conv = ConvNorm(2 * half, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co H W"]:
+        short = self.short_conv(x)
+        return self.final_conv(self.attention(torch.cat([self.blocks(self.main_conv(x)), short], dim=1)))
+
+
+class SpatialPyramid(nn.Module):
+    """The largest value within 5, 9 and 13 pixels, beside the value itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, channels // 2, 1)
+        self.conv2 = ConvNorm(2 * channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        x = self.conv1(x)
+        return self.conv2(torch.cat([x, *(F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (5, 9, 13))], dim=1))
+
+
+def _stage(number: int, size: RTMDetSize) -> nn.Sequential:
+    """A stage of the backbone, counted from 0: half the height and width, then a layer of blocks."""
+    c_in, c_out, blocks = _STAGES[number]
+    c_in, c_out, last = int(c_in * size.width), int(c_out * size.width), number == len(_STAGES) - 1
+    stage = nn.Sequential((SeparableConv if size.depthwise else ConvNorm)(c_in, c_out, 3, stride=2))
+    if last:
+        stage.append(SpatialPyramid(c_out))
+    # Only the last stage's blocks have nothing that goes around them.
+    depth = max(round(blocks * size.depth), 1)
+    return stage.append(CSPLayer(c_out, c_out, depth, not last, attention=True, depthwise=size.depthwise))
+
+
+class Pyramid(nn.Module):
+    """From the coarsest features upwards: reduce, enlarge, join with the next finer ones."""
+
+    def __init__(self, channels: tuple[int, int, int], blocks: int, depthwise: bool) -> None:
+        super().__init__()
+        fine, middle, coarse = channels
+        self.reduce_layers = nn.ModuleList([ConvNorm(coarse, middle, 1), ConvNorm(middle, fine, 1)])
+        self.top_down_blocks = nn.ModuleList(
+            CSPLayer(2 * c, c, blocks, identity=False, attention=False, depthwise=depthwise) for c in (middle, fine)
+        )
+
+    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Float[Tensor, "B C H W"]:
+        x = coarse
+        for finer, reduce, block in zip((middle, fine), self.reduce_layers, self.top_down_blocks, strict=True):
+            x = F.interpolate(reduce(x), scale_factor=2.0, mode="nearest")
+            x = block(torch.cat([x, finer], dim=1))
+        return x
+
+
+class RTMDetFeatures(nn.Module):
+    """RTMDet up to the finest level of its pyramid, at stride 8.
+
+    Parameters bear the names of mmdetection without their first word.
+
+    Args:
+        variant: `rtmdet_pico`, `rtmdet_nano`, `rtmdet_tiny`, `rtmdet_s` or `rtmdet_m`.
+    """
+
+    stride = 8
+
+    def __init__(self, variant: str = "rtmdet_nano") -> None:
+        super().__init__()
+        self.variant = variant
+        width, depth, depthwise = RTMDETS[variant]
+        stem = int(64 * width)
+        self.stem = nn.Sequential(
+            ConvNorm(3, stem // 2, 3, stride=2), ConvNorm(stem // 2, stem // 2, 3), ConvNorm(stem // 2, stem, 3)
+        )
+        self.stage1, self.stage2, self.stage3, self.stage4 = (_stage(number, RTMDETS[variant]) for number in range(4))
+        channels = (int(256 * width), int(512 * width), int(1024 * width))
+        self.channels = channels[0]
+        self.neck = Pyramid(channels, max(round(3 * depth), 1), depthwise)
+
+    def load_imagenet(self) -> None:
+        """
+        Raises:
+            LeanposeError: always; nobody publishes this network's ImageNet weights.
+        """
+        raise LeanposeError(
+            f"{self.variant} has no ImageNet weights; start it from a person detector: "
+            "leanpose convert DETECTOR.onnx -o FILE.safetensors, then pretrained: FILE.safetensors."
+        )
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/8 W/8"]:
+        fine = self.stage2(self.stage1(self.stem(images)))
+        middle = self.stage3(fine)
+        return self.neck(fine, middle, self.stage4(middle))

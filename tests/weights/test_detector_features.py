@@ -1,0 +1,108 @@
+"""The features of a person detector become a backbone that a pose network starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from leanpose import create_model
+from leanpose.errors import LeanposeError
+from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetFeatures
+from leanpose.weights import convert
+
+
+@pytest.fixture
+def detector(shared: Path) -> Path:
+    return shared / "data" / "detectors" / "rtmdet_nano_person.onnx"
+
+
+def at(path: Path, tensor: str, pixels: np.ndarray) -> np.ndarray:
+    """What the detector computes at an inner tensor."""
+    graph = onnx.load(path)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    return session.run([tensor], {"input": pixels})[0]
+
+
+def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_path: Path) -> None:
+    done = convert(detector, tmp_path / "nano.safetensors", licence="Apache-2.0")
+    assert (done.model, done.family) == ("rtmdet_nano", "backbone")
+    model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=done.path)
+    rgb = np.random.default_rng(0).normal(size=(1, 3, 160, 192)).astype(np.float32)
+    # The finest level of the pyramid leaves it through the tensor with this name.
+    theirs = at(detector, "onnx::Conv_1001", np.ascontiguousarray(rgb[:, ::-1]))
+    with torch.no_grad():
+        ours = model.backbone(torch.tensor(rgb)).numpy()
+    assert ours.shape == theirs.shape == (1, 64, 20, 24)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_path: Path) -> None:
+    # In train mode the norms use the batch; folded ones with made-up statistics would compute something else.
+    done = convert(detector, tmp_path / "nano.safetensors")
+    backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone
+    from leanpose.data.synthetic import render_scene
+
+    pictures = np.stack([render_scene(5, index, (256, 192)).image for index in range(16)])
+    pixels = (torch.tensor(pictures).permute(0, 3, 1, 2) - 116.0) / 58.0
+    with torch.no_grad():
+        steady = backbone.eval()(pixels)
+        trained = backbone.train()(pixels)
+    correlation = torch.corrcoef(torch.stack([steady.flatten(), trained.flatten()]))[0, 1]
+    assert correlation > 0.9
+    fresh = RTMDetFeatures("rtmdet_nano").train()
+    with torch.no_grad():
+        correlation = torch.corrcoef(torch.stack([steady.flatten(), fresh(pixels).flatten()]))[0, 1]
+    assert correlation < 0.5
+
+
+@pytest.mark.parametrize("variant", ["rtmdet_pico", "rtmdet_tiny", "rtmdet_s"])
+def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
+    torch.manual_seed(0)
+    network = RTMDetFeatures(variant).eval()
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.conv.weight.data.mul_(1.5)
+            module.bn.bias.data.uniform_(-0.5, 0.5)
+    whole = torch.nn.Sequential(network, torch.nn.Conv2d(network.channels, 3, 1)).eval()
+    torch.onnx.export(whole, (torch.zeros(1, 3, 64, 64),), tmp_path / "d.onnx", dynamo=False)
+    done = convert(tmp_path / "d.onnx", tmp_path / "d.safetensors")
+    assert done.model == variant
+    model = create_model("simplebaseline_r50", backbone=variant, deconvolutions=(32,), pretrained=done.path)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(images)  # of BGR
+        found = model.backbone(images.flip(1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match=r"yolox_nano\.onnx is no RTMDet with .*; known are rtmdet_m, rtmdet_nano"):
+        convert(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
+    with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):
+        convert(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
+    (tmp_path / "broken.onnx").write_bytes(detector.read_bytes()[:5000])
+    with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet)"):
+        convert(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
+    # The right shapes with the two halves of a layer exchanged compute something else.
+    graph = onnx.load(detector)
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    one, other = (next(t for t in graph.graph.initializer if t.name == convolutions[k].input[1]) for k in (5, 6))
+    first, second = numpy_helper.to_array(one), numpy_helper.to_array(other)
+    assert first.shape == second.shape
+    convolutions[5].output[0], convolutions[6].output[0] = convolutions[6].output[0], convolutions[5].output[0]
+    onnx.save(graph, tmp_path / "exchanged.onnx")
+    with pytest.raises(LeanposeError, match="computes something else with them"):
+        convert(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_it_has_no_imagenet_weights() -> None:
+    with pytest.raises(LeanposeError, match="rtmdet_nano has no ImageNet weights; start it from a person detector"):
+        create_model("rtmpose_t", backbone="rtmdet_nano", pretrained="backbone")
