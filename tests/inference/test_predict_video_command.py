@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from clips import frame_times, heard, write_clip
-from leanpose.inference import video_input
+from leanpose.inference import estimator, video_input
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     assert len(frames) == len(frame_times(out / "clip.mp4")) == 6
     assert heard(out / "clip.mp4")[0] == "aac"
     assert heard(out / "deep/clip.mp4")[0] == ""
+
+
+def test_a_long_video_is_worth_measuring(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(estimator, "LARGE_JOB", 11)
+    monkeypatch.setattr(estimator.PoseEstimator, "expect", lambda _self, count, advance: asked.append(count))
+    assert predict(folder / "clip.mov", "--no-draw").exit_code == 0
+    assert asked == []
+    assert predict(folder, "--no-draw").exit_code == 0
+    assert asked == [11]  # 6 and 4 frames, one picture
 
 
 def test_options(predict, folder: Path, tmp_path: Path):

@@ -83,6 +83,7 @@ def predict(
     from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
     from leanpose.inference.pictures import find_inputs
+    from leanpose.inference.video import count_frames
 
     found = find_inputs(inputs, besides=out)
     if found.clips and boxes is not None:
@@ -95,8 +96,9 @@ def predict(
     source = "whole-image" if boxes is not None else detector
     chosen: Detector = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, refine=refine)
-    if len(found.pictures) >= LARGE_JOB:
-        estimator.expect(len(found.pictures), advance=lambda step: print(f"Run-time: {step} …"))
+    coming = len(found.pictures) + sum(count_frames(clip.source, seconds) for clip in found.clips)
+    if coming >= LARGE_JOB:
+        estimator.expect(coming, advance=lambda step: print(f"Run-time: {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, found)
     if found.clips:
         from leanpose.cli.predict_video import predict_clips

@@ -39,7 +39,7 @@ HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of 
 REFINE_SCORE, REFINE_POINTS, REFINE_MARGIN = 0.3, 4, 0.1
 BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-LARGE_JOB = 500  # pictures; measuring the run-times takes about as long as torch needs for these
+LARGE_JOB = 500  # pictures or frames; measuring the run-times takes about as long as torch needs for these
 
 
 @dataclass(eq=False)
@@ -147,7 +147,7 @@ class PoseEstimator:
         self.precision = self.backend.precision
 
     def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
-        """Say how many pictures are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
+        """Say how many pictures or frames are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
         from leanpose.inference.backends.choice import UNMEASURED
 
         if pictures >= LARGE_JOB and self.backend_reason == UNMEASURED:

@@ -242,6 +242,17 @@ def _open_lines(path: Path) -> IO[str]:
         raise describe_os_error(path, error) from error
 
 
+def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
+    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say."""
+    if isinstance(source, int):
+        return 0
+    try:
+        with VideoReader(source) as reader:
+            return _expected(reader, seconds) or 0
+    except VideoError:
+        return 0  # whoever reads it says so
+
+
 def _expected(reader: VideoReader, seconds: float | None) -> int | None:
     """How many frames will be looked at, as far as that can be known."""
     if seconds is None:
