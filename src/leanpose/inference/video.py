@@ -107,8 +107,7 @@ def predict_video(
         VideoError: the source cannot be read.
         LeanposeError: something cannot be written, or `seconds` is no time.
     """
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
+    _require_time(seconds)
     outcome = VideoOutcome()
     drawer = draw or (lambda pixels, poses: poses.draw(pixels))
     with ExitStack() as stack:
@@ -243,7 +242,12 @@ def _open_lines(path: Path) -> IO[str]:
 
 
 def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
-    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say."""
+    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say.
+
+    Raises:
+        LeanposeError: `seconds` is no time.
+    """
+    _require_time(seconds)
     if isinstance(source, int):
         return 0
     try:
@@ -251,6 +255,11 @@ def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
             return _expected(reader, seconds) or 0
     except VideoError:
         return 0  # whoever reads it says so
+
+
+def _require_time(seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
 
 
 def _expected(reader: VideoReader, seconds: float | None) -> int | None:
