@@ -223,7 +223,7 @@ def test_an_interrupt_finishes_the_files(tmp_path: Path):
 def test_an_interrupt_before_the_first_frame_leaves_no_video(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run(write_clip(tmp_path / "a.mp4"), tmp_path, NumberReader(stop_at=0, error=KeyboardInterrupt()))
-    assert files_of(tmp_path) == ["clip.jsonl"]
+    assert not list((tmp_path / "out").glob("*"))
 
 
 @pytest.mark.parametrize("place", ["tracker", "drawing", "reading"])
@@ -322,4 +322,13 @@ def test_seconds_that_are_no_time(seconds: float, tmp_path: Path):
 def test_no_frame_in_so_short_a_time(tmp_path: Path):
     with pytest.raises(VideoError, match=r"No frame of .*a\.mp4 came within 0 seconds"):
         run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=0)
-    assert files_of(tmp_path) == ["clip.jsonl"]
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_run_without_a_frame_leaves_earlier_lines(tmp_path: Path):
+    source = write_clip(tmp_path / "a.mp4")
+    run(source, tmp_path)
+    before = lines_of(tmp_path)
+    with pytest.raises(VideoError, match="No frame"):
+        run(source, tmp_path, seconds=0)
+    assert lines_of(tmp_path) == before

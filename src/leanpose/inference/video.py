@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -116,9 +116,8 @@ def predict_video(
         writer = None
         if drawing is not None:
             writer = stack.enter_context(open_writer(drawing, reader, sound=sound))
-        text = None if lines is None else stack.enter_context(_open_lines(lines))
+        text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
         work = _Output(text, writer, drawer)
-        work.begin(header(reader, tracker))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Ahead(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[Frame] = deque()
@@ -207,38 +206,46 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
+class _Lines:
+    """A file of JSON lines, begun with its first frame: a run that finds none leaves an earlier file alone."""
+
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self.path, self.head = path, head
+        self.file: IO[str] | None = None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        try:
+            if self.file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("w", encoding="utf-8", newline="")
+                self.file.write(json.dumps(self.head) + "\n")
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise describe_os_error(self.path, error) from error
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
 @dataclass
 class _Output:
     """What the third thread does with a frame."""
 
-    text: IO[str] | None
+    lines: _Lines | None
     writer: VideoWriter | None
     draw: Callable[[np.ndarray, Poses], np.ndarray]
 
-    def begin(self, record: dict[str, Any]) -> None:
-        self._line(record)
-
     def write(self, index: int, frame: Frame, poses: Poses) -> None:
-        self._line(frame_record(index, frame.seconds, poses))
+        if self.lines is not None:
+            self.lines.write(frame_record(index, frame.seconds, poses))
         if self.writer is not None:
             self.writer.write(self.draw(frame.pixels, poses), frame.ticks)
-
-    def _line(self, record: dict[str, Any]) -> None:
-        if self.text is None:
-            return
-        try:
-            self.text.write(json.dumps(record) + "\n")
-            self.text.flush()
-        except OSError as error:
-            raise describe_os_error(self.text.name, error) from error
-
-
-def _open_lines(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise describe_os_error(path, error) from error
 
 
 def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
