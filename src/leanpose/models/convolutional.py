@@ -31,7 +31,7 @@ class ConvolutionalConfig:
     backbone: Literal[
         "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        "rtmdet_pico", "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
+        "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
     ] = "resnet50"  # fmt: skip
     deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 

@@ -32,7 +32,7 @@ class RTMPoseConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: Literal[
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        "rtmdet_pico", "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
+        "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
     ] = "cspnext_m"  # fmt: skip
     kernel: int = 7  # of the convolution that draws the keypoints' maps
     width: int = 256  # of a token

@@ -25,7 +25,6 @@ class RTMDetSize(NamedTuple):
 
 
 RTMDETS = {
-    "rtmdet_pico": RTMDetSize(0.125, 0.33, depthwise=True),  # ours: half the widths of the smallest published one
     "rtmdet_nano": RTMDetSize(0.25, 0.33, depthwise=True),
     "rtmdet_tiny": RTMDetSize(0.375, 0.167),
     "rtmdet_s": RTMDetSize(0.5, 0.33),
@@ -146,7 +145,7 @@ class RTMDetFeatures(nn.Module):
     Parameters bear the names of mmdetection without their first word.
 
     Args:
-        variant: `rtmdet_pico`, `rtmdet_nano`, `rtmdet_tiny`, `rtmdet_s` or `rtmdet_m`.
+        variant: `rtmdet_nano`, `rtmdet_tiny`, `rtmdet_s` or `rtmdet_m`.
     """
 
     stride = 8
