@@ -74,6 +74,8 @@ class OpenVinoBackend(GraphBackend):
                 card, outputs = recognise(_shapes(model.inputs), _shapes(model.outputs), path, skeleton)
             else:
                 card = ExportCard.from_json(text, str(path))
+            if card.precision == "int8" and precision not in (None, "int8"):
+                raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
