@@ -258,6 +258,7 @@ def require(scheme: Scheme) -> None:
         return
     try:
         with silence():
+            import onnx  # noqa: F401
             import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
         raise LeanposeError(
