@@ -151,7 +151,9 @@ def test_a_missing_package_is_named(
 def test_the_shipped_model_keeps_its_ap(scheme: str, shared: Path, tmp_path: Path) -> None:
     mini = shared / "data" / "coco_mini"
     val, train = (
-        DataSource(format="coco", images=mini / "images", annotations=mini / f"annotations/person_keypoints_{part}.json")
+        DataSource(
+            format="coco", images=mini / "images", annotations=mini / f"annotations/person_keypoints_{part}.json"
+        )
         for part in ("val", "train")
     )
     path = tmp_path / file_name(scheme)
