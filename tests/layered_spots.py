@@ -1,4 +1,4 @@
-"""A spot finder of four convolutions, and a data set of spot people: quantised files whose AP is known."""
+"""A spot finder of four layers, and a data set of spot people: quantised files whose AP is known."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from spots import SPOTS, PureSpotFinder, scene
 
 
 class LayeredSpotFinder(PureSpotFinder):
-    """Hands the colours through four convolutions.
+    """Hands the colours through four convolutions or matrix products.
 
     Args:
         outlier: how large a fourth channel between `wide` and `narrow` is, beside colours of 0..1; nobody reads it, but eight
             bits that must reach it have no steps left for the colours.
+        products: matrix products in place of convolutions.
     """
 
-    def __init__(self, outlier: float = 0.0) -> None:
+    def __init__(self, outlier: float = 0.0, products: bool = False) -> None:
         super().__init__()
+        self.products = products
         self.first, self.wide, self.narrow, self.last = (
-            nn.Conv2d(*channels, 1) for channels in ((3, 3), (3, 4), (4, 3), (3, 3))
+            nn.Linear(*channels) if products else nn.Conv2d(*channels, 1)
+            for channels in ((3, 3), (3, 4), (4, 3), (3, 3))
         )
         with torch.no_grad():
             for layer in (self.first, self.wide, self.narrow, self.last):
@@ -41,7 +44,11 @@ class LayeredSpotFinder(PureSpotFinder):
             self.wide.weight[3, :] = outlier
 
     def read(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        if self.products:
+            images = images.permute(0, 2, 3, 1)
         colours = self.last(self.narrow(self.wide(self.first(images))))
+        if self.products:
+            colours = colours.permute(0, 3, 1, 2)
         return PoseOutput(Heatmaps(colours[..., ::4, ::4]))
 
 

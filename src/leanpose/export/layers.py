@@ -54,7 +54,7 @@ def name_nodes(model: ModelProto) -> None:
 def _module(node: NodeProto, weights: Collection[str]) -> str:
     """The module's name; empty for what surrounds the network."""
     # A batch norm that was folded into the convolution before it leaves its own name on both.
-    if node.op_type == "Conv" and node.input[1] in weights and node.input[1].startswith(f"{NETWORK}."):
+    if "Conv" in node.op_type and node.input[1] in weights and node.input[1].startswith(f"{NETWORK}."):
         return node.input[1].removesuffix(".weight")
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(notes.get(SCOPES, "[]"))

@@ -134,14 +134,17 @@ def quantise_model(
     style = style_of(source, spec.skeleton, labelled)
     crops = crops_of(chosen, spec)
     broken: dict[str, str] = {}
+    looked_at = 0
 
     def measure(backend: GraphBackend) -> float:
+        nonlocal looked_at
         results, unread = locate_people(
             lambda images: backend.locate(images.numpy(), flip_test=flips), spec, people.people, batch_size=BATCH
         )
         if not len(results):
             raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(unread.values()))}")
         broken.update(unread)
+        looked_at = len(results)
         return 100 * precision_of(results, people, spec.skeleton, scoring=scoring, nms=nms, style=style)["AP"]
 
     try:
@@ -164,7 +167,7 @@ def quantise_model(
                 "runtime": RUNTIMES[scheme],
                 "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
                 "measured_on": people.name,
-                "people": len(people.people) - len(broken),
+                "people": looked_at,
                 "boxes": "detected" if source.boxes else "labelled",
                 "flip_test": flips,
                 "AP_float": round(job.float_ap, 3),
@@ -196,7 +199,7 @@ def quantise_model(
         float_bytes=job.float_bytes,
         ap=found.ap,
         float_ap=job.float_ap,
-        people=quantisation["people"],
+        people=looked_at,
         flip_test=flips,
         calibration_people=len(crops),
         layers=len(job.quantiser.layers),
