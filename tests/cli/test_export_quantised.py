@@ -71,7 +71,8 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         ([], "--annotations is for quantised files"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], words: str, people: list[str]) -> None:
+def test_wrong_arguments(arguments: list[str], words: str, people: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder())
     with pytest.raises(LeanposeError, match=words):
         run("leanpose-body-s", *people, *arguments)
     assert not list(Path().iterdir())

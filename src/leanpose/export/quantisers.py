@@ -178,7 +178,8 @@ class NncfQuantiser(Quantiser):
 
         self._openvino, self.graph = openvino, onnx.load(source)
         self.layers = find_layers(self.graph, self.kinds)
-        self.model: Model = openvino.Core().read_model(source)
+        # Reading alone leaves biases to be computed from shapes; NNCF would take them for values between layers and round them.
+        self.model: Model = openvino.convert_model(source)
         self.model.set_rt_info(card.to_json(), [KEY])
         self.inputs = list(inputs)
         self.attends = any(node.op_type == "Softmax" for node in self.graph.graph.node)
