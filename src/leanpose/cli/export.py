@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from leanpose.inference.backends.graph import ExportCard
     from leanpose.models.base import PoseModel
+
+QUANTISED = "Quantised files"
 
 
 def export(
@@ -17,7 +20,8 @@ def export(
     ],
     format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(help="The file. [default: the model's name with the format's ending]")
+        Path | None,
+        typer.Option("--out", "-o", help="The file. [default: the model's name with the format's ending]"),
     ] = None,
     normalise: Annotated[
         str, typer.Option(help="inside: the input is uint8 RGB (B, H, W, 3); outside: normalised float (B, 3, H, W).")
@@ -30,7 +34,61 @@ def export(
     ] = "fp32",
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Pictures or folders to check on, again for more. [default: a portrait and drawn people]"),
+        typer.Option(
+            help="Pictures or folders to check on, again for more [default: a portrait and drawn people]; with --quantise "
+            "the folder or .tar of the images of --annotations."
+        ),
+    ] = None,
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            help="Eight-bit whole numbers: dynamic or static (onnx), nncf (openvino); kept only if AP stays.",
+            rich_help_panel=QUANTISED,
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="The set to measure AP on, as in `leanpose eval`.", rich_help_panel=QUANTISED),
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option(help="coco, coco_wholebody, ubody, crowdpose or lsp.", rich_help_panel=QUANTISED)
+    ] = "coco",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Detected boxes (COCO results JSON) to measure in.", rich_help_panel=QUANTISED),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="all, or for sets without splits train or val.", rich_help_panel=QUANTISED)
+    ] = "all",
+    flip_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip-test/--no-flip-test",
+            help="Measure with the mirrored crop too. [default: unless --decode inside]",
+            rich_help_panel=QUANTISED,
+        ),
+    ] = None,
+    calibration_annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other people, to calibrate on. [default: some pictures of the set, which are not measured]",
+            rich_help_panel=QUANTISED,
+        ),
+    ] = None,
+    calibration_images: Annotated[
+        Path | None,
+        typer.Option(help="Their images. [default: --images]", rich_help_panel=QUANTISED),
+    ] = None,
+    calibration_people: Annotated[
+        int, typer.Option(min=1, help="How many people calibrate, at most.", rich_help_panel=QUANTISED)
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Decides who calibrates.", rich_help_panel=QUANTISED)] = 0,
+    max_loss: Annotated[
+        float, typer.Option(help="AP points that may be lost; beyond, nothing is written.", rich_help_panel=QUANTISED)
+    ] = 0.5,
+    most_float: Annotated[
+        int | None,
+        typer.Option(min=0, help="Layers that may stay in float. [default: half]", rich_help_panel=QUANTISED),
     ] = None,
 ) -> None:
     """Write a model as a file for another run-time, checked against the model on pictures."""
@@ -39,8 +97,41 @@ def export(
 
     if format not in FORMATS:
         raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
-    path = out or Path(Path(model).stem + FORMATS[format])
     source = fresh_model(model)
+    if quantise is not None:
+        from leanpose.cli.quantised import SetOptions, export_quantised
+
+        options = SetOptions(
+            annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
+        )
+        if precision != "fp32":
+            raise LeanposeError(
+                f"With --quantise the rest of the file is fp32, not {precision}; leave --precision out."
+            )
+        export_quantised(
+            source if source is not None else model,
+            format,
+            quantise,
+            out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"),
+            options,
+            calibration_people=calibration_people,
+            seed=seed,
+            max_loss=max_loss,
+            most_float=most_float,
+            flip_test=flip_test,
+            normalise=normalise,
+            decode=decode,
+        )
+        return
+    for option, value in (
+        ("--annotations", annotations),
+        ("--boxes", boxes),
+        ("--calibration-annotations", calibration_annotations),
+        ("--calibration-images", calibration_images),
+    ):
+        if value is not None:
+            raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
+    path = out or Path(Path(model).stem + FORMATS[format])
     report = export_model(
         source if source is not None else model,
         path,
@@ -50,18 +141,20 @@ def export(
         precision=precision,  # pyright: ignore[reportArgumentType]
         crops=images or (),
     )
-    height, width = report.card.spec.input_size
-    given = (
-        f"uint8 RGB, batch × {height} × {width} × 3"
-        if normalise == "inside"
-        else f"float32, batch × 3 × {height} × {width}"
-    )
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
-    print(f"Input:    images, {given}" + ("" if normalise == "inside" else ", normalised"))
-    print(f"Output:   {'keypoints in crop pixels, scores' if decode == 'inside' else 'the prediction, to be decoded'}")
+    print_interface(report.card)
     if source is not None:
         print(f"          ('{model}' has no released weights: the file holds fresh ones)")
     print(f"Checked:  {report.agreement}")
+
+
+def print_interface(card: ExportCard) -> None:
+    """What goes into a file and what comes out."""
+    height, width = card.spec.input_size
+    inside = card.normalise_inside
+    given = f"uint8 RGB, batch × {height} × {width} × 3" if inside else f"float32, batch × 3 × {height} × {width}"
+    print(f"Input:    images, {given}" + ("" if inside else ", normalised"))
+    print(f"Output:   {'keypoints in crop pixels, scores' if card.decode_inside else 'the prediction, to be decoded'}")
 
 
 def fresh_model(name: str) -> PoseModel | None:

@@ -77,9 +77,7 @@ def measure(
     """
     people = read_people(source, model.skeleton, root, training=False)
     ground_truth, labelled = labelled_only(ground_truth_of(people))
-    style: Style = "crowdpose" if source.format == "crowdpose" else "coco"
-    if style == "coco" and has_parts(model.skeleton, labelled):
-        style = "wholebody"
+    style = style_of(source, model.skeleton, labelled)
     evaluation = evaluate(
         model,
         people,
@@ -115,6 +113,19 @@ def measure(
     }
     precision = evaluation.metrics
     return EvaluationCard(settings, precision, keypoints, table.rows(), results, broken, part_rows(precision))
+
+
+def style_of(source: DataSource, skeleton: Skeleton, labelled: list[int]) -> Style:
+    """Which figures a data set is measured by.
+
+    Args:
+        source: the set.
+        skeleton: of the model.
+        labelled: the indices of the keypoints that the set labels.
+    """
+    if source.format == "crowdpose":
+        return "crowdpose"
+    return "wholebody" if has_parts(skeleton, labelled) else "coco"
 
 
 def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch.utils.data import DataLoader
 
 from leanpose.data.dataset import CropDataset, collate, start_worker
@@ -17,6 +18,7 @@ from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.part_precision import labelled_parts, part_metrics, part_precision, require_parts
 from leanpose.evaluation.results import PoseResults
 from leanpose.geometry import apply_affine, crop_region, invert_affine
+from leanpose.inference.backends.base import Located, ModelSpec
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
@@ -56,10 +58,6 @@ def predict_people(
         advance: called with the number of people done, after each batch.
     """
     device = next(model.parameters()).device
-    dataset = CropDataset(list(people), model.skeleton, model.input_size, warp=model.codec.warp, augmentation=None)
-    loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
-    )
 
     def predict(images: torch.Tensor) -> Prediction:
         if cycle == "first":
@@ -67,6 +65,41 @@ def predict_people(
         output = model.forward_train(images)
         return (output.cycles or (output,))[-1].prediction
 
+    def locate(crops: UInt8[torch.Tensor, "B H W 3"]) -> Located:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            images = model.normalise(crops.to(device))
+            prediction = predict(images)
+            if flip_test:
+                flipped = predict(images.flip(-1))
+                prediction = model.codec.merge_flipped(prediction, flipped, model.skeleton.flip_indices)
+        points, confidence = model.codec.decode(prediction)
+        return points.float().cpu().numpy(), confidence.float().cpu().numpy()
+
+    spec = ModelSpec.of(model)
+    return locate_people(locate, spec, people, batch_size=batch_size, workers=workers, advance=advance)
+
+
+def locate_people(
+    locate: Callable[[UInt8[torch.Tensor, "B H W 3"]], Located],
+    spec: ModelSpec,
+    people: Sequence[PersonSample],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[PoseResults, dict[str, str]]:
+    """The poses of these people, in image pixels, and the images that could not be read with the reason.
+
+    Args:
+        locate: from RGB crops to keypoints in crop pixels (B, K, 2) and scores (B, K), whatever computes them.
+        spec: how crops are cut for it.
+        people: whose boxes are looked at; labels are not used.
+        advance: called with the number of people done, after each batch.
+    """
+    dataset = CropDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
+    loader = DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+    )
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []
     for batch in loader:
@@ -75,25 +108,19 @@ def predict_people(
         batch = batch.without_broken()
         if not len(batch.indices):
             continue
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            images = model.normalise(batch.images.to(device))
-            prediction = predict(images)
-            if flip_test:
-                flipped = predict(images.flip(-1))
-                prediction = model.codec.merge_flipped(prediction, flipped, model.skeleton.flip_indices)
-        points, confidence = model.codec.decode(prediction)
-        in_crop = points.float().cpu().numpy().astype(np.float64)
+        points, confidence = locate(batch.images)
+        in_crop = points.astype(np.float64)
         keypoints.append(apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop))
-        scores.append(confidence.float().cpu().numpy())
+        scores.append(confidence)
         done.append(batch.indices.numpy())
         if advance is not None:
             advance(len(batch.indices))
     if not done:
-        return PoseResults.empty(len(model.skeleton)), broken
+        return PoseResults.empty(len(spec.skeleton)), broken
     order = np.concatenate(done)
     found = [people[i] for i in order]
     boxes = np.stack([person.box for person in found]).astype(np.float64)
-    _, scales = crop_region(boxes, model.input_size)
+    _, scales = crop_region(boxes, spec.input_size)
     results = PoseResults(
         image_ids=np.array([person.image_id for person in found], np.int64),
         keypoints=np.concatenate(keypoints),

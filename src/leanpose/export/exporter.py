@@ -121,7 +121,7 @@ def export_model(
                     f"{path} is not written, since the exported file differs from '{model.name}': {wrong}."
                 )
             size = sum(file.stat().st_size for file in Path(folder).iterdir())
-            _move(temporary, path)
+            move_files(temporary, path)
     except OSError as error:
         raise describe_os_error(path, error) from error
     return ExportReport(path, size, card, agreement, BOUNDS[precision])
@@ -223,7 +223,7 @@ def _load(model: PoseModel | str | Path) -> PoseModel:
     return load_model(model)
 
 
-def _move(temporary: Path, path: Path) -> None:
+def move_files(temporary: Path, path: Path) -> None:
     """Put the finished files in their place; the weights first, so that no file names weights that are not there."""
     for suffix in (".bin", path.suffix):
         source = temporary.with_suffix(suffix)

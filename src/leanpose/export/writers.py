@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from leanpose.errors import LeanposeError
+from leanpose.export.layers import name_nodes
 from leanpose.export.program import CropProgram, quiet, trace
 from leanpose.inference.backends.graph import INPUT, KEY, ExportCard
 
@@ -48,8 +49,8 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
         )
     assert written is not None
     proto = written.model_proto
-    for entry in list(proto.metadata_props):
-        proto.metadata_props.remove(entry)
+    name_nodes(proto)
+    del proto.metadata_props[:]
     for node in proto.graph.node:  # the exporter's notes: stack traces with this machine's paths
         del node.metadata_props[:]
         node.doc_string = ""

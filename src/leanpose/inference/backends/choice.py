@@ -168,17 +168,25 @@ def measure(
         ready.append((len(results), backend))
         results.append(Measurement(candidate, agreement=agreement))
     advance("timing")
-    times = _take_turns([backend for _, backend in ready], crops, batches, seconds, clock)
+    times = take_turns([backend for _, backend in ready], crops, batches, seconds, clock)
     for (place, _), found in zip(ready, times, strict=True):
         result = results[place]
         results[place] = Measurement(result.candidate, found, result.agreement)
     return results
 
 
-def _take_turns(
+def take_turns(
     backends: Sequence[Backend], crops: Crops, batches: Sequence[int], seconds: float, clock: Callable[[], float]
 ) -> list[dict[int, float]]:
-    """For each backend the median milliseconds of a batch of each size."""
+    """For each run-time the median milliseconds of a batch of each size.
+
+    Args:
+        backends: they take turns.
+        crops: RGB, of the models' size; they are repeated where a batch is larger.
+        batches: sizes of the batches.
+        seconds: for all together; three rounds are run in any case.
+        clock: what to time by, in seconds.
+    """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
     times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]
     for backend in backends:

@@ -32,6 +32,7 @@ class ExportCard:
         decode_inside: the outputs are keypoints and scores; else they are the network's prediction.
         precision: in which the file was checked, and is to be run.
         weights: the rest of the weights' card, such as licence and training data.
+        quantisation: of a file in whole numbers: how it was made and what was measured.
     """
 
     spec: ModelSpec
@@ -39,6 +40,7 @@ class ExportCard:
     decode_inside: bool
     precision: Precision = "fp32"
     weights: Mapping[str, Any] | None = None
+    quantisation: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""
@@ -54,6 +56,7 @@ class ExportCard:
                 "normalise": _where(self.normalise_inside),
                 "decode": _where(self.decode_inside),
                 "precision": self.precision,
+                **({} if self.quantisation is None else {"quantisation": self.quantisation}),
             },
         }
         return json.dumps({**(self.weights or {}), **own}, ensure_ascii=False)
@@ -77,7 +80,7 @@ class ExportCard:
                 cast("tuple[float, float, float]", tuple(card["std"])),
             )
             inside = (export["normalise"] == "inside", export["decode"] == "inside")
-            return cls(spec, *inside, precision=export["precision"], weights=card)
+            return cls(spec, *inside, export["precision"], weights=card, quantisation=export.get("quantisation"))
         except (KeyError, TypeError, ValueError, LeanposeError) as error:
             raise LeanposeError(f"{source} has a card that cannot be read ({error!r}); export it again.") from error
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from leanpose.skeleton import Skeleton
 
+MANY = 4  # crops in one pass; eight are no faster
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
@@ -74,6 +75,8 @@ class OpenVinoBackend(GraphBackend):
                 card, outputs = recognise(_shapes(model.inputs), _shapes(model.outputs), path, skeleton)
             else:
                 card = ExportCard.from_json(text, str(path))
+            if card.precision == "int8" and precision not in (None, "int8"):
+                raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
@@ -81,8 +84,12 @@ class OpenVinoBackend(GraphBackend):
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
             }
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-            self._alone: InferRequest | None = None
+            batch, *crop = model.inputs[0].partial_shape
+            self._crop = [side.get_length() for side in crop]
+            self._sizes = (MANY, 1) if batch.is_dynamic else (1,)
+            self._core, self._model, self._settings = core, model, settings
+            self._requests: dict[int, InferRequest] = {}
+            self._request_for(1)
         except RuntimeError as error:
             reason = next(
                 (line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given"
@@ -91,22 +98,26 @@ class OpenVinoBackend(GraphBackend):
         super().__init__(card, outputs)
         self.precision = chosen
         self._places = range(len(outputs))
-        self._core, self._model, self._settings = core, model, settings
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
-        found = self._request_for(images).infer({0: images}, share_inputs=True)
-        return [found[place] for place in self._places]
+        parts, begun = [], 0
+        while begun < len(images):
+            size = next(size for size in self._sizes if size <= len(images) - begun)
+            found = self._request_for(size).infer({0: images[begun : begun + size]}, share_inputs=True)
+            parts.append([found[place] for place in self._places])
+            begun += size
+        return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
 
-    def _request_for(self, images: np.ndarray) -> InferRequest:
-        """For a single crop a graph of fixed sizes, a tenth faster; it is compiled when the first one comes."""
-        if len(images) > 1:
-            return self._request
-        alone = self._alone
-        if alone is None:
-            self._model.reshape(images.shape)
-            alone = self._alone = self._core.compile_model(self._model, "CPU", self._settings).create_infer_request()
-        return alone
+    def _request_for(self, size: int) -> InferRequest:
+        """A graph for so many crops, compiled when they first come: with fixed sizes it is a tenth faster than for any number."""
+        request = self._requests.get(size)
+        if request is None:
+            model = self._model.clone()
+            model.reshape([size, *self._crop])
+            compiled = self._core.compile_model(model, "CPU", self._settings)
+            request = self._requests[size] = compiled.create_infer_request()
+        return request
 
 
 def _card_text(model: Model, path: Path) -> str | None:

@@ -1,0 +1,358 @@
+"""Export a model in whole numbers of eight bits, measure what that costs in AP, and keep the file only if it is little."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from leanpose.data.sources import DataSource
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.evaluation.card import style_of
+from leanpose.evaluation.evaluate import ground_truth_of, labelled_only, locate_people, precision_of
+from leanpose.export.calibration import choose_people, crops_of
+from leanpose.export.exporter import BATCHES, FORMATS, Where, export_model, first_line, move_files
+from leanpose.export.quantisers import FORMAT_OF, SCHEMES, NncfQuantiser, Quantiser, Scheme, open_quantiser, require
+from leanpose.export.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
+from leanpose.files import describe_os_error
+from leanpose.inference.backends.base import Crops, ModelSpec
+from leanpose.inference.backends.choice import take_turns
+from leanpose.inference.backends.files import open_exported
+from leanpose.inference.backends.graph import KEYPOINTS_ALONE, ExportCard, GraphBackend
+from leanpose.models.base import PoseModel
+
+MAX_LOSS = 0.5  # AP points
+CALIBRATION_PEOPLE = 128
+RANKING_CROPS = 16
+BATCH = 8  # as `PoseEstimator` on a CPU: with dynamic ranges, who shares a batch matters
+RUNTIMES = {"dynamic": "onnxruntime", "static": "onnxruntime", "nncf": "openvino"}
+TOOLS = {**RUNTIMES, "nncf": "nncf"}
+
+
+@dataclass(frozen=True)
+class QuantisationReport:
+    """What was written and measured.
+
+    Attributes:
+        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        scheme: how it was quantised.
+        card: what the file says of itself.
+        bytes, float_bytes: of all files together, quantised and in float.
+        ap, float_ap: OKS AP in points, of both files in the same run-time on the same people.
+        people: how many were measured.
+        flip_test: whether the prediction was averaged with that for the mirrored crop.
+        calibration_people: how many others the ranges come from.
+        layers: how many could be quantised.
+        in_float: those that were not, the worst first.
+        speedup: how many times as fast as the float file it is, for one crop on one thread.
+        broken: images that could not be read, with the reason.
+    """
+
+    path: Path
+    scheme: Scheme
+    card: ExportCard
+    bytes: int
+    float_bytes: int
+    ap: float
+    float_ap: float
+    people: int
+    flip_test: bool
+    calibration_people: int
+    layers: int
+    in_float: tuple[Sensitivity, ...]
+    speedup: float
+    broken: dict[str, str]
+
+
+def quantise_model(
+    model: PoseModel | str | Path,
+    path: Path | str,
+    source: DataSource,
+    *,
+    scheme: Scheme = "static",
+    calibration: DataSource | None = None,
+    calibration_people: int = CALIBRATION_PEOPLE,
+    seed: int = 0,
+    max_loss: float = MAX_LOSS,
+    most_float: int | None = None,
+    normalise: Where = "inside",
+    decode: Where = "outside",
+    flip_test: bool | None = None,
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
+    nms: Literal["oks", "soft"] | None = "oks",
+    root: Path | str = ".",
+    advance: Callable[[str], None] = lambda _: None,
+) -> QuantisationReport:
+    """Write a model as a file that computes in whole numbers of eight bits, and measure AP before and after.
+
+    The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products with
+    weights are quantised; norms, softmax, products of attention, normalisation and decoding stay in float. If AP on
+    the measured people falls by more than `max_loss`, each layer is quantised alone, and those that change the outputs most
+    stay in float: as few as bring the loss within the bound.
+
+    Args:
+        model: a released name, a weights file or a model.
+        path: where to write: `.onnx`, or `.xml` for the scheme nncf.
+        source: the set to measure on.
+        scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
+        calibration: where other people come from, who say how large values become and which layers break; their labels
+            are not used. None: some pictures of `source`, which are not measured then.
+        calibration_people: how many, at most.
+        seed: decides who they are.
+        max_loss: in AP points; with a greater loss nothing is written.
+        most_float: how many layers may stay in float; by default half of them.
+        normalise, decode: see `export_model`.
+        flip_test: average with the mirrored crop when measuring; None: yes, where the file gives a prediction.
+        scoring, nms: see `leanpose.evaluation.evaluate.evaluate`.
+        root: where the sets' relative paths start.
+        advance: told what is under way.
+
+    Raises:
+        LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be exported or
+            is too bad to lose AP, or the quantised file loses more than `max_loss`.
+    """
+    path = Path(path)
+    _check_arguments(path, scheme, max_loss, most_float, calibration_people)
+    flips = decode == "outside" if flip_test is None else flip_test
+    if flips and decode == "inside":
+        raise LeanposeError(KEYPOINTS_ALONE)
+    require(scheme)
+    spec = _spec(model)
+    advance("reading people")
+    chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed, root=root)
+    labelled = labelled_only(ground_truth_of(people))[1]
+    style = style_of(source, spec.skeleton, labelled)
+    crops = crops_of(chosen, spec)
+    broken: dict[str, str] = {}
+    looked_at = 0
+
+    def measure(backend: GraphBackend) -> float:
+        nonlocal looked_at
+        results, unread = locate_people(
+            lambda images: backend.locate(images.numpy(), flip_test=flips), spec, people.people, batch_size=BATCH
+        )
+        if not len(results):
+            raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(unread.values()))}")
+        broken.update(unread)
+        looked_at = len(results)
+        return 100 * precision_of(results, people, spec.skeleton, scoring=scoring, nms=nms, style=style)["AP"]
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as name:
+            folder = Path(name)
+            advance("exporting in float")
+            exported = export_model(
+                model, folder / "float.onnx", normalise=normalise, decode=decode, crops=crops[:BATCH]
+            )
+            job = _Job(scheme, exported.path, exported.card, crops, folder, measure, advance)
+            if job.float_ap <= max_loss:
+                raise LeanposeError(
+                    f"{path} is not written, since '{spec.name}' reaches {job.float_ap:.1f} AP on {people.name} in float: "
+                    "with so little to lose nothing can be said of the quantised file; give trained weights or another set."
+                )
+            found = job.search(max_loss, len(job.quantiser.layers) // 2 if most_float is None else most_float, path)
+            quantisation = {
+                "scheme": scheme,
+                "runtime": RUNTIMES[scheme],
+                "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
+                "measured_on": people.name,
+                "people": looked_at,
+                "boxes": "detected" if source.boxes else "labelled",
+                "flip_test": flips,
+                "AP_float": round(job.float_ap, 3),
+                "AP": round(found.ap, 3),
+                "calibrated_on": people.name if calibration is None else calibration.title,
+                "calibration_people": len(crops),
+                "seed": seed,
+                "layers": len(job.quantiser.layers),
+                "float_layers": [entry.layer.title for entry in found.in_float],
+            }
+            card = replace(exported.card, precision="int8", quantisation=quantisation)
+            advance("checking")
+            job.finish(found, card)
+            advance("timing")
+            speedup = job.speedup(found)
+            files = [file for file in (found.path, found.path.with_suffix(".bin")) if file.exists()]
+            size = sum(file.stat().st_size for file in files)
+            final = folder / f"{path.stem}{path.suffix}"
+            for file in files:
+                file.replace(final.with_suffix(file.suffix))
+            move_files(final, path)
+    except OSError as error:
+        raise describe_os_error(path, error) from error
+    return QuantisationReport(
+        path=path,
+        scheme=scheme,
+        card=card,
+        bytes=size,
+        float_bytes=job.float_bytes,
+        ap=found.ap,
+        float_ap=job.float_ap,
+        people=looked_at,
+        flip_test=flips,
+        calibration_people=len(crops),
+        layers=len(job.quantiser.layers),
+        in_float=found.in_float,
+        speedup=speedup,
+        broken=broken,
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A quantised file and what it reaches."""
+
+    path: Path
+    ap: float
+    in_float: tuple[Sensitivity, ...]
+
+
+class _Job:
+    """One model, one scheme: files in a folder that is deleted in the end."""
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        source: Path,
+        card: ExportCard,
+        crops: Crops,
+        folder: Path,
+        measure: Callable[[GraphBackend], float],
+        advance: Callable[[str], None],
+    ) -> None:
+        self.folder, self.crops, self.measure, self.advance = folder, crops, measure, advance
+        self.open = partial(open_exported, runtime=RUNTIMES[scheme])
+        inputs = self._inputs(source)
+        advance("calibrating")
+        self.quantiser: Quantiser = open_quantiser(scheme, source, inputs, card)
+        if not self.quantiser.layers:
+            hint = "; the scheme static quantises convolutions too" if scheme == "dynamic" else ""
+            raise LeanposeError(f"'{card.spec.name}' has no layer that the scheme {scheme} quantises{hint}.")
+        self.plain_path = source
+        if isinstance(self.quantiser, NncfQuantiser):
+            self.plain_path = source.with_suffix(".xml")
+            self.quantiser.write_float(self.plain_path)
+        self.plain = self.open(self.plain_path)
+        self.float_bytes = self.plain_path.stat().st_size
+        if self.plain_path.suffix == ".xml":
+            self.float_bytes += self.plain_path.with_suffix(".bin").stat().st_size
+        advance("measuring in float")
+        self.float_ap = measure(self.plain)
+        self.tried: dict[int, _Attempt] = {}
+
+    def _inputs(self, source: Path) -> list[np.ndarray]:
+        backend = self.open(source)
+        return [np.ascontiguousarray(backend.prepare(crop[None])) for crop in self.crops]
+
+    def search(self, max_loss: float, most: int, path: Path) -> _Attempt:
+        """The file with the fewest layers in float that loses no more than this.
+
+        Raises:
+            LeanposeError: none does; `path` is what would have been written.
+        """
+        layers = self.quantiser.layers
+        most = min(most, len(layers) - 1)
+        everything = self._attempt(())
+        if self.float_ap - everything.ap <= max_loss:
+            return everything
+        count = None
+        if most:
+            crops = self.crops[:RANKING_CROPS]
+            ranked = rank_layers(self.quantiser, self.plain, crops, self.folder, self.open, self.advance)
+            count = fewest_in_float(
+                lambda number: self.float_ap - self._attempt(tuple(ranked[:number])).ap, most, max_loss
+            )
+        if count is None:
+            best = max(self.tried.values(), key=lambda attempt: attempt.ap)
+            raise LeanposeError(
+                f"{path} is not written, since the quantised file loses {self.float_ap - best.ap:.2f} AP "
+                f"({self.float_ap:.2f} in float, {best.ap:.2f} with {len(best.in_float)} of {len(layers)} layers left in "
+                f"float), and allowed are {max_loss:g}."
+            )
+        return self.tried[count]
+
+    def _attempt(self, in_float: tuple[Sensitivity, ...]) -> _Attempt:
+        """Quantise all but these layers, and measure."""
+        number = len(in_float)
+        if number not in self.tried:
+            self.advance(f"measuring with {number} of {len(self.quantiser.layers)} layers in float")
+            path = self.folder / f"try{number}{self.quantiser.suffix}"
+            self.quantiser.write([entry.layer.name for entry in in_float], path)
+            self.tried[number] = _Attempt(path, self.measure(self.open(path)), in_float)
+        return self.tried[number]
+
+    def finish(self, found: _Attempt, card: ExportCard) -> None:
+        """Give the file its card, and see that it runs and says the same in batches of any size.
+
+        Raises:
+            LeanposeError: it does not, or the card is lost.
+        """
+        before = self.open(found.path)
+        batches = [np.ascontiguousarray(self.crops[np.arange(size) % len(self.crops)]) for size in BATCHES]
+        try:
+            said = [outputs_of(before, batch) for batch in batches]
+            self.quantiser.stamp(found.path, card)
+            after = self.open(found.path)
+            again = [outputs_of(after, batch) for batch in batches]
+        except LeanposeError:
+            raise
+        except Exception as error:  # a run-time's own exception, of which each has several
+            raise LeanposeError(
+                f"{before.name} cannot run the quantised '{card.spec.name}': {first_line(error)}"
+            ) from error
+        if json.loads(after.card.to_json()) != json.loads(card.to_json()):
+            raise LeanposeError(f"The card of the quantised '{card.spec.name}' cannot be read back as it was written.")
+        for size, batch, ours, theirs in zip(BATCHES, batches, said, again, strict=True):
+            shapes = [value.shape for value in outputs_of(self.plain, batch)]
+            if [value.shape for value in theirs] != shapes or not all(np.isfinite(value).all() for value in theirs):
+                raise LeanposeError(
+                    f"The quantised '{card.spec.name}' gives values that are not finite, or too few, for {size} crops."
+                )
+            if not all(np.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True)):
+                raise LeanposeError(f"The quantised '{card.spec.name}' is not the same after writing its card.")
+
+    def speedup(self, found: _Attempt, seconds: float = 2.0) -> float:
+        """How many times as fast as in float one crop is, on one thread."""
+        with _one_thread():
+            backends = [self.open(self.plain_path), self.open(found.path)]
+            slow, fast = take_turns(backends, self.crops, (1,), seconds, time.process_time)
+        return slow[1] / fast[1]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_arguments(path: Path, scheme: str, max_loss: float, most_float: int | None, people: int) -> None:
+    if scheme not in SCHEMES:
+        raise LeanposeError(f"Unknown scheme '{scheme}'; {did_you_mean(scheme, SCHEMES)}")
+    suffix = FORMATS[FORMAT_OF[scheme]]
+    if path.suffix != suffix:
+        raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} the name must end in {suffix}.")
+    if not 0 <= max_loss <= 100:
+        raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_loss:g}.")
+    if (most_float is not None and most_float < 0) or people < 1:
+        raise LeanposeError("Numbers of layers are 0 or more, and one person at least is needed for calibration.")
+
+
+def _spec(model: PoseModel | str | Path) -> ModelSpec:
+    from leanpose.weights import load_model
+
+    return ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
