@@ -58,10 +58,14 @@ class Distillation(ABC):
 
 
 class GroundTruthOnly(Distillation):
-    """Plain training: the prediction meets the labels, nothing else."""
+    """Plain training: the prediction meets the labels, nothing else.
+
+    Where every layer of a model predicts, every layer's prediction does, and the loss is their sum (TFPose, eq. 5).
+    """
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {"pose": self.objective.loss(student.prediction, target)}
+        predictions = student.layers or (student.prediction,)
+        return {"pose": sum_of(self.objective.loss(prediction, target) for prediction in predictions)}
 
 
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:

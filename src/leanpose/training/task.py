@@ -76,7 +76,9 @@ class PoseTask(nn.Module):
         student = self._pass(images, teacher)
         losses = self.distillation.losses(student, teacher, target)
         if self.auxiliary is not None:
-            losses["auxiliary"] = self.auxiliary(student, target)
+            same = self.auxiliary.codec is self.model.codec
+            drawn = target if same else self.auxiliary.codec.encode(keypoints, weights)
+            losses["auxiliary"] = self.auxiliary(student, drawn)
         return losses
 
     def _pass(self, images: UInt8[Tensor, "B h w 3"], teacher: PoseOutput | None) -> PoseOutput:
