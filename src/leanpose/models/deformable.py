@@ -103,7 +103,13 @@ class MultiScaleDeformableAttention(nn.Module):
     def look(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> Samples:
-        """Where each query looks and how much that counts; the arguments are those of `forward`."""
+        """Where each query looks and how much that counts; the arguments are those of `forward`.
+
+        Raises:
+            LeanposeError: there are more or fewer maps than this attention has levels.
+        """
+        if len(shapes) != self.levels:
+            raise LeanposeError(f"Deformable attention over {self.levels} maps cannot look at {len(shapes)}.")
         to_points = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
         # An offset of 1 is one feature of its map, whatever the size of that.
@@ -120,11 +126,9 @@ class MultiScaleDeformableAttention(nn.Module):
         Raises:
             LeanposeError: the shapes are not those of the memory.
         """
-        if len(shapes) != self.levels or sum(rows * columns for rows, columns in shapes) != memory.shape[1]:
+        if sum(rows * columns for rows, columns in shapes) != memory.shape[1]:
             maps = ", ".join(f"{rows}x{columns}" for rows, columns in shapes)
-            raise LeanposeError(
-                f"Deformable attention over {self.levels} maps cannot read {memory.shape[1]} features as {maps}."
-            )
+            raise LeanposeError(f"Deformable attention cannot read {memory.shape[1]} features as maps of {maps}.")
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 

@@ -192,9 +192,10 @@ class TFPose(PoseModel):
     """TFPose.
 
     Fresh weights: as Deformable DETR draws them (matrices of the transformer and projections by Xavier's uniform rule;
-    queries, their positions and the levels' normal with sigma 1), but for the last layer of each refinement, normal with
-    sigma 0.001, so that the points hardly move at first; the points before the first layer lie anywhere in the crop's
-    middle. The backbone's are timm's, and the paper starts it from ImageNet (`pretrained="backbone"`).
+    queries, their positions and the levels' normal with sigma 1), but normal with sigma 0.001 where it has zeros: in the
+    last layer of each refinement, and in what makes offsets and weights of the deformable attention of a query. So at
+    first points hardly move and all look the same way, but every parameter gets a gradient. The points before the first
+    layer lie anywhere in the crop's middle. The backbone's are timm's, and the paper starts it from ImageNet (`pretrained="backbone"`).
     """
 
     config: TFPoseConfig
@@ -241,8 +242,10 @@ class TFPose(PoseModel):
         for module in self.modules():
             if isinstance(module, MultiScaleDeformableAttention):
                 module.initialise()
-        for head in self.refinements:
-            nn.init.normal_(head[-1].weight, std=0.001)
+                nn.init.normal_(module.sampling_offsets.weight, std=0.001)
+                nn.init.normal_(module.attention_weights.weight, std=0.001)
+        for refinement in self.refinements:
+            nn.init.normal_(refinement[-1].weight, std=0.001)
         nn.init.normal_(self.queries)
         nn.init.normal_(self.query_position)
         nn.init.uniform_(self.first_points, -1, 1)
