@@ -118,10 +118,16 @@ def test_it_compiles_in_one_graph() -> None:
 
 
 def test_sizes_that_do_not_fit_get_one_sentence() -> None:
-    for arguments, words in (((30, 4), "width=30 is not divisible by heads=4"), ((32, 8, 3, 0), "points of at least 1")):
+    for arguments, words in (
+        ((30, 4), "width=30 is not divisible by heads=4"),
+        ((32, 8, 3, 0), "points of at least 1"),
+    ):
         with pytest.raises(LeanposeError, match=words):
             MultiScaleDeformableAttention(*arguments)
     query, reference, memory = inputs(3, 1)
-    for shapes, words in ((SHAPES[:2], "3 maps cannot look at 2"), ([(6, 5), (3, 4), (2, 2)], "cannot read 44 features")):
+    for shapes, words in (
+        (SHAPES[:2], "3 maps cannot look at 2"),
+        ([(6, 5), (3, 4), (2, 2)], "cannot read 44 features"),
+    ):
         with pytest.raises(LeanposeError, match=words):
             filled()(query, reference, memory, shapes)

@@ -32,9 +32,7 @@ DEEPER = {
 
 # The others write coordinates.
 HEATMAPS = {
-    name
-    for name in list_models()
-    if not hasattr(configure_model(name), "predicts") and not name.startswith("tfpose")
+    name for name in list_models() if not hasattr(configure_model(name), "predicts") and not name.startswith("tfpose")
 }
 
 

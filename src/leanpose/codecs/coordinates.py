@@ -16,7 +16,6 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
 from leanpose.models.output import Coordinates, Prediction
 
-
 Encoding = Literal["classic", "udp"]
 Distance = Literal["smooth_l1", "l1"]
 

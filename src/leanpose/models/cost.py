@@ -59,7 +59,9 @@ def model_cost(name: str, **overrides: Any) -> Cost:
         aten.relu_: relu,
     }
     with torch.device("meta"):
-        model = create_model(name, **overrides).requires_grad_(False)  # or the counter looks for gradients of parameters
+        model = create_model(name, **overrides).requires_grad_(
+            False
+        )  # or the counter looks for gradients of parameters
         counter = FlopCounterMode(display=False, custom_mapping=counting)
         with torch.inference_mode(), counter:
             model(torch.empty(1, 3, *model.input_size))

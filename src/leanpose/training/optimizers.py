@@ -76,4 +76,6 @@ def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
     for key in section.lr_factors:
         if not any(_fits(name, key) for name in names):
             parts = dict.fromkeys(name.split(".")[0] for name in names)
-            raise LeanposeError(f"optimizer.lr_factors: nothing in this network is called '{key}'; {did_you_mean(key, parts)}")
+            raise LeanposeError(
+                f"optimizer.lr_factors: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
+            )
