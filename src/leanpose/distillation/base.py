@@ -64,8 +64,12 @@ class GroundTruthOnly(Distillation):
     """
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        predictions = student.layers or (student.prediction,)
-        return {"pose": sum_of(self.objective.loss(prediction, target) for prediction in predictions)}
+        return {"pose": pose_loss(self.objective, student, target)}
+
+
+def pose_loss(objective: Objective, student: PoseOutput, target: Any) -> Float[Tensor, ""]:
+    """The loss of the prediction, or where every layer predicts the sum over all of them."""
+    return sum_of(objective.loss(prediction, target) for prediction in student.layers or (student.prediction,))
 
 
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
