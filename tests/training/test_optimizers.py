@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model
 from leanpose.training.optimizers import build_optimizers
-from leanpose.training.recipe import OptimizerSection
+from leanpose.training.recipe import OptimizerSection, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def small() -> nn.Sequential:
@@ -78,3 +83,18 @@ def test_a_factor_for_nothing_gets_one_sentence() -> None:
         build_optimizers(
             OptimizerSection(name="adamw", lr_factors={"bckbone": 0.1}), nn.ModuleDict({"backbone": small()})
         )
+
+
+def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
+    """§4.1: "the Transformers and the linear projections for predicting keypoints offsets"."""
+    recipe = load_recipe(RECIPES / "tfpose" / "r50_4_layers_coco.yaml")
+    with torch.device("meta"):
+        model = create_model(recipe.model, **recipe.model_options)
+    [optimizer] = build_optimizers(recipe.optimizer, nn.ModuleDict({"model": model}))
+    full, slow = optimizer.param_groups
+    assert (full["lr"], slow["lr"]) == (4e-3, pytest.approx(4e-4))
+    assert full["weight_decay"] == slow["weight_decay"] == 1e-4
+    slowed = {id(p) for p in slow["params"]}
+    parts = {name.split(".")[0]: id(p) in slowed for name, p in model.named_parameters()}
+    assert {part for part, is_slow in parts.items() if is_slow} == {"encoder", "decoder", "refinements"}
+    assert len(full["params"]) + len(slow["params"]) == len(list(model.parameters()))

@@ -156,9 +156,8 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TFPoseConfig) -> None:
         super().__init__()
         c = config
-        if c.query_attention:
-            self.query_attention = QueryAttention(c.width, c.heads, c.dropout)
-            self.query_norm = nn.LayerNorm(c.width)
+        self.query_attention = QueryAttention(c.width, c.heads, c.dropout) if c.query_attention else None
+        self.query_norm = nn.LayerNorm(c.width) if c.query_attention else nn.Identity()
         self.attention = MultiScaleDeformableAttention(c.width, c.heads, len(STRIDES), c.points)
         self.attention_norm = nn.LayerNorm(c.width)
         self.mlp = _mlp(c)
@@ -174,11 +173,17 @@ class DecoderLayer(nn.Module):
         shapes: Sequence[tuple[int, int]],
     ) -> tuple[Float[Tensor, "B K D"], Samples]:
         """The queries after this layer, and where they have read."""
-        if hasattr(self, "query_attention"):
+        if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
         samples = self.attention.look(queries + position, reference, shapes)
         queries = self.attention_norm(queries + self.dropout(self.attention.read(samples, memory, shapes)))
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
+
+    def among_queries(
+        self, queries: Float[Tensor, "B K D"], position: Float[Tensor, "K D"]
+    ) -> Float[Tensor, "B heads K K"] | None:
+        """How much the queries that enter this layer attend to each other; None where they do not."""
+        return None if self.query_attention is None else self.query_attention.weights(queries, position)
 
 
 def _mlp(config: TFPoseConfig) -> nn.Sequential:
@@ -245,7 +250,8 @@ class TFPose(PoseModel):
                 nn.init.normal_(module.sampling_offsets.weight, std=0.001)
                 nn.init.normal_(module.attention_weights.weight, std=0.001)
         for refinement in self.refinements:
-            nn.init.normal_(refinement[-1].weight, std=0.001)
+            assert isinstance(refinement, nn.Sequential)
+            nn.init.normal_(refinement[-1].weight, std=0.001)  # pyright: ignore[reportArgumentType]
         nn.init.normal_(self.queries)
         nn.init.normal_(self.query_position)
         nn.init.uniform_(self.first_points, -1, 1)
@@ -321,15 +327,11 @@ class TFPose(PoseModel):
         for layer, refinement in zip(self.decoder, self.refinements, strict=True):
             before = points.detach() if layers else points
             reference = before.sigmoid()
-            if record is not None and self.config.query_attention:
-                among = layer.query_attention.weights(queries, self.query_position)
-            else:
-                among = None
-            queries, samples = layer(
-                queries, self.query_position, self.on_padded(reference)[:, :, None], memory, shapes
-            )
+            around, heard = self.on_padded(reference)[:, :, None], queries
+            queries, samples = layer(heard, self.query_position, around, memory, shapes)
             if record is not None:
-                record.append(DecoderLook(reference, samples, among))
+                assert isinstance(layer, DecoderLayer)
+                record.append(DecoderLook(reference, samples, layer.among_queries(heard, self.query_position)))
             points = before + in_full_precision(refinement, queries)
             layers.append(Coordinates(points.sigmoid()))
         assert samples is not None
