@@ -138,3 +138,35 @@ def test_it_is_rebuilt_from_its_settings() -> None:
     assert build_codec(codec.to_dict()) == codec
     with pytest.raises(LeanposeError, match="positive input_size"):
         CoordinateCodec((0, 48))
+
+
+def test_udps_fractions_are_of_the_distance_between_the_outer_pixels() -> None:
+    codec = CoordinateCodec((64, 48), encoding="udp")
+    assert (codec.warp, CoordinateCodec((64, 48)).warp) == ("udp", "classic")
+    points = torch.tensor([[[0.0, 0.0], [47.0, 63.0], [23.5, 31.5], [47.5, 10.0]]])
+    target = codec.encode(points, torch.ones(1, 4))
+    assert target.xy[0, :3].tolist() == [[0, 0], [1, 1], [0.5, 0.5]]
+    assert target.weights.tolist() == [[1, 1, 1, 0]]
+    torch.testing.assert_close(codec.decode(Coordinates(target.xy))[0], points)
+    # Column i of a crop is column 47 - i of its mirror image: without any shift, the two agree.
+    mirrored = codec.encode(points * torch.tensor([-1.0, 1.0]) + torch.tensor([47.0, 0.0]), torch.ones(1, 4))
+    merged = codec.merge_flipped(Coordinates(target.xy), Coordinates(mirrored.xy), [0, 1, 2, 3])
+    torch.testing.assert_close(merged.xy, target.xy)
+
+
+def test_the_loss_may_be_l1() -> None:
+    target = CoordinateTarget(torch.zeros(1, 2, 2), torch.tensor([[1.0, 0.0]]))
+    prediction = Coordinates(torch.tensor([[[0.1, -0.3], [5.0, 5.0]]]))
+    assert CoordinateCodec(distance="l1").loss(prediction, target).item() == pytest.approx(0.1)
+    assert CoordinateCodec().loss(prediction, target).item() == pytest.approx((0.005 + 0.045) / 4)
+
+
+def test_unknown_settings_get_one_sentence() -> None:
+    with pytest.raises(LeanposeError, match="no encoding 'unbiased'; choose one of: classic, udp"):
+        CoordinateCodec(encoding="unbiased")
+    with pytest.raises(LeanposeError, match="no distance 'l2'; choose one of: l1, smooth_l1"):
+        CoordinateCodec(distance="l2")
+    codec = CoordinateCodec((64, 48), encoding="udp", distance="l1")
+    assert build_codec(codec.to_dict()) == codec
+    old = {"name": "coordinates", "input_size": [64, 48], "flip_shift": False}  # of weights saved before these settings
+    assert build_codec(old) == CoordinateCodec((64, 48))

@@ -79,6 +79,36 @@ def test_cost_is_what_the_paper_prints(name: str, millions: float, gmacs: float)
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
 
 
+# TFPose (2021), tables 1 to 5: GMACs as printed. The settings of tables 1 and 2 are not: 2 encoder and 4 decoder layers
+# are what their figures fit.
+SMALL = {"encoder_layers": 2, "decoder_layers": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "gmacs"),
+    [
+        ("tfpose_r50", {"encoder_layers": 4}, 7.68),
+        ("tfpose_r50", {}, 9.15),
+        ("tfpose_r50", {"input_size": (384, 288)}, 20.4),
+        *(("tfpose_r18", {"decoder_layers": n}, 6.23 + 0.09 * n) for n in range(1, 7)),
+        ("tfpose_r18", SMALL, 3.61),
+        ("tfpose_r18", {**SMALL, "width": 128}, 2.28),
+    ],
+)
+def test_cost_of_tfpose_is_what_the_paper_prints(name: str, overrides: dict, gmacs: float) -> None:
+    cost = counting.model_cost(name, **overrides)
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+    assert (cost.macs + cost.attention_macs) / 1e9 == pytest.approx(gmacs, rel=0.03)
+
+
+def test_what_deformable_attention_samples_is_counted() -> None:
+    one, two = (counting.model_cost("tfpose_r18", decoder_layers=1, encoder_layers=n) for n in (1, 2))
+    # 1,008 features read 3 levels x 4 points in each of 256 channels, each mixed from 4 neighbours and weighed.
+    assert two.attention_macs - one.attention_macs == 1008 * 3 * 4 * 256 * 5
+    with_queries, without = (counting.model_cost("tfpose_r18", query_attention=on) for on in (True, False))
+    assert with_queries.attention_macs - without.attention_macs == 6 * 2 * 17 * 17 * 256
+
+
 def test_overrides_change_the_cost() -> None:
     small = model_cost("sdpose_t", input_size=(128, 96))
     assert small.parameters < model_cost("sdpose_t").parameters  # the head writes a smaller map

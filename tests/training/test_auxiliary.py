@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from leanpose.errors import LeanposeError
+from leanpose.export.program import CropProgram
 from leanpose.models.base import PoseModel
+from leanpose.models.output import Heatmaps
 from leanpose.models.registry import create_model
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.recipe import parse_recipe
@@ -72,6 +76,56 @@ def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
     assert losses["auxiliary"] > 0
     assert set(model.state_dict()) == names
     assert build_task(parse_recipe(tiny_recipe(tmp_path)), model).auxiliary is None
+
+
+def small_tfpose(**options: object) -> PoseModel:
+    torch.manual_seed(0)
+    sizes = {"input_size": (64, 48), "width": 32, "encoder_layers": 1, "decoder_layers": 2}
+    return create_model("tfpose_r18", **{**sizes, **options})
+
+
+def test_tfposes_memory_draws_udp_heatmaps_through_a_transposed_convolution() -> None:
+    """Eq. 6: the finest level, doubled in size; targets in the crop's own convention, in the padded crop's pixels."""
+    model = small_tfpose()  # padded to 64x64: 8x8 features
+    lesson = AuxiliaryHeatmaps(model, weight=50.0)
+    assert (lesson.codec.input_size, lesson.codec.heatmap_size, lesson.codec.encoding) == ((64, 64), (16, 16), "udp")
+    keypoints, weights = 16 + torch.rand(2, 17, 2) * 24, torch.ones(2, 17)
+    target = lesson.codec.encode(keypoints, weights)
+    torch.testing.assert_close(lesson.codec.decode(Heatmaps(target.maps))[0], keypoints, atol=0.2, rtol=0)
+    output = model.train().forward_train(torch.randn(2, 3, 64, 48))
+    loss = lesson(output, target)
+    [dense] = output.dense
+    maps = lesson.heatmaps(dense).maps
+    assert maps.shape == (2, 17, 16, 16)
+    torch.testing.assert_close(loss, 50 * (maps - target.maps).square().mean())
+    loss.backward()
+    taught = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert taught == {"backbone", "projections", "encoder", "level_position"}
+
+
+def test_tfpose_learns_from_both_losses_and_keeps_no_heatmaps(tmp_path: Path) -> None:
+    model = small_tfpose()
+    names, parameters = set(model.state_dict()), sum(p.numel() for p in model.parameters())
+    changes = {"model": "tfpose_r18", "distillation": {"method": "none"}, "auxiliary_heatmaps": 50.0}
+    task = build_task(parse_recipe(tiny_recipe(tmp_path, **changes)), model)
+    crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
+    losses = task(crops, torch.rand(2, 17, 2) * 40, torch.ones(2, 17), torch.zeros(2).long())
+    assert set(losses) == {"pose", "auxiliary"}
+    sum(losses.values()).backward()
+    assert [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert set(model.state_dict()) == names
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    program = CropProgram(model.eval(), normalise=True, decode=False, dtype=torch.float32)
+    assert program.outputs == ("xy", "score")
+
+
+def test_a_token_model_that_writes_coordinates_can_learn_from_them_too() -> None:
+    model = create_model("distilpose_s", input_size=(64, 48), width=16, depth=2, stem_width=8, stage1_width=8)
+    lesson = AuxiliaryHeatmaps(model, weight=1.0)
+    assert (lesson.codec.heatmap_size, lesson.codec.encoding) == ((8, 8), "unbiased")
+    output = model.forward_train(torch.randn(2, 3, 64, 48))
+    lesson(output, lesson.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))).backward()
+    assert model.get_parameter("layers.1.mlp.2.weight").grad.any()
 
 
 def test_a_model_without_layers_to_teach_gets_one_sentence() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model
 from leanpose.training.optimizers import build_optimizers
-from leanpose.training.recipe import OptimizerSection
+from leanpose.training.recipe import OptimizerSection, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def small() -> nn.Sequential:
@@ -43,3 +49,52 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
     assert optimizers is not None
     moved = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     assert moved == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_parts_of_a_network_learn_more_slowly_where_asked(decay_biases: bool) -> None:
+    task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)}), "lesson": small()})
+    factors = {"backbone.0": 0.5, "backbone": 0.1, "*.2.weight": 2.0}
+    section = OptimizerSection(name="adamw", lr=0.01, lr_factors=factors, decay_biases=decay_biases)
+    [optimizer] = build_optimizers(section, task)
+    rates = {id(p): group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
+    expected = {
+        "model.backbone.0.weight": 0.005, "model.backbone.1.bias": 0.001, "model.backbone.2.weight": 0.001,
+        "model.head.weight": 0.01, "lesson.0.weight": 0.01, "lesson.2.weight": 0.02, "lesson.2.bias": 0.01,
+    }  # fmt: skip
+    parameters = dict(task.named_parameters())
+    assert len(rates) == len(parameters)
+    for name, rate in expected.items():
+        assert rates[id(parameters[name])] == pytest.approx(rate), name
+    assert optimizer.param_groups[0]["base_lr"] == 0.01, "the log shows the first group's rate"
+    assert len(optimizer.param_groups) == (4 if decay_biases else 7)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
+def test_muons_matrices_have_factors_of_their_own_rate() -> None:
+    section = OptimizerSection(name="muon", lr=0.01, matrix_lr=0.1, lr_factors={"2": 0.5})
+    muon, adam = build_optimizers(section, small())
+    assert [group["base_lr"] for group in muon.param_groups] == [0.05]
+    assert [group["base_lr"] for group in adam.param_groups] == [0.01, 0.005]
+
+
+def test_a_factor_for_nothing_gets_one_sentence() -> None:
+    with pytest.raises(LeanposeError, match="is called 'bckbone'; did you mean 'backbone'"):
+        build_optimizers(
+            OptimizerSection(name="adamw", lr_factors={"bckbone": 0.1}), nn.ModuleDict({"backbone": small()})
+        )
+
+
+def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
+    """§4.1: "the Transformers and the linear projections for predicting keypoints offsets"."""
+    recipe = load_recipe(RECIPES / "tfpose" / "r50_4_layers_coco.yaml")
+    with torch.device("meta"):
+        model = create_model(recipe.model, **recipe.model_options)
+    [optimizer] = build_optimizers(recipe.optimizer, nn.ModuleDict({"model": model}))
+    full, slow = optimizer.param_groups
+    assert (full["lr"], slow["lr"]) == (4e-3, pytest.approx(4e-4))
+    assert full["weight_decay"] == slow["weight_decay"] == 1e-4
+    slowed = {id(p) for p in slow["params"]}
+    parts = {name.split(".")[0]: id(p) in slowed for name, p in model.named_parameters()}
+    assert {part for part, is_slow in parts.items() if is_slow} == {"encoder", "decoder", "refinements"}
+    assert len(full["params"]) + len(slow["params"]) == len(list(model.parameters()))

@@ -18,9 +18,9 @@ from leanpose.distillation import CycleSelfDistillation, HeatmapToRegression
 from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates
+from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 from leanpose.models.registry import create_model
-from leanpose.training.recipe import CyclesSection, GroundTruthSection
+from leanpose.training.recipe import CyclesSection, GroundTruthSection, HeatmapToRegressionSection
 from leanpose.training.task import build_distillation
 from leanpose.weights import from_official
 
@@ -30,6 +30,21 @@ def test_a_student_without_cycles_cannot_teach_itself() -> None:
     with pytest.raises(LeanposeError, match="simplebaseline_r50"):
         build_distillation(CyclesSection(method="cycles"), model, model.codec)
     assert build_distillation(GroundTruthSection(), model, model.codec).objective is model.codec
+
+
+def test_a_student_whose_layers_all_predict_is_taught_in_all_of_them() -> None:
+    sizes = {"input_size": (32, 32), "width": 32, "encoder_layers": 0, "decoder_layers": 2}
+    model = create_model("tfpose_r18", **sizes)
+    options = {"method": "heatmap_to_regression", "teacher": "t", "visual_tokens": 0, "keypoint_tokens": 0}
+    section = HeatmapToRegressionSection(**options, simulated_heatmaps=0)
+    with pytest.raises(LeanposeError, match="of 'tfpose_r18' are not learnt"):
+        build_distillation(section, model, model.codec)
+    distillation = build_distillation(section.model_copy(update={"confidence": 0}), model, model.codec)
+    target = model.codec.encode(torch.rand(2, 17, 2) * 31, torch.ones(2, 17))
+    student = model.forward_train(torch.randn(2, 3, 32, 32))
+    teacher = PoseOutput(Heatmaps(torch.zeros(2, 17, 8, 8)))
+    expected = sum(model.codec.loss(layer, target) for layer in student.layers)
+    torch.testing.assert_close(distillation.losses(student, teacher, target)["pose"], expected)
 
 
 @pytest.fixture

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import l1_loss, smooth_l1_loss
 
 from leanpose.codecs.base import Codec
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.geometry import Warp
 from leanpose.models.output import Coordinates, Prediction
+
+Encoding = Literal["classic", "udp"]
+Distance = Literal["smooth_l1", "l1"]
 
 
 @dataclass(frozen=True)
@@ -26,29 +30,51 @@ class CoordinateTarget:
 
 @dataclass(frozen=True)
 class CoordinateCodec(Codec):
-    """x / width and y / height of the crop.
+    """Where between the crop's left and right, and upper and lower border a keypoint is.
 
     Attributes:
         input_size: (height, width) of the crop, in pixels.
+        encoding: what the fractions are of: `classic`: x / width and y / height; `udp`: x / (width - 1) and
+            y / (height - 1), the distances between the first and the last pixel centre, which a mirror leaves as they
+            are; it also sets `warp`, the convention of the crop.
+        distance: what the loss measures: smooth L1 (DistilPose), or L1 (TFPose).
         flip_shift: whether the mirrored prediction moves one pixel to the left before it is averaged (mmpose 1.x with
             `shift_coords`); the papers' toolbox of DistilPose does not.
 
     Raises:
-        LeanposeError: a size is not positive.
+        LeanposeError: a size is not positive, or a setting is unknown.
     """
 
     input_size: tuple[int, int] = (256, 192)
     flip_shift: bool = False
+    encoding: Encoding = "classic"
+    distance: Distance = "smooth_l1"
 
     def __post_init__(self) -> None:
+        for name, literal in (("encoding", Encoding), ("distance", Distance)):
+            value, choices = getattr(self, name), get_args(literal)
+            if value not in choices:
+                known = did_you_mean(str(value), choices)
+                raise LeanposeError(f"The codec 'coordinates' has no {name} '{value}'; {known}")
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise LeanposeError(f"The codec 'coordinates' needs a positive input_size, not {self.input_size}.")
 
+    @property
+    def warp(self) -> Warp:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The crop's convention that the fractions fit to."""
+        return self.encoding
+
+    @property
+    def _spans(self) -> list[float]:
+        """The pixels that a fraction of 1 stands for, along x and y."""
+        less = 1 if self.encoding == "udp" else 0
+        return [float(side - less) for side in self.input_size[::-1]]
+
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> CoordinateTarget:
         """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox."""
-        size = keypoints.new_tensor(self.input_size[::-1])
-        inside = ((keypoints >= 0) & (keypoints <= size - 1)).all(dim=-1)
-        return CoordinateTarget(keypoints / size, weights * inside)
+        last = keypoints.new_tensor(self.input_size[::-1]) - 1
+        inside = ((keypoints >= 0) & (keypoints <= last)).all(dim=-1)
+        return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights * inside)
 
     @torch.no_grad()
     def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
@@ -58,7 +84,7 @@ class CoordinateCodec(Codec):
         either, 1.
         """
         assert isinstance(prediction, Coordinates)
-        points = prediction.xy.float() * prediction.xy.new_tensor(self.input_size[::-1], dtype=torch.float32)
+        points = prediction.xy.float() * prediction.xy.new_tensor(self._spans, dtype=torch.float32)
         if prediction.score is not None:
             scores = prediction.score.float()
         elif prediction.sigma is not None:
@@ -69,10 +95,14 @@ class CoordinateCodec(Codec):
         return torch.where(finite[..., None], points, -1.0), torch.where(finite, scores, 0.0).clamp(0, 1)
 
     def loss(self, prediction: Prediction, target: CoordinateTarget) -> Float[Tensor, ""]:
-        """Smooth L1 over all coordinates; those that do not count are 0 on both sides (DistilPose §3.5, L_reg)."""
+        """The mean distance over all coordinates; those that do not count are 0 on both sides.
+
+        Smooth L1: DistilPose §3.5, L_reg. L1: TFPose eq. 5, one layer's term.
+        """
         assert isinstance(prediction, Coordinates)
         weights = target.weights[..., None]
-        return smooth_l1_loss(prediction.xy.float() * weights, target.xy * weights)
+        distance = l1_loss if self.distance == "l1" else smooth_l1_loss
+        return distance(prediction.xy.float() * weights, target.xy * weights)
 
     def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Coordinates:
         """The mean with the mirrored image's prediction, mirrored back; left and right exchange their scores too."""

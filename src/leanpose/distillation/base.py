@@ -58,10 +58,18 @@ class Distillation(ABC):
 
 
 class GroundTruthOnly(Distillation):
-    """Plain training: the prediction meets the labels, nothing else."""
+    """Plain training: the prediction meets the labels, nothing else.
+
+    Where every layer of a model predicts, every layer's prediction does, and the loss is their sum (TFPose, eq. 5).
+    """
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {"pose": self.objective.loss(student.prediction, target)}
+        return {"pose": pose_loss(self.objective, student, target)}
+
+
+def pose_loss(objective: Objective, student: PoseOutput, target: Any) -> Float[Tensor, ""]:
+    """The loss of the prediction, or where every layer predicts the sum over all of them."""
+    return sum_of(objective.loss(prediction, target) for prediction in student.layers or (student.prediction,))
 
 
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:

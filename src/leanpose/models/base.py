@@ -35,6 +35,7 @@ class PoseModel(nn.Module):
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
         codec: how its prediction is to be read and taught; may be replaced.
         dense_shape: channels, rows and columns of the maps in `PoseOutput.dense`; None where the model has none.
+        dense_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
     """
 
     codec: Codec
@@ -48,6 +49,7 @@ class PoseModel(nn.Module):
         self.config = config
         self.skeleton = skeleton
         self.input_size: tuple[int, int] = config.input_size
+        self.dense_area: tuple[int, int] = self.input_size
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:

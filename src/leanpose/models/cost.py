@@ -20,8 +20,8 @@ class Cost:
         parameters: that are trained; the number papers print.
         macs: multiply-accumulates of convolutions, linear layers, norms (2 per value) and ReLUs (1 per value): the
             counting of mmcv, whose figures the papers of SDPose and DistilPose print. Attention products are missing.
-        attention_macs: the products of queries with keys and of the attention with the values, to be added for the
-            true cost.
+        attention_macs: the products of queries with keys and of the attention with the values, and what deformable attention
+            samples (each value is mixed from four and weighed), to be added for the true cost.
     """
 
     parameters: int
@@ -47,17 +47,25 @@ def model_cost(name: str, **overrides: Any) -> Cost:
     def relu(shape: list[int], *_: Any, **__: Any) -> int:
         return 2 * prod(shape)
 
+    def samples(*_: Any, out_shape: list[int], **__: Any) -> int:
+        return 2 * 5 * prod(out_shape)
+
     counting = {
         aten.native_batch_norm: norm,
         aten.native_layer_norm: norm,
+        aten.native_group_norm: norm,
+        aten.grid_sampler_2d: samples,
         aten.relu: relu,
         aten.relu_: relu,
     }
     with torch.device("meta"):
-        model = create_model(name, **overrides)
+        model = create_model(name, **overrides).requires_grad_(
+            False
+        )  # or the counter looks for gradients of parameters
         counter = FlopCounterMode(display=False, custom_mapping=counting)
         with torch.inference_mode(), counter:
             model(torch.empty(1, 3, *model.input_size))
     counts = counter.get_flop_counts()["Global"]
-    attention = sum(n for op, n in counts.items() if "bmm" in str(op) or "attention" in str(op))
+    in_attention = ("bmm", "attention", "grid_sampler")
+    attention = sum(n for op, n in counts.items() if any(part in str(op) for part in in_attention))
     return Cost(sum(p.numel() for p in model.parameters()), (sum(counts.values()) - attention) // 2, attention // 2)

@@ -58,6 +58,8 @@ class PoseOutput:
             order, for auxiliary heatmaps; empty where the model has no such layers.
         cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
             of this object are then those of the first cycle.
+        layers: only from `forward_train`, of models that write keypoints down again and again (TFPose): the prediction of
+            every layer, the last one last; empty for the others.
     """
 
     prediction: Prediction
@@ -67,3 +69,4 @@ class PoseOutput:
     kept: Int[Tensor, "B M"] | None = None
     dense: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()
+    layers: tuple[Prediction, ...] = ()

@@ -1,9 +1,9 @@
-"""Auxiliary heatmaps: every layer's visual tokens draw the heatmaps too, while training.
+"""Auxiliary heatmaps: what is between the layers of a network draws the keypoints too, while training.
 
 A keypoint token can only find its joint once the visual tokens it reads know what they show, and it alone teaches them,
 through the attention: such a network rests at the mean pose for its first epochs. Heatmaps drawn by the visual tokens
 themselves teach each of them directly. The papers of TokenPose and SDPose do without; TFPose trains its encoder in this
-way (Mao et al., 2021, §3.4), and drops the maps at inference as we do.
+way (Mao et al., 2021, §3.4, eq. 6), and drops the maps at inference as we do.
 """
 
 from __future__ import annotations
@@ -13,43 +13,62 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.distillation.base import sum_of
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
+from leanpose.models.convolutional import deconvolutions
 from leanpose.models.output import Heatmaps, PoseOutput
 
 
 class AuxiliaryHeatmaps(nn.Module):
-    """One linear map, shared by all layers and cycles, from each place's features to its part of every heatmap.
+    """Heatmaps of every layer and cycle that has a map of what it knows of each place, by one small network for all.
+
+    A model that predicts heatmaps gets one linear map, from each place's features to its part of every heatmap; heatmaps
+    are then the model's own. One that predicts coordinates gets a transposed convolution, which doubles the maps' size, and
+    a linear map, as SimpleBaseline's head (TFPose §3.4); its heatmaps are drawn in the convention of the model's crops:
+    UDP's, or unbiased, with sigma 2.
 
     It belongs to the training, not to the model: a saved model is without it.
 
     Args:
-        model: the student; its `PoseOutput.dense` is read, its codec compares.
-        weight: of each layer's loss, beside 1 for the prediction's.
+        model: the student; its `PoseOutput.dense` is read.
+        weight: of each layer's loss, beside 1 for the prediction's (TFPose's λ).
+
+    Attributes:
+        codec: draws the targets and compares; the model's own for models that predict heatmaps.
 
     Raises:
-        LeanposeError: the model has no maps between its layers, or does not predict heatmaps.
+        LeanposeError: the model has no maps between its layers, or predicts neither heatmaps nor coordinates.
     """
 
     def __init__(self, model: PoseModel, weight: float) -> None:
         super().__init__()
-        if model.dense_shape is None or not isinstance(model.codec, HeatmapCodec):
+        if model.dense_shape is None or not isinstance(model.codec, HeatmapCodec | CoordinateCodec):
             raise LeanposeError(
-                f"'{model.name}' cannot be trained with auxiliary_heatmaps: it has no visual tokens to draw them, or does "
-                "not predict heatmaps."
+                f"'{model.name}' cannot be trained with auxiliary_heatmaps: it has no visual tokens to draw them, or "
+                "predicts neither heatmaps nor coordinates."
             )
-        (channels, rows, columns), (height, width) = model.dense_shape, model.codec.heatmap_size
-        if height % rows or width % columns:
-            raise LeanposeError(
-                f"'{model.name}' cannot be trained with auxiliary_heatmaps: {rows}x{columns} visual tokens do not divide "
-                f"heatmaps of {height}x{width}."
-            )
-        self.codec, self.weight = model.codec, weight
-        self.part = (len(model.skeleton), height // rows, width // columns)
+        self.weight = weight
+        (channels, rows, columns), keypoints = model.dense_shape, len(model.skeleton)
+        if isinstance(model.codec, HeatmapCodec):
+            self.codec = model.codec
+            height, width = self.codec.heatmap_size
+            if height % rows or width % columns:
+                raise LeanposeError(
+                    f"'{model.name}' cannot be trained with auxiliary_heatmaps: {rows}x{columns} visual tokens do not divide "
+                    f"heatmaps of {height}x{width}."
+                )
+            self.enlarge = nn.Identity()
+            self.part = (keypoints, height // rows, width // columns)
+        else:
+            encoding = "udp" if model.codec.warp == "udp" else "unbiased"
+            self.codec = HeatmapCodec(model.dense_area, (2 * rows, 2 * columns), encoding=encoding)
+            self.enlarge = deconvolutions(channels, (channels,))
+            self.part = (keypoints, 1, 1)
         self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
-        nn.init.normal_(self.draw.weight, std=0.01)
+        nn.init.normal_(self.draw.weight, std=0.01 if isinstance(self.enlarge, nn.Identity) else 0.001)
         nn.init.zeros_(self.draw.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, student: PoseOutput, target: HeatmapTarget) -> Float[Tensor, ""]:
@@ -57,13 +76,13 @@ class AuxiliaryHeatmaps(nn.Module):
 
         Args:
             student: from `forward_train`.
-            target: what the codec's `encode` returned for the batch.
+            target: what `codec.encode` returned for the batch.
         """
-        layers = [layer for cycle in student.cycles for layer in cycle.dense]
+        layers = [layer for cycle in student.cycles or (student,) for layer in cycle.dense]
         return self.weight * sum_of(self.codec.loss(self.heatmaps(layer), target) for layer in layers)
 
     def heatmaps(self, dense: Float[Tensor, "B D rows columns"]) -> Heatmaps:
-        """What the visual tokens after one layer draw."""
-        parts = self.draw(dense).unflatten(1, self.part)
+        """What the places draw after one layer."""
+        parts = self.draw(self.enlarge(dense)).unflatten(1, self.part)
         batch, keypoints, ph, pw, rows, columns = parts.shape
         return Heatmaps(parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, keypoints, rows * ph, columns * pw))

@@ -2,41 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.training.recipe import OptimizerSection
+
+Named = tuple[str, nn.Parameter]
 
 
 def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimizer]:
     """One optimiser, or for `muon` two: Muon (Jordan et al., 2024) for the weight matrices, Adam for all else.
 
-    Each group of parameters keeps its full learning rate under `base_lr`; the schedule multiplies it.
+    Each group of parameters keeps its full learning rate under `base_lr`; the schedule multiplies it. The first group is one
+    at the recipe's own rate, unless every parameter has a factor.
+
+    Args:
+        model: what learns. Where it has a part called `model` (the network, in a training), `lr_factors` names that part's
+            parameters as the network itself does.
 
     Raises:
-        LeanposeError: Muon is wanted, but this PyTorch does not have it.
+        LeanposeError: Muon is wanted, but this PyTorch does not have it; or a key of `lr_factors` fits no parameter.
     """
-    learning = [p for p in model.parameters() if p.requires_grad]
+    learning = [(name.removeprefix("model."), p) for name, p in model.named_parameters() if p.requires_grad]
+    _require_that_all_fit(section, [name.removeprefix("model.") for name, _ in model.named_parameters()])
     if section.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
-        matrices = [p for p in learning if p.ndim == 2]
-        others = [p for p in learning if p.ndim != 2]
+        matrices = [(name, p) for name, p in learning if p.ndim == 2]
+        others = [(name, p) for name, p in learning if p.ndim != 2]
         optimizers: list[Optimizer] = [
             torch.optim.Muon(
-                matrices, lr=section.matrix_lr, weight_decay=section.weight_decay, adjust_lr_fn="match_rms_adamw"
+                _groups(section, matrices, section.matrix_lr),
+                lr=section.matrix_lr,
+                weight_decay=section.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.Adam(others, lr=section.lr),
+            torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr),
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        spared = [] if section.decay_biases else [p for p in learning if p.ndim < 2]
-        decayed = [p for p in learning if section.decay_biases or p.ndim >= 2]
-        groups = [{"params": decayed}] + ([{"params": spared, "weight_decay": 0.0}] if spared else [])
+        spared = [] if section.decay_biases else [(name, p) for name, p in learning if p.ndim < 2]
+        decayed = [(name, p) for name, p in learning if section.decay_biases or p.ndim >= 2]
+        groups = _groups(section, decayed, section.lr) + _groups(section, spared, section.lr, weight_decay=0.0)
         optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return optimizers
+
+
+def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, **settings: Any) -> list[dict[str, Any]]:
+    """A group for each factor of the learning rate; those at the full rate come first."""
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        factor = next((factor for key, factor in section.lr_factors.items() if _fits(name, key)), 1.0)
+        by_factor.setdefault(factor, []).append(parameter)
+    factors = sorted(by_factor, key=lambda factor: (factor != 1.0, factor))
+    return [{"params": by_factor[factor], "lr": factor * lr, **settings} for factor in factors]
+
+
+def _fits(name: str, key: str) -> bool:
+    """Whether a key of `lr_factors` means a parameter: it names a part that this is in, or is a pattern of its whole name."""
+    return fnmatchcase(name, key) or fnmatchcase(name, f"{key}.*")
+
+
+def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
+    for key in section.lr_factors:
+        if not any(_fits(name, key) for name in names):
+            parts = dict.fromkeys(name.split(".")[0] for name in names)
+            raise LeanposeError(
+                f"optimizer.lr_factors: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
+            )

@@ -91,7 +91,7 @@ class CodecSection(_Section):
     sigma: _Sigma | tuple[_Sigma, _Sigma] | None = None
     """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
     encoding: Literal["classic", "unbiased", "udp"] | None = None
-    """Of heatmaps alone."""
+    """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
     decoding: Literal["argmax", "quarter", "dark"] | None = None
     """`quarter` is for heatmaps alone."""
     kernel: int | None = Field(default=None, ge=3)
@@ -190,6 +190,9 @@ DistillationSection = Annotated[
 """What the student learns from beside the labels; `method` says which keys there are."""
 
 
+_Factor = Annotated[float, Field(gt=0)]
+
+
 class OptimizerSection(_Section):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
@@ -198,6 +201,9 @@ class OptimizerSection(_Section):
     matrix_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
+    lr_factors: dict[str, _Factor] = {}
+    """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
+    names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts."""
     decay_biases: bool = True
     """Whether weight decay shrinks biases, norms and other single rows of numbers too; RTMPose spares them."""
     clip: float | None = Field(default=None, gt=0)
@@ -260,7 +266,8 @@ class Recipe(_Section):
     """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
     distillation: DistillationSection = Field(default_factory=GroundTruthSection)
     auxiliary_heatmaps: float = Field(default=0.0, ge=0)
-    """Weight of the heatmaps that each layer's visual tokens draw while training; 0, as in the papers, has none."""
+    """Weight of the heatmaps that each layer's visual tokens, or TFPose's encoder, draw while training; 0 has none, as in all
+    papers but TFPose's."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     validation: ValidationSection = Field(default_factory=ValidationSection)

@@ -76,7 +76,9 @@ class PoseTask(nn.Module):
         student = self._pass(images, teacher)
         losses = self.distillation.losses(student, teacher, target)
         if self.auxiliary is not None:
-            losses["auxiliary"] = self.auxiliary(student, target)
+            same = self.auxiliary.codec is self.model.codec
+            drawn = target if same else self.auxiliary.codec.encode(keypoints, weights)
+            losses["auxiliary"] = self.auxiliary(student, drawn)
         return losses
 
     def _pass(self, images: UInt8[Tensor, "B h w 3"], teacher: PoseOutput | None) -> PoseOutput:
@@ -157,6 +159,8 @@ def build_distillation(
                 f"The deviations that '{model.name}' predicts are a likelihood's, not a heatmap's: set "
                 "distillation.simulated_heatmaps=0, or model_options.predicts=position_deviation_score."
             )
+        if section.confidence and hasattr(model.config, "score"):
+            raise LeanposeError(f"The scores of '{model.name}' are not learnt: set distillation.confidence=0.")
         weights = section.model_dump(include={"keypoint_tokens", "visual_tokens", "simulated_heatmaps", "confidence"})
         return HeatmapToRegression(objective, **weights)
     if isinstance(section, TwoStageSection | HeadSelfDistillationSection):

@@ -28,6 +28,7 @@ class ResNet(nn.Module):
         self.variant = variant
         net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="", zero_init_last=False)
         self.channels: int = net.num_features
+        self.pyramid_channels = (self.channels // 4, self.channels // 2, self.channels)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
@@ -40,5 +41,13 @@ class ResNet(nn.Module):
         load_imagenet(self, self.variant)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/32 W/32"]:
+        return self.pyramid(images)[-1]
+
+    def pyramid(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B C/4 H/8 W/8"], Float[Tensor, "B C/2 H/16 W/16"], Float[Tensor, "B C H/32 W/32"]]:
+        """The features of the last three stages; `pyramid_channels` are their widths."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        fine = self.layer2(self.layer1(x))
+        middle = self.layer3(fine)
+        return fine, middle, self.layer4(middle)
