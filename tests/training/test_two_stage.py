@@ -52,9 +52,10 @@ def two_stage(data: Path, teacher: Path, **section: Any) -> Recipe:
     return recipe(data, distillation={"method": "two_stage", "teacher": str(teacher), **section})
 
 
-def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path, precision: str) -> None:
     run = tmp_path / "run"
-    summary = train(two_stage(data, teacher), run, quiet=True)
+    summary = train(two_stage(data, teacher).model_copy(update={"precision": precision}), run, quiet=True)
     first, second = (load_file(run / stage / "last.safetensors") for stage in ("stage1", "stage2"))
     start = load_file(run / "stage1" / "best.safetensors")
     assert all(torch.equal(second[key], start[key]) for key in second if key.startswith("backbone."))

@@ -102,7 +102,8 @@ class PoseTask(nn.Module):
         crop = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         teacher = self.teacher.rehearse()
-        self.distillation.losses(self._pass(crop, teacher), teacher, target)
+        with self.teacher.casting(crop.device):
+            self.distillation.losses(self._pass(crop, teacher), teacher, target)
         model.train(training)
 
 

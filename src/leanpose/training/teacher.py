@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Int, UInt8
@@ -78,6 +78,9 @@ class Teacher:
 
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
-        casting = torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-        with casting:
+        with self.casting(images.device):
             return forward(self.model.normalise(images))
+
+    def casting(self, device: torch.device) -> AbstractContextManager[object]:
+        """The precision that teacher and student compute in."""
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
