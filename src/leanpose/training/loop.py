@@ -26,7 +26,7 @@ from leanpose.data.dataset import CropBatch, CropDataset, collate, start_worker
 from leanpose.data.sample import PersonSet
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import evaluate
+from leanpose.evaluation.evaluate import decisive, evaluate, headline
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.training.batches import EpochBatches
@@ -326,9 +326,9 @@ class Trainer:
             self.progress.say(f"epoch {epoch}: measuring on {self.val_set.name}")
             self.metrics = measure(recipe, model, self.val_set)
             model.train()
-            self.progress.say(f"epoch {epoch}: AP {100 * self.metrics['AP']:.1f}  AR {100 * self.metrics['AR']:.1f}")
-            if self.metrics["AP"] > self.state.best:
-                self.state.best, self.state.best_epoch = self.metrics["AP"], epoch
+            self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
+            if (figure := self.metrics[decisive(self.metrics)]) > self.state.best:
+                self.state.best, self.state.best_epoch = figure, epoch
                 self._save_weights("best.safetensors")
             # The row comes last: a run killed before it validates again, and has forgotten nothing.
             self._save_state()

@@ -226,8 +226,9 @@ class ValidationSection(_Section):
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
     nms: Literal["oks", "soft"] | None = "oks"
-    style: Literal["coco", "crowdpose", "wholebody"] = "coco"
-    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together."""
+    style: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
+    `mpii` measures PCKh@0.5 on MPII in place of AP."""
 
 
 class CardSection(_Section):

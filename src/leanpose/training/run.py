@@ -23,6 +23,7 @@ from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
 from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.head_accuracy import require_mpii
 from leanpose.evaluation.part_precision import require_parts
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
@@ -150,6 +151,12 @@ def read_validation_people(recipe: Recipe) -> PersonSet | None:
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     if recipe.validation.style == "wholebody":
         require_parts(skeleton)
+    if recipe.validation.style == "mpii":
+        require_mpii(skeleton)
+        if recipe.data.val.format != "mpii":
+            raise LeanposeError(
+                "validation.style=mpii measures in head sizes, which a data.val of format mpii alone has."
+            )
     return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
 
 
