@@ -17,8 +17,8 @@ from leanpose.data.sample import ImageRef, PersonSample
 from leanpose.data.sources import DataSource
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.card import measure
-from leanpose.evaluation.evaluate import decisive, headline
 from leanpose.evaluation.head_accuracy import group_rows, head_accuracy
+from leanpose.evaluation.headline import decisive, headline
 from leanpose.evaluation.report import Report, read_run, write_report
 from leanpose.evaluation.results import PoseResults
 from leanpose.skeleton import BODY19, COCO17, LSP14, MPII16, Skeleton

@@ -33,10 +33,16 @@ def distill(
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
-    from leanpose.evaluation.evaluate import decisive
-    from leanpose.training.loop import measure
+    from leanpose.evaluation.headline import decisive
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import read_validation_people, require_no_run, retrain_head_recipe, train, weights_of
+    from leanpose.training.run import (
+        measure,
+        read_validation_people,
+        require_no_run,
+        retrain_head_recipe,
+        train,
+        weights_of,
+    )
     from leanpose.weights import load_model
 
     folder = Path(trained)

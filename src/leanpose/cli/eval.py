@@ -12,13 +12,18 @@ from leanpose.errors import LeanposeError
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
-    annotations: Annotated[
-        Path,
-        typer.Option(help="COCO, COCO-WholeBody, CrowdPose or MPII JSON, LSP's or MPII's .mat file, UBody's folder."),
+    images: Annotated[
+        Path, typer.Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")
     ],
-    images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO, COCO-WholeBody, CrowdPose or MPII JSON, LSP's or MPII's .mat file, UBody's folder."),
+    ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="coco, coco_wholebody, ubody, crowdpose, lsp or mpii.")
+        str,
+        typer.Option(
+            "--format", help="coco, coco_wholebody, ubody, crowdpose, lsp, mpii, or for classifiers image_folder."
+        ),
     ] = "coco",
     boxes: Annotated[
         Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
@@ -41,7 +46,7 @@ def evaluate(
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
     for name, value, valid in (
-        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii")),
+        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "image_folder")),
         ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),
@@ -73,6 +78,11 @@ def evaluate(
         raise LeanposeError(
             f"This cannot be measured: {error.errors()[0]['msg'].removeprefix('Value error, ')}."
         ) from error
+    if source.format == "image_folder":
+        from leanpose.cli.eval_classes import evaluate_classifier
+
+        evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
+        return
     loaded = load_model(model).to(choose_device(device))
     options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())

@@ -53,7 +53,7 @@ def report(summary: RunSummary) -> None:
             print(f"Stage {number}: " + _figures(stage.metrics))
     if summary.metrics:
         print("Last:  " + _figures(summary.metrics))
-        from leanpose.evaluation.evaluate import decisive
+        from leanpose.evaluation.headline import decisive
 
         print(
             f"Best:  {decisive(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"

@@ -23,7 +23,7 @@ class DataSource(BaseModel):
     Attributes:
         format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
             (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
-            `synthetic`.
+            `synthetic`; for classifiers `image_folder` (`images` holds a folder for each class).
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
         annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
@@ -40,7 +40,7 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "synthetic"]
+    format: Literal["coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "synthetic", "image_folder"]
     name: str | None = None
     images: Path | None = None
     annotations: Path | None = None
@@ -58,7 +58,12 @@ class DataSource(BaseModel):
 
     @model_validator(mode="after")
     def _check_paths(self) -> DataSource:
-        if self.format != "synthetic" and (self.images is None or self.annotations is None):
+        if self.format == "image_folder":
+            if self.images is None or self.annotations is not None:
+                raise ValueError(
+                    "a data set of format 'image_folder' needs `images`, the folder of the classes' folders, alone"
+                )
+        elif self.format != "synthetic" and (self.images is None or self.annotations is None):
             raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
         if self.boxes is not None and self.format not in ("coco", "coco_wholebody", "crowdpose"):
             raise ValueError(f"`boxes` of a detector are read for COCO's formats, not for '{self.format}'")
@@ -73,6 +78,8 @@ class DataSource(BaseModel):
     @property
     def title(self) -> str:
         """The name to show."""
+        if self.format == "image_folder" and self.images is not None:
+            return self.name or self.images.name
         return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
 
@@ -93,6 +100,11 @@ def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", 
     root = Path(root)
     if training and source.boxes is not None:
         raise LeanposeError(f"The data set '{source.title}' names detected boxes, but training uses the labelled ones.")
+    if source.format == "image_folder":
+        raise LeanposeError(
+            f"The data set '{source.title}' is pictures by class (image_folder), which label no keypoints; they are for "
+            f"classifiers such as deit_tiny."
+        )
     if source.format == "synthetic":
         source = _draw_synthetic(source, skeleton, root)
     if source.format == "lsp":

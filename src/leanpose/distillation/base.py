@@ -7,20 +7,35 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, Prediction
+from leanpose.models.output import PoseOutput
 
 
 class Objective(Protocol):
     """Compares a prediction with the labels: a codec, or a loss with parameters of its own."""
 
-    def loss(self, prediction: Prediction, target: Any) -> Float[Tensor, ""]:
+    def loss(self, prediction: Any, target: Any) -> Float[Tensor, ""]:
         """The loss of a prediction against what the codec's `encode` returned."""
         ...
+
+
+class CycledOutput(Protocol):
+    """What a method compares that knows tokens alone, whatever is read from them: a `PoseOutput`, a `ClassOutput`."""
+
+    @property
+    def prediction(self) -> Any: ...
+    @property
+    def keypoint_tokens(self) -> Float[Tensor, "B K D"] | None: ...
+    @property
+    def visual_tokens(self) -> Float[Tensor, "B N D"] | None: ...
+    @property
+    def kept(self) -> Int[Tensor, "B M"] | None: ...
+    @property
+    def cycles(self) -> tuple[CycledOutput, ...]: ...
 
 
 class Distillation(ABC):
@@ -28,6 +43,7 @@ class Distillation(ABC):
 
     Args:
         objective: compares the student's prediction with the target; mostly the student's codec.
+        term: what the loss against the labels is called.
 
     Attributes:
         reads_teacher_features: whether the student's head reads the teacher's features, in place of those of a backbone
@@ -37,8 +53,9 @@ class Distillation(ABC):
 
     reads_teacher_features = False
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, term: str = "pose") -> None:
         self.objective = objective
+        self.term = term
         self.progress = 0.0
 
     @property
@@ -60,8 +77,8 @@ class Distillation(ABC):
 class GroundTruthOnly(Distillation):
     """Plain training: the prediction meets the labels, nothing else."""
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {"pose": self.objective.loss(student.prediction, target)}
+    def losses(self, student: CycledOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {self.term: self.objective.loss(student.prediction, target)}
 
 
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:

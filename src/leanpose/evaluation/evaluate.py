@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,9 +27,6 @@ OksStyle = Literal["coco", "crowdpose", "wholebody"]
 
 Style = Literal[OksStyle, "mpii"]
 """The same, or MPII's PCKh (`head_accuracy`)."""
-
-DECISIVE = {"AP": "AR", "PCKh@0.5": "PCKh@0.1"}
-"""The figures that a validation is judged by, with what is shown beside; of all that was measured the first of these counts."""
 
 
 @dataclass(frozen=True)
@@ -156,17 +153,6 @@ def evaluate(
         return Evaluation(head_accuracy(results, measured, model.skeleton), results, broken)
     metrics = precision_of(results, people, model.skeleton, scoring=scoring, nms=nms, style=style)
     return Evaluation(metrics, results, broken)
-
-
-def decisive(metrics: Mapping[str, float]) -> str:
-    """The name of the figure by which the best weights are chosen."""
-    return next(name for name in DECISIVE if name in metrics)
-
-
-def headline(metrics: Mapping[str, float]) -> str:
-    """That figure and the one beside it, in percent."""
-    name = decisive(metrics)
-    return "  ".join(f"{each} {100 * metrics[each]:.1f}" for each in (name, DECISIVE[name]))
 
 
 def precision_of(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import DECISIVE, decisive
+from leanpose.evaluation.headline import DECISIVE, decisive
 from leanpose.evaluation.part_precision import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
@@ -21,7 +21,7 @@ from leanpose.training.log import read_table
 from leanpose.training.recipe import Recipe
 from leanpose.training.run import saved_recipe
 
-SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1")
+SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
 """The figures that the table has columns for, where any run measured them."""
 
 STYLE = """
@@ -199,7 +199,8 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     left, right = figure.subplots(1, 2)
     for run in runs:
         cycles = supervised_cycles(run.recipe)
-        left.plot([row["epoch"] for row in run.losses], [row["pose"] / cycles for row in run.losses], label=run.name)
+        term = "class" if run.losses and "class" in run.losses[0] else "pose"
+        left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
         right.plot(
             [row["epoch"] for row in run.validations],
             [100 * row[run.figure] for row in run.validations],
@@ -208,7 +209,7 @@ def _curves(runs: Sequence[RunRecord]) -> str:
         )
     likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
     scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="pose loss per supervised cycle", yscale=scale)
+    left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
     right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
