@@ -102,3 +102,85 @@ def write_lsp(folder: Path, people: int = 20) -> Path:
         (folder / "images" / f"im{n + 1:04d}.jpg").write_bytes(encoded(picture(1000 + n)))
     savemat(folder / "joints.mat", {"joints": joints})
     return folder / "joints.mat"
+
+
+# Person n of MPII, in the order of mpii16 and MATLAB's pixels (from 1): a STANDING person with pelvis, thorax, neck and head.
+MPII_STANDING = np.array(
+    [
+        [13, 95], [13, 75], [14, 55], [26, 55], [27, 75], [27, 95], [20, 55], [20, 22], [20, 20], [20, 0],
+        [5, 55], [6, 40], [10, 22], [30, 22], [34, 40], [35, 55],
+    ],
+    np.float64,
+)  # fmt: skip
+
+
+def mpii_record(image: str, x: float = 50.0, y: float = 11.0, **changes: Any) -> dict[str, Any]:
+    """A person of MPII's common JSON; its `center` and `scale` make a box of 100 pixels around it."""
+    record = {
+        "image": image,
+        "center": [x + 20.0, y + 47.5 - 15 * 0.5],
+        "scale": 0.5,
+        "joints": (MPII_STANDING + np.array([x, y])).tolist(),
+        "joints_vis": [1] * 16,
+    }
+    return {**record, **changes}
+
+
+def write_mpii_json(folder: Path, people: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+    """A folder with `images/` and `people.json`, one person an image. Returns the JSON's path."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    names = [f"{n:09d}.jpg" for n in range(1, people + 1)]
+    for n, name in enumerate(names):
+        (folder / "images" / name).write_bytes(encoded(picture(500 + n, *size)))
+    (folder / "people.json").write_text(json.dumps([mpii_record(name, x=40.0 + n) for n, name in enumerate(names)]))
+    return folder / "people.json"
+
+
+def structs(rows: list[dict[str, Any]]) -> np.ndarray:
+    """A MATLAB struct array; a field that a row lacks is empty, as MATLAB has it."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    array = np.empty(len(rows), dtype=[(name, object) for name in names])
+    for i, row in enumerate(rows):
+        for name in names:
+            array[name][i] = row.get(name, np.zeros((0, 0)))
+    return array
+
+
+def mpii_person(
+    x: float = 50.0, y: float = 11.0, ids: Any = range(16), hidden: Any = (), **changes: Any
+) -> dict[str, Any]:
+    """An `annorect` of MPII's MATLAB file, with a head rectangle of 12 × 16 pixels (a head size of 12)."""
+    points = [
+        {"x": MPII_STANDING[k, 0] + x, "y": MPII_STANDING[k, 1] + y, "id": k}
+        | ({} if k in (8, 9) else {"is_visible": 0 if k in hidden else "1"})
+        for k in ids
+    ]
+    record = mpii_record("", x, y)
+    place = structs([dict(zip("xy", record["center"], strict=True))])
+    return {
+        "x1": x + 14, "y1": y + 2, "x2": x + 26, "y2": y + 18, "annopoints": structs([{"point": structs(points)}]),
+        "scale": record["scale"], "objpos": place, **changes,
+    }  # fmt: skip
+
+
+def write_mpii_mat(
+    folder: Path, images: list[list[dict[str, Any]]], train: list[int] | None = None, apart: list[Any] | None = None
+) -> Path:
+    """MPII's MATLAB file of images with these `annorect`s, and the pictures. Returns the file's path."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    entries = []
+    for n, people in enumerate(images, start=1):
+        (folder / "images" / f"{n:09d}.jpg").write_bytes(encoded(picture(600 + n)))
+        rectangles = structs(people) if people else np.zeros((0, 0))
+        entries.append({"image": structs([{"name": f"{n:09d}.jpg"}]), "annorect": rectangles, "vididx": 1})
+    cells = np.empty((len(images), 1), object)
+    for n, chosen in enumerate(apart or [list(range(1, len(people) + 1)) for people in images]):
+        cells[n, 0] = np.array(chosen, np.float64).reshape(-1, 1)
+    release = {
+        "annolist": structs(entries).reshape(1, -1),
+        "img_train": np.array([train or [1] * len(images)], np.uint8),
+        "version": "12",
+        "single_person": cells,
+    }
+    savemat(folder / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release})
+    return folder / "mpii_human_pose_v1_u12_1.mat"

@@ -15,6 +15,9 @@ import yaml
 from leanpose import wholebody
 from leanpose.errors import LeanposeError, did_you_mean
 
+SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
+"""What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -76,8 +79,14 @@ class Skeleton:
         return tuple(i for i, name in enumerate(self.keypoints) if not any(word in name for word in lower))
 
     def indices_in(self, other: Skeleton) -> tuple[int, ...]:
-        """For each of this skeleton's keypoints its index in `other`, or -1 where `other` has no point of that name."""
+        """For each of this skeleton's keypoints its index in `other`, or -1 where `other` has no such point.
+
+        Names decide; `SAME_POINT` says which two names mean one point.
+        """
         index = {name: i for i, name in enumerate(other.keypoints)}
+        for name, another in SAME_POINT.items():
+            if name not in index and another in index and another not in self.keypoints:
+                index[name] = index[another]
         return tuple(index.get(name, -1) for name in self.keypoints)
 
     def to_dict(self) -> dict:

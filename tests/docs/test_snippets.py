@@ -209,4 +209,6 @@ def test_the_table_of_models_is_what_is_counted() -> None:
         ]
         if entry.whole_body_ap is not None:
             counted[-2:] = [f"{entry.whole_body_ap:.1f} (whole body)", entry.source]
+        if entry.top1 is not None:
+            counted[-2:] = [f"{entry.top1:.1f} (top-1)", entry.source]
         assert [cell.strip() for cell in rest.split("|")] == counted, name

@@ -14,7 +14,8 @@ from models.test_every_model import DEEPER, small_model
 
 QUICK = {"rtmpose_t", "sdpose_t"}  # a SimCC and a heatmap model; the others take minutes together
 NAMES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(set(list_models()) - DEEPER)
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in sorted(set(list_models(task="pose")) - DEEPER)
 ]
 
 

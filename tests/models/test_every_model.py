@@ -1,4 +1,4 @@
-"""What every registered model must do."""
+"""What every registered model that finds poses must do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ DEEPER = {
 
 # The others write coordinates.
 HEATMAPS = {
-    name for name in list_models() if not hasattr(configure_model(name), "predicts") and not name.startswith("tfpose")
+    name
+    for name in list_models(task="pose")
+    if not hasattr(configure_model(name), "predicts") and not name.startswith("tfpose")
 }
 
 
@@ -56,7 +58,7 @@ def values(prediction: Prediction) -> torch.Tensor:
     return torch.cat([part.flatten(1) for part in parts if part is not None], dim=1)
 
 
-@pytest.fixture(scope="module", params=sorted(set(list_models()) - DEEPER))
+@pytest.fixture(scope="module", params=sorted(set(list_models(task="pose")) - DEEPER))
 def model(request: pytest.FixtureRequest) -> PoseModel:
     torch.manual_seed(0)
     return small_model(request.param)

@@ -28,7 +28,7 @@ def check(
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
-    COCO, CrowdPose and COCO-like JSON files and LSP joint files are read; sets given together are compared, so the same
+    COCO, CrowdPose and COCO-like JSON files, LSP joint files and MPII (MATLAB or JSON) are read; sets given together are compared, so the same
     image in two splits is found. Exit code 1: something is broken (missing or damaged images, wrong flags or counts,
     leaks between splits; with --strict also odd things). Suspected left/right swaps never fail the check.
     """

@@ -33,9 +33,16 @@ def distill(
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
-    from leanpose.training.loop import measure
+    from leanpose.evaluation.headline import decisive
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import read_validation_people, require_no_run, retrain_head_recipe, train, weights_of
+    from leanpose.training.run import (
+        measure,
+        read_validation_people,
+        require_no_run,
+        retrain_head_recipe,
+        train,
+        weights_of,
+    )
     from leanpose.weights import load_model
 
     folder = Path(trained)
@@ -62,4 +69,5 @@ def distill(
     summary = train(plan, out, device=device)
     report(summary)
     if before is not None:
-        print(f"AP {100 * before['AP']:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
+        name = decisive(before)
+        print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")

@@ -12,15 +12,24 @@ from leanpose.errors import LeanposeError
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
-    annotations: Annotated[
-        Path, typer.Option(help="COCO, COCO-WholeBody or CrowdPose JSON, LSP's joints.mat, UBody's folder.")
+    images: Annotated[
+        Path, typer.Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")
     ],
-    images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO, COCO-WholeBody, CrowdPose or MPII JSON, LSP's or MPII's .mat file, UBody's folder."),
+    ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="coco, coco_wholebody, ubody, crowdpose or lsp.")
+        str,
+        typer.Option(
+            "--format", help="coco, coco_wholebody, ubody, crowdpose, lsp, mpii, or for classifiers image_folder."
+        ),
     ] = "coco",
     boxes: Annotated[
         Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
+    ] = None,
+    head_sizes: Annotated[
+        Path | None, typer.Option(help="Head sizes for MPII as JSON. [default: from the heads' points]")
     ] = None,
     split: Annotated[
         str, typer.Option(help="all, or for sets without splits train or val (every tenth image).")
@@ -35,9 +44,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
-    """OKS AP and AR, PCK, PCKh and AUC, and a table by joint."""
+    """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
     for name, value, valid in (
-        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp")),
+        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "image_folder")),
         ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),
@@ -56,12 +65,24 @@ def evaluate(
 
     try:
         source = DataSource.model_validate(
-            {"format": data_format, "images": images, "annotations": annotations, "boxes": boxes, "split": split}
+            {
+                "format": data_format,
+                "images": images,
+                "annotations": annotations,
+                "boxes": boxes,
+                "split": split,
+                "head_sizes": head_sizes,
+            }
         )
     except ValidationError as error:
         raise LeanposeError(
             f"This cannot be measured: {error.errors()[0]['msg'].removeprefix('Value error, ')}."
         ) from error
+    if source.format == "image_folder":
+        from leanpose.cli.eval_classes import evaluate_classifier
+
+        evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
+        return
     loaded = load_model(model).to(choose_device(device))
     options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())

@@ -159,11 +159,15 @@ def print_interface(card: ExportCard) -> None:
 
 def fresh_model(name: str) -> PoseModel | None:
     """A model by its architecture's name, with the weights that it is born with; None for anything else."""
-    from leanpose.models.registry import create_model, list_models
+    from leanpose.models.registry import create_model, list_models, model_entry
     from leanpose.weights import RELEASED
 
     if name in RELEASED or Path(name).exists() or name not in list_models():
         return None
+    from leanpose.errors import LeanposeError
+
+    if model_entry(name).task != "pose":
+        raise LeanposeError(f"'{name}' tells classes apart and finds no poses; this command is for models that do.")
     import torch
 
     torch.manual_seed(0)

@@ -33,7 +33,8 @@ def models(
         console.print(
             "GMACs: of one crop at inference, as mmcv counts them, without the products of attention; "
             "'with attention' adds those. AP: on COCO val2017, as published, not measured here; '(whole body)': over the "
-            "133 keypoints of COCO-WholeBody val, which is another measure.",
+            "133 keypoints of COCO-WholeBody val, which is another measure; '(top-1)': of a classifier, in percent of "
+            "ImageNet's pictures.",
             style="dim",
         )
     if released:

@@ -53,7 +53,11 @@ def report(summary: RunSummary) -> None:
             print(f"Stage {number}: " + _figures(stage.metrics))
     if summary.metrics:
         print("Last:  " + _figures(summary.metrics))
-        print(f"Best:  AP {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)")
+        from leanpose.evaluation.headline import decisive
+
+        print(
+            f"Best:  {decisive(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"
+        )
     if summary.broken:
         count = len(summary.broken)
         print(f"{count} image{'s' if count > 1 else ''} could not be read and took no part:")

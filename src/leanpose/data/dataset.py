@@ -74,6 +74,11 @@ class CropBatch:
     indices: Int[Tensor, " B"]
     broken: list[tuple[int, str]]
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the training task's `forward` takes."""
+        return self.images, self.keypoints, self.weights, self.indices
+
     def without_broken(self) -> CropBatch:
         """The crops whose image could be read."""
         if not self.broken:
@@ -117,6 +122,8 @@ class CropDataset(Dataset[Crop]):
             augmentation: evaluation sees what the papers' toolbox would show.
     """
 
+    unit = "people"
+
     def __init__(
         self,
         people: Sequence[PersonSample],
@@ -145,6 +152,19 @@ class CropDataset(Dataset[Crop]):
 
     def __len__(self) -> int:
         return len(self.people)
+
+    @staticmethod
+    def collate(crops: Sequence[Crop]) -> CropBatch:
+        """A loader's `collate_fn`."""
+        return collate(crops)
+
+    def image_name(self, index: int) -> str:
+        """Where an item's pixels come from."""
+        return str(self.people[index].image)
+
+    def describe(self, index: int) -> str:
+        """An item, for messages."""
+        return f"person {self.people[index].person_id} of {self.people[index].image}"
 
     @property
     def epoch(self) -> int:

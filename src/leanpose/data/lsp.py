@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.coco import coco_category, map_keypoints
+from leanpose.data.matlab import load_matlab
 from leanpose.data.sample import PersonSample, PersonSet
 from leanpose.errors import LeanposeError
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
@@ -54,14 +55,7 @@ def load_lsp(path: Path) -> LspFile:
     Raises:
         LeanposeError: the file is missing, cut off, or holds no such joints.
     """
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path)
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
-    except Exception as error:  # scipy raises almost anything on a damaged file
-        raise LeanposeError(f"The annotation file {path} is cut off or no MATLAB file: {error}.") from error
+    content = load_matlab(path)
     joints = content.get("joints")
     if joints is None or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
         raise LeanposeError(f"{path} is no LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ class PersonSample:
         image_id, person_id: the data set's own ids; they come back in results and messages.
         area: of the person's segmentation in square pixels, as OKS uses it (the box's where there is none).
         score: of the detection that the box came from; 1 for a labelled box.
+        head_size: in pixels, as PCKh uses it; NaN where the data set does not say.
     """
 
     image: ImageRef
@@ -44,6 +46,7 @@ class PersonSample:
     person_id: int
     area: float
     score: float = 1.0
+    head_size: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class DataSource(BaseModel):
 
     Attributes:
         format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
-            (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `synthetic`.
+            (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
+            `synthetic`; for classifiers `image_folder` (`images` holds a folder for each class).
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
         annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
@@ -30,6 +31,7 @@ class DataSource(BaseModel):
         split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
             tenth video, or those of `split_list`.
         split_list: of `ubody`: the `.npy` file that names the videos of `val`.
+        head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two points.
         every: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
@@ -38,13 +40,14 @@ class DataSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "synthetic"]
+    format: Literal["coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "synthetic", "image_folder"]
     name: str | None = None
     images: Path | None = None
     annotations: Path | None = None
     boxes: Path | None = None
     split: Split = "all"
     split_list: Path | None = None
+    head_sizes: Path | None = None
     every: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1)
     skeleton: str | None = None
@@ -55,12 +58,19 @@ class DataSource(BaseModel):
 
     @model_validator(mode="after")
     def _check_paths(self) -> DataSource:
-        if self.format != "synthetic" and (self.images is None or self.annotations is None):
+        if self.format == "image_folder":
+            if self.images is None or self.annotations is not None:
+                raise ValueError(
+                    "a data set of format 'image_folder' needs `images`, the folder of the classes' folders, alone"
+                )
+        elif self.format != "synthetic" and (self.images is None or self.annotations is None):
             raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
         if self.boxes is not None and self.format not in ("coco", "coco_wholebody", "crowdpose"):
             raise ValueError(f"`boxes` of a detector are read for COCO's formats, not for '{self.format}'")
         if self.skeleton is not None and self.format in ("coco_wholebody", "ubody"):
             raise ValueError(f"`skeleton` says what a file labels; the format '{self.format}' says it already")
+        if self.head_sizes is not None and self.format != "mpii":
+            raise ValueError(f"`head_sizes` are for the format 'mpii', not for '{self.format}'")
         if self.format != "ubody" and (self.split_list is not None or self.every > 1):
             raise ValueError(f"`split_list` and `every` are for the format 'ubody', not for '{self.format}'")
         return self
@@ -68,6 +78,8 @@ class DataSource(BaseModel):
     @property
     def title(self) -> str:
         """The name to show."""
+        if self.format == "image_folder" and self.images is not None:
+            return self.name or self.images.name
         return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
 
@@ -88,12 +100,21 @@ def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", 
     root = Path(root)
     if training and source.boxes is not None:
         raise LeanposeError(f"The data set '{source.title}' names detected boxes, but training uses the labelled ones.")
+    if source.format == "image_folder":
+        raise LeanposeError(
+            f"The data set '{source.title}' is pictures by class (image_folder), which label no keypoints; they are for "
+            f"classifiers such as deit_tiny."
+        )
     if source.format == "synthetic":
         source = _draw_synthetic(source, skeleton, root)
     if source.format == "lsp":
         from leanpose.data.lsp import read_lsp
 
         people = read_lsp(source, skeleton, root)
+    elif source.format == "mpii":
+        from leanpose.data.mpii import read_mpii
+
+        people = read_mpii(source, skeleton, root, training=training)
     elif source.format == "ubody":
         from leanpose.data.ubody import read_ubody
 

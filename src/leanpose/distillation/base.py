@@ -7,20 +7,37 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, Prediction
+from leanpose.models.output import PoseOutput
 
 
 class Objective(Protocol):
     """Compares a prediction with the labels: a codec, or a loss with parameters of its own."""
 
-    def loss(self, prediction: Prediction, target: Any) -> Float[Tensor, ""]:
+    def loss(self, prediction: Any, target: Any) -> Float[Tensor, ""]:
         """The loss of a prediction against what the codec's `encode` returned."""
         ...
+
+
+class CycledOutput(Protocol):
+    """What a method compares that knows tokens alone, whatever is read from them: a `PoseOutput`, a `ClassOutput`."""
+
+    @property
+    def prediction(self) -> Any: ...
+    @property
+    def keypoint_tokens(self) -> Float[Tensor, "B K D"] | None: ...
+    @property
+    def visual_tokens(self) -> Float[Tensor, "B N D"] | None: ...
+    @property
+    def kept(self) -> Int[Tensor, "B M"] | None: ...
+    @property
+    def cycles(self) -> tuple[CycledOutput, ...]: ...
+    @property
+    def layers(self) -> tuple[Any, ...]: ...
 
 
 class Distillation(ABC):
@@ -28,6 +45,7 @@ class Distillation(ABC):
 
     Args:
         objective: compares the student's prediction with the target; mostly the student's codec.
+        term: what the loss against the labels is called.
 
     Attributes:
         reads_teacher_features: whether the student's head reads the teacher's features, in place of those of a backbone
@@ -37,8 +55,9 @@ class Distillation(ABC):
 
     reads_teacher_features = False
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, term: str = "pose") -> None:
         self.objective = objective
+        self.term = term
         self.progress = 0.0
 
     @property
@@ -63,11 +82,11 @@ class GroundTruthOnly(Distillation):
     Where every layer of a model predicts, every layer's prediction does, and the loss is their sum (TFPose, eq. 5).
     """
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {"pose": pose_loss(self.objective, student, target)}
+    def losses(self, student: CycledOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {self.term: label_loss(self.objective, student, target)}
 
 
-def pose_loss(objective: Objective, student: PoseOutput, target: Any) -> Float[Tensor, ""]:
+def label_loss(objective: Objective, student: CycledOutput, target: Any) -> Float[Tensor, ""]:
     """The loss of the prediction, or where every layer predicts the sum over all of them."""
     return sum_of(objective.loss(prediction, target) for prediction in student.layers or (student.prediction,))
 

@@ -14,15 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.distillation.base import Distillation, Objective, sum_of
-from leanpose.models.output import PoseOutput
+from leanpose.distillation.base import CycledOutput, Distillation, Objective, sum_of
 
 
 class CycleSelfDistillation(Distillation):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
 
     Where a cycle has dropped visual tokens (§4.5, Table 8), those that it kept meet the next cycle's tokens of the same
-    patches, and eq. 2 is the mean over these.
+    patches, and eq. 2 is the mean over these. A classifier's class token stands where a pose model has keypoint tokens
+    (§4.5, Table 9).
 
     Args:
         objective: compares each cycle's prediction with the ground truth.
@@ -31,6 +31,7 @@ class CycleSelfDistillation(Distillation):
         pose: which cycles meet the ground truth: `every` (eq. 3), or only the `last` (the ablation of Table 5).
         detach: stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although
             the paper calls the deeper cycle a teacher; off by default, as published.
+        term: what the loss against the labels is called.
     """
 
     def __init__(
@@ -40,17 +41,18 @@ class CycleSelfDistillation(Distillation):
         visual_tokens: float = 5e-6,
         pose: Literal["every", "last"] = "every",
         detach: bool = False,
+        term: str = "pose",
     ) -> None:
-        super().__init__(objective)
+        super().__init__(objective, term)
         self.keypoint_tokens = keypoint_tokens
         self.visual_tokens = visual_tokens
         self.pose = pose
         self.detach = detach
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, student: CycledOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
         cycles = student.cycles
         supervised = cycles if self.pose == "every" else cycles[-1:]
-        losses = {"pose": sum_of(self.objective.loss(cycle.prediction, target) for cycle in supervised)}
+        losses = {self.term: sum_of(self.objective.loss(cycle.prediction, target) for cycle in supervised)}
         pairs = list(pairwise(cycles))
         if pairs and self.keypoint_tokens:
             gaps = (self._gap(a.keypoint_tokens, b.keypoint_tokens) for a, b in pairs)
@@ -65,7 +67,7 @@ class CycleSelfDistillation(Distillation):
         return mse_loss(tokens, deeper.detach() if self.detach else deeper)
 
 
-def _same_patches(cycle: PoseOutput, deeper: PoseOutput) -> Any:
+def _same_patches(cycle: CycledOutput, deeper: CycledOutput) -> Any:
     """The deeper cycle's visual tokens on the patches that this cycle has, in its order."""
     if cycle.kept is None:
         return deeper.visual_tokens

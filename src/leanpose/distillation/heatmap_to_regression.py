@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.distillation.base import Distillation, Objective, pose_loss
+from leanpose.distillation.base import Distillation, Objective, label_loss
 from leanpose.errors import LeanposeError
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 
@@ -51,7 +51,7 @@ class HeatmapToRegression(Distillation):
             raise LeanposeError(
                 "heatmap_to_regression needs a student that predicts coordinates and a heatmap teacher."
             )
-        losses = {"pose": pose_loss(self.objective, student, target)}
+        losses = {"pose": label_loss(self.objective, student, target)}
         for name, weight in (("keypoint_tokens", self.keypoint_tokens), ("visual_tokens", self.visual_tokens)):
             if weight:
                 losses[name] = weight * _token_gap(name, student, teacher)

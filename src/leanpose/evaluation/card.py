@@ -13,6 +13,7 @@ import numpy as np
 from leanpose.data.sample import PersonSample
 from leanpose.data.sources import DataSource, read_people
 from leanpose.evaluation.evaluate import Style, evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.head_accuracy import TOTAL, group_rows, has_mpii
 from leanpose.evaluation.keypoint_table import keypoint_table
 from leanpose.evaluation.part_precision import has_parts, part_rows
 from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
@@ -34,7 +35,7 @@ class EvaluationCard:
 
     Attributes:
         settings: everything that the figures depend on.
-        precision: OKS AP and AR by name; empty where nobody has an area to measure with. For whole bodies those of all
+        precision: OKS AP and AR by name; empty where nobody has an area to measure with. On MPII its PCKh instead. For whole bodies those of all
             keypoints together, and of each part as `AP face` and so on.
         keypoints: PCK and its kin over labelled boxes by name; empty with detected boxes.
         by_keypoint: one row a keypoint.
@@ -70,7 +71,8 @@ def measure(
     `advance` is called after each batch with its number of people and that of all.
 
     PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones. Where the set
-    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured.
+    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured. On MPII a model that finds
+    its joints is measured by PCKh in place of AP.
 
     Raises:
         LeanposeError: the data set cannot be read, or holds nothing to measure against.
@@ -97,6 +99,8 @@ def measure(
     table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=plain)
     measured = [person for person in people.people if str(person.image) not in broken]
     keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
+    if style == "mpii":
+        keypoints.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
     settings = {
         "model": model.name,
         "input_size": "x".join(str(side) for side in model.input_size),
@@ -125,6 +129,8 @@ def style_of(source: DataSource, skeleton: Skeleton, labelled: list[int]) -> Sty
     """
     if source.format == "crowdpose":
         return "crowdpose"
+    if source.format == "mpii" and has_mpii(_part(skeleton, labelled)):
+        return "mpii"
     return "wholebody" if has_parts(skeleton, labelled) else "coco"
 
 
@@ -152,8 +158,11 @@ def _keypoint_figures(
         torsos = torso_sizes(points, visible, skeleton)
         figures["PCK@0.2 torso"] = pck(results.keypoints, points, visible, torsos, 0.2).mean
         figures["AUC 0–1 torso"] = auc(results.keypoints, points, visible, torsos)
-    if {"neck", "head_top"} <= names:
-        figures["PCKh@0.5"] = pckh(results.keypoints, points, visible, head_sizes(points, visible, skeleton)).mean
+    heads = np.array([person.head_size for person in people], np.float64)
+    if not (heads > 0).any() and {"neck", "head_top"} <= names:
+        heads = head_sizes(points, visible, skeleton)
+    if (heads > 0).any():
+        figures[TOTAL] = pckh(results.keypoints, points, visible, heads).mean
     return figures
 
 
@@ -171,9 +180,15 @@ def print_card(card: EvaluationCard) -> None:
         highlight=False,
     )
     in_table = {f"{figure} {line['part']}" for line in card.by_part for figure in ("AP", "AR")}
+    groups = group_rows(card.precision)
+    in_table |= {f"{TOTAL} {group}" for group, _ in groups}
     row = {name: value for name, value in {**card.precision, **card.keypoints}.items() if name not in in_table}
     figures = [f"{name} {_percent(value)}" for name, value in row.items()]
     console.print("   ".join(figures), highlight=False)
+    if groups:
+        heads = Table(TOTAL, *(group for group, _ in groups), show_edge=False)
+        heads.add_row("", *(_percent(share) for _, share in groups))
+        console.print(heads)
     if card.by_part:
         parts = Table("part", "AP", "AR", show_edge=False)
         for line in card.by_part:

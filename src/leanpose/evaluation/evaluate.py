@@ -15,6 +15,7 @@ from leanpose.data.dataset import CropDataset, collate, start_worker
 from leanpose.data.sample import PersonSample, PersonSet
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
+from leanpose.evaluation.head_accuracy import head_accuracy, require_mpii
 from leanpose.evaluation.part_precision import labelled_parts, part_metrics, part_precision, require_parts
 from leanpose.evaluation.results import PoseResults
 from leanpose.geometry import apply_affine, crop_region, invert_affine
@@ -23,8 +24,11 @@ from leanpose.models.base import PoseModel
 from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
 
-Style = Literal["coco", "crowdpose", "wholebody"]
+OksStyle = Literal["coco", "crowdpose", "wholebody"]
 """What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
+
+Style = Literal[OksStyle, "mpii"]
+"""The same, or MPII's PCKh (`head_accuracy`)."""
 
 
 @dataclass(frozen=True)
@@ -146,17 +150,19 @@ def evaluate(
     style: Style = "coco",
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """OKS AP and AR of a model on a data set.
+    """OKS AP and AR of a model on a data set, or in the style `mpii` its PCKh.
 
     Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
 
     Raises:
-        LeanposeError: the data set has no ground truth, none of the images can be read, or the style is `wholebody` and
-            the model's skeleton has no parts.
+        LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks what
+            the style measures (`wholebody`: parts; `mpii`: MPII's joints).
     """
     ground_truth_of(people)  # before the work, not after it
     if style == "wholebody":
         require_parts(model.skeleton)
+    if style == "mpii":
+        require_mpii(model.skeleton)
     results, broken = predict_people(
         model,
         people.people,
@@ -169,6 +175,9 @@ def evaluate(
     )
     if people.people and not len(results):
         raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
+    if style == "mpii":
+        measured = [person for person in people.people if str(person.image) not in broken]
+        return Evaluation(head_accuracy(results, measured, model.skeleton), results, broken)
     metrics = precision_of(results, people, model.skeleton, scoring=scoring, nms=nms, style=style)
     return Evaluation(metrics, results, broken)
 
@@ -180,7 +189,7 @@ def precision_of(
     *,
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
-    style: Style = "coco",
+    style: OksStyle = "coco",
 ) -> dict[str, float]:
     """OKS AP and AR of poses, wherever they come from, on a data set.
 

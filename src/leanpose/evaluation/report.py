@@ -13,12 +13,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.headline import DECISIVE, decisive
 from leanpose.evaluation.part_precision import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
 from leanpose.training.log import read_table
 from leanpose.training.recipe import Recipe
 from leanpose.training.run import saved_recipe
+
+SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
+"""The figures that the table has columns for, where any run measured them."""
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2129; }
@@ -53,8 +57,13 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, float]:
-        """The validation with the highest AP."""
-        return max(self.validations, key=lambda row: row["AP"], default={})
+        """The validation with the highest AP, or whatever this run is judged by."""
+        return max(self.validations, key=lambda row: row[self.figure], default={})
+
+    @property
+    def figure(self) -> str:
+        """The name of what this run is judged by."""
+        return decisive(self.last) if self.last else "AP"
 
 
 @dataclass(frozen=True)
@@ -131,10 +140,11 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def _table(runs: Sequence[RunRecord]) -> str:
-    """AP and AR after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
-    metrics = [name for name in ("AP", "AP .5", "AP .75", "AR") if any(name in run.last for run in runs)]
-    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, "best AP"]
-    winner = max((run.last.get("AP", -1.0) for run in runs), default=-1.0)
+    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
+    metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
+    figures = _figures(runs)
+    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {figures}"]
+    winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in DECISIVE}
     rows = []
     for run in runs:
         cost = model_cost(run.recipe.model, skeleton=run.recipe.skeleton, **run.recipe.model_options)
@@ -147,12 +157,17 @@ def _table(runs: Sequence[RunRecord]) -> str:
             f"{last.get('epoch', 0):.0f}",
             f"{last.get('seconds', 0) / 60:.1f}",
             *(f"{100 * last[name]:.1f}" if name in last else "–" for name in metrics),
-            f"{100 * run.best['AP']:.1f}" if run.best else "–",
+            f"{100 * run.best[run.figure]:.1f}" if run.best else "–",
         ]
-        chosen = ' class="best"' if last.get("AP") == winner else ""
+        chosen = ' class="best"' if last.get(run.figure) == winners[run.figure] else ""
         rows.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{escape(head)}</th>" for head in heads)
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+
+
+def _figures(runs: Sequence[RunRecord]) -> str:
+    """What these runs are judged by."""
+    return " or ".join(dict.fromkeys(run.figure for run in runs))
 
 
 def _part_table(runs: Sequence[RunRecord]) -> str:
@@ -184,14 +199,18 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     left, right = figure.subplots(1, 2)
     for run in runs:
         cycles = supervised_cycles(run.recipe)
-        left.plot([row["epoch"] for row in run.losses], [row["pose"] / cycles for row in run.losses], label=run.name)
+        term = "class" if run.losses and "class" in run.losses[0] else "pose"
+        left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
         right.plot(
-            [r["epoch"] for r in run.validations], [100 * r["AP"] for r in run.validations], marker="o", label=run.name
+            [row["epoch"] for row in run.validations],
+            [100 * row[run.figure] for row in run.validations],
+            marker="o",
+            label=run.name,
         )
     likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
     scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="pose loss per supervised cycle", yscale=scale)
-    right.set(xlabel="epoch", ylabel="AP on the validation set", ylim=(0, None))
+    left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
+    right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()

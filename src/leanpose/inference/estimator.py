@@ -327,6 +327,8 @@ def _open(
         from leanpose.weights import load_model
 
         model = load_model(model)
+    if model.task != "pose":
+        raise LeanposeError(f"'{model.name}' tells classes apart and finds no poses.")
     model = model.to(device).eval()
     return model, *open_backend(model, device, backend, precision)
 

@@ -1,10 +1,10 @@
-"""What every pose model has in common."""
+"""What every model has in common, and what every pose model."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,73 +24,29 @@ torch.export.register_dataclass(SimCC, serialized_type_name="leanpose.SimCC")
 torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 
 
-class PoseModel(nn.Module):
-    """A network from a batch of person crops to a `PoseOutput`.
+class ImageModel(nn.Module):
+    """A named network that looks at pictures of one size.
 
     Attributes:
+        task: what it does with them.
         name: the variant it was created as.
         config: its configuration, a frozen dataclass.
-        skeleton: the keypoints that it finds.
-        input_size: height and width of its crops, in pixels.
+        input_size: height and width of its pictures, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
-        codec: how its prediction is to be read and taught; may be replaced.
-        dense_shape: channels, rows and columns of the maps in `PoseOutput.dense`; None where the model has none.
-        dense_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
     """
 
-    codec: Codec
-    dense_shape: tuple[int, int, int] | None = None
+    task: Literal["pose", "classification"]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, as all the papers here
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
-    def __init__(self, name: str, config: Any, skeleton: Skeleton) -> None:
+    def __init__(self, name: str, config: Any) -> None:
         super().__init__()
         self.name = name
         self.config = config
-        self.skeleton = skeleton
         self.input_size: tuple[int, int] = config.input_size
-        self.dense_area: tuple[int, int] = self.input_size
-
-    @abstractmethod
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference."""
-
-    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Like `forward`, with everything that the paper's losses compare."""
-        return self.forward(images)
-
-    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        """The head's part of `forward`: the prediction from the backbone's features.
-
-        Raises:
-            LeanposeError: this network is not made of a backbone and a head.
-        """
-        raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
-
-    def load_backbone(self, file: Path | None = None) -> None:
-        """Start the backbone from its published ImageNet weights, or from a file that `leanpose convert` has made of one.
-
-        Raises:
-            LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
-        """
-        backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, ResNet | HRNet | CSPNeXt | RTMDetFeatures):
-            raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
-        if file is None:
-            backbone.load_imagenet()
-            return
-        from leanpose.weights.backbone_file import read_backbone
-
-        tensors = read_backbone(file, backbone.variant)
-        learnt = {name for name, _ in backbone.named_parameters()}
-        if missing := sorted(learnt - tensors.keys()):
-            raise LeanposeError(
-                f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
-            )
-        take_fitting(backbone, tensors)
 
     def require_size(self, images: Float[Tensor, "B 3 H W"]) -> None:
         """For networks that are made for one size.
@@ -113,3 +69,61 @@ class PoseModel(nn.Module):
         scale = torch.tensor([255 * s for s in self.std], device=images.device)
         shift = torch.tensor([255 * m for m in self.mean], device=images.device)
         return ((images - shift) / scale).permute(0, 3, 1, 2)
+
+
+class PoseModel(ImageModel):
+    """A network from a batch of person crops to a `PoseOutput`.
+
+    Attributes:
+        skeleton: the keypoints that it finds.
+        codec: how its prediction is to be read and taught; may be replaced.
+        dense_shape: channels, rows and columns of the maps in `PoseOutput.dense`; None where the model has none.
+        dense_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
+    """
+
+    codec: Codec
+    dense_shape: tuple[int, int, int] | None = None
+    task = "pose"
+
+    def __init__(self, name: str, config: Any, skeleton: Skeleton) -> None:
+        super().__init__(name, config)
+        self.skeleton = skeleton
+        self.dense_area: tuple[int, int] = self.input_size
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference."""
+
+    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+        """Like `forward`, with everything that the paper's losses compare."""
+        return self.forward(images)
+
+    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        """The head's part of `forward`: the prediction from the backbone's features.
+
+        Raises:
+            LeanposeError: this network is not made of a backbone and a head.
+        """
+        raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
+
+    def load_backbone(self, file: Path | None = None) -> None:
+        """Start the backbone from its published ImageNet weights, or from a file that `leanpose convert` has made of one.
+
+        Raises:
+            LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
+        """
+        backbone = getattr(self, "backbone", None)
+        if not isinstance(backbone, ResNet | HRNet | CSPNeXt | RTMDetFeatures):
+            raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
+        if file is None:
+            backbone.load_imagenet()
+            return
+        from leanpose.weights.backbone_file import read_backbone
+
+        tensors = read_backbone(file, backbone.variant)
+        learnt = {name for name, _ in backbone.named_parameters()}
+        if missing := sorted(learnt - tensors.keys()):
+            raise LeanposeError(
+                f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
+            )
+        take_fitting(backbone, tensors)

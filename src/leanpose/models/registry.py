@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
+    from leanpose.models.classifier import Classifier
+
+Task = Literal["pose", "classification"]
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,22 @@ class ModelEntry:
         source: where that figure, or `whole_body_ap`, stands.
         skeleton: what it finds when nobody says otherwise.
         whole_body_ap: published COCO-WholeBody val AP over all 133 keypoints: another measure, on the same pictures.
+        top1: of a classifier, published ImageNet accuracy in percent.
     """
 
     name: str
-    model: type[PoseModel]
+    model: type[PoseModel] | type[Classifier]
     configure: Callable[[], Any]
     ap: float | None
     source: str
     skeleton: str = "coco17"
     whole_body_ap: float | None = None
+    top1: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """Whether it finds poses or tells classes apart."""
+        return self.model.task
 
     @property
     def summary(self) -> str:
@@ -50,6 +60,8 @@ class ModelEntry:
             return f"{self.ap:.1f}", self.source
         if self.whole_body_ap is not None:
             return f"{self.whole_body_ap:.1f} (whole body)", self.source
+        if self.top1 is not None:
+            return f"{self.top1:.1f} (top-1)", self.source
         return "–", ""
 
 
@@ -57,12 +69,13 @@ _ENTRIES: dict[str, ModelEntry] = {}
 
 
 def register_model(
-    model: type[PoseModel],
+    model: type[PoseModel] | type[Classifier],
     *,
     ap: float | None,
     source: str,
     skeleton: str = "coco17",
     whole_body_ap: float | None = None,
+    top1: float | None = None,
 ) -> Callable:
     """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
 
@@ -70,7 +83,7 @@ def register_model(
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source, skeleton, whole_body_ap)
+        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source, skeleton, whole_body_ap, top1)
         return configure
 
     return enter
@@ -101,9 +114,14 @@ def model_entry(name: str) -> ModelEntry:
     return entries[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`."""
-    return [name for name in _entries() if fnmatchcase(name, pattern)]
+def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
+    """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`.
+
+    Args:
+        pattern: `*` and `?` stand for any letters and for any letter.
+        task: only models that find poses, or only those that tell classes apart.
+    """
+    return [name for name, entry in _entries().items() if fnmatchcase(name, pattern) and task in (None, entry.task)]
 
 
 def configure_model(name: str, **overrides: Any) -> Any:
@@ -137,17 +155,32 @@ def skeleton_of(name: str, skeleton: str | Path | Skeleton | None = None) -> Ske
     return get_skeleton(model_entry(name).skeleton if skeleton is None else skeleton)
 
 
+@overload
+def create_model(name: Literal["deit_tiny", "sdpose_deit_tiny"], **overrides: Any) -> Classifier: ...
+
+
+@overload
 def create_model(
     name: str,
     *,
     skeleton: str | Path | Skeleton | None = None,
     pretrained: bool | str | Path = False,
     **overrides: Any,
-) -> PoseModel:
+) -> PoseModel: ...
+
+
+def create_model(
+    name: str,
+    *,
+    skeleton: str | Path | Skeleton | None = None,
+    pretrained: bool | str | Path = False,
+    **overrides: Any,
+) -> PoseModel | Classifier:
     """Build a named model with fresh weights, ready for inference (in eval mode).
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`; those of `list_models(task="classification")` are a `Classifier`, all others a
+            `PoseModel`.
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
@@ -168,7 +201,15 @@ def create_model(
         if overrides:
             raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
         return load_model(name)
+    from leanpose.models.classifier import Classifier
+
     entry = model_entry(name)
+    if issubclass(entry.model, Classifier):
+        if skeleton is not None:
+            raise LeanposeError(f"'{name}' tells classes apart and finds no keypoints, so it takes no skeleton.")
+        if pretrained:
+            raise LeanposeError(f"No weights of '{name}' are published here; train it from scratch, or from `init`.")
+        return entry.model(name, configure_model(name, **overrides)).eval()
     model = entry.model(name, configure_model(name, **overrides), skeleton_of(name, skeleton)).eval()
     if pretrained:
         model.load_backbone(None if pretrained == "backbone" else Path(pretrained))

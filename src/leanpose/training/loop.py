@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import CropBatch, CropDataset, collate, start_worker
-from leanpose.data.sample import PersonSet
+from leanpose.data.classes import ClassBatch, ClassDataset
+from leanpose.data.dataset import CropBatch, CropDataset, start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import evaluate
+from leanpose.evaluation.headline import decisive, headline
 from leanpose.files import atomic_write
-from leanpose.models.base import PoseModel
+from leanpose.models.base import ImageModel
 from leanpose.training.batches import EpochBatches
 from leanpose.training.checkpoint import load_state, save_state
 from leanpose.training.log import RunLog
@@ -36,9 +36,10 @@ from leanpose.training.optimizers import build_optimizers
 from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe
 from leanpose.training.schedule import learning_rate_factor
-from leanpose.training.task import build_task
-from leanpose.training.teacher import Teacher
+from leanpose.training.task import Task
 from leanpose.weights import save_model
+
+Batch = CropBatch | ClassBatch
 
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
@@ -114,21 +115,12 @@ def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
     return fabric
 
 
-def measure(recipe: Recipe, model: PoseModel, people: PersonSet) -> dict[str, float]:
-    """The metrics of a model in eval mode, measured as a recipe says."""
-    section = recipe.validation
-    return evaluate(
-        model,
-        people,
-        batch_size=max(recipe.batch_size // recipe.accumulate, 32),
-        workers=recipe.data.workers,
-        flip_test=section.flip_test,
-        cycle=section.cycle,
-        scoring=section.scoring,
-        nms=section.nms,
-        style=section.style,
-        precision=recipe.precision,
-    ).metrics
+@dataclass(frozen=True)
+class Validation:
+    """What a run is measured on, and how: the metrics by name of a model in eval mode."""
+
+    name: str
+    measure: Callable[[Any], dict[str, float]]
 
 
 class Trainer:
@@ -137,11 +129,10 @@ class Trainer:
     Args:
         recipe: the whole run.
         folder: gets `recipe.yaml`, `state.pt`, `best.safetensors`, `last.safetensors`, `train.csv`, `val.csv`, `tensorboard/`.
-        model: the student, freshly made; `resume` overwrites its weights.
-        train, val: people in the model's skeleton; without `val` nothing is measured and only the last weights are saved.
-        dataset: the crops of `train`'s people.
+        task: the model, freshly made, and what it learns; `resume` overwrites its weights.
+        dataset: what it learns from.
         fabric: devices and precision.
-        teacher: of a distillation from another model.
+        validation: without it nothing is measured and only the last weights are saved.
         resume: go on from the folder's saved state.
         whole: what the user is told to resume; of a stage the folder of the whole run. None: `folder`.
         quiet: no progress bar (a line an epoch instead).
@@ -151,33 +142,29 @@ class Trainer:
         self,
         recipe: Recipe,
         folder: Path,
-        model: PoseModel,
-        train: PersonSet,
-        val: PersonSet | None,
-        dataset: CropDataset,
+        task: Task[Any],
+        dataset: CropDataset | ClassDataset,
         fabric: Fabric,
         *,
-        teacher: Teacher | None = None,
+        validation: Validation | None = None,
         resume: bool = False,
         whole: Path | None = None,
         quiet: bool = False,
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.whole = whole or folder
-        self.model, self.train_set, self.val_set, self.dataset = model, train, val, dataset
+        self.bare_task, self.model, self.dataset, self.validation = task, task.model, dataset, validation
         parts = fabric.world_size * recipe.accumulate
         if recipe.batch_size % parts or len(dataset) < parts:
             raise LeanposeError(
-                f"A batch_size of {recipe.batch_size} out of {len(dataset)} people cannot be shared equally by "
+                f"A batch_size of {recipe.batch_size} out of {len(dataset)} {dataset.unit} cannot be shared equally by "
                 f"{fabric.world_size} processes in {recipe.accumulate} parts each."
             )
         self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
-        model.train()
-        self.bare_task = build_task(recipe, model, teacher)
-        if teacher is not None:
-            teacher.to(fabric.device)
+        if task.teacher is not None:
+            task.teacher.to(fabric.device)
         self.task, *self.optimizers = fabric.setup(self.bare_task, *build_optimizers(recipe.optimizer, self.bare_task))
-        self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+        self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
         self._any_readable = False
@@ -232,12 +219,12 @@ class Trainer:
             self.dataset,
             batch_sampler=batches,
             num_workers=recipe.data.workers,
-            collate_fn=collate,
+            collate_fn=self.dataset.collate,
             pin_memory=self.fabric.device.type == "cuda",
             worker_init_fn=start_worker,
             prefetch_factor=4 if recipe.data.workers else None,
         )
-        parts: Iterator[CropBatch] = iter(loader)
+        parts: Iterator[Batch] = iter(loader)
         last_save = time.monotonic()
         for _ in range(first, self.steps_per_epoch):
             began = time.monotonic()
@@ -254,7 +241,7 @@ class Trainer:
                 last_save = time.monotonic()
         state.epoch += 1
 
-    def _step(self, parts: list[CropBatch]) -> None:
+    def _step(self, parts: list[Batch]) -> None:
         """One optimiser step over the parts of one batch."""
         recipe, state = self.recipe, self.state
         # Any random layer draws from the step's own seed, so there is no generator state to save.
@@ -274,7 +261,7 @@ class Trainer:
                 else nullcontext()
             ):
                 batch = self._without_broken(batch)
-                losses = self.task(batch.images, batch.keypoints, batch.weights, batch.indices)
+                losses = self.task(*batch.inputs)
                 if batch.broken:  # nothing in black crops is to be learnt; token losses have no labels to weigh them by
                     losses = {name: 0.0 * value for name, value in losses.items()}
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
@@ -301,11 +288,10 @@ class Trainer:
             self.ema.update_parameters(self.model)
         self.progress.advance(state.epoch, state.step, recipe.batch_size, total)
 
-    def _refuse_non_finite(self, parts: list[CropBatch], total: float) -> None:
+    def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:
         """Stop before the weights are spoiled: the state saved is the one before this step."""
         self._save_state()
-        people = [self.dataset.people[i] for batch in parts for i in batch.indices.tolist()]
-        names = [f"person {person.person_id} of {person.image}" for person in people]
+        names = [self.dataset.describe(i) for batch in parts for i in batch.indices.tolist()]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more (all in nan.txt)" if len(names) > 8 else "")
         with atomic_write(self.folder / "nan.txt") as path:
             path.write_text("\n".join(names) + "\n")
@@ -319,27 +305,27 @@ class Trainer:
         recipe, epoch = self.recipe, self.state.epoch
         due = epoch > 0 and (epoch % recipe.validation.every == 0 or epoch == recipe.schedule.epochs)
         at_boundary = self.state.step == epoch * self.steps_per_epoch
-        if self.val_set is None or not due or not at_boundary:
+        if self.validation is None or not due or not at_boundary:
             return
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
-            self.progress.say(f"epoch {epoch}: measuring on {self.val_set.name}")
-            self.metrics = measure(recipe, model, self.val_set)
+            self.progress.say(f"epoch {epoch}: measuring on {self.validation.name}")
+            self.metrics = self.validation.measure(model)
             model.train()
-            self.progress.say(f"epoch {epoch}: AP {100 * self.metrics['AP']:.1f}  AR {100 * self.metrics['AR']:.1f}")
-            if self.metrics["AP"] > self.state.best:
-                self.state.best, self.state.best_epoch = self.metrics["AP"], epoch
+            self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
+            if (figure := self.metrics[decisive(self.metrics)]) > self.state.best:
+                self.state.best, self.state.best_epoch = figure, epoch
                 self._save_weights("best.safetensors")
             # The row comes last: a run killed before it validates again, and has forgotten nothing.
             self._save_state()
             self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
 
-    def _measured_model(self) -> PoseModel:
+    def _measured_model(self) -> ImageModel:
         """The weights that are validated and shipped: the averaged ones where there are any."""
         if self.ema is None:
             return self.model.eval()
-        averaged: PoseModel = self.ema.module  # pyright: ignore[reportAssignmentType]
+        averaged: ImageModel = self.ema.module  # pyright: ignore[reportAssignmentType]
         for mine, current in zip(averaged.buffers(), self.model.buffers(), strict=True):
             mine.copy_(current)
         return averaged.eval()
@@ -408,7 +394,7 @@ class Trainer:
             )
         self._losses, self._averaged_steps = {}, 0
 
-    def _next_part(self, parts: Iterator[CropBatch]) -> CropBatch:
+    def _next_part(self, parts: Iterator[Batch]) -> Batch:
         try:
             return next(parts).to(self.fabric.device)
         except RuntimeError as error:
@@ -420,8 +406,8 @@ class Trainer:
                 f"leanpose train --resume {self.whole}"
             ) from error
 
-    def _without_broken(self, batch: CropBatch) -> CropBatch:
-        """Leave out the people whose images cannot be read, and remember them for the end.
+    def _without_broken(self, batch: Batch) -> Batch:
+        """Leave out those whose images cannot be read, and remember them for the end.
 
         Where nobody is left, the black crops stay: they have no labels, and all processes must take the step.
 
@@ -429,7 +415,7 @@ class Trainer:
             LeanposeError: no image could be read so far.
         """
         for index, sentence in batch.broken:
-            self.broken[str(self.dataset.people[index].image)] = sentence
+            self.broken[self.dataset.image_name(index)] = sentence
         kept = batch.without_broken()
         if len(kept.indices):
             self._any_readable = True

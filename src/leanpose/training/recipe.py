@@ -232,8 +232,26 @@ class ValidationSection(_Section):
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
     nms: Literal["oks", "soft"] | None = "oks"
-    style: Literal["coco", "crowdpose", "wholebody"] = "coco"
-    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together."""
+    style: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
+    `mpii` measures PCKh@0.5 on MPII in place of AP."""
+
+
+class ClassificationSection(_Section):
+    """How a classifier's pictures and labels vary, in the place of `augmentation`; the defaults are DeiT's."""
+
+    enabled: bool = True
+    """Whether single pictures vary; mixing and smoothing are settings of their own."""
+    area: tuple[_Share, _Share] = (0.08, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.3333)
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
+    policy: str = "rand-m9-mstd0.5-inc1"
+    """Of RandAugment, in timm's words; empty for none."""
+    erasing_probability: float = Field(default=0.25, ge=0, le=1)
+    mixup: float = Field(default=0.8, ge=0)
+    """Of its beta distribution, as `cutmix`; where both are above 0, each batch is mixed by one of them."""
+    cutmix: float = Field(default=1.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
 
 
 class CardSection(_Section):
@@ -261,6 +279,8 @@ class Recipe(_Section):
     """`all`: `init` is the same model. `fitting`: whatever has the same name and shape is taken from it, the rest starts fresh."""
     data: DataSection
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+    classification: ClassificationSection | None = None
+    """Of classifiers, such as deit_tiny, alone; they in turn take no augmentation, codec, loss, skeleton or auxiliary heatmaps."""
     codec: CodecSection = Field(default_factory=CodecSection)
     loss: Literal["codec", "rle"] = "codec"
     """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
@@ -23,12 +24,14 @@ from leanpose.data.sample import PersonSet
 from leanpose.data.sources import read_people
 from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.evaluate import evaluate
+from leanpose.evaluation.head_accuracy import require_mpii
 from leanpose.evaluation.part_precision import require_parts
 from leanpose.files import atomic_write
-from leanpose.models.base import PoseModel
-from leanpose.models.registry import create_model, skeleton_of
+from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.registry import create_model, model_entry, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
-from leanpose.training.loop import RunSummary, Trainer, finished_run, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, Validation, finished_run, make_fabric
 from leanpose.training.recipe import (
     AugmentationSection,
     CodecSection,
@@ -39,9 +42,11 @@ from leanpose.training.recipe import (
     TwoStageSection,
     load_recipe,
 )
+from leanpose.training.task import build_task
 from leanpose.training.teacher import Teacher
 from leanpose.training.teacher_cache import TeacherCache
 from leanpose.weights import describe, load_model, load_weights
+from leanpose.weights.storage import load_network
 
 
 def weights_of(name: str) -> Path | str:
@@ -78,7 +83,7 @@ def build_model(recipe: Recipe) -> PoseModel:
     )
     model.codec = _change_codec(model, recipe.codec)
     if recipe.init is not None:
-        _start_from(model, recipe)
+        start_from(model, recipe)
     return model
 
 
@@ -109,7 +114,7 @@ def _codec_settings(codec: Codec) -> dict[str, Any]:
     return {key: value for key, value in codec.to_dict().items() if key in CodecSection.model_fields}
 
 
-def _start_from(model: PoseModel, recipe: Recipe) -> None:
+def start_from(model: ImageModel, recipe: Recipe) -> None:
     """Put the weights of `init` into a model, all of them or those that fit."""
     assert recipe.init is not None
     file = weights_of(recipe.init)
@@ -117,7 +122,7 @@ def _start_from(model: PoseModel, recipe: Recipe) -> None:
         load_weights(model, file)
         return
     fresh = model.state_dict()
-    start = load_model(file)
+    start = load_network(file)
     fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
     if not fitting.keys() & dict(model.named_parameters()).keys():
         raise LeanposeError(f"Nothing in {recipe.init}, a '{start.name}', fits the recipe's '{recipe.model}'.")
@@ -150,7 +155,30 @@ def read_validation_people(recipe: Recipe) -> PersonSet | None:
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     if recipe.validation.style == "wholebody":
         require_parts(skeleton)
+    if recipe.validation.style == "mpii":
+        require_mpii(skeleton)
+        if recipe.data.val.format != "mpii":
+            raise LeanposeError(
+                "validation.style=mpii measures in head sizes, which a data.val of format mpii alone has."
+            )
     return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
+
+
+def measure(recipe: Recipe, model: PoseModel, people: PersonSet) -> dict[str, float]:
+    """The metrics of a model in eval mode, measured as a recipe says."""
+    section = recipe.validation
+    return evaluate(
+        model,
+        people,
+        batch_size=max(recipe.batch_size // recipe.accumulate, 32),
+        workers=recipe.data.workers,
+        flip_test=section.flip_test,
+        cycle=section.cycle,
+        scoring=section.scoring,
+        nms=section.nms,
+        style=section.style,
+        precision=recipe.precision,
+    ).metrics
 
 
 def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> Teacher | None:
@@ -236,6 +264,14 @@ def train(
     Raises:
         LeanposeError: something does not fit; the sentence says what.
     """
+    if model_entry(recipe.model).task == "classification":
+        from leanpose.training.classification import train_classifier
+
+        return train_classifier(recipe, folder, resume=resume, device=device, quiet=quiet)
+    if recipe.classification is not None:
+        raise LeanposeError(
+            f"'{recipe.model}' finds poses; the recipe's 'classification' is for classifiers such as deit_tiny."
+        )
     section = recipe.distillation
     if isinstance(section, TwoStageSection) and section.second_stage is not None:
         return _train_both_stages(recipe, folder, resume=resume, device=device, quiet=quiet)
@@ -281,13 +317,20 @@ def _train_one(recipe: Recipe, folder: Path, whole: Path, *, resume: bool, devic
     )
     with fabric.rank_zero_first():
         teacher = build_teacher(recipe, model, dataset)
+    write_recipe(recipe, folder, fabric, resume=resume)
+    task = build_task(recipe, model.train(), teacher)
+    validation = None if val is None else Validation(val.name, lambda measured: measure(recipe, measured, val))
+    return Trainer(
+        recipe, folder, task, dataset, fabric, validation=validation, resume=resume, whole=whole, quiet=quiet
+    ).run()
+
+
+def write_recipe(recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:
+    """Begin a run's folder with the recipe as it is run."""
     if fabric.is_global_zero and not resume:
         with atomic_write(folder / "recipe.yaml") as path:
             path.write_text(recipe.to_yaml())
     fabric.barrier()
-    return Trainer(
-        recipe, folder, model, people, val, dataset, fabric, teacher=teacher, resume=resume, whole=whole, quiet=quiet
-    ).run()
 
 
 def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from leanpose.distillation import (
 )
 from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
-from leanpose.models.base import PoseModel
+from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.likelihood import ResidualLikelihood
@@ -31,8 +33,26 @@ from leanpose.training.recipe import (
 )
 from leanpose.training.teacher import Teacher
 
+Model = TypeVar("Model", bound=ImageModel)
 
-class PoseTask(nn.Module):
+
+class Task(nn.Module, Generic[Model]):
+    """What the loop trains: one `forward` from a batch's `inputs` to the weighted terms of its loss, by name.
+
+    Attributes:
+        model: what is saved and measured.
+        teacher: another model, frozen; None where there is none.
+    """
+
+    model: Model
+    teacher: Teacher | None = None
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """To be called before each epoch, counted from 0."""
+        self.model.start_epoch(epoch, epochs)
+
+
+class PoseTask(Task[PoseModel]):
     """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
 
     Args:
@@ -57,8 +77,7 @@ class PoseTask(nn.Module):
         self.teacher = teacher
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """To be called before each epoch, counted from 0."""
-        self.model.start_epoch(epoch, epochs)
+        super().start_epoch(epoch, epochs)
         self.distillation.progress = epoch / epochs
         if self.teacher is not None:
             self.teacher.epoch = epoch

@@ -6,7 +6,7 @@ from leanpose.weights.catalogue import Official, official_checkpoints
 from leanpose.weights.conversion import Converted, convert
 from leanpose.weights.official import from_official
 from leanpose.weights.released import RELEASED, Release
-from leanpose.weights.storage import describe, load_model, load_weights, save_model
+from leanpose.weights.storage import describe, load_classifier, load_model, load_weights, save_model
 
 __all__ = [
     "RELEASED",
@@ -16,6 +16,7 @@ __all__ = [
     "convert",
     "describe",
     "from_official",
+    "load_classifier",
     "load_model",
     "load_weights",
     "official_checkpoints",

@@ -98,8 +98,8 @@ def convert(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise LeanposeError(f"Cannot write {path}: the name must end in .safetensors.")
-    if model is not None and model not in list_models():
-        raise LeanposeError(f"Unknown model '{model}'; {did_you_mean(model, list_models())}")
+    if model is not None and model not in list_models(task="pose"):
+        raise LeanposeError(f"Unknown model '{model}'; {did_you_mean(model, list_models(task='pose'))}")
     source = _find(source, progress)
     if source.suffix == ".onnx":
         return _convert_detector(source, path, training_data, licence)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.models.base import PoseModel
+from leanpose.models.base import ImageModel
 from leanpose.models.convolutional import ConvolutionalPose
 from leanpose.models.deeppose import DeepPose
+from leanpose.models.deit import DeiT
 from leanpose.models.distilpose import TokenRegression
 from leanpose.models.ppt import PrunedTokenPose
 from leanpose.models.registry import create_model, model_entry
@@ -75,7 +76,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
 
     Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
     DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
-    SimCC, RTMPose and ViTPose, and tells them apart by them. Where attention is scaled differently there and in the model, the ratio goes into the query
+    SimCC, RTMPose and ViTPose, and tells them apart by them; of DeiT timm's names. Where attention is scaled differently there and in the model, the ratio goes into the query
     weights, so that the net stays the same.
 
     Args:
@@ -86,6 +87,10 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     Raises:
         LeanposeError: the weights are of another model.
     """
+    if model_entry(name).model is DeiT:
+        with torch.device("meta"):
+            classifier: ImageModel = create_model(name, **overrides)
+        return _rename(classifier, {k: torch.as_tensor(v) for k, v in state_dict.items()}, lambda key: f"network.{key}")
     known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose, ViTPose)
     if model_entry(name).model not in known:
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
@@ -101,7 +106,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     return _rename(model, official, _convolutional_name)
 
 
-def _rename(model: PoseModel, official: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
     """Give every tensor its name here, and see that all are there and fit."""
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import safetensors
 import torch
@@ -21,26 +21,35 @@ from torch import Tensor
 import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.models.base import PoseModel
+from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.classifier import Classifier
 from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton
 from leanpose.weights.backbone_file import BACKBONE_KEY
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
-_FIELDS = ("version", "model", "config", "skeleton", "codec", "mean", "std", "sha256")  # what `load_model` relies on
+_FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
+_OF_POSES = ("skeleton", "codec")
 
 
 def card_of(
-    model: PoseModel, *, training_data: list[str], licence: str, metrics: dict[str, float], notes: str = ""
+    model: ImageModel, *, training_data: list[str], licence: str, metrics: dict[str, float], notes: str = ""
 ) -> dict[str, Any]:
-    """The card of a model: what it is, how to feed and read it, where it comes from and how good it is."""
+    """The card of a model: what it is, how to feed and read it, where it comes from and how good it is.
+
+    A pose model has the fields `skeleton` and `codec`, a classifier `classes` in their place.
+    """
+    finds = (
+        {"skeleton": model.skeleton.to_dict(), "codec": model.codec.to_dict()} if isinstance(model, PoseModel) else {}
+    )
+    tells_apart = {"classes": list(model.class_names)} if isinstance(model, Classifier) else {}
     return {
         "version": leanpose.__version__,
         "model": model.name,
         "config": dataclasses.asdict(model.config),
-        "skeleton": model.skeleton.to_dict(),
-        "codec": model.codec.to_dict(),
+        **finds,
+        **tells_apart,
         "mean": model.mean,
         "std": model.std,
         "input_size": model.input_size,
@@ -53,7 +62,7 @@ def card_of(
 
 
 def save_model(
-    model: PoseModel,
+    model: ImageModel,
     path: Path | str,
     *,
     training_data: list[str],
@@ -101,14 +110,41 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     Raises:
         LeanposeError: there is no such file, or it is damaged, of another program, or of a model this version lacks.
     """
+    model = load_network(path_or_name)
+    if not isinstance(model, PoseModel):
+        raise LeanposeError(
+            f"{path_or_name} holds a '{model.name}', which tells classes apart and finds no poses; `leanpose eval` with --format "
+            f"image_folder measures it."
+        )
+    return model
+
+
+def load_classifier(path: Path | str) -> Classifier:
+    """Build the classifier that a file describes, with its weights (in eval mode, float32).
+
+    Raises:
+        LeanposeError: as `load_model`, or the file holds a model that finds poses.
+    """
+    model = load_network(path)
+    if not isinstance(model, Classifier):
+        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and tells no classes apart.")
+    return model
+
+
+def load_network(path_or_name: Path | str) -> ImageModel:
+    """Build whatever a file describes; see `load_model`."""
     from leanpose.codecs import build_codec
 
     path = released_path(path_or_name)
     card, tensors = _read(path)
     try:
         # Fields that JSON has no tuples for are set right by create_model.
-        model = create_model(card["model"], skeleton=Skeleton.from_dict(card["skeleton"]), **card["config"])
-        model.codec = build_codec(card["codec"])
+        if "classes" in card:
+            model = cast(Classifier, create_model(card["model"], **card["config"]))
+            model.class_names = tuple(card["classes"])
+        else:
+            model = create_model(card["model"], skeleton=Skeleton.from_dict(card["skeleton"]), **card["config"])
+            model.codec = build_codec(card["codec"])
     except LeanposeError as error:
         raise LeanposeError(
             f"{path} holds a '{card['model']}' of leanpose {card['version']}, "
@@ -119,7 +155,7 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     return model
 
 
-def load_weights(model: PoseModel, path_or_name: Path | str) -> None:
+def load_weights(model: ImageModel, path_or_name: Path | str) -> None:
     """Put a file's weights into a model that exists.
 
     Raises:
@@ -139,7 +175,7 @@ def describe(path_or_name: Path | str) -> dict[str, Any]:
     return _open(released_path(path_or_name))
 
 
-def fill(model: PoseModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
+def fill(model: ImageModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
     """Load `tensors` into a model, or say what does not fit."""
     expected = model.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
@@ -170,7 +206,7 @@ def _open(path: Path) -> dict[str, Any]:
         card = json.loads(text)
     except ValueError as error:
         _refuse(path, error)
-    for field in _FIELDS:
+    for field in (*_FIELDS, *(() if isinstance(card, dict) and "classes" in card else _OF_POSES)):
         if not isinstance(card, dict) or field not in card:
             raise LeanposeError(f"{path} is damaged: its card lacks '{field}'.")
     return card

@@ -84,7 +84,7 @@ class CheckedSet:
 
     Attributes:
         file: the annotation file.
-        format: `coco`, `coco_wholebody` or `lsp`.
+        format: `coco`, `coco_wholebody`, `lsp` or `mpii`.
         skeleton: what it labels.
         images: image id → reference; empty where the images were not found.
         sizes: image id → annotated (width, height).

@@ -35,7 +35,7 @@ def check_person(person: Person, checked: CheckedSet, size: tuple[float, float] 
             add("box", f"has the box {_numbers(box)} outside its image of {size[0]:g} × {size[1]:g}")
         elif (
             size is not None
-            and checked.format != "lsp"  # whose boxes are made here
+            and checked.format not in ("lsp", "mpii")  # whose boxes are made here
             and (x < -_EDGE or y < -_EDGE or x + w > size[0] + _EDGE or y + h > size[1] + _EDGE)
         ):
             add("box over edge", f"has the box {_numbers(box)} in an image of {size[0]:g} × {size[1]:g}")

@@ -15,12 +15,14 @@ from leanpose.data.checks.findings import CheckedSet, Finding, Person
 from leanpose.data.coco import load_json, parse_coco
 from leanpose.data.images import tar_members
 from leanpose.data.lsp import load_lsp, lsp_boxes
+from leanpose.data.matlab import matlab_names
+from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
 from leanpose.data.sample import ImageRef
 from leanpose.data.sources import ImageFolder
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
-from leanpose.skeleton import LSP14, WHOLEBODY133, Skeleton
+from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
 # What num_keypoints leaves out: in CrowdPose two points, in COCO-WholeBody all that is not body.
@@ -56,10 +58,13 @@ def read_set(
         images: where they are, if that is known.
         skeleton: what the file labels, if it is not to decide itself.
     """
-    if file.suffix == ".mat":
-        return _read_lsp(file, top, images)
     try:
+        if file.suffix == ".mat":
+            official = "RELEASE" in matlab_names(file)
+            return _read_mpii(load_mpii(file), top, images) if official else _read_lsp(file, top, images)
         content = load_json(file, "annotation file")
+        if is_mpii(content):
+            return _read_mpii(parse_mpii(content, file), top, images)
     except LeanposeError as error:
         return "damaged", [Finding("file", file, str(error))]
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
@@ -163,6 +168,27 @@ def _read_lsp(file: Path, top: Path, images: Path | None) -> tuple[CheckedSet | 
         if wrong.size:
             text = f"person {number} has the flag {wrong[0]:g}, which is neither 0 nor 1"
             findings.append(Finding("visibility", file, text, references.get(number), checked.people[-1]))
+    return checked, findings
+
+
+def _read_mpii(mpii: MpiiFile, top: Path, images: Path | None) -> tuple[CheckedSet | str, list[Finding]]:
+    file = mpii.path
+    if not mpii.people:
+        return "no people with joints", []
+    folder, findings = _find_images(file, top, images, mpii.images)
+    numbers = {name: number for number, name in enumerate(mpii.images, start=1)}
+    references = {number: folder(name) for name, number in numbers.items()} if folder else {}
+    checked = CheckedSet(file, "mpii", MPII16, references, {}, [], folder.path if folder else None)
+    for number, person in enumerate(mpii.people, start=1):
+        image_id, box = numbers[person.image], person.box
+        xywh = None if box is None else xyxy_to_xywh(box).tolist()
+        checked.people.append(Person(number, image_id, person.points, xywh))
+        if box is None:
+            text = f"person {number} has no centre and scale to be cut out by"
+            findings.append(Finding("box", file, text, references.get(image_id), checked.people[-1]))
+    for number, kind, text in mpii.odd:
+        person = checked.people[number - 1]
+        findings.append(Finding(kind, file, f"person {number} {text}", references.get(person.image_id), person))
     return checked, findings
 
 

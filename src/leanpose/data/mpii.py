@@ -1,0 +1,311 @@
+"""MPII Human Pose (Andriluka et al., CVPR 2014): the official MATLAB file, and the JSON that most code trains with.
+
+Both count pixels from 1, as MATLAB does. Everything that leaves this file counts from 0, so 1 is taken off every point: off
+`center` and `joints` alike (a well-known reader forgets the joints).
+
+The MATLAB file holds `RELEASE.annolist(i).image.name`, the people `.annorect(j)` with the head's rectangle `x1 y1 x2 y2`,
+`scale`, `objpos.x y` and `annopoints.point(k)` with `id` 0 … 15, `x`, `y`, `is_visible`; `RELEASE.img_train(i)` is 0 for the
+test images, whose labels are not public, and `RELEASE.single_person{i}` lists the people (from 1) who stand apart from others.
+The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2) and `joints_vis`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.coco import coco_category, load_json, map_keypoints
+from leanpose.data.lsp import AREA_OF_BOX, lsp_boxes
+from leanpose.data.matlab import load_matlab
+from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.errors import LeanposeError
+from leanpose.geometry import box_area, xyxy_to_xywh
+from leanpose.skeleton import MPII16, Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.sources import DataSource
+
+PIXELS_PER_SCALE = 200.0
+"""`scale` is the person's height in units of this many pixels."""
+
+LOWERED = 15.0
+"""The papers' toolbox moves `center` down by this many pixels × `scale`, so that the feet are not cut off."""
+
+HEAD_OF_DIAGONAL = 0.6
+"""The head size of PCKh is this part of the diagonal of the head's rectangle."""
+
+HEAD_OF_AXIS = 0.75
+"""`upper_neck` and `head_top` are made from the head's rectangle: their distance is 0.8 of its diagonal."""
+
+_HEAD_ENDS = [MPII16.keypoints.index("upper_neck"), MPII16.keypoints.index("head_top")]
+
+
+@dataclass(frozen=True)
+class MpiiPerson:
+    """One labelled person.
+
+    Attributes:
+        image: name of the image file.
+        points: x, y in pixels from 0 and COCO's visibility, in the order of `mpii16`.
+        center: (2,) rough middle of the person, in pixels from 0; not finite where the file has none.
+        scale: the person's height in units of 200 pixels; NaN where the file has none.
+        head_size: in pixels, as PCKh uses it; NaN where the head is not labelled.
+        alone: whether the person stands apart from others: only these are measured.
+    """
+
+    image: str
+    points: Float[np.ndarray, "16 3"]
+    center: Float[np.ndarray, " 2"]
+    scale: float
+    head_size: float
+    alone: bool = True
+
+    @property
+    def box(self) -> Float[np.ndarray, " 4"] | None:
+        """The square (xyxy) that the papers' toolbox cuts out, before its padding of 1.25; None without centre and scale."""
+        side = PIXELS_PER_SCALE * self.scale
+        if not (np.isfinite(self.center).all() and 0 < side < np.inf):
+            return None
+        middle = self.center + np.array([0.0, LOWERED * self.scale])
+        return np.concatenate([middle - side / 2, middle + side / 2])
+
+
+@dataclass(frozen=True)
+class MpiiFile:
+    """The labelled people of a file.
+
+    Attributes:
+        path: where it was read.
+        people: in the order of the file.
+        odd: (number of the person from 1, kind, what is wrong), for the check of a data set.
+    """
+
+    path: Path
+    people: list[MpiiPerson]
+    odd: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def images(self) -> list[str]:
+        """The images with labelled people, in the order of the file."""
+        return list(dict.fromkeys(person.image for person in self.people))
+
+
+def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
+    """Read MPII's MATLAB file or the common JSON.
+
+    Args:
+        path: ends in `.mat`, or is JSON.
+        head_sizes: a JSON list with `image` and `head_size` (pixels): row by row as the people, or one an image. Without
+            it the size follows from `upper_neck` and `head_top`. The MATLAB file needs none.
+
+    Raises:
+        LeanposeError: a file is missing, cut off, or no such file.
+    """
+    if path.suffix == ".mat":
+        if head_sizes is not None:
+            raise LeanposeError(f"{path} has the heads' rectangles itself; leave `head_sizes` out.")
+        return _from_release(load_matlab(path, structs=True).get("RELEASE"), path)
+    return parse_mpii(load_json(path, "annotation file"), path, head_sizes)
+
+
+def is_mpii(content: Any) -> bool:
+    """Whether a JSON file's content is a list of MPII's people."""
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "joints" in content[0]
+
+
+def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
+    """The people of a common JSON whose content is read already; see `load_mpii`."""
+    if not is_mpii(content):
+        raise LeanposeError(
+            f"{path} is no MPII annotation file: it must be a list of people with `image`, `center`, `scale`, `joints` and "
+            f"`joints_vis`."
+        )
+    people, odd = [], []
+    for number, record in enumerate(content, start=1):
+        try:
+            joints = np.array(record["joints"], np.float64)
+            flags = np.array(record["joints_vis"], np.float64).reshape(-1)
+            center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
+            image = str(record["image"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise LeanposeError(
+                f"{path} is no MPII annotation file: person {number} lacks or garbles {error}."
+            ) from error
+        if joints.shape != (16, 2) or flags.shape != (16,):
+            raise LeanposeError(
+                f"{path}: person {number} has `joints` of {' × '.join(map(str, joints.shape))} numbers and {len(flags)} flags "
+                f"in `joints_vis`; MPII has 16 × 2 and 16."
+            )
+        wrong = flags[~np.isin(flags, (0, 1))]
+        if wrong.size:
+            odd.append((number, "visibility", f"has the flag {wrong[0]:g} in joints_vis, which is neither 0 nor 1"))
+        # This form does not say what is hidden, only what is labelled.
+        points = np.concatenate([joints - 1.0, np.where(flags > 0, 2.0, 0.0)[:, None]], axis=1)
+        people.append(MpiiPerson(image, _clean(points), center - 1.0, scale, _head_size(points)))
+    if head_sizes is not None:
+        people = _with_head_sizes(people, head_sizes)
+    return MpiiFile(path, people, odd)
+
+
+def _clean(points: Float[np.ndarray, "16 3"]) -> Float[np.ndarray, "16 3"]:
+    """Points that are not finite count as not labelled."""
+    points = points.copy()
+    points[~np.isfinite(points).all(axis=1), 2] = 0.0
+    points[points[:, 2] == 0] = 0.0
+    return points
+
+
+def _head_size(points: Float[np.ndarray, "16 3"]) -> float:
+    """The size of a head whose rectangle is not at hand, from the two points that were made of it."""
+    neck, top = points[_HEAD_ENDS]
+    return HEAD_OF_AXIS * float(np.linalg.norm(top[:2] - neck[:2])) if neck[2] > 0 and top[2] > 0 else np.nan
+
+
+def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
+    content = load_json(path, "file of head sizes")
+    try:
+        rows = [(str(record["image"]), float(record["head_size"])) for record in content]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LeanposeError(
+            f"{path} is no file of head sizes: it must be a list of records with `image` and `head_size`."
+        ) from error
+    if [image for image, _ in rows] == [person.image for person in people]:
+        sizes = [size for _, size in rows]
+    elif len(dict(rows)) == len(rows) and len({person.image for person in people}) == len(people):
+        known = dict(rows)
+        sizes = [known.get(person.image, np.nan) for person in people]
+    else:
+        raise LeanposeError(
+            f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list the "
+            f"same people in the same order."
+        )
+    return [
+        MpiiPerson(person.image, person.points, person.center, person.scale, size, person.alone)
+        for person, size in zip(people, sizes, strict=True)
+    ]
+
+
+def _from_release(release: Any, path: Path) -> MpiiFile:
+    """The labelled people of the training images in MPII's own struct."""
+    annolist = np.atleast_1d(getattr(release, "annolist", ()))
+    if release is None or not len(annolist):
+        raise LeanposeError(f"{path} is no MPII annotation file: it has no RELEASE.annolist.")
+    train = np.atleast_1d(getattr(release, "img_train", np.ones(len(annolist))))
+    apart = getattr(release, "single_person", None)
+    # A column of cells comes as one array of objects; that of a single image as its numbers.
+    alone = [None] * len(annolist) if apart is None else [apart] if len(annolist) == 1 else list(apart)
+    if len(train) != len(annolist) or len(alone) != len(annolist):
+        raise LeanposeError(
+            f"{path} is damaged: it lists {len(annolist)} images, but img_train has {len(train)} and single_person {len(alone)}."
+        )
+    people: list[MpiiPerson] = []
+    odd: list[tuple[int, str, str]] = []
+    for number, (image, trains, chosen) in enumerate(zip(annolist, train, alone, strict=True), start=1):
+        if not trains:
+            continue
+        indices = None if chosen is None else {int(i) for i in np.atleast_1d(chosen).reshape(-1)}
+        try:
+            name = str(image.image.name)
+            for position, rectangle in enumerate(_structs(getattr(image, "annorect", None)), start=1):
+                marks = _structs(getattr(getattr(rectangle, "annopoints", None), "point", None))
+                if not marks:
+                    continue
+                points, complaint = _marked(marks)
+                if complaint:
+                    odd.append((len(people) + 1, "keypoint count", complaint))
+                center, scale = _placed(rectangle)
+                free = indices is None or position in indices
+                people.append(MpiiPerson(name, points, center, scale, _head_of(rectangle, points), free))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise LeanposeError(f"{path}: image {number} lacks or garbles a field: {error}.") from error
+    return MpiiFile(path, people, odd)
+
+
+def _structs(value: Any) -> list[Any]:
+    """The structs of a field that may be missing, empty, one or many."""
+    if value is None:
+        return []
+    return [
+        entry for entry in np.atleast_1d(np.asarray(value, dtype=object)).reshape(-1) if hasattr(entry, "_fieldnames")
+    ]
+
+
+def _marked(marks: list[Any]) -> tuple[Float[np.ndarray, "16 3"], str]:
+    """A person's points, and what is odd about them."""
+    points, complaint = np.zeros((16, 3)), ""
+    for mark in marks:
+        number = int(mark.id)
+        if not 0 <= number < 16:
+            complaint = f"has a point with the id {number}, which MPII does not know"
+        elif points[number, 2] > 0:
+            complaint = f"has two points with the id {number}"
+        else:
+            # Empty for the two ends of the head, which were not looked at, and in places a letter for a number.
+            seen = str(getattr(mark, "is_visible", "")).strip()
+            points[number] = float(mark.x) - 1.0, float(mark.y) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
+    return _clean(points), complaint
+
+
+def _placed(rectangle: Any) -> tuple[Float[np.ndarray, " 2"], float]:
+    """Centre and scale of a person; NaN where the file has none."""
+    place, scale = getattr(rectangle, "objpos", None), np.asarray(getattr(rectangle, "scale", np.nan), np.float64)
+    center = np.array([float(getattr(place, axis, np.nan)) for axis in ("x", "y")]) - 1.0
+    return center, float(scale) if scale.size == 1 else np.nan
+
+
+def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:
+    """The head size, by the rectangle where there is one."""
+    corners = [np.asarray(getattr(rectangle, name, np.nan), np.float64) for name in ("x1", "y1", "x2", "y2")]
+    if any(corner.size != 1 for corner in corners):
+        return _head_size(points)
+    x1, y1, x2, y2 = (float(corner) for corner in corners)
+    size = HEAD_OF_DIAGONAL * float(np.hypot(x2 - x1, y2 - y1))
+    return size if np.isfinite(size) else _head_size(points)
+
+
+def read_mpii(source: DataSource, skeleton: Skeleton, root: Path, *, training: bool) -> PersonSet:
+    """Read MPII; see `leanpose.data.sources.read_people`.
+
+    Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official one
+    does. `val` is every tenth of the training images, since the test images' labels are not public.
+    """
+    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
+
+    assert source.annotations is not None
+    assert source.images is not None
+    file = load_mpii(root / source.annotations, None if source.head_sizes is None else root / source.head_sizes)
+    folder = ImageFolder(root / source.images, source.title)
+    indices = match_keypoints(source.title, source_skeleton(source, root, MPII16), skeleton)
+    numbers = {name: number for number, name in enumerate(file.images, start=1)}
+    people, images, annotations = [], {}, []
+    for person_id, person in enumerate(file.people, start=1):
+        number, box = numbers[person.image], person.box
+        if not in_split(number - 1, source.split) or not (training or person.alone) or box is None:
+            continue
+        keypoints = map_keypoints(person.points, indices)
+        count = int((keypoints[:, 2] > 0).sum())
+        # There are no masks: as for LSP, but a person of one joint has no extent.
+        area = AREA_OF_BOX * float(box_area(lsp_boxes(person.points[None]))[0] or box_area(box))
+        images[number] = {"id": number, "file_name": person.image}
+        annotations.append(
+            {
+                "id": person_id,
+                "image_id": number,
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": xyxy_to_xywh(box).tolist(),
+                "area": area,
+                "num_keypoints": count,
+                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+            }
+        )
+        if count and area > 0:
+            people.append(
+                PersonSample(folder(person.image), box, keypoints, number, person_id, area, head_size=person.head_size)
+            )
+    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
+    return PersonSet(source.title, people, truth)
