@@ -149,6 +149,13 @@ def test_a_missing_package_is_named(
         quantise_model(LayeredSpotFinder(), tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
 
 
+def test_mpii_has_no_ap_to_lose(shared: Path, tmp_path: Path) -> None:
+    mini = shared / "data" / "mpii_mini"
+    people = DataSource(format="mpii", annotations=mini / "annot/mpii_sample.json", images=mini / "images")
+    with pytest.raises(LeanposeError, match="judged by its AP, and MPII has none"):
+        quantise_model("leanpose-body-s", tmp_path / "body.onnx", people, scheme="dynamic", calibration=people)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
 def test_the_shipped_model_keeps_its_ap(scheme: str, shared: Path, tmp_path: Path) -> None:

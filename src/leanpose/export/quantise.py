@@ -126,12 +126,17 @@ def quantise_model(
     flips = decode == "outside" if flip_test is None else flip_test
     if flips and decode == "inside":
         raise LeanposeError(KEYPOINTS_ALONE)
+    if source.format == "mpii":
+        raise LeanposeError(
+            "A quantised file is judged by its AP, and MPII has none; give a set in the format of COCO."
+        )
     require(scheme)
     spec = _spec(model)
     advance("reading people")
     chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed, root=root)
     labelled = labelled_only(ground_truth_of(people))[1]
     style = style_of(source, spec.skeleton, labelled)
+    assert style != "mpii"
     crops = crops_of(chosen, spec)
     broken: dict[str, str] = {}
     looked_at = 0
