@@ -36,6 +36,11 @@ RELEASED: dict[str, Release] = {
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
         "19 body points at 128x96, from 9,059 people: for upright people (docs/results/body_s.md)",
     ),
+    "leanpose-wholebody-s": Release(
+        "leanpose-wholebody-s.safetensors",
+        "COCO annotations CC BY 4.0, COCO images under their Flickr licences, many of them non-commercial; MediaPipe's models and RTMDet-nano Apache-2.0",
+        "133 points of body, feet, face and hands at 256x192 (docs/results/wholebody_s.md)",
+    ),
 }
 """Released weights by the name that `load_model` takes."""
 
