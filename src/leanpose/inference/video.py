@@ -134,6 +134,8 @@ def predict_video(
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
+                if text is not None and not outcome.frames:
+                    text.begin()
                 painted.append(painter.submit(work.write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
                     painted.popleft().result()
@@ -213,16 +215,25 @@ class _Lines:
         self.path, self.head = path, head
         self.file: IO[str] | None = None
 
-    def write(self, record: dict[str, Any]) -> None:
+    def begin(self) -> None:
         """
         Raises:
             LeanposeError: the file cannot be written.
         """
         try:
-            if self.file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.path.open("w", encoding="utf-8", newline="")
-                self.file.write(json.dumps(self.head) + "\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise describe_os_error(self.path, error) from error
+        self.write(self.head)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        assert self.file is not None
+        try:
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
         except OSError as error:
