@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few:
 def test_a_stopped_run_resumes_to_bit_identical_weights(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = shutil.copytree(few, tmp_path / "data")
     mixed = {"policy": "rand-m5", "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "erasing_probability": 0.5}
     recipe = quick(few, classification=mixed, model="sdpose_deit_tiny", distillation={"method": "cycles"}, ema=0.9)
     recipe["model_options"] = {**recipe["model_options"], "drop_path": 0.2, "depth": 2}
@@ -121,6 +123,12 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
     with pytest.raises(RunStopped):
         run(recipe, tmp_path / "cut")
     monkeypatch.setattr(Trainer, "_step", step)
+    for part in ("train", "val"):
+        (few / part / "2").rename(few / part / "two")
+    with pytest.raises(LeanposeError, match="has other classes now: 'two' in place of '2'; put the old folders back"):
+        run(recipe, tmp_path / "cut", resume=True)
+    for part in ("train", "val"):
+        (few / part / "two").rename(few / part / "2")
     resumed = run(recipe, tmp_path / "cut", resume=True)
     assert resumed.metrics == whole.metrics
     a, b = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,28 @@ class ClassificationTask(Task[Classifier]):
             pictures, target = self._mix(pictures, labels)
         target = target * (1 - self.smoothing) + self.smoothing / classes
         return self.distillation.losses(model.forward_train(pictures), None, target)
+
+    def get_extra_state(self) -> list[str]:
+        """The classes, which a run keeps beside its weights."""
+        return list(self.model.class_names)
+
+    def set_extra_state(self, state: list[str]) -> None:
+        """
+        Raises:
+            LeanposeError: the run that goes on tells other classes apart.
+        """
+        if tuple(state) != self.model.class_names:
+            gone, new = (
+                sorted(set(a) - set(b)) for a, b in ((state, self.model.class_names), (self.model.class_names, state))
+            )
+            raise LeanposeError(
+                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; put the "
+                "old folders back, or start a new run."
+            )
+
+
+def _some(classes: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in classes[:3]) + (" …" if len(classes) > 3 else "")
 
 
 def _mixing(section: ClassificationSection, classes: int) -> Any:
