@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 from leanpose.drawing.attention import (
-    MOST_LAYERS,
-    chosen_layers,
     draw_attention,
     draw_kept,
     draw_keypoint_attention,
     draw_links,
     keep_patches,
 )
-from leanpose.drawing.figure import enlarge, heat_colours, lay_over
+from leanpose.drawing.figure import MOST_LAYERS, chosen_layers, enlarge, heat_colours, lay_over
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, Skeleton
 

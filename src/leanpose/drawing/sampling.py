@@ -1,0 +1,208 @@
+"""Pictures of a decoder that refines points: where deformable attention reads the features, and how the points move.
+
+After TFPose (2021, Fig. 7, 11 and 12). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers are
+counted from 0 in arguments and from 1 in the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from leanpose.drawing.figure import (
+    as_picture,
+    chosen_layers,
+    grey_copy,
+    keep_to_crop,
+    new_figure,
+    set_text,
+    show_tile,
+)
+from leanpose.drawing.skeleton import draw_poses
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = 3  # of tiles
+TILE = 2.5  # inches across
+LARGEST = 130.0  # square points: the dot of the largest weight
+SMALLEST = 1.5
+LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
+MARK = "#ffffff"
+
+
+def draw_sampling(
+    crop: UInt8[np.ndarray, "h w 3"],
+    samples: Float[np.ndarray, "layers heads levels points 2"],
+    weights: Float[np.ndarray, "layers heads levels points"],
+    references: Float[np.ndarray, "layers 2"],
+    found: Float[np.ndarray, "layers 2"],
+    strides: Sequence[int],
+    title: str,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
+
+    Points outside of the crop are left out; the tile says how much they count together.
+
+    Args:
+        samples: of all heads, on all levels.
+        weights: of one layer and head they sum to 1.
+        references: the point that each layer starts from.
+        found: where it moves that to.
+        strides: image pixels per feature of each level.
+
+    Raises:
+        LeanposeError: the arrays do not fit each other.
+    """
+    depth, levels = len(samples), len(strides)
+    if samples.shape[:-1] != weights.shape or samples.ndim != 5 or samples.shape[2] != levels or not depth:
+        raise LeanposeError(
+            f"Sampling points of shape {samples.shape} and weights of shape {weights.shape} on {levels} levels are not "
+            "(layers, heads, levels, points, 2) and (layers, heads, levels, points)."
+        )
+    if references.shape != (depth, 2) or found.shape != (depth, 2):
+        raise LeanposeError(f"{depth} layers start from {len(references)} points and end with {len(found)}.")
+    layers = chosen_layers(depth)
+    columns = min(len(layers), COLUMNS)
+    rows = -(-len(layers) // columns)
+    aspect = crop.shape[0] / crop.shape[1]
+    figure = new_figure(max(5.5, columns * TILE + 1.5), rows * (TILE * aspect + 0.45) + 0.8)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shares = weights / weights.shape[1]  # of the query's whole attention
+    inside = lies_inside(samples, crop)
+    largest = float(shares[layers].max()) or 1.0
+    below = grey_copy(crop)
+    for panel in axes[len(layers) :]:
+        panel.axis("off")
+    for panel, layer in zip(axes, layers, strict=False):
+        outside = 1 - (shares[layer] * inside[layer]).sum()
+        by_level = " · ".join(f"{share:.0%}" for share in shares[layer].sum(axis=(0, 2)))
+        show_tile(panel, below, f"layer {layer + 1}: {outside:.0%} outside\nby stride: {by_level}")
+        order = np.argsort(shares[layer], axis=None, kind="stable")  # those that count most on top
+        order = order[inside[layer].ravel()[order]]
+        level = np.broadcast_to(np.arange(levels)[:, None], shares.shape[1:]).ravel()[order]
+        panel.scatter(
+            *samples[layer].reshape(-1, 2)[order].T,
+            s=dot_area(shares[layer].ravel()[order], largest),
+            c=[LEVEL_COLOURS[i % len(LEVEL_COLOURS)] for i in level],
+            alpha=0.85,
+            edgecolors="#101014",
+            linewidths=0.4,
+        )
+        _cross(panel, references[layer])
+        panel.plot(*found[layer], "o", color=MARK, fillstyle="none", markeredgewidth=1.4, markersize=9)
+        keep_to_crop(panel, crop)
+    _sampling_legend(axes[0], strides, largest)
+    set_text(
+        figure,
+        title,
+        f"all sampling points of the {samples.shape[1]} heads · cross: the point that the layer starts from; circle: where "
+        "it moves it · above: the share of the attention that lies outside of the crop, and of each stride",
+    )
+    return as_picture(figure)
+
+
+def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "..."]:
+    """Whether a point lies upon one of the crop's pixels."""
+    return ((points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)).all(axis=-1)
+
+
+def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
+    """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
+    return np.maximum(LARGEST * shares / largest, SMALLEST)
+
+
+def _cross(panel: Axes, point: Float[np.ndarray, " 2"]) -> None:
+    for colour, width in (("#101014", 3.4), (MARK, 1.6)):
+        panel.plot(*point, "x", color=colour, markeredgewidth=width, markersize=9)
+
+
+def _sampling_legend(panel: Axes, strides: Sequence[int], largest: float) -> None:
+    from matplotlib.lines import Line2D
+
+    def dot(label: str, colour: str, share: float) -> Line2D:
+        size = float(dot_area(np.array([share]), largest)[0]) ** 0.5
+        return Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="#101014", markeredgewidth=0.4,
+                      markersize=size, label=label)  # fmt: skip
+
+    handles = [
+        dot(f"stride {stride}", LEVEL_COLOURS[i % len(LEVEL_COLOURS)], largest / 2) for i, stride in enumerate(strides)
+    ]
+    handles += [dot(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)]
+    figure = panel.get_figure()
+    assert figure is not None
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, title="size: share of\nthe attention",
+                  title_fontsize=8, labelspacing=0.9)  # fmt: skip
+
+
+def draw_refinement(
+    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "layers+1 K 2"], skeleton: Skeleton, title: str
+) -> UInt8[np.ndarray, "H W 3"]:
+    """How a decoder moves its points: the way of each on the person, and beside it the skeleton after each layer.
+
+    Args:
+        points: before the first layer, and after each.
+
+    Raises:
+        LeanposeError: there is no layer, or not one point for each keypoint.
+    """
+    if points.ndim != 3 or len(points) < 2 or points.shape[1:] != (len(skeleton), 2):
+        raise LeanposeError(
+            f"Points of shape {points.shape} are not (layers + 1, {len(skeleton)}, 2), as the skeleton '{skeleton.name}' "
+            "and one layer or more need."
+        )
+    depth = len(points) - 1
+    stages = [0, *(layer + 1 for layer in chosen_layers(depth))]
+    columns = -(-len(stages) // 2)
+    aspect = crop.shape[0] / crop.shape[1]
+    wide = 2 * 1.75
+    figure = new_figure(wide + columns * 1.75 + 1.0, max(wide * aspect, 2 * (1.75 * aspect + 0.25)) + 0.9)
+    below = grey_copy(crop)
+    grid = figure.add_gridspec(2, columns + 2)
+    large = figure.add_subplot(grid[:, :2])
+    show_tile(large, _with_skeleton(below, points[-1], skeleton), "the way of each point")
+    colours = layer_colours(depth)
+    for k in range(len(skeleton)):
+        large.plot(*points[:, k].T, color="#101014", linewidth=2.2, alpha=0.6)
+        for layer in range(depth):
+            large.plot(*points[layer : layer + 2, k].T, color=colours[layer + 1], linewidth=1.2)
+    for stage in range(depth + 1):
+        label = "start" if stage == 0 else f"layer {stage}"
+        large.plot(*points[stage].T, "o", color=colours[stage], markeredgecolor="#101014", markeredgewidth=0.5,
+                   markersize=3.2 if stage < depth else 4.4, label=label)  # fmt: skip
+    keep_to_crop(large, crop)
+    for number, stage in enumerate(stages):
+        panel = figure.add_subplot(grid[number // columns, 2 + number % columns])
+        step = "start" if stage == 0 else f"layer {stage}: {mean_step(points, stage, crop):.1%}"
+        show_tile(panel, _with_skeleton(below, points[stage], skeleton), step)
+    figure.legend(*large.get_legend_handles_labels(), loc="outside right upper", fontsize=8, markerscale=1.6)
+    set_text(
+        figure,
+        title,
+        "start: the points that the model has learnt to start from, the same for every picture · beside the layer: how far it "
+        "moves the points on average, in per cent of the crop's height · lines: the skeleton after the layer",
+    )
+    return as_picture(figure)
+
+
+def mean_step(points: Float[np.ndarray, "layers+1 K 2"], stage: int, crop: UInt8[np.ndarray, "h w 3"]) -> float:
+    """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
+    return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]
+
+
+def layer_colours(depth: int) -> list[tuple[float, float, float, float]]:
+    """A colour for the start and for each layer, from dark to bright."""
+    from matplotlib import colormaps
+
+    return [tuple(map(float, colour)) for colour in colormaps["plasma"](np.linspace(0.1, 1, depth + 1))]
+
+
+def _with_skeleton(
+    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "K 2"], skeleton: Skeleton
+) -> UInt8[np.ndarray, "h w 3"]:
+    return draw_poses(crop, points[None], np.ones((1, len(skeleton))), skeleton)
