@@ -17,6 +17,7 @@ from leanpose.drawing.figure import (
     add_legend,
     as_picture,
     chosen_layers,
+    column_count,
     enlarge,
     grey_copy,
     heat_colours,
@@ -32,7 +33,6 @@ from leanpose.skeleton import Skeleton
 
 MOST_NAMES = 40  # along one side of a matrix
 STRONGEST = 15  # links that are drawn
-COLUMNS = 3  # of matrices, or of persons with links
 TILE = 1.45  # inches across
 
 
@@ -100,7 +100,7 @@ def draw_query_attention(
     if attention.shape[1:] != (len(names), len(names)):
         raise LeanposeError(f"Attention of shape {attention.shape} does not fit {len(names)} keypoints.")
     matrices = [(f"layer {layer + 1}", attention[layer]) for layer in chosen_layers(len(attention))]
-    return _draw_matrices(matrices, min(len(matrices), COLUMNS), names, title, "query")
+    return _draw_matrices(matrices, column_count(len(matrices)), names, title, "query")
 
 
 def _draw_matrices(
@@ -151,7 +151,7 @@ def draw_links(
         part: `cycle`: the attention is that of tokens, the mean of a cycle's layers; `layer`: that of queries.
     """
     chosen = chosen_layers(len(attention))
-    columns = min(len(chosen), COLUMNS)
+    columns = column_count(len(chosen))
     rows = -(-len(chosen) // columns)
     aspect = crop.shape[0] / crop.shape[1]
     figure = new_figure(max(6.5, columns * 3.2 + 0.9), rows * (3.2 * aspect + 0.2) + 0.7)

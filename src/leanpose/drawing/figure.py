@@ -20,7 +20,8 @@ DPI = 110
 LEGEND = 6.0  # inches of height, at most
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
 DIM = 0.25  # brightness of what is left out
-MOST_LAYERS = 12  # beside each other
+MOST_LAYERS = 12  # in one picture
+MOST_COLUMNS = 3  # of large tiles
 FADED = 0.75  # contrast of the grey crop below the heat, so that colour stands out
 
 
@@ -60,6 +61,12 @@ def keep_to_crop(axes: Axes, picture: UInt8[np.ndarray, "h w 3"]) -> None:
 def chosen_layers(depth: int) -> list[int]:
     """The layers to show: all, or of many the first, the last and some evenly between."""
     return sorted(set(np.linspace(0, depth - 1, min(depth, MOST_LAYERS)).round().astype(int).tolist()))
+
+
+def column_count(tiles: int) -> int:
+    """How many large tiles to put side by side, so that the last row is as full as can be."""
+    rows = -(-tiles // MOST_COLUMNS)
+    return -(-tiles // rows)
 
 
 def set_text(figure: Figure, title: str, note: str) -> None:

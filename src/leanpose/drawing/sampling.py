@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from leanpose.drawing.figure import (
     as_picture,
     chosen_layers,
+    column_count,
     grey_copy,
     keep_to_crop,
     new_figure,
@@ -28,8 +29,10 @@ from leanpose.skeleton import Skeleton
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 3  # of tiles
-TILE = 2.5  # inches across
+TILE = 2.5  # inches across, of sampling points
+SMALL_TILE = 1.75  # of a skeleton
+EDGE = "#101014"  # around dots and marks
+TRACK = ("#ffffff", "#b9f6a5", "#4fe04a", "#009e2f")  # from the start to the last layer; no side's colour
 LARGEST = 130.0  # square points: the dot of the largest weight
 SMALLEST = 1.5
 LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
@@ -68,10 +71,10 @@ def draw_sampling(
     if references.shape != (depth, 2) or found.shape != (depth, 2):
         raise LeanposeError(f"{depth} layers start from {len(references)} points and end with {len(found)}.")
     layers = chosen_layers(depth)
-    columns = min(len(layers), COLUMNS)
+    columns = column_count(len(layers))
     rows = -(-len(layers) // columns)
     aspect = crop.shape[0] / crop.shape[1]
-    figure = new_figure(max(5.5, columns * TILE + 1.5), rows * (TILE * aspect + 0.45) + 0.8)
+    figure = new_figure(max(5.5, columns * TILE + 1.4), rows * (TILE * aspect + 0.45) + 0.8)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     shares = weights / weights.shape[1]  # of the query's whole attention
     inside = lies_inside(samples, crop)
@@ -81,8 +84,9 @@ def draw_sampling(
         panel.axis("off")
     for panel, layer in zip(axes, layers, strict=False):
         outside = 1 - (shares[layer] * inside[layer]).sum()
-        by_level = " · ".join(f"{share:.0%}" for share in shares[layer].sum(axis=(0, 2)))
-        show_tile(panel, below, f"layer {layer + 1}: {outside:.0%} outside\nby stride: {by_level}")
+        by_level = zip(strides, shares[layer].sum(axis=(0, 2)), strict=True)
+        divided = " · ".join(f"{stride}: {share:.0%}" for stride, share in by_level)
+        show_tile(panel, below, f"layer {layer + 1}, {outside:.0%} outside\nstride {divided}")
         order = np.argsort(shares[layer], axis=None, kind="stable")  # those that count most on top
         order = order[inside[layer].ravel()[order]]
         level = np.broadcast_to(np.arange(levels)[:, None], shares.shape[1:]).ravel()[order]
@@ -91,7 +95,7 @@ def draw_sampling(
             s=dot_area(shares[layer].ravel()[order], largest),
             c=[LEVEL_COLOURS[i % len(LEVEL_COLOURS)] for i in level],
             alpha=0.85,
-            edgecolors="#101014",
+            edgecolors=EDGE,
             linewidths=0.4,
         )
         _cross(panel, references[layer])
@@ -118,7 +122,7 @@ def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarra
 
 
 def _cross(panel: Axes, point: Float[np.ndarray, " 2"]) -> None:
-    for colour, width in (("#101014", 3.4), (MARK, 1.6)):
+    for colour, width in ((EDGE, 3.4), (MARK, 1.6)):
         panel.plot(*point, "x", color=colour, markeredgewidth=width, markersize=9)
 
 
@@ -127,17 +131,26 @@ def _sampling_legend(panel: Axes, strides: Sequence[int], largest: float) -> Non
 
     def dot(label: str, colour: str, share: float) -> Line2D:
         size = float(dot_area(np.array([share]), largest)[0]) ** 0.5
-        return Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="#101014", markeredgewidth=0.4,
+        return Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor=EDGE, markeredgewidth=0.4,
                       markersize=size, label=label)  # fmt: skip
 
-    handles = [
-        dot(f"stride {stride}", LEVEL_COLOURS[i % len(LEVEL_COLOURS)], largest / 2) for i, stride in enumerate(strides)
-    ]
-    handles += [dot(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)]
+    def heading(text: str) -> Line2D:
+        return Line2D([], [], linestyle="", label=text)
+
     figure = panel.get_figure()
     assert figure is not None
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8, title="size: share of\nthe attention",
-                  title_fontsize=8, labelspacing=0.9)  # fmt: skip
+    figure.legend(
+        handles=[
+            heading("colour: level"),
+            *(dot(f"stride {stride}", LEVEL_COLOURS[i % len(LEVEL_COLOURS)], largest / 2) for i, stride in enumerate(strides)),
+            heading("size: share of\nthe attention"),
+            *(dot(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)),
+        ],
+        loc="outside right upper",
+        fontsize=8,
+        labelspacing=0.9,
+        handletextpad=0.4,
+    )  # fmt: skip
 
 
 def draw_refinement(
@@ -160,32 +173,32 @@ def draw_refinement(
     stages = [0, *(layer + 1 for layer in chosen_layers(depth))]
     columns = -(-len(stages) // 2)
     aspect = crop.shape[0] / crop.shape[1]
-    wide = 2 * 1.75
-    figure = new_figure(wide + columns * 1.75 + 1.0, max(wide * aspect, 2 * (1.75 * aspect + 0.25)) + 0.9)
+    height = 2 * SMALL_TILE * aspect + 0.3  # of two small tiles, and so of the large one
+    figure = new_figure(height / aspect + columns * SMALL_TILE + 1.1, height + 0.95)
     below = grey_copy(crop)
-    grid = figure.add_gridspec(2, columns + 2)
-    large = figure.add_subplot(grid[:, :2])
-    show_tile(large, _with_skeleton(below, points[-1], skeleton), "the way of each point")
-    colours = layer_colours(depth)
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=[height / aspect / SMALL_TILE, *[1] * columns])
+    large = figure.add_subplot(grid[:, 0])
+    show_tile(large, _with_skeleton(below, points[-1], skeleton, fine=True), "the way of each point")
+    colours = track_colours(depth)
     for k in range(len(skeleton)):
-        large.plot(*points[:, k].T, color="#101014", linewidth=2.2, alpha=0.6)
+        large.plot(*points[:, k].T, color=EDGE, linewidth=3.2)
         for layer in range(depth):
-            large.plot(*points[layer : layer + 2, k].T, color=colours[layer + 1], linewidth=1.2)
+            large.plot(*points[layer : layer + 2, k].T, color=colours[layer + 1], linewidth=1.8)
     for stage in range(depth + 1):
-        label = "start" if stage == 0 else f"layer {stage}"
-        large.plot(*points[stage].T, "o", color=colours[stage], markeredgecolor="#101014", markeredgewidth=0.5,
-                   markersize=3.2 if stage < depth else 4.4, label=label)  # fmt: skip
+        label = _stage_name(stage) if stage in stages else None
+        large.plot(*points[stage].T, "o", color=colours[stage], markeredgecolor=EDGE, markeredgewidth=0.6,
+                   markersize=3.6 if stage < depth else 5.0, label=label)  # fmt: skip
     keep_to_crop(large, crop)
     for number, stage in enumerate(stages):
-        panel = figure.add_subplot(grid[number // columns, 2 + number % columns])
-        step = "start" if stage == 0 else f"layer {stage}: {mean_step(points, stage, crop):.1%}"
-        show_tile(panel, _with_skeleton(below, points[stage], skeleton), step)
-    figure.legend(*large.get_legend_handles_labels(), loc="outside right upper", fontsize=8, markerscale=1.6)
+        panel = figure.add_subplot(grid[number // columns, 1 + number % columns])
+        step = f": moves {mean_step(points, stage, crop):.1%}" if stage else ""
+        show_tile(panel, _with_skeleton(below, points[stage], skeleton), _stage_name(stage) + step)
+    figure.legend(*large.get_legend_handles_labels(), loc="outside right upper", fontsize=8, markerscale=1.5)
     set_text(
         figure,
         title,
-        "start: the points that the model has learnt to start from, the same for every picture · beside the layer: how far it "
-        "moves the points on average, in per cent of the crop's height · lines: the skeleton after the layer",
+        "start: learnt, and the same for every picture · moves: how far this layer moves the points on average, in per cent of "
+        "the crop's height · the skeleton on the left is that of the last layer",
     )
     return as_picture(figure)
 
@@ -195,14 +208,19 @@ def mean_step(points: Float[np.ndarray, "layers+1 K 2"], stage: int, crop: UInt8
     return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]
 
 
-def layer_colours(depth: int) -> list[tuple[float, float, float, float]]:
-    """A colour for the start and for each layer, from dark to bright."""
-    from matplotlib import colormaps
+def track_colours(depth: int) -> list[tuple[float, float, float, float]]:
+    """A colour for the start and for each layer, from faint to strong."""
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return [tuple(map(float, colour)) for colour in colormaps["plasma"](np.linspace(0.1, 1, depth + 1))]
+    scale = LinearSegmentedColormap.from_list("track", TRACK)
+    return [scale(stage / depth) for stage in range(depth + 1)]
+
+
+def _stage_name(stage: int) -> str:
+    return f"layer {stage}" if stage else "start"
 
 
 def _with_skeleton(
-    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "K 2"], skeleton: Skeleton
+    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "K 2"], skeleton: Skeleton, *, fine: bool = False
 ) -> UInt8[np.ndarray, "h w 3"]:
-    return draw_poses(crop, points[None], np.ones((1, len(skeleton))), skeleton)
+    return draw_poses(crop, points[None], np.ones((1, len(skeleton))), skeleton, line_scale=0.45 if fine else 1.0)
