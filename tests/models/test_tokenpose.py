@@ -43,6 +43,19 @@ def test_any_size_that_fits_the_patches_works(
     assert len(output.cycles) == cycles
 
 
+def test_a_detectors_features_are_half_as_fine() -> None:
+    model = create_model("sdpose_t", input_size=(128, 96), backbone="rtmdet_nano", patch_size=(2, 1), width=16)
+    assert isinstance(model, TokenPose)
+    assert model.config.grid_size == (8, 12)
+    with torch.inference_mode():
+        output = model.forward_train(torch.randn(1, 3, 128, 96))
+    assert output.visual_tokens is not None
+    assert output.visual_tokens.shape == (1, 8 * 12, 16)
+    assert output.prediction.maps.shape == (1, 17, 32, 24)
+    with pytest.raises(LeanposeError, match="the height must be a multiple of 32, the width of 32"):
+        create_model("sdpose_t", input_size=(144, 96), backbone="rtmdet_nano", patch_size=(2, 1))
+
+
 def test_patches_are_cut_row_by_row_with_the_channel_fastest() -> None:
     model = create_model("sdpose_t", input_size=(32, 24), patch_size=(4, 3), width=48, heads=1, stem_width=4)
     assert isinstance(model, TokenPose)

@@ -35,12 +35,43 @@ def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_pa
     assert (done.model, done.family) == ("rtmdet_nano", "backbone")
     model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=done.path)
     rgb = np.random.default_rng(0).normal(size=(1, 3, 160, 192)).astype(np.float32)
-    # The finest level of the pyramid leaves it through the tensor with this name.
-    theirs = at(detector, "onnx::Conv_1001", np.ascontiguousarray(rgb[:, ::-1]))
     with torch.no_grad():
-        ours = model.backbone(torch.tensor(rgb)).numpy()
-    assert ours.shape == theirs.shape == (1, 64, 20, 24)
-    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+        levels = [level.numpy() for level in model.backbone.pyramid(torch.tensor(rgb))]
+        assert np.array_equal(model.backbone(torch.tensor(rgb)).numpy(), levels[0])
+    assert model.backbone.pyramid_channels == (64, 128, 256)
+    # The levels of the pyramid leave it through the tensors with these names.
+    for ours, name, shape in zip(
+        levels,
+        ("onnx::Conv_1001", "onnx::Conv_962", "onnx::Conv_923"),
+        ((1, 64, 20, 24), (1, 128, 10, 12), (1, 256, 5, 6)),
+        strict=True,
+    ):
+        theirs = at(detector, name, np.ascontiguousarray(rgb[:, ::-1]))
+        assert ours.shape == theirs.shape == shape
+        assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("simplebaseline_r50", {}),
+        ("sdpose_t", {"patch_size": (2, 2)}),
+        ("distilpose_s", {"patch_size": (2, 2)}),
+        ("tfpose_r18", {"width": 32, "encoder_layers": 1}),
+    ],
+)
+def test_every_family_starts_from_a_detector(
+    detector: Path, tmp_path: Path, model: str, options: dict[str, object]
+) -> None:
+    done = convert(detector, tmp_path / "nano.safetensors")
+    expected = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone.state_dict()
+    made = create_model(model, backbone="rtmdet_nano", input_size=(64, 96), pretrained=done.path, **options).train()
+    for name, weight in made.backbone.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+    output = made.forward_train(torch.randn(2, 3, 64, 96))
+    assert output.features is not None
+    output.features.sum().backward()
+    assert made.backbone.stem[0].conv.weight.grad.abs().sum() > 0
 
 
 def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import create_backbone
+from leanpose.models.backbones import RTMDetName, create_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.models.registry import register_model
@@ -31,7 +31,7 @@ class ConvolutionalConfig:
     backbone: Literal[
         "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        "rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m",
+        RTMDetName,
     ] = "resnet50"  # fmt: skip
     deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 

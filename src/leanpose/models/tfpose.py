@@ -2,7 +2,7 @@
 
 Its code was never released. What the text leaves open, and what was chosen: docs/papers/tfpose.md.
 
-Image → three levels of ResNet features, projected to one width → encoder: features attend to features → decoder: one
+Image → three levels of features, projected to one width → encoder: features attend to features → decoder: one
 query per keypoint attends to the others and, around its current point, to the features → each layer moves the points.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.resnet import ResNet
+from leanpose.models.backbones import PyramidName, create_pyramid
 from leanpose.models.base import PoseModel
 from leanpose.models.deformable import MultiScaleDeformableAttention, Samples
 from leanpose.models.output import Coordinates, PoseOutput
@@ -40,7 +40,7 @@ class TFPoseConfig:
     """Every size of a TFPose network. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded to multiples of 32 within
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet50"
+    backbone: PyramidName = "resnet50"
     width: int = 256  # of features and queries
     encoder_layers: int = 6  # 0: the decoder reads the projected features
     decoder_layers: int = 6
@@ -210,7 +210,7 @@ class TFPose(PoseModel):
         c, keypoints = config, len(skeleton)
         self.dense_shape = (c.width, *c.grid_sizes[0])
         self.dense_area = c.padded_size
-        self.backbone = ResNet(c.backbone)
+        self.backbone = create_pyramid(c.backbone)
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.width, 1), nn.GroupNorm(32, c.width))
             for channels in self.backbone.pyramid_channels

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Codec
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones import RTMDetName
 from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.rtmdet import RTMDetFeatures
 from leanpose.models.backbones.stem import Stem
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput, Prediction
@@ -44,7 +46,7 @@ class TokenPoseConfig:
     """
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal["stem", "hrnet_w32", "hrnet_w48", "image"] = "stem"  # "image": patches of the picture itself
+    backbone: Literal["stem", "hrnet_w32", "hrnet_w48", "image", RTMDetName] = "stem"  # "image": patches of the picture
     backbone_stages: int = 3  # of HRNet: 3, or all 4
     stem_width: int = 64  # the two strided convolutions (HRNet's is fixed at 64)
     stage1_width: int = 64  # inner channels of the bottlenecks; four times as many come out
@@ -77,7 +79,11 @@ class TokenPoseConfig:
             )
         self._require(self.backbone_stages in (3, 4), f"backbone_stages={self.backbone_stages} must be 3 or 4")
         (h, w), (ph, pw) = self.input_size, self.patch_size
-        coarsest = 4 << (self.backbone_stages - 1) if self.backbone.startswith("hrnet") else 1
+        coarsest = 1
+        if self.backbone.startswith("hrnet"):
+            coarsest = 4 << (self.backbone_stages - 1)
+        elif self.backbone.startswith("rtmdet"):
+            coarsest = 32
         stride = math.lcm(self.feature_stride, coarsest)
         unit = (
             math.lcm(ph * self.feature_stride, stride, self.heatmap_stride),
@@ -97,7 +103,9 @@ class TokenPoseConfig:
     @property
     def feature_stride(self) -> int:
         """Image pixels per feature."""
-        return 1 if self.backbone == "image" else 4
+        if self.backbone == "image":
+            return 1
+        return RTMDetFeatures.stride if self.backbone.startswith("rtmdet") else 4
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -204,6 +212,9 @@ class TokenPose(PoseModel):
             self.backbone, channels = nn.Identity(), 3
         elif c.backbone == "stem":
             self.backbone = Stem(c.stem_width, c.stage1_width, c.stage1_blocks)
+            channels = self.backbone.channels
+        elif c.backbone.startswith("rtmdet"):
+            self.backbone = RTMDetFeatures(c.backbone)
             channels = self.backbone.channels
         else:
             self.backbone = HRNet(c.backbone, c.backbone_stages, c.stage1_width)

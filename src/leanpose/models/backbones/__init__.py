@@ -1,11 +1,17 @@
 """Feature extractors that several papers' models share."""
 
+from typing import Literal
+
 from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.backbones.rtmdet import RTMDetFeatures
 
 Backbone = ResNet | HRNet | CSPNeXt | RTMDetFeatures
+Pyramid = ResNet | RTMDetFeatures
+
+RTMDetName = Literal["rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m"]
+PyramidName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", RTMDetName]
 
 
 def create_backbone(variant: str) -> Backbone:
@@ -16,3 +22,8 @@ def create_backbone(variant: str) -> Backbone:
         if variant.startswith(prefix):
             return network(variant)
     return ResNet(variant)
+
+
+def create_pyramid(variant: PyramidName) -> Pyramid:
+    """The same, of those that have features at strides 8, 16 and 32: `pyramid`, as wide as `pyramid_channels`."""
+    return RTMDetFeatures(variant) if variant.startswith("rtmdet") else ResNet(variant)

@@ -131,16 +131,18 @@ class Pyramid(nn.Module):
             CSPLayer(2 * c, c, blocks, identity=False, attention=False, depthwise=depthwise) for c in (middle, fine)
         )
 
-    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Float[Tensor, "B C H W"]:
-        x = coarse
+    def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three levels, finest first, each but the coarsest knowing of those above it."""
+        levels = [coarse]
         for finer, reduce, block in zip((middle, fine), self.reduce_layers, self.top_down_blocks, strict=True):
-            x = F.interpolate(reduce(x), scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([x, finer], dim=1))
-        return x
+            above = F.interpolate(reduce(levels[-1]), scale_factor=2.0, mode="nearest")
+            levels.append(block(torch.cat([above, finer], dim=1)))
+        coarse, middle, fine = levels
+        return fine, middle, coarse
 
 
 class RTMDetFeatures(nn.Module):
-    """RTMDet up to the finest level of its pyramid, at stride 8.
+    """RTMDet up to the finest level of its pyramid, at stride 8; the levels above it by `pyramid`.
 
     Parameters bear the names of mmdetection without their first word.
 
@@ -159,9 +161,9 @@ class RTMDetFeatures(nn.Module):
             ConvNorm(3, stem // 2, 3, stride=2), ConvNorm(stem // 2, stem // 2, 3), ConvNorm(stem // 2, stem, 3)
         )
         self.stage1, self.stage2, self.stage3, self.stage4 = (_stage(number, RTMDETS[variant]) for number in range(4))
-        channels = (int(256 * width), int(512 * width), int(1024 * width))
-        self.channels = channels[0]
-        self.neck = Pyramid(channels, max(round(3 * depth), 1), depthwise)
+        self.pyramid_channels = (int(256 * width), int(512 * width), int(1024 * width))
+        self.channels = self.pyramid_channels[0]
+        self.neck = Pyramid(self.pyramid_channels, max(round(3 * depth), 1), depthwise)
 
     def load_imagenet(self) -> None:
         """
@@ -174,6 +176,12 @@ class RTMDetFeatures(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/8 W/8"]:
+        return self.pyramid(images)[0]
+
+    def pyramid(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B C H/8 W/8"], Float[Tensor, "B 2*C H/16 W/16"], Float[Tensor, "B 4*C H/32 W/32"]]:
+        """The three levels; `pyramid_channels` are their widths."""
         fine = self.stage2(self.stage1(self.stem(images)))
         middle = self.stage3(fine)
         return self.neck(fine, middle, self.stage4(middle))
