@@ -114,8 +114,8 @@ def _depth(net: PoseModel) -> str:
     from leanpose.models.tokenpose import TokenPose
 
     if isinstance(net, TFPose):
-        encoder, decoder = net.config.encoder_layers, net.config.decoder_layers
-        return f", {encoder} encoder and {decoder} decoder layer{'s' * (decoder > 1)}"
+        parts = {"encoder": net.config.encoder_layers, "decoder": net.config.decoder_layers}
+        return ", " + " and ".join(f"{count} {part} layer{'s' * (count != 1)}" for part, count in parts.items())
     if not isinstance(net, TokenPose):
         return ""
     layers, cycles = net.config.depth, net.config.cycles

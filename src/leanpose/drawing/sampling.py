@@ -111,7 +111,7 @@ def draw_sampling(
     return as_picture(figure)
 
 
-def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "..."]:
+def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, ...]:
     """Whether a point lies upon one of the crop's pixels."""
     return ((points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)).all(axis=-1)
 
