@@ -113,7 +113,8 @@ def draw_sampling(
 
 def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, ...]:
     """Whether a point lies upon one of the crop's pixels."""
-    return ((points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)).all(axis=-1)
+    upon = (points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)
+    return np.asarray(upon.all(axis=-1))
 
 
 def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
