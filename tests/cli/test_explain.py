@@ -77,6 +77,22 @@ def test_a_student_beside_its_teacher_and_weights_compared(folder: Path):
         assert (folder / "out" / name).exists()
 
 
+@pytest.mark.parametrize("query_attention", [True, False])
+def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_attention: bool):
+    sizes = {"input_size": (64, 64), "width": 32, "encoder_layers": 2, "decoder_layers": 1}
+    model = create_model("tfpose_r18", query_attention=query_attention, **sizes)
+    save_model(model, "decoder.safetensors", training_data=[], licence="none", metrics={})
+    result = run("photo.jpg", "--model", "decoder.safetensors", "--box", 5, 5, 80, 110, "--out", "out")
+    assert result.exit_code == 0, result.output
+    written = {file.name for file in (folder / "out").glob("*.png")}
+    queries = {"query_attention.png", "query_links.png"} if query_attention else set()
+    assert written == {"sampling_nose.png", "refinement.png", "points.png", "weights.png"} | queries
+    assert all(name in result.output for name in written)
+    assert "2 encoder layers and 1 decoder layer)" in result.output
+    assert ("queries do not attend to each other" in result.output) != query_attention
+    assert "no keypoint tokens" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

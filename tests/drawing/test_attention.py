@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from leanpose.drawing.attention import (
-    MOST_LAYERS,
-    chosen_layers,
     draw_attention,
     draw_kept,
     draw_keypoint_attention,
     draw_links,
+    draw_query_attention,
     keep_patches,
 )
-from leanpose.drawing.figure import enlarge, heat_colours, lay_over
+from leanpose.drawing.figure import MOST_LAYERS, chosen_layers, column_count, enlarge, heat_colours, lay_over
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -90,6 +89,30 @@ def test_a_matrix_for_any_number_of_keypoints(keypoints: int, depth: int):
     assert draw_keypoint_attention(attention, names, "Attention").ndim == 3
     with pytest.raises(LeanposeError, match="does not fit"):
         draw_keypoint_attention(attention, (*names, "more"), "Attention")
+
+
+@pytest.mark.parametrize(("keypoints", "depth"), [(1, 1), (17, 4), (133, 2), (17, 24)])
+def test_a_matrix_for_each_layer_of_queries(keypoints: int, depth: int):
+    attention = np.random.default_rng(0).random((depth, keypoints, keypoints)) / keypoints
+    names = tuple(f"keypoint_{i}" for i in range(keypoints))
+    picture = draw_query_attention(attention, names, "Attention")
+    attention[-1, 0, 0] = 0.9
+    assert (draw_query_attention(attention, names, "Attention") != picture).any()
+    with pytest.raises(LeanposeError, match="does not fit"):
+        draw_query_attention(attention, (*names, "more"), "Attention")
+
+
+@pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 3), (12, 3)])
+def test_rows_of_tiles_are_full(tiles: int, columns: int):
+    assert column_count(tiles) == columns
+
+
+def test_links_of_layers_have_rows_of_tiles():
+    points = np.random.default_rng(0).uniform(5, 90, (17, 2))
+    among = np.random.default_rng(0).random((6, 17, 17))
+    one, six = (draw_links(CROP, points, among[:n], COCO17, "Links", part="layer") for n in (3, 6))
+    assert six.shape[1] == one.shape[1]
+    assert six.shape[0] > 1.6 * one.shape[0]
 
 
 def test_links_join_the_keypoints_that_attend_to_each_other():

@@ -22,8 +22,10 @@ BOX = np.array([10.0, 5.0, 70.0, 110.0])
 
 def small(name: str, **options: object) -> PoseModel:
     torch.manual_seed(0)
-    tokens = not name.startswith(("deeppose", "rle", "simple"))
+    tokens = not name.startswith(("deeppose", "rle", "simple", "tfpose"))
     sizes = {**TINY_MODEL, "depth": 2} if tokens else {"input_size": (64, 64)}
+    if name.startswith("tfpose"):
+        sizes |= {"width": 32, "encoder_layers": 1, "decoder_layers": 2}
     if "reg" in name or "distil" in name:
         sizes["head_hidden"] = None
     return create_model(name, **{**sizes, **options})
@@ -46,6 +48,30 @@ def test_every_kind_of_model_is_explained(name: str, prediction: str):
     expected = [*(tokens if "pose_" in name and "deep" not in name else []), f"{prediction}.png", "weights.png"]
     assert [drawing.name for drawing in drawings] == expected
     assert all(drawing.image.dtype == np.uint8 and drawing.image.shape[2] == 3 for drawing in drawings)
+
+
+@pytest.mark.parametrize("query_attention", [True, False])
+def test_a_decoder_that_refines_points_is_explained(query_attention: bool):
+    model = small("tfpose_r18", query_attention=query_attention, input_size=(70, 50))
+    drawings = explain(PHOTO, BOX, model, label="it", keypoints=["left_ear", "nose"] if query_attention else [])
+    expected = [
+        "sampling_left_ear.png",
+        "sampling_nose.png",
+        "refinement.png",
+        "query_attention.png",
+        "query_links.png",
+    ]
+    if not query_attention:
+        expected = ["sampling_nose.png", "refinement.png"]
+    assert [drawing.name for drawing in drawings] == [*expected, "points.png", "weights.png"]
+    assert all(drawing.caption and drawing.image.dtype == np.uint8 for drawing in drawings)
+
+
+def test_a_decoder_that_refines_points_stands_beside_a_teacher_of_heatmaps():
+    student = small("tfpose_r18", input_size=(64, 48))
+    names = [drawing.name for drawing in explain(PHOTO, BOX, student, label="it", teacher=small("sdpose_t"))]
+    assert {"teacher_and_student.png", "teacher_attention_nose.png", "sampling_nose.png", "refinement.png"} < set(names)
+    assert "points.png" not in names
 
 
 def test_a_teacher_stands_beside_the_student():
@@ -120,6 +146,11 @@ def test_the_weights_are_the_matrices_of_the_layers():
     layers = weights_by_layer(model)
     assert [len(layer) for layer in layers] == [16 * 48 + 16 * 16 + 2 * 16 * 48] * 2
     assert len(weights_by_layer(small("simplebaseline_r50"))) == 1
+    encoder, *decoder = weights_by_layer(small("tfpose_r18"))
+    samples = 8 * 3 * 4  # heads, levels, points
+    deformable, mlp = 32 * 3 * samples + 2 * 32 * 32, 2 * 32 * 128
+    assert len(encoder) == deformable + mlp
+    assert [len(layer) for layer in decoder] == [deformable + mlp + 4 * 32 * 32] * 2
 
 
 def test_bins_are_drawn_as_a_map_whose_peak_is_where_they_are_read():

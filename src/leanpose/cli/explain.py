@@ -22,7 +22,7 @@ def explain(
     ] = None,
     keypoint: Annotated[
         list[str] | None,
-        typer.Option(help="Whose token to look at, again for more. [default: nose]"),
+        typer.Option(help="Whose token or query to look at, again for more. [default: nose]"),
     ] = None,
     compare: Annotated[
         list[str] | None,
@@ -51,7 +51,6 @@ def explain(
     from leanpose.explanation.writing import check_folder, write
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
-    from leanpose.models.tokenpose import TokenPose
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -74,8 +73,8 @@ def explain(
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}{_depth(net)})")
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
-    if not isinstance(net, TokenPose):
-        print(f"          '{net.name}' has no keypoint tokens, so there is no attention to draw.")
+    if missing := _missing(net):
+        print(f"          {missing}")
     drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=master, others=others)
     write(folder, drawings)
     print(f"Pictures: in {folder}")
@@ -98,9 +97,25 @@ def _label(name: str) -> str:
     return path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
 
 
-def _depth(net: PoseModel) -> str:
+def _missing(net: PoseModel) -> str:
+    """Why there are fewer pictures than of other models."""
+    from leanpose.models.tfpose import TFPose
     from leanpose.models.tokenpose import TokenPose
 
+    if isinstance(net, TFPose):
+        silent = "Its queries do not attend to each other (query_attention: false), so that is not drawn."
+        return "" if net.config.query_attention else silent
+    tokens = isinstance(net, TokenPose)
+    return "" if tokens else f"'{net.name}' has no keypoint tokens, so there is no attention to draw."
+
+
+def _depth(net: PoseModel) -> str:
+    from leanpose.models.tfpose import TFPose
+    from leanpose.models.tokenpose import TokenPose
+
+    if isinstance(net, TFPose):
+        parts = {"encoder": net.config.encoder_layers, "decoder": net.config.decoder_layers}
+        return ", " + " and ".join(f"{count} {part} layer{'s' * (count != 1)}" for part, count in parts.items())
     if not isinstance(net, TokenPose):
         return ""
     layers, cycles = net.config.depth, net.config.cycles

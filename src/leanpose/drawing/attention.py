@@ -1,13 +1,13 @@
-"""Pictures of attention: from keypoint tokens to patches, among keypoint tokens, and which patches a model keeps.
+"""Pictures of attention: from keypoint tokens to patches, among keypoint tokens or queries, and which patches a model keeps.
 
-After SDPose (CVPR 2024, Fig. 4 and 5), DistilPose's attention matrix (CVPR 2023) and PPT (ECCV 2022). Crops and results
-are RGB uint8; layers and cycles are counted from 0 in arguments and from 1 in the pictures.
+After SDPose (CVPR 2024, Fig. 4 and 5), DistilPose's attention matrix (CVPR 2023), TFPose (2021, Fig. 6, 8 and 9) and PPT
+(ECCV 2022). Crops and results are RGB uint8; layers and cycles are counted from 0 in arguments and from 1 in the pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -16,8 +16,12 @@ from leanpose.drawing.figure import (
     FAINT,
     add_legend,
     as_picture,
+    chosen_layers,
+    column_count,
     enlarge,
+    grey_copy,
     heat_colours,
+    keep_to_crop,
     lay_over,
     new_figure,
     set_text,
@@ -27,15 +31,9 @@ from leanpose.drawing.skeleton import OUTLINE, SIDE_COLOURS, keypoint_sides
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
-MOST_LAYERS = 12  # side by side
 MOST_NAMES = 40  # along one side of a matrix
 STRONGEST = 15  # links that are drawn
 TILE = 1.45  # inches across
-
-
-def chosen_layers(depth: int) -> list[int]:
-    """The layers to show: all, or of many the first, the last and some evenly between."""
-    return sorted(set(np.linspace(0, depth - 1, min(depth, MOST_LAYERS)).round().astype(int).tolist()))
 
 
 def draw_attention(
@@ -83,22 +81,54 @@ def draw_keypoint_attention(
         raise LeanposeError(f"Attention of shape {attention.shape} does not fit {len(names)} keypoints.")
     cycles, depth = attention.shape[:2]
     panels = [("last layer", attention[:, -1]), (f"mean of {depth} layers", attention.mean(axis=1))][: min(depth, 2)]
+    matrices = []
+    for cycle in range(cycles):
+        for name, by_cycle in panels:
+            rest = 1 - by_cycle[cycle].sum(axis=1).mean()
+            matrices.append((f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches", by_cycle[cycle]))
+    return _draw_matrices(matrices, len(panels), names, title, "token")
+
+
+def draw_query_attention(
+    attention: Float[np.ndarray, "layers K K"], names: tuple[str, ...], title: str
+) -> UInt8[np.ndarray, "H W 3"]:
+    """How much each keypoint's query (row) attends to each (column), a matrix a layer.
+
+    Raises:
+        LeanposeError: there is not one name for each keypoint.
+    """
+    if attention.shape[1:] != (len(names), len(names)):
+        raise LeanposeError(f"Attention of shape {attention.shape} does not fit {len(names)} keypoints.")
+    matrices = [(f"layer {layer + 1}", attention[layer]) for layer in chosen_layers(len(attention))]
+    return _draw_matrices(matrices, column_count(len(matrices)), names, title, "query")
+
+
+def _draw_matrices(
+    matrices: Sequence[tuple[str, Float[np.ndarray, "K K"]]],
+    columns: int,
+    names: tuple[str, ...],
+    title: str,
+    whose: str,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Matrices with their titles, so many beside each other, in one scale of colours."""
+    rows = -(-len(matrices) // columns)
     side = 1.6 + 0.16 * min(len(names), MOST_NAMES)
-    figure = new_figure(len(panels) * side + 1.6, cycles * side + 1.0)
-    axes = figure.subplots(cycles, len(panels), squeeze=False)
-    colours = heat_colours(max(float(matrices.max()) for _, matrices in panels), FAINT)
+    figure = new_figure(columns * side + 1.6, rows * side + 1.0)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    colours = heat_colours(max(float(matrix.max()) for _, matrix in matrices), FAINT)
     ticks = range(0, len(names), -(-len(names) // MOST_NAMES))
-    for row in range(cycles):
-        for column, (name, matrices) in enumerate(panels):
-            panel = axes[row, column]
-            panel.imshow(matrices[row], cmap=colours.cmap, norm=colours.norm)
-            rest = 1 - matrices[row].sum(axis=1).mean()
-            panel.set_title(f"cycle {row + 1}, {name}: {rest:.0%} goes to patches", fontsize=9)
-            panel.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=7)
-            panel.set_yticks(ticks, [names[i] for i in ticks] if column == 0 else [], fontsize=7)
-        axes[row, 0].set_ylabel("token that attends", fontsize=9)
-    for panel in axes[-1]:
-        panel.set_xlabel("token attended to", fontsize=9)
+    for panel in axes.flat[len(matrices) :]:
+        panel.axis("off")
+    for number, (name, matrix) in enumerate(matrices):
+        panel = axes.flat[number]
+        panel.imshow(matrix, cmap=colours.cmap, norm=colours.norm)
+        panel.set_title(name, fontsize=9)
+        panel.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=7)
+        panel.set_yticks(ticks, [names[i] for i in ticks] if number % columns == 0 else [], fontsize=7)
+        if number + columns >= len(matrices):
+            panel.set_xlabel(f"{whose} attended to", fontsize=9)
+    for panel in axes[:, 0]:
+        panel.set_ylabel(f"{whose} that attends", fontsize=9)
     add_legend(figure, axes, colours, "share of the row's attention", "{x:.1%}")
     set_text(figure, title, "mean over the heads")
     return as_picture(figure)
@@ -107,29 +137,36 @@ def draw_keypoint_attention(
 def draw_links(
     crop: UInt8[np.ndarray, "h w 3"],
     points: Float[np.ndarray, "K 2"],
-    attention: Float[np.ndarray, "cycles K K"],
+    attention: Float[np.ndarray, "tiles K K"],
     skeleton: Skeleton,
     title: str,
+    *,
+    part: Literal["cycle", "layer"] = "cycle",
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The strongest attention between different keypoint tokens as arrows on the person, a tile a cycle.
+    """The strongest attention between different keypoints as arrows on the person, a tile a cycle or layer.
 
     Args:
         points: (x, y) in pixels of the crop.
         attention: row attends to column.
+        part: `cycle`: the attention is that of tokens, the mean of a cycle's layers; `layer`: that of queries.
     """
-    cycles = len(attention)
+    chosen = chosen_layers(len(attention))
+    columns = column_count(len(chosen))
+    rows = -(-len(chosen) // columns)
     aspect = crop.shape[0] / crop.shape[1]
-    figure = new_figure(max(6.5, cycles * 3.2 + 0.9), 3.2 * aspect + 0.9)
-    axes = figure.subplots(1, cycles, squeeze=False)[0]
+    figure = new_figure(max(6.5, columns * 3.2 + 0.9), rows * (3.2 * aspect + 0.2) + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False)
     others = attention * (1 - np.eye(len(points)))
     colours = heat_colours(float(others.max()), FAINT)
-    for cycle, panel in enumerate(axes):
-        show_tile(panel, lay_over(crop, np.zeros(crop.shape[:2]), colours), f"cycle {cycle + 1}")
-        strongest = np.argsort(-others[cycle], axis=None, kind="stable")[:STRONGEST][::-1]  # the strongest on top
-        for source, target in zip(*np.unravel_index(strongest, others[cycle].shape), strict=True):
-            if not others[cycle, source, target]:  # few keypoints have fewer links
+    for panel in axes.flat[len(chosen) :]:
+        panel.axis("off")
+    for panel, tile in zip(axes.flat, chosen, strict=False):
+        show_tile(panel, grey_copy(crop), f"{part} {tile + 1}")
+        strongest = np.argsort(-others[tile], axis=None, kind="stable")[:STRONGEST][::-1]  # the strongest on top
+        for source, target in zip(*np.unravel_index(strongest, others[tile].shape), strict=True):
+            if not others[tile, source, target]:  # few keypoints have fewer links
                 continue
-            colour = colours.to_rgba(others[cycle, source, target])
+            colour = colours.to_rgba(others[tile, source, target])
             arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6, "shrinkA": 3, "shrinkB": 4}
             arrow["connectionstyle"] = "arc3,rad=0.18"  # bent, so that there and back are two lines
             drawn = panel.annotate("", xy=points[target], xytext=points[source], arrowprops=arrow)
@@ -137,13 +174,13 @@ def draw_links(
             drawn.arrow_patch.set_clip_path(panel.patch)
         for (x, y), side in zip(points, keypoint_sides(skeleton), strict=True):
             panel.plot(x, y, "o", color=_unit(SIDE_COLOURS[side]), markeredgecolor=_unit(OUTLINE), markersize=4.5)
-        panel.set_xlim(-0.5, crop.shape[1] - 0.5)  # keypoints outside of the crop shall not widen it
-        panel.set_ylim(crop.shape[0] - 0.5, -0.5)
+        keep_to_crop(panel, crop)
     add_legend(figure, axes, colours, "share of the attention", "{x:.1%}")
+    whose, mean = ("token", "heads and layers") if part == "cycle" else ("query", "the heads")
     set_text(
         figure,
         title,
-        f"the {STRONGEST} strongest, from the token that attends to the one attended to (mean over heads and layers) · "
+        f"the {STRONGEST} strongest, from the {whose} that attends to the one attended to (mean over {mean}) · "
         "dots: where the model finds the keypoints; the person's left side blue, right side orange",
     )
     return as_picture(figure)

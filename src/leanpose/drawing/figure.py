@@ -20,6 +20,8 @@ DPI = 110
 LEGEND = 6.0  # inches of height, at most
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
 DIM = 0.25  # brightness of what is left out
+MOST_LAYERS = 12  # in one picture
+MOST_COLUMNS = 3  # of large tiles
 FADED = 0.75  # contrast of the grey crop below the heat, so that colour stands out
 
 
@@ -50,6 +52,23 @@ def show_tile(axes: Axes, picture: UInt8[np.ndarray, "h w 3"], title: str) -> No
     axes.set_title(title, fontsize=9)
 
 
+def keep_to_crop(axes: Axes, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+    """What was drawn outside of a tile's picture shall not widen it."""
+    axes.set_xlim(-0.5, picture.shape[1] - 0.5)
+    axes.set_ylim(picture.shape[0] - 0.5, -0.5)
+
+
+def chosen_layers(depth: int) -> list[int]:
+    """The layers to show: all, or of many the first, the last and some evenly between."""
+    return sorted(set(np.linspace(0, depth - 1, min(depth, MOST_LAYERS)).round().astype(int).tolist()))
+
+
+def column_count(tiles: int) -> int:
+    """How many large tiles to put side by side, so that the last row is as full as can be."""
+    rows = -(-tiles // MOST_COLUMNS)
+    return -(-tiles // rows)
+
+
 def set_text(figure: Figure, title: str, note: str) -> None:
     """A title above and a line below, in as many lines as the width needs."""
     inches = figure.get_figwidth()
@@ -77,11 +96,20 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
     return ScalarMappable(PowerNorm(exponent, 0, peak if peak > 0 else 1.0, clip=True), upper)
 
 
+def grey_copy(crop: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The crop in faded grey, so that colour upon it stands out."""
+    return _grey(crop).round().astype(np.uint8)
+
+
+def _grey(crop: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    return FADED * (crop @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=2) + 255 * (1 - FADED) / 2
+
+
 def lay_over(
     crop: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "h w"], colours: ScalarMappable
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Colour a grey copy of the crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
-    grey = FADED * (crop @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=2) + 255 * (1 - FADED) / 2
+    grey = _grey(crop)
     known = np.nan_to_num(heat)
     opacity = 0.9 * np.asarray(colours.norm(known))[..., None]
     mixed = grey * (1 - opacity) + colours.to_rgba(known)[..., :3] * 255 * opacity

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.drawing.figure import add_legend, as_picture, heat_colours, lay_over, new_figure, set_text, show_tile
+from leanpose.drawing.figure import (
+    add_legend,
+    as_picture,
+    heat_colours,
+    keep_to_crop,
+    lay_over,
+    new_figure,
+    set_text,
+    show_tile,
+)
 from leanpose.errors import LeanposeError
 
 COLUMNS = 6  # of tiles
@@ -85,8 +94,7 @@ def draw_maps(
             show_tile(panel, heat, f"{name}\n{kind}" if pairs else name)
             if points is not None and column == len(maps) - 1:
                 panel.plot(*points[k], "o", color=MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
-                panel.set_xlim(-0.5, crop.shape[1] - 0.5)  # a point outside of the crop shall not widen it
-                panel.set_ylim(crop.shape[0] - 0.5, -0.5)
+                keep_to_crop(panel, crop)
     add_legend(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
     set_text(figure, title, note)
     return as_picture(figure)

@@ -12,14 +12,23 @@ from jaxtyping import Float, UInt8
 
 from leanpose.distillation.base import require_fit
 from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
-from leanpose.drawing.attention import draw_attention, draw_kept, draw_keypoint_attention, draw_links
+from leanpose.drawing.attention import (
+    draw_attention,
+    draw_kept,
+    draw_keypoint_attention,
+    draw_links,
+    draw_query_attention,
+)
 from leanpose.drawing.maps import draw_maps, stretch
+from leanpose.drawing.sampling import draw_refinement, draw_sampling
 from leanpose.drawing.weights import draw_weights
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation.attention import Recording, record_attention
+from leanpose.explanation.deformable import DecoderRecording, record_decoder
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.models.tfpose import STRIDES, TFPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 
@@ -64,7 +73,7 @@ def explain(
         image: RGB.
         box: xyxy in pixels.
         label: what the pictures call the model.
-        keypoints: names; the pictures of attention take the nose (or the first) where none are given.
+        keypoints: names; the pictures of single tokens or queries take the nose (or the first) where none are given.
         teacher: a heatmap model of the same keypoints and crops, whose heatmaps and attention stand beside.
         others: models whose weights are compared, by the name that the picture gives them.
 
@@ -77,7 +86,10 @@ def explain(
     view = look_at(image, box, model)
     prediction, recording = _run(model, view)
     drawings = []
-    if recording is not None:
+    if isinstance(recording, DecoderRecording):
+        drawings += _sampling(recording, view, model.skeleton, chosen, label)
+        drawings += _refinement(recording, view, model.skeleton, label)
+    elif recording is not None:
         drawings += _gaze(recording, view, model.skeleton, chosen, label)
         drawings += _relations(recording, view, model, label)
     if teacher is None:
@@ -86,7 +98,7 @@ def explain(
         theirs = look_at(image, box, teacher)
         lesson, looks = _run(teacher, theirs)
         drawings += _comparison(view, (model, prediction), (teacher, lesson), label, chosen)
-        if looks is not None:
+        if isinstance(looks, Recording):
             drawings += _gaze(looks, theirs, teacher.skeleton, chosen, "the teacher", "teacher_")
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
     picture = draw_weights(compared, f"Weights of {', '.join(compared)}")
@@ -95,17 +107,24 @@ def explain(
 
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
     """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole network."""
-    layers = model.layers if isinstance(model, TokenPose) else [model]
+    layers = [model]
+    if isinstance(model, TokenPose):
+        layers = model.layers
+    elif isinstance(model, TFPose):
+        layers = [*model.encoder, *model.decoder]
     return [
         np.concatenate([p.detach().float().cpu().numpy().ravel() for p in layer.parameters() if p.ndim > 1])
         for layer in layers
     ]
 
 
-def _run(model: PoseModel, view: PersonView) -> tuple[Prediction, Recording | None]:
-    """What a model predicts at inference, and the attention of all its cycles where it has tokens."""
+def _run(model: PoseModel, view: PersonView) -> tuple[Prediction, Recording | DecoderRecording | None]:
+    """What a model predicts at inference, and where it has tokens or a decoder, what these attended to."""
     if isinstance(model, TokenPose):
         recording = record_attention(model, view.images)
+        return recording.output.prediction, recording
+    if isinstance(model, TFPose):
+        recording = record_decoder(model, view.images)
         return recording.output.prediction, recording
     with torch.inference_mode():
         return model(view.images).prediction, None
@@ -116,11 +135,11 @@ def _gaze(
 ) -> list[Drawing]:
     """What the tokens of single keypoints attend to in the crop."""
     drawings = []
-    for k in chosen or [skeleton.keypoints.index("nose") if "nose" in skeleton.keypoints else 0]:
+    for k in _looked_at(skeleton, chosen):
         name = skeleton.keypoints[k]
         maps = _by_cycle(recording, [layer.over_patches(k, recording.grid_size) for layer in recording.layers])
         picture = draw_attention(view.shown, maps, f"Where the {name} token of {label} looks")
-        file = sub(r"[^\w-]", "_", f"{prefix}attention_{name}") + ".png"
+        file = _file(f"{prefix}attention_{name}")
         whose = " of the teacher" if prefix else ""
         caption = f"attention of the {name} token{whose} to the patches, by layer and cycle"
         drawings.append(Drawing(file, caption, picture))
@@ -144,6 +163,52 @@ def _relations(recording: Recording, view: PersonView, model: PoseModel, label: 
     return drawings
 
 
+def _looked_at(skeleton: Skeleton, chosen: Sequence[int]) -> list[int]:
+    """The keypoints whose own attention is drawn: the nose, or the first, where none are chosen."""
+    return list(chosen) or [skeleton.keypoints.index("nose") if "nose" in skeleton.keypoints else 0]
+
+
+def _file(name: str) -> str:
+    return sub(r"[^\w-]", "_", name) + ".png"
+
+
+def _sampling(
+    recording: DecoderRecording, view: PersonView, skeleton: Skeleton, chosen: Sequence[int], label: str
+) -> list[Drawing]:
+    """Where the queries of single keypoints read the features."""
+    drawings = []
+    for k in _looked_at(skeleton, chosen):
+        name = skeleton.keypoints[k]
+        picture = draw_sampling(
+            view.shown,
+            view.to_shown(recording.samples[:, k]),
+            recording.weights[:, k],
+            view.to_shown(recording.references[:, k]),
+            view.to_shown(recording.points[1:, k]),
+            STRIDES,
+            f"Where the {name} query of {label} reads the features",
+        )
+        caption = f"the sampling points of the {name} query and their weights, by decoder layer"
+        drawings.append(Drawing(_file(f"sampling_{name}"), caption, picture))
+    return drawings
+
+
+def _refinement(recording: DecoderRecording, view: PersonView, skeleton: Skeleton, label: str) -> list[Drawing]:
+    """How the decoder moves its points, and what the queries say to each other."""
+    points, among = view.to_shown(recording.points), recording.among_queries
+    moves = draw_refinement(view.shown, points, skeleton, f"How {label} moves its points, layer by layer")
+    drawings = [Drawing("refinement.png", "the points before the first decoder layer and after each", moves)]
+    if among is not None:
+        title = f"Attention among the queries of {label}"
+        matrix = draw_query_attention(among, skeleton.keypoints, title)
+        links = draw_links(view.shown, points[-1], among, skeleton, f"{title}, on the person", part="layer")
+        drawings += [
+            Drawing("query_attention.png", "attention among the queries, by decoder layer", matrix),
+            Drawing("query_links.png", "the strongest of it, as arrows on the person", links),
+        ]
+    return drawings
+
+
 def _by_cycle(recording: Recording, arrays: list[np.ndarray]) -> Float[np.ndarray, "cycles layers ..."]:
     stacked = np.stack(arrays)
     return stacked.reshape(recording.cycles, -1, *stacked.shape[1:])
@@ -151,10 +216,7 @@ def _by_cycle(recording: Recording, arrays: list[np.ndarray]) -> Float[np.ndarra
 
 def _points(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K 2"]:
     """The keypoints in pixels of the crop that is drawn upon."""
-    spans = np.array([view.shown.shape[1::-1], model.input_size[::-1]], dtype=np.float64)
-    if model.codec.warp == "udp":
-        spans -= 1  # between the centres of the first and the last pixel
-    return model.codec.decode(prediction)[0][0].float().cpu().numpy() * (spans[0] / spans[1])
+    return view.to_shown(model.codec.decode(prediction)[0][0].float().cpu().numpy())
 
 
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:

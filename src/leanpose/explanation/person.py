@@ -24,10 +24,16 @@ class PersonView:
     Attributes:
         images: as the model takes it: one normalised crop.
         shown: the same region in more pixels, to be drawn upon; a whole multiple of the model's input size.
+        step: how many of these pixels one pixel of the model's crop is, along x and y.
     """
 
     images: Float[Tensor, "1 3 H W"]
     shown: UInt8[np.ndarray, "h w 3"]
+    step: tuple[float, float]
+
+    def to_shown(self, points: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
+        """Points (x, y) in pixels of the model's crop, in those of the crop that is drawn upon."""
+        return points * np.array(self.step)
 
 
 def choose_box(
@@ -77,7 +83,12 @@ def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], mod
     device = next(model.parameters()).device
     with torch.inference_mode():
         images = model.normalise(torch.from_numpy(crop(1)[None]).to(device))
-    return PersonView(images, crop(-(-SHOWN_HEIGHT // model.input_size[0])))
+    shown = crop(-(-SHOWN_HEIGHT // model.input_size[0]))
+    less = 1 if model.codec.warp == "udp" else 0  # UDP measures between the centres of the first and the last pixel
+    step_y, step_x = (
+        (large - less) / (small - less) for large, small in zip(shown.shape[:2], model.input_size, strict=True)
+    )
+    return PersonView(images, shown, (step_x, step_y))
 
 
 def _numbers(values: tuple[float, ...]) -> str:
