@@ -69,7 +69,9 @@ def test_who_takes_part(tmp_path: Path) -> None:
     placed_only = {"scale": 0.5, "objpos": structs([{"x": 70.0, "y": 50.0}])}  # as all people of the test images
     nowhere = mpii_person(scale=np.zeros((0, 0)))
     images = [[mpii_person(), mpii_person(x=90.0)], [], [mpii_person()], [mpii_person(), placed_only], [nowhere]]
-    path = write_mpii_mat(tmp_path, images, train=[1, 1, 0, 1, 1], apart=[[2], [], [1], [1, 2], [1]])
+    no_centre = mpii_person(objpos=structs([{"x": np.zeros((0, 0)), "y": 50.0}]))
+    images[4].append(no_centre)
+    path = write_mpii_mat(tmp_path, images, train=[1, 1, 0, 1, 1], apart=[[2], [], [1], [1, 2], [1, 2]])
     trained = read_people(source(path), MPII16, tmp_path, training=True)
     assert [(p.image_id, round(float(p.keypoints[6, 0]))) for p in trained.people] == [(1, 69), (1, 109), (2, 69)]
     assert [Path(p.image.path).name for p in trained.people] == ["000000001.jpg"] * 2 + ["000000004.jpg"]
@@ -135,6 +137,9 @@ def test_head_sizes_go_by_row_or_by_image(tmp_path: Path) -> None:
     assert [p.head_size for p in load_mpii(path, sizes).people] == [3, 4, 5]
     sizes.write_text(json.dumps([{"image": names[0], "head_size": 3}]))
     with pytest.raises(LeanposeError, match="same people in the same order"):
+        load_mpii(path, sizes)
+    path.write_text(json.dumps(records))
+    with pytest.raises(LeanposeError, match=rf"no head size for 2 of the 3 people, such as the one of {names[1]}"):
         load_mpii(path, sizes)
 
 

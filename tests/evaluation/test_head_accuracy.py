@@ -16,7 +16,7 @@ from leanpose.cli import app
 from leanpose.data.sample import ImageRef, PersonSample
 from leanpose.data.sources import DataSource
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.card import measure
+from leanpose.evaluation.card import measure, print_card
 from leanpose.evaluation.head_accuracy import group_rows, head_accuracy
 from leanpose.evaluation.headline import decisive, headline
 from leanpose.evaluation.report import Report, read_run, write_report
@@ -91,6 +91,28 @@ def tiny(skeleton: Skeleton) -> Any:
     return create_model(
         "sdpose_t", skeleton=skeleton, **{k: tuple(v) if isinstance(v, list) else v for k, v in TINY_MODEL.items()}
     )
+
+
+def test_what_nobody_labels_is_left_out_of_its_group() -> None:
+    labels, mask = np.random.default_rng(0).uniform(0, 50, (2, 16, 2)), np.zeros((2, 16), bool)
+    mask[0, MPII16.keypoints.index("right_wrist")] = True
+    people, results = people_and_results(labels, mask, labels.copy(), np.full(2, 10.0))
+    figures = head_accuracy(results, people, MPII16)
+    assert figures["PCKh@0.5 Wrist"] == figures["PCKh@0.5"] == 1
+    assert {figures[f"PCKh@0.5 {name}"] for name in ("Head", "Shoulder", "Elbow", "Hip", "Knee", "Ankle")} == {-1.0}
+
+
+def test_a_set_that_labels_no_left_wrist_is_measured_by_the_same_figure(tmp_path: Path) -> None:
+    path = write_mpii_json(tmp_path, 3)
+    records = json.loads(path.read_text())
+    for record in records:
+        record["joints_vis"][MPII16.keypoints.index("left_wrist")] = 0
+    path.write_text(json.dumps(records))
+    source = DataSource(format="mpii", images=Path("images"), annotations=Path("people.json"))
+    card = measure(tiny(MPII16), source, root=tmp_path)
+    assert card.settings["style"] == "mpii"
+    assert card.precision["PCKh@0.5 Wrist"] >= 0
+    print_card(card)
 
 
 def test_a_card_on_mpii(tmp_path: Path) -> None:

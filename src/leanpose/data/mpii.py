@@ -177,7 +177,12 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
         sizes = [size for _, size in rows]
     elif len(dict(rows)) == len(rows) and len({person.image for person in people}) == len(people):
         known = dict(rows)
-        sizes = [known.get(person.image, np.nan) for person in people]
+        missing = [person.image for person in people if person.image not in known]
+        if missing:
+            raise LeanposeError(
+                f"{path} has no head size for {len(missing)} of the {len(people)} people, such as the one of {missing[0]}."
+            )
+        sizes = [known[person.image] for person in people]
     else:
         raise LeanposeError(
             f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list the "
@@ -252,9 +257,15 @@ def _marked(marks: list[Any]) -> tuple[Float[np.ndarray, "16 3"], str]:
 
 def _placed(rectangle: Any) -> tuple[Float[np.ndarray, " 2"], float]:
     """Centre and scale of a person; NaN where the file has none."""
-    place, scale = getattr(rectangle, "objpos", None), np.asarray(getattr(rectangle, "scale", np.nan), np.float64)
-    center = np.array([float(getattr(place, axis, np.nan)) for axis in ("x", "y")]) - 1.0
-    return center, float(scale) if scale.size == 1 else np.nan
+    place = getattr(rectangle, "objpos", None)
+    center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
+    return center, _number(rectangle, "scale")
+
+
+def _number(struct: Any, field: str) -> float:
+    """A field's number; NaN where the struct lacks it or it is empty."""
+    value = np.asarray(getattr(struct, field, np.nan), np.float64)
+    return float(value.item()) if value.size == 1 else np.nan
 
 
 def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:

@@ -129,7 +129,7 @@ def style_of(source: DataSource, skeleton: Skeleton, labelled: list[int]) -> Sty
     """
     if source.format == "crowdpose":
         return "crowdpose"
-    if source.format == "mpii" and has_mpii(_part(skeleton, labelled)):
+    if source.format == "mpii" and has_mpii(skeleton):
         return "mpii"
     return "wholebody" if has_parts(skeleton, labelled) else "coco"
 

@@ -35,7 +35,7 @@ def has_mpii(skeleton: Skeleton) -> bool:
 
 
 def head_accuracy(results: PoseResults, people: Sequence[PersonSample], skeleton: Skeleton) -> dict[str, float]:
-    """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, as shares in 0..1.
+    """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, as shares in 0..1; -1 where nobody has a label.
 
     Every label weighs the same in the total; pelvis and thorax take no part, as in the official evaluation.
 
@@ -57,7 +57,7 @@ def head_accuracy(results: PoseResults, people: Sequence[PersonSample], skeleton
     )
     groups = {f"{TOTAL} {group}": table[f"{group} PCK"] for group in MPII_GROUPS}
     percent = {TOTAL: table["PCK"], **groups, FINE: table["PCK@0.1"]}
-    return {name: value / 100 for name, value in percent.items()}
+    return {name: value / 100 if value >= 0 else -1.0 for name, value in percent.items()}
 
 
 def group_rows(metrics: Mapping[str, float]) -> list[tuple[str, float]]:

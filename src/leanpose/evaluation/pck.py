@@ -177,6 +177,8 @@ def mpii_accuracy(
 ) -> dict[str, float]:
     """MPII's table in percent: PCKh@0.5 of Head, Shoulder … Ankle, of all (PCK), and PCKh@0.1 of all (PCK@0.1).
 
+    A group is the mean of its sides that are labelled on somebody, and -1 where neither is.
+
     Args:
         predicted: pixels, the first pixel being 0.
         labelled: pixels as in MPII's file.
@@ -196,11 +198,13 @@ def mpii_accuracy(
     shift = 1.0 if one_based_labels else 0.0
     distances = normalised_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
     accuracy = _accuracy(distances, 0.5)
-    shares = np.maximum(accuracy.per_keypoint, 0)
-    table = {
-        f"{group} PCK": 100 * float(np.mean([shares[index[n]] for n in MPII_GROUPS[group]])) for group in MPII_GROUPS
-    }
+    sides = {group: accuracy.per_keypoint[[index[name] for name in MPII_GROUPS[group]]] for group in MPII_GROUPS}
+    table = {f"{group} PCK": _percent_of(shares[shares >= 0]) for group, shares in sides.items()}
     return table | {"PCK": 100 * accuracy.overall, "PCK@0.1": 100 * _accuracy(distances, 0.1).overall}
+
+
+def _percent_of(shares: Float[np.ndarray, " N"]) -> float:
+    return 100 * float(shares.mean()) if len(shares) else -1.0
 
 
 def box_sizes(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
