@@ -9,7 +9,7 @@ import torch
 
 from leanpose.export import export_model
 from leanpose.inference.backends import open_exported
-from leanpose.models.registry import list_models
+from leanpose.models.registry import create_model, list_models
 from models.test_every_model import DEEPER, small_model
 
 QUICK = {"rtmpose_t", "sdpose_t"}  # a SimCC and a heatmap model; the others take minutes together
@@ -39,4 +39,13 @@ def test_its_decoding_exports_and_agrees(name: str, tmp_path: Path) -> None:
         small_model(name), tmp_path / "points.onnx", normalise="outside", decode="inside", batches=(1, 3)
     )
     assert report.agreement.prediction is None
+    assert report.agreement.tail is None or report.agreement.tail < 0.05
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_decoder_of_few_layers_exports_with_its_decoding(layers: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("tfpose_r18", input_size=(70, 64), width=32, encoder_layers=1, decoder_layers=layers)
+    report = export_model(model, tmp_path / "points.onnx", decode="inside", batches=(1, 3))
+    assert report.agreement.points == 4 * 17
     assert report.agreement.tail is None or report.agreement.tail < 0.05

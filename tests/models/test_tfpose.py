@@ -163,27 +163,19 @@ def test_the_attention_among_queries_is_what_the_layer_computes() -> None:
         torch.testing.assert_close(attention(x, position), expected)
 
 
-def test_a_score_falls_with_the_refinements_or_with_the_spread_of_the_samples() -> None:
+def test_a_score_falls_with_the_refinements() -> None:
     model = small(score="refinement")
     still, far = torch.full((1, 17, 2), 0.5), torch.full((1, 17, 2), 0.5)
     far[:, 0, 0] += 0.04
+    scores = model.scores([Coordinates(still), Coordinates(far), Coordinates(far)])
+    torch.testing.assert_close(scores[0, :2], torch.tensor([0.5, 1.0]))  # 0.02 a layer in the mean; none
+    assert torch.equal(model.scores([Coordinates(far)]), torch.ones(1, 17))
     with torch.inference_mode():
-        samples = small().forward_recorded(IMAGES[:1])[1][-1].samples
-        scores = model.scores([Coordinates(still), Coordinates(far), Coordinates(far)], samples)
-        torch.testing.assert_close(scores[0, :2], torch.tensor([0.5, 1.0]))  # 0.02 a layer in the mean; none
-        assert (model.scores([Coordinates(far)], samples) == 1).all()
-
-        model = small(score="spread")
-        wide = samples._replace(locations=0.5 + 2 * (samples.locations - 0.5))
-        near = samples._replace(locations=samples.locations * 0 + 0.5)
-        torch.testing.assert_close(model.scores([], near), torch.ones(1, 17))
-        torch.testing.assert_close(model.scores([], wide), model.scores([], samples) ** 2)
         assert small(score="constant")(IMAGES).prediction.score is None
-        for score in ("refinement", "spread"):
-            got = moving(score=score)(IMAGES).prediction.score
-            assert got.shape == (2, 17)
-            assert ((got > 0) & (got <= 1)).all()
-            assert got.std() > 0
+        got = moving()(IMAGES).prediction.score
+    assert got.shape == (2, 17)
+    assert ((got > 0) & (got <= 1)).all()
+    assert got.std() > 0
 
 
 def test_a_skeleton_without_pairs_works_and_its_flip_test_too() -> None:

@@ -59,7 +59,7 @@ class HeatmapToRegression(Distillation):
         if self.simulated_heatmaps:
             if predicted.sigma is None:
                 raise LeanposeError(
-                    "The student predicts no deviations; set model_options.predicts=position_deviation_score, or "
+                    "The student predicts no deviations; set model_options.predicts=position_deviation_score if it has that option, or "
                     "distillation.simulated_heatmaps=0."
                 )
             simulated = simulate_heatmaps(predicted.xy, predicted.sigma, (maps.shape[2], maps.shape[3]))
@@ -69,7 +69,7 @@ class HeatmapToRegression(Distillation):
         if self.confidence:
             if predicted.score is None:
                 raise LeanposeError(
-                    "The student predicts no confidence; set model_options.predicts=position_deviation_score, or "
+                    "The student predicts no confidence; set model_options.predicts=position_deviation_score if it has that option, or "
                     "distillation.confidence=0."
                 )
             gap = (predicted.score.float() - read_heatmaps(maps, predicted.xy)).abs()

@@ -31,7 +31,7 @@ from leanpose.skeleton import Skeleton
 STRIDES = (8, 16, 32)
 """Image pixels per feature of each level."""
 
-Score = Literal["refinement", "spread", "constant"]
+Score = Literal["refinement", "constant"]
 """What a keypoint's score is made of; see `TFPose.scores`."""
 
 
@@ -108,7 +108,8 @@ class EncoderLayer(nn.Module):
 class QueryAttention(nn.Module):
     """Self-attention of the queries ("q2q attention"): positions tell who attends to whom, not what is said.
 
-    Queries and keys have no bias: that of the keys changes nothing, and that of the queries is found in their positions.
+    Queries and keys have no bias: that of the keys changes nothing, and the queries' positions, which all layers share, can
+    stand for that of the queries.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -323,7 +324,6 @@ class TFPose(PoseModel):
         queries = self.queries.expand(batch, -1, -1)
         points = self.first_points.float().expand(batch, -1, -1)  # before the sigmoid, so that eq. 4 is a sum
         layers: list[Coordinates] = []
-        samples = None
         for layer, refinement in zip(self.decoder, self.refinements, strict=True):
             before = points.detach() if layers else points
             reference = before.sigmoid()
@@ -334,32 +334,25 @@ class TFPose(PoseModel):
                 record.append(DecoderLook(reference, samples, layer.among_queries(heard, self.query_position)))
             points = before + in_full_precision(refinement, queries)
             layers.append(Coordinates(points.sigmoid()))
-        assert samples is not None
-        return Coordinates(layers[-1].xy, score=self.scores(layers, samples)), layers, queries
+        return Coordinates(layers[-1].xy, score=self.scores(layers)), layers, queries
 
     def on_padded(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
         """Points as fractions between the crop's first and last pixel centres, made fractions of the padded crop's sides."""
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
         return (xy * xy.new_tensor([width - 1, height - 1]) + 0.5) / xy.new_tensor([padded_width, padded_height])
 
-    def scores(self, layers: Sequence[Coordinates], samples: Samples) -> Float[Tensor, "B K"] | None:
+    def scores(self, layers: Sequence[Coordinates]) -> Float[Tensor, "B K"] | None:
         """How sure the network seems to be of its points, in 0..1; the paper is silent on this.
 
         `refinement`: 0.5 to the power of the mean distance by which the layers after the first moved the point, in units of
-        2 % of the crop's sides; 1 where there is one layer. `spread`: the same of the deviation of the last layer's sampling
-        points, each counted by its attention weight, in units of 10 %. `constant`: none, which counts as 1.
+        2 % of the crop's sides; 1 where there is one layer. `constant`: none, which counts as 1.
         """
         if self.config.score == "constant":
             return None
-        if self.config.score == "refinement":
-            xy = torch.stack([layer.xy.detach() for layer in layers], dim=-2)  # (B, K, layers, 2)
-            steps = xy.diff(dim=-2).norm(dim=-1)
-            return 0.5 ** (steps.sum(dim=-1) / max(len(layers) - 1, 1) / 0.02)
-        at = samples.locations.detach().flatten(2, -2)
-        weights = samples.weights.detach().flatten(2)[..., None] / self.config.heads
-        mean = (weights * at).sum(dim=-2, keepdim=True)
-        deviation = (weights * (at - mean).square()).sum(dim=(-2, -1)).sqrt()
-        return 0.5 ** (deviation / 0.1)
+        if len(layers) == 1:  # nothing is left to be reduced, which run-times treat differently
+            return torch.ones_like(layers[0].xy[..., 0])
+        xy = torch.stack([layer.xy.detach() for layer in layers], dim=-2)  # (B, K, layers, 2)
+        return 0.5 ** (xy.diff(dim=-2).norm(dim=-1).mean(dim=-1) / 0.02)
 
 
 def _places(rows: int, columns: int) -> Float[Tensor, "rows*columns 2"]:
