@@ -20,6 +20,28 @@ def test_a_pattern_lists_the_models_that_fit(capsys: pytest.CaptureFixture[str])
         assert expected in rows[0]
 
 
+def test_options_change_what_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    models("tfpose_r50", ["encoder_layers=4"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tfpose_r50" in line)
+    assert "7.66" in row  # TFPose, Table 5: 7.68
+    assert "with encoder_layers=4" in row
+    assert "71.0" not in row, "that is another network's"
+    models("tfpose_r50", ["input_size=[384,288]"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tfpose_r50" in line)
+    assert "20.43" in row
+    assert "384x288" in row
+    for settings, words in (
+        (["encoder_layer=4"], "no setting 'encoder_layer'; did you mean 'encoder_layers'"),
+        (["encoder_layers"], "write key=value, for example encoder_layers=4"),
+        (["encoder_layers=[4"], "is not valid YAML"),
+        (["encoder_layers=many"], "does not fit"),
+    ):
+        with pytest.raises(LeanposeError, match=words):
+            models("tfpose_r50", settings)
+    with pytest.raises(LeanposeError, match="leanpose models tfpose_r50 width=96"):
+        models("width=96")
+
+
 def test_whole_body_figures_say_that_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     models("dwpose_t")
     row = next(line for line in capsys.readouterr().out.splitlines() if "dwpose_t" in line)

@@ -18,14 +18,14 @@ from leanpose.cli import app
 from leanpose.data.classes import read_class_folder
 from leanpose.distillation import CycleSelfDistillation
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.classes import evaluate_classes
+from leanpose.evaluation.classes import evaluate_classes, ranks_of
 from leanpose.models.classifier import Classifier, ClassOutput
 from leanpose.models.registry import create_model
-from leanpose.training.classification import ClassificationTask, CrossEntropy, build_distillation
+from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import ClassificationSection, parse_recipe
 from leanpose.training.run import train
-from leanpose.weights import load_classifier
+from leanpose.weights import load_classifier, save_model
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,24 @@ def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few:
         run(quick(few, **changes), tmp_path / "run")
     tuned = run(quick(few, **changes, init_parts="fitting"), tmp_path / "run")
     assert load_classifier(tuned.folder / "last.safetensors").class_names == ("0", "1", "2")
+
+
+def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp_path: Path) -> None:
+    model = create_model("deit_tiny", **{**SMALL, "input_size": (32, 32), "classes": 3})
+    assert isinstance(model, Classifier)
+    model.class_names = ("a", "b", "c")
+    save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
+    options = {**SMALL, "classes": 3}
+    recipe = parse_recipe(
+        quick(few, model_options=options, init=str(tmp_path / "abc.safetensors"), init_parts="fitting")
+    )
+    for classes, same in ((("0", "1", "2"), False), (("a", "b", "c"), True)):
+        made = build_classifier(recipe, classes).state_dict()
+        for name, weight in model.state_dict().items():
+            assert (
+                torch.equal(made[name], weight) == (same or not name.startswith("network.head.weight"))
+                or weight.eq(0).all()
+            )
 
 
 def test_a_stopped_run_resumes_to_bit_identical_weights(
@@ -221,6 +239,12 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     assert list(measured.broken) == [str(tmp_path / "1" / "9.png")]
 
 
+def test_of_equal_logits_the_first_class_counts_as_higher() -> None:
+    logits = torch.tensor([[1.0, 1, 1], [1, 1, 1], [3, 1, 3], [torch.nan, 1, 0], [2, torch.nan, 0]])
+    ranks = ranks_of(logits, torch.tensor([0, 2, 2, 0, 0]))
+    assert ranks.tolist() == [0, 2, 1, 5, 0], "a label without a number is not even among the first five"
+
+
 def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -234,6 +258,8 @@ def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"validation": {"style": "mpii"}}, "the recipe's 'validation.style' is for models that find poses"),
+        ({"validation": {"flip_test": False}}, "the recipe's 'validation.flip_test' is for models that find poses"),
         ({"skeleton": "coco17"}, "the recipe's 'skeleton' is for models that find poses"),
         ({"codec": {"sigma": 3.0}}, "the recipe's 'codec' is for models that find poses"),
         ({"distillation": {"method": "heatmap_to_regression", "teacher": "x"}}, "'deit_tiny' takes none or cycles"),

@@ -36,6 +36,17 @@ def test_weight_decay_spares_biases_where_asked(name: str, decay_biases: bool) -
         assert shrunk == (decay_biases or parameter.ndim >= 2)
 
 
+def test_what_a_transformer_says_shall_not_shrink_is_spared_with_the_biases() -> None:
+    model = create_model("deit_tiny", input_size=(32, 32), width=12, depth=1)
+    for decay_biases in (False, True):
+        section = OptimizerSection(name="adamw", weight_decay=0.5, decay_biases=decay_biases)
+        [optimizer] = build_optimizers(section, model)
+        decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            never = parameter.ndim < 2 or name in ("network.cls_token", "network.pos_embed")
+            assert (parameter in decayed) == (decay_biases or not never), name
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_frozen_parameters_are_left_out(name: str) -> None:
     if name == "muon" and not hasattr(torch.optim, "Muon"):

@@ -60,6 +60,14 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"data": {}}, ["data.train", "missing"]),
         ({"seed": -1}, ["seed", "-1"]),
         (
+            {"augmentation": {"dropout_size": [0.4, 0.2]}},
+            ["augmentation.dropout_size", "the first number is the least"],
+        ),
+        ({"classification": {"aspect": [2, 0.5]}}, ["classification.aspect", "the first number is the least"]),
+        ({"classification": {"aspect": [0, 1]}}, ["classification.aspect", "greater than 0"]),
+        ({"classification": {"area": [1.0, 0.1]}}, ["classification.area", "the first number is the least"]),
+        ({"data": {"train": [{"format": "image_folder", "images": "i", "repeat": 3}]}}, ["data.train.0", "`repeat`"]),
+        (
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "boxes": "b.json"}]}},
             ["data.train.0", "boxes", "lsp"],
         ),

@@ -81,6 +81,10 @@ def evaluate(
     if source.format == "image_folder":
         from leanpose.cli.eval_classes import evaluate_classifier
 
+        if results is not None:
+            raise LeanposeError(
+                "--results writes poses, and pictures by class (image_folder) have none; --out has every number."
+            )
         evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
         return
     loaded = load_model(model).to(choose_device(device))

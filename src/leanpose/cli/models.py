@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,12 @@ from rich.table import Table
 
 def models(
     pattern: Annotated[str, typer.Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The models' options, such as encoder_layers=4 input_size=[384,288].", metavar="KEY=VALUE …"
+        ),
+    ] = None,
 ) -> None:
     """List models, what they cost and what they reach, and the released weights."""
     from fnmatch import fnmatchcase
@@ -19,8 +25,11 @@ def models(
     from leanpose.models.registry import list_models
     from leanpose.weights import RELEASED
 
+    if "=" in pattern:
+        raise LeanposeError(f"Say first whose option '{pattern}' is, for example: leanpose models tfpose_r50 {pattern}")
+    options = _options(settings or [])
     names = list_models(pattern)
-    released = [name for name in RELEASED if fnmatchcase(name, pattern)]
+    released = [name for name in RELEASED if fnmatchcase(name, pattern) and not options]
     if not names and not released:
         raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*list_models(), *RELEASED])}")
     console = Console()
@@ -28,7 +37,7 @@ def models(
         console = Console(width=140)  # for files and pipes: one line a model
     if names:
         with console.status(f"Counting {len(names)} models …"):
-            table = _architectures(names)
+            table = _architectures(names, options)
         console.print(table)
         console.print(
             "GMACs: of one crop at inference, as mmcv counts them, without the products of attention; "
@@ -41,7 +50,15 @@ def models(
         console.print(_releases(released))
 
 
-def _architectures(names: list[str]) -> Table:
+def _options(settings: list[str]) -> dict[str, Any]:
+    if not settings:
+        return {}
+    from leanpose.training.recipe import read_setting
+
+    return dict(read_setting(setting, "encoder_layers=4") for setting in settings)
+
+
+def _architectures(names: list[str], options: dict[str, Any]) -> Table:
     from leanpose.models.cost import model_cost
     from leanpose.models.registry import configure_model, model_entry
 
@@ -51,14 +68,16 @@ def _architectures(names: list[str]) -> Table:
         table.add_column(title, justify="right")
     table.add_column("source of AP")
     for name in names:
-        entry, cost, (height, width) = model_entry(name), model_cost(name), configure_model(name).input_size
+        cost, (height, width) = model_cost(name, **options), configure_model(name, **options).input_size
+        changed = ", ".join(f"{key}={value}" for key, value in options.items())
+        published = ("–", f"with {changed}") if options else model_entry(name).published
         table.add_row(
             name,
             f"{cost.parameters / 1e6:.2f} M",
             f"{cost.macs / 1e9:.2f}",
             f"{(cost.macs + cost.attention_macs) / 1e9:.2f}",
             f"{height}x{width}",
-            *entry.published,
+            *published,
         )
     return table
 

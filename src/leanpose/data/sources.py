@@ -63,6 +63,8 @@ class DataSource(BaseModel):
                 raise ValueError(
                     "a data set of format 'image_folder' needs `images`, the folder of the classes' folders, alone"
                 )
+            if self.repeat != 1 or self.skeleton is not None:
+                raise ValueError("`repeat` and `skeleton` are for people, not for the format 'image_folder'")
         elif self.format != "synthetic" and (self.images is None or self.annotations is None):
             raise ValueError(f"a data set of format '{self.format}' needs both `images` and `annotations`")
         if self.boxes is not None and self.format not in ("coco", "coco_wholebody", "crowdpose"):

@@ -25,6 +25,7 @@ from leanpose.training.recipe import (
     CyclesSection,
     GroundTruthSection,
     Recipe,
+    ValidationSection,
 )
 from leanpose.training.run import require_no_run, start_from, weights_of, write_recipe
 from leanpose.training.task import Task
@@ -36,6 +37,7 @@ TERM = "class"
 """What the loss against the labels is called in logs."""
 
 _OF_POSES = ("skeleton", "augmentation", "codec", "loss", "auxiliary_heatmaps", "pretrained")
+_OF_POSES_MEASURED = ("flip_test", "scoring", "nms", "style")
 
 
 class CrossEntropy:
@@ -146,6 +148,11 @@ def require_classification(recipe: Recipe) -> None:
             raise LeanposeError(
                 f"'{recipe.model}' tells classes apart; the recipe's '{key}' is for models that find poses."
             )
+    for key in _OF_POSES_MEASURED:
+        if getattr(recipe.validation, key) != ValidationSection.model_fields[key].default:
+            raise LeanposeError(
+                f"'{recipe.model}' tells classes apart; the recipe's 'validation.{key}' is for models that find poses."
+            )
     for source in (*recipe.data.train, *([recipe.data.val] if recipe.data.val else [])):
         if source.format != "image_folder":
             raise LeanposeError(
@@ -195,7 +202,10 @@ def build_classifier(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool = 
                 f"{recipe.init} tells {len(known)} other classes apart ({', '.join(known[:3])} …) than the {len(classes)} of the data; set "
                 f"init_parts=fitting to take all but the last layer."
             )
+        last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
         start_from(model, recipe)
+        if known != classes:
+            model.load_state_dict(last, strict=False)
     return model
 
 

@@ -47,8 +47,9 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        spared = [] if section.decay_biases else [(name, p) for name, p in learning if p.ndim < 2]
-        decayed = [(name, p) for name, p in learning if section.decay_biases or p.ndim >= 2]
+        never = set() if section.decay_biases else _never_decayed(model)
+        spared = [] if section.decay_biases else [(name, p) for name, p in learning if p.ndim < 2 or p in never]
+        decayed = [(name, p) for name, p in learning if section.decay_biases or not (p.ndim < 2 or p in never)]
         groups = _groups(section, decayed, section.lr) + _groups(section, spared, section.lr, weight_decay=0.0)
         optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay)]
     for optimizer in optimizers:
@@ -65,6 +66,16 @@ def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, *
         by_factor.setdefault(factor, []).append(parameter)
     factors = sorted(by_factor, key=lambda factor: (factor != 1.0, factor))
     return [{"params": by_factor[factor], "lr": factor * lr, **settings} for factor in factors]
+
+
+def _never_decayed(model: nn.Module) -> set[nn.Parameter]:
+    """What parts of the network themselves say that weight decay shall not shrink, as timm's transformers do."""
+    return {
+        module.get_parameter(name)
+        for module in model.modules()
+        for name in getattr(module, "no_weight_decay", set)()
+        if name in dict(module.named_parameters())
+    }
 
 
 def _fits(name: str, key: str) -> bool:

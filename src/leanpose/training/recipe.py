@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from leanpose.data.sources import DataSource
 from leanpose.errors import LeanposeError, did_you_mean
@@ -33,7 +33,16 @@ class DataSection(_Section):
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
 
 
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number is the least, the second the largest")
+    return bounds
+
+
 _Share = Annotated[float, Field(gt=0, le=1)]
+_Shares = Annotated[tuple[_Share, _Share], AfterValidator(_in_order)]
+_Factor = Annotated[float, Field(gt=0)]
+_Factors = Annotated[tuple[_Factor, _Factor], AfterValidator(_in_order)]
 
 
 class AugmentationSection(_Section):
@@ -57,7 +66,7 @@ class AugmentationSection(_Section):
     blur_probability: float = Field(default=0.0, ge=0, le=1)
     dropout_probability: float = Field(default=0.0, ge=0, le=1)
     """Of a black rectangle, whose sides are these shares of the crop's."""
-    dropout_size: tuple[_Share, _Share] = (0.2, 0.4)
+    dropout_size: _Shares = (0.2, 0.4)
     last_epochs: int = Field(default=0, ge=0)
     """So many epochs at the end are drawn with the changes in `last`, RTMPose's second phase."""
     last: dict[str, Any] = {}
@@ -68,8 +77,6 @@ class AugmentationSection(_Section):
         for key in self.last:
             if key not in known:
                 raise ValueError(f"last has the unknown key '{key}'; {did_you_mean(key, known)}")
-        if self.dropout_size[0] > self.dropout_size[1]:
-            raise ValueError("dropout_size is the least and the largest share, in this order")
         if self.last and not self.last_epochs:
             raise ValueError("last says how the last epochs differ; say in last_epochs how many these are")
         if self.last:
@@ -190,9 +197,6 @@ DistillationSection = Annotated[
 """What the student learns from beside the labels; `method` says which keys there are."""
 
 
-_Factor = Annotated[float, Field(gt=0)]
-
-
 class OptimizerSection(_Section):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
@@ -205,7 +209,8 @@ class OptimizerSection(_Section):
     """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
     names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts."""
     decay_biases: bool = True
-    """Whether weight decay shrinks biases, norms and other single rows of numbers too; RTMPose spares them."""
+    """Whether weight decay shrinks biases, norms and other single rows of numbers too, and a vision transformer's class token
+    and positions; RTMPose and DeiT spare them."""
     clip: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
 
@@ -242,8 +247,8 @@ class ClassificationSection(_Section):
 
     enabled: bool = True
     """Whether single pictures vary; mixing and smoothing are settings of their own."""
-    area: tuple[_Share, _Share] = (0.08, 1.0)
-    aspect: tuple[float, float] = (0.75, 1.3333)
+    area: _Shares = (0.08, 1.0)
+    aspect: _Factors = (0.75, 1.3333)
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     policy: str = "rand-m9-mstd0.5-inc1"
     """Of RandAugment, in timm's words; empty for none."""
@@ -374,14 +379,23 @@ def _one_sentence(error: ValidationError, origin: str) -> LeanposeError:
     return LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.")
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
+def read_setting(text: str, example: str) -> tuple[str, Any]:
+    """The key of `key=value`, and its value, which is YAML.
+
+    Raises:
+        LeanposeError: it is not of this form; the message shows the example.
+    """
+    key, separator, value = text.partition("=")
     if not separator or not key:
-        raise LeanposeError(f"'{override}' is no setting; write key=value, for example batch_size=64.")
+        raise LeanposeError(f"'{text}' is no setting; write key=value, for example {example}.")
     try:
-        value = yaml.safe_load(text)
+        return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise LeanposeError(f"The value of '{override}' is not valid YAML.") from error
+        raise LeanposeError(f"The value of '{text}' is not valid YAML.") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, value = read_setting(override, "batch_size=64")
     *parents, last = key.split(".")
     node: Any = values
     for part in parents:
