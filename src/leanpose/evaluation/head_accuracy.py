@@ -21,7 +21,7 @@ def require_mpii(skeleton: Skeleton) -> None:
     Raises:
         LeanposeError: one is missing.
     """
-    missing = [name for group in MPII_GROUPS.values() for name in group if name not in skeleton.keypoints]
+    missing = _missing(skeleton)
     if missing:
         raise LeanposeError(
             f"MPII's PCKh is measured at '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
@@ -31,7 +31,11 @@ def require_mpii(skeleton: Skeleton) -> None:
 
 def has_mpii(skeleton: Skeleton) -> bool:
     """Whether a skeleton has all keypoints of MPII's table."""
-    return {name for group in MPII_GROUPS.values() for name in group} <= set(skeleton.keypoints)
+    return not _missing(skeleton)
+
+
+def _missing(skeleton: Skeleton) -> list[str]:
+    return [name for group in MPII_GROUPS.values() for name in group if name not in skeleton.keypoints]
 
 
 def head_accuracy(results: PoseResults, people: Sequence[PersonSample], skeleton: Skeleton) -> dict[str, float]:

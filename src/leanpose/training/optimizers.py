@@ -47,9 +47,9 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        never = set() if section.decay_biases else _never_decayed(model)
-        spared = [] if section.decay_biases else [(name, p) for name, p in learning if p.ndim < 2 or p in never]
-        decayed = [(name, p) for name, p in learning if section.decay_biases or not (p.ndim < 2 or p in never)]
+        never = set() if section.decay_biases else {p for _, p in learning if p.ndim < 2} | _never_decayed(model)
+        spared = [(name, p) for name, p in learning if p in never]
+        decayed = [(name, p) for name, p in learning if p not in never]
         groups = _groups(section, decayed, section.lr) + _groups(section, spared, section.lr, weight_decay=0.0)
         optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay)]
     for optimizer in optimizers:
