@@ -105,6 +105,22 @@ def test_a_run_leaves_weights_logs_and_its_recipe(data: Path, tmp_path: Path) ->
     assert [row["epoch"] for row in rows] == ["2", "3"]
 
 
+def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path: Path) -> None:
+    frozen = {"lr_factors": {"backbone.stages.0": 0, "backbone.stem": 0}, "weight_decay": 0.1, "name": "adamw"}
+    path = write_tiny_recipe(tmp_path / "r.yaml", data, **SIMCC, optimizer=frozen, ema=0.5)
+    recipe = load_recipe(path, ["schedule.epochs=2", "validation.every=1"])
+    torch.manual_seed(recipe.seed)
+    before = build_model(recipe).state_dict()
+    train(recipe, tmp_path / "run", quiet=True)
+    after = weights(tmp_path / "run")
+    stays = {name for name in after if name.startswith(("backbone.stages.0.", "backbone.stem."))}
+    assert any(name.endswith("running_mean") for name in stays)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert not stays & changed
+    assert any(name.startswith("backbone.stages.3.") and name.endswith("running_mean") for name in changed)
+    assert all(name in changed for name in after if name not in stays and after[name].is_floating_point())
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
     recipe = load_recipe(

@@ -10,7 +10,7 @@ from torch import nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
-from leanpose.training.optimizers import build_optimizers
+from leanpose.training.optimizers import build_optimizers, frozen_norms
 from leanpose.training.recipe import OptimizerSection, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -62,6 +62,18 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
     assert moved == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+def test_a_factor_of_0_freezes_a_part() -> None:
+    task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)})})
+    section = OptimizerSection(name="adamw", lr=0.01, weight_decay=0.5, lr_factors={"backbone": 0, "head.bias": 0.1})
+    [optimizer] = build_optimizers(section, task)
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert moved == {id(p) for p in task["model"]["head"].parameters()}
+    assert not any(p.requires_grad for p in task["model"]["backbone"].parameters())
+    assert frozen_norms(task) == [task["model"]["backbone"][1]]
+    with pytest.raises(LeanposeError, match="freezes the whole network"):
+        build_optimizers(OptimizerSection(lr_factors={"*": 0}), task)
+
+
 @pytest.mark.parametrize("decay_biases", [True, False])
 def test_parts_of_a_network_learn_more_slowly_where_asked(decay_biases: bool) -> None:
     task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)}), "lesson": small()})
@@ -93,6 +105,11 @@ def test_a_factor_for_nothing_gets_one_sentence() -> None:
     with pytest.raises(LeanposeError, match="is called 'bckbone'; did you mean 'backbone'"):
         build_optimizers(
             OptimizerSection(name="adamw", lr_factors={"bckbone": 0.1}), nn.ModuleDict({"backbone": small()})
+        )
+    with pytest.raises(LeanposeError, match=r"is called 'backbone\.stage'; did you mean 'backbone\.stages'"):
+        build_optimizers(
+            OptimizerSection(name="adamw", lr_factors={"backbone.stage": 0.1}),
+            nn.ModuleDict({"backbone": nn.ModuleDict({"stages": small()})}),
         )
 
 

@@ -1,4 +1,4 @@
-"""`leanpose convert`: official checkpoints and detectors become files of leanpose."""
+"""`leanpose convert`: official checkpoints, detectors and MoveNet become files of leanpose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def convert(
     source: Annotated[
         str | None,
-        typer.Argument(help="An official checkpoint (.pth), a detector (.onnx), or a name that --list shows."),
+        typer.Argument(
+            help="An official checkpoint (.pth), a detector or MoveNet (.onnx), or a name that --list shows."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
     model: Annotated[str | None, typer.Option(help="Its name in leanpose, where the file fits several.")] = None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import CSPNeXt, HRNet, ResNet, RTMDetFeatures
+from leanpose.models.backbones import Backbone
 from leanpose.models.backbones.imagenet import take_fitting
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
@@ -113,7 +113,7 @@ class PoseModel(ImageModel):
             LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
         """
         backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, ResNet | HRNet | CSPNeXt | RTMDetFeatures):
+        if not isinstance(backbone, Backbone):
             raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
         if file is None:
             backbone.load_imagenet()

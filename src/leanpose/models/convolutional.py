@@ -2,8 +2,8 @@
 
 Both are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
 first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps. With a CSPNeXt
-backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an RTMDet's, which
-may come from a trained person detector, a small network learns from few pictures.
+backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an RTMDet's or
+MoveNet's, which come from a trained detector or pose network, a small network learns from few pictures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import RTMDetName, create_backbone
+from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.models.registry import register_model
@@ -31,7 +31,7 @@ class ConvolutionalConfig:
     backbone: Literal[
         "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        RTMDetName,
+        RTMDetName, MoveNetName,
     ] = "resnet50"  # fmt: skip
     deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.simcc import SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import RTMDetName, create_backbone
+from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput, SimCC
 from leanpose.models.registry import register_model
@@ -32,7 +32,7 @@ class RTMPoseConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: Literal[
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        RTMDetName,
+        RTMDetName, MoveNetName,
     ] = "cspnext_m"  # fmt: skip
     kernel: int = 7  # of the convolution that draws the keypoints' maps
     width: int = 256  # of a token

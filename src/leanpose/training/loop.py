@@ -32,7 +32,7 @@ from leanpose.models.base import ImageModel
 from leanpose.training.batches import EpochBatches
 from leanpose.training.checkpoint import load_state, save_state
 from leanpose.training.log import RunLog
-from leanpose.training.optimizers import build_optimizers
+from leanpose.training.optimizers import build_optimizers, frozen_norms
 from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe
 from leanpose.training.schedule import learning_rate_factor
@@ -204,6 +204,8 @@ class Trainer:
         state, recipe = self.state, self.recipe
         self.dataset.set_epoch(state.epoch)
         self.bare_task.start_epoch(state.epoch, recipe.schedule.epochs)
+        for norm in frozen_norms(self.bare_task):
+            norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
         batches = EpochBatches(
             len(self.dataset),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -24,13 +25,20 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
 
     Args:
         model: what learns. Where it has a part called `model` (the network, in a training), `lr_factors` names that part's
-            parameters as the network itself does.
+            parameters as the network itself does, and those with a factor of 0 no longer ask for gradients.
 
     Raises:
-        LeanposeError: Muon is wanted, but this PyTorch does not have it; or a key of `lr_factors` fits no parameter.
+        LeanposeError: Muon is wanted, but this PyTorch does not have it; a key of `lr_factors` fits no parameter; or nothing
+            is left to learn.
     """
-    learning = [(name.removeprefix("model."), p) for name, p in model.named_parameters() if p.requires_grad]
-    _require_that_all_fit(section, [name.removeprefix("model.") for name, _ in model.named_parameters()])
+    named = [(name.removeprefix("model."), p) for name, p in model.named_parameters()]
+    _require_that_all_fit(section, [name for name, _ in named])
+    for name, parameter in named:
+        if _factor(section, name) == 0:
+            parameter.requires_grad_(False)
+    learning = [(name, p) for name, p in named if p.requires_grad]
+    if not learning:
+        raise LeanposeError("optimizer.lr_factors freezes the whole network; nothing is left to train.")
     if section.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
@@ -62,10 +70,24 @@ def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, *
     """A group for each factor of the learning rate; those at the full rate come first."""
     by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters:
-        factor = next((factor for key, factor in section.lr_factors.items() if _fits(name, key)), 1.0)
-        by_factor.setdefault(factor, []).append(parameter)
+        by_factor.setdefault(_factor(section, name), []).append(parameter)
     factors = sorted(by_factor, key=lambda factor: (factor != 1.0, factor))
     return [{"params": by_factor[factor], "lr": factor * lr, **settings} for factor in factors]
+
+
+def _factor(section: OptimizerSection, name: str) -> float:
+    return next((factor for key, factor in section.lr_factors.items() if _fits(name, key)), 1.0)
+
+
+def frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """The batch normalisations whose scale and shift do not learn: their running statistics shall stay, too."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.weight is not None
+        and not module.weight.requires_grad
+    ]
 
 
 def _never_decayed(model: nn.Module) -> set[nn.Parameter]:
@@ -86,7 +108,10 @@ def _fits(name: str, key: str) -> bool:
 def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
     for key in section.lr_factors:
         if not any(_fits(name, key) for name in names):
-            parts = dict.fromkeys(name.split(".")[0] for name in names)
+            depth = key.count(".") + 1
+            parts = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
+            if not get_close_matches(key, parts):
+                parts = dict.fromkeys(name.split(".")[0] for name in names)
             raise LeanposeError(
                 f"optimizer.lr_factors: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
             )

@@ -205,9 +205,9 @@ class OptimizerSection(_Section):
     matrix_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
-    lr_factors: dict[str, _Factor] = {}
+    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
-    names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts."""
+    names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts. 0 freezes the part, its norms too."""
     decay_biases: bool = True
     """Whether weight decay shrinks biases, norms and other single rows of numbers too, and a vision transformer's class token
     and positions; RTMPose and DeiT spare them."""

@@ -17,10 +17,10 @@ from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.backbone_file import save_backbone
 from leanpose.weights.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.weights.checkpoint import Checkpoint, read_checkpoint
-from leanpose.weights.detector_features import features_of_detector
 from leanpose.weights.download import Progress, sha256_of
 from leanpose.weights.landmarks import skeleton_of
 from leanpose.weights.official import from_official
+from leanpose.weights.onnx_features import features_of_onnx
 from leanpose.weights.recognition import (
     SUPPORTED,
     Recognised,
@@ -75,11 +75,11 @@ def convert(
     """Read an official checkpoint, tell what it is, and write it as a file that `leanpose.load_model` takes.
 
     A checkpoint of a backbone alone (or any, with `backbone_only`) becomes a file that `create_model(pretrained=…)` and
-    a recipe's `pretrained` take, and so do the features of a person detector's ONNX file. Nothing in the checkpoint is
+    a recipe's `pretrained` take, and so do the features of a person detector's or MoveNet's ONNX file. Nothing in the checkpoint is
     executed.
 
     Args:
-        source: a `.pth` file (or `.safetensors` of another program), the `.onnx` file of an RTMDet, or a key of `official_checkpoints()`, which is
+        source: a `.pth` file (or `.safetensors` of another program), the `.onnx` file of an RTMDet or MoveNet, or a key of `official_checkpoints()`, which is
             downloaded once to the cache folder.
         path: of the new file; ends in `.safetensors`.
         model: its name in leanpose, where the checkpoint fits several.
@@ -102,7 +102,7 @@ def convert(
         raise LeanposeError(f"Unknown model '{model}'; {did_you_mean(model, list_models(task='pose'))}")
     source = _find(source, progress)
     if source.suffix == ".onnx":
-        return _convert_detector(source, path, training_data, licence)
+        return _convert_onnx(source, path, training_data, licence)
     checkpoint = read_checkpoint(source)
     digest = sha256_of(source)
     official = official_with(digest)
@@ -148,22 +148,22 @@ def convert(
     return Converted(path, name, found.family, size, chosen.name, official, tuple(notes))
 
 
-def _convert_detector(source: Path, path: Path, training_data: list[str] | None, licence: str | None) -> Converted:
-    """Keep the features of a person detector as a backbone."""
-    variant, weights = features_of_detector(source)
+def _convert_onnx(source: Path, path: Path, training_data: list[str] | None, licence: str | None) -> Converted:
+    """Keep the features of a person detector or of MoveNet as a backbone."""
+    found = features_of_onnx(source)
     save_backbone(
-        weights,
+        found.weights,
         path,
-        variant=variant,
+        variant=found.variant,
         training_data=training_data or ["unspecified"],
         licence=licence or "unspecified",
-        notes=f"The features of the detector {source.name} (SHA-256 {sha256_of(source)}).",
+        notes=f"From {source.name} (SHA-256 {sha256_of(source)}): {found.origin}.",
     )
     notes = (
-        "the features of a person detector, up to stride 8; its boxes are left away",
-        f"a backbone alone, for `pretrained: {path.name}` and `backbone: {variant}` in a recipe",
+        found.origin,
+        f"a backbone alone, for `pretrained: {path.name}` and `backbone: {found.variant}` in a recipe",
     )
-    return Converted(path, variant, "backbone", None, None, None, notes)
+    return Converted(path, found.variant, "backbone", None, None, None, notes)
 
 
 def _classifies(tensors: Mapping[str, Any]) -> bool:

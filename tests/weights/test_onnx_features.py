@@ -1,4 +1,4 @@
-"""The features of a person detector become a backbone that a pose network starts from."""
+"""The features of a person detector or of MoveNet become a backbone that a pose network starts from."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ def detector(shared: Path) -> Path:
     return shared / "data" / "detectors" / "rtmdet_nano_person.onnx"
 
 
+@pytest.fixture
+def movenet(shared: Path) -> Path:
+    return shared / "data" / "pose_models" / "movenet_lightning_w8.onnx"
+
+
 def at(path: Path, tensor: str, pixels: np.ndarray) -> np.ndarray:
-    """What the detector computes at an inner tensor."""
+    """What the file computes at an inner tensor."""
     graph = onnx.load(path)
     graph.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString())
-    return session.run([tensor], {"input": pixels})[0]
+    return session.run([tensor], {session.get_inputs()[0].name: pixels})[0]
 
 
 def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_path: Path) -> None:
@@ -49,6 +54,42 @@ def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_pa
         theirs = at(detector, name, np.ascontiguousarray(rgb[:, ::-1]))
         assert ours.shape == theirs.shape == shape
         assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_the_backbone_computes_what_movenet_computes(movenet: Path, tmp_path: Path) -> None:
+    done = convert(movenet, tmp_path / "movenet.safetensors", licence="Apache-2.0")
+    assert (done.model, done.family) == ("movenet_lightning", "backbone")
+    model = create_model(
+        "simplebaseline_r50",
+        backbone="movenet_lightning",
+        deconvolutions=(),
+        input_size=(192, 192),
+        pretrained=done.path,
+    )
+    convolutions = [node for node in onnx.load(movenet).graph.node if node.op_type == "Conv"]
+    # Whole numbers of a step, so that the file's rounding of its input changes nothing: the network's -1..1 has
+    # a step of 2/255, at which the pixels lie between two.
+    pixels = np.random.default_rng(0).integers(0, 256, size=(1, 192, 192, 3), dtype=np.uint8)
+    rounded = at(movenet, convolutions[0].input[0], pixels)
+    assert np.abs(rounded.transpose(0, 2, 3, 1) - (pixels / 127.5 - 1)).max() < 1.001 / 255
+    images = (torch.tensor(rounded) + 1) / 2 - torch.tensor(model.mean).view(1, 3, 1, 1)
+    images = images / torch.tensor(model.std).view(1, 3, 1, 1)
+    [maps] = [node for node in convolutions if "kpt_heatmap" in node.input[1] and "conv2d_5" in node.input[1]]
+    theirs = at(movenet, maps.input[0], pixels)
+    with torch.no_grad():
+        ours = model.backbone(images).numpy()
+    assert ours.shape == theirs.shape == (1, 96, 48, 48)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (192, 160)])
+def test_movenets_features_fit_every_crop(size: tuple[int, int]) -> None:
+    model = create_model("rtmpose_t", backbone="movenet_lightning", input_size=size).eval()
+    with torch.no_grad():
+        features = model.backbone(torch.randn(2, 3, *size))
+    assert features.shape == (2, 96, size[0] // 4, size[1] // 4)
+    assert float(features.std()) > 0.01, "fresh weights neither vanish nor explode"
+    assert float(features.std()) < 100
 
 
 @pytest.mark.parametrize(
@@ -114,12 +155,15 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
 
 
 def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match=r"yolox_nano\.onnx is no RTMDet with .*; known are rtmdet_m, rtmdet_nano"):
+    with pytest.raises(
+        LeanposeError,
+        match=r"yolox_nano\.onnx is no RTMDet and no MoveNet with .*; known are movenet_lightning, rtmdet_m, rtmdet_nano",
+    ):
         convert(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
     with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):
         convert(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
     (tmp_path / "broken.onnx").write_bytes(detector.read_bytes()[:5000])
-    with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet)"):
+    with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet and)"):
         convert(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
     # The right shapes with the two halves of a layer exchanged compute something else.
     graph = onnx.load(detector)
@@ -134,6 +178,24 @@ def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_p
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_it_has_no_imagenet_weights() -> None:
-    with pytest.raises(LeanposeError, match="rtmdet_nano has no ImageNet weights; start it from a person detector"):
-        create_model("rtmpose_t", backbone="rtmdet_nano", pretrained="backbone")
+def test_a_movenet_that_enlarges_otherwise_is_refused(movenet: Path, tmp_path: Path) -> None:
+    graph = onnx.load(movenet)
+    resize = next(node for node in graph.graph.node if node.op_type == "Resize")
+    [mode] = [attribute for attribute in resize.attribute if attribute.name == "mode"]
+    mode.s = b"nearest"
+    onnx.save(graph, tmp_path / "exchanged.onnx")
+    with pytest.raises(LeanposeError, match="computes something else with them"):
+        convert(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ("rtmdet_nano", "rtmdet_nano has no ImageNet weights; start it from a person detector"),
+        ("movenet_lightning", "movenet_lightning has no ImageNet weights; start it from MoveNet itself"),
+    ],
+)
+def test_they_have_no_imagenet_weights(backbone: str, words: str) -> None:
+    with pytest.raises(LeanposeError, match=words):
+        create_model("rtmpose_t", backbone=backbone, pretrained="backbone")

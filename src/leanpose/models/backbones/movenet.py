@@ -1,0 +1,125 @@
+"""The features of MoveNet Lightning: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
+
+MoveNet (Google, 2021) finds the person in the middle of a square picture. Its features have learnt from far more people
+than most users have pictures of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leanpose.errors import LeanposeError
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # by which crops are normalised here, of 0..255
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
+_SKIPS = {16: 9, 8: 5, 4: 2}  # the block, counted from 0, whose features of that stride go to the upward path
+
+
+class Conv(nn.Conv2d):
+    """A convolution whose features are as wide as the image over the stride, padded at the right and bottom first.
+
+    The batch normalisations of the published weights are folded into the convolutions and stay so: who trains on goes on
+    without them, as with norms that are frozen.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(c_in, c_out, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups, bias=bias)
+
+    def forward(self, input: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co h w"]:
+        return super().forward(F.pad(input, (0, 1, 0, 1)) if self.stride[0] == 2 else input)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, look around within each channel, narrow without a nonlinearity."""
+
+    def __init__(self, c_in: int, c_out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        width = expansion * c_in
+        self.expand = Conv(c_in, width, 1) if expansion > 1 else None
+        self.depthwise = Conv(width, width, 3, stride, groups=width)
+        self.project = Conv(width, c_out, 1)
+        self.identity = stride == 1 and c_in == c_out
+
+    def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co h w"]:
+        wide = x if self.expand is None else F.relu6(self.expand(x))
+        out = self.project(F.relu6(self.depthwise(wide)))
+        return x + out if self.identity else out
+
+
+class SeparableConv(nn.Module):
+    """A convolution within each channel, one across the channels, a ReLU."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.depthwise = Conv(c_in, c_in, 3, groups=c_in, bias=False)
+        self.pointwise = Conv(c_in, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co H W"]:
+        return F.relu(self.pointwise(self.depthwise(x)))
+
+
+class MoveNetFeatures(nn.Module):
+    """MoveNet up to what its keypoint heatmaps are read from, at stride 4."""
+
+    stride = 4
+    channels = 96
+    variant = "movenet_lightning"
+    image_scale: Tensor
+    image_shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # From this library's normalisation to the network's own range of -1 to 1.
+        mean, std = (torch.tensor(value).view(1, 3, 1, 1) / 127.5 for value in (_MEAN, _STD))
+        self.register_buffer("image_scale", std, persistent=False)
+        self.register_buffer("image_shift", mean - 1, persistent=False)
+        self.stem = Conv(3, 32, 3, stride=2)
+        c_in, blocks = 32, []
+        for expansion, c_out, depth, stride in _STAGES:
+            for index in range(depth):
+                blocks.append(InvertedResidual(c_in, c_out, expansion, stride if index == 0 else 1))
+                c_in = c_out
+        self.blocks = nn.ModuleList(blocks)
+        self.last = Conv(c_in, 1280, 1)
+        self.top = Conv(1280, 64, 1)
+        self.skip16, self.merge16 = Conv(64, 64, 1), SeparableConv(64, 32)
+        self.skip8, self.merge8 = Conv(32, 32, 1), SeparableConv(32, 24)
+        self.skip4, self.merge4 = Conv(24, 24, 1), SeparableConv(24, 24)
+        self.keypoints = SeparableConv(24, self.channels)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def load_imagenet(self) -> None:
+        """
+        Raises:
+            LeanposeError: always; MoveNet is published as a whole, not its ImageNet weights.
+        """
+        raise LeanposeError(
+            f"{self.variant} has no ImageNet weights; start it from MoveNet itself: "
+            "leanpose convert MOVENET.onnx -o FILE.safetensors, then pretrained: FILE.safetensors."
+        )
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
+        x = F.relu6(self.stem(images * self.image_scale + self.image_shift))
+        skips: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            skips[index] = x
+        x = self.top(F.relu6(self.last(x)))
+        for stride, skip, merge in (
+            (16, self.skip16, self.merge16),
+            (8, self.skip8, self.merge8),
+            (4, self.skip4, self.merge4),
+        ):
+            above = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = merge(above + skip(skips[_SKIPS[stride]]))
+        return self.keypoints(x)
