@@ -60,8 +60,9 @@ class ScaleNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        size = x.float().square().mean(dim=-1, keepdim=True).sqrt()
-        return (x / size.clamp(min=1e-5) * self.scale).to(x.dtype)
+        # Held above 0 before the root, whose slope at 0 is infinite: a vector of zeros has a gradient, too.
+        size = x.float().square().mean(dim=-1, keepdim=True).clamp(min=1e-10).sqrt()
+        return (x / size * self.scale).to(x.dtype)
 
 
 class GatedAttention(nn.Module):
