@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
-from leanpose.training.recipe import parse_recipe
-from leanpose.training.run import saved_recipe, train
+from leanpose.training.recipe import parse_recipe, saved_recipe
+from leanpose.training.run import train
 from leanpose.weights import save_model
 from tiny import tiny_recipe, write_tiny_coco, write_tiny_recipe
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
 from leanpose.training.loop import RunStopped, Trainer
-from leanpose.training.recipe import Recipe, parse_recipe
-from leanpose.training.run import saved_recipe, second_stage, train
+from leanpose.training.recipe import Recipe, parse_recipe, saved_recipe
+from leanpose.training.run import second_stage, train
 from leanpose.weights import load_model, save_model
 from tiny import tiny_recipe, write_tiny_coco
 

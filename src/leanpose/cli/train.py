@@ -28,16 +28,15 @@ def train(
         raise LeanposeError("Give either a recipe or --resume FOLDER.")
     if resume is not None and (out is not None or settings):
         raise LeanposeError("A resumed run stays in its folder and keeps its recipe: give --resume alone.")
-    from leanpose.training.run import saved_recipe
-    from leanpose.training.run import train as run
+    from leanpose.training.recipe import load_recipe, saved_recipe
 
     if resume is not None:
         loaded, folder = saved_recipe(resume), resume
     else:
-        from leanpose.training.recipe import load_recipe
-
         assert recipe is not None
         loaded, folder = load_recipe(recipe, settings), out or Path("runs") / recipe.stem
+    from leanpose.training.run import train as run  # takes seconds, which a wrong recipe need not
+
     summary = run(loaded, folder, resume=resume is not None, device=device)
 
     report(summary)

@@ -18,8 +18,7 @@ from leanpose.evaluation.part_precision import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
 from leanpose.training.log import read_table
-from leanpose.training.recipe import Recipe
-from leanpose.training.run import saved_recipe
+from leanpose.training.recipe import Recipe, saved_recipe
 
 SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
 """The figures that the table has columns for, where any run measured them."""

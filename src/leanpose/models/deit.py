@@ -11,17 +11,18 @@ token plays the part of the keypoint tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-import timm
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
 from leanpose.models.classifier import Classifier, ClassOutput
 from leanpose.models.registry import register_model
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class DeiT(Classifier):
 
     def __init__(self, name: str, config: DeiTConfig) -> None:
         super().__init__(name, config)
+        import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
+
         network = timm.create_model(
             "deit_tiny_patch16_224",
             img_size=config.input_size,
@@ -78,7 +81,7 @@ class DeiT(Classifier):
             drop_path_rate=config.drop_path,
             num_classes=config.classes,
         )
-        self.network = cast(VisionTransformer, network)
+        self.network = cast("VisionTransformer", network)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ClassOutput:
         """The logits of the first cycle, the only one that inference needs."""

@@ -346,6 +346,18 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     return parse_recipe(values, str(path))
 
 
+def saved_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in a folder.
+
+    Raises:
+        LeanposeError: there is none.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise LeanposeError(f"There is no run to resume in {folder} (recipe.yaml is missing).")
+    return load_recipe(path)
+
+
 def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Check a recipe's values.
 

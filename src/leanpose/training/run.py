@@ -40,7 +40,7 @@ from leanpose.training.recipe import (
     Recipe,
     TeacherSection,
     TwoStageSection,
-    load_recipe,
+    saved_recipe,
 )
 from leanpose.training.task import build_task
 from leanpose.training.teacher import Teacher
@@ -442,15 +442,3 @@ def retrain_head_recipe(
         "skeleton": recipe.skeleton or ours.name,
     }
     return new_head_recipe(recipe.model_copy(update=same), head, epochs)
-
-
-def saved_recipe(folder: Path) -> Recipe:
-    """The recipe of the run in a folder.
-
-    Raises:
-        LeanposeError: there is none.
-    """
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise LeanposeError(f"There is no run to resume in {folder} (recipe.yaml is missing).")
-    return load_recipe(path)
