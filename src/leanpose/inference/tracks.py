@@ -151,6 +151,8 @@ class TrackTable:
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
         boxes = self._enclosing(poses)
+        # What the detector saw may reach beyond the keypoints, where a desk or the picture's border hides some.
+        boxes = np.where(poses.box_scores[:, None] > 0, _not_cut_off(boxes, poses.boxes), boxes)
         final = ids.copy()
         for row, person in enumerate(ids.tolist()):
             if person == 0:
@@ -182,9 +184,7 @@ class TrackTable:
         detected = poses.box_scores[row] > 0
         before = track.box + np.tile(moved, 2)
         if self._spans:
-            outward = np.array([-1.0, -1.0, 1.0, 1.0])
-            larger = np.maximum((before - box) * outward, 0.0)
-            box = box + outward * (1 - SHRINK) * larger
+            box = _not_cut_off(box, before)
         elif not detected:
             box = before
         # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
@@ -286,6 +286,12 @@ def _assign(
     for track, column in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
         if similarity[track, column] > 0:
             ids[rows[column]] = tracks[track].id
+
+
+def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "... 4"]) -> Float[np.ndarray, "... 4"]:
+    """The boxes, where others reach further by most of the way there."""
+    outward = np.array([-1.0, -1.0, 1.0, 1.0])
+    return boxes + outward * (1 - SHRINK) * np.maximum((wider - boxes) * outward, 0.0)
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
