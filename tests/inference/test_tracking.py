@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.poses import Poses
 from leanpose.inference.tracking import PoseTracker
-from leanpose.skeleton import Skeleton
+from leanpose.inference.tracks import TrackTable
+from leanpose.skeleton import COCO17, Skeleton
 from spots import SpotFinder, paint_spots
 
 
@@ -405,3 +407,23 @@ def test_sigmas_of_zero_count_as_unmeasured():
     seen = names(crossing(), follow(CrowdEstimator(crossing(), skeleton=flat)))
     assert {person for _, person in seen[0]} == {1}
     assert {person for _, person in seen[1]} == {2}
+
+
+def test_who_sits_behind_a_desk_keeps_the_box_that_the_detector_drew():
+    upper = 7  # nose, eyes, ears, shoulders are certain, nothing below
+    points = np.full((1, 17, 2), 100.0)
+    points[0, :upper] = [[100, 40], [90, 35], [110, 35], [80, 40], [120, 40], [60, 80], [140, 80]]
+    scores = np.where(np.arange(17) < upper, 0.9, 0.05)[None]
+    drawn = np.array([[40.0, 20.0, 160.0, 220.0]])
+    table = TrackTable(COCO17, max_age=30, oks_threshold=0.3, lost_score=0.3, start_score=0.4)
+    bottoms = []
+    for frame in range(6):
+        boxes = table.boxes(frame / 30) if frame else drawn
+        certainty = np.array([0.8 if frame == 0 else 0.0], np.float32)
+        poses = Poses(points.astype(np.float32), scores.astype(np.float32), boxes.astype(np.float32), certainty, COCO17)
+        table.update(poses, table.match(poses, frame / 30), frame / 30, drawn if frame == 0 else None)
+        bottoms.append(table.boxes(frame / 30)[0, 3])
+    keypoints_end = 80 + 0.1 * 80
+    assert bottoms[0] == pytest.approx(keypoints_end + 0.7 * (220 - keypoints_end))
+    assert all(later < earlier for earlier, later in pairwise(bottoms)), "and it shrinks if nothing is found there"
+    assert bottoms[-1] < keypoints_end + 0.2 * (220 - keypoints_end)
