@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def explain(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-s",
+    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
     teacher: Annotated[
         str | None,
         typer.Option(help="A heatmap model of the same keypoints and crops, to compare with."),

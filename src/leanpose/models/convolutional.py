@@ -1,6 +1,6 @@
-"""Convolutional heatmap networks: SimpleBaseline (Xiao et al., ECCV 2018) and HRNet (Sun et al., CVPR 2019).
+"""Convolutional heatmap networks: SimpleBaseline (Xiao et al., ECCV 2018), HRNet (Sun et al., CVPR 2019), MoveNet's features.
 
-Both are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
+All are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
 first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps. With a CSPNeXt
 backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an RTMDet's or
 MoveNet's, which come from a trained detector or pose network, a small network learns from few pictures.
@@ -54,10 +54,10 @@ def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
 
 
 class ConvolutionalPose(PoseModel):
-    """SimpleBaseline and HRNet.
+    """SimpleBaseline, HRNet, and a head for crops on MoveNet's features.
 
-    Fresh weights: convolutions of the head normal with sigma 0.001, as in both papers' code; the backbone's are its
-    own, and the papers start it from ImageNet (`pretrained="backbone"`).
+    Fresh weights: convolutions of the head normal with sigma 0.001, as in the papers' code; the backbone's are its
+    own, and the papers start it from ImageNet (`pretrained="backbone"`), MoveNet's from MoveNet (`leanpose convert`).
     """
 
     config: ConvolutionalConfig
@@ -114,3 +114,13 @@ def hrnet_w32() -> ConvolutionalConfig:
 def hrnet_w48() -> ConvolutionalConfig:
     """HRNet-W48: wider than HRNet-W32. 75.1 AP."""
     return ConvolutionalConfig(backbone="hrnet_w48", deconvolutions=())
+
+
+@register_model(ConvolutionalPose, ap=None, source="MoveNet (Google, 2021)")
+def movenet_topdown() -> ConvolutionalConfig:
+    """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
+
+    MoveNet itself looks at a whole picture for the person in its middle, and reads points off heatmaps by way of that
+    person's centre. On a crop the heatmaps are enough.
+    """
+    return ConvolutionalConfig(backbone="movenet_lightning", deconvolutions=())

@@ -33,8 +33,13 @@ class Release:
 RELEASED: dict[str, Release] = {
     "leanpose-body-s": Release(
         "leanpose-body-s.safetensors",
+        "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences; MoveNet Lightning Apache-2.0",
+        "19 body points at 192x160, from MoveNet's features and 9,059 people (docs/results/body_s.md)",
+    ),
+    "leanpose-body-tokenpose": Release(
+        "leanpose-body-tokenpose.safetensors",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
-        "19 body points at 128x96, from 9,059 people: for upright people (docs/results/body_s.md)",
+        "19 body points at 128x96, trained from nothing: attention to look at, a teacher to try (docs/results/body_s.md)",
     ),
     "leanpose-wholebody-s": Release(
         "leanpose-wholebody-s.safetensors",
