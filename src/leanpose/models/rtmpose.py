@@ -132,7 +132,13 @@ class RTMPose(PoseModel):
         return self.read_features(self.backbone(images))
 
     def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        tokens = self.attention(self.embedding(self.maps(features).flatten(2)))
+        if min(features.shape[2:]) < self.config.kernel // 2:
+            # In bfloat16, PyTorch's gradient of this convolution on a CPU reads unset memory where the padding is wider than the map.
+            with torch.autocast(features.device.type, enabled=False):
+                maps = self.maps(features.float())
+        else:
+            maps = self.maps(features)
+        tokens = self.attention(self.embedding(maps.flatten(2)))
         return PoseOutput(SimCC(self.bins_x(tokens), self.bins_y(tokens)), features=features)
 
 
