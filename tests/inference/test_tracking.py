@@ -427,3 +427,38 @@ def test_who_sits_behind_a_desk_keeps_the_box_that_the_detector_drew():
     assert bottoms[0] == pytest.approx(keypoints_end + 0.7 * (220 - keypoints_end))
     assert all(later < earlier for earlier, later in pairwise(bottoms)), "and it shrinks if nothing is found there"
     assert bottoms[-1] < keypoints_end + 0.2 * (220 - keypoints_end)
+
+
+def test_a_keypoint_that_flies_away_does_not_take_the_box_along():
+    table = TrackTable(COCO17, max_age=30, oks_threshold=0.3, lost_score=0.3, start_score=0.4)
+    rng = np.random.default_rng(0)
+    points, drawn = rng.uniform(20, 180, (1, 17, 2)), np.array([[10.0, 10.0, 190.0, 190.0]])
+    for frame in range(40):
+        boxes = table.boxes(frame / 30) if frame else drawn
+        found = points.copy()
+        found[0, frame % 17] = (-1.0) ** frame * 1e9, 3e17
+        certainty = np.full(1, 0.8 if frame % 5 == 0 else 0.0, np.float32)
+        scores = np.full((1, 17), 0.9, np.float32)
+        poses = Poses(found.astype(np.float32), scores, boxes.astype(np.float32), certainty, COCO17)
+        table.update(poses, table.match(poses, frame / 30), frame / 30, drawn if frame % 5 == 0 else None)
+        assert len(table.tracks) == 1
+        box = table.boxes(frame / 30)[0]
+        assert np.abs(box - drawn[0]).max() < 40, f"frame {frame}: {box}"
+
+
+def test_who_is_sure_of_a_pose_anywhere_stays_near_the_picture():
+    """An untrained network finds somebody in any box, also outside of the picture, a little off its middle."""
+    table = TrackTable(COCO17, max_age=30, oks_threshold=0.3, lost_score=0.3, start_score=0.4)
+    whole, scores = np.array([[0.0, 0.0, 112.0, 128.0]]), np.full((1, 17), 0.9, np.float32)
+    shape = np.random.default_rng(0).uniform(-0.2, 0.2, (17, 2))
+    for frame in range(1000):
+        detected = frame % 5 == 0
+        box = whole if detected else table.boxes(frame / 25)
+        low, high = box[:, :2], box[:, 2:]
+        found = (low + high) / 2 + (high - low) * (shape + np.array([0.1, 0.05]))
+        poses = Poses(
+            found[None].astype(np.float32), scores, box.astype(np.float32), np.full(1, detected, np.float32), COCO17
+        )
+        ids = table.match(replace(poses, ids=np.array([1])), frame / 25)
+        table.update(poses, ids, frame / 25, whole if detected else None)
+        assert np.abs(table.boxes((frame + 1) / 25)).max() < 2000, f"frame {frame}"

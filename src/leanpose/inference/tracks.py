@@ -26,6 +26,7 @@ COVERED = 0.3  # IoU from which a detection and a track are taken for the same p
 SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say
 INSIDE = 0.5  # share of a track's box inside a detection from which the detection confirms the track
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
+FASTEST = 1.0  # longer sides of their box that a person moves between two frames
 FORESIGHT = 1.0  # seconds; nobody keeps a speed for longer
 USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
@@ -39,7 +40,8 @@ class Track:
 
     Attributes:
         id: theirs for good.
-        keypoints, scores: of the last pose, as found.
+        keypoints: of the last pose, as found.
+        scores: theirs, 0 for those that cannot have been seen.
         box: xyxy around the person then, in pixels: where to look next, before the speed is added.
         box_score: of the last detection.
         velocity: of the whole person, in pixels a second.
@@ -150,7 +152,7 @@ class TrackTable:
         known = (ids > 0) | (poses.box_scores >= self.start_score)
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
-        boxes = self._enclosing(poses)
+        boxes, scores = self._enclosing(poses), scores_in_sight(poses)
         # What the detector saw may reach beyond the keypoints, where a desk or the picture's border hides some.
         boxes = np.where(poses.box_scores[:, None] > 0, _not_cut_off(boxes, poses.boxes), boxes)
         final = ids.copy()
@@ -159,12 +161,12 @@ class TrackTable:
                 final[row] = self._next_id
                 self._next_id += 1
                 track = Track(
-                    int(final[row]), poses.keypoints[row], poses.scores[row], boxes[row], float(poses.box_scores[row]),
+                    int(final[row]), poses.keypoints[row], scores[row], boxes[row], float(poses.box_scores[row]),
                     np.zeros(2), seconds,
                 )  # fmt: skip
                 self.tracks.append(track)
             else:
-                self._continue(by_id[person], poses, row, boxes[row], seconds)
+                self._continue(by_id[person], poses, row, boxes[row], scores[row], seconds)
         seen = set(final.tolist())
         for track in self.tracks:
             if track.id not in seen:
@@ -177,8 +179,16 @@ class TrackTable:
         box_scores = np.array([alive[int(person)].box_score for person in final[rows]], poses.box_scores.dtype)
         return replace(poses[rows], ids=final[rows], box_scores=box_scores)
 
-    def _continue(self, track: Track, poses: Poses, row: int, box: Float[np.ndarray, " 4"], seconds: float) -> None:
-        keypoints, scores = poses.keypoints[row], poses.scores[row]
+    def _continue(
+        self,
+        track: Track,
+        poses: Poses,
+        row: int,
+        box: Float[np.ndarray, " 4"],
+        scores: Float[np.ndarray, " K"],
+        seconds: float,
+    ) -> None:
+        keypoints = poses.keypoints[row]
         both = (track.scores >= CERTAIN) & (scores >= CERTAIN)
         moved = np.median((keypoints - track.keypoints)[both], axis=0) if both.any() else np.zeros(2)
         detected = poses.box_scores[row] > 0
@@ -190,6 +200,9 @@ class TrackTable:
         # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
         newest = moved / max(seconds - track.seconds, self._usual_step / 2)
         track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
+        # A leap back to a detection is no speed: without a bound, whoever is sure of a pose anywhere swings ever further.
+        fastest = (box[2:] - box[:2]).max() * FASTEST / self._usual_step
+        track.velocity *= min(1.0, fastest / max(np.linalg.norm(track.velocity), 1e-9))
         track.box = box
         track.keypoints, track.scores, track.seconds = keypoints, scores, seconds
         track.missed = 0
@@ -262,7 +275,7 @@ class TrackTable:
 
     def _enclosing(self, poses: Poses) -> Float[np.ndarray, "P 4"]:
         """Boxes around people as a detector would draw them: around the certain keypoints, if these span a person."""
-        certain = poses.scores >= CERTAIN
+        certain = scores_in_sight(poses) >= CERTAIN
         looked = poses.boxes.astype(np.float64)
         if not self._spans:
             return looked
@@ -292,6 +305,15 @@ def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "..
     """The boxes, where others reach further by most of the way there."""
     outward = np.array([-1.0, -1.0, 1.0, 1.0])
     return boxes + outward * (1 - SHRINK) * np.maximum((wider - boxes) * outward, 0.0)
+
+
+def scores_in_sight(poses: Poses) -> Float[np.ndarray, "P K"]:
+    """The keypoints' scores, 0 for those far outside of the box that was looked at: on a map that is nearly flat, the decoders'
+    parabola may have its top anywhere, and a box around that would grow without end."""
+    low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
+    reach = (high - low).max(axis=2, keepdims=True)
+    inside = (poses.keypoints >= low - reach) & (poses.keypoints <= high + reach)
+    return np.where(inside.all(axis=2), poses.scores, 0.0)
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
