@@ -132,9 +132,9 @@ class RTMPose(PoseModel):
         return self.read_features(self.backbone(images))
 
     def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        if min(features.shape[2:]) < self.config.kernel // 2:
-            # In bfloat16, PyTorch's gradient of this convolution on a CPU reads unset memory where the padding is wider than the map.
-            with torch.autocast(features.device.type, enabled=False):
+        if features.device.type == "cpu" and min(features.shape[2:]) < self.config.kernel // 2:
+            # PyTorch's gradient of this convolution reads unset memory in bfloat16 where the padding is wider than the map.
+            with torch.autocast("cpu", enabled=False):
                 maps = self.maps(features.float())
         else:
             maps = self.maps(features)
