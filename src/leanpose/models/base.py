@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import Backbone
-from leanpose.models.backbones.imagenet import take_fitting
+from leanpose.models.backbones import Backbone, imagenet
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
 
@@ -36,8 +35,8 @@ class ImageModel(nn.Module):
     """
 
     task: Literal["pose", "classification"]
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, as all the papers here
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = imagenet.MEAN
+    std: tuple[float, float, float] = imagenet.STD
 
     def __init__(self, name: str, config: Any) -> None:
         super().__init__()
@@ -126,4 +125,4 @@ class PoseModel(ImageModel):
             raise LeanposeError(
                 f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
             )
-        take_fitting(backbone, tensors)
+        imagenet.take_fitting(backbone, tensors)

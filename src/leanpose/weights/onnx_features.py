@@ -11,11 +11,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones import imagenet
 from leanpose.models.backbones.movenet import MoveNetFeatures
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetFeatures
 
-_MEAN = np.array([123.675, 116.28, 103.53], np.float32)  # of RGB; the detector takes BGR
-_STD = np.array([58.395, 57.12, 57.375], np.float32)
+_MEAN, _STD = (
+    255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD)
+)  # of RGB; the detector takes BGR
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
 _MOVENET_KEYPOINTS = 17
@@ -131,14 +133,11 @@ def _read_movenet(file: _File) -> MoveNetFeatures | None:
             conv.weight.copy_(torch.tensor(layer.weight))
             if conv.bias is not None and layer.bias is not None:
                 conv.bias.copy_(torch.tensor(layer.bias))
-    picture = _people()[0]
     entry = file.model.graph.input[0]
     size = entry.type.tensor_type.shape.dim[1].dim_value
-    canvas = np.zeros((1, size, size, 3), np.uint8)
-    height, width = min(size, _SIZE[0]), min(size, _SIZE[1])
-    canvas[0, :height, :width] = picture[:height, :width]
+    canvas = _on_canvas(_people(1)[0], (size, size))
     # The file rounds its input to 256 levels other than those of the picture, so it is compared from there on.
-    rounded, theirs = _run(file, {entry.name: canvas}, [used[0].source, file.layers[maps[0]].source])
+    rounded, theirs = _run(file, {entry.name: canvas[None]}, [used[0].source, file.layers[maps[0]].source])
     images = (torch.tensor(rounded) - network.image_shift) / network.image_scale
     _require_agreement(file, network, images, theirs)
     return network
@@ -169,15 +168,12 @@ def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
                 _norm(modules, name).bias.copy_(shift)
         first: Any = modules[names[0]]
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
-    pictures = _people()
+    pictures = _people(_PICTURES)
     _measure_norms(network, modules, names, _normalised(pictures))
     entry = file.model.graph.input[0]
     sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim][2:]
-    size = [side if side > 0 else 320 for side in sides]
-    canvas = np.full((*size, 3), 114, np.uint8)
-    height, width = min(size[0], _SIZE[0]), min(size[1], _SIZE[1])
-    canvas[:height, :width] = pictures[0][:height, :width]
-    images = _normalised([canvas])
+    height, width = (side if side > 0 else 320 for side in sides)
+    images = _normalised([_on_canvas(pictures[0], (height, width))])
     (theirs,) = _run(file, {entry.name: images.flip(1).numpy()}, [file.layers[len(names)].source])
     _require_agreement(file, network, images, theirs)
     return network
@@ -220,10 +216,18 @@ def _norm(modules: dict[str, Any], name: str) -> nn.BatchNorm2d:
     return modules[name.removesuffix("conv") + "bn"]
 
 
-def _people() -> list[UInt8[np.ndarray, "H W 3"]]:
+def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
     from leanpose.data.synthetic import render_scene
 
-    return [render_scene(0, index, _SIZE).image for index in range(_PICTURES)]
+    return [render_scene(0, index, _SIZE).image for index in range(count)]
+
+
+def _on_canvas(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture at the top left of a grey one of that size, cut where it is larger."""
+    canvas = np.full((*size, 3), 114, np.uint8)
+    part = picture[: size[0], : size[1]]
+    canvas[: part.shape[0], : part.shape[1]] = part
+    return canvas
 
 
 def _normalised(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 3 H W"]:

@@ -1,4 +1,4 @@
-"""Published weights for the backbones that are timm's."""
+"""What backbones have from ImageNet: how their pictures are normalised, and published weights for those that are timm's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB on a 0..1 scale, as all the papers here have them."""
 
 
 def load_imagenet(backbone: nn.Module, variant: str) -> None:

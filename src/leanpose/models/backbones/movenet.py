@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones import imagenet
 
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # by which crops are normalised here, of 0..255
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
 _SKIPS = {16: 9, 8: 5, 4: 2}  # the block, counted from 0, whose features of that stride go to the upward path
 
 
 class Conv(nn.Conv2d):
-    """A convolution whose features are as wide as the image over the stride, padded at the right and bottom first.
+    """A convolution padded as TensorFlow does it: on all sides, but with stride 2 at the right and bottom alone.
 
     The batch normalisations of the published weights are folded into the convolutions and stay so: who trains on goes on
     without them, as with norms that are frozen.
@@ -76,7 +76,7 @@ class MoveNetFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # From this library's normalisation to the network's own range of -1 to 1.
-        mean, std = (torch.tensor(value).view(1, 3, 1, 1) / 127.5 for value in (_MEAN, _STD))
+        mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (imagenet.MEAN, imagenet.STD))
         self.register_buffer("image_scale", std, persistent=False)
         self.register_buffer("image_shift", mean - 1, persistent=False)
         self.stem = Conv(3, 32, 3, stride=2)
