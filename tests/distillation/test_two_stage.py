@@ -13,7 +13,7 @@ from golden_rules import rule_r
 from leanpose.codecs import SimCCCodec
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.distillation import FeatureAndLogits, HeadSelfDistillation
-from leanpose.distillation.two_stage import logit_gap
+from leanpose.distillation.two_stage import feature_gap, logit_gap
 from leanpose.errors import LeanposeError
 from leanpose.models.output import Heatmaps, PoseOutput, SimCC
 
@@ -76,6 +76,19 @@ def test_features_of_one_width_need_no_alignment(golden: tuple[Arrays, dict, lis
     assert float(losses["feature"]) == pytest.approx(
         values["FeaLoss(alpha=0.00007, same channels, no align)"]["value"], rel=1e-5
     )
+
+
+@pytest.mark.parametrize("finer", ["teacher", "student"])
+def test_where_strides_differ_the_finer_features_are_averaged(finer: str) -> None:
+    torch.manual_seed(0)
+    fine, coarse = torch.randn(2, 5, 8, 6), torch.randn(2, 5, 4, 3, requires_grad=True)
+    averaged = fine.view(2, 5, 4, 2, 3, 2).mean(dim=(3, 5))
+    bins = SimCC(torch.zeros(2, 3, 48), torch.zeros(2, 3, 64))
+    a, b = (PoseOutput(bins, features=features) for features in (fine, coarse))
+    gap = feature_gap(*((b, a) if finer == "teacher" else (a, b)), torch.nn.Identity())
+    torch.testing.assert_close(gap, (coarse - averaged).square().sum() / 2)
+    gap.backward()
+    torch.testing.assert_close(coarse.grad, coarse.detach() - averaged)
 
 
 @pytest.mark.parametrize(("weight", "beta"), [(0.1, 1), (0.1, 10), (1, 1), (1, 10)])
@@ -161,8 +174,8 @@ def test_what_does_not_fit_is_named() -> None:
     student = PoseOutput(bins, features=torch.zeros(1, 4, 8, 6))
     fewer = PoseOutput(SimCC(torch.zeros(1, 3, 24), torch.zeros(1, 3, 32)), features=torch.zeros(1, 4, 4, 3))
     target = SimCCTarget(bins.x, bins.y, torch.ones(1, 3))
-    with pytest.raises(LeanposeError, match=r"features .* \(8x6 and 4x3"):
-        FeatureAndLogits(CODEC, (4, 4)).losses(student, fewer, target)
+    with pytest.raises(LeanposeError, match=r"teacher has no features.*distillation.feature=0"):
+        FeatureAndLogits(CODEC, (4, 4)).losses(student, PoseOutput(bins), target)
     with pytest.raises(LeanposeError, match="48 bins, the teacher into 24"):
         FeatureAndLogits(CODEC, (4, 4), feature=0.0).losses(student, fewer, target)
     with pytest.raises(LeanposeError, match="both predict"):

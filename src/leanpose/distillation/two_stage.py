@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import kl_div
+from torch.nn.functional import adaptive_avg_pool2d, kl_div
 
 from leanpose.distillation.base import Distillation, Objective
 from leanpose.errors import LeanposeError
@@ -130,16 +130,18 @@ def feature_gap(
 ) -> Float[Tensor, ""]:
     """L_fea: the squared distance of the student's features, aligned, to the teacher's.
 
+    The paper's networks have maps of one size. Where the backbones' strides differ, the finer map is averaged to the
+    coarser one's grid.
+
     Raises:
-        LeanposeError: one of them has no features, or the maps are not of the same size.
+        LeanposeError: one of them has no features.
     """
     mine, theirs = student.features, teacher.features
-    if mine is None or theirs is None or mine.shape[2:] != theirs.shape[2:]:
-        sizes = " and ".join("none" if f is None else "x".join(map(str, f.shape[2:])) for f in (mine, theirs))
-        raise LeanposeError(
-            f"The features of student and teacher do not fit ({sizes}, rows x columns); choose a teacher whose backbone has "
-            "the same stride, or set distillation.feature=0."
-        )
+    if mine is None or theirs is None:
+        who = "student" if mine is None else "teacher"
+        raise LeanposeError(f"The {who} has no features to compare; choose another, or set distillation.feature=0.")
+    grid = tuple(map(min, mine.shape[2:], theirs.shape[2:]))
+    mine, theirs = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (mine, theirs))
     error = (align(mine).float() - theirs.float()).square()
     return error.mean() if division == "paper" else error.sum() / len(error)
 
