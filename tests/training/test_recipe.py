@@ -59,6 +59,8 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
         ({"data": {}}, ["data.train", "missing"]),
         ({"seed": -1}, ["seed", "-1"]),
+        ({"codec": {"sigma": "wide"}}, ["codec.sigma = 'wide' is not valid: it is a number above 0"]),
+        ({"codec": {"sigma": [4.9, 0]}}, ["codec.sigma = [4.9, 0] is not valid", "two of them"]),
         (
             {"augmentation": {"dropout_size": [0.4, 0.2]}},
             ["augmentation.dropout_size", "the first number is the least"],

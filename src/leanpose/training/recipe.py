@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from leanpose.data.sources import DataSource
 from leanpose.errors import LeanposeError, did_you_mean
@@ -89,13 +99,20 @@ class AugmentationSection(_Section):
         return AugmentationSection.model_validate({**values, **self.last})
 
 
-_Sigma = Annotated[float, Field(gt=0)]
+def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        raise ValueError("it is a number above 0, or for SimCC two of them, along x and along y") from None
+
+
+_Positive = Annotated[float, Field(gt=0)]
 
 
 class CodecSection(_Section):
     """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
 
-    sigma: _Sigma | tuple[_Sigma, _Sigma] | None = None
+    sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
     """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
     encoding: Literal["classic", "unbiased", "udp"] | None = None
     """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
