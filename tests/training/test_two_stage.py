@@ -214,7 +214,11 @@ def test_a_recipe_without_anything_to_learn(data: Path, teacher: Path) -> None:
 
 def test_the_second_stage_is_a_fifth_as_long(data: Path, teacher: Path) -> None:
     plan = recipe(
-        data, schedule={"epochs": 270}, init="x", distillation={"method": "two_stage", "teacher": str(teacher)}
+        data,
+        schedule={"epochs": 270, "milestones": [170, 240]},
+        init="x",
+        distillation={"method": "two_stage", "teacher": str(teacher)},
     )
     stage = second_stage(plan, Path("first"))
     assert (stage.schedule.epochs, stage.init, stage.distillation.teacher) == (54, None, "first")
+    assert stage.schedule.milestones == [34, 48]

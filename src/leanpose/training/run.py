@@ -405,9 +405,14 @@ def second_stage(recipe: Recipe, first: Path) -> Recipe:
 
 
 def new_head_recipe(recipe: Recipe, head: HeadSelfDistillationSection, epochs: int | None = None) -> Recipe:
-    """A recipe turned into one that gives its finished model a new head, in a fifth of the epochs where none are given."""
-    epochs = epochs or math.ceil(recipe.schedule.epochs / 5)
-    schedule = recipe.schedule.model_copy(update={"epochs": epochs})
+    """A recipe turned into one that gives its finished model a new head, in a fifth of the epochs where none are given.
+
+    The learning rate's milestones come as much earlier as the end does.
+    """
+    schedule = recipe.schedule
+    epochs = epochs or math.ceil(schedule.epochs / 5)
+    milestones = [max(1, round(milestone * epochs / schedule.epochs)) for milestone in schedule.milestones]
+    schedule = schedule.model_copy(update={"epochs": epochs, "milestones": milestones})
     fresh = {"pretrained": None, "init": None, "auxiliary_heatmaps": 0.0}
     return recipe.model_copy(update={"distillation": head, "schedule": schedule, **fresh})
 
