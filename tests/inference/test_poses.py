@@ -57,6 +57,7 @@ def test_coco_results_are_accepted_by_pycocotools():
     truth = COCO()
     truth.dataset = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     truth.createIndex()
+    assert [record["image_id"] for record in poses.to_coco()] == [0, 0]
     records = json.loads(json.dumps(poses.to_coco(image_id=7)))
     loaded = truth.loadRes(records).loadAnns([1, 2])
     assert np.allclose(np.array(loaded[1]["keypoints"]).reshape(17, 3)[:, :2], poses.keypoints[1], atol=1e-3)

@@ -331,6 +331,8 @@ def test_times_that_stand_still_or_jump():
         assert np.isfinite(poses.keypoints).all()
     with pytest.raises(LeanposeError, match="frame 0 is nan"):
         next(tracker.stream([(frames[0][0], float("nan"))]))
+    with pytest.raises(LeanposeError, match="Frame 0 has no time: each item must be a pair"):
+        next(tracker.stream([frames[0][0]]))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("detect_every", [1, 5])

@@ -194,7 +194,7 @@ def test_hrnet_starts_from_the_published_weights(monkeypatch: pytest.MonkeyPatch
 
 def test_models_are_listed_by_pattern() -> None:
     assert list_models("sdpose_s_*") == ["sdpose_s_v1", "sdpose_s_v1_ppt", "sdpose_s_v2"]
-    assert {"tokenpose_s_v1", "tokenpose_s_v2", "tokenpose_b", "tokenpose_l_d6"} <= set(list_models("tokenpose_*"))
+    assert {"tokenpose_s_v1", "tokenpose_b", "tokenpose_l_d6", "tokenpose_l_d12"} <= set(list_models("tokenpose_*"))
     assert list_models("nothing") == []
 
 

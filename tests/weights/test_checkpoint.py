@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import types
 from collections.abc import Iterator
@@ -113,6 +114,18 @@ def test_code_is_refused_by_name_and_does_not_run(
     with pytest.raises(LeanposeError, match=f"bomb.pth is not opened: beside weights it asks for '.*{name}"):
         read_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_code_in_a_plain_pickle_is_refused_by_name(
+    tmp_path: Path, protocol: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "plain.pth"
+    path.write_bytes(pickle.dumps({"state_dict": Call(eval, f"open('{tmp_path / 'exploded'}', 'w')")}, protocol))
+    with pytest.raises(LeanposeError, match=r"plain.pth is not opened: .*asks for '((__builtin__|builtins)\.)?eval'"):
+        read_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+    assert not recwarn.list
 
 
 def test_getattr_is_a_name_that_looks_nothing_up(tmp_path: Path) -> None:

@@ -20,18 +20,23 @@ from official_files import converted, deviation, official_weights, save
 
 @pytest.mark.parametrize(
     "file",
-    ["hourglass52_1stack_256x256", "mspn50_1stage_256x192", "vitpose_s_simple_256x192", "deit_tiny_patch16_224"],
+    ["hourglass52_1stack_256x256", "mspn50_1stage_256x192", "vitpose_s_256x192", "deit_tiny_patch16_224"],
 )
 def test_networks_that_are_not_known_are_described(shared: Path, tmp_path: Path, file: str) -> None:
     what = {
         "hourg": "an hourglass network",
         "mspn5": "a multi-stage",
-        "vitpo": "without ViTPose's classic",
+        "vitpo": "without a decoder of ViTPose's",
         "deit_": "'cls_token'",
     }
     with pytest.raises(LeanposeError, match=f"is not known: it looks like .*{what[file[:5]]}.*; supported are RTMPose"):
         converted(
-            {key: torch.zeros(()).expand(shape) for key, shape, _ in Golden.load(shared, file).facts["keys"]}, tmp_path
+            {
+                key: torch.zeros(()).expand(shape)
+                for key, shape, _ in Golden.load(shared, file).facts["keys"]
+                if not key.startswith("head.") or not file.startswith("vitpose")
+            },
+            tmp_path,
         )
 
 

@@ -32,6 +32,7 @@ FAMILIES: list[Any] = [
     pytest.param("deeppose_res152_256x192", "deeppose_r152", SIZE, "coco17", {}, marks=SLOW),
     ("rle_res50_256x192", "rle_r50", SIZE, "coco17", {}),
     ("vitpose_s_256x192", "vitpose_s", SIZE, "coco17", {}),
+    ("vitpose_s_simple_256x192", "vitpose_s_simple", SIZE, "coco17", {}),
     ("tokenpose_t", "tokenpose_t", SIZE, "coco17", {}),
     ("tokenpose_s_v1", "tokenpose_s_v1", SIZE, "coco17", {}),
     ("tokenpose_s_v2", "tokenpose_s_v2", SIZE, "coco17", {"grid": (32, 24)}),

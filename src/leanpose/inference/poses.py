@@ -160,10 +160,13 @@ class Poses:
             poses = self.resized(image_size, size)
         return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
 
-    def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.
 
         People who were tracked have a `track_id` too.
+
+        Args:
+            image_id: the image's in the annotations that the results shall be compared with.
         """
         points = self._triples().reshape(len(self), 3 * len(self.skeleton))
         sides = self.boxes[:, 2:] - self.boxes[:, :2]

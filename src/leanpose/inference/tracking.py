@@ -224,7 +224,10 @@ def _timed(
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
     """The frames with times that grow."""
     last, step = -np.inf, USUAL_STEP
-    for number, (image, seconds) in enumerate(frames):
+    for number, item in enumerate(frames):
+        if not isinstance(item, tuple) or len(item) != 2:
+            raise LeanposeError(f"Frame {number} has no time: each item must be a pair (image, seconds).")
+        image, seconds = item
         if not np.isfinite(seconds):
             raise LeanposeError(f"The time of frame {number} is {seconds}, not a number of seconds.")
         if seconds > last:

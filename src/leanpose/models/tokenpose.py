@@ -384,6 +384,12 @@ def tokenpose_l_d6() -> TokenPoseConfig:
     return TokenPoseConfig(backbone="hrnet_w48", depth=6)
 
 
+@register_model(TokenPose, ap=None, source=TOKENPOSE)
+def tokenpose_l_d12() -> TokenPoseConfig:
+    """TokenPose-L with 12 layers: as `tokenpose_l_d6`, twice as deep."""
+    return TokenPoseConfig(backbone="hrnet_w48")
+
+
 @register_model(TokenPose, ap=72.5, source="DistilPose (CVPR 2023)")
 def tokenpose_hrnet_w48() -> TokenPoseConfig:
     """TokenPose on the whole of HRNet-W48: DistilPose's teacher. 72.5 AP without post-processing, 75.2 with it."""

@@ -9,8 +9,10 @@ that keeps, at most, the numbers; neither the toolbox is imported nor NumPy's co
 from __future__ import annotations
 
 import pickle
+import pickletools
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,7 +174,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a pickle that torch did not write
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
@@ -189,7 +192,26 @@ def _refusal(path: Path, message: str) -> LeanposeError:
             return LeanposeError(
                 f"{path} is not opened: beside weights it asks for '{name}', which may run code on your machine."
             )
+    for name in _named_by_plain_pickle(path):
+        if not name.startswith(("torch.", "collections.")):
+            return LeanposeError(f"{path} is not opened: it asks for '{name}', which may run code on your machine.")
     return LeanposeError(f"{path} is damaged, cut off or no checkpoint of PyTorch{_which(path)}.")
+
+
+def _named_by_plain_pickle(path: Path) -> Iterator[str]:
+    """What a pickle that torch did not write asks for, as far as it can be read; the restricted reader knows torch's own alone."""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "STACK_GLOBAL":
+                    yield ".".join(texts[-2:])
+                elif code.name in ("GLOBAL", "INST"):
+                    yield str(argument).replace(" ", ".")
+                elif isinstance(argument, str):
+                    texts.append(argument)
+    except ValueError:  # no pickle, or cut off
+        return
 
 
 def _ends_with(path: Path, name: str) -> bool:

@@ -34,7 +34,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Recognised | None:
         found = _rtmpose(tensors)
     elif any(key.endswith("keypoint_token") for key in tensors):
         found = recognise_tokens(tensors)
-    elif "backbone.patch_embed.projection.weight" in tensors and "head.deconv_layers.0.weight" in tensors:
+    elif "backbone.patch_embed.projection.weight" in tensors and "head.final_layer.weight" in tensors:
         found = _vitpose(tensors)
     elif _head(tensors, "final_layer.weight") is not None:
         found = _convolutional(tensors)
@@ -106,7 +106,7 @@ _LOOKS_LIKE = {
     r"predict_layers": "a multi-stage network (MSPN or RSN)",
     r"relative_position_bias_table": "a Swin transformer",
     r"^backbone\.patch_embed\.proj\.|^backbone\.blocks\.": "a ViTPose of its first code, whose layout is another than mmpose 1.x's",
-    r"^backbone\.patch_embed\.": "a vision transformer without ViTPose's classic decoder",
+    r"^backbone\.patch_embed\.": "a vision transformer without a decoder of ViTPose's",
     r"^(backbone\.)?layer1\.0\.conv2\.weight$": "a ResNet of another kind than ResNet-50, -101 and -152",
     r"^head\.(mlp|cls_x|gau)\.": "a SimCC head like RTMPose's, with parts that are not RTMPose's",
     r"^(model\.)?model\.\d+\.": "a YOLO network",
@@ -172,7 +172,10 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> Recognised:
         )
     name, depth, heads = _VIT[width]
     size = size_of_area(tensors["backbone.pos_embed"].shape[1] * 16 * 16)
-    options = {"width": width, "depth": depth, "heads": heads}
+    options: dict[str, Any] = {"width": width, "depth": depth, "heads": heads}
+    if "head.deconv_layers.0.weight" not in tensors:
+        options["decoder"] = "simple"
+        name = "vitpose_s_simple" if name == "vitpose_s" else name
     return Recognised("ViTPose", {name: options}, final.shape[0], size)
 
 

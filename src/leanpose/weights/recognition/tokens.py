@@ -133,7 +133,8 @@ def _heatmaps(
 ) -> Recognised:
     backbone, small = options["backbone"], options["patch_size"] == (2, 2)
     stem = f"s_v{2 if small else 1}"
-    tokenpose = {"image": "t", "stem": stem, "hrnet_w32": "b", "hrnet_w48": "l_d6"}[backbone]
+    large = "l_d12" if options["depth"] == 12 else "l_d6"
+    tokenpose = {"image": "t", "stem": stem, "hrnet_w32": "b", "hrnet_w48": large}[backbone]
     if options.get("backbone_stages") == 4:
         tokenpose = "hrnet_w48"
     plain = {f"tokenpose_{tokenpose}": options}
