@@ -140,7 +140,7 @@ def feature_gap(
     if mine is None or theirs is None:
         who = "student" if mine is None else "teacher"
         raise LeanposeError(f"The {who} has no features to compare; choose another, or set distillation.feature=0.")
-    grid = tuple(map(min, mine.shape[2:], theirs.shape[2:]))
+    grid = min(mine.shape[2], theirs.shape[2]), min(mine.shape[3], theirs.shape[3])
     mine, theirs = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (mine, theirs))
     error = (align(mine).float() - theirs.float()).square()
     return error.mean() if division == "paper" else error.sum() / len(error)
