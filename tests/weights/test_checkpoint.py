@@ -128,6 +128,13 @@ def test_code_in_a_plain_pickle_is_refused_by_name(
     assert not recwarn.list
 
 
+def test_a_text_is_not_taken_for_a_pickle_that_asks_for_something(tmp_path: Path) -> None:
+    path = tmp_path / "text.pth"
+    path.write_text("config\nof a network\n")  # `c` begins a name in a pickle
+    with pytest.raises(LeanposeError, match=r"text\.pth is damaged, cut off or no checkpoint"):
+        read_checkpoint(path)
+
+
 def test_getattr_is_a_name_that_looks_nothing_up(tmp_path: Path) -> None:
     reach = Call(getattr, torch.Tensor, "numpy")
     path = save({"state_dict": {"a": torch.ones(1), "b": reach}}, tmp_path / "a.pth")

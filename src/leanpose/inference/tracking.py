@@ -225,7 +225,7 @@ def _timed(
     """The frames with times that grow."""
     last, step = -np.inf, USUAL_STEP
     for number, item in enumerate(frames):
-        if not isinstance(item, tuple) or len(item) != 2:
+        if not isinstance(item, tuple | list) or len(item) != 2:
             raise LeanposeError(f"Frame {number} has no time: each item must be a pair (image, seconds).")
         image, seconds = item
         if not np.isfinite(seconds):

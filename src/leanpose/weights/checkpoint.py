@@ -12,7 +12,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,20 +198,21 @@ def _refusal(path: Path, message: str) -> LeanposeError:
     return LeanposeError(f"{path} is damaged, cut off or no checkpoint of PyTorch{_which(path)}.")
 
 
-def _named_by_plain_pickle(path: Path) -> Iterator[str]:
-    """What a pickle that torch did not write asks for, as far as it can be read; the restricted reader knows torch's own alone."""
-    texts: list[str] = []
+def _named_by_plain_pickle(path: Path) -> list[str]:
+    """What a whole pickle that torch did not write asks for; the restricted reader knows torch's own alone."""
+    texts, names = [], []
     try:
         with path.open("rb") as file:
             for code, argument, _ in pickletools.genops(file):
                 if code.name == "STACK_GLOBAL":
-                    yield ".".join(texts[-2:])
+                    names.append(".".join(texts[-2:]))
                 elif code.name in ("GLOBAL", "INST"):
-                    yield str(argument).replace(" ", ".")
+                    names.append(str(argument).replace(" ", "."))
                 elif isinstance(argument, str):
                     texts.append(argument)
-    except ValueError:  # no pickle, or cut off
-        return
+    except ValueError:  # no pickle, or cut off: by chance, parts of it can look like names
+        return []
+    return names
 
 
 def _ends_with(path: Path, name: str) -> bool:
