@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from data_builders import STANDING
-from leanpose.data.landmarks.crops import TurnedSquare, direction, face_size
-from leanpose.data.landmarks.mapping import ANKLES, FACE_68, HEELS, KNEES, TOES
-from leanpose.data.landmarks.models import Landmarks
+from leanpose.pseudo_labels.crops import TurnedSquare, direction, face_size
+from leanpose.pseudo_labels.mapping import ANKLES, FACE_68, HEELS, KNEES, TOES
+from leanpose.pseudo_labels.models import Landmarks
 
 # A round face of size 1 around the origin, upright: eyes 5 / 12 apart, nose below them.
 _ANGLES = np.linspace(np.pi, 0, 17)

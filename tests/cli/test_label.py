@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from leanpose.cli.label import label_wholebody
-from leanpose.data.landmarks import Gates
 from leanpose.errors import LeanposeError
+from leanpose.pseudo_labels import Gates
 
 
 def test_its_sizes_are_those_of_the_gates() -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from leanpose.data.checks import CheckReport
+    from leanpose.data_checks import CheckReport
 
 data_app = typer.Typer(help="Check, pack, draw or label data sets.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def check(
     image in two splits is found. Exit code 1: something is broken (missing or damaged images, wrong flags or counts,
     leaks between splits; with --strict also odd things). Suspected left/right swaps never fail the check.
     """
-    from leanpose.data.checks import check_data, draw_sheet
+    from leanpose.data_checks import check_data, draw_sheet
     from leanpose.errors import LeanposeError
     from leanpose.files import atomic_write
     from leanpose.skeleton import get_skeleton
@@ -130,7 +130,7 @@ def _print_sets(console: Console, report: CheckReport) -> None:
 
 
 def _print_findings(console: Console, report: CheckReport, examples: int) -> None:
-    from leanpose.data.checks import KINDS
+    from leanpose.data_checks import KINDS
 
     totals = Counter(finding.kind for finding in report.findings)
     if not totals:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from leanpose.data.landmarks import Gates, Labels
+    from leanpose.pseudo_labels import Gates, Labels
 
 
 def label_wholebody(
@@ -37,9 +37,9 @@ def label_wholebody(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from leanpose.data.landmarks import BodySet, Gates, OnnxLandmarkModels, find_parts
-    from leanpose.data.landmarks.label import label_wholebody as label
     from leanpose.errors import LeanposeError
+    from leanpose.pseudo_labels import BodySet, Gates, OnnxLandmarkModels, find_parts
+    from leanpose.pseudo_labels.label import label_wholebody as label
 
     if compare == (out is not None):
         raise LeanposeError("Say either --out FILE.json, to write labels, or --compare, to measure them.")
@@ -78,7 +78,7 @@ def label_wholebody(
 
 
 def _print_bands(console: Console, labels: Labels, gates: Gates) -> None:
-    from leanpose.data.landmarks.report import VERDICTS, count_bands
+    from leanpose.pseudo_labels.report import VERDICTS, count_bands
 
     shown = VERDICTS[:1] + VERDICTS[3:]
     table = Table(title="Parts looked for, by size in pixels (feet: of the person)", title_justify="left")
@@ -98,8 +98,8 @@ def _print_bands(console: Console, labels: Labels, gates: Gates) -> None:
 
 
 def _print_errors(console: Console, labels: Labels) -> None:
-    from leanpose.data.landmarks.report import known_errors
     from leanpose.errors import LeanposeError
+    from leanpose.pseudo_labels.report import known_errors
 
     errors = known_errors(labels.people)
     if not errors:
@@ -119,9 +119,9 @@ def _print_errors(console: Console, labels: Labels) -> None:
 def _draw(console: Console, labels: Labels, picture: Path) -> None:
     from PIL import Image
 
-    from leanpose.data.landmarks.sheet import draw_sheet
     from leanpose.errors import LeanposeError
     from leanpose.files import atomic_write
+    from leanpose.pseudo_labels.sheet import draw_sheet
 
     try:
         sheet = draw_sheet(labels.people)

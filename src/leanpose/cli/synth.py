@@ -32,7 +32,7 @@ def synth(
     """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG pictures and a COCO file."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from leanpose.data.synthetic import write_synthetic
+    from leanpose.synthetic import write_synthetic
 
     with Progress(TextColumn("Drawing people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=count)

@@ -194,7 +194,7 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
         LeanposeError: its folder holds pictures drawn with other settings.
     """
     from leanpose import __version__
-    from leanpose.data.synthetic import write_synthetic
+    from leanpose.synthetic import write_synthetic
 
     names = zlib.crc32(",".join([*skeleton.keypoints, *source.poses]).encode())
     size = f"{source.size[0]}x{source.size[1]}"
