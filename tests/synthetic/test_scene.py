@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from leanpose.errors import LeanposeError
 from leanpose.synthetic import SYNTHETIC135, Scene, render_scene
-from leanpose.synthetic.anatomy import FREEDOM, draw_bodies
-from leanpose.synthetic.camera import Camera, look_at
+from leanpose.synthetic.bodies import DOF, draw_bodies
+from leanpose.synthetic.clothing import Material, draw_outfits
 from leanpose.synthetic.head import draw_faces
-from leanpose.synthetic.keypoints import K
-from leanpose.synthetic.painting import Light, Polygons, paint
-from leanpose.synthetic.people import People, people_polygons, place_people
+from leanpose.synthetic.people import K, People, people_polygons, place_people
+from leanpose.synthetic.rendering import Camera, Light, Polygons, look_at, paint
 from leanpose.synthetic.scene import label_people
-from leanpose.synthetic.wardrobe import IRIS, draw_outfits
 
 _LIGHT = Light(np.array([0.0, -0.6, -0.8]), 0.5, np.ones(3))
 
@@ -37,11 +35,11 @@ def _standing(yaw: float, seed: int = 0) -> tuple[People, Camera]:
     rng = np.random.Generator(np.random.PCG64(seed))
     bodies = draw_bodies(rng, 1)
     outfits = replace(draw_outfits(rng, bodies), glasses=np.zeros(1, bool))
-    angles = np.zeros((1, len(FREEDOM)))
-    angles[:, [FREEDOM["left_arm_raise"], FREEDOM["right_arm_raise"]]] = 30.0
+    angles = np.zeros((1, len(DOF)))
+    angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]] = 30.0
     face = draw_faces(rng, 1)
     person = place_people(bodies, outfits, angles, np.zeros(1, int), face, np.array([yaw]), np.zeros((1, 2)))
-    camera = look_at(person.figures.joints[0, 2], 4.0, 0.0, 0.0)
+    camera = look_at(person.skeletons.joints[0, 2], 4.0, 0.0, 0.0)
     return person, Camera(camera.rotation, camera.position, 450.0, (95.5, 110.0))
 
 
@@ -144,7 +142,7 @@ def test_faces_are_drawn_where_their_points_are() -> None:
     camera = Camera(camera.rotation, camera.position, 3000.0, (95.5, 127.5))
     painting = paint(people_polygons(person, camera, _LIGHT), _LIGHT, (256, 192), 8.0)
     points = label_people(person, camera, painting)[0]
-    rows, columns = np.nonzero(painting.material[painting.number] == IRIS)
+    rows, columns = np.nonzero(painting.material[painting.number] == Material.IRIS)
     for side in ("left", "right"):
         x, y, _ = points[K[f"{side}_eye"]]
         near = np.hypot(columns - x, rows - y) < 12

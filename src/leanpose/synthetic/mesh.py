@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.synthetic.anatomy import Bodies, J
-from leanpose.synthetic.camera import cross
-from leanpose.synthetic.head import HAIR_RINGS, HEAD_RINGS, HEAD_SIDES, hair_rings, head_rings, head_slots
-from leanpose.synthetic.poses import Figures
-from leanpose.synthetic.wardrobe import NOTHING, SHIRT, SHOES, SKIN, SKIRT, SOCKS, TROUSERS, Outfits
+from leanpose.synthetic.bodies import Bodies, J, PosedSkeletons
+from leanpose.synthetic.clothing import NOTHING, Material, Outfits
+from leanpose.synthetic.head import HEAD_RINGS, HEAD_SIDES, head_materials, head_vertices
+from leanpose.synthetic.rendering import cross
 
 # Limbs that clothes can cover in part: sleeves, trouser legs.
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 _CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
 _PLAIN_SIDES, _PLAIN_RINGS = 8, 6
-_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _MANE_SIDES, _MANE_RINGS = 12, 12, 4, 8, 5
+_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 12, 4, 8, 5
 
 # Radii along a limb as shares of the person's height: t, sideways, front to back, shift to the front.
 _PROFILES = {
@@ -43,9 +42,8 @@ def _profile(names: tuple[str, ...]) -> Float[np.ndarray, "N 65 3"]:
     return np.stack([np.stack([np.interp(t, row[:, 0], row[:, k]) for k in (1, 2, 3)], axis=-1) for row in rows])
 
 
-_CLOTHED_NAMES = tuple(start for start, _ in _CLOTHED for _ in range(2))
-_PLAIN_NAMES = ("clavicle", "clavicle", "neck", "ankle", "ankle", "wrist", "wrist")
-_CLOTHED_TABLE, _PLAIN_TABLE = _profile(_CLOTHED_NAMES), _profile(_PLAIN_NAMES)
+_CLOTHED_TABLE = _profile(tuple(start for start, _ in _CLOTHED for _ in range(2)))
+_PLAIN_TABLE = _profile(("clavicle", "clavicle", "neck", "ankle", "ankle", "wrist", "wrist"))
 _PLAIN_T = np.array([-0.06, 0.0, 0.33, 0.67, 1.0, 1.06])
 
 # The trunk from the top: joint, height above it (shares of the trunk's length), half width, half depth, shift to the front
@@ -62,16 +60,10 @@ _FEMALE_WIDTH = np.array([1, 1, 0.97, 0.95, 0.92, 0.92, 0.93, 1.02, 1.06, 1.06, 
 _FEMALE_DEPTH = np.array([1, 1, 1.0, 1.15, 1.03, 0.96, 0.95, 1.0, 1.06, 1.06, 1.03])
 
 
-def _belts(first: int, rings: int, sides: int) -> np.ndarray:
-    ring, side = np.meshgrid(np.arange(rings - 1), np.arange(sides), indexing="ij")
-    after = (side + 1) % sides
-    corners = [ring * sides + side, ring * sides + after, (ring + 1) * sides + after, (ring + 1) * sides + side]
-    return first + np.stack(corners, axis=-1).reshape(-1, 4)
-
-
+# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, skirt, long hair.
 _PARTS = (
     (8, _CLOTHED_RINGS, _CLOTHED_SIDES), (7, _PLAIN_RINGS, _PLAIN_SIDES), (1, len(_TORSO), _TORSO_SIDES),
-    (1, HEAD_RINGS, HEAD_SIDES), (1, HAIR_RINGS, HEAD_SIDES), (1, _SKIRT_RINGS, _SKIRT_SIDES), (1, _MANE_RINGS, _MANE_SIDES),
+    (2, HEAD_RINGS, HEAD_SIDES), (1, _SKIRT_RINGS, _SKIRT_SIDES), (1, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES),
 )  # fmt: skip
 
 
@@ -79,7 +71,10 @@ def _topology() -> np.ndarray:
     quads, first = [], 0
     for copies, rings, sides in _PARTS:
         for _ in range(copies):
-            quads.append(_belts(first, rings, sides))
+            ring, side = np.meshgrid(np.arange(rings - 1) * sides, np.arange(sides), indexing="ij")
+            after = (side + 1) % sides
+            corners = [ring + side, ring + after, ring + sides + after, ring + sides + side]
+            quads.append(first + np.stack(corners, axis=-1).reshape(-1, 4))
             first += rings * sides
     return np.concatenate(quads)
 
@@ -108,17 +103,22 @@ class Surfaces:
 
     Attributes:
         vertices: world positions in metres.
-        slots: the material of each quadrilateral of `QUADS`; `NOTHING` where it is not there.
+        materials: the material of each quadrilateral of `QUADS`; `NOTHING` where it is not there.
     """
 
     vertices: Float[np.ndarray, "P V 3"]
-    slots: Int[np.ndarray, "P Q"]
+    materials: Int[np.ndarray, "P Q"]
 
 
-def _circle(sides: int, squareness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
+    """Elliptic rings: center, x, z (…, 3); width, depth (…) along x and z -> (…, sides, 3)."""
     angle = np.arange(sides) * (2 * np.pi / sides)
     c, s = np.cos(angle), np.sin(angle)
-    return np.sign(c) * np.abs(c) ** squareness, np.sign(s) * np.abs(s) ** squareness
+    return (
+        center[..., None, :]
+        + (width[..., None] * c)[..., None] * x[..., None, :]
+        + (depth[..., None] * s)[..., None] * z[..., None, :]
+    )
 
 
 def _tubes(start, end, front, t, radius, sides: int) -> np.ndarray:
@@ -126,64 +126,54 @@ def _tubes(start, end, front, t, radius, sides: int) -> np.ndarray:
     axis = end - start
     up = -axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
     z = front - (front * up).sum(-1, keepdims=True) * up
-    z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
-    x = cross(up, z)
-    c, s = _circle(sides)
-    centre = start[:, :, None] + t[..., None] * axis[:, :, None] + radius[..., 2:3] * z[:, :, None]
-    return (
-        centre[..., None, :]
-        + (radius[..., 0:1] * c)[..., None] * x[:, :, None, None]
-        + (radius[..., 1:2] * s)[..., None] * z[:, :, None, None]
-    )
+    z = (z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6))[:, :, None]
+    x = cross(up[:, :, None], z)
+    center = start[:, :, None] + t[..., None] * axis[:, :, None] + radius[..., 2:3] * z
+    return _rings(center, x, z, radius[..., 0], radius[..., 1], sides)
 
 
-def _clothed(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+def _clothed(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     order = [(J[f"{side}_{a}"], J[f"{side}_{b}"]) for a, b in _CLOTHED for side in ("left", "right")]
     starts, ends = [a for a, _ in order], [b for _, b in order]
-    start, end, front = figures.joints[:, starts], figures.joints[:, ends], figures.frames[..., 2][:, starts]
+    start, end, front = skeletons.joints[:, starts], skeletons.joints[:, ends], skeletons.frames[..., 2][:, starts]
     # Fully covered limbs are covered beyond their ends, bare ones not even at their start.
     cover = np.where(outfits.cover > 0.98, 1.5, np.where(outfits.cover < 0.02, -0.5, outfits.cover))[..., None]
     fixed = np.broadcast_to(np.array([0.0, 0.3, 0.65, 1.0]), (*outfits.cover.shape, 4))
     t = np.sort(np.concatenate([fixed, cover - 0.004, cover + 0.004], axis=-1), axis=-1)
     t = np.clip(t, 0, 1)
-    radius = _CLOTHED_TABLE[np.arange(8)[:, None], (t * _SAMPLES).astype(int)]
-    scale = (bodies.height * bodies.girth)[:, None, None]
     covered = t < cover
-    radius = radius * scale[..., None]
+    radius = _CLOTHED_TABLE[np.arange(8)[:, None], (t * _SAMPLES).astype(int)]
+    radius = radius * (bodies.height * bodies.girth)[:, None, None, None]
     # Loose cloth hangs wider towards its hem.
     widening = np.where(covered, 1 + outfits.loose[..., None] * (0.3 + t), 1.0)
     radius[..., :2] = radius[..., :2] * widening[..., None] + np.where(covered, 0.003, 0.0)[..., None]
-    length = np.linalg.norm(end - start, axis=-1)[..., None]
-    cap = 0.75 * radius[..., [0, -1], 0] / length
+    cap = 0.75 * radius[..., [0, -1], 0] / np.linalg.norm(end - start, axis=-1)[..., None]
     t = np.concatenate([-cap[..., :1], t, 1 + cap[..., 1:]], axis=-1)
     radius = np.concatenate([radius[..., :1, :], radius, radius[..., -1:, :]], axis=-2)
     radius[..., [0, -1], :2] *= 0.55
     vertices = _tubes(start, end, front, t, radius, _CLOTHED_SIDES)
     middle = (t[..., 1:] + t[..., :-1]) / 2
-    cloth = np.array([SHIRT] * 4 + [TROUSERS] * 4)[:, None]
-    slots = np.where(middle < cover, cloth, SKIN)
-    shins = slots[:, 6:]
-    shins[(shins == SKIN) & (middle[:, 6:] > 1 - outfits.socks[:, None, None])] = SOCKS
-    return vertices, slots
+    cloth = np.array([Material.SHIRT] * 4 + [Material.TROUSERS] * 4)[:, None]
+    materials = np.where(middle < cover, cloth, Material.SKIN)
+    shins = materials[:, 6:]
+    shins[(shins == Material.SKIN) & (middle[:, 6:] > 1 - outfits.socks[:, None, None])] = Material.SOCKS
+    return vertices, materials
 
 
-def _plain(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+def _plain(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     h = bodies.height[:, None]
     zero = np.zeros_like(h)
-    sole = np.concatenate([zero, -0.024 * h, -0.048 * h], axis=1)
-    toe = np.concatenate([zero, -0.028 * h, 0.102 * h], axis=1)
-    knuckles = np.concatenate([zero, -0.054 * h, zero], axis=1)
-    joints, frames = figures.joints, figures.frames
+    joints, frames = skeletons.joints, skeletons.frames
     start = [joints[:, J["left_clavicle"]], joints[:, J["right_clavicle"]], joints[:, J["neck"]]]
     end = [joints[:, J["left_shoulder"]], joints[:, J["right_shoulder"]], joints[:, J["head"]]]
     front = [frames[:, J["chest"], :, 2]] * 3
-    for side in ("left", "right"):
-        start.append(figures.at(f"{side}_ankle", sole))
-        end.append(figures.at(f"{side}_ankle", toe))
+    for side in ("left", "right"):  # from the heel to the toes
+        start.append(skeletons.to_world(f"{side}_ankle", np.concatenate([zero, -0.024 * h, -0.048 * h], axis=1)))
+        end.append(skeletons.to_world(f"{side}_ankle", np.concatenate([zero, -0.028 * h, 0.102 * h], axis=1)))
         front.append(frames[:, J[f"{side}_ankle"], :, 1])
-    for side in ("left", "right"):
+    for side in ("left", "right"):  # from the wrist to the knuckles
         start.append(joints[:, J[f"{side}_wrist"]])
-        end.append(figures.at(f"{side}_wrist", knuckles))
+        end.append(skeletons.to_world(f"{side}_wrist", np.concatenate([zero, -0.054 * h, zero], axis=1)))
         front.append(frames[:, J[f"{side}_wrist"], :, 2])
     t = np.broadcast_to(_PLAIN_T, (len(h), 7, _PLAIN_RINGS))
     radius = _PLAIN_TABLE[np.arange(7)[:, None], (np.clip(_PLAIN_T, 0, 1) * _SAMPLES).astype(int)]
@@ -191,16 +181,16 @@ def _plain(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     neck = bodies.girth**0.6 * np.where(bodies.female, 0.9, 1.0)
     thickness = np.stack([bodies.girth] * 2 + [neck] + [outfits.shoe_size] * 2 + [bodies.girth**0.3] * 2, axis=1)
     radius = radius * (bodies.height[:, None] * thickness)[:, :, None, None]
-    slots = np.empty((len(h), 7, _PLAIN_RINGS - 1), dtype=int)
-    slots[:, :2] = SHIRT
-    slots[:, 2] = SKIN
-    slots[:, 2, :2] = np.where(outfits.collar, SHIRT, SKIN)[:, None]
-    slots[:, 3:5] = SHOES
-    slots[:, 5:] = SKIN
-    return _tubes(np.stack(start, 1), np.stack(end, 1), np.stack(front, 1), t, radius, _PLAIN_SIDES), slots
+    materials = np.empty((len(h), 7, _PLAIN_RINGS - 1), dtype=int)
+    materials[:, :2] = Material.SHIRT
+    materials[:, 2] = Material.SKIN
+    materials[:, 2, :2] = np.where(outfits.collar, Material.SHIRT, Material.SKIN)[:, None]
+    materials[:, 3:5] = Material.SHOES
+    materials[:, 5:] = Material.SKIN
+    return _tubes(np.stack(start, 1), np.stack(end, 1), np.stack(front, 1), t, radius, _PLAIN_SIDES), materials
 
 
-def _torso(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     female = bodies.female[:, None] & (bodies.child[:, None] == 0)
     shoulders = bodies.offsets[:, J["left_shoulder"], 0] + bodies.offsets[:, J["left_clavicle"], 0]
     build = shoulders / (0.103 * bodies.height)
@@ -214,29 +204,29 @@ def _torso(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     shift = _TORSO_TABLE[:, 3] * h + 0.3 * (girth - 1) * belly * depth
     trunk = bodies.offsets[:, J["neck"], 1] / 0.42
     up = _TORSO_TABLE[:, 0] * trunk[:, None]
-    c, s = _circle(_TORSO_SIDES, 0.85)
-    local = np.stack(
-        np.broadcast_arrays(width[..., None] * c, up[..., None], shift[..., None] + depth[..., None] * s), -1
-    )
-    frames, origins = figures.frames[:, _TORSO_JOINTS], figures.joints[:, _TORSO_JOINTS]
+    angle = np.arange(_TORSO_SIDES) * (2 * np.pi / _TORSO_SIDES)
+    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in (np.cos(angle), np.sin(angle)))  # a little square
+    x, z = width[..., None] * c, shift[..., None] + depth[..., None] * s
+    local = np.stack(np.broadcast_arrays(x, up[..., None], z), -1)
+    frames, origins = skeletons.frames[:, _TORSO_JOINTS], skeletons.joints[:, _TORSO_JOINTS]
     vertices = local @ frames.transpose(0, 1, 3, 2) + origins[:, :, None]
-    belts = np.arange(len(_TORSO) - 1)
-    slots = np.where(belts < outfits.hem[:, None], SHIRT, TROUSERS)
-    slots[:, 0] = np.where(outfits.collar, SHIRT, SKIN)
-    slots[:, 1] = np.where(outfits.low_neck, SKIN, slots[:, 1])
-    return vertices, slots
+    belt = np.arange(len(_TORSO) - 1)
+    materials = np.where(belt < outfits.hem[:, None], Material.SHIRT, Material.TROUSERS)
+    materials[:, 0] = np.where(outfits.collar, Material.SHIRT, Material.SKIN)
+    materials[:, 1] = np.where(outfits.low_neck, Material.SKIN, materials[:, 1])
+    return vertices, materials
 
 
-def _absent(joints: np.ndarray, rings: int, sides: int) -> tuple[np.ndarray, np.ndarray]:
-    """The place of a part that nobody has: points within the body and no surface."""
-    count = len(joints)
-    return np.repeat(joints[:, :1], rings * sides, axis=1), np.full((count, rings - 1), NOTHING)
+def _absent(skeletons: PosedSkeletons, rings: int, sides: int) -> np.ndarray:
+    """The vertices of a part that nobody has, within the body."""
+    return np.repeat(skeletons.joints[:, :1], rings * sides, axis=1)
 
 
-def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
-    joints = figures.joints
+def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    joints = skeletons.joints
+    materials = np.repeat(np.where(outfits.skirt > 0, Material.SKIRT, NOTHING)[:, None], _SKIRT_RINGS - 1, axis=1)
     if not outfits.skirt.any():
-        return _absent(joints, _SKIRT_RINGS, _SKIRT_SIDES)
+        return _absent(skeletons, _SKIRT_RINGS, _SKIRT_SIDES), materials
     t = np.array([0.0, 0.22, 0.6, 1.0])
     reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
     legs = []
@@ -244,15 +234,13 @@ def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
         hip, knee, ankle = (joints[:, J[f"{side}_{n}"]][:, None] for n in ("hip", "knee", "ankle"))
         upper, lower = np.minimum(reach, 1)[..., None], np.maximum(reach - 1, 0)[..., None]
         legs.append(hip + upper * (knee - hip) + lower * (ankle - knee))
-    centre = (legs[0] + legs[1]) / 2
-    waist = figures.at("pelvis", np.stack([0 * bodies.height, 0.06 * bodies.height, 0 * bodies.height], -1))
-    centre[:, 0] = waist
+    center = (legs[0] + legs[1]) / 2
+    center[:, 0] = skeletons.to_world("pelvis", bodies.height[:, None] * np.array([0, 0.06, 0]))
     across = legs[0] - legs[1]
     half = np.linalg.norm(across, axis=-1) / 2
-    pelvis = figures.frames[:, J["pelvis"]]
     x = across / np.maximum(2 * half, 1e-6)[..., None]
-    x[:, 0] = pelvis[:, :, 0]
-    axis = centre[:, [1, 2, 3, 3]] - centre[:, [0, 1, 2, 2]]
+    x[:, 0] = skeletons.frames[:, J["pelvis"], :, 0]
+    axis = center[:, [1, 2, 3, 3]] - center[:, [0, 1, 2, 2]]
     z = cross(x, -axis)
     z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
     scale = (bodies.height * bodies.girth)[:, None]
@@ -260,60 +248,43 @@ def _skirt(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarr
     width = (half + np.array([0.030, 0.055, 0.058, 0.056]) * scale) * flare
     width[:, 0] = 0.088 * scale[:, 0]
     depth = np.array([0.064, 0.078, 0.070, 0.066]) * scale * flare
-    c, s = _circle(_SKIRT_SIDES)
-    vertices = (
-        centre[:, :, None]
-        + (width[..., None] * c)[..., None] * x[:, :, None]
-        + (depth[..., None] * s)[..., None] * z[:, :, None]
+    return _rings(center, x, z, width, depth, _SKIRT_SIDES), materials
+
+
+def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    """From the back of the head over the nape down the back."""
+    materials = np.repeat(
+        np.where(outfits.long_hair > 0, Material.HAIR, NOTHING)[:, None], _LONG_HAIR_RINGS - 1, axis=1
     )
-    slots = np.broadcast_to(np.where(outfits.skirt > 0, SKIRT, NOTHING)[:, None], (len(scale), _SKIRT_RINGS - 1))
-    return vertices, slots
-
-
-def _mane(bodies: Bodies, figures: Figures, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
-    """Long hair: from the back of the head over the nape down the back."""
+    if not outfits.long_hair.any():
+        return _absent(skeletons, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES), materials
     size = bodies.head[:, None]
-    if not outfits.mane.any():
-        return _absent(figures.joints, _MANE_RINGS, _MANE_SIDES)
-    head = np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None]
-    high = figures.at("head", head)
+    high = skeletons.to_world("head", np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None])
     trunk = (bodies.offsets[:, J["neck"], 1] / 0.42)[:, None]
-    back = np.array([0.30, 0.12, -0.06])[None]
     depth = -0.070 * (bodies.height * bodies.girth)[:, None] * np.ones((1, 3))
-    low = figures.at("chest", np.stack([0 * depth, back * trunk, depth], -1))
-    low = high[:, 1:] + (low - high[:, 1:]) * outfits.mane[:, None, None]
-    centre = np.concatenate([high, low], axis=1)
-    x = np.concatenate(
-        [figures.frames[..., 0][:, [J["head"]] * 2], figures.frames[..., 0][:, [J["chest"]] * 3]], axis=1
-    )
-    z = np.concatenate(
-        [figures.frames[..., 2][:, [J["head"]] * 2], figures.frames[..., 2][:, [J["chest"]] * 3]], axis=1
-    )
+    low = skeletons.to_world("chest", np.stack([0 * depth, np.array([[0.30, 0.12, -0.06]]) * trunk, depth], -1))
+    low = high[:, 1:] + (low - high[:, 1:]) * outfits.long_hair[:, None, None]
+    frames = skeletons.frames[:, [J["head"]] * 2 + [J["chest"]] * 3]
     width = np.array([0.36, 0.43, 0.42, 0.38, 0.2]) * size
     thick = np.array([0.26, 0.24, 0.14, 0.10, 0.06]) * size
-    c, s = _circle(_MANE_SIDES)
-    vertices = (
-        centre[:, :, None]
-        + (width[..., None] * c)[..., None] * x[:, :, None]
-        + (thick[..., None] * s)[..., None] * z[:, :, None]
-    )
-    slots = np.broadcast_to(
-        np.where(outfits.mane > 0, outfits.hair_slot, NOTHING)[:, None], (len(size), _MANE_RINGS - 1)
-    )
-    return vertices, slots
+    center = np.concatenate([high, low], axis=1)
+    return _rings(center, frames[..., 0], frames[..., 2], width, thick, _LONG_HAIR_SIDES), materials
 
 
-def build_surfaces(bodies: Bodies, figures: Figures, outfits: Outfits) -> Surfaces:
+def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> Surfaces:
     """The dressed surfaces of P posed people."""
     count = len(bodies.height)
-    parts = [_clothed(bodies, figures, outfits), _plain(bodies, figures, outfits), _torso(bodies, figures, outfits)]
-    heads, hair = head_rings(bodies, figures), hair_rings(bodies, figures, outfits)
-    head_slot, hair_slot = head_slots(outfits)
-    vertices = [v.reshape(count, -1, 3) for v, _ in parts] + [heads, hair]
-    sides = (_CLOTHED_SIDES, _PLAIN_SIDES, _TORSO_SIDES)
-    slots = [np.repeat(s.reshape(count, -1), n, axis=1) for (_, s), n in zip(parts, sides, strict=True)]
-    slots += [head_slot, hair_slot]
-    for (v, s), n in ((_skirt(bodies, figures, outfits), _SKIRT_SIDES), (_mane(bodies, figures, outfits), _MANE_SIDES)):
-        vertices.append(v.reshape(count, -1, 3))
-        slots.append(np.repeat(s.reshape(count, -1), n, axis=1))
-    return Surfaces(np.concatenate(vertices, axis=1), np.concatenate(slots, axis=1))
+    clothed, plain, torso, skirt, long_hair = (
+        part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
+    )
+
+    def quads(belts: np.ndarray, sides: int) -> np.ndarray:
+        return np.repeat(belts.reshape(count, -1), sides, axis=1)
+
+    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits), skirt[0], long_hair[0]]
+    materials = [
+        quads(clothed[1], _CLOTHED_SIDES), quads(plain[1], _PLAIN_SIDES), quads(torso[1], _TORSO_SIDES),
+        *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
+    ]  # fmt: skip
+    vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
+    return Surfaces(vertices, np.concatenate(materials, axis=1))

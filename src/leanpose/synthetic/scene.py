@@ -1,4 +1,4 @@
-"""Scenes: people, things and surroundings in one picture with its labels."""
+"""Scenes: people, props and background in one picture with its labels."""
 
 from __future__ import annotations
 
@@ -7,22 +7,40 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton, get_skeleton
-from leanpose.synthetic.background import draw_background
-from leanpose.synthetic.camera import Camera, Framing, draw_camera
-from leanpose.synthetic.finishing import compose, develop
-from leanpose.synthetic.keypoints import DEPTH_ALLOWED, SURFACE_NORMALS, SURFACE_POINTS, SYNTHETIC135
-from leanpose.synthetic.painting import Light, Painting, paint
-from leanpose.synthetic.people import People, draw_people, people_polygons
-from leanpose.synthetic.poses import check_kinds
-from leanpose.synthetic.things import cast_shadows, furniture, held_things, occluders
+from leanpose.synthetic.background import draw_background, octaves
+from leanpose.synthetic.bodies import J, check_pose_names
+from leanpose.synthetic.clothing import TILES, Material
+from leanpose.synthetic.people import (
+    DEPTH_ALLOWED,
+    SURFACE_NORMALS,
+    SURFACE_POINTS,
+    SYNTHETIC135,
+    People,
+    draw_people,
+    people_polygons,
+)
+from leanpose.synthetic.props import cast_shadows, furniture, held_objects, occluders
+from leanpose.synthetic.rendering import Camera, Framing, Light, Painting, draw_camera, draw_light, paint
 
 _LEAST_AREA = 40  # pixels: who shows less is not labelled
 _LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
+
+_FOLDS = np.full(len(Material), 0.03)
+_FOLDS[[Material.SHIRT, Material.TROUSERS, Material.SKIRT]] = 0.085
+_FOLDS[Material.HAIR] = 0.14
+_FOLDS[[Material.SKIN, Material.SOCKS]] = 0.035
+# Material, and the joint whose axes the pattern follows.
+_CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]), (Material.SKIRT, J["pelvis"]))
+# Tables of noise serve all pictures: drawing a normal number for each pixel would cost more than the whole painting.
+_NOISE_LEVELS = np.array([1.0, 1.2, 1.6, 2.2, 3.2, 4.6, 7.0], np.float32)[:, None]
+_NOISE = np.rint(_NOISE_LEVELS * np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 18, np.float32))
+_NOISE = _NOISE.astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -61,12 +79,6 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     return chosen
 
 
-def _draw_light(rng: np.random.Generator) -> Light:
-    direction = rng.normal(size=3) * (0.9, 0.5, 0.6) + (0, -0.7, -0.45)
-    cast = 1 + 0.08 * rng.normal() * np.array([1, 0.2, -1])
-    return Light(direction / np.linalg.norm(direction), rng.uniform(0.18, 0.70), cast * np.exp(0.15 * rng.normal()))
-
-
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
     """Where people stand (x, z) and which way they look; the first one in the middle when the picture is of a person."""
     yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
@@ -89,22 +101,124 @@ def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.
 def label_people(people: People, camera: Camera, painting: Painting) -> Float[np.ndarray, "P 135 3"]:
     """Pixels and visibility of all keypoints, read off what was painted where."""
     height, width = painting.number.shape
-    seen = camera.see(people.keypoints)
-    xy = camera.image(seen)
-    inside = ((xy > -0.5) & (xy < (width - 0.5, height - 0.5))).all(-1) & (seen[..., 2] > 0.25)
+    points = camera.to_camera(people.keypoints)
+    xy = camera.project(points)
+    inside = ((xy > -0.5) & (xy < (width - 0.5, height - 0.5))).all(-1) & (points[..., 2] > 0.25)
     column = np.clip(np.rint(xy[..., 0]), 0, width - 1).astype(int)
     row = np.clip(np.rint(xy[..., 1]), 0, height - 1).astype(int)
     surface = painting.depth[painting.number[row, column]]
     allowed = DEPTH_ALLOWED * (people.bodies.height * people.bodies.girth)[:, None]
-    hidden = seen[..., 2] - surface > allowed
-    out = SURFACE_NORMALS @ (camera.rotation @ people.figures.frames[:, 4]).transpose(0, 2, 1)
-    hidden[:, SURFACE_POINTS] |= (out * seen[:, SURFACE_POINTS]).sum(-1) > 0.05 * seen[:, SURFACE_POINTS, 2]
+    hidden = points[..., 2] - surface > allowed
+    out = SURFACE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, 4]).transpose(0, 2, 1)
+    hidden[:, SURFACE_POINTS] |= (out * points[:, SURFACE_POINTS]).sum(-1) > 0.05 * points[:, SURFACE_POINTS, 2]
     return np.concatenate([xy, np.where(inside, np.where(hidden, 1.0, 2.0), 0.0)[..., None]], axis=-1)
 
 
 @lru_cache(maxsize=32)
 def _order_in_renderer(skeleton: Skeleton) -> np.ndarray:
     return np.array(skeleton.indices_in(SYNTHETIC135))
+
+
+def compose(
+    rng: np.random.Generator,
+    painting: Painting,
+    ground: UInt8[np.ndarray, "H W 3"],
+    kept: Float[np.ndarray, "H W"],
+    people: People,
+    camera: Camera,
+    light: Light,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind."""
+    height, width = painting.number.shape
+    alpha = cv2.extractChannel(painting.rgba, 3)
+    image = cv2.cvtColor(painting.rgba, cv2.COLOR_RGBA2RGB)
+    owned = painting.owner >= 0
+    outfits = people.outfits
+    patterned = np.argwhere(outfits.pattern > 0).tolist()
+    if patterned:
+        cloth = np.where(owned, painting.owner * len(Material) + painting.material, -1)
+        cloth = cloth.astype(np.int16).take(painting.number)
+        for person, which in patterned:
+            material, joint = _CLOTHS[which]
+            mask = (cloth == person * len(Material) + material).view(np.uint8)
+            box = cv2.boundingRect(mask)
+            if box[2] * box[3] >= 60:
+                tile = TILES[outfits.pattern[person, which]]
+                matrix = _tile_matrix(people, camera, person, joint, 0.08 + 0.22 * outfits.prints[person, 5])
+                _overlay_pattern(image, mask, box, tile, matrix, outfits.pattern_rgb[person, which] * light.colour)
+    folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
+    folds[0] = 0.0
+    shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
+    lit = cv2.multiply(image, _three_channels(shade * np.float32(127)), scale=1 / 127)
+    behind = _three_channels(kept * (255 - alpha))
+    return cv2.add(lit, cv2.multiply(ground, behind, scale=1 / 255))
+
+
+def _three_channels(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Values of 0 to 255 in three equal channels, as OpenCV's fast arithmetic wants them."""
+    return cv2.merge([cv2.convertScaleAbs(values)] * 3)
+
+
+def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres: float) -> Float[np.ndarray, "2 3"]:
+    """Tile pixels to picture pixels: the tile is `metres` wide and lies along the axes of a joint as the camera sees them."""
+    frame, origin = people.skeletons.frames[person, joint], people.skeletons.joints[person, joint]
+    axes = np.stack([origin, origin + 0.1 * frame[:, 0], origin + 0.1 * frame[:, 1]])
+    points = camera.project(camera.to_camera(axes))
+    axes = (points[1:] - points[0]).T * (metres / 0.1 / 64)
+    if abs(axes[0, 0] * axes[1, 1] - axes[0, 1] * axes[1, 0]) < 1e-3:  # seen edge on
+        axes = np.eye(2) * max(np.abs(axes).max(), 0.05)
+    return np.column_stack([axes, points[0]])
+
+
+def _overlay_pattern(
+    image: np.ndarray, mask: np.ndarray, box: Sequence[int], tile: np.ndarray, matrix: np.ndarray, rgb: np.ndarray
+) -> None:
+    """Blend a second colour into the pixels of `mask` where the tile says so."""
+    x, y, w, h = box
+    matrix = matrix - np.array([[0, 0, x], [0, 0, y]])
+    drawn = cv2.warpAffine(tile, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    amount = cv2.merge([cv2.multiply(drawn, mask[y : y + h, x : x + w])] * 3)
+    region = image[y : y + h, x : x + w]
+    second = np.empty_like(region)
+    second[:] = np.minimum(rgb, 255)
+    less = cv2.multiply(region, 255 - amount, scale=1 / 255)
+    region[:] = cv2.add(less, cv2.multiply(second, amount, scale=1 / 255))
+
+
+def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Blur, coarse sampling, colour cast, contrast, sensor noise and JPEG, each now and then."""
+    height, width = image.shape[:2]
+    u = rng.random(10).tolist()
+    z = rng.normal(size=7)
+    if u[0] < 0.35:  # small in the original picture and enlarged
+        factor = 0.35 + 0.55 * u[1]
+        coarse = max(8, int(width * factor)), max(8, int(height * factor))
+        small = cv2.resize(image, coarse, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    elif u[0] < 0.7:
+        image = cv2.GaussianBlur(image, (0, 0), 0.35 + 0.9 * u[1])
+    elif u[0] < 0.76:  # motion
+        length = 3 + int(6 * u[1])
+        kernel = np.zeros((length, length), np.float32)
+        cv2.line(kernel, (0, int(u[2] * (length - 1))), (length - 1, int((1 - u[2]) * (length - 1))), 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    gain = np.exp(0.07 * z[:3] + 0.10 * z[3] + 0.15 * z[4])
+    grey = 0.85 if u[3] < 0.08 else 0.0  # black and white, or nearly
+    colour = np.eye(3) * (1 - grey) + grey / 3
+    middle = 110 + 14 * z[5]
+    matrix = np.column_stack([colour * gain, middle - 110 * (colour @ gain)])
+    image = cv2.transform(image, matrix.astype(np.float32))
+    values = height * width * 3
+    grain = _NOISE[int(len(_NOISE) * u[4])]
+    start = int(u[7] * max(len(grain) - values, 0))
+    grain = np.resize(grain[start : start + values], values)
+    result = cv2.add(image, grain.reshape(image.shape), dtype=cv2.CV_8U)
+    if u[5] < 0.35:
+        _, data = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(25 + 65 * u[6])])
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return decoded
+    return result
 
 
 def render_scene(
@@ -126,7 +240,7 @@ def render_scene(
         skeleton: which keypoints to give, by name.
         framing: "person" fills the picture with the first person, as a crop for training does; "group" shows everybody.
             By default upright pictures are of a person and others of a group.
-        poses: the kinds of poses that people take, names of `leanpose.synthetic.poses.KINDS`; all when empty.
+        poses: the kinds of poses that people take, names of `leanpose.synthetic.bodies.POSES`; all when empty.
 
     Raises:
         LeanposeError: the size or the number of people makes no sense, or the skeleton or a pose is unknown.
@@ -135,49 +249,39 @@ def render_scene(
         raise LeanposeError(f"A scene of {size[0]}x{size[1]} pixels cannot be drawn; sides must be 16 to 4096.")
     if not 1 <= people[0] <= people[1] <= 100:
         raise LeanposeError(f"A scene cannot have {people[0]} to {people[1]} people; give 1 to 100, least first.")
-    check_kinds(poses)
+    check_pose_names(poses)
     chosen = resolve_skeleton(skeleton)
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     framing = framing or ("person" if size[0] > size[1] else "group")
     count = int(rng.integers(people[0], people[1] + 1))
     places, yaw = _places(rng, count, framing)
     cast = draw_people(rng, count, yaw, places, poses)
-    camera = draw_camera(rng, cast.surfaces.vertices, cast.figures.joints, size, framing)
-    light = _draw_light(rng)
+    camera = draw_camera(rng, cast.surfaces.vertices, cast.skeletons.joints, size, framing)
+    light = draw_light(rng)
     ground = draw_background(rng, size, camera)
     kept = cast_shadows(rng, cast, camera, size)
     polygons = people_polygons(cast, camera, light)
     polygons += furniture(rng, cast, camera, light)
-    polygons += held_things(rng, cast, camera)
+    polygons += held_objects(rng, cast, camera)
     polygons += occluders(rng, cast, camera, size)
     # A limb is some 3 % of a person's height across, and shows about four facets.
-    facet = 0.022 * cast.bodies.height[0] * camera.zoom / float(camera.see(cast.figures.joints[0, 1])[2])
+    facet = 0.022 * cast.bodies.height[0] * camera.focal / float(camera.to_camera(cast.skeletons.joints[0, 1])[2])
     painting = paint(polygons, light, size, facet)
     image = develop(rng, compose(rng, painting, ground, kept, cast, camera, light))
 
-    labels = label_people(cast, camera, painting)
+    keypoints = label_people(cast, camera, painting)
     owner = painting.owner.astype(np.int16).take(painting.number)
-    kept, boxes, areas = [], [], []
+    areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
+    labelled = np.flatnonzero(areas >= _LEAST_AREA)
     final = np.full(count + 1, -1, np.int16)  # the last entry serves pixels of nobody
-    for person in range(count):
+    final[labelled] = np.arange(len(labelled))
+    boxes = np.zeros((len(labelled), 4))
+    for box, person in zip(boxes, labelled, strict=True):
         mask = owner == person
-        area = np.count_nonzero(mask)
-        if area < _LEAST_AREA:
-            continue
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        final[person] = len(kept)
-        kept.append(person)
-        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-        areas.append(area)
-    keypoints = labels[kept]
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    keypoints = keypoints[labelled]
     keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
     order = _order_in_renderer(chosen)
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
-    return Scene(
-        image,
-        keypoints,
-        np.array(boxes, float).reshape(-1, 4),
-        np.array(areas, float),
-        final[owner].astype(np.int16),
-        chosen,
-    )
+    return Scene(image, keypoints, boxes, areas[labelled].astype(float), final[owner], chosen)

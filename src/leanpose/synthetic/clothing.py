@@ -1,18 +1,22 @@
-"""What people wear and how they look: materials, colours, hair, lengths of sleeves and trousers, patterns of cloth."""
+"""Clothing and looks: materials, colours, hair, lengths of sleeves and trousers, patterns of cloth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.synthetic.anatomy import Bodies
+from leanpose.synthetic.bodies import Bodies
 
 # Materials: rows of a person's palette.
-(SKIN, SHIRT, TROUSERS, SHOES, HAIR, SOCKS, SKIRT, HAT, BEARD, EYE_WHITE, IRIS, BROW, LIP, MOUTH, SOCKET, GLASSES, PRINT,
- PRINT2) = range(18)  # fmt: skip
-MATERIALS = 18
+Material = IntEnum(
+    "Material",
+    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "SKIRT", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
+     "SOCKET", "GLASSES", "PRINT", "PRINT2"],
+    start=0,
+)  # fmt: skip
 NOTHING = -1
 
 _SKIN_TONES = np.array([(250, 222, 202), (240, 200, 175), (226, 180, 150), (205, 152, 118), (172, 120, 86), (130, 86, 60),
@@ -20,7 +24,31 @@ _SKIN_TONES = np.array([(250, 222, 202), (240, 200, 175), (226, 180, 150), (205,
 _HAIR_TONES = np.array([(22, 18, 18), (40, 28, 22), (66, 44, 30), (96, 66, 42), (140, 102, 62), (190, 155, 105), (120, 56, 30),
                         (128, 126, 124), (205, 202, 198)], dtype=float)  # fmt: skip
 _HAIR_OFTEN = np.cumsum([0.26, 0.2, 0.17, 0.12, 0.08, 0.07, 0.03, 0.05, 0.02])
-PATTERNS = 10  # tiles of `cloth_tiles`; 0 is plain
+
+
+def _tiles() -> np.ndarray:
+    """Tiling 64 × 64 masks (0 to 255) of where a cloth shows its second colour."""
+    y, x = np.mgrid[0:64, 0:64]
+    rng = np.random.Generator(np.random.PCG64(7))
+
+    def soft(values: np.ndarray) -> np.ndarray:
+        values = values - values.min()
+        return values / values.max() * 255
+
+    spectrum = np.fft.fft2(rng.normal(size=(64, 64)))
+    frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None]) + 1e-3
+    blotches = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 14) ** 2))))
+    fine = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 5) ** 2))))
+    check = 127.0 * ((x % 16 < 8).astype(float) + (y % 16 < 8))
+    thin = ((x % 32 > 20) & (x % 32 < 24)), ((y % 32 > 20) & (y % 32 < 24))
+    tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + thin[0] + thin[1])
+    dots = 255.0 * (np.hypot(x % 16 - 8, y % 16 - 8) < 4)
+    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots, soft(fine),
+             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5), soft(blotches)]  # fmt: skip
+    return np.stack(tiles).astype(np.uint8)
+
+
+TILES = _tiles()
 
 
 @dataclass(frozen=True)
@@ -35,7 +63,7 @@ class Outfits:
         skirt: length in thighs (above 1 it goes on along the shins); 0 = none.
         flare: how much wider the skirt gets.
         socks: share of the shin.
-        mane: length of long hair, 0 = none, 1 = to the middle of the back.
+        long_hair: its length, 0 = none, 1 = to the middle of the back.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
         pattern: tile of cloth for shirt, trousers and skirt; pattern_rgb its second colour.
@@ -54,9 +82,8 @@ class Outfits:
     hair: Bool[np.ndarray, " P"]
     hair_volume: Float[np.ndarray, " P"]
     hairline: Float[np.ndarray, " P"]
-    mane: Float[np.ndarray, " P"]
+    long_hair: Float[np.ndarray, " P"]
     hat_edge: Float[np.ndarray, " P"]
-    hair_slot: int
     beard: Bool[np.ndarray, " P"]
     ears: Bool[np.ndarray, " P"]
     glasses: Bool[np.ndarray, " P"]
@@ -111,97 +138,69 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     sleeve = _pick(u[:, 4], (0.13, 0.0), (0.56, 0.35 + 0.4 * u[:, 5]), (0.66, 1 + 0.6 * u[:, 5]), (1.0, 1.97))
     sleeve = np.where(swim, 0.0, np.where(suit, 1.96, sleeve))
     legs = _pick(u[:, 6], (0.27, 0.35 + 0.65 * u[:, 7]), (0.34, 1.2 + 0.6 * u[:, 7]), (1.0, 1.98))
-    legs = np.where(
-        swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), np.where(skirted, 0.0, np.where(suit, 1.98, legs))
-    )
-    cover = np.stack(
-        [np.clip(sleeve, 0, 1), np.clip(sleeve - 1, 0, 1), np.clip(legs, 0, 1), np.clip(legs - 1, 0, 1)], 1
-    )
-    cover = np.repeat(cover, 2, axis=1)
+    legs = np.where(skirted, 0.0, np.where(suit, 1.98, legs))
+    legs = np.where(swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), legs)
+    cover = np.repeat(np.clip(np.stack([sleeve, sleeve - 1, legs, legs - 1], 1), 0, 1), 2, axis=1)
     arm_loose, leg_loose = 0.06 + 0.45 * u[:, 8] ** 2, 0.04 + 0.42 * u[:, 9] ** 2
     leg_loose = np.where(legs < 1.1, leg_loose + 0.12, leg_loose)
     loose = np.repeat(np.stack([arm_loose, arm_loose, leg_loose, leg_loose], 1), 2, axis=1)
     shirt_loose = np.where(swim, 0.0, 0.02 + 0.22 * u[:, 10] ** 2)
-    hem = np.where(dress, 10, np.where(u[:, 11] < 0.45, 7, np.where(u[:, 11] < 0.8, 8, 9)))
+    hem = np.where(dress, 10, 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8))
 
-    palette = np.zeros((count, MATERIALS, 3))
+    palette = np.zeros((count, len(Material), 3))
     skin = _along(_SKIN_TONES, u[:, 12] ** 1.25) * np.exp(0.05 * z[:, :1]) + 5 * z[:, 1:2] * np.array([1.0, 0, -0.6])
     clothes = cloth_colours(rng, count * 9).reshape(count, 9, 3)
     if count > 1 and rng.random() < 0.22:
         clothes[:, :3] = clothes[:1, :3]
     hair = _HAIR_TONES[np.minimum(np.searchsorted(_HAIR_OFTEN, u[:, 13]), 8)] * np.exp(0.12 * z[:, 2:3])
     denim = np.array([60, 78, 112.0]) * (0.45 + 1.1 * u[:, 14:15])
-    palette[:, SKIN] = skin
-    palette[:, SHIRT] = np.where((swim & ~female)[:, None], skin, clothes[:, 0])
-    palette[:, TROUSERS] = np.where((u[:, 15] < 0.3)[:, None], denim, clothes[:, 1])
-    palette[:, SHOES] = np.where((u[:, 16] < 0.35)[:, None], 40 * u[:, 16:17] / 0.35 + 20, clothes[:, 3])
+    palette[:, Material.SKIN] = skin
+    palette[:, Material.SHIRT] = np.where((swim & ~female)[:, None], skin, clothes[:, 0])
+    palette[:, Material.TROUSERS] = np.where((u[:, 15] < 0.3)[:, None], denim, clothes[:, 1])
+    palette[:, Material.SHOES] = np.where((u[:, 16] < 0.35)[:, None], 40 * u[:, 16:17] / 0.35 + 20, clothes[:, 3])
     bare = swim | (u[:, 17] < 0.07)
-    palette[:, SHOES] = np.where(bare[:, None], skin, palette[:, SHOES])
-    palette[:, SKIRT] = np.where(dress[:, None], palette[:, SHIRT], clothes[:, 2])
-    palette[:, TROUSERS] = np.where(dress[:, None], palette[:, SHIRT], palette[:, TROUSERS])
+    palette[bare, Material.SHOES] = skin[bare]
+    palette[:, Material.SKIRT] = np.where(dress[:, None], palette[:, Material.SHIRT], clothes[:, 2])
+    palette[dress, Material.TROUSERS] = palette[dress, Material.SHIRT]
     dark = clothes[:, 2] * 0.3 + 12
-    palette[suit, SHIRT] = palette[suit, TROUSERS] = dark[suit]
-    same = swim & female
-    palette[same, TROUSERS] = palette[same, SHIRT]
-    palette[:, HAIR] = hair
-    palette[:, SOCKS] = np.where((u[:, 18] < 0.6)[:, None], 225.0, clothes[:, 4])
-    palette[:, HAT] = clothes[:, 5]
-    palette[:, BEARD] = 0.6 * hair + 0.4 * skin
-    palette[:, EYE_WHITE] = 205 + 30 * u[:, 19:20]
-    palette[:, IRIS] = np.array([48, 34, 26]) + (u[:, 20:21] < 0.25) * np.array([30, 55, 70])
-    palette[:, BROW] = np.minimum(hair, 0.55 * skin) * 0.85
-    palette[:, LIP] = skin * np.array([0.88, 0.66, 0.66]) + (female & (u[:, 21] < 0.35))[:, None] * np.array(
-        [20, -45, -30]
-    )
-    palette[:, MOUTH] = np.where((u[:, 22] < 0.5)[:, None], np.array([70, 25, 28.0]), np.array([215, 205, 195.0]))
-    palette[:, SOCKET] = skin * np.array([0.80, 0.75, 0.73])
-    palette[:, GLASSES] = 18 + 30 * u[:, 19:20]
-    palette[:, PRINT] = np.where(suit[:, None], 230.0, clothes[:, 6])
-    palette[:, PRINT2] = clothes[:, 7]
+    palette[suit, Material.SHIRT] = palette[suit, Material.TROUSERS] = dark[suit]
+    palette[swim & female, Material.TROUSERS] = palette[swim & female, Material.SHIRT]
+    palette[:, Material.HAIR] = hair
+    palette[:, Material.SOCKS] = np.where((u[:, 18] < 0.6)[:, None], 225.0, clothes[:, 4])
+    palette[:, Material.HAT] = clothes[:, 5]
+    palette[:, Material.BEARD] = 0.6 * hair + 0.4 * skin
+    palette[:, Material.EYE_WHITE] = 205 + 30 * u[:, 19:20]
+    palette[:, Material.IRIS] = np.array([48, 34, 26]) + (u[:, 20:21] < 0.25) * np.array([30, 55, 70])
+    palette[:, Material.BROW] = np.minimum(hair, 0.55 * skin) * 0.85
+    lipstick = (female & (u[:, 21] < 0.35))[:, None] * np.array([20, -45, -30])
+    palette[:, Material.LIP] = skin * np.array([0.88, 0.66, 0.66]) + lipstick
+    palette[:, Material.MOUTH] = np.where(u[:, 22:23] < 0.5, (70.0, 25, 28), (215.0, 205, 195))  # open, or teeth
+    palette[:, Material.SOCKET] = skin * np.array([0.80, 0.75, 0.73])
+    palette[:, Material.GLASSES] = 18 + 30 * u[:, 19:20]
+    palette[:, Material.PRINT] = np.where(suit[:, None], 230.0, clothes[:, 6])
+    palette[:, Material.PRINT2] = clothes[:, 7]
 
     balding = adult & ~female & (u[:, 23] < 0.12)
-    mane = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
+    long_hair = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
     # What the chest shows: 0 nothing, 1 a print, 2 an open collar with tie, 3 a strip of buttons; then its size and place.
     kind = np.where(suit, 2.0, np.where(swim, 0.0, np.where(u[:, 26] < 0.25, 1.0, np.where(u[:, 26] < 0.36, 3.0, 0.0))))
     prints = np.column_stack([kind, rng.random((count, 5))])
     plain = u[:, [10, 14, 21]] > np.array([0.38, 0.14, 0.45])
-    pattern = np.where(plain, 0, rng.integers(1, PATTERNS, (count, 3)))
+    pattern = np.where(plain, 0, rng.integers(1, len(TILES), (count, 3)))
     pattern[:, 0] = np.where(suit | swim, 0, pattern[:, 0])
     pattern[:, 1] = np.where(suit, 0, np.where(dress, pattern[:, 0], pattern[:, 1]))
     pattern[:, 2] = np.where(dress, pattern[:, 0], pattern[:, 2])
     pattern_rgb = clothes[:, [6, 7, 8]].copy()
     pattern_rgb[dress, 1:] = pattern_rgb[dress, :1]
     return Outfits(
-        cover, loose, shirt_loose, hem, ~swim & (u[:, 27] < 0.2), ~suit & (u[:, 27] > 0.75), np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
-        0.05 + 0.5 * u[:, 9], np.where(u[:, 18] < 0.5, 0.12, np.where(u[:, 18] < 0.6, 0.6, 0.0)), np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]),
-        ~balding, 0.035 + 0.11 * u[:, 24] ** 2, 0.24 + 0.12 * u[:, 22], mane, hat_edge, HAIR, adult & ~female & (u[:, 21] < 0.25),
-        (mane == 0) | (u[:, 22] < 0.3), u[:, 20] > 0.86, np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
-        np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035), prints, np.clip(palette, 6, 250), pattern, pattern_rgb,
+        cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
+        low_neck=~suit & (u[:, 27] > 0.75), skirt=np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
+        flare=0.05 + 0.5 * u[:, 9], socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
+        shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
+        hairline=0.24 + 0.12 * u[:, 22], long_hair=long_hair, hat_edge=hat_edge,
+        beard=adult & ~female & (u[:, 21] < 0.25), ears=(long_hair == 0) | (u[:, 22] < 0.3), glasses=u[:, 20] > 0.86,
+        brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
+        gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035), prints=prints,
+        palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=pattern_rgb,
     )  # fmt: skip
-
-
-def _tiles() -> np.ndarray:
-    """Tiling 64 × 64 masks (0 to 255) of where a cloth shows its second colour."""
-    y, x = np.mgrid[0:64, 0:64]
-    rng = np.random.Generator(np.random.PCG64(7))
-
-    def soft(values: np.ndarray) -> np.ndarray:
-        values = values - values.min()
-        return values / values.max() * 255
-
-    spectrum = np.fft.fft2(rng.normal(size=(64, 64)))
-    frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None]) + 1e-3
-    blotches = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 14) ** 2))))
-    fine = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 5) ** 2))))
-    check = 127.0 * ((x % 16 < 8).astype(float) + (y % 16 < 8))
-    tartan = 85.0 * (
-        (x % 32 < 10).astype(float) + (y % 32 < 10) + ((x % 32 > 20) & (x % 32 < 24)) + ((y % 32 > 20) & (y % 32 < 24))
-    )
-    dots = 255.0 * (np.hypot(x % 16 - 8, y % 16 - 8) < 4)
-    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots, soft(fine),
-             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5), soft(blotches)]  # fmt: skip
-    return np.stack(tiles).astype(np.uint8)
-
-
-TILES = _tiles()
