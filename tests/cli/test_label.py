@@ -10,14 +10,14 @@ import pytest
 
 from leanpose.cli.label import label_wholebody
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels import Gates
+from leanpose.pseudo_labels import AcceptanceThresholds
 
 
 def test_its_sizes_are_those_of_the_gates() -> None:
     defaults = {name: p.default for name, p in inspect.signature(label_wholebody).parameters.items()}
-    gates = Gates()
+    thresholds = AcceptanceThresholds()
     assert [defaults[n] for n in ("face_size", "hand_size", "person_size")] == [
-        gates.face_size, gates.hand_size, gates.person_size
+        thresholds.face_size, thresholds.hand_size, thresholds.person_size
     ]  # fmt: skip
 
 

@@ -1,18 +1,18 @@
 """Pseudo-labels: faces, hands and feet of people with labelled bodies, found by small landmark models."""
 
-from leanpose.pseudo_labels.label import BodySet, Labels, Person, find_parts, label_wholebody
-from leanpose.pseudo_labels.models import LandmarkModels, Landmarks, OnnxLandmarkModels
-from leanpose.pseudo_labels.people import Gates, Part, label_person
+from leanpose.pseudo_labels.labelling import BodyDataset, LabelledPerson, PseudoLabels, find_parts, label_wholebody
+from leanpose.pseudo_labels.landmarks import LandmarkModels, Landmarks, OnnxLandmarkModels
+from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person
 
 __all__ = [
-    "BodySet",
-    "Gates",
-    "Labels",
+    "AcceptanceThresholds",
+    "BodyDataset",
+    "LabelledPerson",
     "LandmarkModels",
     "Landmarks",
     "OnnxLandmarkModels",
     "Part",
-    "Person",
+    "PseudoLabels",
     "find_parts",
     "label_person",
     "label_wholebody",

@@ -1,4 +1,4 @@
-"""How many parts were accepted, how well they agree with the body labels, and how far off they are where the truth is known."""
+"""How many parts were accepted, how well they agree with labels, and a contact sheet to look at."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ from math import nan
 from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from leanpose.pseudo_labels.label import Person
-from leanpose.pseudo_labels.mapping import BIG_TOE, HEEL, SMALL_TOE
-from leanpose.pseudo_labels.people import PARTS, Gates, Verdict
-from leanpose.pseudo_labels.writing import own_points, part_points
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.wholebody import box_field
+from leanpose.drawing import contact_sheet, draw_poses
+from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine
+from leanpose.pseudo_labels.labelling import LabelledPerson
+from leanpose.pseudo_labels.landmarks import RotatedBox, box_around
+from leanpose.pseudo_labels.parts import PARTS, AcceptanceThresholds, Verdict, own_points, wholebody_points
+from leanpose.skeleton import WHOLEBODY133
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-_STEPS = {"face": (25, 40, 80), "hand": (25, 40, 70), "foot": (150, 250, 400)}
-_KINDS = {"face": ("face",), "hand": PARTS[1:3], "foot": PARTS[3:]}
+# Kind of part: its names, and where one band of sizes ends and the next begins.
+_KINDS = {"face": (PARTS[:1], (25, 40, 80)), "hand": (PARTS[1:3], (25, 40, 70)), "foot": (PARTS[3:], (150, 250, 400))}
+_CELL, _COLUMNS = 240, 10
+_VIEWS = ("person", "face", "left_hand", "right_hand", "feet")
 
 
 @dataclass(frozen=True)
-class Band:
+class SizeBand:
     """Parts of one kind and of about one size.
 
     Attributes:
         kind: `face`, `hand` or `foot`.
         low, high: in pixels; for feet, of the person's box.
         verdicts: how many met which fate.
-        error: mean disagreement of the accepted ones with the body labels, as the gates measure it; NaN where there is none.
+        error: mean disagreement of the accepted ones with the body labels, as the thresholds measure it; NaN for none.
     """
 
     kind: str
@@ -62,49 +69,49 @@ class KnownError:
     error: float
 
 
-def count_bands(people: Sequence[Person], gates: Gates) -> list[Band]:
+def _mean(errors: list[float]) -> float:
+    return float(np.mean(errors)) if errors else nan
+
+
+def count_bands(people: Sequence[LabelledPerson], thresholds: AcceptanceThresholds) -> list[SizeBand]:
     """Sort the parts of `people` that are labelled and large enough to look for, by size."""
-    least = {"face": gates.face_size, "hand": gates.hand_size, "foot": gates.person_size}
+    least = {"face": thresholds.face_size, "hand": thresholds.hand_size, "foot": thresholds.person_size}
     bands = []
-    for kind, names in _KINDS.items():
-        parts = [person.found[name] for person in people for name in names]
-        edges = [least[kind], *(step for step in _STEPS[kind] if step > least[kind]), float("inf")]
+    for kind, (names, steps) in _KINDS.items():
+        parts = [person.parts[name] for person in people for name in names]
+        parts = [part for part in parts if part.verdict not in ("unlabelled", "small")]
+        edges = [least[kind], *(step for step in steps if step > least[kind]), float("inf")]
         for low, high in itertools.pairwise(edges):
-            chosen = [p for p in parts if low <= p.size < high and p.verdict not in ("unlabelled", "small")]
-            errors = [part.error for part in chosen if part.verdict == "accepted"]
-            verdicts: Counter[Verdict] = Counter(part.verdict for part in chosen)
-            bands.append(Band(kind, low, high, verdicts, float(np.mean(errors)) if errors else nan))
+            chosen = [part for part in parts if low <= part.size < high]
+            error = _mean([part.error for part in chosen if part.verdict == "accepted"])
+            bands.append(SizeBand(kind, low, high, Counter(part.verdict for part in chosen), error))
     return bands
 
 
-def known_errors(people: Sequence[Person]) -> list[KnownError]:
+def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
     """Compare what was found with the whole-body labels that the file has of its own."""
     labelled: Counter[str] = Counter()
     errors: dict[str, list[float]] = defaultdict(list)
     for person in people:
-        found = part_points(person.found, small_toes=True)
-        for key, points in found.items():
-            own = own_points(person.record, key)
-            if own is None:
+        points = wholebody_points(np.zeros((17, 3)), person.parts, small_toes=True)
+        for part in _VIEWS[1:]:
+            target = own_points(person.record, part)
+            if target is None:
                 continue
-            if key == "foot":
-                rows = {"big toe": BIG_TOE, "small toe": SMALL_TOE, "heel": HEEL}
-                side = max(float(value) for value in person.record["bbox"][2:])
+            pred = points[list(WHOLEBODY133.parts[part])]
+            side = _longer_side(person.record.get("bbox" if part == "feet" else box_field(part)), target)
+            distances = np.linalg.norm((pred - target)[:, :2], axis=1) / side
+            both = (target[:, 2] > 0) & (pred[:, 2] > 0)
+            if part == "feet":  # every toe and heel counts by itself
+                for i, what in enumerate(("big toe", "small toe", "heel") * 2):
+                    labelled[what] += int(target[i, 2] > 0)
+                    errors[what] += [float(distances[i])] if both[i] else []
             else:
-                rows = {"face" if key == "face" else "hand": tuple(range(len(own)))}
-                side = _longer_side(person.record.get(f"{key}_box"), own)
-            for what, chosen in rows.items():
-                true, guess = own[list(chosen)], points[list(chosen)]
-                distances = np.linalg.norm((true - guess)[:, :2], axis=1) / side
-                both = (true[:, 2] > 0) & (guess[:, 2] > 0)
-                if key == "foot":  # every toe and heel counts by itself
-                    labelled[what] += int((true[:, 2] > 0).sum())
-                    errors[what] += distances[both].tolist()
-                else:
-                    labelled[what] += 1
-                    errors[what] += [float(distances[both].mean())] if both.any() else []
+                what = "face" if part == "face" else "hand"
+                labelled[what] += 1
+                errors[what] += [float(distances[both].mean())] if both.any() else []
     return [
-        KnownError(what, labelled[what], len(errors[what]), float(np.mean(errors[what])) if errors[what] else nan)
+        KnownError(what, labelled[what], len(errors[what]), _mean(errors[what]))
         for what in ("face", "hand", "big toe", "small toe", "heel")
         if labelled[what]
     ]
@@ -119,3 +126,51 @@ def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
     if max(width, height) > 0:
         return max(width, height)
     return max(float(np.ptp(points[points[:, 2] > 0, :2], axis=0).max()), 1.0)
+
+
+def draw_contact_sheet(
+    people: Sequence[LabelledPerson], *, count: int = 24, seed: int = 0
+) -> UInt8[np.ndarray, "H W 3"]:
+    """People drawn at random from those of whom something was found: the person, then face, hands and feet from near.
+
+    Raises:
+        LeanposeError: nothing was found, or none of the pictures can be read.
+    """
+    candidates = [person for person in people if any(part.verdict == "accepted" for part in person.parts.values())]
+    tiles: list[np.ndarray] = []
+    captions: list[str] = []
+    shown = 0
+    for position in np.random.Generator(np.random.PCG64(seed)).permutation(len(candidates)):
+        person = candidates[position]
+        try:
+            pixels = read_image(person.image)
+        except BrokenImageError:
+            continue
+        for view in _VIEWS:
+            tile = _tile(pixels, person.points(), view)
+            if tile is not None:
+                tiles.append(tile)
+                captions.append(f"person {person.record['id']}" if view == "person" else view.replace("_", " "))
+        shown += 1
+        if shown == count:
+            break
+    if not tiles:
+        raise LeanposeError("There is nothing to show: no face, hand or foot was found.")
+    return contact_sheet(tiles, _COLUMNS, captions, cell=(_CELL, _CELL))
+
+
+def _tile(
+    pixels: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "133 3"], view: str
+) -> UInt8[np.ndarray, "c c 3"] | None:
+    """The whole person, or one part from near; None where it was not found."""
+    shown = points[:, 2] > 0
+    if view != "person":
+        part = list(WHOLEBODY133.parts[view])
+        if not shown[part].any():
+            return None
+        shown &= np.isin(np.arange(len(points)), part + [15, 16] * (view == "feet"))  # feet with their ankles
+    box = box_around(points[shown, :2], 0.0, 1.6 if view == "feet" else 1.3)
+    box = RotatedBox(box.x, box.y, max(box.side, 20.0))
+    tile = box.crop(pixels, 2 * _CELL)
+    drawn = apply_affine(box.matrix(2 * _CELL), points[:, :2])
+    return draw_poses(tile, drawn[None], shown[None].astype(np.float64), WHOLEBODY133)

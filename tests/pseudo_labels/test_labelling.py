@@ -14,12 +14,11 @@ from data_builders import coco_content, encoded, picture, write_tar
 from landmark_models import TruthModels, labelled_person
 from leanpose.data.sources import DataSource, read_people
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels import BodySet, Gates, OnnxLandmarkModels, find_parts, label_wholebody
-from leanpose.pseudo_labels.report import count_bands, known_errors
-from leanpose.pseudo_labels.sheet import draw_sheet
+from leanpose.pseudo_labels import AcceptanceThresholds, BodyDataset, OnnxLandmarkModels, find_parts, label_wholebody
+from leanpose.pseudo_labels.report import count_bands, draw_contact_sheet, known_errors
 from leanpose.skeleton import COCO17, Skeleton
 
-GATES = Gates(face_size=10, hand_size=8, person_size=50)
+THRESHOLDS = AcceptanceThresholds(face_size=10, hand_size=8, person_size=50)
 PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
 
@@ -56,7 +55,7 @@ def truth() -> TruthModels:
 
 
 def run(path: Path, out: Path, models: TruthModels | None = None, **options: Any):
-    return label_wholebody(path, path.parent / "images", models or truth(), out, gates=GATES, **options)
+    return label_wholebody(path, path.parent / "images", models or truth(), out, thresholds=THRESHOLDS, **options)
 
 
 def test_the_file_has_the_data_sets_form(body_set: Path, tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_the_file_has_the_data_sets_form(body_set: Path, tmp_path: Path) -> None
     assert after["images"] == before["images"]
     assert after["categories"] == before["categories"]
     assert after["info"]["description"] == "four people"
-    assert after["info"]["pseudo_labels"]["gates"]["face_size"] == 10
+    assert after["info"]["pseudo_labels"]["thresholds"]["face_size"] == 10
     for old, new in zip(before["annotations"], after["annotations"], strict=True):
         assert {key: new[key] for key in old} == old
         found = new["id"] not in (4, 5)
@@ -119,7 +118,7 @@ def test_archives_of_pictures_and_the_same_file_twice(body_set: Path, tmp_path: 
     archive = write_tar(tmp_path / "images.tar", {f"crops/{name}": data for name, data in images.items()})
     run(body_set, tmp_path / "a.json")
     run(body_set, tmp_path / "b.json")
-    label_wholebody(body_set, archive, truth(), tmp_path / "c.json", gates=GATES)
+    label_wholebody(body_set, archive, truth(), tmp_path / "c.json", thresholds=THRESHOLDS)
     assert (
         (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes() == (tmp_path / "c.json").read_bytes()
     )
@@ -169,7 +168,7 @@ def test_broken_pictures_are_left_out_and_named(body_set: Path, tmp_path: Path) 
 def test_a_folder_of_other_pictures_is_an_error(body_set: Path, tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     with pytest.raises(LeanposeError, match=r"None of the 3 pictures in .*others can be read.*0001\.jpg"):
-        label_wholebody(body_set, tmp_path / "others", truth(), tmp_path / "whole.json", gates=GATES)
+        label_wholebody(body_set, tmp_path / "others", truth(), tmp_path / "whole.json", thresholds=THRESHOLDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["body.json", "images", "others"]
 
 
@@ -189,27 +188,29 @@ def test_labels_of_the_files_own_stay(body_set: Path, tmp_path: Path) -> None:
 def test_known_labels_are_compared(body_set: Path, tmp_path: Path) -> None:
     run(body_set, tmp_path / "own.json", small_toes=True)
     models = truth()
-    people = BodySet.open(tmp_path / "own.json", tmp_path / "images")
+    people = BodyDataset.open(tmp_path / "own.json", tmp_path / "images")
     models.moved["face"] = np.array([1.0, 0.0])
-    errors = {error.what: error for error in known_errors(find_parts(people, models, GATES).people)}
+    errors = {error.what: error for error in known_errors(find_parts(people, models, THRESHOLDS).people)}
     assert [errors[what].labelled for what in ("face", "hand", "big toe", "heel")] == [4, 8, 8, 8]
     assert [errors[what].found for what in ("face", "hand", "big toe", "heel")] == [4, 8, 8, 8]
     size = max(people.file.annotations[0]["face_box"][2:])
     assert errors["face"].error == pytest.approx(1 / size, abs=0.001)
     assert errors["hand"].error == pytest.approx(0, abs=0.001)
     models.scores["hand"] = 0.1
-    errors = {error.what: error for error in known_errors(find_parts(people, models, GATES).people)}
+    errors = {error.what: error for error in known_errors(find_parts(people, models, THRESHOLDS).people)}
     assert (errors["hand"].labelled, errors["hand"].found) == (8, 0)
     for record in people.file.annotations:  # without boxes, the extent of the points
         del record["face_box"]
-    unboxed = {error.what: error for error in known_errors(find_parts(people, models, GATES).people)}
+    unboxed = {error.what: error for error in known_errors(find_parts(people, models, THRESHOLDS).people)}
     assert unboxed["face"].error == pytest.approx(errors["face"].error, abs=1e-4)
 
 
 def test_parts_are_counted_by_size(body_set: Path, tmp_path: Path) -> None:
     models = truth()
     models.scores["hand"] = 0.1
-    bands = count_bands(find_parts(BodySet.open(body_set, tmp_path / "images"), models, GATES).people, GATES)
+    bands = count_bands(
+        find_parts(BodyDataset.open(body_set, tmp_path / "images"), models, THRESHOLDS).people, THRESHOLDS
+    )
     by_kind = {kind: [band for band in bands if band.kind == kind and band.tried] for kind in ("face", "hand", "foot")}
     assert [(b.low, b.high, b.tried, b.verdicts["accepted"]) for b in by_kind["face"]] == [(10, 25, 4, 4)]
     assert sum(band.verdicts["not found"] for band in by_kind["hand"]) == 8
@@ -219,15 +220,15 @@ def test_parts_are_counted_by_size(body_set: Path, tmp_path: Path) -> None:
 
 
 def test_the_sheet_shows_what_was_found(body_set: Path, tmp_path: Path) -> None:
-    labels = find_parts(BodySet.open(body_set, tmp_path / "images"), truth(), GATES)
-    sheet = draw_sheet(labels.people, count=2)
-    assert sheet.shape == draw_sheet(labels.people, count=2, seed=1).shape
-    assert draw_sheet(labels.people).shape[0] > sheet.shape[0]  # 4 people with 5 views each need two rows of 10
+    labels = find_parts(BodyDataset.open(body_set, tmp_path / "images"), truth(), THRESHOLDS)
+    sheet = draw_contact_sheet(labels.people, count=2)
+    assert sheet.shape == draw_contact_sheet(labels.people, count=2, seed=1).shape
+    assert draw_contact_sheet(labels.people).shape[0] > sheet.shape[0]  # 4 people with 5 views each need two rows of 10
     models = truth()
     models.scores = dict.fromkeys(models.scores, 0.1)
-    nobody = find_parts(BodySet.open(body_set, tmp_path / "images"), models, GATES)
+    nobody = find_parts(BodyDataset.open(body_set, tmp_path / "images"), models, THRESHOLDS)
     with pytest.raises(LeanposeError, match="nothing to show"):
-        draw_sheet(nobody.people)
+        draw_contact_sheet(nobody.people)
 
 
 def test_other_skeletons_are_refused(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_other_skeletons_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "two.json"
     path.write_text(json.dumps(coco_content(1, [], skeleton)))
     with pytest.raises(LeanposeError, match="labels the 2 keypoints"):
-        BodySet.open(path, tmp_path)
+        BodyDataset.open(path, tmp_path)
 
 
 def test_the_annotations_are_not_replaced(body_set: Path) -> None:
@@ -269,8 +270,8 @@ def test_real_models_on_real_people(shared: Path) -> None:
     models = OnnxLandmarkModels(shared / "data/pose_models")
     assert models.unknown == []
     folder = shared / "data/wholebody_mini"
-    people = BodySet.open(folder / "annotations/coco_wholebody_sample.json", folder / "images")
-    errors = {error.what: error for error in known_errors(find_parts(people, models, Gates()).people)}
+    people = BodyDataset.open(folder / "annotations/coco_wholebody_sample.json", folder / "images")
+    errors = {error.what: error for error in known_errors(find_parts(people, models, AcceptanceThresholds()).people)}
     assert (errors["face"].labelled, errors["face"].found) == (2, 2)
     assert errors["face"].error < 0.08
     assert errors["hand"].found >= 1
