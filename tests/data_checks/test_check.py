@@ -13,8 +13,8 @@ from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
-from leanpose.data_checks import check_data, draw_sheet, swapped_pairs
-from leanpose.data_checks.duplicates import split_of
+from leanpose.data_checks import check_data, draw_contact_sheet, swapped_pairs
+from leanpose.data_checks.check import split_of
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, get_skeleton
 
@@ -216,14 +216,14 @@ def test_the_sheet_shows_findings_and_people(tmp_path: Path) -> None:
     path = write_coco(tmp_path, 5)
     edit(path, lambda content: content["annotations"][1].update(num_keypoints=2))
     report = check_data([path])
-    sheet = draw_sheet(report, tiles=4, columns=2)
+    sheet = draw_contact_sheet(report, tiles=4, columns=2)
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] > 400
     assert sheet.std() > 20
     for image in (tmp_path / "images").iterdir():
         image.unlink()
     with pytest.raises(LeanposeError, match="no image to show"):
-        draw_sheet(check_data([path]))
+        draw_contact_sheet(check_data([path]))
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -231,12 +231,12 @@ def test_the_command(tmp_path: Path) -> None:
 
     path = write_coco(tmp_path / "set")
     sheet = tmp_path / "sheet.png"
-    sound = CliRunner().invoke(data_app, ["check", str(path), "--picture", str(sheet)])
+    sound = CliRunner().invoke(data_app, ["check", str(path), "--contact-sheet", str(sheet)])
     assert sound.exit_code == 0
     assert "0 broken, 0 odd, 0 suspects." in sound.output
     assert sheet.stat().st_size > 1000
     edit(path, lambda content: content["annotations"][0].update(num_keypoints=2))
-    arguments = ["check", str(path), "--picture", str(sheet)]
+    arguments = ["check", str(path), "--contact-sheet", str(sheet)]
     assert CliRunner().invoke(data_app, arguments).exit_code == 0
     assert CliRunner().invoke(data_app, [*arguments, "--strict"]).exit_code == 1
     (tmp_path / "set" / "images" / "0002.jpg").write_bytes(b"")

@@ -95,7 +95,7 @@ def test_the_command_draws_a_set(tmp_path: Path) -> None:
     import typer
     from typer.testing import CliRunner
 
-    from leanpose.cli.synth import synth
+    from leanpose.cli.data import synth
 
     app = typer.Typer()
     app.command()(synth)

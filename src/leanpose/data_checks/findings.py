@@ -39,7 +39,7 @@ worth a look, `suspects` may be right."""
 
 
 @dataclass(frozen=True)
-class Person:
+class CheckedPerson:
     """One annotated person as the checks see it.
 
     Attributes:
@@ -53,6 +53,13 @@ class Person:
     image_id: int
     points: Float[np.ndarray, "K 3"] | None
     box: list[float] | None
+
+    @property
+    def valid_box(self) -> list[float] | None:
+        """The box, if its numbers are finite and it has an extent."""
+        if self.box is None or not np.isfinite(self.box).all() or min(self.box[2:]) <= 0:
+            return None
+        return self.box
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Finding:
     file: Path
     text: str
     image: ImageRef | None = None
-    person: Person | None = None
+    person: CheckedPerson | None = None
 
     @property
     def level(self) -> Level:
@@ -87,18 +94,29 @@ class CheckedSet:
         format: `coco`, `coco_wholebody`, `lsp` or `mpii`.
         skeleton: what it labels.
         images: image id → reference; empty where the images were not found.
+        source: where the images were found.
         sizes: image id → annotated (width, height).
         people: all of them but crowds.
-        source: where the images were found.
+        findings: what is wrong with it.
     """
 
     file: Path
     format: str
     skeleton: Skeleton
-    images: dict[int, ImageRef]
-    sizes: dict[int, tuple[float, float]]
-    people: list[Person]
+    images: dict[int, ImageRef] = field(default_factory=dict)
     source: Path | None = None
+    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
+    people: list[CheckedPerson] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: str, text: str, image: ImageRef | None = None) -> None:
+        """Note that something is wrong with the file or an image."""
+        self.findings.append(Finding(kind, self.file, text, image))
+
+    def add_person(self, kind: str, person: CheckedPerson, text: str) -> None:
+        """Note that something is wrong with a person: what it `has`, `states` …"""
+        image = self.images.get(person.image_id)
+        self.findings.append(Finding(kind, self.file, f"person {person.number} {text}", image, person))
 
 
 @dataclass
@@ -106,14 +124,19 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        sets: the annotation files that were read.
-        findings: everything that is wrong, in the order in which it was found.
+        sets: the annotation files that were read, with what is wrong in them.
+        damaged: files that could not be read.
         skipped: files that hold no keypoints, with the reason.
     """
 
     sets: list[CheckedSet] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    damaged: list[Finding] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that is wrong, file by file."""
+        return [*self.damaged, *(finding for checked in self.sets for finding in checked.findings)]
 
     def count(self, level: Level, file: Path | None = None) -> int:
         """How many findings there are of a level, of one file or of all."""

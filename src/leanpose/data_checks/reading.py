@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
 from leanpose.data.sample import ImageRef
 from leanpose.data.sources import ImageFolder
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
-from leanpose.data_checks.findings import CheckedSet, Finding, Person
+from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
@@ -35,23 +35,21 @@ def annotation_files(paths: Sequence[Path]) -> list[Path]:
     Raises:
         LeanposeError: a path is not there, or there is no such file.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix in (".json", ".mat") and p.is_file())
+            files += sorted(p for p in path.rglob("*") if p.suffix in (".json", ".mat") and p.is_file())
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise LeanposeError(f"There is no {path}.")
-    if not found:
+    if not files:
         raise LeanposeError(f"There is no annotation file (.json or .mat) in {', '.join(map(str, paths))}.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
-def read_set(
-    file: Path, top: Path, images: Path | None, skeleton: Skeleton | None
-) -> tuple[CheckedSet | str, list[Finding]]:
-    """One annotation file with what is wrong in its records; or why it is no file of keypoints.
+def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> None:
+    """Enter an annotation file into the report: as a set with what is wrong in its records, as damaged, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
@@ -59,72 +57,81 @@ def read_set(
         skeleton: what the file labels, if it is not to decide itself.
     """
     try:
-        if file.suffix == ".mat":
-            official = "RELEASE" in matlab_names(file)
-            return _read_mpii(load_mpii(file), top, images) if official else _read_lsp(file, top, images)
-        content = load_json(file, "annotation file")
-        if is_mpii(content):
-            return _read_mpii(parse_mpii(content, file), top, images)
+        result = _read(file, top, images, skeleton)
     except LeanposeError as error:
-        return "damaged", [Finding("file", file, str(error))]
+        report.damaged.append(Finding("file", file, str(error)))
+        return
+    if isinstance(result, str):
+        report.skipped[file] = result
+    else:
+        report.sets.append(result)
+
+
+def _read(file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet | str:
+    """A file's set, or why it is no file of keypoints."""
+    if file.suffix == ".mat":
+        if "RELEASE" in matlab_names(file):
+            return _read_mpii(load_mpii(file), top, images)
+        return _read_lsp(file, top, images)
+    content = load_json(file, "annotation file")
+    if is_mpii(content):
+        return _read_mpii(parse_mpii(content, file), top, images)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        return "no COCO annotations", []
+        return "no COCO annotations"
     if not any(isinstance(record, dict) and "keypoints" in record for record in content["annotations"]):
-        return "no keypoints in its annotations", []
+        return "no keypoints in its annotations"
     return _read_coco(content, file, top, images, skeleton)
 
 
 def _read_coco(
     content: dict[str, Any], file: Path, top: Path, images: Path | None, skeleton: Skeleton | None
-) -> tuple[CheckedSet | str, list[Finding]]:
+) -> CheckedSet:
     in_parts = has_parts(content["annotations"]) and skeleton in (None, WHOLEBODY133)
-    try:
-        coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton)
-    except LeanposeError as error:
-        return "damaged", [Finding("file", file, str(error))]
+    coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton)
     # UBody's names begin with a slash.
     names = {i: str(record["file_name"]).lstrip("/" if in_parts else "") for i, record in coco.images.items()}
-    folder, findings = _find_images(file, top, images, [*names.values()])
-    references = {i: folder(name) for i, name in names.items()} if folder else {}
-    kind = "coco_wholebody" if in_parts else "coco"
-    checked = CheckedSet(file, kind, coco.skeleton, references, {}, [], folder.path if folder else None)
+    checked = CheckedSet(file, "coco_wholebody" if in_parts else "coco", coco.skeleton)
+    _find_images(checked, top, images, names)
     for image_id, record in coco.images.items():
         if isinstance(record.get("width"), (int, float)) and isinstance(record.get("height"), (int, float)):
             checked.sizes[image_id] = (record["width"], record["height"])
-    findings += _repeated(file, "image", (int(record["id"]) for record in content["images"]))
-    findings += _repeated(file, "person", (record["id"] for record in coco.annotations))
+    for what, records in (("image", content["images"]), ("person", coco.annotations)):
+        for number, times in Counter(int(record["id"]) for record in records).items():
+            if times > 1:
+                checked.add("id twice", f"{what} id {number} is given {times} times")
     uncounted = _HIDDEN_COUNT.get(coco.skeleton.name, ())
     counted = np.array([name not in uncounted for name in coco.skeleton.keypoints])
     for record in coco.annotations:
-        name, image = f"person {record['id']}", references.get(record["image_id"])
         if record["image_id"] not in coco.images:
-            findings.append(Finding("image id", file, f"{name} belongs to image {record['image_id']}"))
-            continue
-        if record.get("iscrowd"):
-            continue
-        try:
-            points = _whole_body(record, name) if in_parts else _points(record["keypoints"], len(coco.skeleton))
-        except LeanposeError as error:
-            findings.append(Finding("keypoint count", file, str(error).rstrip("."), image))
-            continue
-        box = _box(record.get("bbox"))
-        person = Person(record["id"], record["image_id"], points, box)
-        if in_parts and points is not None:
-            findings += [Finding("part", file, f"{name} {text}", image, person) for text in _odd_parts(record, points)]
-        if points is None:
-            given = record["keypoints"]
-            length = len(given) / 3 if isinstance(given, list) else 0
-            text = f"{name} has {length:g} keypoints, the skeleton {coco.skeleton.name} has {len(coco.skeleton)}"
-            findings.append(Finding("keypoint count", file, text, image, person))
-        elif "num_keypoints" in record:
-            labelled = points[:, 2] > 0
-            if record["num_keypoints"] not in (int(labelled.sum()), int((labelled & counted).sum())):
-                text = f"{name} states {record['num_keypoints']} keypoints, {int(labelled.sum())} are labelled"
-                findings.append(Finding("keypoint total", file, text, image, person))
-        if box is None:
-            findings.append(Finding("box", file, f"{name} has no box of four numbers", image, person))
-        checked.people.append(person)
-    return checked, findings
+            checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
+        elif not record.get("iscrowd"):
+            _read_coco_person(checked, record, counted, in_parts=in_parts)
+    return checked
+
+
+def _read_coco_person(checked: CheckedSet, record: dict[str, Any], counted: np.ndarray, *, in_parts: bool) -> None:
+    name = f"person {record['id']}"
+    try:
+        points = _whole_body(record, name) if in_parts else _points(record["keypoints"], len(checked.skeleton))
+    except LeanposeError as error:
+        checked.add("keypoint count", str(error).rstrip("."), checked.images.get(record["image_id"]))
+        return
+    person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
+    checked.people.append(person)
+    if points is None:
+        values = record["keypoints"]
+        length = len(values) / 3 if isinstance(values, list) else 0
+        text = f"has {length:g} keypoints, the skeleton {checked.skeleton.name} has {len(checked.skeleton)}"
+        checked.add_person("keypoint count", person, text)
+    else:
+        for text in _odd_parts(record, points) if in_parts else []:
+            checked.add_person("part", person, text)
+        labelled = points[:, 2] > 0
+        stated, total = record.get("num_keypoints"), int(labelled.sum())
+        if "num_keypoints" in record and stated not in (total, int((labelled & counted).sum())):
+            checked.add_person("keypoint total", person, f"states {stated} keypoints, {total} are labelled")
+    if person.box is None:
+        checked.add_person("box", person, "has no box of four numbers")
 
 
 def _whole_body(record: dict[str, Any], name: str) -> np.ndarray:
@@ -149,47 +156,41 @@ def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
     return odd
 
 
-def _read_lsp(file: Path, top: Path, images: Path | None) -> tuple[CheckedSet | str, list[Finding]]:
+def _read_lsp(file: Path, top: Path, images: Path | None) -> CheckedSet | str:
     try:
         lsp = load_lsp(file)
     except LeanposeError as error:
         if "no LSP joint file" in str(error):
-            return "no LSP joints", []
-        return "damaged", [Finding("file", file, str(error))]
-    folder, findings = _find_images(file, top, images, lsp.names)
+            return "no LSP joints"
+        raise
     numbers = [int(name[2:-4]) for name in lsp.names]
-    references = {n: folder(name) for n, name in zip(numbers, lsp.names, strict=True)} if folder else {}
-    checked = CheckedSet(file, "lsp", LSP14, references, {}, [], folder.path if folder else None)
+    checked = CheckedSet(file, "lsp", LSP14)
+    _find_images(checked, top, images, dict(zip(numbers, lsp.names, strict=True)))
     points = lsp.labelled_points()
     boxes = xyxy_to_xywh(lsp_boxes(points))
-    for number, flags, person, box in zip(numbers, lsp.points[..., 2], points, boxes, strict=True):
-        checked.people.append(Person(number, number, person, box.tolist()))
+    for number, flags, person_points, box in zip(numbers, lsp.points[..., 2], points, boxes, strict=True):
+        person = CheckedPerson(number, number, person_points, box.tolist())
+        checked.people.append(person)
         wrong = flags[~np.isin(flags, (0, 1))]
         if wrong.size:
-            text = f"person {number} has the flag {wrong[0]:g}, which is neither 0 nor 1"
-            findings.append(Finding("visibility", file, text, references.get(number), checked.people[-1]))
-    return checked, findings
+            checked.add_person("visibility", person, f"has the flag {wrong[0]:g}, which is neither 0 nor 1")
+    return checked
 
 
-def _read_mpii(mpii: MpiiFile, top: Path, images: Path | None) -> tuple[CheckedSet | str, list[Finding]]:
-    file = mpii.path
+def _read_mpii(mpii: MpiiFile, top: Path, images: Path | None) -> CheckedSet | str:
     if not mpii.people:
-        return "no people with joints", []
-    folder, findings = _find_images(file, top, images, mpii.images)
+        return "no people with joints"
     numbers = {name: number for number, name in enumerate(mpii.images, start=1)}
-    references = {number: folder(name) for name, number in numbers.items()} if folder else {}
-    checked = CheckedSet(file, "mpii", MPII16, references, {}, [], folder.path if folder else None)
-    for number, person in enumerate(mpii.people, start=1):
-        image_id, box = numbers[person.image], person.box
-        xywh = None if box is None else xyxy_to_xywh(box).tolist()
-        checked.people.append(Person(number, image_id, person.points, xywh))
+    checked = CheckedSet(mpii.path, "mpii", MPII16)
+    _find_images(checked, top, images, {number: name for name, number in numbers.items()})
+    for number, labelled in enumerate(mpii.people, start=1):
+        box = None if labelled.box is None else xyxy_to_xywh(labelled.box).tolist()
+        checked.people.append(CheckedPerson(number, numbers[labelled.image], labelled.points, box))
         if box is None:
-            text = f"person {number} has no centre and scale to be cut out by"
-            findings.append(Finding("box", file, text, references.get(image_id), checked.people[-1]))
+            checked.add_person("box", checked.people[-1], "has no centre and scale to be cut out by")
     for number, kind, text in mpii.odd:
-        person = checked.people[number - 1]
-        findings.append(Finding(kind, file, f"person {number} {text}", references.get(person.image_id), person))
-    return checked, findings
+        checked.add_person(kind, checked.people[number - 1], text)
+    return checked
 
 
 def _points(values: Any, count: int) -> np.ndarray | None:
@@ -209,30 +210,22 @@ def _box(values: Any) -> list[float] | None:
     return [x, y, w, h]
 
 
-def _repeated(file: Path, what: str, numbers: Iterable[int]) -> list[Finding]:
-    return [
-        Finding("id twice", file, f"{what} id {number} is given {times} times")
-        for number, times in Counter(numbers).items()
-        if times > 1
-    ]
-
-
-def _find_images(
-    file: Path, top: Path, images: Path | None, names: list[str]
-) -> tuple[ImageFolder | None, list[Finding]]:
-    """Where most of a file's images are: as told, or the best of the folders and archives around the file."""
-    title = file.stem
-    if images is not None:
-        return ImageFolder(images, title), []
-    some = names[:: max(1, len(names) // 20)]
-    hits = {candidate: _hits(candidate, some) for candidate in islice(_candidates(file, top), 300)}
-    best = max(hits, key=lambda candidate: hits[candidate], default=None)
-    if best is None or hits[best] == 0:
-        text = (
-            f"no folder or archive near {file.name} holds its images, such as {names[0] if names else '(none listed)'}"
-        )
-        return None, [Finding("image missing", file, text)]
-    return ImageFolder(best, title), []
+def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
+    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the file."""
+    path = images
+    if images is None:
+        some = list(names.values())[:: max(1, len(names) // 20)]
+        hits = {path: _hits(path, some) for path in islice(_candidates(checked.file, top), 300)}
+        path = max(hits, key=lambda path: hits[path], default=None)
+        if path is None or hits[path] == 0:
+            example = some[0] if some else "(none listed)"
+            text = f"no folder or archive near {checked.file.name} holds its images, such as {example}"
+            checked.add("image missing", text)
+            return
+    assert path is not None
+    folder = ImageFolder(path, checked.file.stem)
+    checked.source = path
+    checked.images = {image_id: folder(name) for image_id, name in names.items()}
 
 
 def _candidates(file: Path, top: Path) -> Iterator[Path]:

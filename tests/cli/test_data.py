@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leanpose.cli.label import label_wholebody
+from leanpose.cli.data import label_wholebody
 from leanpose.errors import LeanposeError
 from leanpose.pseudo_labels import AcceptanceThresholds
 
@@ -33,7 +33,9 @@ def test_it_labels_and_compares_real_people(
     monkeypatch.setenv("COLUMNS", "140")
     models, data = shared / "data/pose_models", shared / "data/wholebody_mini"
     annotations = data / "annotations/coco_wholebody_sample.json"
-    label_wholebody(annotations, images=data / "images", models=models, compare=True, picture=tmp_path / "sheet.png")
+    label_wholebody(
+        annotations, images=data / "images", models=models, compare=True, contact_sheet=tmp_path / "sheet.png"
+    )
     printed = capsys.readouterr().out
     assert "Against the file's own labels" in printed
     assert "big toe" in printed

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.sample import ImageRef
-from leanpose.data_checks.findings import KINDS, CheckedSet, CheckReport, Finding, Person
+from leanpose.data_checks.findings import KINDS, CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.drawing import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
@@ -17,7 +17,9 @@ from leanpose.skeleton import Skeleton
 _CELL = (260, 200)
 
 
-def draw_sheet(report: CheckReport, *, tiles: int = 48, columns: int = 8, seed: int = 0) -> UInt8[np.ndarray, "H W 3"]:
+def draw_contact_sheet(
+    report: CheckReport, *, tiles: int = 48, columns: int = 8, seed: int = 0
+) -> UInt8[np.ndarray, "H W 3"]:
     """A picture of people and their labels: half of the tiles for findings, one kind after the other, the rest drawn
     at random from all people, since what no rule finds is found by looking.
 
@@ -55,11 +57,11 @@ def _number(finding: Finding) -> str:
     return str(finding.person.number) if finding.person is not None else str(finding.image).rsplit("/", 1)[-1]
 
 
-def _is_shown(checked: CheckedSet, person: Person) -> bool:
+def _is_shown(checked: CheckedSet, person: CheckedPerson) -> bool:
     return person.image_id in checked.images and person.points is not None and bool((person.points[:, 2] > 0).any())
 
 
-def _tile(image: ImageRef, person: Person | None, skeleton: Skeleton) -> UInt8[np.ndarray, "h w 3"] | None:
+def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> UInt8[np.ndarray, "h w 3"] | None:
     """The part of an image around a person, with its keypoints: hidden ones faint. None where it cannot be read."""
     try:
         pixels = read_image(image)
@@ -69,8 +71,8 @@ def _tile(image: ImageRef, person: Person | None, skeleton: Skeleton) -> UInt8[n
         return pixels
     labelled = person.points[person.points[:, 2] > 0, :2]
     corners = labelled
-    if person.box is not None and np.isfinite(person.box).all() and person.box[2] > 0 and person.box[3] > 0:
-        x, y, w, h = person.box
+    if person.valid_box is not None:
+        x, y, w, h = person.valid_box
         corners = np.concatenate([labelled, [[x, y], [x + w, y + h]]])
     if not len(corners):
         return pixels
