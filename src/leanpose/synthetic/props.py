@@ -70,7 +70,7 @@ def furniture(rng: np.random.Generator, people: People, camera: Camera, light: L
     boxes = _Boxes()
     for i in np.flatnonzero(_SITTING[people.poses]).tolist():
         u = rng.random(8)
-        h = people.bodies.height[i]
+        h = float(people.bodies.height[i])
         joints = people.skeletons.joints[i]
         pelvis, front = joints[0], people.skeletons.frames[i, 0, :, 2] * (1, 0, 1)
         front = front / (np.linalg.norm(front) + 1e-6)
