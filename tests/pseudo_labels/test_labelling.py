@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from data_builders import coco_content, encoded, picture, write_tar
 from landmark_models import TruthModels, labelled_person
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.pseudo_labels import AcceptanceThresholds, BodyDataset, OnnxLandmarkModels, find_parts, label_wholebody
 from leanpose.pseudo_labels.report import count_bands, draw_contact_sheet, known_errors
@@ -91,7 +91,7 @@ def test_other_programs_read_it(body_set: Path, tmp_path: Path) -> None:
     run(body_set, out)
     coco = COCO(str(out))
     assert len(coco.loadAnns(coco.getAnnIds(imgIds=[1]))) == 2
-    source = DataSource(format="coco", images=body_set.parent / "images", annotations=out)
+    source = DatasetConfig(format="coco", images=body_set.parent / "images", annotations=out)
     assert len(read_people(source, COCO17, training=True).people) == 4
 
 

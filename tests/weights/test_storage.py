@@ -17,7 +17,14 @@ from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.weights import RELEASED, Release, describe, load_model, load_weights, save_model
 
-TINY: dict[str, Any] = {"input_size": (64, 48), "width": 16, "depth": 2, "heads": 2, "stem_width": 8, "stage1_width": 4}
+TINY: dict[str, Any] = {
+    "input_size": (64, 48),
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "stem_width": 8,
+    "stage1_width": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ def test_the_same_model_gives_the_same_bytes(model: PoseModel, tmp_path: Path) -
 def test_a_file_describes_itself(model: PoseModel, tmp_path: Path) -> None:
     card = describe(save(model, tmp_path / "model.safetensors", notes="a test"))
     assert card["model"] == "sdpose_t"
-    assert card["config"]["width"] == 16
+    assert card["config"]["embed_dim"] == 16
     assert card["skeleton"]["keypoints"][17:] == ["neck", "head_top"]
     assert card["codec"]["sigma"] == 1.5
     assert card["input_size"] == [64, 48]
@@ -122,8 +129,8 @@ def _with_card(path: Path, **changes: Any) -> Path:
     ("changes", "message"),
     [
         ({"model": "posenet_9000", "version": "9.0"}, "of leanpose 9.0, which this version .* cannot build"),
-        ({"config": {"widht": 16}}, "did you mean 'width'"),
-        ({"config": {**TINY, "width": 32, "head_hidden": None}}, "of other sizes and does not fit"),
+        ({"config": {"embed_din": 16}}, "did you mean 'embed_dim'"),
+        ({"config": {**TINY, "embed_dim": 32, "head_hidden": None}}, "of other sizes and does not fit"),
         ({"skeleton": None}, "lacks 'skeleton'"),
     ],
 )
@@ -184,7 +191,7 @@ def test_a_released_name_is_found_in_the_package(
     assert load_model("tiny").skeleton == model.skeleton
     assert leanpose.create_model("tiny", pretrained=True).config == model.config
     with pytest.raises(LeanposeError, match="width cannot be changed"):
-        leanpose.create_model("tiny", pretrained=True, width=8)
+        leanpose.create_model("tiny", pretrained=True, embed_dim=8)
 
 
 def test_every_release_is_in_the_package_and_loads() -> None:

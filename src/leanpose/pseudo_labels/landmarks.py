@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.geometry import apply_affine, crop_matrix, invert_affine, warp_image
+from leanpose.geometry import apply_affine, invert_affine, warp_image, warp_matrix
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -66,7 +66,7 @@ class RotatedBox:
     def matrix(self, size: int) -> Float[np.ndarray, "2 3"]:
         """The affine map from image pixels to the pixels of a crop of `size` × `size`."""
         center, scale = np.array([self.x, self.y]), np.array([self.side, self.side])
-        return crop_matrix(center, scale, (size, size), rotation=self.angle)
+        return warp_matrix(center, scale, (size, size), rotation=self.angle)
 
     def crop(self, image: Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """Cut the box out: linear interpolation, black outside the image."""

@@ -19,8 +19,8 @@ import numpy as np
 
 from leanpose import __version__
 from leanpose.data.coco import load_json, read_coco
-from leanpose.data.sample import PersonSet
-from leanpose.data.sources import DataSource
+from leanpose.data.sample import PoseDataset
+from leanpose.data.sources import DatasetConfig
 from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, cache_folder
@@ -142,7 +142,7 @@ def write_synthetic(
     return SyntheticFiles(files.images, files.annotations, count, len(annotations))
 
 
-def read_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+def read_synthetic(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
     """Read a data set of format `synthetic`; its pictures are drawn once, into its folder or one named after its settings.
 
     Raises:
@@ -162,7 +162,7 @@ def read_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> Person
     return read_coco(source.model_copy(update=files), skeleton, root)
 
 
-def _check_settings(annotations: Path, source: DataSource) -> None:
+def _check_settings(annotations: Path, source: DatasetConfig) -> None:
     """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.base import PoseModel
-from leanpose.models.convolutional import ConvolutionalPose
+from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.backbone_file import save_backbone
@@ -255,12 +255,12 @@ def _size(
 def _read_as_trained(model: PoseModel, found: Recognised, checkpoint: Checkpoint) -> list[str]:
     """Set how the heatmaps of mmpose's convolutional networks are read, where the file's configuration says so."""
     codec = model.codec
-    if not isinstance(model, ConvolutionalPose) or not isinstance(codec, HeatmapCodec):
+    if not isinstance(model, HeatmapModel) or not isinstance(codec, HeatmapCodec):
         return []
     if re.search(r"UDPHeatmap|use_udp\s*=\s*True|'UDP'", checkpoint.config):
         model.codec = replace(codec, encoding="udp")
         return ["heatmaps: UDP, as the file's configuration says"]
     if re.search(r"unbiased\s*=\s*True|post_process\s*=\s*'unbiased'", checkpoint.config):
         return ["heatmaps: unbiased, as the file's configuration says"]
-    model.codec = replace(codec, encoding="classic", decoding="quarter")
+    model.codec = replace(codec, encoding="msra", decoding="quarter")
     return ["heatmaps: drawn and read as in the papers of SimpleBaseline and HRNet"]

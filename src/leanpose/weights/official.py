@@ -12,11 +12,11 @@ from torch import Tensor
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import ImageModel
-from leanpose.models.convolutional import ConvolutionalPose
+from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
 from leanpose.models.deit import DeiT
-from leanpose.models.distilpose import TokenRegression
-from leanpose.models.ppt import PrunedTokenPose
+from leanpose.models.distilpose import DistilPose
+from leanpose.models.ppt import PPT
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.simcc import SimCCPose
@@ -91,7 +91,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
         with torch.device("meta"):
             classifier: ImageModel = create_model(name, **overrides)
         return _rename(classifier, {k: torch.as_tensor(v) for k, v in state_dict.items()}, lambda key: f"network.{key}")
-    known = (TokenPose, PrunedTokenPose, TokenRegression, ConvolutionalPose, SimCCPose, DeepPose, RTMPose, ViTPose)
+    known = (TokenPose, PPT, DistilPose, HeatmapModel, SimCCPose, DeepPose, RTMPose, ViTPose)
     if model_entry(name).model not in known:
         raise LeanposeError(f"There is no conversion of official weights for '{name}'.")
     with torch.device("meta"):
@@ -132,7 +132,7 @@ def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[st
 
 def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = _rename(model, official, partial(_tokenpose_name, model.config.depth // model.config.stages))
-    width, head_width = model.config.width, model.config.width // model.config.heads
+    width, head_width = model.config.embed_dim, model.config.embed_dim // model.config.num_heads
     # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole width.
     theirs = width if any(key.removeprefix("module.").startswith("features.") for key in official) else head_width
     ours = width if model.config.attention_scale == "width" else head_width

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import imagenet
-from leanpose.models.backbones.movenet import MoveNetFeatures
-from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetFeatures
+from leanpose.models.backbones.movenet import MoveNetBackbone
+from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 
 _MEAN, _STD = (
     255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD)
@@ -69,7 +69,7 @@ def features_of_onnx(path: Path) -> OnnxFeatures:
         return OnnxFeatures(detector.variant, detector.state_dict(), origin)
     raise LeanposeError(
         f"{path} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
-        f"{', '.join(sorted([MoveNetFeatures.variant, *RTMDETS]))}."
+        f"{', '.join(sorted([MoveNetBackbone.variant, *RTMDETS]))}."
     )
 
 
@@ -113,12 +113,12 @@ def _dequantised(inputs: list[np.ndarray], axis: int) -> np.ndarray:
     return (values.astype(np.float32) - offset) * scale.reshape(shape)
 
 
-def _read_movenet(file: _File) -> MoveNetFeatures | None:
+def _read_movenet(file: _File) -> MoveNetBackbone | None:
     """MoveNet's network with the file's weights, if the file is one.
 
     Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
     """
-    network = MoveNetFeatures().eval()
+    network = MoveNetBackbone().eval()
     names, modules = _order(network), dict(network.named_modules())
     maps = [index for index, layer in enumerate(file.layers) if len(layer.weight) == _MOVENET_KEYPOINTS]
     if len(file.layers) < len(names) or len(maps) != 1 or maps[0] < len(names):
@@ -143,7 +143,7 @@ def _read_movenet(file: _File) -> MoveNetFeatures | None:
     return network
 
 
-def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
+def _read_rtmdet(file: _File) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
     Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on: its
@@ -179,10 +179,10 @@ def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
     return network
 
 
-def _match(shapes: list[tuple[int, ...]]) -> tuple[RTMDetFeatures, list[str]] | None:
+def _match(shapes: list[tuple[int, ...]]) -> tuple[RTMDetBackbone, list[str]] | None:
     """The variant whose convolutions, in the order in which they run, have these shapes, and their names."""
     for variant in RTMDETS:
-        network = RTMDetFeatures(variant).eval()
+        network = RTMDetBackbone(variant).eval()
         names = _order(network)
         modules: Any = dict(network.named_modules())
         own = [tuple(modules[name].weight.shape) for name in names]
@@ -236,7 +236,7 @@ def _normalised(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 
 
 
 def _measure_norms(
-    network: RTMDetFeatures, modules: dict[str, Any], names: list[str], images: Float[Tensor, "N 3 H W"]
+    network: RTMDetBackbone, modules: dict[str, Any], names: list[str], images: Float[Tensor, "N 3 H W"]
 ) -> None:
     """Give each norm the mean and variance of its convolution on the images, without a change of what it computes."""
     measured: dict[str, tuple[Tensor, Tensor]] = {}
@@ -277,7 +277,7 @@ def _run(file: _File, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[
 
 
 def _require_agreement(
-    file: _File, network: MoveNetFeatures | RTMDetFeatures, images: Float[Tensor, "1 3 H W"], theirs: np.ndarray
+    file: _File, network: MoveNetBackbone | RTMDetBackbone, images: Float[Tensor, "1 3 H W"], theirs: np.ndarray
 ) -> None:
     """
     Raises:

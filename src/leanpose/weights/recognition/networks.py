@@ -143,7 +143,7 @@ def _rtmpose(tensors: Mapping[str, Tensor]) -> Recognised:
     x, y = tensors.get("head.cls_x.weight"), tensors.get("head.cls_y.weight")
     if len(widths) < 3 or stem is None or mlp is None or x is None or y is None or stem.shape[0] not in _CSPNEXT:
         raise LeanposeError(f"The checkpoint looks like {describe_unknown(tensors)}; supported are {SUPPORTED}.")
-    (keypoints, _, kernel, _), (_, attention_width), (width, inner) = widths
+    (keypoints, _, kernel, _), (_, gau_qk_dim), (width, inner) = widths
     # Bins are pixels times the split, and features are at stride 32: their number gives the split.
     split = math.sqrt(x.shape[0] * y.shape[0] / (mlp.shape[1] * 32 * 32))
     size = (round(y.shape[0] / split), round(x.shape[0] / split))
@@ -152,7 +152,7 @@ def _rtmpose(tensors: Mapping[str, Tensor]) -> Recognised:
         "backbone": f"cspnext_{variant}",
         "kernel": kernel,
         "width": width,
-        "attention_width": attention_width,
+        "gau_qk_dim": gau_qk_dim,
         "expansion": inner // width,
         "split": round(split, 4),
     }

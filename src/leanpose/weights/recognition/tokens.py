@@ -117,15 +117,15 @@ def _require_sine(position: Tensor, size: Size, patch: Size, stride: int) -> Non
 
 
 def _regression(options: dict[str, Any], values: int, keypoints: int, size: Size) -> Recognised:
-    predicts = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
-    if predicts is None:
+    outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
+    if outputs is None:
         raise LeanposeError(
             f"The checkpoint writes {values} numbers a keypoint; DistilPose writes 2 or 5, SDPose-Reg 4."
         )
-    if predicts == "likelihood":
-        return Recognised("SDPose-Reg", {"sdpose_reg": {**options, "predicts": predicts}}, keypoints, size)
+    if outputs == "rle":
+        return Recognised("SDPose-Reg", {"sdpose_reg": {**options, "outputs": outputs}}, keypoints, size)
     name = "distilpose_l" if options["backbone"] == "hrnet_w48" else "distilpose_s"
-    return Recognised("DistilPose", {name: {**options, "predicts": predicts}}, keypoints, size)
+    return Recognised("DistilPose", {name: {**options, "outputs": outputs}}, keypoints, size)
 
 
 def _heatmaps(
