@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
-from leanpose.data.classes import SEEN, ClassAugmentation, ClassDataset, read_class_folder
+from leanpose.classification.data import SEEN, ClassAugmentation, ClassDataset, read_class_folder
 from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
