@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import Backbone, imagenet
+from leanpose.models.backbones.file import read_backbone
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
 from leanpose.skeleton import Skeleton
 
@@ -117,12 +118,10 @@ class PoseModel(ImageModel):
         if file is None:
             backbone.load_imagenet()
             return
-        from leanpose.weights.backbone_file import read_backbone
-
         tensors = read_backbone(file, backbone.variant)
         learnt = {name for name, _ in backbone.named_parameters()}
         if missing := sorted(learnt - tensors.keys()):
             raise LeanposeError(
                 f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
             )
-        imagenet.take_fitting(backbone, tensors)
+        imagenet.load_matching(backbone, tensors)

@@ -164,7 +164,7 @@ def create_model(
     name: str,
     *,
     skeleton: str | Path | Skeleton | None = None,
-    pretrained: bool | str | Path = False,
+    pretrained: str | Path | None = None,
     **overrides: Any,
 ) -> PoseModel: ...
 
@@ -173,7 +173,7 @@ def create_model(
     name: str,
     *,
     skeleton: str | Path | Skeleton | None = None,
-    pretrained: bool | str | Path = False,
+    pretrained: str | Path | None = None,
     **overrides: Any,
 ) -> PoseModel | Classifier:
     """Build a named model with fresh weights, ready for inference (in eval mode).
@@ -185,22 +185,16 @@ def create_model(
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
             A path: start the backbone from a file that `leanpose convert` has made of one.
-            True: `name` is a released name, which is loaded as it is.
+            Released weights of a whole model are loaded by `leanpose.load_model`.
         overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), width=128, depth=4`.
 
     Raises:
         LeanposeError: an unknown name or setting, sizes that do not fit together, or weights that are not to be had.
     """
-    if pretrained is True:
-        from leanpose.weights import RELEASED, load_model
-
-        if name not in RELEASED:
-            raise LeanposeError(
-                f"No weights are released as '{name}'; the command `leanpose models` lists those that are."
-            )
-        if overrides:
-            raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
-        return load_model(name)
+    if pretrained is True:  # as timm has it
+        raise LeanposeError(
+            "pretrained is 'backbone' or the file of a backbone; leanpose.load_model loads a released model by its name."
+        )
     from leanpose.models.classifier import Classifier
 
     entry = model_entry(name)

@@ -78,7 +78,7 @@ def build_model(recipe: Recipe) -> PoseModel:
     model = create_model(
         recipe.model,
         skeleton=recipe.skeleton,
-        pretrained=recipe.pretrained or False,
+        pretrained=recipe.pretrained,
         **recipe.model_options,
     )
     model.codec = _change_codec(model, recipe.codec)

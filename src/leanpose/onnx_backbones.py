@@ -1,4 +1,4 @@
-"""The features of an exported person detector or of MoveNet, as a backbone that a pose network starts from."""
+"""Backbones out of ONNX files: the features of a person detector (RTMDet) or of MoveNet, from which a pose network starts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from leanpose.data.synthetic import render_scene
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
 from leanpose.models.backbones import imagenet
+from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetFeatures
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetFeatures
+from leanpose.weights import Converted
+from leanpose.weights.download import sha256_of
 
-_MEAN, _STD = (
-    255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD)
-)  # of RGB; the detector takes BGR
+# Of RGB; the detector takes BGR.
+_MEAN, _STD = (255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD))
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
 _MOVENET_KEYPOINTS = 17
@@ -37,45 +41,50 @@ class _File(NamedTuple):
     layers: list[_Layer]
 
 
-class OnnxFeatures(NamedTuple):
-    """What was found in an ONNX file.
-
-    Attributes:
-        variant: the name of the backbone.
-        weights: its state.
-        origin: what the file is, in words.
-    """
-
-    variant: str
-    weights: dict[str, Tensor]
-    origin: str
-
-
-def features_of_onnx(path: Path) -> OnnxFeatures:
-    """The convolutions of an ONNX file up to the features of a person detector (RTMDet) or of MoveNet Lightning.
+def convert_onnx(
+    source: Path | str, path: Path | str, *, training_data: list[str] | None = None, licence: str | None = None
+) -> Converted:
+    """Write the features of a detector's or MoveNet's ONNX file as a file for `create_model(pretrained=…)`.
 
     What the backbone computes with them is compared with the file in onnxruntime.
+
+    Args:
+        source: the file of an RTMDet or of MoveNet Lightning, with convolutions and norms folded together.
+        path: of the new file; ends in `.safetensors`.
+        training_data: what the weights have seen.
+        licence: their terms.
 
     Raises:
         LeanposeError: the package onnx is missing, the file is damaged, or it is neither of the two.
     """
-    file = _read(path)
-    if (network := _read_movenet(file)) is not None:
-        return OnnxFeatures(
-            network.variant, network.state_dict(), "the features of MoveNet, before its keypoint heatmaps"
+    source, path = Path(source), Path(path)
+    file = _read(source)
+    backbone, origin = _read_movenet(file), "the features of MoveNet, before its keypoint heatmaps"
+    if backbone is None:
+        backbone, origin = (
+            _read_rtmdet(file),
+            "the features of a person detector, up to stride 8; its boxes are left away",
         )
-    if (detector := _read_rtmdet(file)) is not None:
-        origin = "the features of a person detector, up to stride 8; its boxes are left away"
-        return OnnxFeatures(detector.variant, detector.state_dict(), origin)
-    raise LeanposeError(
-        f"{path} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
-        f"{', '.join(sorted([MoveNetFeatures.variant, *RTMDETS]))}."
+    if backbone is None:
+        raise LeanposeError(
+            f"{source} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
+            f"{', '.join(sorted([MoveNetFeatures.variant, *RTMDETS]))}."
+        )
+    save_backbone(
+        backbone.state_dict(),
+        path,
+        variant=backbone.variant,
+        training_data=training_data or ["unspecified"],
+        licence=licence or "unspecified",
+        notes=f"From {source.name} (SHA-256 {sha256_of(source)}): {origin}.",
     )
+    use = f"a backbone alone, for `pretrained: {path.name}` and `backbone: {backbone.variant}` in a recipe"
+    return Converted(path, backbone.variant, "backbone", None, None, None, (origin, use))
 
 
 def _read(path: Path) -> _File:
     try:
-        import onnx
+        import onnx  # an extra
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise LeanposeError(
@@ -83,9 +92,9 @@ def _read(path: Path) -> _File:
         ) from error
     try:
         model = onnx.load(path)
-    except FileNotFoundError as error:
-        raise LeanposeError(f"There is no file {path}.") from error
-    except (DecodeError, OSError, ValueError) as error:
+    except OSError as error:
+        raise describe_read_error(path, error) from error
+    except (DecodeError, ValueError) as error:
         raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -217,8 +226,6 @@ def _norm(modules: dict[str, Any], name: str) -> nn.BatchNorm2d:
 
 
 def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
-    from leanpose.data.synthetic import render_scene
-
     return [render_scene(0, index, _SIZE).image for index in range(count)]
 
 
