@@ -128,17 +128,16 @@ def _read_movenet(file: _File) -> MoveNetFeatures | None:
     Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
     """
     network = MoveNetFeatures().eval()
-    names, modules = _order(network), dict(network.named_modules())
+    convolutions = _convolutions(network)
     maps = [index for index, layer in enumerate(file.layers) if len(layer.weight) == _MOVENET_KEYPOINTS]
-    if len(file.layers) < len(names) or len(maps) != 1 or maps[0] < len(names):
+    if len(maps) != 1 or maps[0] < len(convolutions):
         return None
-    branch = sum(name.startswith("keypoints.") for name in names)
-    used = [*file.layers[: len(names) - branch], *file.layers[maps[0] - branch : maps[0]]]
-    convolutions: list[Any] = [modules[name] for name in names]
-    if any(layer.weight.shape != conv.weight.shape for layer, conv in zip(used, convolutions, strict=True)):
+    branch = sum(name.startswith("keypoints.") for name in convolutions)
+    used = [*file.layers[: len(convolutions) - branch], *file.layers[maps[0] - branch : maps[0]]]
+    if any(layer.weight.shape != conv.weight.shape for layer, conv in zip(used, convolutions.values(), strict=True)):
         return None
     with torch.no_grad():
-        for layer, conv in zip(used, convolutions, strict=True):
+        for layer, conv in zip(used, convolutions.values(), strict=True):
             conv.weight.copy_(torch.tensor(layer.weight))
             if conv.bias is not None and layer.bias is not None:
                 conv.bias.copy_(torch.tensor(layer.bias))
@@ -146,9 +145,9 @@ def _read_movenet(file: _File) -> MoveNetFeatures | None:
     size = entry.type.tensor_type.shape.dim[1].dim_value
     canvas = _on_canvas(_people(1)[0], (size, size))
     # The file rounds its input to 256 levels other than those of the picture, so it is compared from there on.
-    rounded, theirs = _run(file, {entry.name: canvas[None]}, [used[0].source, file.layers[maps[0]].source])
+    rounded, expected = _run(file, {entry.name: canvas[None]}, [used[0].source, file.layers[maps[0]].source])
     images = (torch.tensor(rounded) - network.image_shift) / network.image_scale
-    _require_agreement(file, network, images, theirs)
+    _require_agreement(file, network, images, expected)
     return network
 
 
@@ -159,57 +158,41 @@ def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
     mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval mode
     computes what the detector computes.
     """
-    found = _match([layer.weight.shape for layer in file.layers])
-    if found is None:
+    shapes = [layer.weight.shape for layer in file.layers]
+    for network in (RTMDetFeatures(variant).eval() for variant in RTMDETS):
+        convolutions = _convolutions(network)
+        if [conv.weight.shape for conv in convolutions.values()] == shapes[: len(convolutions)] != shapes:
+            break
+    else:
         return None
-    network, names = found
-    modules = dict(network.named_modules())
+    norms = {name: _norm(network, name) for name, conv in convolutions.items() if conv.bias is None}
     with torch.no_grad():
-        for name, layer in zip(names, file.layers, strict=False):
-            conv: Any = modules[name]
-            conv.weight.copy_(torch.tensor(layer.weight))
-            if conv.bias is None and layer.bias is None:
+        for (name, conv), layer in zip(convolutions.items(), file.layers, strict=False):
+            if layer.bias is None and name in norms:
                 raise LeanposeError(f"{file.path} has a convolution without bias where a norm should be folded in.")
-            shift = torch.tensor(layer.bias)
-            if conv.bias is not None:
-                conv.bias.copy_(shift)
-            else:
-                _norm(modules, name).bias.copy_(shift)
-        first: Any = modules[names[0]]
+            conv.weight.copy_(torch.tensor(layer.weight))
+            bias = norms[name].bias if name in norms else conv.bias
+            bias.copy_(torch.tensor(layer.bias))
+        first = next(iter(convolutions.values()))
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
+        for norm in norms.values():  # until the norms are measured, they only add the convolution's shift
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
     pictures = _people(_PICTURES)
-    _measure_norms(network, modules, names, _normalised(pictures))
+    _measure_norms(network, {convolutions[name]: norm for name, norm in norms.items()}, _normalised(pictures))
     entry = file.model.graph.input[0]
     sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim][2:]
     height, width = (side if side > 0 else 320 for side in sides)
     images = _normalised([_on_canvas(pictures[0], (height, width))])
-    (theirs,) = _run(file, {entry.name: images.flip(1).numpy()}, [file.layers[len(names)].source])
-    _require_agreement(file, network, images, theirs)
+    (expected,) = _run(file, {entry.name: images.flip(1).numpy()}, [file.layers[len(convolutions)].source])
+    _require_agreement(file, network, images, expected)
     return network
 
 
-def _match(shapes: list[tuple[int, ...]]) -> tuple[RTMDetFeatures, list[str]] | None:
-    """The variant whose convolutions, in the order in which they run, have these shapes, and their names."""
-    for variant in RTMDETS:
-        network = RTMDetFeatures(variant).eval()
-        names = _order(network)
-        modules: Any = dict(network.named_modules())
-        own = [tuple(modules[name].weight.shape) for name in names]
-        if own == shapes[: len(own)] and len(shapes) > len(own):
-            # Until the norms are measured, they only add the convolution's shift.
-            for name in names:
-                if modules[name].bias is None:
-                    norm = _norm(modules, name)
-                    nn.init.constant_(norm.weight, (1 + norm.eps) ** 0.5)
-            return network, names
-    return None
-
-
-def _order(network: nn.Module) -> list[str]:
-    """The names of the convolutions in the order in which they run."""
-    names: list[str] = []
+def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """All by name, in the order in which they run."""
+    used: dict[str, nn.Conv2d] = {}
     hooks = [
-        module.register_forward_hook(lambda _module, _in, _out, name=name: names.append(name))
+        module.register_forward_hook(lambda module, _in, _out, name=name: used.update({name: module}))
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
@@ -217,12 +200,14 @@ def _order(network: nn.Module) -> list[str]:
         network(torch.zeros(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
-    return names
+    return used
 
 
-def _norm(modules: dict[str, Any], name: str) -> nn.BatchNorm2d:
+def _norm(network: nn.Module, convolution: str) -> nn.BatchNorm2d:
     """The batch normalisation behind a convolution."""
-    return modules[name.removesuffix("conv") + "bn"]
+    norm = network.get_submodule(convolution.removesuffix("conv") + "bn")
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
 
 
 def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
@@ -243,23 +228,19 @@ def _normalised(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 
 
 
 def _measure_norms(
-    network: RTMDetFeatures, modules: dict[str, Any], names: list[str], images: Float[Tensor, "N 3 H W"]
+    network: nn.Module, norms: dict[nn.Conv2d, nn.BatchNorm2d], images: Float[Tensor, "N 3 H W"]
 ) -> None:
     """Give each norm the mean and variance of its convolution on the images, without a change of what it computes."""
-    measured: dict[str, tuple[Tensor, Tensor]] = {}
+    measured: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def measure(name: str, values: Float[Tensor, "N C H W"]) -> None:
-        measured[name] = values.mean(dim=(0, 2, 3)), values.var(dim=(0, 2, 3), unbiased=False)
+    def measure(conv: nn.Module, _inputs: Any, values: Float[Tensor, "N C H W"]) -> None:
+        measured[conv] = values.mean(dim=(0, 2, 3)), values.var(dim=(0, 2, 3), unbiased=False)
 
-    hooks = [
-        modules[name].register_forward_hook(lambda _module, _in, out, name=name: measure(name, out))
-        for name in names
-        if modules[name].bias is None
-    ]
+    hooks = [conv.register_forward_hook(measure) for conv in norms]
     with torch.no_grad():
         network(images)
-        for name, (mean, variance) in measured.items():
-            norm = _norm(modules, name)
+        for conv, norm in norms.items():
+            mean, variance = measured[conv]
             assert norm.running_mean is not None
             assert norm.running_var is not None
             norm.running_mean.copy_(mean)
@@ -284,15 +265,15 @@ def _run(file: _File, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[
 
 
 def _require_agreement(
-    file: _File, network: MoveNetFeatures | RTMDetFeatures, images: Float[Tensor, "1 3 H W"], theirs: np.ndarray
+    file: _File, network: MoveNetFeatures | RTMDetFeatures, images: Float[Tensor, "1 3 H W"], expected: np.ndarray
 ) -> None:
     """
     Raises:
         LeanposeError: the network computes something else from these images than the file.
     """
     with torch.no_grad():
-        ours = network(images).numpy()
-    worst = float(np.abs(ours - theirs).max() / np.abs(theirs).max()) if ours.shape == theirs.shape else np.inf
+        found = network(images).numpy()
+    worst = float(np.abs(found - expected).max() / np.abs(expected).max()) if found.shape == expected.shape else np.inf
     if not worst < _TOLERANCE:
         raise LeanposeError(
             f"{file.path} has the convolutions of {network.variant}, but computes something else with them (off by {worst:.0%})."

@@ -26,7 +26,6 @@ from leanpose.models.vitpose import ViTPose
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.checkpoint import Checkpoint, read_checkpoint
 from leanpose.weights.download import Progress, sha256_of
-from leanpose.weights.landmarks import skeleton_of
 from leanpose.weights.recognition import (
     SUPPORTED,
     RecognisedNetwork,
@@ -35,6 +34,7 @@ from leanpose.weights.recognition import (
     has_only_a_backbone,
     recognise_backbone,
     recognise_network,
+    recognise_skeleton,
     unwrap_distiller,
 )
 from leanpose.weights.released import Official, fetch_official, official_checkpoint, official_with
@@ -264,7 +264,7 @@ def _skeleton(
         return chosen, f"keypoints: {chosen.name}, as given"
     if official is not None and official.skeleton is not None:
         return get_skeleton(official.skeleton), f"keypoints: {official.skeleton}, as published"
-    return skeleton_of(network.keypoints, checkpoint.dataset)
+    return recognise_skeleton(network.keypoints, checkpoint.dataset)
 
 
 def _size(

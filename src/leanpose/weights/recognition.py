@@ -23,6 +23,8 @@ from torch import Tensor
 from leanpose.errors import LeanposeError
 from leanpose.models.regression import VALUES_PER_KEYPOINT
 from leanpose.models.tokenpose import sine_position
+from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
+from leanpose.weights.checkpoint import StoredArray
 
 Size = tuple[int, int]
 
@@ -54,6 +56,9 @@ _VIT = {  # by width: name, layers, heads
 }
 _LIKELY_COUNTS = (17, 14, 16, 133, 26, 19)  # of keypoints, by frequency
 _TOKEN_LAYER = re.compile(r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.")
+_SKELETONS = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
+# Numbers of keypoints by mmpose's names of data sets.
+_DATASET_KEYPOINTS = {"coco": 17, "humanart": 17, "crowdpose": 14, "mpii": 16, "coco_wholebody": 133, "ubody2d": 133}
 
 
 @dataclass(frozen=True)
@@ -145,12 +150,31 @@ def has_only_a_backbone(tensors: Mapping[str, Tensor]) -> bool:
     """
     headless = not any(key.startswith(("head.", "keypoint_head.")) for key in tensors)
     classifies = any(key in tensors for key in ("head.fc.weight", "fc.weight", "classifier.weight"))
-    cspnext = "backbone.stem.0.conv.weight" in tensors
-    return (
-        headless
-        or classifies
-        or (cspnext and "head.final_layer.weight" in tensors and "head.mlp.1.weight" not in tensors)
-    )
+    of_cspnext = {"backbone.stem.0.conv.weight", "head.final_layer.weight"} <= tensors.keys()
+    return headless or classifies or (of_cspnext and "head.mlp.1.weight" not in tensors)
+
+
+def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skeleton, str]:
+    """The skeleton of a checkpoint, and a sentence on how it is known.
+
+    Args:
+        keypoints: how many the network finds.
+        dataset: what mmpose has noted of its data; empty where it has not.
+
+    Raises:
+        LeanposeError: nothing tells what the keypoints are.
+    """
+    if _DATASET_KEYPOINTS.get(str(dataset.get("dataset_name", ""))) == keypoints:
+        known = _SKELETONS[keypoints]
+        return known, f"keypoints: {known.name}, as the file says"
+    if (described := _described_skeleton(keypoints, dataset)) is not None:
+        return described, f"keypoints: {described.name}, as the file describes them"
+    if keypoints not in _SKELETONS:
+        raise LeanposeError(
+            f"The checkpoint finds {keypoints} keypoints and does not say which; give a skeleton (--skeleton NAME or FILE.yaml)."
+        )
+    guess = _SKELETONS[keypoints]
+    return guess, f"keypoints: {guess.name}, going by their number alone (--skeleton says otherwise)"
 
 
 def describe_unknown(tensors: Mapping[str, Tensor]) -> str:
@@ -161,6 +185,24 @@ def describe_unknown(tensors: Mapping[str, Tensor]) -> str:
     firsts = list(dict.fromkeys(key.split(".")[0] for key in tensors))
     more = " and others" if len(firsts) > 4 else ""
     return f"{len(tensors)} tensors whose names begin with {', '.join(repr(f) for f in firsts[:4])}{more}"
+
+
+def _described_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton | None:
+    """From the names, links and constants that mmpose stores."""
+    names, links, sigmas = (dataset.get(key) for key in ("keypoint_id2name", "skeleton_links", "sigmas"))
+    if not isinstance(names, Mapping) or set(names) != set(range(keypoints)):
+        return None
+    stored = sigmas.numbers() if isinstance(sigmas, StoredArray) else None
+    values = {
+        "name": str(dataset.get("dataset_name", "unnamed")) + str(keypoints),
+        "keypoints": [str(names[i]) for i in range(keypoints)],
+        "limbs": [[a, b] for a, b in links] if isinstance(links, list) else [],
+        "sigmas": [round(float(s), 6) for s in stored] if stored is not None and stored.shape == (keypoints,) else None,
+    }
+    try:
+        return Skeleton.from_dict(values)
+    except (LeanposeError, TypeError, ValueError):
+        return None
 
 
 def _in_head(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
