@@ -171,7 +171,7 @@ def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
             if layer.bias is None and name in norms:
                 raise LeanposeError(f"{file.path} has a convolution without bias where a norm should be folded in.")
             conv.weight.copy_(torch.tensor(layer.weight))
-            bias = norms[name].bias if name in norms else conv.bias
+            bias = norms[name].bias if conv.bias is None else conv.bias
             bias.copy_(torch.tensor(layer.bias))
         first = next(iter(convolutions.values()))
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
