@@ -4,7 +4,7 @@
     python benchmarks/average_precision.py --images 500 --repeats 5
 
 What is timed is everything between a result in memory and the ten figures: for pycocotools `loadRes` on a results
-list, `evaluate` and `accumulate` (the index of the annotations is built before); for leanpose one call, which takes
+list, `evaluate` and `grad_accum_steps` (the index of the annotations is built before); for leanpose one call, which takes
 the annotations as the dictionary that the JSON file holds. No suppression of duplicates, since pycocotools has none.
 The two alternate, so that a busy machine slows both; the ratio is of the medians.
 """
@@ -22,13 +22,13 @@ import time
 
 import numpy as np
 
-from leanpose.evaluation import PoseResults, average_precision
+from leanpose.evaluation import PosePredictions, average_precision
 from leanpose.skeleton import COCO17
 
 NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
-def random_people(images: int, people: int, seed: int) -> tuple[dict, PoseResults]:
+def random_people(images: int, people: int, seed: int) -> tuple[dict, PosePredictions]:
     """A COCO keypoint dictionary with some crowds and unlabelled people, and people found in it: near and far ones."""
     rng = np.random.Generator(np.random.PCG64(seed))
     count, keypoints = images * people, len(COCO17)
@@ -61,7 +61,7 @@ def random_people(images: int, people: int, seed: int) -> tuple[dict, PoseResult
     }
     error = rng.normal(0, 1, points.shape) * np.sqrt(areas)[:, None, None] * rng.uniform(0.01, 0.3, (count, 1, 1))
     found = points + error
-    results = PoseResults(
+    results = PosePredictions(
         image_ids=image_ids,
         keypoints=found,
         keypoint_scores=rng.uniform(0.1, 1, (count, keypoints)),
@@ -97,7 +97,7 @@ def main() -> None:
             start = time.perf_counter()
             evaluation = COCOeval(labelled, labelled.loadRes(own), "keypoints")  # pyright: ignore[reportArgumentType]
             evaluation.evaluate()
-            evaluation.accumulate()
+            evaluation.grad_accum_steps()
             seconds["pycocotools"].append(time.perf_counter() - start)
             evaluation.summarize()
         theirs = dict(zip(NAMES, evaluation.stats.tolist(), strict=True))

@@ -29,9 +29,9 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.augment import Augmentation
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.coco import coco_category
-from leanpose.data.dataset import CropDataset, collate
-from leanpose.data.sample import PersonSample
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.dataset import TopDownDataset, collate
+from leanpose.data.sample import PoseAnnotation
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.skeleton import COCO17
 
 SIZE = (256, 192)
@@ -41,7 +41,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 BATCH = 32
 
 
-def plain_sample(person: PersonSample, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def plain_sample(person: PoseAnnotation, rng: np.random.Generator) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """One sample as the papers' toolbox makes it, step by step: float image, heatmaps, weights."""
     image = cv2.imread(person.image.path, cv2.IMREAD_COLOR)
     assert image is not None
@@ -82,7 +82,7 @@ def plain_sample(person: PersonSample, rng: np.random.Generator) -> tuple[torch.
     return tensor, maps, weights
 
 
-def plain(people: list[PersonSample]) -> Callable[[], int]:
+def plain(people: list[PoseAnnotation]) -> Callable[[], int]:
     """The plain pipeline over all people; returns how many there were."""
 
     def run() -> int:
@@ -97,7 +97,7 @@ def plain(people: list[PersonSample]) -> Callable[[], int]:
     return run
 
 
-def ours(dataset: CropDataset, *, device_part: bool = False) -> Callable[[], int]:
+def ours(dataset: TopDownDataset, *, device_part: bool = False) -> Callable[[], int]:
     """Our pipeline over all people; with `device_part` also normalisation and targets, as the training device does."""
     codec = HeatmapCodec(input_size=SIZE, heatmap_size=HEATMAP, sigma=SIGMA)
     mean = torch.tensor(MEAN * 255, dtype=torch.float32)[:, None, None]
@@ -114,7 +114,7 @@ def ours(dataset: CropDataset, *, device_part: bool = False) -> Callable[[], int
     return run
 
 
-def write_pictures(folder: Path, count: int) -> DataSource:
+def write_pictures(folder: Path, count: int) -> DatasetConfig:
     """Pictures with the spectrum of photographs (amplitude 1 / frequency), and people as large as COCO's."""
     rng = np.random.default_rng(0)
     height, width = 480, 640
@@ -138,7 +138,7 @@ def write_pictures(folder: Path, count: int) -> DataSource:
         )  # fmt: skip
     content = {"images": images, "annotations": annotations, "categories": [coco_category(COCO17)]}
     (folder / "annotations.json").write_text(json.dumps(content))
-    return DataSource(format="coco", images=folder, annotations=folder / "annotations.json")
+    return DatasetConfig(format="coco", images=folder, annotations=folder / "annotations.json")
 
 
 def main() -> None:
@@ -152,14 +152,14 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.images is not None:
-            source = DataSource(format="coco", images=arguments.images, annotations=arguments.annotations)
+            source = DatasetConfig(format="coco", images=arguments.images, annotations=arguments.annotations)
         else:
             source = write_pictures(Path(temporary), arguments.people)
         people = read_people(source, COCO17, training=True).people
         order = np.random.default_rng(0).permutation(len(people))[: arguments.people]
         people = [people[i] for i in order]
-        full = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), reduced_decoding=False)
-        reduced = CropDataset(people, COCO17, SIZE, augmentation=Augmentation())
+        full = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), reduced_decoding=False)
+        reduced = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation())
         pipelines: dict[str, Callable[[], int]] = {
             "plain per-sample OpenCV, float and heatmaps": plain(people),
             "leanpose, JPEGs never at reduced size": ours(full),
@@ -168,7 +168,7 @@ def main() -> None:
         }
         for encoding in ("jpeg", "raw"):
             cache = pack_crops(people, CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.bin")
-            cached = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), cache=cache)
+            cached = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), cache=cache)
             pipelines[f"leanpose, {encoding} cache"] = ours(cached)
         for run in pipelines.values():
             run()

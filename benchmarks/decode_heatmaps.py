@@ -65,7 +65,7 @@ def drawn_maps(codec: HeatmapCodec, people: int, keypoints: int, noise: float, s
     generator = torch.Generator().manual_seed(seed)
     size = torch.tensor(codec.input_size[::-1], dtype=torch.float32)
     points = torch.rand((people, keypoints, 2), generator=generator) * (size - 1)
-    maps = codec.encode(points, torch.ones(people, keypoints)).maps
+    maps = codec.encode(points, torch.ones(people, keypoints)).heatmaps
     height = 0.3 + 0.6 * torch.rand((people, keypoints, 1, 1), generator=generator)
     return maps * height + noise * torch.randn(maps.shape, generator=generator)
 
@@ -95,11 +95,11 @@ def main(arguments: list[str] | None = None) -> float:
     maps = drawn_maps(codec, options.people, options.keypoints, options.noise, options.seed)
     arrays, prediction = maps.numpy(), Heatmaps(maps)
     ours, _ = codec.decode(prediction)  # also fills the caches of blur weights
-    theirs, _ = dark_loop(arrays, codec.kernel, 4.0)
+    theirs, _ = dark_loop(arrays, codec.blur_kernel_size, 4.0)
     difference = np.abs(ours.numpy() - theirs)
     loop, batched = [], []
     for _ in range(options.repeats):
-        loop.append(seconds_of(lambda: dark_loop(arrays, codec.kernel, 4.0), clock))
+        loop.append(seconds_of(lambda: dark_loop(arrays, codec.blur_kernel_size, 4.0), clock))
         batched.append(seconds_of(lambda: codec.decode(prediction), clock))
     ratio = statistics.median(loop) / statistics.median(batched)
     print(
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> float:
 
     points, weights = torch.rand(64, 19, 2) * torch.tensor([191.0, 255.0]), torch.ones(64, 19)
     print("encode 64 × 19 keypoints into maps of 64×48")
-    for encoding in ("classic", "unbiased", "udp"):
+    for encoding in ("msra", "unbiased", "udp"):
         drawing = HeatmapCodec(encoding=encoding)
         taken = [
             seconds_of(lambda drawing=drawing: drawing.encode(points, weights), clock)

@@ -26,10 +26,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "plain": {"model": "deit_tiny"},
     "2 cycles, last measured": {
         "model": "sdpose_deit_tiny",
-        "distillation": {"method": "cycles", "keypoint_tokens": 0, "visual_tokens": 0, "pose": "last"},
-        "validation": {"every": 1000, "cycle": "last"},
+        "distillation": {"method": "sdpose", "keypoint_token_weight": 0, "visual_token_weight": 0, "supervise": "last"},
+        "validation": {"interval": 1000, "cycle": "last"},
     },
-    "SDPose, first measured": {"model": "sdpose_deit_tiny", "distillation": {"method": "cycles"}},
+    "SDPose, first measured": {"model": "sdpose_deit_tiny", "distillation": {"method": "sdpose"}},
 }
 
 
@@ -48,19 +48,19 @@ def write_digits(folder: Path) -> None:
 def recipe(data: Path, seed: int, epochs: int, changes: dict[str, Any]) -> dict[str, Any]:
     """One run: everything but the row's own changes is the same."""
     return {
-        "model_options": {"input_size": [32, 32], "patch_size": 8, "width": 48, "depth": 3, "heads": 3},
+        "model_options": {"input_size": [32, 32], "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3},
         "data": {
             "root": str(data),
             "train": [{"format": "image_folder", "images": "train"}],
             "val": {"format": "image_folder", "images": "val"},
-            "workers": 0,
+            "num_workers": 0,
         },
         "classification": {
             "area": [0.7, 1.0], "flip_probability": 0, "policy": "", "erasing_probability": 0, "mixup": 0, "cutmix": 0,
         },
-        "optimizer": {"name": "muon", "lr": 3e-3, "matrix_lr": 0.01, "weight_decay": 0.05},
-        "schedule": {"epochs": epochs, "kind": "cosine", "warmup_steps": 40},
-        "validation": {"every": 1000},
+        "optimizer": {"name": "muon", "lr": 3e-3, "muon_lr": 0.01, "weight_decay": 0.05},
+        "schedule": {"epochs": epochs, "name": "cosine", "warmup_steps": 40},
+        "validation": {"interval": 1000},
         "batch_size": 64,
         "precision": "fp32",
         "seed": seed,

@@ -80,7 +80,7 @@ def main() -> None:
         for batch in (1, 8):
             images = torch.randn(batch, 3, *model.input_size)
             ours, theirs = model(images), papers.forward_train(images).cycles[0]
-            torch.testing.assert_close(ours.prediction.maps, theirs.prediction.maps, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.prediction.heatmaps, theirs.prediction.heatmaps, rtol=1e-4, atol=1e-5)
             print(" ", compare(papers.forward_train, model, images, arguments.rounds), "(target: at least 1.5)")
         print(f"{arguments.unpruned} and {arguments.pruned}:")
         for batch in (1, 8):

@@ -18,14 +18,14 @@ import numpy as np
 import onnxruntime
 
 from leanpose.data.images import read_image
-from leanpose.data.sample import PersonSample
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sample import PoseAnnotation
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.evaluate import labelled_only, predict_people
 from leanpose.evaluation.pck import pck, torso_sizes
-from leanpose.evaluation.results import PoseResults
+from leanpose.evaluation.results import PosePredictions
 from leanpose.files import atomic_write
-from leanpose.geometry import apply_affine, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine, warp_image, warp_matrix
 from leanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
 from leanpose.weights import load_model
 
@@ -73,27 +73,27 @@ def efficientpose(path: Path, side: int) -> tuple[int, Skeleton, Callable[[np.nd
     return side, EFFICIENTPOSE, run
 
 
-def run_reference(people: list[PersonSample], side: int, run: Callable[[np.ndarray], Crop]) -> PoseResults:
+def run_reference(people: list[PoseAnnotation], side: int, run: Callable[[np.ndarray], Crop]) -> PosePredictions:
     """One square crop of 1.25 × the box's longer side a person, no flip test."""
     points, scores = [], []
     for person in people:
-        centers, scales = crop_region(np.asarray(person.box)[None].astype(np.float64), (side, side))
-        matrix = crop_matrix(centers[0], scales[0], (side, side))
+        centers, scales = bbox_to_center_scale(np.asarray(person.box)[None].astype(np.float64), (side, side))
+        matrix = warp_matrix(centers[0], scales[0], (side, side))
         found, score = run(warp_image(read_image(person.image), matrix, (side, side)))
         points.append(apply_affine(invert_affine(matrix), found))
         scores.append(score)
     boxes = np.stack([person.box for person in people]).astype(np.float64)
-    return PoseResults(
+    return PosePredictions(
         np.array([person.image_id for person in people]),
         np.stack(points).astype(np.float64),
         np.stack(scores).astype(np.float64),
         boxes,
         np.array([person.score for person in people], np.float64),
-        crop_region(boxes, (side, side))[1].prod(axis=1),
+        bbox_to_center_scale(boxes, (side, side))[1].prod(axis=1),
     )
 
 
-def limb_results(results: PoseResults, skeleton: Skeleton) -> PoseResults:
+def limb_results(results: PosePredictions, skeleton: Skeleton) -> PosePredictions:
     return results.with_keypoints([skeleton.keypoints.index(name) for name in LIMBS])
 
 
@@ -114,15 +114,15 @@ def main() -> None:
         "annotations": "coco_mini/annotations/person_keypoints_val.json",
     }
     sets = {
-        "labelled": read_people(DataSource.model_validate(coco), BODY19, root, training=False),
+        "labelled": read_people(DatasetConfig.model_validate(coco), BODY19, root, training=False),
         "detected": read_people(
-            DataSource.model_validate({**coco, "boxes": "coco_mini/detections/rtmdet_nano_person_val.json"}),
+            DatasetConfig.model_validate({**coco, "boxes": "coco_mini/detections/rtmdet_nano_person_val.json"}),
             BODY19, root, training=False,
         ),
     }  # fmt: skip
     if arguments.labelled_only:
         del sets["detected"]
-    lsp_source = DataSource(format="lsp", images=Path("lsp/images"), annotations=Path("lsp/joints.mat"), split="val")
+    lsp_source = DatasetConfig(format="lsp", images=Path("lsp/images"), annotations=Path("lsp/joints.mat"), split="val")
     lsp = read_people(lsp_source, LSP14, root, training=False)
 
     folder = root / "pose_models"
@@ -131,7 +131,7 @@ def main() -> None:
         "EfficientPose RT": efficientpose(folder / "EfficientPoseRT.onnx", 224),
         "EfficientPose II": efficientpose(folder / "EfficientPoseII.onnx", 368),
     }
-    runs: dict[str, tuple[Skeleton, Callable[[list[PersonSample]], PoseResults]]] = {
+    runs: dict[str, tuple[Skeleton, Callable[[list[PoseAnnotation]], PosePredictions]]] = {
         name: (skeleton, lambda people, side=side, run=run: run_reference(people, side, run))
         for name, (side, skeleton, run) in references.items()
     }

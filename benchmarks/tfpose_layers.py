@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from leanpose.data.sources import DataSource, read_people
-from leanpose.evaluation.card import EvaluationCard, measure
+from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.evaluation.card import EvaluationReport, measure
 from leanpose.evaluation.pck import box_sizes, nme
 from leanpose.models.tfpose import Score, TFPose
 from leanpose.weights import load_model
@@ -35,7 +35,7 @@ def with_layers(model: TFPose, layers: int, score: Score) -> TFPose:
     return shorter
 
 
-def error(card: EvaluationCard, model: TFPose, source: DataSource) -> float:
+def error(card: EvaluationReport, model: TFPose, source: DatasetConfig) -> float:
     """The mean distance between prediction and label, as a fraction of the mean of the box's sides."""
     people = [p for p in read_people(source, model.skeleton, training=False).people if str(p.image) not in card.broken]
     labels = np.stack([person.keypoints for person in people])
@@ -53,7 +53,7 @@ def main() -> None:
     model = load_model(str(args.model))
     if not isinstance(model, TFPose):
         parser.error(f"{args.model} is {model.name}, not a TFPose")
-    source = DataSource(format="coco", annotations=args.annotations, images=args.images, boxes=args.boxes)
+    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, boxes=args.boxes)
     table = Table("layers", *(f"AP, {score}" for score in SCORES), "AR", "PCK@0.2 torso", "error, % of the box")
     for layers in range(1, model.config.decoder_layers + 1):
         cards = {score: measure(with_layers(model, layers, score), source) for score in SCORES}

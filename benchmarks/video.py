@@ -30,7 +30,7 @@ import torch
 from leanpose import PoseEstimator, create_model
 from leanpose.data.images import read_image
 from leanpose.inference.estimator import choose_detector
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.inference.tracking import PoseTracker
 from leanpose.inference.video import predict_video
 from leanpose.inference.video_input import VideoReader
@@ -98,7 +98,7 @@ def write_clip(path: Path, halves: list[np.ndarray], frames: int) -> None:
         container.mux(sound.encode(None))
 
 
-def draw(pixels: np.ndarray, poses: Poses) -> np.ndarray:
+def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:
     """All keypoints, however uncertain, so that drawing costs what it does for a trained model."""
     return poses.draw(pixels, threshold=0)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.skeleton import COCO17
 
 # A standing person, one unit tall, feet at y = 0 (upwards negative), in the order of COCO's keypoints.
@@ -85,7 +85,7 @@ class CrowdEstimator:
         self.passes.append(len(boxes))
         return self._look(image, boxes)
 
-    def _look(self, image: np.ndarray, boxes: np.ndarray) -> Poses:
+    def _look(self, image: np.ndarray, boxes: np.ndarray) -> PoseResult:
         t = number(image)
         self.looked.append(t)
         rng = np.random.default_rng(t)
@@ -100,7 +100,7 @@ class CrowdEstimator:
                 scores[row] = 0.9
             else:
                 keypoints[row] = rng.uniform(box[:2], box[2:], (17, 2))
-        return Poses(
+        return PoseResult(
             keypoints.astype(np.float32), scores.astype(np.float32), np.asarray(boxes, np.float32),
             np.ones(len(boxes), np.float32), self.skeleton,
         )  # fmt: skip

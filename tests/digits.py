@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-SMALL = {"input_size": [32, 32], "patch_size": 8, "width": 48, "depth": 1, "heads": 3}
+SMALL = {"input_size": [32, 32], "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
 
 
 def write_digits(folder: Path, train: int = 800, val: int = 200, digits: int = 10) -> Path:
@@ -34,14 +34,14 @@ def digits_recipe(data: Path, **changes: Any) -> dict[str, Any]:
             "root": str(data),
             "train": [{"format": "image_folder", "images": "train"}],
             "val": {"format": "image_folder", "images": "val"},
-            "workers": 0,
+            "num_workers": 0,
         },
         "classification": {
             "area": [0.8, 1.0], "flip_probability": 0, "policy": "", "erasing_probability": 0, "mixup": 0, "cutmix": 0,
         },
-        "optimizer": {"name": "muon", "lr": 3e-3, "matrix_lr": 0.01, "weight_decay": 0.05},
-        "schedule": {"epochs": 8, "kind": "cosine", "warmup_steps": 10},
-        "validation": {"every": 8},
+        "optimizer": {"name": "muon", "lr": 3e-3, "muon_lr": 0.01, "weight_decay": 0.05},
+        "schedule": {"epochs": 8, "name": "cosine", "warmup_steps": 10},
+        "validation": {"interval": 8},
         "batch_size": 32,
         "precision": "fp32",
         "checkpoint_minutes": 0,

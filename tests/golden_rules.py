@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leanpose.evaluation.results import PoseResults
-from leanpose.geometry import apply_affine, crop_matrix, invert_affine
+from leanpose.evaluation.results import PosePredictions
+from leanpose.geometry import apply_affine, invert_affine, warp_matrix
 
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
 
@@ -85,16 +85,16 @@ class Golden:
 def to_image(codec: Any, points: np.ndarray, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Crop pixels to image pixels; mmpose 0.29's scales are in units of 200 pixels."""
     matrices = [
-        crop_matrix(center, scale * 200, codec.input_size, warp=codec.warp)
+        warp_matrix(center, scale * 200, codec.input_size, warp=codec.warp)
         for center, scale in zip(centers, scales, strict=True)
     ]
     return apply_affine(invert_affine(np.stack(matrices)), points)
 
 
-def detections(people: list[dict]) -> PoseResults:
+def detections(people: list[dict]) -> PosePredictions:
     """The found people of a file in `golden/metrics`."""
     keypoints = np.array([person["keypoints"] for person in people])
-    return PoseResults(
+    return PosePredictions(
         image_ids=np.array([person["img_id"] for person in people]),
         keypoints=keypoints,
         keypoint_scores=np.array([person["keypoint_scores"] for person in people]),

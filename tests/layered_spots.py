@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.data.sources import DataSource
+from leanpose.data.sources import DatasetConfig
 from leanpose.models.output import Heatmaps, PoseOutput
 from spots import SPOTS, PureSpotFinder, scene
 
@@ -52,7 +52,7 @@ class LayeredSpotFinder(PureSpotFinder):
         return PoseOutput(Heatmaps(colours[..., ::4, ::4]))
 
 
-def write_spot_people(folder: Path, pictures: int = 8, people: int = 3, seed: int = 0) -> DataSource:
+def write_spot_people(folder: Path, pictures: int = 8, people: int = 3, seed: int = 0) -> DatasetConfig:
     """Pictures of spot people and their labels."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, labels = [], []
@@ -77,4 +77,4 @@ def write_spot_people(folder: Path, pictures: int = 8, people: int = 3, seed: in
     categories = [{"id": 1, "name": "person", "keypoints": list(SPOTS.keypoints)}]
     path = folder / "annotations.json"
     path.write_text(json.dumps({"images": images, "annotations": labels, "categories": categories}))
-    return DataSource(format="coco", images=folder / "images", annotations=path)
+    return DatasetConfig(format="coco", images=folder / "images", annotations=path)

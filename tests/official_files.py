@@ -45,7 +45,7 @@ def deviation(golden: Golden, path: Path) -> float:
         return max(golden.deviation("simcc_x", found.x), golden.deviation("simcc_y", found.y))
     if isinstance(found, Heatmaps):
         name = next(name for name in ("pred", "cycle0.pred", "out") if name in outputs)
-        return golden.deviation(name, found.maps)
+        return golden.deviation(name, found.heatmaps)
     assert isinstance(found, Coordinates)
     name = next(name for name in outputs if name in ("out", "pred") or name.startswith("inference_regression"))
     expected = torch.from_numpy(golden.arrays[name])[..., :2].float()

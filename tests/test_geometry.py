@@ -15,13 +15,13 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import (
     Warp,
     apply_affine,
+    bbox_to_center_scale,
     box_area,
     boxes_from_keypoints,
-    crop_matrix,
-    crop_region,
     invert_affine,
     warp_image,
     warp_images,
+    warp_matrix,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
@@ -33,14 +33,14 @@ PIXEL = 1e-3
 
 regions = st.tuples(
     st.floats(-500, 3000), st.floats(-500, 3000), st.floats(1, 2000), st.floats(-180, 180), st.booleans(),
-    st.sampled_from(["classic", "udp"]), st.sampled_from([(256, 192), (64, 48), (64, 64)]),
+    st.sampled_from(["msra", "udp"]), st.sampled_from([(256, 192), (64, 48), (64, 64)]),
 )  # fmt: skip
 
 
 def matrix_of(region: tuple) -> np.ndarray:
     x, y, width, rotation, flip, warp, size = region
     scale = np.array([width, width * size[0] / size[1]])
-    return crop_matrix(np.array([x, y]), scale, size, rotation=rotation, flip=flip, warp=warp)
+    return warp_matrix(np.array([x, y]), scale, size, rotation=rotation, flip=flip, warp=warp)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def golden_029(shared: Path) -> dict[str, np.ndarray]:
 def test_golden_warps(golden: dict[str, np.ndarray], i: int, name: str) -> None:
     size = SIZES[name]
     box, rotation = golden[f"warp/{i}/box_xyxy"], float(golden[f"warp/{i}/rot_degrees"][0])
-    (center,), (scale,) = crop_region(box[None], size)
+    (center,), (scale,) = bbox_to_center_scale(box[None], size)
     np.testing.assert_allclose(center, golden[f"warp/{i}/center"], atol=PIXEL)
     np.testing.assert_allclose(scale, golden[f"warp/{i}/{name}.scale_fixed_aspect"], atol=PIXEL)
-    classic = crop_matrix(center, scale, size, rotation=rotation)
-    udp = crop_matrix(center, scale, size, rotation=rotation, warp="udp")
+    classic = warp_matrix(center, scale, size, rotation=rotation)
+    udp = warp_matrix(center, scale, size, rotation=rotation, warp="udp")
     # The golden file's shift of (0.1, -0.05) of the region is a move of the centre.
-    moved = crop_matrix(center + scale * [0.1, -0.05], scale, size, rotation=rotation)
+    moved = warp_matrix(center + scale * [0.1, -0.05], scale, size, rotation=rotation)
     for ours, key in (
         (classic, "get_warp_matrix"),
         (invert_affine(classic), "get_warp_matrix_inv"),
@@ -81,7 +81,7 @@ def test_golden_affine_of_the_older_toolbox(golden_029: dict[str, np.ndarray], k
     center = golden_029[f"affine/{keypoint_set}/center0"]
     scale = golden_029[f"affine/{keypoint_set}/scale0"] * 200.0  # mmpose 0.29 measures regions in units of 200 pixels
     for i, rotation in enumerate((0, 20, -45)):
-        matrix = crop_matrix(center + i, scale * (1 + 0.1 * i), (256, 192), rotation=rotation)
+        matrix = warp_matrix(center + i, scale * (1 + 0.1 * i), (256, 192), rotation=rotation)
         key = f"affine/{keypoint_set}/rot{rotation}_inv"
         np.testing.assert_allclose(matrix, golden_029[key + "False"], atol=PIXEL)
         np.testing.assert_allclose(invert_affine(matrix), golden_029[key + "True"], atol=PIXEL)
@@ -106,9 +106,9 @@ def opencv4_warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -
     return np.floor((at(0, 0) * (1 - fx) + at(1, 0) * fx) * (1 - fy) + (at(0, 1) * (1 - fx) + at(1, 1) * fx) * fy + 0.5)
 
 
-@pytest.mark.parametrize(("name", "warp"), [("msra", "classic"), ("udp", "udp")])
+@pytest.mark.parametrize(("name", "warp"), [("msra", "msra"), ("udp", "udp")])
 def test_golden_cropped_image(golden: dict[str, np.ndarray], name: str, warp: Warp) -> None:
-    matrix = crop_matrix(np.array([80.0, 60.0]), np.array([90.0, 120.0]), (64, 48), rotation=12, warp=warp)
+    matrix = warp_matrix(np.array([80.0, 60.0]), np.array([90.0, 120.0]), (64, 48), rotation=12, warp=warp)
     keypoints = apply_affine(matrix, golden["topdown_affine/source_keypoints"][0])
     np.testing.assert_allclose(keypoints, golden[f"topdown_affine/{name}/transformed_keypoints"][0], atol=PIXEL)
     image, expected = golden["topdown_affine/source_image"], golden[f"topdown_affine/{name}/img"]
@@ -151,22 +151,22 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("warp", ["classic", "udp"])
+@pytest.mark.parametrize("warp", ["msra", "udp"])
 def test_a_flipped_crop_is_the_mirrored_crop(warp: Warp) -> None:
     image, center, scale = picture(120, 160), np.array([70.3, 55.1]), np.array([60.0, 80.0])
-    plain = warp_image(image, crop_matrix(center, scale, (64, 48), rotation=20, warp=warp), (64, 48))
-    flipped = warp_image(image, crop_matrix(center, scale, (64, 48), rotation=20, flip=True, warp=warp), (64, 48))
+    plain = warp_image(image, warp_matrix(center, scale, (64, 48), rotation=20, warp=warp), (64, 48))
+    flipped = warp_image(image, warp_matrix(center, scale, (64, 48), rotation=20, flip=True, warp=warp), (64, 48))
     # Mirroring turns the rounding of a position (1/64 pixel in OpenCV 4) to its other side.
     assert np.abs(flipped[:, ::-1].astype(int) - plain).max() <= 16
 
 
-@pytest.mark.parametrize("warp", ["classic", "udp"])
+@pytest.mark.parametrize("warp", ["msra", "udp"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_batched_warp_agrees_with_opencv(warp: Warp, flip: bool) -> None:
     images = np.stack([picture(120, 160, seed) for seed in range(3)])
     matrices = np.stack(
         [
-            crop_matrix(np.array([80.0 + 20 * i, 60.0]), np.array([90.0, 120.0]), (64, 48), rotation=25 * i, flip=flip,
+            warp_matrix(np.array([80.0 + 20 * i, 60.0]), np.array([90.0, 120.0]), (64, 48), rotation=25 * i, flip=flip,
                         warp=warp)
             for i in range(3)
         ]
@@ -192,34 +192,34 @@ def test_batched_warp_takes_an_image_of_one_pixel() -> None:
 def test_a_giant_image_is_warped_in_part() -> None:
     image = picture(16, 40000)
     center, scale = np.array([39000.0, 8.0]), np.array([12.0, 16.0])
-    expected = warp_image(image[:, 38000:], crop_matrix(center - [38000, 0], scale, (64, 48)), (64, 48))
-    crop = warp_image(image, crop_matrix(center, scale, (64, 48)), (64, 48))
+    expected = warp_image(image[:, 38000:], warp_matrix(center - [38000, 0], scale, (64, 48)), (64, 48))
+    crop = warp_image(image, warp_matrix(center, scale, (64, 48)), (64, 48))
     # The two matrices differ in their last bits, which may tip a rounding.
     assert np.abs(crop.astype(int) - expected).max() <= 9
-    matrix = crop_matrix(np.array([20000, 8]), np.array([40000, 53333]), (64, 48))
+    matrix = warp_matrix(np.array([20000, 8]), np.array([40000, 53333]), (64, 48))
     whole = warp_image(np.full((16, 40000, 3), 77, np.uint8), matrix, (64, 48))
     assert (whole[32] == 77).all()
-    outside = warp_image(image, crop_matrix(np.array([50000.0, 8.0]), scale, (64, 48)), (64, 48))
+    outside = warp_image(image, warp_matrix(np.array([50000.0, 8.0]), scale, (64, 48)), (64, 48))
     assert not outside.any()
 
 
 def test_region_of_a_point_is_one_pixel() -> None:
-    center, scale = crop_region(np.array([[5.0, 6.0, 5.0, 6.0]]), (256, 192))
+    center, scale = bbox_to_center_scale(np.array([[5.0, 6.0, 5.0, 6.0]]), (256, 192))
     assert center.tolist() == [[5.0, 6.0]]
     np.testing.assert_allclose(scale, [[1.0, 4 / 3]])
 
 
 def test_regions_of_no_box() -> None:
-    center, scale = crop_region(np.zeros((0, 4)), (256, 192))
+    center, scale = bbox_to_center_scale(np.zeros((0, 4)), (256, 192))
     assert center.shape == scale.shape == (0, 2)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: crop_region(np.array([[0, 0, np.nan, 1]]), (256, 192)), "not a finite number"),
-        (lambda: crop_matrix(np.zeros(2), np.zeros(2), (256, 192)), "above 0"),
-        (lambda: crop_matrix(np.zeros(2), np.array([np.nan, 1]), (256, 192)), "above 0"),
+        (lambda: bbox_to_center_scale(np.array([[0, 0, np.nan, 1]]), (256, 192)), "not a finite number"),
+        (lambda: warp_matrix(np.zeros(2), np.zeros(2), (256, 192)), "above 0"),
+        (lambda: warp_matrix(np.zeros(2), np.array([np.nan, 1]), (256, 192)), "above 0"),
         (lambda: invert_affine(np.zeros((2, 3))), "determinant 0"),
     ],
 )

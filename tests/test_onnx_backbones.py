@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from leanpose import create_model
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetFeatures
+from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
 from leanpose.onnx_backbones import convert_onnx
 
 
@@ -62,7 +62,7 @@ def test_the_backbone_computes_what_movenet_computes(movenet: Path, tmp_path: Pa
     model = create_model(
         "simplebaseline_r50",
         backbone="movenet_lightning",
-        deconvolutions=(),
+        deconv_channels=(),
         input_size=(192, 192),
         pretrained=done.path,
     )
@@ -98,7 +98,7 @@ def test_movenets_features_fit_every_crop(size: tuple[int, int]) -> None:
         ("simplebaseline_r50", {}),
         ("sdpose_t", {"patch_size": (2, 2)}),
         ("distilpose_s", {"patch_size": (2, 2)}),
-        ("tfpose_r18", {"width": 32, "encoder_layers": 1}),
+        ("tfpose_r18", {"embed_dim": 32, "encoder_layers": 1}),
     ],
 )
 def test_every_family_starts_from_a_detector(
@@ -128,7 +128,7 @@ def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_pat
         trained = backbone.train()(pixels)
     correlation = torch.corrcoef(torch.stack([steady.flatten(), trained.flatten()]))[0, 1]
     assert correlation > 0.9
-    fresh = RTMDetFeatures("rtmdet_nano").train()
+    fresh = RTMDetBackbone("rtmdet_nano").train()
     with torch.no_grad():
         correlation = torch.corrcoef(torch.stack([steady.flatten(), fresh(pixels).flatten()]))[0, 1]
     assert correlation < 0.5
@@ -137,7 +137,7 @@ def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_pat
 @pytest.mark.parametrize("variant", ["rtmdet_tiny", "rtmdet_s"])
 def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
     torch.manual_seed(0)
-    network = RTMDetFeatures(variant).eval()
+    network = RTMDetBackbone(variant).eval()
     for module in network.modules():
         if isinstance(module, ConvNorm):
             module.conv.weight.data.mul_(1.5)
@@ -146,7 +146,7 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
     torch.onnx.export(whole, (torch.zeros(1, 3, 64, 64),), tmp_path / "d.onnx", dynamo=False)
     done = convert_onnx(tmp_path / "d.onnx", tmp_path / "d.safetensors")
     assert done.model == variant
-    model = create_model("simplebaseline_r50", backbone=variant, deconvolutions=(32,), pretrained=done.path)
+    model = create_model("simplebaseline_r50", backbone=variant, deconv_channels=(32,), pretrained=done.path)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = network(images)  # of BGR

@@ -10,7 +10,7 @@ import pytest
 
 from leanpose.drawing.openpose import draw_openpose
 from leanpose.errors import LeanposeError
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.openpose import openpose_people
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 
@@ -34,11 +34,11 @@ WHOLE = Skeleton(
 )
 
 
-def poses_of(skeleton: Skeleton, people: int = 2, seed: int = 0) -> Poses:
+def poses_of(skeleton: Skeleton, people: int = 2, seed: int = 0) -> PoseResult:
     rng = np.random.default_rng(seed)
     points = rng.uniform((5, 5), (395, 295), (people, len(skeleton), 2))
     scores = rng.uniform(0, 1, (people, len(skeleton)))
-    return Poses(points, scores, np.zeros((people, 4)), np.ones(people), skeleton)
+    return PoseResult(points, scores, np.zeros((people, 4)), np.ones(people), skeleton)
 
 
 def own_name(documented: str) -> str:
@@ -152,7 +152,7 @@ def test_a_smaller_canvas():
 
 
 def test_the_corners_of_a_picture_stay_its_corners():
-    poses = Poses(
+    poses = PoseResult(
         np.array([[[-0.5, -0.5], [99.5, 49.5]]]), np.ones((1, 2)), np.array([[-0.5, -0.5, 99.5, 49.5]]), np.ones(1),
         Skeleton("two", ("nose", "neck"), (), (0.05, 0.05)),
     )  # fmt: skip

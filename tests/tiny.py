@@ -12,7 +12,7 @@ import yaml
 
 from leanpose.skeleton import COCO17
 
-TINY_MODEL = {"input_size": [64, 48], "stem_width": 8, "stage1_width": 8, "stage1_blocks": 1, "width": 16, "depth": 1, "heads": 2, "head_hidden": 16}  # fmt: skip
+TINY_MODEL = {"input_size": [64, 48], "stem_width": 8, "stage1_width": 8, "stage1_blocks": 1, "embed_dim": 16, "depth": 1, "num_heads": 2, "head_hidden": 16}  # fmt: skip
 
 
 def write_tiny_coco(folder: Path, people: int = 12, size: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
@@ -47,10 +47,10 @@ def tiny_recipe(data: Path, **changes: Any) -> dict[str, Any]:
     recipe = {
         "model": "sdpose_t",
         "model_options": dict(TINY_MODEL),
-        "data": {"root": str(data), "train": [source], "val": source, "workers": 0},
-        "distillation": {"method": "cycles"},
+        "data": {"root": str(data), "train": [source], "val": source, "num_workers": 0},
+        "distillation": {"method": "sdpose"},
         "schedule": {"epochs": 3, "warmup_steps": 0},
-        "validation": {"every": 2},
+        "validation": {"interval": 2},
         "batch_size": 4,
         "precision": "fp32",
         "checkpoint_minutes": 0,

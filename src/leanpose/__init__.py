@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from leanpose import weights
     from leanpose.errors import LeanposeError
     from leanpose.inference.estimator import PoseEstimator
-    from leanpose.inference.poses import Poses
+    from leanpose.inference.poses import PoseResult
     from leanpose.inference.smoothing import OneEuro
     from leanpose.inference.tracking import PoseTracker
     from leanpose.models.output import PoseOutput
@@ -27,8 +27,8 @@ __all__ = [
     "OneEuro",
     "PoseEstimator",
     "PoseOutput",
+    "PoseResult",
     "PoseTracker",
-    "Poses",
     "Skeleton",
     "__version__",
     "create_model",
@@ -44,7 +44,7 @@ _HOMES = {
     "PoseEstimator": "leanpose.inference.estimator",
     "PoseOutput": "leanpose.models.output",
     "PoseTracker": "leanpose.inference.tracking",
-    "Poses": "leanpose.inference.poses",
+    "PoseResult": "leanpose.inference.poses",
     "Skeleton": "leanpose.skeleton",
     "create_model": "leanpose.models.registry",
     "get_skeleton": "leanpose.skeleton",

@@ -18,12 +18,12 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from leanpose.data.dataset import CropDataset, collate
+from leanpose.data.dataset import TopDownDataset, collate
 from leanpose.data.images import read_image
 from leanpose.data.synthetic import write_synthetic
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import mean_pose, precision_of, predict_people
+from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
 from leanpose.evaluation.report import Picture, Report, RunRecord, read_run, write_report
 from leanpose.files import atomic_write
 from leanpose.inference.estimator import PoseEstimator
@@ -44,10 +44,10 @@ STUDENT = {
     "stage1_width": 16,
     "stage1_blocks": 3,
     "depth": 3,
-    "width": 96,
-    "heads": 4,
+    "embed_dim": 96,
+    "num_heads": 4,
     "head_hidden": 192,
-    "attention_scale": "head",
+    "attention_scale": "head_dim",
 }
 RENDERED_SIZE = (128, 96)
 POSES = ("stand", "relaxed", "hands_on_hips", "one_hand_on_hip", "wave", "arms_up", "arms_out", "walk")
@@ -155,13 +155,13 @@ def _recipe(data: Path, name: str, seed: int) -> Recipe:
         {
             "model": "sdpose_s_v1" if distilled else "tokenpose_s_v1",
             "model_options": {**STUDENT, **({"cycles": 2} if distilled else {})},
-            "data": {"root": str(data), "train": [sources["train"]], "val": sources["val"], "workers": 0},
+            "data": {"root": str(data), "train": [sources["train"]], "val": sources["val"], "num_workers": 0},
             "augmentation": {"rotation": 20.0, "scale": 0.2, "half_body_probability": 0.0},
-            "distillation": {"method": "cycles" if distilled else "none"},
-            "auxiliary_heatmaps": 1.0,
-            "optimizer": {"name": "muon" if hasattr(torch.optim, "Muon") else "adam", "lr": 1e-3, "matrix_lr": 5e-3},
-            "schedule": {"epochs": 1, "kind": "cosine", "final": 0.01, "warmup_steps": 50, "warmup_factor": 0.1},
-            "validation": {"every": 2, "flip_test": True},
+            "distillation": {"method": "sdpose" if distilled else "none"},
+            "auxiliary_heatmap_weight": 1.0,
+            "optimizer": {"name": "muon" if hasattr(torch.optim, "Muon") else "adam", "lr": 1e-3, "muon_lr": 5e-3},
+            "schedule": {"epochs": 1, "name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.1},
+            "validation": {"interval": 2, "flip_test": True},
             "batch_size": 16,
             "ema": 0.99,
             "seed": seed,
@@ -184,7 +184,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
     """How long an epoch takes, by a few timed steps."""
     model = build_model(recipe).train()
     people, _ = read_training_people(recipe)
-    dataset = CropDataset(people.people, model.skeleton, model.input_size)
+    dataset = TopDownDataset(people.people, model.skeleton, model.input_size)
     task = build_task(recipe, model)
     optimizers = build_optimizers(recipe.optimizer, task)
     times = []
@@ -206,7 +206,7 @@ def _mean_pose_ap(recipe: Recipe) -> float:
     assert val is not None
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     results = mean_pose(train.people, val.people, recipe.model_options["input_size"])
-    return precision_of(results, val, skeleton)["AP"]
+    return coco_ap(results, val, skeleton)["AP"]
 
 
 def _summary(runs: list[RunRecord], mean_pose_ap: float) -> list[str]:

@@ -4,7 +4,7 @@ Points are (x, y) in pixels, pixel centres at whole numbers; sizes are (height, 
 is an affine map from the image: a *centre* and a *scale* (width and height of the region, in image pixels) say what
 is seen, the output size says how large it comes out, and one of two conventions says how pixels meet pixels:
 
-- `classic`: the region's width W becomes w output pixels, so its centre lands on w / 2 and one step is W / w;
+- `msra`: the region's width W becomes w output pixels, so its centre lands on w / 2 and one step is W / w;
 - `udp`: the region spans the centres of the first and the last pixel, so its centre lands on (w - 1) / 2 and one step
   is W / (w - 1) (Huang et al., "The Devil is in the Details", CVPR 2020).
 
@@ -24,7 +24,7 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Warp = Literal["classic", "udp"]
+Warp = Literal["msra", "udp"]
 
 _OPENCV_LIMIT = 32767  # OpenCV's warp keeps source positions in 16 bits
 
@@ -58,7 +58,7 @@ def boxes_from_keypoints(keypoints: Shaped[np.ndarray, "N K 3"]) -> Float[np.nda
     return np.where(labelled.any(axis=1), np.concatenate([low, high], axis=1), 0.0)
 
 
-def crop_region(
+def bbox_to_center_scale(
     boxes: Shaped[np.ndarray, "N 4"], input_size: tuple[int, int], padding: float = 1.25
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2"]]:
     """The region of the image that a model sees of each person.
@@ -86,24 +86,24 @@ def crop_region(
     return centers, np.stack([width, width / aspect], axis=-1)
 
 
-def crop_matrix(
+def warp_matrix(
     center: Shaped[np.ndarray, " 2"],
     scale: Shaped[np.ndarray, " 2"],
     output_size: tuple[int, int],
     *,
     rotation: float = 0.0,
     flip: bool = False,
-    warp: Warp = "classic",
+    warp: Warp = "msra",
 ) -> Float[np.ndarray, "2 3"]:
     """The affine map from image pixels to crop pixels.
 
     Args:
         center: (x, y) of the region, in image pixels.
-        scale: (width, height) of the region, in image pixels. The classic warp reads the width alone: its height
+        scale: (width, height) of the region, in image pixels. The `msra` warp reads the width alone: its height
             follows from the aspect of the output.
         output_size: (height, width) of the crop.
         rotation: degrees. As in the papers' toolbox, a positive angle turns the picture counter-clockwise under
-            the classic warp and clockwise under UDP.
+            the `msra` warp and clockwise under UDP.
         flip: mirror the crop (x becomes width - 1 - x); the mirroring is part of the returned map.
         warp: the pixel convention.
 
@@ -164,7 +164,7 @@ def warp_image(
 
     Args:
         image: of any number of channels.
-        matrix: image → crop, as `crop_matrix` gives it.
+        matrix: image → crop, as `warp_matrix` gives it.
         output_size: (height, width) of the crop.
     """
     import cv2
@@ -190,7 +190,7 @@ def warp_images(
 
     Args:
         images: uint8 (the result is rounded to uint8) or floating.
-        matrices: image → crop, as `crop_matrix` gives them.
+        matrices: image → crop, as `warp_matrix` gives them.
         output_size: (height, width) of the crops.
     """
     import torch

@@ -15,8 +15,8 @@ from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 from leanpose.models.backbones import imagenet
 from leanpose.models.backbones.file import save_backbone
-from leanpose.models.backbones.movenet import MoveNetFeatures
-from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetFeatures
+from leanpose.models.backbones.movenet import MoveNetBackbone
+from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.weights import Converted
 from leanpose.weights.download import sha256_of
 
@@ -68,7 +68,7 @@ def convert_onnx(
     if backbone is None:
         raise LeanposeError(
             f"{source} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
-            f"{', '.join(sorted([MoveNetFeatures.variant, *RTMDETS]))}."
+            f"{', '.join(sorted([MoveNetBackbone.variant, *RTMDETS]))}."
         )
     save_backbone(
         backbone.state_dict(),
@@ -122,12 +122,12 @@ def _dequantised(inputs: list[np.ndarray], axis: int) -> np.ndarray:
     return (values.astype(np.float32) - offset) * scale.reshape(shape)
 
 
-def _read_movenet(file: _File) -> MoveNetFeatures | None:
+def _read_movenet(file: _File) -> MoveNetBackbone | None:
     """MoveNet's network with the file's weights, if the file is one.
 
     Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
     """
-    network = MoveNetFeatures().eval()
+    network = MoveNetBackbone().eval()
     convolutions = _convolutions(network)
     maps = [index for index, layer in enumerate(file.layers) if len(layer.weight) == _MOVENET_KEYPOINTS]
     if len(maps) != 1 or maps[0] < len(convolutions):
@@ -151,7 +151,7 @@ def _read_movenet(file: _File) -> MoveNetFeatures | None:
     return network
 
 
-def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
+def _read_rtmdet(file: _File) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
     Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on: its
@@ -159,7 +159,7 @@ def _read_rtmdet(file: _File) -> RTMDetFeatures | None:
     computes what the detector computes.
     """
     shapes = [layer.weight.shape for layer in file.layers]
-    for network in (RTMDetFeatures(variant).eval() for variant in RTMDETS):
+    for network in (RTMDetBackbone(variant).eval() for variant in RTMDETS):
         convolutions = _convolutions(network)
         if [conv.weight.shape for conv in convolutions.values()] == shapes[: len(convolutions)] != shapes:
             break
@@ -265,7 +265,7 @@ def _run(file: _File, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[
 
 
 def _require_agreement(
-    file: _File, network: MoveNetFeatures | RTMDetFeatures, images: Float[Tensor, "1 3 H W"], expected: np.ndarray
+    file: _File, network: MoveNetBackbone | RTMDetBackbone, images: Float[Tensor, "1 3 H W"], expected: np.ndarray
 ) -> None:
     """
     Raises:

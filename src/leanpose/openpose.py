@@ -117,7 +117,7 @@ def openpose_json(
     image_size: tuple[int, int] | None = None,
     controlnet: bool = False,
 ) -> dict[str, Any]:
-    """OpenPose's JSON, version 1.3, as a dictionary; `Poses.to_openpose` explains the arguments.
+    """OpenPose's JSON, version 1.3, as a dictionary; `PoseResult.to_openpose` explains the arguments.
 
     Raises:
         LeanposeError: ControlNet's form has no image size.

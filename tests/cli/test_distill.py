@@ -18,7 +18,7 @@ from leanpose.training.run import train
 from leanpose.weights import save_model
 from tiny import tiny_recipe, write_tiny_coco, write_tiny_recipe
 
-SMALL = {"input_size": [64, 64], "width": 16, "attention_width": 8}
+SMALL = {"input_size": [64, 64], "embed_dim": 16, "gau_qk_dim": 8}
 
 
 def plain(data: Path) -> dict:
@@ -42,7 +42,7 @@ def test_by_the_runs_own_recipe(run: Path, tmp_path: Path, monkeypatch: pytest.M
     result = CliRunner().invoke(app, ["distill", str(run), "seed=3"], catch_exceptions=False)
     assert "with the trained head" in result.output
     made = saved_recipe(tmp_path / "runs" / "trained-new-head")
-    assert (made.schedule.epochs, made.seed, made.distillation.method) == (2, 3, "head_self_distillation")
+    assert (made.schedule.epochs, made.seed, made.distillation.method) == (2, 3, "dwpose_stage2")
     before, after = load_file(run / "best.safetensors"), load_file(tmp_path / "runs/trained-new-head/last.safetensors")
     for key, value in after.items():
         same = torch.equal(value, before[key])
@@ -61,7 +61,7 @@ def test_a_file_needs_a_recipe_and_keeps_its_own_model(
         app, ["distill", str(file), str(other), "--epochs", "1", "--out", "made"], catch_exceptions=False
     )
     made = saved_recipe(tmp_path / "made")
-    assert (made.model, made.schedule.epochs, made.model_options["width"]) == ("rtmpose_t", 1, 16)
+    assert (made.model, made.schedule.epochs, made.model_options["embed_dim"]) == ("rtmpose_t", 1, 16)
 
 
 def test_what_cannot_get_a_new_head(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_student_beside_its_teacher_and_weights_compared(folder: Path):
 
 @pytest.mark.parametrize("query_attention", [True, False])
 def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_attention: bool):
-    sizes = {"input_size": (64, 64), "width": 32, "encoder_layers": 2, "decoder_layers": 1}
+    sizes = {"input_size": (64, 64), "embed_dim": 32, "encoder_layers": 2, "decoder_layers": 1}
     model = create_model("tfpose_r18", query_attention=query_attention, **sizes)
     save_model(model, "decoder.safetensors", training_data=[], licence="none", metrics={})
     result = run("photo.jpg", "--model", "decoder.safetensors", "--box", 5, 5, 80, 110, "--out", "out")

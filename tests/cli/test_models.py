@@ -38,8 +38,8 @@ def test_options_change_what_is_counted(capsys: pytest.CaptureFixture[str]) -> N
     ):
         with pytest.raises(LeanposeError, match=words):
             models("tfpose_r50", settings)
-    with pytest.raises(LeanposeError, match="leanpose models tfpose_r50 width=96"):
-        models("width=96")
+    with pytest.raises(LeanposeError, match="leanpose models tfpose_r50 embed_dim=96"):
+        models("embed_dim=96")
 
 
 def test_whole_body_figures_say_that_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,7 @@ def test_released_weights_are_listed(
 ) -> None:
     monkeypatch.setattr("leanpose.weights.released.FOLDER", tmp_path)
     monkeypatch.setitem(RELEASED, "tiny-body", Release("tiny.safetensors", "CC0", "a tiny one"))
-    model = leanpose.create_model("sdpose_t", skeleton="body19", input_size=(64, 48), width=16, depth=1)
+    model = leanpose.create_model("sdpose_t", skeleton="body19", input_size=(64, 48), embed_dim=16, depth=1)
     save_model(model, tmp_path / "tiny.safetensors", training_data=[], licence="CC0", metrics={})
     models("tiny-*")
     out = capsys.readouterr().out

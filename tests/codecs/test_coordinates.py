@@ -83,7 +83,7 @@ def test_golden_test_forward_of_the_toolbox(shared: Path, name: str, official: s
     golden, arrays = Golden.load(shared, official), np.load(shared / "golden" / "losses" / "train_step_mm1.npz")
     model = leanpose.create_model(name)
     model.load_state_dict(from_official(name, golden.state_dict()))
-    changes = {"flip_shift": True} if name != "simplebaseline_r50" else {"encoding": "classic", "decoding": "quarter"}
+    changes = {"flip_shift": True} if name != "simplebaseline_r50" else {"encoding": "msra", "decoding": "quarter"}
     codec = replace(model.codec, **changes)
     with torch.inference_mode():
         prediction = model(golden.images).prediction
@@ -142,7 +142,7 @@ def test_it_is_rebuilt_from_its_settings() -> None:
 
 def test_udps_fractions_are_of_the_distance_between_the_outer_pixels() -> None:
     codec = CoordinateCodec((64, 48), encoding="udp")
-    assert (codec.warp, CoordinateCodec((64, 48)).warp) == ("udp", "classic")
+    assert (codec.warp, CoordinateCodec((64, 48)).warp) == ("udp", "msra")
     points = torch.tensor([[[0.0, 0.0], [47.0, 63.0], [23.5, 31.5], [47.5, 10.0]]])
     target = codec.encode(points, torch.ones(1, 4))
     assert target.xy[0, :3].tolist() == [[0, 0], [1, 1], [0.5, 0.5]]
@@ -162,7 +162,7 @@ def test_the_loss_may_be_l1() -> None:
 
 
 def test_unknown_settings_get_one_sentence() -> None:
-    with pytest.raises(LeanposeError, match="no encoding 'unbiased'; choose one of: classic, udp"):
+    with pytest.raises(LeanposeError, match="no encoding 'unbiased'; choose one of: msra, udp"):
         CoordinateCodec(encoding="unbiased")
     with pytest.raises(LeanposeError, match="no distance 'l2'; choose one of: l1, smooth_l1"):
         CoordinateCodec(distance="l2")

@@ -29,13 +29,13 @@ NOISE_PIXEL = 1e-2  # DARK on noise-like maps, whose parabolas can be nearly fla
 FLOAT = 2e-6  # of maps and scores: the official code works in float32
 
 MMPOSE1 = {
-    "msra_biased_256x192": HeatmapCodec(encoding="classic", decoding="quarter"),
+    "msra_biased_256x192": HeatmapCodec(encoding="msra", decoding="quarter"),
     "msra_unbiased_256x192": HeatmapCodec(),
     "udp_gaussian_256x192": HeatmapCodec(encoding="udp"),
-    "msra_biased_384x288": HeatmapCodec((384, 288), (96, 72), 3, "classic", "quarter"),
-    "msra_unbiased_384x288": HeatmapCodec((384, 288), (96, 72), 3, kernel=17),
-    "udp_gaussian_384x288": HeatmapCodec((384, 288), (96, 72), 3, "udp", kernel=17),
-    "mpii_msra_biased_256x256": HeatmapCodec((256, 256), (64, 64), 2, "classic", "quarter"),
+    "msra_biased_384x288": HeatmapCodec((384, 288), (96, 72), 3, "msra", "quarter"),
+    "msra_unbiased_384x288": HeatmapCodec((384, 288), (96, 72), 3, blur_kernel_size=17),
+    "udp_gaussian_384x288": HeatmapCodec((384, 288), (96, 72), 3, "udp", blur_kernel_size=17),
+    "mpii_msra_biased_256x256": HeatmapCodec((256, 256), (64, 64), 2, "msra", "quarter"),
 }
 
 
@@ -66,13 +66,13 @@ def test_golden_codecs_of_mmpose_1(mmpose1: tuple, name: str, points: str) -> No
     (arrays, facts), codec, prefix = mmpose1, MMPOSE1[name], f"{name}/{points}/"
     target = codec.encode(*(torch.from_numpy(arrays[prefix + key]) for key in ("keypoints", "visible")))
     stride = facts["arrays"][prefix + "encode.heatmaps"]["stride"]
-    np.testing.assert_allclose(target.maps.reshape(-1)[::stride], arrays[prefix + "encode.heatmaps"], atol=FLOAT)
+    np.testing.assert_allclose(target.heatmaps.reshape(-1)[::stride], arrays[prefix + "encode.heatmaps"], atol=FLOAT)
     np.testing.assert_array_equal(target.weights, arrays[prefix + "encode.keypoint_weights"])
 
     # mmpose 1.x gives UDP points in units in which the crop's last pixel is `width`; ours is `width - 1`, a true pixel.
     size = np.array(codec.input_size[::-1])
     unit = size / (size - 1) if codec.encoding == "udp" else 1.0
-    for maps, kind in ((target.maps, "encoded"), (arrays[prefix + "decode_noisy.heatmaps"][None], "noisy")):
+    for maps, kind in ((target.heatmaps, "encoded"), (arrays[prefix + "decode_noisy.heatmaps"][None], "noisy")):
         found, scores = decode(codec, maps)
         expected = arrays[f"{prefix}decode_{kind}.keypoints"]
         assert np.isfinite(found).all()
@@ -107,16 +107,16 @@ def test_golden_flip_of_mmpose_1(mmpose1: tuple, points: str) -> None:
     maps, flipped = (
         Heatmaps(torch.from_numpy(arrays[f"flip/{points}/heatmap.{key}"])) for key in ("orig", "of_flipped_image")
     )
-    before = maps.maps.clone()
+    before = maps.heatmaps.clone()
     for shift in (True, False):
         merged = HeatmapCodec(flip_shift=shift).merge_flipped(maps, flipped, facts["coco_flip_indices"])
-        np.testing.assert_allclose(merged.maps, arrays[f"flip/{points}/heatmap.averaged_shift_{shift}"], atol=FLOAT)
-    assert torch.equal(maps.maps, before)
+        np.testing.assert_allclose(merged.heatmaps, arrays[f"flip/{points}/heatmap.averaged_shift_{shift}"], atol=FLOAT)
+    assert torch.equal(maps.heatmaps, before)
 
 
 @pytest.mark.parametrize("points", ["A", "B"])
 @pytest.mark.parametrize(
-    ("name", "encoding"), [("msra_biased", "classic"), ("msra_unbiased", "unbiased"), ("udp_gaussian", "udp")]
+    ("name", "encoding"), [("msra_biased", "msra"), ("msra_unbiased", "unbiased"), ("udp_gaussian", "udp")]
 )
 def test_golden_targets_of_mmpose_029(mmpose029: tuple, name: str, encoding: Any, points: str) -> None:
     arrays, facts = mmpose029
@@ -125,7 +125,7 @@ def test_golden_targets_of_mmpose_029(mmpose029: tuple, name: str, encoding: Any
         *(torch.from_numpy(arrays[prefix + key]) for key in ("keypoints", "visible"))
     )
     stride = facts["arrays"][f"{prefix}{name}.target"]["stride"]
-    np.testing.assert_allclose(target.maps.reshape(-1)[::stride], arrays[f"{prefix}{name}.target"], atol=FLOAT)
+    np.testing.assert_allclose(target.heatmaps.reshape(-1)[::stride], arrays[f"{prefix}{name}.target"], atol=FLOAT)
     np.testing.assert_array_equal(target.weights[0], arrays[f"{prefix}{name}.target_weight"][:, 0])
 
 
@@ -133,8 +133,8 @@ def test_golden_targets_of_mmpose_029(mmpose029: tuple, name: str, encoding: Any
 @pytest.mark.parametrize(
     ("name", "encoding", "decoding"),
     [
-        ("none", "classic", "argmax"),
-        ("default", "classic", "quarter"),
+        ("none", "msra", "argmax"),
+        ("default", "msra", "quarter"),
         ("unbiased_k11", "unbiased", "dark"),
         ("udp_k11", "udp", "dark"),
     ],
@@ -157,7 +157,7 @@ def test_golden_flip_of_mmpose_029(mmpose029: tuple, points: str) -> None:
     assert order == list(COCO17.flip_indices)
     flipped = torch.from_numpy(arrays[f"flip/{points}/input"])
     merged = HeatmapCodec(flip_shift=False).merge_flipped(Heatmaps(flipped * 0), Heatmaps(flipped), order)
-    np.testing.assert_allclose(merged.maps * 2, arrays[f"flip/{points}/flip_back"], atol=FLOAT)
+    np.testing.assert_allclose(merged.heatmaps * 2, arrays[f"flip/{points}/flip_back"], atol=FLOAT)
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -173,9 +173,9 @@ def test_golden_test_forward_of_sdpose_t(shared: Path, mmpose029: tuple, flip: b
         if flip:
             mirrored = model(golden.images.flip(-1)).prediction
             prediction = codec.merge_flipped(prediction, mirrored, COCO17.flip_indices)
-        points, scores = decode(codec, prediction.maps)
+        points, scores = decode(codec, prediction.heatmaps)
     stated = facts["arrays"][prefix + "heatmap"]
-    maps = prediction.maps.reshape(-1)[:: stated["stride"]].numpy()
+    maps = prediction.heatmaps.reshape(-1)[:: stated["stride"]].numpy()
     np.testing.assert_allclose(maps, arrays[prefix + "heatmap"], atol=OUTPUT_TOLERANCE * stated["abs_max"], rtol=0)
     center, scale = (arrays[f"end_to_end/sdpose_t/{key}"] for key in ("center", "scale"))
     expected = arrays[prefix + "preds"]
@@ -206,7 +206,7 @@ def test_golden_losses_of_sdpose(shared: Path) -> None:
         assert ours == pytest.approx(values[name]["value"], rel=1e-5), name
 
 
-ENCODINGS = ["classic", "unbiased", "udp"]
+ENCODINGS = ["msra", "unbiased", "udp"]
 DECODINGS = ["argmax", "quarter", "dark"]
 SIZES = [((256, 192), (64, 48), 2.0, 11), ((384, 288), (96, 72), 3.0, 17), ((128, 96), (32, 24), 1.5, 7)]
 
@@ -220,7 +220,7 @@ def test_decode_undoes_encode(fractions: list, encoding: Any, decoding: Any, siz
     (height, width), heatmap_size, sigma, kernel = size
     codec = HeatmapCodec((height, width), heatmap_size, sigma, encoding, decoding, kernel)
     points = (torch.tensor(fractions) * torch.tensor([width - 1.0, height - 1.0]))[None]
-    found, scores = codec.decode(Heatmaps(codec.encode(points, torch.ones(points.shape[:2])).maps))
+    found, scores = codec.decode(Heatmaps(codec.encode(points, torch.ones(points.shape[:2])).heatmaps))
     stride = torch.tensor(
         [(width - 1) / (heatmap_size[1] - 1), (height - 1) / (heatmap_size[0] - 1)] if encoding == "udp" else [4.0, 4.0]
     )
@@ -233,7 +233,7 @@ def test_decode_undoes_encode(fractions: list, encoding: Any, decoding: Any, siz
     last = torch.tensor([heatmap_size[1] - 1.0, heatmap_size[0] - 1.0])
     inside = ((on_map > margin) & (on_map < last - margin)).all(dim=-1)
     # A rounded centre costs half a map pixel whatever the decoding; the quarter shift halves the error of arg-max.
-    limit = 0.501 if encoding == "classic" else {"argmax": 0.501, "quarter": 0.251, "dark": 0.003}[decoding]
+    limit = 0.501 if encoding == "msra" else {"argmax": 0.501, "quarter": 0.251, "dark": 0.003}[decoding]
     assert (error[inside] <= limit).all()
     assert ((scores > 0.6) & (scores <= 1)).all()
 
@@ -243,7 +243,7 @@ def test_decode_undoes_encode(fractions: list, encoding: Any, decoding: Any, siz
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf"), float("-inf"), -1.0])
 def test_a_map_without_a_peak_gives_a_finite_point_with_score_0(encoding: Any, decoding: Any, bad: float) -> None:
     codec = HeatmapCodec(encoding=encoding, decoding=decoding)
-    good = codec.encode(torch.tensor([[[100.0, 120.0]]]), torch.ones(1, 1)).maps
+    good = codec.encode(torch.tensor([[[100.0, 120.0]]]), torch.ones(1, 1)).heatmaps
     maps = torch.cat([good, torch.full_like(good, bad), good], dim=1)
     points, scores = decode(codec, maps)
     assert np.isfinite(points).all()
@@ -258,7 +258,7 @@ def test_a_map_without_a_peak_gives_a_finite_point_with_score_0(encoding: Any, d
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_one_broken_pixel_gives_a_finite_point(encoding: Any, value: float) -> None:
     codec = HeatmapCodec(encoding=encoding)
-    maps = codec.encode(torch.tensor([[[100.0, 120.0]]]), torch.ones(1, 1)).maps
+    maps = codec.encode(torch.tensor([[[100.0, 120.0]]]), torch.ones(1, 1)).heatmaps
     maps[0, 0, 30, 27] = value
     points, scores = decode(codec, maps)
     assert np.isfinite(points).all()
@@ -272,8 +272,8 @@ def test_empty_batches(encoding: Any, decoding: Any) -> None:
     codec = HeatmapCodec(encoding=encoding, decoding=decoding)
     for people, keypoints in ((0, 17), (3, 0)):
         target = codec.encode(torch.zeros(people, keypoints, 2), torch.zeros(people, keypoints))
-        assert target.maps.shape == (people, keypoints, 64, 48)
-        points, scores = codec.decode(Heatmaps(target.maps))
+        assert target.heatmaps.shape == (people, keypoints, 64, 48)
+        points, scores = codec.decode(Heatmaps(target.heatmaps))
         assert points.shape == (people, keypoints, 2)
         assert scores.shape == (people, keypoints)
 
@@ -393,9 +393,9 @@ def test_unlabelled_and_broken_points_are_not_drawn() -> None:
     points = torch.tensor([[[50.0, 60.0], [float("nan"), 1.0], [9e9, 0.0], [50.0, 60.0]]])
     target = HeatmapCodec().encode(points, torch.tensor([[0.0, 1.0, 1.0, 0.3]]))
     assert target.weights.tolist() == [[0.0, 0.0, 0.0, pytest.approx(0.3)]]
-    assert not target.maps[:, :3].any()
-    assert target.maps[0, 3].max() > 0.8
-    assert target.maps.isfinite().all()
+    assert not target.heatmaps[:, :3].any()
+    assert target.heatmaps[0, 3].max() > 0.8
+    assert target.heatmaps.isfinite().all()
 
 
 def test_the_gradient_of_the_loss_reaches_labelled_maps_only() -> None:
@@ -417,7 +417,7 @@ def test_flip_test_of_a_perfect_model_moves_no_point(encoding: Any) -> None:
     mirrored[..., 0] = 191 - mirrored[..., 0]
     weights = torch.ones(1, 2)
     # Keypoints 0 and 1 are each other's mirror images.
-    maps, flipped = codec.encode(points, weights).maps, codec.encode(mirrored[:, [1, 0]], weights).maps
+    maps, flipped = codec.encode(points, weights).heatmaps, codec.encode(mirrored[:, [1, 0]], weights).heatmaps
     merged = codec.merge_flipped(Heatmaps(maps), Heatmaps(flipped), (1, 0))
     found, _ = codec.decode(merged)
     assert torch.allclose(found, points, atol=1e-3)
@@ -428,7 +428,7 @@ def test_settings_travel_as_plain_values() -> None:
     assert build_codec(json.loads(json.dumps(codec.to_dict()))) == codec
     assert build_codec({"name": "heatmap"}) == HeatmapCodec()
     assert HeatmapCodec(encoding="udp").warp == "udp"
-    assert HeatmapCodec(encoding="classic").warp == "classic"
+    assert HeatmapCodec(encoding="msra").warp == "msra"
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_settings_travel_as_plain_values() -> None:
         ({"name": "heatmap", "sigmas": 2}, "did you mean 'sigma'"),
         ({"name": "heatmap", "sigma": 0}, "above 0"),
         ({"name": "heatmap", "sigma": "two"}, "wrong kind"),
-        ({"name": "heatmap", "kernel": 10}, "odd"),
+        ({"name": "heatmap", "blur_kernel_size": 10}, "odd"),
         ({"name": "heatmap", "input_size": [256]}, "height, width"),
         ({"name": "heatmap", "input_size": 256}, "wrong kind"),
         ({"name": "heatmap", "encoding": "unbias"}, "did you mean 'unbiased'"),
@@ -463,8 +463,8 @@ def test_maps_of_another_size_are_refused() -> None:
 def test_the_gpu_gives_the_same_points(encoding: Any, decoding: Any) -> None:
     codec = HeatmapCodec(encoding=encoding, decoding=decoding)
     points = torch.rand(8, 17, 2) * torch.tensor([191.0, 255.0])
-    maps = codec.encode(points, torch.ones(8, 17)).maps
-    on_device = codec.encode(points.cuda(), torch.ones(8, 17).cuda()).maps
+    maps = codec.encode(points, torch.ones(8, 17)).heatmaps
+    on_device = codec.encode(points.cuda(), torch.ones(8, 17).cuda()).heatmaps
     assert torch.allclose(on_device.cpu(), maps, atol=FLOAT)
     found, scores = codec.decode(Heatmaps(on_device))
     expected, expected_scores = codec.decode(Heatmaps(on_device.cpu()))

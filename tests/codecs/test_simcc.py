@@ -43,7 +43,7 @@ def test_targets_and_points_are_the_toolboxs(arrays: dict, name: str, points: st
     np.testing.assert_array_equal(target.weights, arrays[f"{key}/encode.keypoint_weights"])
     decoded, scores = codec.decode(SimCC(target.x, target.y))
     seen = scores > 0  # without a maximum the official DARK divides 0 by 0
-    expected = np.where(seen[..., None], arrays[f"{key}/decode_encoded.keypoints"], -1 / codec.split)
+    expected = np.where(seen[..., None], arrays[f"{key}/decode_encoded.keypoints"], -1 / codec.simcc_split_ratio)
     np.testing.assert_allclose(decoded, expected, atol=1e-3)
     np.testing.assert_allclose(scores, arrays[f"{key}/decode_encoded.scores"].clip(0, 1), atol=1e-6)
 
@@ -116,7 +116,7 @@ def test_the_loss_is_the_official_divergence(shared: Path, settings: dict[str, A
 
 @given(x=st.floats(0, 95), y=st.floats(0, 127), split=st.sampled_from([1.0, 2.0, 3.0]), dark=st.booleans())
 def test_a_point_comes_back_to_half_a_bin(x: float, y: float, split: float, dark: bool) -> None:
-    codec = SimCCCodec((128, 96), sigma=(3.5, 4.0), split=split, decoding="dark" if dark else "argmax")
+    codec = SimCCCodec((128, 96), sigma=(3.5, 4.0), simcc_split_ratio=split, decoding="dark" if dark else "argmax")
     target = codec.encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
     points, scores = codec.decode(SimCC(target.x, target.y))
     # The blur pulls a peak that is cut off by the border inwards.
@@ -161,7 +161,7 @@ def test_it_is_rebuilt_from_its_settings() -> None:
     [
         ({"sigma": (0.0, 1.0)}, "sigma"),
         ({"sigma": (1.0,)}, "sigma"),
-        ({"split": 0}, "split must be above 0"),
+        ({"simcc_split_ratio": 0}, "simcc_split_ratio must be above 0"),
         ({"beta": -1}, "beta must be above 0"),
         ({"decoding": "quarter"}, "'quarter'"),
         ({"input_size": (1, 48)}, "input_size"),

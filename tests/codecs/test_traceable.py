@@ -11,7 +11,7 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.traceable import decode_traceable
 from leanpose.models.output import Coordinates, Heatmaps, SimCC
 
-WAYS = list(itertools.product(("classic", "unbiased", "udp"), ("argmax", "quarter", "dark"), ("mmpose1x", "mmpose029")))
+WAYS = list(itertools.product(("msra", "unbiased", "udp"), ("argmax", "quarter", "dark"), ("mmpose1x", "mmpose029")))
 
 
 @pytest.mark.parametrize(("encoding", "decoding", "toolbox"), WAYS)
@@ -20,7 +20,7 @@ def test_heatmaps(encoding: str, decoding: str, toolbox: str) -> None:
     generator = torch.Generator().manual_seed(0)
     # Also beside the crop, where nothing or only a Gaussian's foot is in the map.
     points = torch.rand((8, 17, 2), generator=generator) * torch.tensor([252.0, 316.0]) - 30
-    maps = codec.encode(points, torch.ones(8, 17)).maps
+    maps = codec.encode(points, torch.ones(8, 17)).heatmaps
     maps = maps + 0.01 * torch.randn(maps.shape, generator=generator)
     maps[0, 0] = 0
     maps[0, 1] = -1

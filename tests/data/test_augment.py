@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_builders import STANDING
-from leanpose.data.augment import Augmentation, Placement
-from leanpose.data.sample import ImageRef, PersonSample
-from leanpose.geometry import crop_region
+from leanpose.data.augment import Augmentation, CropParams
+from leanpose.data.sample import ImageRef, PoseAnnotation
+from leanpose.geometry import bbox_to_center_scale
 from leanpose.skeleton import COCO17
 
 SIZE = (256, 192)
@@ -17,20 +17,20 @@ NOTHING = Augmentation(
 )
 
 
-def sample(labelled: int = 17) -> PersonSample:
+def sample(labelled: int = 17) -> PoseAnnotation:
     points = np.concatenate([STANDING, np.zeros((17, 1))], axis=1).astype(np.float32)
     points[:labelled, 2] = 2
-    return PersonSample(ImageRef("none.jpg"), np.array([0.0, 0.0, 40.0, 100.0]), points, 1, 1, 2000.0)
+    return PoseAnnotation(ImageRef("none.jpg"), np.array([0.0, 0.0, 40.0, 100.0]), points, 1, 1, 2000.0)
 
 
-def draws(augmentation: Augmentation, count: int = 4000, labelled: int = 17) -> list[Placement]:
+def draws(augmentation: Augmentation, count: int = 4000, labelled: int = 17) -> list[CropParams]:
     person = sample(labelled)
     return [augmentation.sample(np.random.default_rng(i), person, COCO17, SIZE) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
 def region() -> tuple[np.ndarray, np.ndarray]:
-    centers, scales = crop_region(sample().box[None], SIZE)
+    centers, scales = bbox_to_center_scale(sample().box[None], SIZE)
     return centers[0], scales[0]
 
 
@@ -112,7 +112,7 @@ def test_half_body_of_points_on_one_spot_is_left_alone(region: tuple[np.ndarray,
 def test_truncated_draws_end_at_one_deviation_and_are_a_part_of_the_normal_distribution(
     region: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    placements = draws(Augmentation(truncated=True, shift=0.1, shift_probability=1.0, scale=0.4, rotation=80.0,
+    placements = draws(Augmentation(truncnorm=True, shift=0.1, shift_probability=1.0, scale=0.4, rotation=80.0,
                                     rotation_probability=1.0, half_body_probability=0), 6000)  # fmt: skip
     center, scale = region
     angles = np.array([placement.rotation for placement in placements]) / 80

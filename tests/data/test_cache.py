@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from data_builders import encoded, person, picture, write_coco
 from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
 from leanpose.data.images import read_image
-from leanpose.data.sample import PersonSample
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sample import PoseAnnotation
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17
 from tiny import write_tiny_coco, write_tiny_recipe
@@ -22,18 +22,18 @@ from tiny import write_tiny_coco, write_tiny_recipe
 PLAN = CropPlan((64, 48))
 
 
-def read(folder: Path, skeleton: object = COCO17) -> list[PersonSample]:
-    source = DataSource(format="coco", images=folder / "images", annotations=folder / "annotations.json")
+def read(folder: Path, skeleton: object = COCO17) -> list[PoseAnnotation]:
+    source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
     return read_people(source, skeleton, training=True).people  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> list[PersonSample]:
+def people(tmp_path: Path) -> list[PoseAnnotation]:
     write_coco(tmp_path, 3, [person(1, 1), person(2, 1, x=90), person(3, 2), person(4, 3)])
     return read(tmp_path)
 
 
-def test_a_crop_is_that_part_of_its_image(people: list[PersonSample]) -> None:
+def test_a_crop_is_that_part_of_its_image(people: list[PoseAnnotation]) -> None:
     cache = pack_crops(people, CropPlan((512, 384)))  # finer than the image: kept as it is
     crop, matrix = cache.read(int(cache.find(people[:1])[0]))
     np.testing.assert_allclose(matrix[:, :2], np.eye(2))
@@ -42,7 +42,7 @@ def test_a_crop_is_that_part_of_its_image(people: list[PersonSample]) -> None:
     np.testing.assert_array_equal(crop, image[top : top + crop.shape[0], left : left + crop.shape[1]])
 
 
-def test_crops_are_no_finer_than_asked(people: list[PersonSample]) -> None:
+def test_crops_are_no_finer_than_asked(people: list[PoseAnnotation]) -> None:
     cache = pack_crops(people, CropPlan((32, 24), density=1.0))
     for row in range(len(cache)):
         crop, matrix = cache.read(row)
@@ -64,7 +64,7 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path) -> None:
     np.testing.assert_allclose((crop[y, x, :2] - places).mean(axis=0), 0, atol=0.3)
 
 
-def test_people_are_found_in_any_order_and_skeleton(people: list[PersonSample], tmp_path: Path) -> None:
+def test_people_are_found_in_any_order_and_skeleton(people: list[PoseAnnotation], tmp_path: Path) -> None:
     cache = pack_crops([people[2], people[0], people[0]], PLAN)
     assert len(cache) == 2
     found = cache.find(people)
@@ -75,7 +75,7 @@ def test_people_are_found_in_any_order_and_skeleton(people: list[PersonSample], 
     assert (pack_crops([], PLAN).find(people) == -1).all()
 
 
-def test_file_and_memory_hold_the_same(people: list[PersonSample], tmp_path: Path) -> None:
+def test_file_and_memory_hold_the_same(people: list[PoseAnnotation], tmp_path: Path) -> None:
     memory, file = pack_crops(people, PLAN), pack_crops(people, PLAN, tmp_path / "crops.bin")
     reopened = CropCache.open(tmp_path / "crops.bin")
     copied = pickle.loads(pickle.dumps(file))
@@ -87,13 +87,13 @@ def test_file_and_memory_hold_the_same(people: list[PersonSample], tmp_path: Pat
             np.testing.assert_array_equal(cache.read(row)[1], memory.read(row)[1])
 
 
-def test_threads_do_not_change_the_file(people: list[PersonSample], tmp_path: Path) -> None:
+def test_threads_do_not_change_the_file(people: list[PoseAnnotation], tmp_path: Path) -> None:
     pack_crops(people, PLAN, tmp_path / "one.bin", threads=1)
     pack_crops(people[::-1], PLAN, tmp_path / "four.bin", threads=4)
     assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "four.bin").read_bytes()
 
 
-def test_broken_images_are_named_and_left_out(people: list[PersonSample]) -> None:
+def test_broken_images_are_named_and_left_out(people: list[PoseAnnotation]) -> None:
     Path(people[0].image.path).write_bytes(encoded(picture(1))[:900])
     done: list[int] = []
     cache = pack_crops(people, PLAN, advance=done.append)
@@ -103,7 +103,7 @@ def test_broken_images_are_named_and_left_out(people: list[PersonSample]) -> Non
     assert "cut off" in cache.broken[str(people[0].image)]
 
 
-def test_a_cache_that_fits_is_used_again(people: list[PersonSample], tmp_path: Path) -> None:
+def test_a_cache_that_fits_is_used_again(people: list[PoseAnnotation], tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     cached_crops(people[:2], PLAN, folder)
     stamp = (folder / FILE_NAME).stat().st_mtime_ns
@@ -115,7 +115,7 @@ def test_a_cache_that_fits_is_used_again(people: list[PersonSample], tmp_path: P
 
 
 def test_a_cache_with_a_broken_image_is_used_again_until_that_changes(
-    people: list[PersonSample], tmp_path: Path
+    people: list[PoseAnnotation], tmp_path: Path
 ) -> None:
     image, folder = Path(people[0].image.path), tmp_path / "cache"
     image.write_bytes(encoded(picture(1))[:900])
@@ -147,7 +147,7 @@ def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
         CliRunner().invoke(data_app, ["pack", str(recipe)], catch_exceptions=False)
 
 
-def test_damaged_files_are_refused(people: list[PersonSample], tmp_path: Path) -> None:
+def test_damaged_files_are_refused(people: list[PoseAnnotation], tmp_path: Path) -> None:
     path = tmp_path / "crops.bin"
     pack_crops(people, PLAN, path)
     whole = path.read_bytes()
@@ -162,7 +162,7 @@ def test_damaged_files_are_refused(people: list[PersonSample], tmp_path: Path) -
         CropCache.open(tmp_path / "none.bin")
 
 
-def test_an_unwritable_folder_gets_one_sentence(people: list[PersonSample], tmp_path: Path) -> None:
+def test_an_unwritable_folder_gets_one_sentence(people: list[PoseAnnotation], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"):
         pack_crops(people, PLAN, tmp_path / "file" / "crops.bin")

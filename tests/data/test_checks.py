@@ -197,9 +197,9 @@ def test_swaps_are_seen_however_the_body_lies(degrees: float) -> None:
 
 
 def test_real_people_are_rarely_suspected(shared: Path) -> None:
-    from leanpose.data.sources import DataSource, read_people
+    from leanpose.data.sources import DatasetConfig, read_people
 
-    source = DataSource(
+    source = DatasetConfig(
         format="coco",
         images=Path("coco_mini/images"),
         annotations=Path("coco_mini/annotations/person_keypoints_train.json"),

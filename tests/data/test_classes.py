@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
 from leanpose.data.classes import SEEN, ClassAugmentation, ClassDataset, read_class_folder
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 
@@ -72,12 +72,12 @@ def test_unknown_classes_are_named(tmp_path: Path) -> None:
 
 def test_poses_are_not_read_from_it(tmp_path: Path) -> None:
     write(tmp_path / "train", {"a": 1, "b": 1})
-    source = DataSource(format="image_folder", images=Path("train"))
+    source = DatasetConfig(format="image_folder", images=Path("train"))
     assert source.title == "train"
     with pytest.raises(LeanposeError, match="which label no keypoints"):
         read_people(source, COCO17, tmp_path, training=True)
     with pytest.raises(ValueError, match="needs `images`, the folder of the classes' folders, alone"):
-        DataSource(format="image_folder", images=Path("a"), annotations=Path("b"))
+        DatasetConfig(format="image_folder", images=Path("a"), annotations=Path("b"))
 
 
 def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:

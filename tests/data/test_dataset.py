@@ -11,26 +11,26 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, person, picture, write_coco
-from leanpose.data.appearance import Appearance
-from leanpose.data.augment import Augmentation, Placement
+from leanpose.data.appearance import PhotometricAugmentation
+from leanpose.data.augment import Augmentation, CropParams
 from leanpose.data.cache import CropPlan, pack_crops
-from leanpose.data.dataset import CropDataset, collate, compose, start_worker
+from leanpose.data.dataset import TopDownDataset, collate, compose, start_worker
 from leanpose.data.images import read_image
-from leanpose.data.sample import PersonSample
-from leanpose.data.sources import DataSource, read_people
-from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, warp_image
+from leanpose.data.sample import PoseAnnotation
+from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import COCO17
 
 SIZE = (64, 48)
 
 
-def read(folder: Path) -> list[PersonSample]:
-    source = DataSource(format="coco", images=folder / "images", annotations=folder / "annotations.json")
+def read(folder: Path) -> list[PoseAnnotation]:
+    source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
     return read_people(source, COCO17, training=True).people
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> list[PersonSample]:
+def people(tmp_path: Path) -> list[PoseAnnotation]:
     write_coco(tmp_path, 6)
     return read(tmp_path)
 
@@ -38,46 +38,46 @@ def people(tmp_path: Path) -> list[PersonSample]:
 class Fixed(Augmentation):
     """Always the same placement."""
 
-    placement: Placement
+    placement: CropParams
 
-    def sample(self, *_: object) -> Placement:  # type: ignore[override]
+    def sample(self, *_: object) -> CropParams:  # type: ignore[override]
         return self.placement
 
 
-def fixed(placement: Placement) -> Augmentation:
+def fixed(placement: CropParams) -> Augmentation:
     augmentation = Fixed()
     object.__setattr__(augmentation, "placement", placement)
     return augmentation
 
 
-def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PersonSample]) -> None:
-    for warp in ("classic", "udp"):
-        crop = CropDataset(people, COCO17, SIZE, warp=warp, augmentation=None)[2]
-        centers, scales = crop_region(people[2].box[None], SIZE)
-        matrix = crop_matrix(centers[0], scales[0], SIZE, warp=warp)
+def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PoseAnnotation]) -> None:
+    for warp in ("msra", "udp"):
+        crop = TopDownDataset(people, COCO17, SIZE, warp=warp, augmentation=None)[2]
+        centers, scales = bbox_to_center_scale(people[2].box[None], SIZE)
+        matrix = warp_matrix(centers[0], scales[0], SIZE, warp=warp)
         np.testing.assert_allclose(crop.matrix, matrix, rtol=1e-6)
         np.testing.assert_array_equal(crop.image, warp_image(read_image(people[2].image), matrix, SIZE))
         np.testing.assert_allclose(crop.keypoints, apply_affine(matrix, people[2].keypoints[:, :2]), rtol=1e-5)
         assert crop.weights.tolist() == [1.0] * 17
 
 
-@pytest.mark.parametrize("warp", ["classic", "udp"])
-def test_flip_is_that_of_a_mirrored_picture(people: list[PersonSample], warp: Warp) -> None:
+@pytest.mark.parametrize("warp", ["msra", "udp"])
+def test_flip_is_that_of_a_mirrored_picture(people: list[PoseAnnotation], warp: Warp) -> None:
     """The papers' toolbox mirrors picture and points first, then crops around the mirrored centre."""
     sample = people[0]
     image = read_image(sample.image)
-    centers, scales = crop_region(sample.box[None], SIZE)
-    crop = CropDataset(
+    centers, scales = bbox_to_center_scale(sample.box[None], SIZE)
+    crop = TopDownDataset(
         people,
         COCO17,
         SIZE,
         warp=warp,
-        augmentation=fixed(Placement(centers[0], scales[0], 25.0, True)),
+        augmentation=fixed(CropParams(centers[0], scales[0], 25.0, True)),
         reduced_decoding=False,
     )[0]
     width = image.shape[1]
     mirrored_center = np.array([width - 1 - centers[0][0], centers[0][1]])
-    matrix = crop_matrix(mirrored_center, scales[0], SIZE, rotation=-25.0, warp=warp)
+    matrix = warp_matrix(mirrored_center, scales[0], SIZE, rotation=-25.0, warp=warp)
     expected = warp_image(np.ascontiguousarray(image[:, ::-1]), matrix, SIZE)
     assert np.abs(crop.image.astype(int) - expected).max() <= 8  # sampling positions are rounded to 1/32 pixel
     points = sample.keypoints[:, :2].astype(np.float64)
@@ -94,7 +94,7 @@ def test_the_matrix_maps_pixels_and_points_alike(tmp_path: Path) -> None:
     (tmp_path / "images" / "0001.png").write_bytes(encoded(image, ".png"))
     content = (tmp_path / "annotations.json").read_text().replace("0001.jpg", "0001.png")
     (tmp_path / "annotations.json").write_text(content)
-    dataset = CropDataset(read(tmp_path), COCO17, (128, 96), augmentation=Augmentation(half_body_probability=0))
+    dataset = TopDownDataset(read(tmp_path), COCO17, (128, 96), augmentation=Augmentation(half_body_probability=0))
     seen = 0
     for epoch in range(40):
         dataset.set_epoch(epoch)
@@ -110,9 +110,9 @@ def test_the_matrix_maps_pixels_and_points_alike(tmp_path: Path) -> None:
     assert seen > 20
 
 
-def test_items_depend_on_seed_epoch_and_index_alone(people: list[PersonSample]) -> None:
+def test_items_depend_on_seed_epoch_and_index_alone(people: list[PoseAnnotation]) -> None:
     def crops(seed: int, epoch: int, order: list[int]) -> dict[int, np.ndarray]:
-        dataset = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=seed)
+        dataset = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=seed)
         dataset.set_epoch(epoch)
         return {i: dataset[i].image for i in order}
 
@@ -122,12 +122,12 @@ def test_items_depend_on_seed_epoch_and_index_alone(people: list[PersonSample]) 
     assert not all((first[i] == other).all() for i, other in crops(4, 5, [0, 1, 2, 3]).items())
 
 
-def test_workers_give_the_same_and_see_the_epoch_change(people: list[PersonSample]) -> None:
-    dataset = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
+def test_workers_give_the_same_and_see_the_epoch_change(people: list[PoseAnnotation]) -> None:
+    dataset = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
     loader = DataLoader(
         dataset, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True, worker_init_fn=start_worker
     )
-    plain = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
+    plain = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
         plain.set_epoch(epoch)
@@ -139,7 +139,7 @@ def test_a_broken_image_gives_a_black_crop_and_a_sentence(tmp_path: Path) -> Non
     write_coco(tmp_path, 3)
     (tmp_path / "images" / "0002.jpg").write_bytes(b"")
     (tmp_path / "images" / "0003.jpg").unlink()
-    dataset = CropDataset(read(tmp_path), COCO17, SIZE, augmentation=Augmentation())
+    dataset = TopDownDataset(read(tmp_path), COCO17, SIZE, augmentation=Augmentation())
     batch = collate([dataset[i] for i in range(3)])
     assert [index for index, _ in batch.broken] == [1, 2]
     assert "0002.jpg is empty" in batch.broken[0][1]
@@ -151,8 +151,8 @@ def test_a_broken_image_gives_a_black_crop_and_a_sentence(tmp_path: Path) -> Non
     assert kept.images.shape == (1, *SIZE, 3)
 
 
-def test_batches_have_the_stated_types(people: list[PersonSample]) -> None:
-    dataset = CropDataset(people, COCO17, SIZE, augmentation=None)
+def test_batches_have_the_stated_types(people: list[PoseAnnotation]) -> None:
+    dataset = TopDownDataset(people, COCO17, SIZE, augmentation=None)
     batch = collate([dataset[i] for i in range(4)]).to("cpu")
     assert (batch.images.dtype, batch.images.shape) == (torch.uint8, (4, *SIZE, 3))
     assert (batch.keypoints.dtype, batch.keypoints.shape) == (torch.float32, (4, 17, 2))
@@ -166,10 +166,10 @@ def test_unlabelled_points_have_no_weight_on_either_side(tmp_path: Path) -> None
     left_wrist, right_wrist = COCO17.keypoints.index("left_wrist"), COCO17.keypoints.index("right_wrist")
     points[left_wrist] = 0
     write_coco(tmp_path, 1, [person(1, 1, keypoints=points.reshape(-1).tolist(), num_keypoints=16)])
-    centers, scales = crop_region(np.array([[50.0, 10, 89, 109]]), SIZE)
+    centers, scales = bbox_to_center_scale(np.array([[50.0, 10, 89, 109]]), SIZE)
     for flip, missing in ((False, left_wrist), (True, right_wrist)):
-        crop = CropDataset(
-            read(tmp_path), COCO17, SIZE, augmentation=fixed(Placement(centers[0], scales[0], 0.0, flip))
+        crop = TopDownDataset(
+            read(tmp_path), COCO17, SIZE, augmentation=fixed(CropParams(centers[0], scales[0], 0.0, flip))
         )[0]
         assert np.flatnonzero(crop.weights == 0).tolist() == [missing]
         assert crop.keypoints[missing].tolist() == [0, 0]
@@ -185,8 +185,8 @@ def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
     )
     people = read(tmp_path)
     for size in ((256, 192), (128, 96), (64, 48)):
-        whole = CropDataset(people, COCO17, size, augmentation=Augmentation(), reduced_decoding=False)
-        reduced = CropDataset(people, COCO17, size, augmentation=Augmentation())
+        whole = TopDownDataset(people, COCO17, size, augmentation=Augmentation(), reduced_decoding=False)
+        reduced = TopDownDataset(people, COCO17, size, augmentation=Augmentation())
         for epoch in range(4):
             whole.set_epoch(epoch)
             reduced.set_epoch(epoch)
@@ -197,11 +197,11 @@ def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_cached_crops_have_the_same_geometry(people: list[PersonSample], tmp_path: Path, encoding: str) -> None:
+def test_cached_crops_have_the_same_geometry(people: list[PoseAnnotation], tmp_path: Path, encoding: str) -> None:
     plan = CropPlan(SIZE, encoding=encoding)  # type: ignore[arg-type]
     cache = pack_crops(people, plan, tmp_path / "crops.bin")
-    plain = CropDataset(people, COCO17, SIZE, augmentation=Augmentation(half_body_probability=0), seed=2)
-    cached = CropDataset(people, COCO17, SIZE, augmentation=plain.augmentation, seed=2, cache=cache)
+    plain = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(half_body_probability=0), seed=2)
+    cached = TopDownDataset(people, COCO17, SIZE, augmentation=plain.augmentation, seed=2, cache=cache)
     for index in range(len(people)):
         a, b = plain[index], cached[index]
         np.testing.assert_array_equal(a.keypoints, b.keypoints)
@@ -221,12 +221,12 @@ def test_compose_applies_the_inner_map_first() -> None:
     )
 
 
-def test_the_last_epochs_vary_crops_otherwise(people: list[PersonSample]) -> None:
+def test_the_last_epochs_vary_crops_otherwise(people: list[PoseAnnotation]) -> None:
     """From its epoch on the late augmentation counts; looks are as reproducible as places, and places do not depend on them."""
-    look = Appearance(dropout_probability=1.0, value=30)
+    look = PhotometricAugmentation(coarse_dropout_probability=1.0, value=30)
     plain, early = Augmentation(), Augmentation(appearance=look)
-    bare = CropDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
-    varied = CropDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
+    bare = TopDownDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
+    varied = TopDownDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
     assert bare.fingerprint() != varied.fingerprint()
     for epoch in (0, 2, 3, 5):
         bare.set_epoch(epoch)

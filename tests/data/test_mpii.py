@@ -12,14 +12,14 @@ import pytest
 from data_builders import MPII_STANDING, mpii_person, mpii_record, structs, write_lsp, write_mpii_json, write_mpii_mat
 from leanpose.data.checks import check_data
 from leanpose.data.mpii import load_mpii
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.geometry import crop_region
+from leanpose.geometry import bbox_to_center_scale
 from leanpose.skeleton import BODY19, COCO17, LSP14, MPII16, Skeleton
 
 
-def source(path: Path, **changes: Any) -> DataSource:
-    return DataSource(format="mpii", images=Path("images"), annotations=Path(path.name), **changes)
+def source(path: Path, **changes: Any) -> DatasetConfig:
+    return DatasetConfig(format="mpii", images=Path("images"), annotations=Path(path.name), **changes)
 
 
 def test_both_forms_count_pixels_from_0(tmp_path: Path) -> None:
@@ -40,9 +40,9 @@ def test_both_forms_count_pixels_from_0(tmp_path: Path) -> None:
 def test_the_crop_is_the_toolboxs(shared: Path) -> None:
     """For a square crop the toolbox takes center + (0, 15 × scale) - 1 and a side of 1.25 × 200 × scale."""
     records = json.loads((shared / "data/mpii_mini/annot/mpii_sample.json").read_text())
-    real = DataSource(format="mpii", images=Path("images"), annotations=Path("annot/mpii_sample.json"))
+    real = DatasetConfig(format="mpii", images=Path("images"), annotations=Path("annot/mpii_sample.json"))
     people = read_people(real, MPII16, shared / "data/mpii_mini", training=False).people
-    centers, scales = crop_region(np.stack([person.box for person in people]), (256, 256))
+    centers, scales = bbox_to_center_scale(np.stack([person.box for person in people]), (256, 256))
     for record, center, scale in zip(records, centers, scales, strict=True):
         x, y = record["center"]
         np.testing.assert_allclose(center, [x - 1, y + 15 * record["scale"] - 1], rtol=1e-6)
@@ -98,7 +98,7 @@ def test_joints_that_are_the_same_point_map_to_other_skeletons(tmp_path: Path) -
             else:
                 assert points[k, 2] == 0, name
     write_lsp(tmp_path / "lsp")
-    lsp = DataSource(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
+    lsp = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
     theirs = read_people(lsp, LSP14, tmp_path / "lsp", training=True).people[0].keypoints
     mapped = read_people(lsp, MPII16, tmp_path / "lsp", training=True).people[0].keypoints
     np.testing.assert_array_equal(mapped[MPII16.keypoints.index("upper_neck")], theirs[12])

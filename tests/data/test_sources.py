@@ -12,13 +12,13 @@ import pytest
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
-from leanpose.data.sources import DataSource, in_split, read_people
+from leanpose.data.sources import DatasetConfig, in_split, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
 
 
-def coco(**changes: Any) -> DataSource:
-    return DataSource(**{"format": "coco", "images": "images", "annotations": "annotations.json", **changes})
+def coco(**changes: Any) -> DatasetConfig:
+    return DatasetConfig(**{"format": "coco", "images": "images", "annotations": "annotations.json", **changes})
 
 
 def test_coco_people(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_crowdpose_is_read_with_its_own_count(tmp_path: Path) -> None:
 
 def test_lsp_people(tmp_path: Path) -> None:
     write_lsp(tmp_path, 20)
-    source = DataSource(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
+    source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
     people = read_people(source, LSP14, tmp_path, training=True).people
     assert len(people) == 20
     third = people[2]
@@ -150,7 +150,7 @@ def test_lsp_people(tmp_path: Path) -> None:
 
 def test_every_tenth_image_is_for_validation(tmp_path: Path) -> None:
     write_lsp(tmp_path, 20)
-    source = DataSource(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
+    source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("joints.mat"))
     parts = {
         split: {
             p.image_id
@@ -217,7 +217,7 @@ def test_odd_flags_and_positions_are_read_safely(tmp_path: Path) -> None:
 
 def test_synthetic_people_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path))
-    source = DataSource(format="synthetic", count=3, seed=5, size=(96, 72))
+    source = DatasetConfig(format="synthetic", count=3, seed=5, size=(96, 72))
     people = read_people(source, BODY19, training=True)
     assert len(people.people) >= 3
     assert people.people[0].keypoints.shape == (19, 3)
@@ -237,7 +237,7 @@ def test_synthetic_people_are_drawn_once(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_synthetic_people_drawn_otherwise_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    source = DataSource(format="synthetic", images=Path("drawn"), count=3, seed=5, size=(96, 72))
+    source = DatasetConfig(format="synthetic", images=Path("drawn"), count=3, seed=5, size=(96, 72))
     people = read_people(source, COCO17, tmp_path, training=True).people
     assert len(read_people(source, COCO17, tmp_path, training=True).people) == len(people)
     with pytest.raises(LeanposeError, match=words):
@@ -329,7 +329,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         LeanposeError, match=r"The image folder .*pictures of the data set 'annotations' does not exist"
     ):
         read_people(coco(images="pictures"), COCO17, tmp_path, training=True)
-    source = DataSource(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
+    source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
     with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)
     strange = Skeleton("strange", ("antenna",), (), (0.05,))
@@ -350,7 +350,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 def test_real_coco_files(
     shared: Path, files: tuple[str, str], training: bool, people: int, images: int, annotations: int
 ) -> None:
-    source = DataSource(format="coco", images=Path(files[0]), annotations=Path(files[1]))
+    source = DatasetConfig(format="coco", images=Path(files[0]), annotations=Path(files[1]))
     read = read_people(source, BODY19, shared / "data", training=training)
     assert read.ground_truth is not None
     assert len(read.people) == people
@@ -359,12 +359,12 @@ def test_real_coco_files(
 
 
 def test_real_lsp_and_crowdpose(shared: Path) -> None:
-    lsp = DataSource(format="lsp", images=Path("lsp/images"), annotations=Path("lsp/joints.mat"))
+    lsp = DatasetConfig(format="lsp", images=Path("lsp/images"), annotations=Path("lsp/joints.mat"))
     points = np.stack([p.keypoints for p in read_people(lsp, LSP14, shared / "data", training=True).people])
     assert len(points) == 1000
     assert (points[..., 2] > 0).all()
     assert np.mean(points[..., 2] == 1) == pytest.approx(0.07, abs=0.01)
-    crowd = DataSource(
+    crowd = DatasetConfig(
         format="crowdpose",
         images=Path("crowdpose_mini/images"),
         annotations=Path("crowdpose_mini/annotations/crowdpose_sample.json"),
@@ -373,7 +373,7 @@ def test_real_lsp_and_crowdpose(shared: Path) -> None:
 
 
 def test_real_detected_boxes(shared: Path) -> None:
-    source = DataSource(
+    source = DatasetConfig(
         format="coco",
         images=Path("coco_mini/images"),
         annotations=Path("coco_mini/annotations/person_keypoints_val.json"),

@@ -11,7 +11,7 @@ import pytest
 
 from data_builders import encoded, picture, whole_person, write_tar
 from leanpose.data.images import read_image
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.data.ubody import video_of
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, WHOLEBODY133
@@ -42,8 +42,8 @@ def write_ubody(root: Path, frames: int = 4, slash: str = "/") -> Path:
     return root
 
 
-def ubody(**changes: Any) -> DataSource:
-    return DataSource(**{"format": "ubody", "images": "images", "annotations": "annotations", **changes})
+def ubody(**changes: Any) -> DatasetConfig:
+    return DatasetConfig(**{"format": "ubody", "images": "images", "annotations": "annotations", **changes})
 
 
 @pytest.mark.parametrize("slash", ["/", ""])
@@ -148,4 +148,4 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(LeanposeError, match=message):
             read_people(ubody(**changes), WHOLEBODY133, tmp_path, training=True)
     with pytest.raises(ValueError, match="are for the format 'ubody'"):
-        DataSource(format="coco", images=Path("i"), annotations=Path("a"), every=2)
+        DatasetConfig(format="coco", images=Path("i"), annotations=Path("a"), every=2)

@@ -11,15 +11,17 @@ import pytest
 
 from data_builders import coco_content, whole_person, write_coco
 from leanpose.data.checks import check_data
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.data.synthetic import write_synthetic
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, join_parts, split_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, WHOLEBODY133, get_skeleton
 
 
-def source(**changes: Any) -> DataSource:
-    return DataSource(**{"format": "coco_wholebody", "images": "images", "annotations": "annotations.json", **changes})
+def source(**changes: Any) -> DatasetConfig:
+    return DatasetConfig(
+        **{"format": "coco_wholebody", "images": "images", "annotations": "annotations.json", **changes}
+    )
 
 
 def test_parts_survive_being_split_and_joined() -> None:
@@ -118,7 +120,7 @@ def test_a_skeleton_cannot_be_named(tmp_path: Path) -> None:
 
 
 def test_synthetic_people_have_all_their_parts(tmp_path: Path) -> None:
-    drawn = DataSource(format="synthetic", images=Path("drawn"), count=3, size=(160, 120))
+    drawn = DatasetConfig(format="synthetic", images=Path("drawn"), count=3, size=(160, 120))
     read = read_people(drawn, WHOLEBODY133, tmp_path, training=True)
     labelled = np.stack([p.keypoints[:, 2] > 0 for p in read.people])
     for indices in WHOLEBODY133.parts.values():

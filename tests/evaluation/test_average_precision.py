@@ -13,7 +13,7 @@ import pytest
 
 from golden_rules import detections
 from leanpose.errors import LeanposeError
-from leanpose.evaluation import PoseResults, average_precision
+from leanpose.evaluation import PosePredictions, average_precision
 from leanpose.skeleton import COCO17
 
 COCO_FIGURES = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
@@ -22,9 +22,9 @@ SUPPRESSION = {"oks_nms": "oks", "soft_oks_nms": "soft", "none": None}
 
 
 @pytest.mark.parametrize("people", ["A", "B"])
-@pytest.mark.parametrize("style", ["coco", "crowdpose"])
-def test_every_mode_equals_the_toolbox(shared: Path, style, people: str):
-    golden = json.loads((shared / f"golden/metrics/ap_{style}_{people}.json").read_text())
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+def test_every_mode_equals_the_toolbox(shared: Path, metric, people: str):
+    golden = json.loads((shared / f"golden/metrics/ap_{metric}_{people}.json").read_text())
     results = detections(golden["detections"])
     assert len(golden["results"]) == 5
     for mode, expected in golden["results"].items():
@@ -37,7 +37,7 @@ def test_every_mode_equals_the_toolbox(shared: Path, style, people: str):
             nms=SUPPRESSION[options["nms_mode"]],
             nms_threshold=options.get("nms_thr", 0.9),
             keypoint_threshold=options.get("keypoint_score_thr", 0.2),
-            style=style,
+            metric=metric,
         )
         assert list(ours) == list(expected)
         for name, value in expected.items():
@@ -104,11 +104,11 @@ def test_perfect_poses_on_real_crowdpose_labels(shared: Path):
             for p, k in zip(people, triplets, strict=True)
         ]
     )
-    figures = average_precision(ground_truth, results, np.full(14, 0.08), nms=None, style="crowdpose")
+    figures = average_precision(ground_truth, results, np.full(14, 0.08), nms=None, metric="crowdpose")
     assert figures == pytest.approx(dict.fromkeys(CROWDPOSE_FIGURES, 1.0))
 
 
-def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict, PoseResults]:
+def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict, PosePredictions]:
     """Labelled people, with crowds and people without keypoints, and found ones: near, far, twice, equal in score."""
     rng = np.random.default_rng(seed)
     annotations, found, owners = [], [], []
@@ -146,7 +146,7 @@ def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict
         image["id"] = int(image["id"])
     order = rng.permutation(len(found))
     points = np.array(found).reshape(-1, keypoints, 2)[order]
-    return ground_truth, PoseResults(
+    return ground_truth, PosePredictions(
         image_ids=np.array(owners)[order],
         keypoints=points,
         keypoint_scores=rng.uniform(0, 1, points.shape[:2]),
@@ -156,7 +156,7 @@ def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict
     )
 
 
-def by_pycocotools(ground_truth: dict, results: PoseResults, sigmas, scoring) -> dict[str, float]:
+def by_pycocotools(ground_truth: dict, results: PosePredictions, sigmas, scoring) -> dict[str, float]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -168,7 +168,7 @@ def by_pycocotools(ground_truth: dict, results: PoseResults, sigmas, scoring) ->
         evaluation = COCOeval(labelled, found, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)
         evaluation.evaluate()
-        evaluation.accumulate()
+        evaluation.grad_accum_steps()
         evaluation.summarize()
     return dict(zip(COCO_FIGURES, evaluation.stats.tolist(), strict=True))
 
@@ -186,7 +186,7 @@ def test_equal_to_pycocotools_on_random_people(seed: int, keypoints: int, scorin
         assert ours[name] == pytest.approx(value, abs=1e-9), name
 
 
-def one_person(*, area: float = 2500.0, **fields) -> tuple[dict, PoseResults]:
+def one_person(*, area: float = 2500.0, **fields) -> tuple[dict, PosePredictions]:
     """One labelled person of two keypoints in image 1, found exactly; image 2 is empty."""
     person = {
         "id": 0,
@@ -203,7 +203,7 @@ def one_person(*, area: float = 2500.0, **fields) -> tuple[dict, PoseResults]:
         "annotations": [person | fields],
         "categories": [{"id": 1, "name": "person", "keypoints": ["a", "b"]}],
     }
-    return ground_truth, PoseResults(
+    return ground_truth, PosePredictions(
         np.array([1]),
         np.array([[[10.0, 10.0], [40.0, 40.0]]]),
         np.array([[0.9, 0.8]]),
@@ -216,8 +216,8 @@ def one_person(*, area: float = 2500.0, **fields) -> tuple[dict, PoseResults]:
 SIGMAS = (0.1, 0.1)
 
 
-def moved(results: PoseResults, pixels: float) -> PoseResults:
-    return PoseResults(**{**vars(results), "keypoints": results.keypoints + np.array([pixels, 0.0])})
+def moved(results: PosePredictions, pixels: float) -> PosePredictions:
+    return PosePredictions(**{**vars(results), "keypoints": results.keypoints + np.array([pixels, 0.0])})
 
 
 def test_a_person_found_exactly_by_hand():
@@ -240,14 +240,14 @@ def test_a_person_found_roughly_by_hand():
 def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
     ground_truth, results = one_person()
     far = moved(results, 300)
-    double = PoseResults(
+    double = PosePredictions(
         **{name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in vars(results)}
     )
-    first = PoseResults(**{**vars(double), "box_scores": np.array([0.9, 0.5])})
+    first = PosePredictions(**{**vars(double), "box_scores": np.array([0.9, 0.5])})
     # The wrong one comes first: precision 1/2 at every recall.
     assert average_precision(ground_truth, first, SIGMAS)["AP"] == pytest.approx(0.5)
     assert average_precision(ground_truth, first, SIGMAS, score_threshold=0.6)["AP"] == 0
-    last = PoseResults(**{**vars(double), "box_scores": np.array([0.5, 0.9])})
+    last = PosePredictions(**{**vars(double), "box_scores": np.array([0.5, 0.9])})
     assert average_precision(ground_truth, last, SIGMAS)["AP"] == pytest.approx(1)
     twice = results.select([0, 0, 0])
     for nms in ("oks", "soft", None):
@@ -256,13 +256,13 @@ def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
 
 def test_nobody_found_gives_0_and_nobody_labelled_gives_minus_1():
     ground_truth, results = one_person()
-    nobody = PoseResults.empty(2)
+    nobody = PosePredictions.empty(2)
     figures = average_precision(ground_truth, nobody, SIGMAS)
     assert figures == {n: -1.0 if "(L)" in n else 0.0 for n in COCO_FIGURES}
     unlabelled = {**ground_truth, "annotations": []}
     for found in (results, nobody):
         assert set(average_precision(unlabelled, found, SIGMAS).values()) == {-1.0}
-        assert set(average_precision(unlabelled, found, SIGMAS, style="crowdpose").values()) == {-1.0}
+        assert set(average_precision(unlabelled, found, SIGMAS, metric="crowdpose").values()) == {-1.0}
     assert average_precision({"images": [], "annotations": []}, nobody, SIGMAS)["AP"] == -1
 
 
@@ -292,16 +292,16 @@ def test_annotations_of_other_categories_are_left_out():
 def test_crowdpose_levels_and_areas():
     ground_truth, results = one_person()
     del ground_truth["annotations"][0]["area"]
-    figures = average_precision(ground_truth, results, SIGMAS, style="crowdpose")
+    figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose")
     assert list(figures) == CROWDPOSE_FIGURES
     assert figures["AP"] == pytest.approx(1)
     assert {figures[name] for name in ("AP(E)", "AP(M)", "AP(H)")} == {-1.0}  # the images do not say how crowded
     for index, name in ((0.15, "AP(E)"), (0.2, "AP(M)"), (0.8, "AP(H)")):
         ground_truth["images"][1]["crowdIndex"] = index
-        figures = average_precision(ground_truth, results, SIGMAS, style="crowdpose")
+        figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose")
         assert [n for n in ("AP(E)", "AP(M)", "AP(H)") if figures[n] == 1] == [name]
     ground_truth["images"][1]["crowdIndex"] = 0.15
-    figures = average_precision(ground_truth, results, SIGMAS, style="crowdpose", crowd_levels=(0.1, 0.8))
+    figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose", crowd_levels=(0.1, 0.8))
     assert figures["AP(M)"] == 1
 
 
@@ -309,7 +309,7 @@ def test_inputs_stay_as_they_were_and_nothing_is_printed(capfd: pytest.CaptureFi
     ground_truth, results = one_person()
     before = copy.deepcopy((ground_truth, vars(results)))
     average_precision(ground_truth, results, SIGMAS)
-    average_precision(ground_truth, results, SIGMAS, style="crowdpose")
+    average_precision(ground_truth, results, SIGMAS, metric="crowdpose")
     assert ground_truth == before[0]
     for name, value in before[1].items():
         np.testing.assert_array_equal(getattr(results, name), value)
@@ -319,17 +319,17 @@ def test_inputs_stay_as_they_were_and_nothing_is_printed(capfd: pytest.CaptureFi
 
 def test_mistakes_get_one_sentence():
     ground_truth, results = one_person()
-    elsewhere = PoseResults(**{**vars(results), "image_ids": np.array([99])})
+    elsewhere = PosePredictions(**{**vars(results), "image_ids": np.array([99])})
     with pytest.raises(LeanposeError, match=r"1 of the 1 results .* image 99"):
         average_precision(ground_truth, elsewhere, SIGMAS)
     with pytest.raises(LeanposeError, match="2 keypoints, but there are 3 sigmas"):
         average_precision(ground_truth, results, (0.1, 0.1, 0.1))
     with pytest.raises(LeanposeError, match="Annotation 0 has 6 keypoint numbers, but 3 keypoints need 9"):
-        average_precision(ground_truth, PoseResults.empty(3), (0.1, 0.1, 0.1))
+        average_precision(ground_truth, PosePredictions.empty(3), (0.1, 0.1, 0.1))
     with pytest.raises(LeanposeError, match="did you mean 'soft'"):
         average_precision(ground_truth, results, SIGMAS, nms="sofd")  # type: ignore[arg-type]
     with pytest.raises(LeanposeError, match="did you mean 'crowdpose'"):
-        average_precision(ground_truth, results, SIGMAS, style="crowd_pose")  # type: ignore[arg-type]
+        average_precision(ground_truth, results, SIGMAS, metric="crowd_pose")  # type: ignore[arg-type]
     del ground_truth["annotations"][0]["area"]
     with pytest.raises(LeanposeError, match="KeyError 'area'"):
         average_precision(ground_truth, results, SIGMAS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation import PoseResults, average_precision, keypoint_table
+from leanpose.evaluation import PosePredictions, average_precision, keypoint_table
 from leanpose.skeleton import COCO17, Skeleton
 
 PAIR = Skeleton("pair", ("a", "b"), (), (0.1, 0.05))
@@ -25,9 +25,9 @@ def person(number: int, image: int, keypoints: list[float], **fields) -> dict:
     } | fields
 
 
-def found(points: list | np.ndarray, images: list[int], scores: list[float]) -> PoseResults:
+def found(points: list | np.ndarray, images: list[int], scores: list[float]) -> PosePredictions:
     keypoints = np.array(points, float)
-    return PoseResults(
+    return PosePredictions(
         np.array(images),
         keypoints,
         np.ones(keypoints.shape[:2]),
@@ -103,7 +103,7 @@ def test_recall_is_ar_of_people_with_one_keypoint():
 
 def test_nothing_found_and_nothing_labelled_are_nan_not_an_error(recwarn: pytest.WarningsRecorder):
     ground_truth = {"images": [{"id": 1}], "annotations": [person(1, 1, [10, 10, 2, 0, 0, 0])], "categories": []}
-    table = keypoint_table(ground_truth, PoseResults.empty(2), PAIR)
+    table = keypoint_table(ground_truth, PosePredictions.empty(2), PAIR)
     np.testing.assert_array_equal(table.labelled, [1, 0])
     np.testing.assert_array_equal(table.recall, [0, np.nan])
     assert np.isnan(table.oks).all()

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation import PoseResults, concatenate
+from leanpose.evaluation import PosePredictions, concatenate
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton
 
 
-def some_people(count: int, keypoints: int = 17, seed: int = 0) -> PoseResults:
+def some_people(count: int, keypoints: int = 17, seed: int = 0) -> PosePredictions:
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, 500, (count, keypoints, 2))
-    return PoseResults(
+    return PosePredictions(
         image_ids=rng.integers(1, 5, count),
         keypoints=points,
         keypoint_scores=rng.uniform(0, 1, (count, keypoints)),
@@ -38,7 +38,7 @@ def test_select_by_mask_indices_and_slice():
 
 def test_concatenate_keeps_order_and_refuses_mixed_skeletons():
     first, second = some_people(2, seed=1), some_people(3, seed=2)
-    joined = concatenate([first, PoseResults.empty(17), second])
+    joined = concatenate([first, PosePredictions.empty(17), second])
     np.testing.assert_array_equal(joined.keypoints, np.concatenate([first.keypoints, second.keypoints]))
     with pytest.raises(LeanposeError, match="14 and 17 keypoints"):
         concatenate([first, some_people(1, 14)])
@@ -50,7 +50,7 @@ def test_concatenate_keeps_order_and_refuses_mixed_skeletons():
 def test_coco_list_with_boxes_reads_back_whole(count: int, keypoints: int, seed: int):
     people = some_people(count, keypoints, seed)
     written = json.loads(json.dumps(people.to_coco(boxes=True)))
-    back = PoseResults.from_coco(written, keypoints)
+    back = PosePredictions.from_coco(written, keypoints)
     for name in ("image_ids", "keypoints", "keypoint_scores", "boxes", "box_scores", "areas"):
         np.testing.assert_allclose(getattr(back, name), getattr(people, name), rtol=1e-12, atol=1e-9)
 
@@ -59,7 +59,7 @@ def test_coco_list_without_boxes_takes_them_from_the_keypoints():
     people = some_people(3)
     written = people.to_coco(scoring="keypoint")
     assert set(written[0]) == {"image_id", "category_id", "keypoints", "score"}
-    back = PoseResults.from_coco(written)
+    back = PosePredictions.from_coco(written)
     np.testing.assert_allclose(back.boxes, people.boxes)
     np.testing.assert_allclose(back.box_scores, people.keypoint_scores.mean(axis=1))
     np.testing.assert_allclose(back.areas, np.prod(np.ptp(people.keypoints, axis=1), axis=1))
@@ -80,12 +80,12 @@ def test_coco_list_without_boxes_takes_them_from_the_keypoints():
 )
 def test_a_list_that_is_no_coco_result_gets_one_sentence(people: list, sentence: str):
     with pytest.raises(LeanposeError, match=sentence):
-        PoseResults.from_coco(people)
+        PosePredictions.from_coco(people)
 
 
 def test_person_scores_by_hand():
     people = some_people(2, 4)
-    people = PoseResults(
+    people = PosePredictions(
         people.image_ids,
         people.keypoints,
         np.array([[0.2, 0.4, 0.6, 0.1], [0.1, 0.2, 0.0, 0.2]]),
@@ -98,7 +98,7 @@ def test_person_scores_by_hand():
     np.testing.assert_allclose(people.person_scores("keypoint"), [0.325, 0.125])
     np.testing.assert_allclose(people.person_scores("bbox"), [0.5, 0.8])
     np.testing.assert_allclose(people.person_scores("bbox_rle"), [0.5 + 0.325 + 0.6, 0.8 + 0.125 + 0.2])
-    assert PoseResults.from_coco([]).person_scores("bbox_rle").shape == (0,)
+    assert PosePredictions.from_coco([]).person_scores("bbox_rle").shape == (0,)
     with pytest.raises(LeanposeError, match="did you mean 'bbox_rle'"):
         people.person_scores("bbox_rl")  # type: ignore[arg-type]
 
@@ -132,7 +132,7 @@ def test_in_skeleton_refuses_what_does_not_fit():
 def test_arrays_that_do_not_fit_or_are_not_finite_are_refused():
     people = some_people(2)
     with pytest.raises(LeanposeError, match="need areas of shape \\(2,\\)"):
-        PoseResults(
+        PosePredictions(
             people.image_ids,
             people.keypoints,
             people.keypoint_scores,
@@ -143,4 +143,4 @@ def test_arrays_that_do_not_fit_or_are_not_finite_are_refused():
     broken = people.keypoints.copy()
     broken[1, 3, 0] = np.nan
     with pytest.raises(LeanposeError, match=f"keypoints of a pose in image {people.image_ids[1]} are not finite"):
-        PoseResults(people.image_ids, broken, people.keypoint_scores, people.boxes, people.box_scores, people.areas)
+        PosePredictions(people.image_ids, broken, people.keypoint_scores, people.boxes, people.box_scores, people.areas)

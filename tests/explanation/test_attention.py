@@ -117,7 +117,7 @@ def test_dropped_patches_are_found_out(images: Tensor):
 
 
 def _cycles(model: PruningPose, images: Tensor):
-    tokens = model.embed(model.extract(images))
+    tokens = model.embed(model.forward_features(images))
     for _ in range(2):
         prediction, tokens = model.cycle(tokens)
     return model.output(prediction, tokens, images)

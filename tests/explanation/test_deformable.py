@@ -18,7 +18,7 @@ BOX = np.array([10.0, 5.0, 70.0, 110.0])
 
 def small(**overrides: Any) -> TFPose:
     torch.manual_seed(0)
-    options = {"input_size": (64, 64), "width": 32, "encoder_layers": 1, "decoder_layers": 2, **overrides}
+    options = {"input_size": (64, 64), "embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2, **overrides}
     model = create_model("tfpose_r18", **options)
     assert isinstance(model, TFPose)
     return model
@@ -32,8 +32,8 @@ def record(model: TFPose) -> DecoderRecording:
 @torch.no_grad()
 def test_known_places_and_offsets_are_found_at_known_pixels(size: tuple[int, int]):
     """(70, 50) is padded to 96×64: fractions of one are not fractions of the other."""
-    model = small(input_size=size, decoder_layers=1, heads=2, points=1)
-    model.first_points.copy_(torch.tensor([0.25, 0.75]).logit())
+    model = small(input_size=size, decoder_layers=1, num_heads=2, num_points=1)
+    model.reference_points.copy_(torch.tensor([0.25, 0.75]).logit())
     offsets = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.5, -0.5]], [[0.0, 0.0], [-2.0, 0.25], [9.0, 0.0]]])
     attention = model.decoder[0].attention
     attention.sampling_offsets.weight.zero_()
@@ -65,7 +65,7 @@ def test_the_last_points_are_the_prediction_and_the_first_are_learnt():
     found = model.codec.decode(recording.output.prediction)[0][0].numpy()
     assert recording.points.shape == (3, 17, 2)
     assert np.allclose(recording.points[-1], found)
-    assert np.allclose(recording.points[0], model.first_points.detach().sigmoid().numpy() * 63, atol=1e-4)
+    assert np.allclose(recording.points[0], model.reference_points.detach().sigmoid().numpy() * 63, atol=1e-4)
     assert np.allclose(recording.points[:-1], recording.references, atol=1e-4)
     assert np.abs(np.diff(recording.points, axis=0)).max() > 0.1
 

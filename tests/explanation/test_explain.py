@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer
+from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Coordinates, Heatmaps, SimCC
 from leanpose.models.registry import create_model
@@ -25,7 +25,7 @@ def small(name: str, **options: object) -> PoseModel:
     tokens = not name.startswith(("deeppose", "rle", "simple", "tfpose"))
     sizes = {**TINY_MODEL, "depth": 2} if tokens else {"input_size": (64, 64)}
     if name.startswith("tfpose"):
-        sizes |= {"width": 32, "encoder_layers": 1, "decoder_layers": 2}
+        sizes |= {"embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
     if "reg" in name or "distil" in name:
         sizes["head_hidden"] = None
     return create_model(name, **{**sizes, **options})
@@ -113,7 +113,7 @@ def test_a_heatmap_lies_where_its_keypoint_is_read(encoding: str):
     height, width = view.shown.shape[:2]
     times = np.array([(width - 1) / 47, (height - 1) / 63] if encoding == "udp" else [6.0, 6.0])
     target = model.codec.encode(points, torch.ones(1, 17))
-    maps = predicted_maps(view, model, Heatmaps(target.maps))
+    maps = predicted_maps(view, model, Heatmaps(target.heatmaps))
     assert maps is not None
     y, x = np.unravel_index(maps.reshape(17, -1).argmax(axis=1), view.shown.shape[:2])
     assert np.abs(np.stack([x, y], axis=1) / times - points[0].numpy()).max() <= 2.2  # half a pixel of the heatmap

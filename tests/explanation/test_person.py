@@ -9,7 +9,7 @@ import torch
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation.person import check_box, choose_box, look_at
-from leanpose.geometry import apply_affine, crop_matrix, crop_region
+from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_matrix
 from leanpose.inference.detectors import Detections, Detector
 from leanpose.models.registry import create_model
 from tiny import TINY_MODEL
@@ -73,10 +73,10 @@ def test_the_shown_crop_is_the_models_in_more_pixels():
 def test_a_place_in_the_models_crop_is_the_same_place_in_the_shown_one(encoding: str):
     model = create_model("sdpose_t", **TINY_MODEL)
     model.codec = HeatmapCodec((64, 48), (16, 12), encoding=encoding)
-    warp = "udp" if encoding == "udp" else "classic"
+    warp = "udp" if encoding == "udp" else "msra"
     assert model.codec.warp == warp
     view = look_at(PHOTO, np.array(LARGE), model)
-    center, scale = (value[0] for value in crop_region(np.array([LARGE]), (64, 48)))
+    center, scale = (value[0] for value in bbox_to_center_scale(np.array([LARGE]), (64, 48)))
     photo = np.array([[20.0, 10.0], [60.0, 100.0], [33.3, 71.9], [-4.0, 130.0]])
-    seen, shown = (apply_affine(crop_matrix(center, scale, size, warp=warp), photo) for size in ((64, 48), (384, 288)))
+    seen, shown = (apply_affine(warp_matrix(center, scale, size, warp=warp), photo) for size in ((64, 48), (384, 288)))
     assert np.allclose(view.to_shown(seen), shown)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layered_spots import LayeredSpotFinder, write_spot_people
-from leanpose.data.sources import DataSource
+from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMAT_OF, FORMATS, quantise_model
 from leanpose.inference.backends import open_exported
@@ -18,7 +18,7 @@ from spots import scene
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
+def people(tmp_path_factory: pytest.TempPathFactory) -> DatasetConfig:
     return write_spot_people(tmp_path_factory.mktemp("spots"))
 
 
@@ -27,7 +27,7 @@ def file_name(scheme: str) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
-def test_a_quantised_file_is_a_model(scheme: str, people: DataSource, tmp_path: Path) -> None:
+def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder(products=scheme == "dynamic")
     report = quantise_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
     assert report.float_ap > 99
@@ -51,7 +51,7 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DataSource, tmp_path: 
         open_exported(report.path, precision="fp32")
 
 
-def test_it_computes_in_whole_numbers(people: DataSource, tmp_path: Path) -> None:
+def test_it_computes_in_whole_numbers(people: DatasetConfig, tmp_path: Path) -> None:
     import onnx
 
     report = quantise_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, normalise="outside", decode="inside")
@@ -69,7 +69,7 @@ def test_it_computes_in_whole_numbers(people: DataSource, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
-def test_layers_that_break_stay_in_float(scheme: str, people: DataSource, tmp_path: Path) -> None:
+def test_layers_that_break_stay_in_float(scheme: str, people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder(outlier=3000.0, products=scheme == "dynamic")
     report = quantise_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
     assert report.float_ap > 99
@@ -83,7 +83,7 @@ def test_layers_that_break_stay_in_float(scheme: str, people: DataSource, tmp_pa
 
 
 @pytest.mark.parametrize("limits", [{"most_float": 0}, {"most_float": 3, "max_loss": 0.0}])
-def test_a_file_that_loses_is_refused(limits: dict, people: DataSource, tmp_path: Path) -> None:
+def test_a_file_that_loses_is_refused(limits: dict, people: DatasetConfig, tmp_path: Path) -> None:
     path = tmp_path / "spots.onnx"
     path.write_text("an earlier file")
     model = LayeredSpotFinder(outlier=3000.0)
@@ -107,7 +107,7 @@ def _blurred(model: LayeredSpotFinder) -> LayeredSpotFinder:
     return model
 
 
-def test_nothing_is_said_of_a_model_that_finds_nobody(people: DataSource, tmp_path: Path) -> None:
+def test_nothing_is_said_of_a_model_that_finds_nobody(people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder()
     model.last.weight.data.neg_()
     with pytest.raises(LeanposeError, match=r"reaches 0\.0 AP on annotations in float"):
@@ -115,7 +115,7 @@ def test_nothing_is_said_of_a_model_that_finds_nobody(people: DataSource, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_dynamic_quantises_matrix_products_alone(people: DataSource, tmp_path: Path) -> None:
+def test_dynamic_quantises_matrix_products_alone(people: DatasetConfig, tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="no layer that the scheme dynamic quantises; the scheme static"):
         quantise_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, scheme="dynamic")
     assert not list(tmp_path.iterdir())
@@ -132,7 +132,7 @@ def test_dynamic_quantises_matrix_products_alone(people: DataSource, tmp_path: P
         ({"decode": "inside", "flip_test": True}, "--decode outside"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments: dict, words: str, people: DataSource, tmp_path: Path) -> None:
+def test_arguments_that_do_not_fit(arguments: dict, words: str, people: DatasetConfig, tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=words):
         quantise_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, **arguments)
     assert not list(tmp_path.iterdir())
@@ -142,7 +142,7 @@ def test_arguments_that_do_not_fit(arguments: dict, words: str, people: DataSour
     ("scheme", "missing", "extra"), [("static", "onnx", "export"), ("nncf", "nncf", "openvino"), ("nncf", "openvino", "openvino")]
 )  # fmt: skip
 def test_a_missing_package_is_named(
-    scheme: str, missing: str, extra: str, people: DataSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str, missing: str, extra: str, people: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(LeanposeError, match=rf"pip install 'leanpose\[{extra}\]'"):
@@ -151,7 +151,7 @@ def test_a_missing_package_is_named(
 
 def test_mpii_has_no_ap_to_lose(shared: Path, tmp_path: Path) -> None:
     mini = shared / "data" / "mpii_mini"
-    people = DataSource(format="mpii", annotations=mini / "annot/mpii_sample.json", images=mini / "images")
+    people = DatasetConfig(format="mpii", annotations=mini / "annot/mpii_sample.json", images=mini / "images")
     with pytest.raises(LeanposeError, match="judged by its AP, and MPII has none"):
         quantise_model("leanpose-body-s", tmp_path / "body.onnx", people, scheme="dynamic", calibration=people)
 
@@ -170,7 +170,7 @@ def test_mpii_has_no_ap_to_lose(shared: Path, tmp_path: Path) -> None:
 def test_the_shipped_models_keep_their_ap(model: str, ap: float, scheme: str, shared: Path, tmp_path: Path) -> None:
     mini = shared / "data" / "coco_mini"
     val, train = (
-        DataSource(
+        DatasetConfig(
             format="coco", images=mini / "images", annotations=mini / f"annotations/person_keypoints_{part}.json"
         )
         for part in ("val", "train")

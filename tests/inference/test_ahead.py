@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from leanpose.inference.ahead import Ahead
+from leanpose.inference.ahead import Prefetcher
 
 
 def test_all_items_in_order_and_few_ahead():
@@ -19,7 +19,7 @@ def test_all_items_in_order_and_few_ahead():
             made.append(i)
             yield i
 
-    with Ahead(items(), 3) as ahead:
+    with Prefetcher(items(), 3) as ahead:
         for i, item in enumerate(ahead):
             assert item == i
             assert len(made) <= i + 1 + 3 + 1
@@ -28,7 +28,7 @@ def test_all_items_in_order_and_few_ahead():
 
 
 def test_they_are_made_meanwhile():
-    with Ahead((i for i in range(5)), 5) as ahead:
+    with Prefetcher((i for i in range(5)), 5) as ahead:
         deadline = time.monotonic() + 10
         while len(ahead._waiting) < 5 and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -41,7 +41,7 @@ def test_an_error_comes_after_what_was_before_it():
         yield 2
         raise ZeroDivisionError
 
-    ahead = Ahead(items(), 10)
+    ahead = Prefetcher(items(), 10)
     assert (next(ahead), next(ahead)) == (1, 2)
     with pytest.raises(ZeroDivisionError):
         next(ahead)
@@ -53,7 +53,7 @@ def test_closing_stops_the_thread_even_when_it_waits():
         while True:
             yield 0
 
-    ahead = Ahead(endless(), 2)
+    ahead = Prefetcher(endless(), 2)
     next(ahead)
     ahead.close()
     assert ahead._thread not in threading.enumerate()
@@ -67,7 +67,7 @@ def test_the_newest_count():
         yield from range(100)
         release.set()
 
-    with Ahead(items(), 2, newest=True) as ahead:
+    with Prefetcher(items(), 2, newest=True) as ahead:
         assert release.wait(10)
         assert list(ahead) == [98, 99]
         assert ahead.dropped == 98

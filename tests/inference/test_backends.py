@@ -126,8 +126,8 @@ def test_an_rtmpose_without_a_card(tmp_path: Path) -> None:
     assert backend.spec.skeleton == COCO17
     assert backend.spec.input_size == (64, 96)
     crops = check_crops(backend.spec, count=3)
-    points, scores = backend.locate(crops)
-    wanted, wanted_scores = TorchBackend(model, torch.device("cpu")).locate(crops)
+    points, scores = backend.predict_keypoints(crops)
+    wanted, wanted_scores = TorchBackend(model, torch.device("cpu")).predict_keypoints(crops)
     assert np.abs(points - wanted).max() <= 0.5
     assert np.mean(points == wanted) > 0.95
     assert np.abs(scores - wanted_scores).max() < 1e-3

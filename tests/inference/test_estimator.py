@@ -41,7 +41,7 @@ class Forbidden(Detector):
         raise AssertionError("the detector was asked although there were boxes")
 
 
-@pytest.mark.parametrize("encoding", ["classic", "unbiased", "udp"])
+@pytest.mark.parametrize("encoding", ["msra", "unbiased", "udp"])
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_keypoints_come_out_where_they_are(encoding: str, flip_test: bool):
     model = SpotFinder(encoding)
@@ -278,4 +278,4 @@ def test_half_precision_agrees(small_model_file: Path):
 
 def test_public_names():
     assert leanpose.PoseEstimator is PoseEstimator
-    assert leanpose.Poses.__module__ == "leanpose.inference.poses"
+    assert leanpose.PoseResult.__module__ == "leanpose.inference.poses"

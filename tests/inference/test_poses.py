@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.openpose import OPENPOSE_18
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 
 
-def two_people(skeleton: Skeleton = COCO17) -> Poses:
+def two_people(skeleton: Skeleton = COCO17) -> PoseResult:
     rng = np.random.default_rng(1)
     count = len(skeleton)
-    return Poses(
+    return PoseResult(
         rng.uniform(0, 100, (2, count, 2)).astype(np.float32),
         rng.uniform(0.5, 1, (2, count)).astype(np.float32),
         np.array([[0, 0, 50, 80], [10, 20, 90, 95]], np.float32),
@@ -40,7 +40,7 @@ def test_arrays_that_do_not_fit_are_refused(field: str):
     poses = two_people()
     values = {name: getattr(poses, name) for name in ("keypoints", "scores", "boxes", "box_scores", "skeleton")}
     with pytest.raises(LeanposeError):
-        Poses(**{**values, field: values[field][..., :-1]})
+        PoseResult(**{**values, field: values[field][..., :-1]})
 
 
 @pytest.mark.parametrize("people", [1, np.int64(1), [1], slice(1, None), np.array([False, True])])
@@ -103,18 +103,18 @@ def test_openpose_writes_zeros_for_what_is_missing():
 
 def test_openpose_fills_hands_where_there_are_hands():
     hand = Skeleton("h", ("nose", "left_a", "left_b"), (), (0.05,) * 3, {"left_hand": (1, 2)})
-    poses = Poses(np.ones((1, 3, 2)), np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), hand)
+    poses = PoseResult(np.ones((1, 3, 2)), np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), hand)
     assert poses.to_openpose()["people"][0]["hand_left_keypoints_2d"] == [1.0] * 6
 
 
 def test_openpose_refuses_a_skeleton_without_a_body():
     dog = Skeleton("dog", ("tail", "paw"), (), (0.05, 0.05))
     with pytest.raises(LeanposeError, match="dog"):
-        Poses.empty(dog).to_openpose()
+        PoseResult.empty(dog).to_openpose()
 
 
-@pytest.mark.parametrize("poses", [two_people(), Poses.empty(COCO17)], ids=["two", "nobody"])
-def test_supervision(poses: Poses):
+@pytest.mark.parametrize("poses", [two_people(), PoseResult.empty(COCO17)], ids=["two", "nobody"])
+def test_supervision(poses: PoseResult):
     supervision = pytest.importorskip("supervision")
     points = poses.to_supervision()
     assert isinstance(points, supervision.KeyPoints)
@@ -132,7 +132,7 @@ def test_supervision_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
 def test_rows_fit_a_csv_table():
     poses = two_people()
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, Poses.row_names(COCO17))
+    writer = csv.DictWriter(buffer, PoseResult.row_names(COCO17))
     writer.writeheader()
     writer.writerows(poses.to_rows("a.jpg"))
     rows = list(csv.DictReader(io.StringIO(buffer.getvalue())))
@@ -148,7 +148,7 @@ def test_tracked_people_keep_their_ids_on_every_way_out():
     assert [record["track_id"] for record in json.loads(json.dumps(poses.to_coco(1)))] == [7, 3]
     assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
     rows = poses.to_rows("a.jpg")
-    assert list(rows[0]) == Poses.row_names(COCO17, tracked=True)
+    assert list(rows[0]) == PoseResult.row_names(COCO17, tracked=True)
     assert [row["track_id"] for row in rows] == [7, 3]
     assert "track_id" not in two_people().to_rows("a.jpg")[0]
     assert "track_id" not in two_people().to_coco(1)[0]
@@ -165,10 +165,10 @@ def test_drawing_changes_the_picture_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
     assert (two_people().draw(image, threshold=1.0, dim_threshold=1.0) == image).all()
-    assert (Poses.empty(COCO17).draw(image, boxes=True) == image).all()
+    assert (PoseResult.empty(COCO17).draw(image, boxes=True) == image).all()
 
 
 def test_nobody_goes_everywhere():
-    nobody = Poses.empty(BODY19)
+    nobody = PoseResult.empty(BODY19)
     assert nobody.to_coco(1) == nobody.to_rows("a") == nobody.to_openpose()["people"] == []
     assert nobody.person_scores.shape == (0,)

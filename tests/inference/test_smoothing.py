@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.inference.smoothing import OneEuro, PoseSmoother
 from leanpose.skeleton import Skeleton
 
@@ -19,10 +19,10 @@ SKELETON = Skeleton("two", ("a", "b"), (), (0.05, 0.05))
 
 def pose(
     points: np.ndarray, *, scores: float | np.ndarray = 1.0, ids: list[int] | None = None, size: float = 100.0
-) -> Poses:
+) -> PoseResult:
     """People with these points (P, 2, 2) in boxes of `size` × `size` pixels."""
     people = len(points)
-    return Poses(
+    return PoseResult(
         np.asarray(points, np.float64), np.broadcast_to(np.asarray(scores, float), (people, 2)).copy(),
         np.tile([0.0, 0.0, size, size], (people, 1)), np.ones(people), SKELETON,
         np.array(ids if ids is not None else range(1, people + 1)),
@@ -187,7 +187,7 @@ def test_everything_else_stays_and_nothing_is_overwritten():
 
 def test_poses_without_ids_cannot_be_smoothed():
     with pytest.raises(LeanposeError, match="no ids"):
-        PoseSmoother()(Poses.empty(SKELETON), 0.0)
+        PoseSmoother()(PoseResult.empty(SKELETON), 0.0)
 
 
 @pytest.mark.parametrize(

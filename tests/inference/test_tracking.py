@@ -15,7 +15,7 @@ from crowd import CrowdEstimator, Walker, number, video
 from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.inference.tracking import PoseTracker
 from leanpose.inference.tracks import TrackTable
 from leanpose.skeleton import COCO17, Skeleton
@@ -30,11 +30,11 @@ def crossing() -> list[Walker]:
     ]
 
 
-def follow(estimator: Any, frames: int = 60, **settings: Any) -> list[Poses]:
+def follow(estimator: Any, frames: int = 60, **settings: Any) -> list[PoseResult]:
     return list(PoseTracker(estimator, **{"smooth": False, **settings}).stream(video(frames)))
 
 
-def names(walkers: list[Walker], tracked: list[Poses]) -> dict[int, list[tuple[int, int]]]:
+def names(walkers: list[Walker], tracked: list[PoseResult]) -> dict[int, list[tuple[int, int]]]:
     """For each walker the frames and the ids under which they were seen."""
     seen: dict[int, list[tuple[int, int]]] = {index: [] for index in range(len(walkers))}
     for t, poses in enumerate(tracked):
@@ -155,12 +155,12 @@ class Portrait(CrowdEstimator):
     def detect(self, images: Any) -> Any:
         return WholeImage()(images)
 
-    def _look(self, image: np.ndarray, boxes: np.ndarray) -> Poses:
+    def _look(self, image: np.ndarray, boxes: np.ndarray) -> PoseResult:
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         spread = np.random.default_rng(1).uniform(-0.2, 0.2, (17, 2))
         points = middle[:, None] + spread * sides[:, None]
         shape = len(boxes), 17
-        return Poses(points, np.full(shape, 0.9), boxes, np.ones(len(boxes)), self.skeleton)
+        return PoseResult(points, np.full(shape, 0.9), boxes, np.ones(len(boxes)), self.skeleton)
 
 
 @pytest.mark.parametrize("detect_every", [1, 5])
@@ -422,7 +422,9 @@ def test_who_sits_behind_a_desk_keeps_the_box_that_the_detector_drew():
     for frame in range(6):
         boxes = table.boxes(frame / 30) if frame else drawn
         certainty = np.array([0.8 if frame == 0 else 0.0], np.float32)
-        poses = Poses(points.astype(np.float32), scores.astype(np.float32), boxes.astype(np.float32), certainty, COCO17)
+        poses = PoseResult(
+            points.astype(np.float32), scores.astype(np.float32), boxes.astype(np.float32), certainty, COCO17
+        )
         table.update(poses, table.match(poses, frame / 30), frame / 30, drawn if frame == 0 else None)
         bottoms.append(table.boxes(frame / 30)[0, 3])
     keypoints_end = 80 + 0.1 * 80
@@ -441,7 +443,7 @@ def test_a_keypoint_that_flies_away_does_not_take_the_box_along():
         found[0, frame % 17] = (-1.0) ** frame * 1e9, 3e17
         certainty = np.full(1, 0.8 if frame % 5 == 0 else 0.0, np.float32)
         scores = np.full((1, 17), 0.9, np.float32)
-        poses = Poses(found.astype(np.float32), scores, boxes.astype(np.float32), certainty, COCO17)
+        poses = PoseResult(found.astype(np.float32), scores, boxes.astype(np.float32), certainty, COCO17)
         table.update(poses, table.match(poses, frame / 30), frame / 30, drawn if frame % 5 == 0 else None)
         assert len(table.tracks) == 1
         box = table.boxes(frame / 30)[0]
@@ -458,7 +460,7 @@ def test_who_is_sure_of_a_pose_anywhere_stays_near_the_picture():
         box = whole if detected else table.boxes(frame / 25)
         low, high = box[:, :2], box[:, 2:]
         found = (low + high) / 2 + (high - low) * (shape + np.array([0.1, 0.05]))
-        poses = Poses(
+        poses = PoseResult(
             found[None].astype(np.float32), scores, box.astype(np.float32), np.full(1, detected, np.float32), COCO17
         )
         ids = table.match(replace(poses, ids=np.array([1])), frame / 25)

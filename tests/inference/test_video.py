@@ -16,7 +16,7 @@ import pytest
 from clips import frame_times, heard, number_of, write_clip
 from leanpose.errors import LeanposeError
 from leanpose.inference import video_input, video_output
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.inference.video import VideoOutcome, count_frames, predict_video
 from leanpose.inference.video_input import VideoError, VideoReader
 from spots import SPOTS
@@ -30,7 +30,7 @@ class NumberReader:
         self.stop_at, self.error = stop_at, error
         self.sizes: list[tuple[int, ...]] = []
 
-    def stream(self, frames: Iterable[tuple[np.ndarray, float]]) -> Iterator[Poses]:
+    def stream(self, frames: Iterable[tuple[np.ndarray, float]]) -> Iterator[PoseResult]:
         for i, (pixels, seconds) in enumerate(frames):
             if i == self.stop_at:
                 assert self.error is not None
@@ -38,7 +38,7 @@ class NumberReader:
             self.estimator.model_seconds += 0.001
             self.sizes.append(pixels.shape[:2])
             points = np.tile(np.array([number_of(pixels), 1000 * seconds], np.float32), (1, 3, 1))
-            yield Poses(
+            yield PoseResult(
                 points, np.ones((1, 3), np.float32), np.array([[1.0, 2.0, 31.004, 40.0]], np.float32),
                 np.full(1, 0.5, np.float32), SPOTS, np.array([7]),
             )  # fmt: skip
@@ -173,7 +173,7 @@ def test_pixels_that_are_not_square_stay_so(rotation: int, tmp_path: Path):
 
 
 def test_the_drawing_is_on_the_frame_it_belongs_to(tmp_path: Path):
-    def draw(pixels: np.ndarray, poses: Poses) -> np.ndarray:
+    def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:
         assert poses.keypoints[0, 0, 0] == number_of(pixels)
         return np.full_like(pixels, 255 - int(poses.keypoints[0, 0, 0]) * 10)
 

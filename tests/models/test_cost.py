@@ -92,7 +92,7 @@ SMALL = {"encoder_layers": 2, "decoder_layers": 4}
         ("tfpose_r50", {"input_size": (384, 288)}, 20.4),
         *(("tfpose_r18", {"decoder_layers": n}, 6.23 + 0.09 * n) for n in range(1, 7)),
         ("tfpose_r18", SMALL, 3.61),
-        ("tfpose_r18", {**SMALL, "width": 128}, 2.28),
+        ("tfpose_r18", {**SMALL, "embed_dim": 128}, 2.28),
     ],
 )
 def test_cost_of_tfpose_is_what_the_paper_prints(name: str, overrides: dict, gmacs: float) -> None:

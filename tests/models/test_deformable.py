@@ -17,7 +17,7 @@ FEATURES = sum(rows * columns for rows, columns in SHAPES)
 def filled() -> MultiScaleDeformableAttention:
     """With all weights drawn anew, so that nothing is 0: queries look up to some features away, beyond the borders too."""
     torch.manual_seed(0)
-    attention = MultiScaleDeformableAttention(32, heads=4, levels=3, points=3)
+    attention = MultiScaleDeformableAttention(32, num_heads=4, num_levels=3, num_points=3)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return attention
@@ -67,7 +67,7 @@ def test_outputs_and_gradients_are_those_of_transformers(queries: int, levels: i
 
 def test_it_reads_exactly_where_it_looks() -> None:
     """One head, one point, identity projections: at a feature's centre its value, between two their mean, outside 0."""
-    attention = MultiScaleDeformableAttention(2, heads=1, levels=2, points=1)
+    attention = MultiScaleDeformableAttention(2, num_heads=1, num_levels=2, num_points=1)
     with torch.no_grad():
         for layer in (attention.value_proj, attention.output_proj):
             layer.weight.copy_(torch.eye(2))
@@ -88,7 +88,7 @@ def test_it_reads_exactly_where_it_looks() -> None:
 
 
 def test_fresh_weights_look_around_the_reference_on_all_sides() -> None:
-    attention = MultiScaleDeformableAttention(32, heads=8, levels=2, points=4)
+    attention = MultiScaleDeformableAttention(32, num_heads=8, num_levels=2, num_points=4)
     samples = attention.look(torch.randn(1, 1, 32), torch.full((1, 1, 1, 2), 0.5), [(10, 20), (5, 10)])
     steps = (samples.locations[0, 0, :, 0] - 0.5) * torch.tensor([20.0, 10.0])  # in features of the first level
     torch.testing.assert_close(steps[0], torch.tensor([[1.0, 0], [2, 0], [3, 0], [4, 0]]))
@@ -119,7 +119,7 @@ def test_it_compiles_in_one_graph() -> None:
 
 def test_sizes_that_do_not_fit_get_one_sentence() -> None:
     for arguments, words in (
-        ((30, 4), "width=30 is not divisible by heads=4"),
+        ((30, 4), "embed_dim=30 is not divisible by num_heads=4"),
         ((32, 8, 3, 0), "points of at least 1"),
     ):
         with pytest.raises(LeanposeError, match=words):

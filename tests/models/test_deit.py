@@ -17,8 +17,15 @@ from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
 from leanpose.weights import describe, from_official, load_classifier, load_model, save_model
 
-SMALL: dict[str, Any] = {"input_size": (32, 48), "patch_size": 8, "width": 24, "depth": 2, "heads": 3, "classes": 5}
-SIZES = [("tiny", {}), ("small", {"width": 384, "heads": 6}), ("base", {"width": 768, "heads": 12})]
+SMALL: dict[str, Any] = {
+    "input_size": (32, 48),
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 3,
+    "classes": 5,
+}
+SIZES = [("tiny", {}), ("small", {"embed_dim": 384, "num_heads": 6}), ("base", {"embed_dim": 768, "num_heads": 12})]
 
 
 def small(cycles: int = 2, **changes: Any) -> Classifier:
@@ -117,7 +124,7 @@ def test_classifiers_are_a_task_of_their_own() -> None:
     ("change", "words"),
     [
         ({"input_size": (30, 48)}, "multiples of 8"),
-        ({"heads": 5}, "width=24 is not divisible by heads=5"),
+        ({"num_heads": 5}, "embed_dim=24 is not divisible by num_heads=5"),
         ({"classes": 0}, "classes=0 must be at least 1"),
         ({"drop_path": 1.0}, "drop_path=1"),
         ({"pool": "max"}, "pool='max' does not fit"),

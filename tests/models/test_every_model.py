@@ -35,7 +35,7 @@ DEEPER = {
 HEATMAPS = {
     name
     for name in list_models(task="pose")
-    if not hasattr(configure_model(name), "predicts") and not name.startswith("tfpose")
+    if not hasattr(configure_model(name), "outputs") and not name.startswith("tfpose")
 }
 
 
@@ -98,7 +98,7 @@ def test_gradient_reaches_every_parameter(model: PoseModel, images: torch.Tensor
     output = model.forward_train(images)
     keypoints = len(model.skeleton)
     target = model.codec.encode(torch.rand(2, keypoints, 2) * 48, torch.ones(2, keypoints))
-    predictions = output.layers or [cycle.prediction for cycle in output.cycles or (output,)]
+    predictions = output.aux_outputs or [cycle.prediction for cycle in output.cycles or (output,)]
     torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []

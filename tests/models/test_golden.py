@@ -26,20 +26,20 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("tokenpose_s_v1", "tokenpose_s_v1", {}),
     ("tokenpose_s_v2", "tokenpose_s_v2", {}),
     ("tokenpose_b", "tokenpose_b", {}),
-    ("tokenpose_l_d24_256x192", "tokenpose_l_d6", {**ORIGINAL_L, "depth": 24, "heads": 12}),
+    ("tokenpose_l_d24_256x192", "tokenpose_l_d6", {**ORIGINAL_L, "depth": 24, "num_heads": 12}),
     (
         "tokenpose_l_d6_mpii_256x256",
         "tokenpose_l_d6",
         {**ORIGINAL_L, "input_size": (256, 256), "patch_size": (4, 4), "skeleton": MPII16},
     ),
     ("sdrepo_tokenpose_t", "tokenpose_t", {}),
-    ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {"attention_scale": "head"}),
-    ("sdrepo_tokenpose_s_v2", "tokenpose_s_v2", {"attention_scale": "head"}),
+    ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {"attention_scale": "head_dim"}),
+    ("sdrepo_tokenpose_s_v2", "tokenpose_s_v2", {"attention_scale": "head_dim"}),
     ("sdrepo_tokenpose_b", "tokenpose_b", {"stage1_width": 32}),
     ("sdrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
     ("pptrepo_tokenpose_l_d6", "tokenpose_l_d6", {}),
     ("distilpose_teacher_hr48", "tokenpose_hrnet_w48", {}),
-    ("distilpose_teacher_stemnet", "tokenpose_s_v1", {"attention_scale": "head"}),
+    ("distilpose_teacher_stemnet", "tokenpose_s_v1", {"attention_scale": "head_dim"}),
     # The repositories' attention scales differ; conversion makes up for it.
     ("sdrepo_tokenpose_s_v1", "tokenpose_s_v1", {}),
     ("tokenpose_s_v1", "sdpose_s_v1", {}),
@@ -68,12 +68,12 @@ def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: st
             keypoints, visual = first_stage[0].tensor_split([len(model.skeleton)], dim=1)
         assert keypoints is not None
         assert visual is not None
-        assert golden.deviation(f"{prefix}pred", cycle.prediction.maps) < OUTPUT_TOLERANCE
+        assert golden.deviation(f"{prefix}pred", cycle.prediction.heatmaps) < OUTPUT_TOLERANCE
         assert golden.deviation(f"{prefix}kpt_token", keypoints) < OUTPUT_TOLERANCE
         assert golden.deviation(f"{prefix}vis_token", visual) < OUTPUT_TOLERANCE
     first = trained.cycles[0]
-    torch.testing.assert_close(inferred.prediction.maps, first.prediction.maps)
-    torch.testing.assert_close(trained.prediction.maps, first.prediction.maps)
+    torch.testing.assert_close(inferred.prediction.heatmaps, first.prediction.heatmaps)
+    torch.testing.assert_close(trained.prediction.heatmaps, first.prediction.heatmaps)
     if "backbone" in golden.facts["outputs"]:
         assert inferred.features is not None
         assert golden.deviation("backbone", inferred.features) < OUTPUT_TOLERANCE
@@ -103,12 +103,12 @@ def test_pruned_networks_are_the_papers(
             output = model(golden.images)
         expected = golden.arrays.get(f"prune{pruned - 1}.kept_original_patch_idx")
         if expected is None:  # the reference that keeps all
-            assert output.kept is None
+            assert output.keep_indices is None
         else:
-            assert output.kept.tolist() == [sorted(indices) for indices in expected.tolist()]
+            assert output.keep_indices.tolist() == [sorted(indices) for indices in expected.tolist()]
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
-    tokens = "vis_token" if output.kept is None else "vis_token_sorted_by_patch"
-    assert golden.deviation("pred", output.prediction.maps) < OUTPUT_TOLERANCE
+    tokens = "vis_token" if output.keep_indices is None else "vis_token_sorted_by_patch"
+    assert golden.deviation("pred", output.prediction.heatmaps) < OUTPUT_TOLERANCE
     assert golden.deviation("kpt_token", output.keypoint_tokens) < OUTPUT_TOLERANCE
     assert golden.deviation(tokens, output.visual_tokens) < OUTPUT_TOLERANCE
 
@@ -148,7 +148,7 @@ def test_regression_networks_are_the_toolboxs(shared: Path, file: str, name: str
 
 TOKEN_REGRESSION: list[tuple[str, str, dict[str, Any]]] = [
     ("distilpose_s", "distilpose_s", {}),
-    ("distilpose_reg_stemnet", "distilpose_s", {"predicts": "position"}),
+    ("distilpose_reg_stemnet", "distilpose_s", {"outputs": "xy"}),
     ("sdpose_reg_d12_h64", "sdpose_reg", {}),
     ("sdpose_reg_d12_h384", "sdpose_reg", {"head_hidden": 384}),
     ("sdpose_reg_d6_h64", "sdpose_reg", {"depth": 6}),
@@ -186,7 +186,7 @@ def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: 
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     with torch.inference_mode():
         output = model(golden.images)
-    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
     assert output.features is not None
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
 
@@ -201,7 +201,7 @@ def test_vitpose_is_the_toolboxs(shared: Path) -> None:
         output = model(golden.images)
     assert output.features is not None
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
-    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
 
 
 def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
@@ -214,7 +214,7 @@ def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
     with torch.inference_mode():
         output = model(golden.images)
     assert golden.deviation("backbone[0]", enlarged[0]) < OUTPUT_TOLERANCE
-    assert golden.deviation("out", output.prediction.maps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
 
 
 def test_simcc_is_the_toolboxs(shared: Path) -> None:

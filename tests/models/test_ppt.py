@@ -10,21 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from leanpose.distillation import CycleSelfDistillation
 from leanpose.errors import LeanposeError
-from leanpose.models.ppt import PrunedTokenPose, scheduled_keep_ratio
+from leanpose.losses import SDPoseLoss
+from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.models.ppt import PPT, scheduled_keep_ratio
 from leanpose.models.registry import create_model
-from leanpose.training.auxiliary import AuxiliaryHeatmaps
 
 KEYPOINTS, PATCHES = 17, 16
 
 
-def small_model(**options: Any) -> PrunedTokenPose:
+def small_model(**options: Any) -> PPT:
     """Three layers over 4x4 patches, of which 12 and then 9 stay."""
     torch.manual_seed(0)
-    sizes = {"input_size": (64, 48), "width": 16, "depth": 3, "stem_width": 8, "stage1_width": 8}
+    sizes = {"input_size": (64, 48), "embed_dim": 16, "depth": 3, "stem_width": 8, "stage1_width": 8}
     model = create_model("sdpose_s_v1_ppt", **{**sizes, "prune_layers": (0, 1), **options})
-    assert isinstance(model, PrunedTokenPose)
+    assert isinstance(model, PPT)
     return model
 
 
@@ -42,8 +42,8 @@ def test_each_pruning_keeps_its_share_rounded_up(
     with torch.inference_mode():
         output = small_model(prune_layers=layers, keep_ratio=ratio)(images)
     assert output.visual_tokens.shape == (2, left, 16)
-    assert output.kept.shape == (2, left)
-    for kept in output.kept.tolist():
+    assert output.keep_indices.shape == (2, left)
+    for kept in output.keep_indices.tolist():
         assert kept == sorted(set(kept))
         assert set(kept) <= set(range(PATCHES))
 
@@ -52,17 +52,17 @@ def test_a_ratio_of_1_is_plain_tokenpose(images: Tensor) -> None:
     model, plain = small_model(keep_ratio=1.0), small_model(prune_layers=())
     with torch.inference_mode():
         output, expected = model(images), plain(images)
-    assert output.kept is None
-    torch.testing.assert_close(output.prediction.maps, expected.prediction.maps)
+    assert output.keep_indices is None
+    torch.testing.assert_close(output.prediction.heatmaps, expected.prediction.heatmaps)
 
 
 def test_the_tokens_that_the_keypoints_attend_to_most_stay(images: Tensor) -> None:
     model = small_model(prune_layers=(0,))
     with torch.inference_mode():
         first = model.layers[0]
-        weights = first.attention.weights(first.attention_norm(model.embed(model.extract(images))))
+        weights = first.attention.weights(first.attention_norm(model.embed(model.forward_features(images))))
         score = weights[:, :, :KEYPOINTS, KEYPOINTS:].mean(dim=1).sum(dim=1)
-        kept = model(images).kept
+        kept = model(images).keep_indices
     for of_image, indices in zip(score.tolist(), kept.tolist(), strict=True):
         assert set(indices) == set(sorted(range(PATCHES), key=of_image.__getitem__)[-12:])
 
@@ -97,7 +97,7 @@ def test_a_short_training_ends_with_the_final_ratio_too() -> None:
 
 def test_the_schedule_counts_in_training_and_the_final_ratio_in_use(images: Tensor) -> None:
     model = small_model(prune_layers=(0,))
-    left = lambda: PATCHES if (kept := model.forward_train(images).kept) is None else kept.shape[1]  # noqa: E731
+    left = lambda: PATCHES if (kept := model.forward_train(images).keep_indices) is None else kept.shape[1]  # noqa: E731
     assert model.train().keep_ratio == 0.7  # before any epoch
     expected = {0: 16, 60: 14, 200: 12}
     for epoch, count in expected.items():
@@ -114,24 +114,24 @@ def test_dropped_tokens_enter_the_second_cycle_as_they_were(images: Tensor) -> N
     model.layers[0].register_forward_pre_hook(lambda _module, inputs: entering.append(inputs[0]))
     with torch.inference_mode():
         output = model.forward_train(images)
-        before = model.layers[0](model.embed(model.extract(images))) + model.position
+        before = model.layers[0](model.embed(model.forward_features(images))) + model.position
         when_dropped = (before + model.layers[1].attention(model.layers[1].attention_norm(before)))[:, KEYPOINTS:]
     first, second = output.cycles
     visual = entering[1][:, KEYPOINTS:]
     torch.testing.assert_close(entering[1][:, :KEYPOINTS], first.keypoint_tokens)
-    for image, kept in enumerate(first.kept.tolist()):
+    for image, kept in enumerate(first.keep_indices.tolist()):
         dropped = [patch for patch in range(PATCHES) if patch not in kept]
         assert len(dropped) == 4
         torch.testing.assert_close(visual[image, kept], first.visual_tokens[image])
         torch.testing.assert_close(visual[image, dropped], when_dropped[image, dropped])
-    assert second.kept is None
+    assert second.keep_indices is None
     assert second.visual_tokens.shape == (2, PATCHES, 16)
 
 
 def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(images: Tensor) -> None:
     model = small_model(prune_layers=(0, 2))
     with torch.inference_mode():
-        embedded = model.embed(model.extract(images))
+        embedded = model.embed(model.forward_features(images))
         record: list[Tensor] = []
         _, _, places = model.pruned_cycle(embedded, record)
         _, _, earlier = small_model(prune_layers=(0,)).pruned_cycle(embedded)
@@ -145,17 +145,17 @@ def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(image
 
 def test_the_second_cycle_teaches_dropped_patches_too(images: Tensor) -> None:
     model = small_model().train()
-    tokens = model.embed(model.extract(images)).detach().requires_grad_()
+    tokens = model.embed(model.forward_features(images)).detach().requires_grad_()
     first, entering = model.train_cycle(0, tokens, images)
     second, _ = model.train_cycle(1, entering, images)
-    second.prediction.maps.square().sum().backward()
-    assert first.kept.shape[1] == 9
+    second.prediction.heatmaps.square().sum().backward()
+    assert first.keep_indices.shape[1] == 9
     assert tokens.grad.abs().sum(dim=-1).min() > 0
 
 
 def test_all_losses_of_sdpose_reach_every_parameter(images: Tensor) -> None:
     model = small_model().train()
-    method = CycleSelfDistillation(model.codec, keypoint_tokens=1.0, visual_tokens=1.0)
+    method = SDPoseLoss(model.codec, keypoint_tokens=1.0, visual_tokens=1.0)
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
     losses = method.losses(model.forward_train(images), None, target)
     assert set(losses) == {"pose", "keypoint_tokens", "visual_tokens"}
@@ -166,9 +166,9 @@ def test_all_losses_of_sdpose_reach_every_parameter(images: Tensor) -> None:
 def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -> None:
     model = small_model(prune_layers=(1,))
     output = model.forward_train(images)
-    assert [tuple(layer.shape) for layer in output.dense] == [(2, 16, 4, 4)] * 3
-    last, before = (layer.flatten(2).transpose(1, 2) for layer in (output.dense[2], output.dense[1]))
-    for image, kept in enumerate(output.kept.tolist()):
+    assert [tuple(layer.shape) for layer in output.feature_maps] == [(2, 16, 4, 4)] * 3
+    last, before = (layer.flatten(2).transpose(1, 2) for layer in (output.feature_maps[2], output.feature_maps[1]))
+    for image, kept in enumerate(output.keep_indices.tolist()):
         dropped = [patch for patch in range(PATCHES) if patch not in kept]
         torch.testing.assert_close(last[image, kept], output.visual_tokens[image])
         assert torch.equal(last[image, dropped], before[image, dropped])

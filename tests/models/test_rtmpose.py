@@ -31,6 +31,6 @@ def test_small_maps_have_a_gradient_in_bfloat16(size: tuple[int, int]) -> None:
         del unset
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            simcc = model.read_features(features.to(memory_format=torch.channels_last)).prediction
+            simcc = model.forward_head(features.to(memory_format=torch.channels_last)).prediction
         (simcc.x.float().square().mean() + simcc.y.float().square().mean()).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

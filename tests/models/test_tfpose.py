@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from leanpose.codecs import CoordinateCodec
-from leanpose.distillation import GroundTruthOnly
 from leanpose.errors import LeanposeError
+from leanpose.losses import Supervised
 from leanpose.models.output import Coordinates
 from leanpose.models.registry import create_model
 from leanpose.models.tfpose import TFPose, TFPoseConfig
@@ -18,7 +18,7 @@ from leanpose.skeleton import Skeleton
 
 def small(**overrides: Any) -> TFPose:
     torch.manual_seed(0)
-    options = {"input_size": (64, 64), "width": 32, "encoder_layers": 1, "decoder_layers": 3, **overrides}
+    options = {"input_size": (64, 64), "embed_dim": 32, "encoder_layers": 1, "decoder_layers": 3, **overrides}
     model = create_model("tfpose_r18", **options)
     assert isinstance(model, TFPose)
     return model
@@ -43,15 +43,15 @@ def test_every_layer_refines_the_points_of_the_one_before() -> None:
         refinement.register_forward_hook(lambda _module, _inputs, step: steps.append(step))
     with torch.inference_mode():
         output = model.forward_train(IMAGES)
-    assert len(output.layers) == len(steps) == 3
-    points = model.first_points.expand(2, -1, -1)
-    for layer, step in zip(output.layers, steps, strict=True):
+    assert len(output.aux_outputs) == len(steps) == 3
+    points = model.reference_points.expand(2, -1, -1)
+    for layer, step in zip(output.aux_outputs, steps, strict=True):
         assert isinstance(layer, Coordinates)
         points = points + step
         torch.testing.assert_close(layer.xy, points.sigmoid())
     assert isinstance(output.prediction, Coordinates)
-    assert torch.equal(output.prediction.xy, output.layers[-1].xy)
-    assert (output.layers[0].xy - output.layers[2].xy).abs().max() > 0.01
+    assert torch.equal(output.prediction.xy, output.aux_outputs[-1].xy)
+    assert (output.aux_outputs[0].xy - output.aux_outputs[2].xy).abs().max() > 0.01
 
 
 def test_every_layer_meets_the_labels_by_l1() -> None:
@@ -62,10 +62,10 @@ def test_every_layer_meets_the_labels_by_l1() -> None:
     weights = torch.ones(2, 17)
     weights[0, 3] = 0
     target = model.codec.encode(keypoints, weights)
-    losses = GroundTruthOnly(model.codec).losses(output, None, target)
-    errors = [((layer.xy - keypoints / 63).abs() * weights[..., None]).mean() for layer in output.layers]
+    losses = Supervised(model.codec).losses(output, None, target)
+    errors = [((layer.xy - keypoints / 63).abs() * weights[..., None]).mean() for layer in output.aux_outputs]
     torch.testing.assert_close(losses["pose"], sum(errors))
-    model.codec.loss(output.layers[1], target).backward()
+    model.codec.loss(output.aux_outputs[1], target).backward()
     assert model.refinements[1][0].weight.grad.abs().sum() > 0
     assert model.refinements[0][0].weight.grad is None
 
@@ -74,7 +74,7 @@ def test_the_levels_lie_over_each_other_and_a_point_is_sampled_where_it_is() -> 
     model = small(input_size=(70, 50))
     assert model.config.padded_size == (96, 64)
     assert model.config.grid_sizes == ((12, 8), (6, 4), (3, 2))
-    assert (model.dense_shape, model.dense_area) == ((32, 12, 8), (96, 64))
+    assert (model.feature_map_shape, model.feature_map_area) == ((32, 12, 8), (96, 64))
     places = dict(zip(((12, 8), (6, 4), (3, 2)), model.places.split([96, 24, 6]), strict=True))
     for (rows, columns), at in places.items():
         torch.testing.assert_close(at[0], torch.tensor([0.5 / columns, 0.5 / rows]))
@@ -100,13 +100,13 @@ def test_a_size_that_32_does_not_divide_is_padded_with_the_mean_colour() -> None
 def test_the_auxiliary_map_is_the_finest_level_of_the_memory_in_its_place() -> None:
     model = small()
     with torch.inference_mode():
-        [dense] = model.forward_train(IMAGES).dense
+        [dense] = model.forward_train(IMAGES).feature_maps
         memory = model.encode(IMAGES)[1]
         assert dense.shape == (2, 32, 8, 8)
         torch.testing.assert_close(dense[0, :, 2, 5], memory[0, 2 * 8 + 5])
         output = model(IMAGES)
-    assert output.dense == ()
-    assert output.layers == ()
+    assert output.feature_maps == ()
+    assert output.aux_outputs == ()
 
 
 def test_without_encoder_layers_the_decoder_reads_the_projected_features() -> None:
@@ -140,10 +140,10 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
         plain = model.forward_train(images)
     torch.testing.assert_close(output.prediction.xy, plain.prediction.xy)
     assert len(looks) == 3
-    torch.testing.assert_close(looks[0].reference, model.first_points.sigmoid().expand(2, -1, -1))
+    torch.testing.assert_close(looks[0].reference, model.reference_points.sigmoid().expand(2, -1, -1))
     for i, look in enumerate(looks):
         if i:
-            torch.testing.assert_close(look.reference, output.layers[i - 1].xy)
+            torch.testing.assert_close(look.reference, output.aux_outputs[i - 1].xy)
         assert look.samples.locations.shape == (2, 17, 8, 3, 4, 2)
         torch.testing.assert_close(look.samples.weights.sum(dim=(-1, -2)), torch.ones(2, 17, 8))
         assert look.query_attention.shape == (2, 8, 17, 17)
@@ -198,8 +198,8 @@ def test_its_crops_and_points_are_udps() -> None:
     ("overrides", "message"),
     [
         ({"input_size": (20, 64)}, "input_size 20x64 .*: both sides must be at least 32"),
-        ({"width": 100}, "width=100 is not a multiple of 32"),
-        ({"width": 96, "heads": 10}, "width=96 is not divisible by heads=10"),
+        ({"embed_dim": 100}, "embed_dim=100 is not a multiple of 32"),
+        ({"embed_dim": 96, "num_heads": 10}, "embed_dim=96 is not divisible by num_heads=10"),
         ({"decoder_layers": 0}, "decoder_layers=0 must be at least 1"),
         ({"encoder_layers": -1}, "encoder_layers=-1 must be at least 0"),
         ({"dropout": 1.0}, "dropout must be in 0..1"),

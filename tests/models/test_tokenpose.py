@@ -21,7 +21,7 @@ from leanpose.models.tokenpose import TokenPose, TokenPoseConfig, sine_position
     rows=st.integers(1, 4),
     columns=st.integers(1, 4),
     patch=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    heads=st.sampled_from([1, 2, 4]),
+    num_heads=st.sampled_from([1, 2, 4]),
     depth=st.integers(1, 3),
     cycles=st.integers(1, 3),
 )
@@ -32,32 +32,32 @@ def test_any_size_that_fits_the_patches_works(
     if min(size) < 8:  # a heatmap needs two pixels each way
         return
     model = create_model(
-        "sdpose_t", skeleton="lsp14", input_size=size, patch_size=patch, heads=heads, depth=depth, cycles=cycles,
-        width=16, stem_width=4, stage1_width=2, stage1_blocks=1, head_hidden=None,
+        "sdpose_t", skeleton="lsp14", input_size=size, patch_size=patch, num_heads=heads, depth=depth, cycles=cycles,
+        embed_dim=16, stem_width=4, stage1_width=2, stage1_blocks=1, head_hidden=None,
     )  # fmt: skip
     with torch.inference_mode():
         output = model.forward_train(torch.randn(1, 3, *size))
-    assert output.prediction.maps.shape == (1, 14, size[0] // 4, size[1] // 4)
+    assert output.prediction.heatmaps.shape == (1, 14, size[0] // 4, size[1] // 4)
     assert output.visual_tokens is not None
     assert output.visual_tokens.shape == (1, rows * columns, 16)
     assert len(output.cycles) == cycles
 
 
 def test_a_detectors_features_are_half_as_fine() -> None:
-    model = create_model("sdpose_t", input_size=(128, 96), backbone="rtmdet_nano", patch_size=(2, 1), width=16)
+    model = create_model("sdpose_t", input_size=(128, 96), backbone="rtmdet_nano", patch_size=(2, 1), embed_dim=16)
     assert isinstance(model, TokenPose)
     assert model.config.grid_size == (8, 12)
     with torch.inference_mode():
         output = model.forward_train(torch.randn(1, 3, 128, 96))
     assert output.visual_tokens is not None
     assert output.visual_tokens.shape == (1, 8 * 12, 16)
-    assert output.prediction.maps.shape == (1, 17, 32, 24)
+    assert output.prediction.heatmaps.shape == (1, 17, 32, 24)
     with pytest.raises(LeanposeError, match="the height must be a multiple of 32, the width of 32"):
         create_model("sdpose_t", input_size=(144, 96), backbone="rtmdet_nano", patch_size=(2, 1))
 
 
 def test_patches_are_cut_row_by_row_with_the_channel_fastest() -> None:
-    model = create_model("sdpose_t", input_size=(32, 24), patch_size=(4, 3), width=48, heads=1, stem_width=4)
+    model = create_model("sdpose_t", input_size=(32, 24), patch_size=(4, 3), embed_dim=48, num_heads=1, stem_width=4)
     assert isinstance(model, TokenPose)
     features = torch.arange(2 * 3 * 8 * 6, dtype=torch.float32).reshape(2, 3, 8, 6)
     model.patch_embedding = torch.nn.Identity()  # type: ignore[assignment]
@@ -77,7 +77,7 @@ def test_position_tells_rows_in_the_first_half_and_columns_in_the_second() -> No
 
 
 def test_inference_computes_one_cycle_only() -> None:
-    model = create_model("sdpose_t", input_size=(64, 48), width=16, depth=2)
+    model = create_model("sdpose_t", input_size=(64, 48), embed_dim=16, depth=2)
     assert isinstance(model, TokenPose)
     calls = []
     for layer in model.layers:
@@ -91,7 +91,7 @@ def test_inference_computes_one_cycle_only() -> None:
 
 
 def test_a_later_cycle_goes_on_from_the_tokens_of_the_one_before() -> None:
-    model = create_model("sdpose_t", input_size=(64, 48), width=16, depth=2)
+    model = create_model("sdpose_t", input_size=(64, 48), embed_dim=16, depth=2)
     assert isinstance(model, TokenPose)
     images = torch.randn(1, 3, 64, 48)
     with torch.inference_mode():
@@ -100,19 +100,19 @@ def test_a_later_cycle_goes_on_from_the_tokens_of_the_one_before() -> None:
         assert first.keypoint_tokens is not None
         assert first.visual_tokens is not None
         again, _ = model.cycle(torch.cat([first.keypoint_tokens, first.visual_tokens], dim=1))
-    torch.testing.assert_close(again.maps, output.cycles[1].prediction.maps)
+    torch.testing.assert_close(again.heatmaps, output.cycles[1].prediction.heatmaps)
 
 
 def test_gradients_in_bfloat16_are_those_of_float32() -> None:
     torch.manual_seed(0)
-    model = create_model("sdpose_t", input_size=(64, 48), width=32, depth=2, stem_width=8, stage1_width=8)
+    model = create_model("sdpose_t", input_size=(64, 48), embed_dim=32, depth=2, stem_width=8, stage1_width=8)
     assert isinstance(model, TokenPose)
     images = torch.randn(4, 3, 64, 48)
 
     def gradient(*, rough: bool) -> torch.Tensor:
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=rough):
-            maps = [cycle.prediction.maps for cycle in model.forward_train(images).cycles]
+            maps = [cycle.prediction.heatmaps for cycle in model.forward_train(images).cycles]
         torch.cat(maps).float().square().mean().backward()
         return torch.cat([p.grad.flatten() for p in model.layers.parameters() if p.grad is not None])
 
@@ -137,8 +137,8 @@ def test_fresh_weights_are_drawn_as_stated() -> None:
         ({"input_size": (0, 0)}, "input_size 0x0"),
         ({"input_size": (256,)}, "input_size"),
         ({"input_size": "large"}, "input_size='large' does not fit"),
-        ({"width": 100, "heads": 8}, "width=100 is not divisible by heads=8"),
-        ({"width": 18, "heads": 1}, "not divisible by 4"),
+        ({"embed_dim": 100, "num_heads": 8}, "embed_dim=100 is not divisible by num_heads=8"),
+        ({"embed_dim": 18, "num_heads": 1}, "not divisible by 4"),
         ({"depth": 7, "stages": 3}, "depth=7 is not divisible by stages=3"),
         ({"depth": 0}, "depth=0 must be at least 1"),
         ({"cycles": 0}, "cycles=0 must be at least 1"),
@@ -204,10 +204,10 @@ def test_a_users_own_variant_joins_the_list(monkeypatch: pytest.MonkeyPatch) -> 
     @registry.register_model(TokenPose, ap=None, source="a test")
     def my_net() -> TokenPoseConfig:
         """A net of one's own."""
-        return TokenPoseConfig(width=16, depth=1)
+        return TokenPoseConfig(embed_dim=16, depth=1)
 
     assert "my_net" in list_models()
-    assert create_model("my_net", input_size=(64, 48)).config.width == 16
+    assert create_model("my_net", input_size=(64, 48)).config.embed_dim == 16
     with pytest.raises(ValueError, match="two models"):
         registry.register_model(TokenPose, ap=None, source="a test")(my_net)
 

@@ -8,7 +8,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanpose.training.batches import EpochBatches
+from leanpose.training.batches import ResumableBatchSampler
 
 
 def joined(parts: Iterable[list[int]]) -> list[int]:
@@ -26,7 +26,7 @@ def test_processes_share_each_batch_and_a_late_start_skips_whole_steps(
     count: int, batch: int, start: int, world: int, parts: int
 ) -> None:
     def steps(rank: int, world_size: int, first: int) -> list[list[int]]:
-        sampler = EpochBatches(
+        sampler = ResumableBatchSampler(
             count, batch, parts=parts, seed=1, epoch=2, rank=rank, world_size=world_size, start=first
         )
         micro = list(sampler)
@@ -42,5 +42,5 @@ def test_processes_share_each_batch_and_a_late_start_skips_whole_steps(
 
 
 def test_epochs_and_seeds_differ() -> None:
-    orders = {tuple(joined(EpochBatches(50, 10, parts=1, seed=s, epoch=e))) for s in (0, 1) for e in (0, 1)}
+    orders = {tuple(joined(ResumableBatchSampler(50, 10, parts=1, seed=s, epoch=e))) for s in (0, 1) for e in (0, 1)}
     assert len(orders) == 4

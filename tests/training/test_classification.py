@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from digits import SMALL, digits_recipe, write_digits
 from leanpose.cli import app
 from leanpose.data.classes import read_class_folder
-from leanpose.distillation import CycleSelfDistillation
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.classes import evaluate_classes, ranks_of
+from leanpose.losses import SDPoseLoss
 from leanpose.models.classifier import Classifier, ClassOutput
 from leanpose.models.registry import create_model
 from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
@@ -39,7 +39,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(data: Path, **changes: Any) -> dict[str, Any]:
-    options = {**SMALL, "patch_size": 16, "width": 12, "depth": 1}
+    options = {**SMALL, "patch_size": 16, "embed_dim": 12, "depth": 1}
     schedule = {"epochs": 2, "warmup_steps": 0}
     return digits_recipe(data, **{"model_options": options, "schedule": schedule, "batch_size": 8, **changes})
 
@@ -51,7 +51,7 @@ def run(recipe: dict[str, Any], folder: Path, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def learnt(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     folder = tmp_path_factory.mktemp("run")
-    recipe = digits_recipe(digits, model="sdpose_deit_tiny", distillation={"method": "cycles"})
+    recipe = digits_recipe(digits, model="sdpose_deit_tiny", distillation={"method": "sdpose"})
     return run(recipe, folder / "run"), folder / "run"
 
 
@@ -98,10 +98,10 @@ def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few:
     model = load_classifier(weights)
     with pytest.raises(LeanposeError, match="the class 'plate', which is not among the model's 10"):
         read_class_folder(tmp_path / "val", model.class_names)
-    changes = {"model_options": dict(SMALL), "init": weights}
+    changes = {"model_options": dict(SMALL), "init_from": weights}
     with pytest.raises(LeanposeError, match=r"tells 10 other classes apart \(0, 1, 2 …\) than the 3 of the data"):
         run(quick(few, **changes), tmp_path / "run")
-    tuned = run(quick(few, **changes, init_parts="fitting"), tmp_path / "run")
+    tuned = run(quick(few, **changes, strict=false), tmp_path / "run")
     assert load_classifier(tuned.folder / "last.safetensors").class_names == ("0", "1", "2")
 
 
@@ -111,9 +111,7 @@ def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp
     model.class_names = ("a", "b", "c")
     save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
     options = {**SMALL, "classes": 3}
-    recipe = parse_recipe(
-        quick(few, model_options=options, init=str(tmp_path / "abc.safetensors"), init_parts="fitting")
-    )
+    recipe = parse_recipe(quick(few, model_options=options, init_from=str(tmp_path / "abc.safetensors"), strict=false))
     for classes, same in ((("0", "1", "2"), False), (("a", "b", "c"), True)):
         made = build_classifier(recipe, classes).state_dict()
         for name, weight in model.state_dict().items():
@@ -128,7 +126,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 ) -> None:
     few = shutil.copytree(few, tmp_path / "data")
     mixed = {"policy": "rand-m5", "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "erasing_probability": 0.5}
-    recipe = quick(few, classification=mixed, model="sdpose_deit_tiny", distillation={"method": "cycles"}, ema=0.9)
+    recipe = quick(few, classification=mixed, model="sdpose_deit_tiny", distillation={"method": "sdpose"}, ema=0.9)
     recipe["model_options"] = {**recipe["model_options"], "drop_path": 0.2, "depth": 2}
     whole = run(recipe, tmp_path / "whole")
     step = Trainer._step
@@ -167,23 +165,23 @@ PLAIN = ClassificationSection(mixup=0, cutmix=0, label_smoothing=0)
 
 
 def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
-    section = {"method": "cycles", "keypoint_tokens": 0.5, "visual_tokens": 0.25}
+    section = {"method": "sdpose", "keypoint_token_weight": 0.5, "visual_token_weight": 0.25}
     task = tiny_task(PLAIN, distillation=section)
-    assert type(task.distillation) is CycleSelfDistillation
+    assert type(task.distillation) is SDPoseLoss
     images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
     losses = task(images, labels)
     first, second = task.model.forward_train(task.model.normalise(images)).cycles
     expected = {
         "class": cross_entropy(first.logits, labels) + cross_entropy(second.logits, labels),
-        "keypoint_tokens": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
-        "visual_tokens": 0.25 * mse_loss(first.visual_tokens, second.visual_tokens),
+        "keypoint_token_weight": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
+        "visual_token_weight": 0.25 * mse_loss(first.visual_tokens, second.visual_tokens),
     }
     assert set(losses) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value)
-    last = tiny_task(PLAIN, distillation={**section, "keypoint_tokens": 0, "visual_tokens": 0, "pose": "last"})(
-        images, labels
-    )
+    last = tiny_task(
+        PLAIN, distillation={**section, "keypoint_token_weight": 0, "visual_token_weight": 0, "supervise": "last"}
+    )(images, labels)
     torch.testing.assert_close(last["class"], cross_entropy(second.logits, labels))
 
 
@@ -200,7 +198,7 @@ def test_smoothing_and_mixing_change_the_target_as_they_should() -> None:
             return super().loss(prediction, target)
 
     mixed = tiny_task(ClassificationSection(mixup=0.8, cutmix=0, label_smoothing=0))
-    mixed.distillation.objective = Watching()
+    mixed.distillation.criterion = Watching()
     torch.manual_seed(3)
     mixed(images, labels)
     torch.testing.assert_close(seen[0].sum(dim=1), torch.ones(3))
@@ -258,11 +256,11 @@ def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"validation": {"style": "mpii"}}, "the recipe's 'validation.style' is for models that find poses"),
+        ({"validation": {"metric": "mpii"}}, "the recipe's 'validation.metric' is for models that find poses"),
         ({"validation": {"flip_test": False}}, "the recipe's 'validation.flip_test' is for models that find poses"),
         ({"skeleton": "coco17"}, "the recipe's 'skeleton' is for models that find poses"),
         ({"codec": {"sigma": 3.0}}, "the recipe's 'codec' is for models that find poses"),
-        ({"distillation": {"method": "heatmap_to_regression", "teacher": "x"}}, "'deit_tiny' takes none or cycles"),
+        ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or cycles"),
         ({"model": "sdpose_t", "model_options": {}}, "'classification' is for classifiers"),
         ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
     ],

@@ -55,7 +55,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 SIMCC: dict[str, Any] = {
     "model": "rtmpose_t",
-    "model_options": {"input_size": [64, 64], "width": 32, "attention_width": 16},
+    "model_options": {"input_size": [64, 64], "embed_dim": 32, "gau_qk_dim": 16},
     "distillation": {"method": "none"},
     "schedule": {"epochs": 1, "warmup_steps": 0},
 }
@@ -74,7 +74,7 @@ def test_a_simcc_model_trains_by_a_recipe(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "words"),
     [
-        ({"kernel": 11}, "codec.kernel does not fit 'rtmpose_t', whose codec is 'simcc'"),
+        ({"kernel": 11}, "codec.blur_kernel_size does not fit 'rtmpose_t', whose codec is 'simcc'"),
         ({"decoding": "quarter"}, "Unknown SimCC decoding 'quarter'"),
     ],
 )
@@ -106,9 +106,9 @@ def test_a_run_leaves_weights_logs_and_its_recipe(data: Path, tmp_path: Path) ->
 
 
 def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path: Path) -> None:
-    frozen = {"lr_factors": {"backbone.stages.0": 0, "backbone.stem": 0}, "weight_decay": 0.1, "name": "adamw"}
+    frozen = {"lr_mult": {"backbone.stages.0": 0, "backbone.stem": 0}, "weight_decay": 0.1, "name": "adamw"}
     path = write_tiny_recipe(tmp_path / "r.yaml", data, **SIMCC, optimizer=frozen, ema=0.5)
-    recipe = load_recipe(path, ["schedule.epochs=2", "validation.every=1"])
+    recipe = load_recipe(path, ["schedule.epochs=2", "validation.interval=1"])
     torch.manual_seed(recipe.seed)
     before = build_model(recipe).state_dict()
     train(recipe, tmp_path / "run", quiet=True)
@@ -125,7 +125,7 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path
 def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
     recipe = load_recipe(
         write_tiny_recipe(tmp_path / "r.yaml", data, augmentation={"enabled": False}, checkpoint_minutes=5),
-        [f"optimizer.name={optimizer}", "optimizer.lr=0.005", "schedule.epochs=60", "validation.every=60"],
+        [f"optimizer.name={optimizer}", "optimizer.lr=0.005", "schedule.epochs=60", "validation.interval=60"],
     )
     train(recipe, tmp_path / "run", quiet=True)
     losses = [float(row["pose"]) for row in csv.DictReader((tmp_path / "run" / "train.csv").open())]
@@ -138,8 +138,8 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     data: Path, tmp_path: Path, workers: int, wait_for_step: int
 ) -> None:
     """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then."""
-    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9, auxiliary_heatmaps=1.0)
-    settings = [f"data.workers={workers}", "schedule.epochs=6"]
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9, auxiliary_heatmap_weight=1.0)
+    settings = [f"data.num_workers={workers}", "schedule.epochs=6"]
     assert run(recipe, *settings, "--out", tmp_path / "whole").returncode == 0
 
     killed = tmp_path / "killed"
@@ -249,7 +249,7 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(data: Path, tmp_path: Pa
 def test_a_batch_of_broken_images_only_is_passed_over(data: Path, tmp_path: Path) -> None:
     (data / "images" / "3.jpg").write_bytes(b"")
     recipe = load_recipe(
-        write_tiny_recipe(tmp_path / "r.yaml", data, batch_size=4, accumulate=4), ["schedule.epochs=1"]
+        write_tiny_recipe(tmp_path / "r.yaml", data, batch_size=4, grad_accum_steps=4), ["schedule.epochs=1"]
     )
     summary = train(recipe, tmp_path / "run", quiet=True)
     assert list(summary.broken) == [str(data / "images" / "3.jpg")]
@@ -286,7 +286,7 @@ def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
 ) -> None:
     from leanpose.training.log import RunLog
 
-    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), ["validation.every=1", "schedule.epochs=2"])
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), ["validation.interval=1", "schedule.epochs=2"])
     whole = train(recipe, tmp_path / "whole", quiet=True)
     write = RunLog.write
 
@@ -330,7 +330,7 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
         train(load_recipe(recipe), tmp_path / "run", quiet=True)
     with pytest.raises(LeanposeError, match="does not fit"):
         train(
-            load_recipe(recipe, [f"init={tmp_path / 'run' / 'last.safetensors'}", "model_options.width=32"]),
+            load_recipe(recipe, [f"init_from={tmp_path / 'run' / 'last.safetensors'}", "model_options.embed_dim=32"]),
             tmp_path / "other",
             quiet=True,
         )
@@ -346,7 +346,7 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
 
 def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
-    (data / "truncated.json").write_text((data / "annotations.json").read_text()[:100])
+    (data / "truncnorm.json").write_text((data / "annotations.json").read_text()[:100])
     for arguments in (
         [recipe, "batchsize=3"],
         [recipe, "data.train.0.annotations=missing.json"],
@@ -368,8 +368,8 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data, schedule={"epochs": 1, "warmup_steps": 0})
     train(load_recipe(recipe), tmp_path / "run", quiet=True)
     settings = [
-        f"init={tmp_path / 'run'}",
-        "init_parts=fitting",
+        f"init_from={tmp_path / 'run'}",
+        "strict=false,
         "model=distilpose_s",
         "model_options.head_hidden=null",
     ]

@@ -21,10 +21,10 @@ def small() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-@pytest.mark.parametrize("decay_biases", [True, False])
-def test_weight_decay_spares_biases_where_asked(name: str, decay_biases: bool) -> None:
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+def test_weight_decay_spares_biases_where_asked(name: str, decay_norm_and_bias: bool) -> None:
     model = small()
-    section = OptimizerSection(name=name, lr=0.1, weight_decay=0.5, decay_biases=decay_biases)
+    section = OptimizerSection(name=name, lr=0.1, weight_decay=0.5, decay_norm_and_bias=decay_norm_and_bias)
     [optimizer] = build_optimizers(section, model)
     before = [p.detach().clone().fill_(1.0) for p in model.parameters()]
     for parameter in model.parameters():
@@ -33,18 +33,18 @@ def test_weight_decay_spares_biases_where_asked(name: str, decay_biases: bool) -
     optimizer.step()
     for parameter, old in zip(model.parameters(), before, strict=True):
         shrunk = bool((parameter < old).all())
-        assert shrunk == (decay_biases or parameter.ndim >= 2)
+        assert shrunk == (decay_norm_and_bias or parameter.ndim >= 2)
 
 
 def test_what_a_transformer_says_shall_not_shrink_is_spared_with_the_biases() -> None:
-    model = create_model("deit_tiny", input_size=(32, 32), width=12, depth=1)
-    for decay_biases in (False, True):
-        section = OptimizerSection(name="adamw", weight_decay=0.5, decay_biases=decay_biases)
+    model = create_model("deit_tiny", input_size=(32, 32), embed_dim=12, depth=1)
+    for decay_norm_and_bias in (False, True):
+        section = OptimizerSection(name="adamw", weight_decay=0.5, decay_norm_and_bias=decay_norm_and_bias)
         [optimizer] = build_optimizers(section, model)
         decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         for name, parameter in model.named_parameters():
             never = parameter.ndim < 2 or name in ("network.cls_token", "network.pos_embed")
-            assert (parameter in decayed) == (decay_biases or not never), name
+            assert (parameter in decayed) == (decay_norm_and_bias or not never), name
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -64,21 +64,21 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
 
 def test_a_factor_of_0_freezes_a_part() -> None:
     task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)})})
-    section = OptimizerSection(name="adamw", lr=0.01, weight_decay=0.5, lr_factors={"backbone": 0, "head.bias": 0.1})
+    section = OptimizerSection(name="adamw", lr=0.01, weight_decay=0.5, lr_mult={"backbone": 0, "head.bias": 0.1})
     [optimizer] = build_optimizers(section, task)
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert moved == {id(p) for p in task["model"]["head"].parameters()}
     assert not any(p.requires_grad for p in task["model"]["backbone"].parameters())
     assert frozen_norms(task) == [task["model"]["backbone"][1]]
     with pytest.raises(LeanposeError, match="freezes the whole network"):
-        build_optimizers(OptimizerSection(lr_factors={"*": 0}), task)
+        build_optimizers(OptimizerSection(lr_mult={"*": 0}), task)
 
 
-@pytest.mark.parametrize("decay_biases", [True, False])
-def test_parts_of_a_network_learn_more_slowly_where_asked(decay_biases: bool) -> None:
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+def test_parts_of_a_network_learn_more_slowly_where_asked(decay_norm_and_bias: bool) -> None:
     task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)}), "lesson": small()})
     factors = {"backbone.0": 0.5, "backbone": 0.1, "*.2.weight": 2.0}
-    section = OptimizerSection(name="adamw", lr=0.01, lr_factors=factors, decay_biases=decay_biases)
+    section = OptimizerSection(name="adamw", lr=0.01, lr_mult=factors, decay_norm_and_bias=decay_norm_and_bias)
     [optimizer] = build_optimizers(section, task)
     rates = {id(p): group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
     expected = {
@@ -90,12 +90,12 @@ def test_parts_of_a_network_learn_more_slowly_where_asked(decay_biases: bool) ->
     for name, rate in expected.items():
         assert rates[id(parameters[name])] == pytest.approx(rate), name
     assert optimizer.param_groups[0]["base_lr"] == 0.01, "the log shows the first group's rate"
-    assert len(optimizer.param_groups) == (4 if decay_biases else 7)
+    assert len(optimizer.param_groups) == (4 if decay_norm_and_bias else 7)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 def test_muons_matrices_have_factors_of_their_own_rate() -> None:
-    section = OptimizerSection(name="muon", lr=0.01, matrix_lr=0.1, lr_factors={"2": 0.5})
+    section = OptimizerSection(name="muon", lr=0.01, muon_lr=0.1, lr_mult={"2": 0.5})
     muon, adam = build_optimizers(section, small())
     assert [group["base_lr"] for group in muon.param_groups] == [0.05]
     assert [group["base_lr"] for group in adam.param_groups] == [0.01, 0.005]
@@ -103,12 +103,10 @@ def test_muons_matrices_have_factors_of_their_own_rate() -> None:
 
 def test_a_factor_for_nothing_gets_one_sentence() -> None:
     with pytest.raises(LeanposeError, match="is called 'bckbone'; did you mean 'backbone'"):
-        build_optimizers(
-            OptimizerSection(name="adamw", lr_factors={"bckbone": 0.1}), nn.ModuleDict({"backbone": small()})
-        )
+        build_optimizers(OptimizerSection(name="adamw", lr_mult={"bckbone": 0.1}), nn.ModuleDict({"backbone": small()}))
     with pytest.raises(LeanposeError, match=r"is called 'backbone\.stage'; did you mean 'backbone\.stages'"):
         build_optimizers(
-            OptimizerSection(name="adamw", lr_factors={"backbone.stage": 0.1}),
+            OptimizerSection(name="adamw", lr_mult={"backbone.stage": 0.1}),
             nn.ModuleDict({"backbone": nn.ModuleDict({"stages": small()})}),
         )
 

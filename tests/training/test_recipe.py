@@ -21,7 +21,7 @@ def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: P
     assert any(f"leanpose train recipes/{path.parent.name}/{path.name}" in line for line in head)
     assert any("Expect" in line for line in head)
     backbone = getattr(configure_model(recipe.model, **recipe.model_options), "backbone", "")  # DeiT has none
-    fresh = recipe.distillation.method != "head_self_distillation"  # which takes the teacher's backbone
+    fresh = recipe.distillation.method != "dwpose_stage2"  # which takes the teacher's backbone
     assert (recipe.pretrained == "backbone") == (fresh and backbone.startswith(("hrnet", "resnet", "cspnext")))
     assert recipe.card.training_data
     assert recipe.card.licence != "unspecified"
@@ -45,25 +45,28 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"optimizer": {"learning_rate": 1}}, ["optimizer.learning_rate"]),
         ({"schedule": {"epoch": 1}}, ["schedule.epoch", "'epochs'"]),
         (
-            {"distillation": {"method": "cycles", "keypoint_token": 0}},
+            {"distillation": {"method": "sdpose", "keypoint_token": 0}},
             ["distillation.keypoint_token'", "'keypoint_tokens'"],
         ),
-        ({"distillation": {"keypoint_tokens": 0}}, ["distillation.keypoint_tokens", "of the method 'none'"]),
+        (
+            {"distillation": {"keypoint_token_weight": 0}},
+            ["distillation.keypoint_token_weight", "of the method 'none'"],
+        ),
         ({"distillation": {"method": "cycle"}}, ["distillation.method = 'cycle'", "did you mean 'cycles'?"]),
-        ({"distillation": {"method": "heatmap_to_regression"}}, ["distillation.teacher", "missing"]),
-        ({"distillation": {"method": "cycles", "pose": "first"}}, ["distillation.pose = 'first'"]),
+        ({"distillation": {"method": "distilpose"}}, ["distillation.teacher", "missing"]),
+        ({"distillation": {"method": "sdpose", "pose": "first"}}, ["distillation.supervise = 'first'"]),
         ({"distillation": 3}, ["distillation", "3"]),
         ({"batch_size": "many"}, ["batch_size", "many", "integer"]),
         ({"precision": "fp8"}, ["precision", "fp32"]),
-        ({"batch_size": 10, "accumulate": 3}, ["10", "3"]),
+        ({"batch_size": 10, "grad_accum_steps": 3}, ["10", "3"]),
         ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
         ({"data": {}}, ["data.train", "missing"]),
         ({"seed": -1}, ["seed", "-1"]),
         ({"codec": {"sigma": "wide"}}, ["codec.sigma = 'wide' is not valid: it is a number above 0"]),
         ({"codec": {"sigma": [4.9, 0]}}, ["codec.sigma = [4.9, 0] is not valid", "two of them"]),
         (
-            {"augmentation": {"dropout_size": [0.4, 0.2]}},
-            ["augmentation.dropout_size", "the first number is the least"],
+            {"augmentation": {"coarse_dropout_size": [0.4, 0.2]}},
+            ["augmentation.coarse_dropout_size", "the first number is the least"],
         ),
         ({"classification": {"aspect": [2, 0.5]}}, ["classification.aspect", "the first number is the least"]),
         ({"classification": {"aspect": [0, 1]}}, ["classification.aspect", "greater than 0"]),
@@ -73,7 +76,7 @@ def test_a_recipe_survives_being_written_out() -> None:
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "boxes": "b.json"}]}},
             ["data.train.0", "boxes", "lsp"],
         ),
-        ({"pretrained": "backbone", "init": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
+        ({"pretrained": "backbone", "init_from": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
     ],
 )
 def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
@@ -86,15 +89,15 @@ def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
 
 
 def test_the_last_epochs_are_drawn_otherwise() -> None:
-    change = {"scale": 0.4, "hue": 5, "last_epochs": 30, "last": {"scale": 0.25, "shift_probability": 0}}
+    change = {"scale": 0.4, "hue": 5, "stage2_epochs": 30, "stage2": {"scale": 0.25, "shift_probability": 0}}
     section = parse_recipe({**minimal(), "augmentation": change}).augmentation
     late = section.late()
     assert (section.scale, late.scale, late.shift_probability, late.hue) == (0.4, 0.25, 0, 5)
     for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
         with pytest.raises(LeanposeError, match=words):
-            parse_recipe({**minimal(), "augmentation": {"last": last, "last_epochs": 3}})
-    with pytest.raises(LeanposeError, match="say in last_epochs how many"):
-        parse_recipe({**minimal(), "augmentation": {"last": {"scale": 0.1}}})
+            parse_recipe({**minimal(), "augmentation": {"stage2": last, "stage2_epochs": 3}})
+    with pytest.raises(LeanposeError, match="say in stage2_epochs how many"):
+        parse_recipe({**minimal(), "augmentation": {"stage2": {"scale": 0.1}}})
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(minimal()))
     recipe = load_recipe(
-        path, ["schedule.epochs=3", "data.train.0.repeat=2", "model_options.depth=4", "ema=0.9", "data.workers=0"]
+        path, ["schedule.epochs=3", "data.train.0.repeat=2", "model_options.depth=4", "ema=0.9", "data.num_workers=0"]
     )
     assert recipe.schedule.epochs == 3
     assert recipe.data.train[0].repeat == 2
@@ -137,12 +140,10 @@ def test_another_method_starts_its_section_anew(tmp_path: Path) -> None:
     import yaml
 
     path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump({**minimal(), "distillation": {"method": "cycles", "pose": "last"}}))
+    path.write_text(yaml.safe_dump({**minimal(), "distillation": {"method": "sdpose", "supervise": "last"}}))
     assert load_recipe(path, ["distillation.method=none"]).distillation.method == "none"
-    section = load_recipe(
-        path, ["distillation.teacher=t.safetensors", "distillation.method=heatmap_to_regression"]
-    ).distillation
+    section = load_recipe(path, ["distillation.teacher=t.safetensors", "distillation.method=distilpose"]).distillation
     assert section.model_dump(include={"method", "teacher", "confidence"}) == {
-        "method": "heatmap_to_regression", "teacher": "t.safetensors", "confidence": 0.01,
+        "method": "distilpose", "teacher": "t.safetensors", "confidence_weight": 0.01,
     }  # fmt: skip
-    assert load_recipe(path, ["distillation.detach=true"]).distillation.pose == "last"
+    assert load_recipe(path, ["distillation.detach=true"]).distillation.supervise == "last"

@@ -14,13 +14,13 @@ import torch
 
 from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
-from leanpose.distillation import CycleSelfDistillation, HeatmapToRegression
-from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.losses import DistilPoseLoss, SDPoseLoss
+from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 from leanpose.models.registry import create_model
-from leanpose.training.recipe import CyclesSection, GroundTruthSection, HeatmapToRegressionSection
+from leanpose.training.recipe import DistilPoseSection, SDPoseSection, SupervisedSection
 from leanpose.training.task import build_distillation
 from leanpose.weights import from_official
 
@@ -28,22 +28,22 @@ from leanpose.weights import from_official
 def test_a_student_without_cycles_cannot_teach_itself() -> None:
     model = create_model("simplebaseline_r50", input_size=(32, 32), deconvolutions=(8,))
     with pytest.raises(LeanposeError, match="simplebaseline_r50"):
-        build_distillation(CyclesSection(method="cycles"), model, model.codec)
-    assert build_distillation(GroundTruthSection(), model, model.codec).objective is model.codec
+        build_distillation(SDPoseSection(method="sdpose"), model, model.codec)
+    assert build_distillation(SupervisedSection(), model, model.codec).criterion is model.codec
 
 
 def test_a_student_whose_layers_all_predict_is_taught_in_all_of_them() -> None:
-    sizes = {"input_size": (32, 32), "width": 32, "encoder_layers": 0, "decoder_layers": 2}
+    sizes = {"input_size": (32, 32), "embed_dim": 32, "encoder_layers": 0, "decoder_layers": 2}
     model = create_model("tfpose_r18", **sizes)
-    options = {"method": "heatmap_to_regression", "teacher": "t", "visual_tokens": 0, "keypoint_tokens": 0}
-    section = HeatmapToRegressionSection(**options, simulated_heatmaps=0)
+    options = {"method": "distilpose", "teacher": "t", "visual_token_weight": 0, "keypoint_token_weight": 0}
+    section = DistilPoseSection(**options, simulated_heatmap_weight=0)
     with pytest.raises(LeanposeError, match="of 'tfpose_r18' are not learnt"):
         build_distillation(section, model, model.codec)
-    distillation = build_distillation(section.model_copy(update={"confidence": 0}), model, model.codec)
+    distillation = build_distillation(section.model_copy(update={"confidence_weight": 0}), model, model.codec)
     target = model.codec.encode(torch.rand(2, 17, 2) * 31, torch.ones(2, 17))
     student = model.forward_train(torch.randn(2, 3, 32, 32))
     teacher = PoseOutput(Heatmaps(torch.zeros(2, 17, 8, 8)))
-    expected = sum(model.codec.loss(layer, target) for layer in student.layers)
+    expected = sum(model.codec.loss(layer, target) for layer in student.aux_outputs)
     torch.testing.assert_close(distillation.losses(student, teacher, target)["pose"], expected)
 
 
@@ -100,7 +100,7 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
     model.train(mode == "bn_train")
 
     target = model.codec.encode(keypoints, visible)
-    losses = CycleSelfDistillation(model.codec).losses(model.forward_train(golden.images), None, target)
+    losses = SDPoseLoss(model.codec).losses(model.forward_train(golden.images), None, target)
     sum(losses.values()).backward()
 
     for ours, theirs in (
@@ -126,7 +126,7 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
         teacher = master.eval()(golden.images)
     student = model.forward_train(golden.images)
     target = model.codec.encode(keypoints, visible)
-    losses = HeatmapToRegression(model.codec).losses(student, teacher, target)
+    losses = DistilPoseLoss(model.codec).losses(student, teacher, target)
 
     for ours, theirs in (
         ("pose", "reg_loss"),
@@ -139,7 +139,7 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
     assert isinstance(student.prediction, Coordinates)
     assert student.prediction.sigma is not None
     simulated = simulate_heatmaps(student.prediction.xy, student.prediction.sigma, (64, 48))
-    error = (simulated - teacher.prediction.maps).square().mean(dim=(0, 2, 3))
+    error = (simulated - teacher.prediction.heatmaps).square().mean(dim=(0, 2, 3))
     slipped = (error * target.weights.mean(dim=0)).mean()
     assert slipped.item() == pytest.approx(expected["reg2hm_loss"], rel=1e-5)
     sum({**losses, "simulated_heatmaps": slipped}.values()).backward()
@@ -165,7 +165,7 @@ def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode
     model.load_state_dict(from_official(name, golden.state_dict()))
     model.train(mode == "bn_train")
     if isinstance(model.codec, HeatmapCodec):
-        model.codec = replace(model.codec, encoding="classic", decoding="quarter")
+        model.codec = replace(model.codec, encoding="msra", decoding="quarter")
     target = model.codec.encode(keypoints, visible)
     loss = model.codec.loss(model.forward_train(golden.images).prediction, target)
     loss.backward()

@@ -42,7 +42,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def student_recipe(data: Path, teacher: Path | str, **distillation: Any) -> Recipe:
-    section = {"method": "heatmap_to_regression", "teacher": str(teacher), **distillation}
+    section = {"method": "distilpose", "teacher": str(teacher), **distillation}
     return parse_recipe(
         tiny_recipe(data, model="distilpose_s", model_options=STUDENT, distillation=section, batch_size=4)
     )
@@ -189,8 +189,8 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_refused_first(
         ({"skeleton": "crowdpose14"}, {}, ["skeleton", "14 keypoints of 'crowdpose14'", "17 of 'coco17'", "skeleton=crowdpose14"]),
         ({"input_size": [128, 96]}, {}, ["input_size", "128x96", "64x48", "model_options.input_size=[128,96]"]),
         ({"name": "distilpose_s", "head_hidden": None}, {}, ["codec", "distilpose_s", "does not predict heatmaps"]),
-        ({"width": 32}, {}, ["keypoint_tokens", "17x32", "17x16", "distillation.keypoint_tokens=0"]),
-        ({"width": 32}, {"keypoint_tokens": 0}, ["visual_tokens", "distillation.visual_tokens=0"]),
+        ({"embed_dim": 32}, {}, ["keypoint_tokens", "17x32", "17x16", "distillation.keypoint_token_weight=0"]),
+        ({"embed_dim": 32}, {"keypoint_token_weight": 0}, ["visual_tokens", "distillation.visual_token_weight=0"]),
     ],
 )  # fmt: skip
 def test_a_teacher_that_does_not_fit_is_refused_with_what_would(
@@ -210,7 +210,7 @@ def test_a_teacher_of_the_udp_warp_is_refused(data: Path, tmp_path: Path) -> Non
     model = create_model("tokenpose_s_v1", **TINY_MODEL)
     model.codec = dataclasses.replace(model.codec, encoding="udp")  # pyright: ignore[reportArgumentType]
     save_model(model, tmp_path / "udp.safetensors", training_data=[], licence="Apache-2.0", metrics={})
-    with pytest.raises(LeanposeError, match=r"codec does not fit.*'udp' warp.*unbiased or classic"):
+    with pytest.raises(LeanposeError, match=r"codec does not fit.*'udp' warp.*unbiased or msra"):
         train(student_recipe(data, tmp_path / "udp.safetensors"), tmp_path / "run", quiet=True)
 
 
@@ -232,15 +232,15 @@ def test_a_convolutional_teacher_teaches_pooled_coordinates_by_its_heatmaps_alon
     teacher = create_model("simplebaseline_r50", input_size=(64, 32), deconvolutions=(8,))
     save_model(teacher, tmp_path / "teacher.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     section = {
-        "method": "heatmap_to_regression", "teacher": str(tmp_path / "teacher.safetensors"),
-        "visual_tokens": 0, "confidence": 0, "teacher_cache": str(tmp_path / "cache"),
+        "method": "distilpose", "teacher": str(tmp_path / "teacher.safetensors"),
+        "visual_token_weight": 0, "confidence_weight": 0, "teacher_cache": str(tmp_path / "cache"),
     }  # fmt: skip
-    options = {"input_size": [64, 32], "predicts": "position_deviation_score"}
+    options = {"input_size": [64, 32], "outputs": "xy_sigma_score"}
     recipe = {
         **tiny_recipe(data, model="deeppose_r50", model_options=options),
         "schedule": {"epochs": 1, "warmup_steps": 0}, "distillation": section,
     }  # fmt: skip
-    with pytest.raises(LeanposeError, match=r"do not fit \(none and none.*distillation.keypoint_tokens=0"):
+    with pytest.raises(LeanposeError, match=r"do not fit \(none and none.*distillation.keypoint_token_weight=0"):
         train(parse_recipe(recipe), tmp_path / "run", quiet=True)
     section["keypoint_tokens"] = 0
     train(parse_recipe(recipe), tmp_path / "run", quiet=True)
@@ -249,14 +249,14 @@ def test_a_convolutional_teacher_teaches_pooled_coordinates_by_its_heatmaps_alon
 
 def test_a_likelihoods_deviations_are_not_a_heatmaps(data: Path, tmp_path: Path) -> None:
     teacher = save_teacher(tmp_path / "teacher.safetensors")
-    recipe = student_recipe(data, teacher, confidence=0)
-    recipe = recipe.model_copy(update={"model_options": {**STUDENT, "predicts": "likelihood"}, "loss": "rle"})
-    with pytest.raises(LeanposeError, match=r"distillation.simulated_heatmaps=0"):
+    recipe = student_recipe(data, teacher, confidence_weight=0)
+    recipe = recipe.model_copy(update={"model_options": {**STUDENT, "outputs": "rle"}, "loss": "rle"})
+    with pytest.raises(LeanposeError, match=r"distillation.simulated_heatmap_weight=0"):
         train(recipe, tmp_path / "run", quiet=True)
 
 
 def test_a_refused_teacher_leaves_the_cache_free(data: Path, tmp_path: Path) -> None:
-    wide, fitting = save_teacher(tmp_path / "wide.safetensors", width=32), save_teacher(tmp_path / "t.safetensors")
+    wide, fitting = save_teacher(tmp_path / "wide.safetensors", embed_dim=32), save_teacher(tmp_path / "t.safetensors")
     cache = str(tmp_path / "cache")
     with pytest.raises(LeanposeError, match="keypoint_tokens"):
         train(student_recipe(data, wide, teacher_cache=cache), tmp_path / "run", quiet=True)
@@ -292,7 +292,7 @@ def test_a_full_disk_ends_the_cache_and_not_the_run(
 def test_black_crops_are_not_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = save_teacher(tmp_path / "t.safetensors")
     recipe = student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache"))
-    recipe = recipe.model_copy(update={"accumulate": 4})  # parts of one person
+    recipe = recipe.model_copy(update={"grad_accum_steps": 4})  # parts of one person
     kept: list[int] = []
     write = TeacherCache.write
 
@@ -336,7 +336,7 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(
 def test_a_student_that_cannot_be_taught_so_gets_a_sentence(data: Path, tmp_path: Path) -> None:
     teacher = save_teacher(tmp_path / "t.safetensors")
     for changes, words in (
-        ({"model_options": {**STUDENT, "predicts": "position"}}, "model_options.predicts=position_deviation_score"),
+        ({"model_options": {**STUDENT, "outputs": "xy"}}, "model_options.outputs=xy_sigma_score"),
         ({"model_options": {**STUDENT, "cycles": 2}}, "model_options.cycles=1"),
         ({"model": "tokenpose_s_v1", "model_options": TINY_MODEL}, "such as distilpose_s; 'tokenpose_s_v1' does not"),
     ):

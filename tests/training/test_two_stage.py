@@ -17,7 +17,7 @@ from leanpose.training.run import second_stage, train
 from leanpose.weights import load_model, save_model
 from tiny import tiny_recipe, write_tiny_coco
 
-SMALL = {"input_size": [64, 64], "backbone": "cspnext_tiny", "width": 16, "attention_width": 8}
+SMALL = {"input_size": [64, 64], "backbone": "cspnext_tiny", "embed_dim": 16, "gau_qk_dim": 8}
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def recipe(data: Path, **changes: Any) -> Recipe:
     )  # fmt: skip
 
 
-def two_stage(data: Path, teacher: Path, **section: Any) -> Recipe:
-    return recipe(data, distillation={"method": "two_stage", "teacher": str(teacher), **section})
+def dwpose(data: Path, teacher: Path, **section: Any) -> Recipe:
+    return recipe(data, distillation={"method": "dwpose", "teacher": str(teacher), **section})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path, precision: str) -> None:
     run = tmp_path / "run"
-    summary = train(two_stage(data, teacher).model_copy(update={"precision": precision}), run, quiet=True)
+    summary = train(dwpose(data, teacher).model_copy(update={"precision": precision}), run, quiet=True)
     first, second = (load_file(run / stage / "last.safetensors") for stage in ("stage1", "stage2"))
     start = load_file(run / "stage1" / "best.safetensors")
     assert all(torch.equal(second[key], start[key]) for key in second if key.startswith("backbone."))
@@ -65,17 +65,17 @@ def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path
     )
     assert summary.best == max(stage.best for stage in summary.stages)
     assert [saved_recipe(run / stage).schedule.epochs for stage in ("stage1", "stage2")] == [2, 1]
-    assert saved_recipe(run).distillation.method == "two_stage"
+    assert saved_recipe(run).distillation.method == "dwpose"
     assert all((run / stage / "val.csv").is_file() for stage in ("stage1", "stage2"))
     with pytest.raises(LeanposeError, match="already holds a run"):
-        train(two_stage(data, teacher), run, quiet=True)
+        train(dwpose(data, teacher), run, quiet=True)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     data: Path, teacher: Path, tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = two_stage(data, teacher, second_stage={"epochs": 2}).model_copy(update={"ema": 0.9, "accumulate": 2})
+    plan = dwpose(data, teacher, stage2_epochs=2).model_copy(update={"ema": 0.9, "grad_accum_steps": 2})
     train(plan, tmp_path / "whole", quiet=True)
     save_state = Trainer._save_state
 
@@ -112,7 +112,7 @@ def test_stage_2_goes_on_without_the_teacher_of_stage_1(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
         with pytest.raises(RunStopped):
-            train(two_stage(data, teacher), run, quiet=True)
+            train(dwpose(data, teacher), run, quiet=True)
     teacher.unlink()
     first = (run / "stage1" / "last.safetensors").stat().st_mtime_ns
     summary = train(saved_recipe(run), run, resume=True, quiet=True)
@@ -131,12 +131,12 @@ def test_who_stops_a_stage_is_told_to_resume_the_whole(
 
     monkeypatch.setattr(Trainer, "_step", stop)
     with pytest.raises(RunStopped, match=rf"--resume {tmp_path / 'run'}$"):
-        train(two_stage(data, teacher), tmp_path / "run", quiet=True)
+        train(dwpose(data, teacher), tmp_path / "run", quiet=True)
 
 
 def test_stage_2_trains_the_head_alone_from_nothing(data: Path, teacher: Path, tmp_path: Path) -> None:
     plan = recipe(data, model="rtmpose_s", model_options={**SMALL, "backbone": "cspnext_s"},
-                  distillation={"method": "head_self_distillation", "teacher": str(teacher)})  # fmt: skip
+                  distillation={"method": "dwpose_stage2", "teacher": str(teacher)})  # fmt: skip
     train(plan, tmp_path / "run", quiet=True)
     before, after = load_file(teacher), load_file(tmp_path / "run" / "last.safetensors")
     torch.manual_seed(plan.seed)
@@ -153,7 +153,7 @@ def test_stage_2_trains_the_head_alone_from_nothing(data: Path, teacher: Path, t
 def test_the_alignment_learns_and_is_not_kept(data: Path, teacher: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(
-        two_stage(data, save(tmp_path / "wide.safetensors", "rtmpose_m", backbone="cspnext_m"), second_stage=None),
+        dwpose(data, save(tmp_path / "wide.safetensors", "rtmpose_m", backbone="cspnext_m"), stage2=False),
         run,
         quiet=True,
     )
@@ -166,9 +166,9 @@ def test_the_alignment_learns_and_is_not_kept(data: Path, teacher: Path, tmp_pat
 
 def test_a_cache_changes_nothing(data: Path, teacher: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    train(two_stage(data, teacher, second_stage=None), tmp_path / "plain", quiet=True)
+    train(dwpose(data, teacher, stage2=False), tmp_path / "plain", quiet=True)
     for run in ("first", "second"):
-        train(two_stage(data, teacher, second_stage=None, teacher_cache=str(cache)), tmp_path / run, quiet=True)
+        train(dwpose(data, teacher, stage2=False, teacher_cache=str(cache)), tmp_path / run, quiet=True)
         for key, value in load_file(tmp_path / "plain" / "last.safetensors").items():
             assert torch.equal(value, load_file(tmp_path / run / "last.safetensors")[key]), key
 
@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused(data: Path, tmp_path: Path, changes: dict,
         save(path)
     with pytest.raises(LeanposeError, match=match):
         train(
-            recipe(data, **changes, distillation={"method": "two_stage", "teacher": str(path)}),
+            recipe(data, **changes, distillation={"method": "dwpose", "teacher": str(path)}),
             tmp_path / "r",
             quiet=True,
         )
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_refused(data: Path, tmp_path: Path, changes: dict,
 def test_another_network_gets_no_new_head(data: Path, teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="must be the teacher's"):
         train(
-            recipe(data, distillation={"method": "head_self_distillation", "teacher": str(teacher)}),
+            recipe(data, distillation={"method": "dwpose_stage2", "teacher": str(teacher)}),
             tmp_path / "r",
             quiet=True,
         )
@@ -209,15 +209,15 @@ def test_another_network_gets_no_new_head(data: Path, teacher: Path, tmp_path: P
 def test_a_recipe_without_anything_to_learn(data: Path, teacher: Path) -> None:
     for feature in (0, 7e-5):  # features alone teach no head
         with pytest.raises(LeanposeError, match="nothing to learn"):
-            two_stage(data, teacher, ground_truth=False, feature=feature, logits=0)
+            dwpose(data, teacher, use_gt_loss=False, feature=feature, logit_weight=0)
 
 
 def test_the_second_stage_is_a_fifth_as_long(data: Path, teacher: Path) -> None:
     plan = recipe(
         data,
         schedule={"epochs": 270, "milestones": [170, 240]},
-        init="x",
-        distillation={"method": "two_stage", "teacher": str(teacher)},
+        init_from="x",
+        distillation={"method": "dwpose", "teacher": str(teacher)},
     )
     stage = second_stage(plan, Path("first"))
     assert (stage.schedule.epochs, stage.init, stage.distillation.teacher) == (54, None, "first")

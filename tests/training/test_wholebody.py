@@ -28,9 +28,9 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return {
         "model": "dwpose_t",
         "model_options": {"input_size": [64, 64]},
-        "data": {"train": [drawn(6, 1)], "val": drawn(4, 2), "workers": 0},
+        "data": {"train": [drawn(6, 1)], "val": drawn(4, 2), "num_workers": 0},
         "schedule": {"epochs": 2, "warmup_steps": 0},
-        "validation": {"every": 1, "style": "wholebody", "flip_test": False},
+        "validation": {"interval": 1, "metric": "wholebody", "flip_test": False},
         "batch_size": 4,
         "precision": "fp32",
         **changes,

@@ -212,7 +212,9 @@ def test_a_pickle_without_weights_is_refused(tmp_path: Path, content: Any, messa
 def test_safetensors_of_other_programs_are_read_and_own_ones_are_not(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
     assert torch.equal(read_checkpoint(tmp_path / "theirs.safetensors").tensors["a"], torch.ones(2))
-    model = create_model("sdpose_t", input_size=(64, 48), width=16, depth=1, heads=2, stem_width=8, stage1_width=4)
+    model = create_model(
+        "sdpose_t", input_size=(64, 48), embed_dim=16, depth=1, num_heads=2, stem_width=8, stage1_width=4
+    )
     save_model(model, tmp_path / "ours.safetensors", training_data=[], licence="CC0", metrics={})
     with pytest.raises(LeanposeError, match="is a file of leanpose already"):
         read_checkpoint(tmp_path / "ours.safetensors")

@@ -121,7 +121,7 @@ def test_the_size_is_that_of_the_files_name_where_nothing_else_tells(tmp_path: P
     assert done.input_size == (384, 288)
     assert any("going by the file's name (--input-size says otherwise)" in note for note in done.notes)
     codec = describe(done.path)["codec"]
-    assert (codec["encoding"], codec["decoding"]) == ("classic", "quarter")
+    assert (codec["encoding"], codec["decoding"]) == ("msra", "quarter")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from leanpose.weights import from_official
 
 SMALL: dict[str, Any] = {
     "input_size": (64, 48),
-    "width": 16,
+    "embed_dim": 16,
     "depth": 2,
-    "heads": 2,
+    "num_heads": 2,
     "stem_width": 8,
     "stage1_width": 4,
 }
@@ -76,12 +76,15 @@ def test_a_wrapped_checkpoint_without_counters_fits(official: dict[str, Tensor])
 
 
 def test_the_attention_scale_goes_into_the_queries(official: dict[str, Tensor]) -> None:
-    by_head, by_width = create_model("sdpose_t", **SMALL), create_model("sdpose_t", **SMALL, attention_scale="width")
+    by_head, by_width = (
+        create_model("sdpose_t", **SMALL),
+        create_model("sdpose_t", **SMALL, attention_scale="embed_dim"),
+    )
     by_head.load_state_dict(from_official("sdpose_t", official, **SMALL))
-    by_width.load_state_dict(from_official("sdpose_t", official, **SMALL, attention_scale="width"))
+    by_width.load_state_dict(from_official("sdpose_t", official, **SMALL, attention_scale="embed_dim"))
     images = torch.randn(1, 3, 64, 48)
     with torch.inference_mode():
-        torch.testing.assert_close(by_width(images).prediction.maps, by_head(images).prediction.maps)
+        torch.testing.assert_close(by_width(images).prediction.heatmaps, by_head(images).prediction.heatmaps)
 
 
 @pytest.mark.parametrize(

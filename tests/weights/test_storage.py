@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -12,13 +13,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import leanpose
+from leanpose.codecs import CODECS
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
+from leanpose.models.registry import configure_model, list_models, model_entry
 from leanpose.weights import RELEASED, Release, describe, load_model, load_weights, save_model
 from leanpose.weights.storage import OLD_CONFIG_KEYS
 
-TINY: dict[str, Any] = {"input_size": (64, 48), "width": 16, "depth": 2, "heads": 2, "stem_width": 8, "stage1_width": 4}
+TINY: dict[str, Any] = {
+    "input_size": (64, 48),
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "stem_width": 8,
+    "stage1_width": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +78,7 @@ def test_the_same_model_gives_the_same_bytes(model: PoseModel, tmp_path: Path) -
 def test_a_file_describes_itself(model: PoseModel, tmp_path: Path) -> None:
     card = describe(save(model, tmp_path / "model.safetensors", notes="a test"))
     assert card["model"] == "sdpose_t"
-    assert card["config"]["width"] == 16
+    assert card["config"]["embed_dim"] == 16
     assert card["skeleton"]["keypoints"][17:] == ["neck", "head_top"]
     assert card["codec"]["sigma"] == 1.5
     assert card["input_size"] == [64, 48]
@@ -123,8 +133,8 @@ def _with_card(path: Path, **changes: Any) -> Path:
     ("changes", "message"),
     [
         ({"model": "posenet_9000", "version": "9.0"}, "of leanpose 9.0, which this version .* cannot build"),
-        ({"config": {"widht": 16}}, "did you mean 'width'"),
-        ({"config": {**TINY, "width": 32, "head_hidden": None}}, "of other sizes and does not fit"),
+        ({"config": {"embed_din": 16}}, "did you mean 'embed_dim'"),
+        ({"config": {**TINY, "embed_dim": 32, "head_hidden": None}}, "of other sizes and does not fit"),
         ({"skeleton": None}, "lacks 'skeleton'"),
     ],
 )
@@ -145,6 +155,16 @@ def test_a_card_with_a_setting_of_earlier_releases_gets_its_new_name(
     settings = {("former" if key == old else key): value for key, value in describe(path)[part].items()}
     with pytest.raises(LeanposeError, match=f"cannot build: its setting 'former' is called '{old}' today"):
         load_model(_with_card(path, **{part: settings}))
+
+
+def test_the_new_names_of_settings_are_those_of_today() -> None:
+    fields = {entry.model.__name__: configure_model(name) for name in list_models() if (entry := model_entry(name))}
+    for family, renamed in OLD_CONFIG_KEYS.items():
+        for old, new in renamed.items():
+            settings = CODECS.get(family) or fields[family]
+            names = {field.name for field in dataclasses.fields(settings)}
+            assert new in names
+            assert old not in names
 
 
 def test_weights_of_another_model_are_refused_by_name(model: PoseModel, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ import typer
 
 from leanpose.errors import LeanposeError
 
-_DECIDED = ("model", "model_options", "codec", "distillation", "init", "init_parts", "pretrained", "auxiliary_heatmaps")
+_DECIDED = (
+    "model",
+    "model_options",
+    "codec",
+    "distillation",
+    "init",
+    "init_parts",
+    "pretrained",
+    "auxiliary_heatmap_weight",
+)
 """What a recipe says of these gives way to the trained model and to the method."""
 
 
@@ -33,7 +42,7 @@ def distill(
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
-    from leanpose.evaluation.headline import decisive
+    from leanpose.evaluation.headline import primary_metric
     from leanpose.training.recipe import load_recipe
     from leanpose.training.run import (
         measure,
@@ -69,5 +78,5 @@ def distill(
     summary = train(plan, out, device=device)
     report(summary)
     if before is not None:
-        name = decisive(before)
+        name = primary_metric(before)
         print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")

@@ -58,13 +58,13 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.weights import load_model
 
     try:
-        source = DataSource.model_validate(
+        source = DatasetConfig.model_validate(
             {
                 "format": data_format,
                 "images": images,

@@ -44,13 +44,13 @@ def explain(
         raise LeanposeError("Give --box, or --detector and --person, not both.")
 
     from leanpose.data.images import read_image
-    from leanpose.distillation.base import require_fit
     from leanpose.explanation import explain as draw
     from leanpose.explanation.explain import choose_keypoints
     from leanpose.explanation.person import check_box, choose_box
     from leanpose.explanation.writing import check_folder, write
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
+    from leanpose.losses.base import require_fit
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")

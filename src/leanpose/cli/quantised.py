@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
     from leanpose.export import QuantisationReport
     from leanpose.models.base import PoseModel
 
@@ -29,7 +29,7 @@ class SetOptions:
     calibration_annotations: Path | None
     calibration_images: Path | None
 
-    def sources(self) -> tuple[DataSource, DataSource | None]:
+    def sources(self) -> tuple[DatasetConfig, DatasetConfig | None]:
         """The set to measure on, and the one to calibrate on, if it is another.
 
         Raises:
@@ -56,14 +56,14 @@ class SetOptions:
             return measured, None
         return measured, self._source(self.calibration_annotations, self.calibration_images or folder)
 
-    def _source(self, annotations: Path, images: Path, **others: Any) -> DataSource:
+    def _source(self, annotations: Path, images: Path, **others: Any) -> DatasetConfig:
         from pydantic import ValidationError
 
-        from leanpose.data.sources import DataSource
+        from leanpose.data.sources import DatasetConfig
 
         fields = {"format": self.data_format, "annotations": annotations, "images": images, **others}
         try:
-            return DataSource.model_validate(fields)
+            return DatasetConfig.model_validate(fields)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise LeanposeError(f"This cannot be measured: {reason}.") from error

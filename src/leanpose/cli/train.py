@@ -52,10 +52,10 @@ def report(summary: RunSummary) -> None:
             print(f"Stage {number}: " + _figures(stage.metrics))
     if summary.metrics:
         print("Last:  " + _figures(summary.metrics))
-        from leanpose.evaluation.headline import decisive
+        from leanpose.evaluation.headline import primary_metric
 
         print(
-            f"Best:  {decisive(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"
+            f"Best:  {primary_metric(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"
         )
     if summary.broken:
         count = len(summary.broken)

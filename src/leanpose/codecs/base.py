@@ -20,7 +20,7 @@ class Codec(ABC):
         warp: the convention of the crop's affine map that this codec was made for.
     """
 
-    warp: Warp = "classic"
+    warp: Warp = "msra"
 
     @abstractmethod
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> Any:

@@ -16,7 +16,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
 from leanpose.models.output import Coordinates, Prediction
 
-Encoding = Literal["classic", "udp"]
+Encoding = Literal["msra", "udp"]
 Distance = Literal["smooth_l1", "l1"]
 
 
@@ -34,7 +34,7 @@ class CoordinateCodec(Codec):
 
     Attributes:
         input_size: (height, width) of the crop, in pixels.
-        encoding: what the fractions are of: `classic`: x / width and y / height; `udp`: x / (width - 1) and
+        encoding: what the fractions are of: `msra`: x / width and y / height; `udp`: x / (width - 1) and
             y / (height - 1), the distances between the first and the last pixel centre, which a mirror leaves as they
             are; it also sets `warp`, the convention of the crop.
         distance: what the loss measures: smooth L1 (DistilPose), or L1 (TFPose).
@@ -47,7 +47,7 @@ class CoordinateCodec(Codec):
 
     input_size: tuple[int, int] = (256, 192)
     flip_shift: bool = False
-    encoding: Encoding = "classic"
+    encoding: Encoding = "msra"
     distance: Distance = "smooth_l1"
 
     def __post_init__(self) -> None:

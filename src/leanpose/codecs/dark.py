@@ -57,7 +57,7 @@ class DarkConvention:
     rescale: bool = True
 
 
-CLASSIC = DarkConvention(reach=2, floor=1e-10, ceiling=float("inf"), margin=2)
+MSRA = DarkConvention(reach=2, floor=1e-10, ceiling=float("inf"), margin=2)
 UDP = DarkConvention(reach=1, floor=1e-3, ceiling=50.0, margin=0)  # mmpose 1.x
 UDP_MIRROR = replace(UDP, border="mirror", rescale=False)  # the first UDP code and mmpose 0.29
 
@@ -169,7 +169,7 @@ def dark_offsets(
         maps: as the network wrote them.
         x, y, value: of the highest pixels, from `find_peaks`.
         kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice: 0.3 ((kernel - 1) / 2 - 1) + 0.8 above 7.
-        convention: `CLASSIC`, `UDP` or `UDP_MIRROR`.
+        convention: `MSRA`, `UDP` or `UDP_MIRROR`.
 
     Returns:
         (x, y) steps; 0 where the maximum is not above 0, where the peak is too near the border for the convention, and

@@ -2,7 +2,7 @@
 
 Three ways to draw the Gaussian and three to read it, in any combination:
 
-- encoding `classic` (Xiao et al., "Simple Baselines", ECCV 2018): the centre is rounded to a pixel, the Gaussian ends
+- encoding `msra` (Xiao et al., "Simple Baselines", ECCV 2018): the centre is rounded to a pixel, the Gaussian ends
   at three sigma; `unbiased` (DARK, Zhang et al., CVPR 2020): exact centre, whole map; `udp` (Huang et al., CVPR 2020):
   exact centre in the coordinates of the UDP crop, ends at three sigma.
 - decoding `argmax`: the highest pixel; `quarter`: a quarter of a pixel towards the higher neighbour; `dark`: the top of
@@ -22,12 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec
-from leanpose.codecs.dark import CLASSIC, UDP, UDP_MIRROR, dark_offsets, find_peaks, quarter_offsets
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
 from leanpose.models.output import Heatmaps, Prediction
 
-Encoding = Literal["classic", "unbiased", "udp"]
+Encoding = Literal["msra", "unbiased", "udp"]
 Decoding = Literal["argmax", "quarter", "dark"]
 Toolbox = Literal["mmpose1x", "mmpose029"]
 
@@ -43,11 +43,11 @@ class HeatmapTarget:
     """What `HeatmapCodec.encode` gives.
 
     Attributes:
-        maps: the Gaussians, peak about 1; zero where the weight is 0.
+        heatmaps: the Gaussians, peak about 1; zero where the weight is 0.
         weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is in the map.
     """
 
-    maps: Float[Tensor, "B K H W"]
+    heatmaps: Float[Tensor, "B K H W"]
     weights: Float[Tensor, "B K"]
 
 
@@ -61,11 +61,11 @@ class HeatmapCodec(Codec):
         sigma: of the Gaussian, in pixels of the map.
         encoding: how targets are drawn; `udp` also sets `warp`, the convention of the crop.
         decoding: how maps are read.
-        kernel: width of the blur before DARK, in pixels of the map: 11 for 64×48, 17 for 96×72.
+        blur_kernel_size: width of the blur before DARK, in pixels of the map: 11 for 64×48, 17 for 96×72.
         toolbox: whose treatment of peaks at the border of the map the decoding follows, where the two differ: DARK for
             `udp` (0.29 mirrors the map for the blur and does not rescale it) and `quarter` (0.29 leaves a point alone
             that is near any border).
-        flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the classic warp
+        flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the `msra` warp
             needs; None: yes, except for `udp`.
 
     Raises:
@@ -77,7 +77,7 @@ class HeatmapCodec(Codec):
     sigma: float = 2.0
     encoding: Encoding = "unbiased"
     decoding: Decoding = "dark"
-    kernel: int = 11
+    blur_kernel_size: int = 11
     toolbox: Toolbox = "mmpose1x"
     flip_shift: bool | None = None
 
@@ -91,13 +91,13 @@ class HeatmapCodec(Codec):
                 raise LeanposeError(f"A heatmap codec's {name} is (height, width), each at least 2 pixels.")
         if not self.sigma > 0:
             raise LeanposeError(f"A heatmap's sigma must be above 0, not {self.sigma:g}.")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise LeanposeError(f"The kernel of the blur must be an odd number of pixels, not {self.kernel}.")
+        if self.blur_kernel_size < 1 or self.blur_kernel_size % 2 == 0:
+            raise LeanposeError(f"The kernel of the blur must be an odd number of pixels, not {self.blur_kernel_size}.")
 
     @property
     def warp(self) -> Warp:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The crop's convention that the maps' coordinates fit to."""
-        return "udp" if self.encoding == "udp" else "classic"
+        return "udp" if self.encoding == "udp" else "msra"
 
     def _stride(self, device: torch.device) -> Float[Tensor, " 2"]:
         """Crop pixels per map pixel, (x, y)."""
@@ -125,7 +125,7 @@ class HeatmapCodec(Codec):
 
         def line(axis: int, length: int) -> Float[Tensor, "B K length"]:
             position = torch.arange(length, device=keypoints.device, dtype=torch.float32)
-            mean = (pixel if self.encoding == "classic" else exact)[..., axis, None]
+            mean = (pixel if self.encoding == "msra" else exact)[..., axis, None]
             values = torch.exp((position - mean).square_() / (-2 * self.sigma**2))
             values = values.masked_fill_(values < _TINY, 0.0)
             if self.encoding != "unbiased":
@@ -148,7 +148,7 @@ class HeatmapCodec(Codec):
             Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, held to 0..1.
         """
         assert isinstance(prediction, Heatmaps)
-        maps = prediction.maps.float()
+        maps = prediction.heatmaps.float()
         batch, count, height, width = maps.shape
         if (height, width) != self.heatmap_size:
             made_for = "×".join(map(str, self.heatmap_size))
@@ -168,28 +168,28 @@ class HeatmapCodec(Codec):
             points += quarter_offsets(maps, x, y, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
             udp = UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
-            convention = udp if self.encoding == "udp" else CLASSIC
-            points += dark_offsets(maps, x, y, value, kernel=self.kernel, convention=convention)
+            convention = udp if self.encoding == "udp" else MSRA
+            points += dark_offsets(maps, x, y, value, kernel=self.blur_kernel_size, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self._stride(maps.device)
         return points, value.clamp(0, 1)
 
     def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
         assert isinstance(prediction, Heatmaps)
-        error = (prediction.maps.float() - target.maps).square().mean(dim=(2, 3))
+        error = (prediction.heatmaps.float() - target.heatmaps).square().mean(dim=(2, 3))
         return (error * target.weights.square()).mean()
 
     def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Heatmaps:
         """The mean of the maps and of the mirrored image's maps, mirrored back.
 
-        Under the classic warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
+        Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
         assert isinstance(prediction, Heatmaps)
         assert isinstance(flipped, Heatmaps)
-        order = torch.tensor(list(flip_indices), device=flipped.maps.device)
-        back = flipped.maps.float().index_select(1, order).flip(-1)
-        mean = prediction.maps.float().clone()
+        order = torch.tensor(list(flip_indices), device=flipped.heatmaps.device)
+        back = flipped.heatmaps.float().index_select(1, order).flip(-1)
+        mean = prediction.heatmaps.float().clone()
         if self.encoding != "udp" if self.flip_shift is None else self.flip_shift:
             mean[..., 1:] += back[..., :-1]
             mean[..., :1] += back[..., :1]

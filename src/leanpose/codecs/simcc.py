@@ -45,7 +45,7 @@ class SimCCCodec(Codec):
     Attributes:
         input_size: (height, width) of the crop, in pixels.
         sigma: of the Gaussians along x and along y, in bins.
-        split: bins per pixel.
+        simcc_split_ratio: bins per pixel.
         normalize: whether a Gaussian has the sum 1, instead of a peak of 1.
         beta: what predicted bins are multiplied by before the loss's softmax, and targets if `label_softmax`.
         label_softmax: whether the targets go through a softmax too (RTMPose), or are the distribution as they are.
@@ -57,7 +57,7 @@ class SimCCCodec(Codec):
 
     input_size: tuple[int, int] = (256, 192)
     sigma: tuple[float, float] = (4.9, 5.66)
-    split: float = 2.0
+    simcc_split_ratio: float = 2.0
     normalize: bool = False
     beta: float = 10.0
     label_softmax: bool = True
@@ -72,14 +72,14 @@ class SimCCCodec(Codec):
             raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
         if len(self.sigma) != 2 or not min(self.sigma) > 0:
             raise LeanposeError("A SimCC codec's sigma is a number of bins along x and one along y, both above 0.")
-        for name in ("split", "beta"):
+        for name in ("simcc_split_ratio", "beta"):
             if not getattr(self, name) > 0:
                 raise LeanposeError(f"A SimCC codec's {name} must be above 0, not {getattr(self, name):g}.")
 
     @property
     def bins(self) -> tuple[int, int]:
         """How many along x and along y."""
-        return int(self.input_size[1] * self.split), int(self.input_size[0] * self.split)
+        return int(self.input_size[1] * self.simcc_split_ratio), int(self.input_size[0] * self.simcc_split_ratio)
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> SimCCTarget:
@@ -90,7 +90,7 @@ class SimCCCodec(Codec):
             weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
-        centre = (torch.where(labelled[..., None], keypoints.float(), 0.0) * self.split).round()
+        centre = (torch.where(labelled[..., None], keypoints.float(), 0.0) * self.simcc_split_ratio).round()
         radius, size = 3 * centre.new_tensor(self.sigma), centre.new_tensor(self.bins)
         seen = labelled & ((centre - radius < size) & (centre + radius + 1 >= 0)).all(dim=-1)
 
@@ -128,7 +128,7 @@ class SimCCCodec(Codec):
                 for row, at, best, sigma in zip(rows, (x, y), (best_x, best_y), self.sigma, strict=True)
             ]
             points += torch.stack(steps, dim=-1)
-        points = torch.where(found[..., None], points, -1.0) / self.split
+        points = torch.where(found[..., None], points, -1.0) / self.simcc_split_ratio
         return points, torch.where(found, value, 0.0).clamp(0, 1)
 
     def loss(self, prediction: Prediction, target: SimCCTarget) -> Float[Tensor, ""]:

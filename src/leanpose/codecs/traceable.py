@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leanpose.codecs.base import Codec
 from leanpose.codecs.dark import (
-    CLASSIC,
+    MSRA,
     UDP,
     UDP_MIRROR,
     DarkConvention,
@@ -36,7 +36,7 @@ def decode_traceable(codec: Codec, prediction: Prediction) -> Points:
     """
     if isinstance(codec, HeatmapCodec):
         assert isinstance(prediction, Heatmaps)
-        return _decode_heatmaps(codec, prediction.maps.float())
+        return _decode_heatmaps(codec, prediction.heatmaps.float())
     return codec.decode(prediction)
 
 
@@ -52,8 +52,10 @@ def _decode_heatmaps(codec: HeatmapCodec, maps: Float[Tensor, "B K H W"]) -> Poi
         points = points + quarter_offsets(maps.reshape(-1, height, width), x, y, both=codec.toolbox == "mmpose029")
     elif codec.decoding == "dark":
         udp = UDP if codec.toolbox == "mmpose1x" else UDP_MIRROR
-        convention = udp if codec.encoding == "udp" else CLASSIC
-        points = points + _dark_offsets(maps.reshape(-1, height, width), x, y, value, codec.kernel, convention)
+        convention = udp if codec.encoding == "udp" else MSRA
+        points = points + _dark_offsets(
+            maps.reshape(-1, height, width), x, y, value, codec.blur_kernel_size, convention
+        )
     points = torch.where(found[:, None], points, -1.0) * _stride(codec)
     return points.reshape(-1, count, 2), value.clamp(0, 1).reshape(-1, count)
 

@@ -15,7 +15,7 @@ BLURS = (3, 5, 7)  # sides of the kernels
 
 
 @dataclass(frozen=True)
-class Appearance:
+class PhotometricAugmentation:
     """How a crop's look is varied; by default not at all. RTMPose's values are those in brackets.
 
     Attributes:
@@ -30,8 +30,8 @@ class Appearance:
     saturation: float = 0.0
     value: float = 0.0
     blur_probability: float = 0.0
-    dropout_probability: float = 0.0
-    dropout_size: tuple[float, float] = (0.2, 0.4)
+    coarse_dropout_probability: float = 0.0
+    coarse_dropout_size: tuple[float, float] = (0.2, 0.4)
 
     def apply(self, rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """The crop with another look; the array that is given stays as it is.
@@ -44,7 +44,7 @@ class Appearance:
 
         amounts, happens = rng.uniform(-1.0, 1.0, 3), rng.random(3) < 0.5
         chance, kernels = rng.random(3), rng.integers(len(BLURS), size=2)
-        sides, corner = rng.uniform(*self.dropout_size, 2), rng.random(2)
+        sides, corner = rng.uniform(*self.coarse_dropout_size, 2), rng.random(2)
 
         change = (amounts * happens * (self.hue, self.saturation, self.value)).astype(np.int16)
         if change.any():
@@ -53,7 +53,7 @@ class Appearance:
             image = cv2.blur(image, (BLURS[kernels[0]],) * 2).astype(np.uint8)
         if chance[1] < self.blur_probability:
             image = cv2.medianBlur(image, BLURS[kernels[1]]).astype(np.uint8)
-        if chance[2] < self.dropout_probability:
+        if chance[2] < self.coarse_dropout_probability:
             size = np.array(image.shape[:2])
             hole = np.maximum((sides * size).astype(int), 1)
             top, left = (corner * (size - hole + 1)).astype(int)

@@ -1,7 +1,7 @@
 """Geometric augmentation: one draw decides shift, half body, scale, rotation and flip of a person's crop.
 
 The recipe is SDPose's (its configurations on mmpose 0.29): the same steps, in the same order, from the same
-distributions. `truncated` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with. Nothing is warped here; the
+distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with. Nothing is warped here; the
 result is folded into one affine map.
 """
 
@@ -14,19 +14,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
-from leanpose.data.appearance import Appearance
-from leanpose.data.sample import PersonSample
-from leanpose.geometry import crop_region
+from leanpose.data.appearance import PhotometricAugmentation
+from leanpose.data.sample import PoseAnnotation
+from leanpose.geometry import bbox_to_center_scale
 from leanpose.skeleton import Skeleton
 
 
-class Placement(NamedTuple):
+class CropParams(NamedTuple):
     """Which part of the image a crop shows.
 
     Attributes:
         center: (2,) x, y in image pixels.
         scale: (2,) width and height of the region in image pixels.
-        rotation: in degrees, as `leanpose.geometry.crop_matrix` takes it.
+        rotation: in degrees, as `leanpose.geometry.warp_matrix` takes it.
         flip: whether the crop is mirrored.
     """
 
@@ -68,12 +68,12 @@ class Augmentation:
     scale: float = 0.35
     rotation: float = 45.0
     rotation_probability: float = 0.6
-    truncated: bool = False
-    appearance: Appearance = field(default_factory=Appearance)
+    truncnorm: bool = False
+    appearance: PhotometricAugmentation = field(default_factory=PhotometricAugmentation)
 
     def sample(
-        self, rng: np.random.Generator, sample: PersonSample, skeleton: Skeleton, input_size: tuple[int, int]
-    ) -> Placement:
+        self, rng: np.random.Generator, sample: PoseAnnotation, skeleton: Skeleton, input_size: tuple[int, int]
+    ) -> CropParams:
         """Draw the crop of one person.
 
         Args:
@@ -83,11 +83,11 @@ class Augmentation:
         shift_by = rng.uniform(-1.0, 1.0, 2)
         chance = rng.random(4)
         scale_normal, rotation_normal, half_normal = rng.standard_normal(3)
-        if self.truncated:
+        if self.truncnorm:
             scale_normal, rotation_normal = _truncated(ndtr(np.array([scale_normal, rotation_normal])))
             shift_by = _truncated((shift_by + 1) / 2)
 
-        centers, scales = crop_region(sample.box[None], input_size)
+        centers, scales = bbox_to_center_scale(sample.box[None], input_size)
         center = np.asarray(centers[0], np.float64)
         scale = np.asarray(scales[0], np.float64)
         if chance[0] < self.shift_probability:
@@ -102,7 +102,7 @@ class Augmentation:
         rotation = 0.0
         if chance[2] <= self.rotation_probability:
             rotation = float(np.clip(rotation_normal * self.rotation, -2 * self.rotation, 2 * self.rotation))
-        return Placement(center, scale, rotation, bool(chance[3] <= self.flip_probability))
+        return CropParams(center, scale, rotation, bool(chance[3] <= self.flip_probability))
 
     def _half_body(
         self,

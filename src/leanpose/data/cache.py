@@ -24,10 +24,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import ImageRef, PersonSample
+from leanpose.data.sample import ImageRef, PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.geometry import crop_region
+from leanpose.geometry import bbox_to_center_scale
 
 MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
@@ -116,7 +116,7 @@ class CropCache:
         except ValueError as error:
             raise LeanposeError(f"{path} is no whole crop cache; pack it again.") from error
 
-    def find(self, people: Sequence[PersonSample]) -> Int[np.ndarray, " N"]:
+    def find(self, people: Sequence[PoseAnnotation]) -> Int[np.ndarray, " N"]:
         """Each person's row, or -1 for those who are not here."""
         keys = np.array([person_key(person) for person in people], np.uint64)
         if not len(self.index):
@@ -141,7 +141,7 @@ class CropCache:
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
 
-def person_key(sample: PersonSample) -> int:
+def person_key(sample: PoseAnnotation) -> int:
     """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
     name = (sample.image.member or sample.image.path).replace("\\", "/").rsplit("/", 1)[-1]
     box = ",".join(f"{value:.2f}" for value in sample.box)
@@ -150,7 +150,7 @@ def person_key(sample: PersonSample) -> int:
 
 
 def pack_crops(
-    people: Sequence[PersonSample],
+    people: Sequence[PoseAnnotation],
     plan: CropPlan,
     path: Path | str | None = None,
     *,
@@ -179,7 +179,7 @@ def pack_crops(
 
 
 def cached_crops(
-    people: Sequence[PersonSample],
+    people: Sequence[PoseAnnotation],
     plan: CropPlan,
     folder: Path | str,
     *,
@@ -202,7 +202,7 @@ def cached_crops(
 
 def _write(
     file: BinaryIO,
-    people: Sequence[PersonSample],
+    people: Sequence[PoseAnnotation],
     plan: CropPlan,
     threads: int | None,
     advance: Callable[[int], None] | None,
@@ -246,7 +246,9 @@ def _stamp(image: ImageRef) -> list[int] | None:
 _CutCrop = tuple[int, bytes, tuple[int, int], tuple[float, float], tuple[float, float]]
 
 
-def _cut_group(group: list[tuple[int, PersonSample]], plan: CropPlan) -> list[_CutCrop] | tuple[str, list[int] | None]:
+def _cut_group(
+    group: list[tuple[int, PoseAnnotation]], plan: CropPlan
+) -> list[_CutCrop] | tuple[str, list[int] | None]:
     """The coarse crops of one image's people, or why it cannot be read and its file's stamp."""
     import cv2
 
@@ -257,7 +259,7 @@ def _cut_group(group: list[tuple[int, PersonSample]], plan: CropPlan) -> list[_C
         return str(error), stamp
     cut = []
     for key, person in group:
-        centers, scales = crop_region(person.box[None], plan.input_size)
+        centers, scales = bbox_to_center_scale(person.box[None], plan.input_size)
         half = scales[0] * plan.margin / 2
         limits = np.array([image.shape[1], image.shape[0]])
         x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)

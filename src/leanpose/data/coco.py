@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.sample import ImageRef, PersonSample, PersonSet
+from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.wholebody import join_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area
 from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
 
 _HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
 
@@ -160,7 +160,7 @@ def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) ->
     return mapped.astype(np.float32)
 
 
-def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+def read_coco(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
     """Read a COCO, CrowdPose or COCO-WholeBody set; see `leanpose.data.sources.read_people`."""
     from leanpose.data.sources import ImageFolder, in_split, source_skeleton
 
@@ -186,7 +186,7 @@ def read_coco(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
     if source.boxes is not None:
         people = _read_boxes(root / source.boxes, images, folder, len(skeleton))
     truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PersonSet(source.title, people, truth)
+    return PoseDataset(source.title, people, truth)
 
 
 def collect_people(
@@ -197,7 +197,7 @@ def collect_people(
     title: str,
     *,
     in_parts: bool,
-) -> tuple[list[PersonSample], list[dict[str, Any]]]:
+) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
     """The people of a file that a model can learn from, and the annotations that it is measured against, in its skeleton.
 
     Args:
@@ -255,7 +255,7 @@ def collect_people(
         if crowd or count == 0 or box is None or area <= 0 or not (learnt[:, 2] > 0).any():
             continue
         people.append(
-            PersonSample(place(str(image["file_name"])), box, learnt, record["image_id"], int(record["id"]), area)
+            PoseAnnotation(place(str(image["file_name"])), box, learnt, record["image_id"], int(record["id"]), area)
         )
     return people, annotations
 
@@ -271,7 +271,7 @@ def coco_category(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, count: int) -> list[PersonSample]:
+def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, count: int) -> list[PoseAnnotation]:
     """People from a detector's COCO result file: every box of the set's images, whatever its score."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
@@ -294,5 +294,5 @@ def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, coun
         box = np.array([x, y, x + w, y + h])
         nothing = np.zeros((count, 3), np.float32)
         image = folder(str(images[image_id]["file_name"]))
-        people.append(PersonSample(image, box, nothing, image_id, number, float(box_area(box)), score))
+        people.append(PoseAnnotation(image, box, nothing, image_id, number, float(box_area(box)), score))
     return people

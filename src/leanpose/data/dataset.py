@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose import __version__
-from leanpose.data.appearance import Appearance
-from leanpose.data.augment import Augmentation, Placement
+from leanpose.data.appearance import PhotometricAugmentation
+from leanpose.data.augment import Augmentation, CropParams
 from leanpose.data.cache import person_key
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
-from leanpose.data.sample import PersonSample
-from leanpose.geometry import Warp, apply_affine, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.data.sample import PoseAnnotation
+from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, invert_affine, warp_image, warp_matrix
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CropBatch:
         )
 
 
-class CropDataset(Dataset[Crop]):
+class TopDownDataset(Dataset[Crop]):
     """A map-style data set of one crop a person.
 
     Args:
@@ -126,11 +126,11 @@ class CropDataset(Dataset[Crop]):
 
     def __init__(
         self,
-        people: Sequence[PersonSample],
+        people: Sequence[PoseAnnotation],
         skeleton: Skeleton,
         input_size: tuple[int, int],
         *,
-        warp: Warp = "classic",
+        warp: Warp = "msra",
         augmentation: Augmentation | None = None,
         late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
@@ -191,13 +191,13 @@ class CropDataset(Dataset[Crop]):
         """Draw other crops from now on, in running workers too."""
         self._epoch.fill_(epoch)
 
-    def place(self, index: int) -> Placement:
+    def place(self, index: int) -> CropParams:
         """Where the crop of a person lies in this epoch."""
         sample = self.people[index]
         augmentation = self._augmentation_now()
         if augmentation is None:
-            centers, scales = crop_region(sample.box[None], self.input_size)
-            return Placement(centers[0], scales[0], 0.0, False)
+            centers, scales = bbox_to_center_scale(sample.box[None], self.input_size)
+            return CropParams(centers[0], scales[0], 0.0, False)
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
         return augmentation.sample(rng, sample, self.skeleton, self.input_size)
 
@@ -206,11 +206,11 @@ class CropDataset(Dataset[Crop]):
             return self.late_augmentation[1]
         return self.augmentation
 
-    def matrix(self, placement: Placement) -> Float[np.ndarray, "2 3"]:
+    def matrix(self, placement: CropParams) -> Float[np.ndarray, "2 3"]:
         """The affine map image → crop of a placement."""
         center, scale, rotation, flip = placement
-        matrix = crop_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
-        if flip and self.warp == "classic":
+        matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
+        if flip and self.warp == "msra":
             # The papers' toolbox mirrors the picture and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
@@ -235,14 +235,16 @@ class CropDataset(Dataset[Crop]):
 
     def _vary_look(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         augmentation = self._augmentation_now()
-        if augmentation is None or augmentation.appearance == Appearance():
+        if augmentation is None or augmentation.appearance == PhotometricAugmentation():
             return image
         rng = np.random.Generator(
             np.random.PCG64([self.seed, self.epoch, index, 1])
         )  # apart from the placement's draws
         return augmentation.appearance.apply(rng, image)
 
-    def _pixels(self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def _pixels(
+        self, index: int, placement: CropParams, matrix: Float[np.ndarray, "2 3"]
+    ) -> UInt8[np.ndarray, "h w 3"]:
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
         source, to_source = self._source(index, placement, matrix)
         if to_source is not None:
@@ -250,7 +252,7 @@ class CropDataset(Dataset[Crop]):
         return warp_image(source, matrix, self.input_size)
 
     def _source(
-        self, index: int, placement: Placement, matrix: Float[np.ndarray, "2 3"]
+        self, index: int, placement: CropParams, matrix: Float[np.ndarray, "2 3"]
     ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
         if self.cache is not None and (row := int(self._rows[index])) >= 0:
             return self.cache.read(row)

@@ -11,13 +11,13 @@ from jaxtyping import Float
 
 from leanpose.data.coco import coco_category, map_keypoints
 from leanpose.data.matlab import load_matlab
-from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.data.sample import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 from leanpose.skeleton import LSP14, Skeleton
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
 
 BOX_PADDING = 1.2
 """LSP has no boxes: the keypoints' extent times this stands in for one."""
@@ -66,7 +66,7 @@ def load_lsp(path: Path) -> LspFile:
     return LspFile(points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers], extended)
 
 
-def read_lsp(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+def read_lsp(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
     """Read an LSP set; see `leanpose.data.sources.read_people`. One person an image, in the image's own numbering."""
     from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
 
@@ -102,9 +102,9 @@ def read_lsp(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
             }
         )
         if count and area > 0:
-            people.append(PersonSample(folder(name), box, keypoints, number, number, area))
+            people.append(PoseAnnotation(folder(name), box, keypoints, number, number, area))
     truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PersonSet(source.title, people, truth)
+    return PoseDataset(source.title, people, truth)
 
 
 def lsp_boxes(joints: Float[np.ndarray, "N 14 3"]) -> Float[np.ndarray, "N 4"]:

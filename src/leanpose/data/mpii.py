@@ -21,13 +21,13 @@ from jaxtyping import Float
 from leanpose.data.coco import coco_category, load_json, map_keypoints
 from leanpose.data.lsp import AREA_OF_BOX, lsp_boxes
 from leanpose.data.matlab import load_matlab
-from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.data.sample import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import MPII16, Skeleton
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
 
 PIXELS_PER_SCALE = 200.0
 """`scale` is the person's height in units of this many pixels."""
@@ -278,7 +278,7 @@ def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:
     return size if np.isfinite(size) else _head_size(points)
 
 
-def read_mpii(source: DataSource, skeleton: Skeleton, root: Path, *, training: bool) -> PersonSet:
+def read_mpii(source: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read MPII; see `leanpose.data.sources.read_people`.
 
     Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official one
@@ -316,7 +316,9 @@ def read_mpii(source: DataSource, skeleton: Skeleton, root: Path, *, training: b
         )
         if count and area > 0:
             people.append(
-                PersonSample(folder(person.image), box, keypoints, number, person_id, area, head_size=person.head_size)
+                PoseAnnotation(
+                    folder(person.image), box, keypoints, number, person_id, area, head_size=person.head_size
+                )
             )
     truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PersonSet(source.title, people, truth)
+    return PoseDataset(source.title, people, truth)

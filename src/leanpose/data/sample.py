@@ -26,7 +26,7 @@ class ImageRef:
 
 
 @dataclass(frozen=True)
-class PersonSample:
+class PoseAnnotation:
     """A person of an image, in the skeleton of the model that will see it.
 
     Attributes:
@@ -50,7 +50,7 @@ class PersonSample:
 
 
 @dataclass(frozen=True)
-class PersonSet:
+class PoseDataset:
     """The people of one data set (or of several), in one skeleton.
 
     Attributes:
@@ -61,5 +61,5 @@ class PersonSet:
     """
 
     name: str
-    people: list[PersonSample]
+    people: list[PoseAnnotation]
     ground_truth: dict | None = None

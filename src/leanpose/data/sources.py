@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leanpose.data.images import tar_members
-from leanpose.data.sample import ImageRef, PersonSet
+from leanpose.data.sample import ImageRef, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.files import cache_folder
 from leanpose.skeleton import WHOLEBODY133, Skeleton, get_skeleton
@@ -17,7 +17,7 @@ from leanpose.skeleton import WHOLEBODY133, Skeleton, get_skeleton
 Split = Literal["all", "train", "val"]
 
 
-class DataSource(BaseModel):
+class DatasetConfig(BaseModel):
     """A data set, as a recipe names it.
 
     Attributes:
@@ -57,7 +57,7 @@ class DataSource(BaseModel):
     poses: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _check_paths(self) -> DataSource:
+    def _check_paths(self) -> DatasetConfig:
         if self.format == "image_folder":
             if self.images is None or self.annotations is not None:
                 raise ValueError(
@@ -85,7 +85,7 @@ class DataSource(BaseModel):
         return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
 
-def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PersonSet:
+def read_people(source: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
     """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
 
     People without a labelled keypoint and crowd regions are left out, as the papers' toolbox does in training and with
@@ -131,11 +131,11 @@ def read_people(source: DataSource, skeleton: Skeleton, root: Path | str = ".", 
             f"labelled keypoint."
         )
     if training and source.repeat > 1:
-        return PersonSet(people.name, people.people * source.repeat, people.ground_truth)
+        return PoseDataset(people.name, people.people * source.repeat, people.ground_truth)
     return people
 
 
-def source_skeleton(source: DataSource, root: Path, default: Skeleton) -> Skeleton:
+def source_skeleton(source: DatasetConfig, root: Path, default: Skeleton) -> Skeleton:
     """The skeleton that a set labels: the one that the source names, or `default`."""
     if source.skeleton is None:
         return default
@@ -187,7 +187,7 @@ class ImageFolder:
         return ImageRef(str(self.path), self.names.get(file_name.rsplit("/", 1)[-1], file_name))
 
 
-def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataSource:
+def _draw_synthetic(source: DatasetConfig, skeleton: Skeleton, root: Path) -> DatasetConfig:
     """Draw the set's images once, into its folder or one named after what decides them; return a data set of its files.
 
     Raises:
@@ -211,7 +211,7 @@ def _draw_synthetic(source: DataSource, skeleton: Skeleton, root: Path) -> DataS
     )
 
 
-def _check_drawn(annotations: Path, source: DataSource) -> None:
+def _check_drawn(annotations: Path, source: DatasetConfig) -> None:
     """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
     from leanpose.data.coco import load_json
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanpose.data.coco import CocoFile, coco_category, collect_people, load_coco
-from leanpose.data.sample import ImageRef, PersonSample, PersonSet
+from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DataSource
+    from leanpose.data.sources import DatasetConfig
 
 ANNOTATIONS_NAME = "keypoint_annotation.json"
 _LOOKED_FOR = 50  # frames of a scene that are looked for to find out where its images are
 
 
-def read_ubody(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
+def read_ubody(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
     """Read one scene's file, or the scenes of a folder; see `leanpose.data.sources.read_people`.
 
     Images and people get new numbers where there are several scenes, since each file counts from the start.
@@ -35,7 +35,7 @@ def read_ubody(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
     assert source.images is not None
     files = scene_files(root / source.annotations)
     listed = None if source.split_list is None else read_split_list(root / source.split_list)
-    people: list[PersonSample] = []
+    people: list[PoseAnnotation] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     first_image = first_person = 0
@@ -51,7 +51,7 @@ def read_ubody(source: DataSource, skeleton: Skeleton, root: Path) -> PersonSet:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
     truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PersonSet(source.title, people, truth)
+    return PoseDataset(source.title, people, truth)
 
 
 def scene_files(path: Path) -> list[Path]:
@@ -120,7 +120,7 @@ def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile
     return CocoFile(file.path, images, people, file.skeleton)
 
 
-def _chosen(file: CocoFile, source: DataSource, listed: set[str] | None) -> dict[int, dict[str, Any]]:
+def _chosen(file: CocoFile, source: DatasetConfig, listed: set[str] | None) -> dict[int, dict[str, Any]]:
     """Every so many frames of the videos that are in the split."""
     from leanpose.data.sources import in_split
 

@@ -3,7 +3,6 @@
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.keypoint_table import KeypointTable, keypoint_table
 from leanpose.evaluation.nms import box_nms, oks_between, oks_matrix, oks_nms, soft_oks_nms
-from leanpose.evaluation.part_precision import part_precision
 from leanpose.evaluation.pck import (
     KeypointAccuracy,
     auc,
@@ -16,12 +15,13 @@ from leanpose.evaluation.pck import (
     pckh,
     torso_sizes,
 )
-from leanpose.evaluation.results import PoseResults, concatenate
+from leanpose.evaluation.results import PosePredictions, concatenate
+from leanpose.evaluation.wholebody_ap import wholebody_ap
 
 __all__ = [
     "KeypointAccuracy",
     "KeypointTable",
-    "PoseResults",
+    "PosePredictions",
     "auc",
     "average_precision",
     "box_nms",
@@ -35,9 +35,9 @@ __all__ = [
     "oks_between",
     "oks_matrix",
     "oks_nms",
-    "part_precision",
     "pck",
     "pckh",
     "soft_oks_nms",
     "torso_sizes",
+    "wholebody_ap",
 ]

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.ground_truth import GroundTruth, Style, group_by_image, keypoint_similarity, read_ground_truth
+from leanpose.evaluation.ground_truth import GroundTruth, Metric, group_by_image, keypoint_similarity, read_ground_truth
 from leanpose.evaluation.nms import oks_matrix, oks_nms, soft_oks_nms
-from leanpose.evaluation.results import PoseResults, Scoring
+from leanpose.evaluation.results import PosePredictions, Scoring
 
 Suppression = Literal["oks", "soft"]
 
@@ -34,7 +34,7 @@ The paper (Li et al., CVPR 2019) draws the first line at 0.1; its official evalu
 
 def average_precision(
     ground_truth: Mapping[str, Any],
-    results: PoseResults,
+    results: PosePredictions,
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
     *,
     scoring: Scoring = "bbox_keypoint",
@@ -42,7 +42,7 @@ def average_precision(
     nms_threshold: float = 0.9,
     keypoint_threshold: float = 0.2,
     score_threshold: float = 0.0,
-    style: Style = "coco",
+    metric: Metric = "coco",
     crowd_levels: tuple[float, float] = CROWD_LEVELS,
     area_keypoints: Sequence[int] | None = None,
 ) -> dict[str, float]:
@@ -55,13 +55,13 @@ def average_precision(
         ground_truth: a COCO keypoint dictionary (`images`, `annotations`, `categories`).
         results: the people found in those images.
         sigmas: the skeleton's K constants.
-        scoring: how people are ranked (`PoseResults.person_scores`).
+        scoring: how people are ranked (`PosePredictions.person_scores`).
         nms: drop people too much like better ones (`oks`), keep the 20 that the soft form takes first (`soft`), or
             keep all (None).
         nms_threshold: of the suppression.
         keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring.
         score_threshold: people ranked below it are left out.
-        style: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
+        metric: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
         crowd_levels: the crowd index where easy images end and where hard ones begin.
         area_keypoints: the keypoints that a found person's area is taken from; all by default. Whole-body evaluation
             takes those of the body.
@@ -76,21 +76,21 @@ def average_precision(
     """
     if nms is not None and nms not in get_args(Suppression):
         raise LeanposeError(f"Unknown suppression '{nms}'; {did_you_mean(str(nms), get_args(Suppression))}")
-    if style not in get_args(Style):
-        raise LeanposeError(f"Unknown evaluation style '{style}'; {did_you_mean(str(style), get_args(Style))}")
+    if metric not in get_args(Metric):
+        raise LeanposeError(f"Unknown evaluation metric '{metric}'; {did_you_mean(str(metric), get_args(Metric))}")
     sigmas = np.asarray(sigmas, np.float64)
     if len(results) and results.keypoints.shape[1] != len(sigmas):
         raise LeanposeError(
             f"The results have {results.keypoints.shape[1]} keypoints, but there are {len(sigmas)} sigmas."
         )
-    truth = read_ground_truth(ground_truth, len(sigmas), style)
+    truth = read_ground_truth(ground_truth, len(sigmas), metric)
     scores = results.person_scores(scoring, keypoint_threshold)
     kept = suppress(truth, results, scores, sigmas, nms, nms_threshold)
     kept = kept[scores[kept] >= score_threshold]
     found = results.select(kept)
     matching = Matching(truth, found, scores[kept], sigmas, found_areas(found, area_keypoints))
     figures = matching.figures()
-    if style == "crowdpose":
+    if metric == "crowdpose":
         figures = {name: value for name, value in figures.items() if "(" not in name}
         easy, hard = truth.crowd_index < crowd_levels[0], truth.crowd_index >= crowd_levels[1]
         medium_images = ~easy & ~hard & ~np.isnan(truth.crowd_index)
@@ -99,7 +99,7 @@ def average_precision(
     return figures
 
 
-def found_areas(results: PoseResults, keypoints: Sequence[int] | None = None) -> Float[np.ndarray, " N"]:
+def found_areas(results: PosePredictions, keypoints: Sequence[int] | None = None) -> Float[np.ndarray, " N"]:
     """Square pixels of the boxes around these keypoints of found people; around all by default."""
     if not len(results):
         return np.zeros(0)
@@ -109,7 +109,7 @@ def found_areas(results: PoseResults, keypoints: Sequence[int] | None = None) ->
 
 def suppress(
     truth: GroundTruth,
-    results: PoseResults,
+    results: PosePredictions,
     scores: Float[np.ndarray, " N"],
     sigmas: Float[np.ndarray, " K"],
     nms: Suppression | None,
@@ -155,7 +155,7 @@ class Matching:
     def __init__(
         self,
         truth: GroundTruth,
-        results: PoseResults,
+        results: PosePredictions,
         scores: Float[np.ndarray, " N"],
         sigmas: Float[np.ndarray, " K"],
         areas: Float[np.ndarray, " N"],

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leanpose.data.sample import PersonSample
-from leanpose.data.sources import DataSource, read_people
-from leanpose.evaluation.evaluate import Style, evaluate, ground_truth_of, labelled_only
-from leanpose.evaluation.head_accuracy import TOTAL, group_rows, has_mpii
+from leanpose.data.sample import PoseAnnotation
+from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.keypoint_table import keypoint_table
-from leanpose.evaluation.part_precision import has_parts, part_rows
 from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
-from leanpose.evaluation.results import PoseResults
+from leanpose.evaluation.pckh import TOTAL, group_rows, has_mpii
+from leanpose.evaluation.results import PosePredictions
+from leanpose.evaluation.wholebody_ap import has_parts, part_rows
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
@@ -30,7 +30,7 @@ MOST_ROWS = 40
 
 
 @dataclass(frozen=True)
-class EvaluationCard:
+class EvaluationReport:
     """What was measured, on what, and how.
 
     Attributes:
@@ -48,14 +48,14 @@ class EvaluationCard:
     precision: dict[str, float]
     keypoints: dict[str, float]
     by_keypoint: list[dict[str, Any]]
-    results: PoseResults
+    results: PosePredictions
     broken: dict[str, str] = field(default_factory=dict)
     by_part: list[dict[str, Any]] = field(default_factory=list)
 
 
 def measure(
     model: PoseModel,
-    source: DataSource,
+    source: DatasetConfig,
     *,
     root: Path | str = ".",
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
@@ -65,7 +65,7 @@ def measure(
     batch_size: int = 32,
     workers: int = 0,
     advance: Callable[[int, int], None] | None = None,
-) -> EvaluationCard:
+) -> EvaluationReport:
     """Run a model over a data set and measure it.
 
     `advance` is called after each batch with its number of people and that of all.
@@ -79,7 +79,7 @@ def measure(
     """
     people = read_people(source, model.skeleton, root, training=False)
     ground_truth, labelled = labelled_only(ground_truth_of(people))
-    style = style_of(source, model.skeleton, labelled)
+    metric = metric_of(source, model.skeleton, labelled)
     evaluation = evaluate(
         model,
         people,
@@ -89,17 +89,17 @@ def measure(
         cycle=cycle,
         scoring=scoring,
         nms=nms,
-        style=style,
+        metric=metric,
         advance=None if advance is None else lambda count: advance(count, len(people.people)),
     )
     results, broken = evaluation.results, evaluation.broken
     kept = results.with_keypoints(labelled)
     part = _part(model.skeleton, labelled)
-    plain = "crowdpose" if style == "crowdpose" else "coco"
-    table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, style=plain)
+    plain = "crowdpose" if metric == "crowdpose" else "coco"
+    table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, metric=plain)
     measured = [person for person in people.people if str(person.image) not in broken]
     keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
-    if style == "mpii":
+    if metric == "mpii":
         keypoints.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
     settings = {
         "model": model.name,
@@ -113,13 +113,13 @@ def measure(
         "nms": nms or "none",
         "flip_test": flip_test,
         "cycle": cycle,
-        "style": style,
+        "metric": metric,
     }
     precision = evaluation.metrics
-    return EvaluationCard(settings, precision, keypoints, table.rows(), results, broken, part_rows(precision))
+    return EvaluationReport(settings, precision, keypoints, table.rows(), results, broken, part_rows(precision))
 
 
-def style_of(source: DataSource, skeleton: Skeleton, labelled: list[int]) -> Style:
+def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
     """Which figures a data set is measured by.
 
     Args:
@@ -146,7 +146,7 @@ def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:
 
 
 def _keypoint_figures(
-    results: PoseResults, people: list[PersonSample], labelled: list[int], skeleton: Skeleton
+    results: PosePredictions, people: list[PoseAnnotation], labelled: list[int], skeleton: Skeleton
 ) -> dict[str, float]:
     """PCK in boxes, torsos and heads, and AUC, of poses that stand beside their labels one to one."""
     truth = np.stack([person.keypoints[labelled] for person in people]).astype(np.float64)
@@ -166,7 +166,7 @@ def _keypoint_figures(
     return figures
 
 
-def print_card(card: EvaluationCard) -> None:
+def print_card(card: EvaluationReport) -> None:
     """The figures as tables on the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -206,7 +206,7 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}" if value >= 0 else "–"
 
 
-def _keypoint_rows(card: EvaluationCard) -> Table:
+def _keypoint_rows(card: EvaluationReport) -> Table:
     from rich.table import Table
 
     table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
@@ -217,7 +217,7 @@ def _keypoint_rows(card: EvaluationCard) -> Table:
     return table
 
 
-def write_card(card: EvaluationCard, out: Path | None, results: Path | None) -> None:
+def write_card(card: EvaluationReport, out: Path | None, results: Path | None) -> None:
     """Write the figures (`out`) and the poses in COCO's results format (`results`) as JSON."""
     if out is not None:
         figures = {

@@ -11,24 +11,24 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import CropDataset, collate, start_worker
-from leanpose.data.sample import PersonSample, PersonSet
+from leanpose.data.dataset import TopDownDataset, collate, start_worker
+from leanpose.data.sample import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
-from leanpose.evaluation.head_accuracy import head_accuracy, require_mpii
-from leanpose.evaluation.part_precision import labelled_parts, part_metrics, part_precision, require_parts
-from leanpose.evaluation.results import PoseResults
-from leanpose.geometry import apply_affine, crop_region, invert_affine
-from leanpose.inference.backends.base import Located, ModelSpec
+from leanpose.evaluation.pckh import pckh, require_mpii
+from leanpose.evaluation.results import PosePredictions
+from leanpose.evaluation.wholebody_ap import labelled_parts, part_metrics, require_parts, wholebody_ap
+from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
+from leanpose.inference.backends.base import KeypointArrays, ModelSpec
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
 
-OksStyle = Literal["coco", "crowdpose", "wholebody"]
+OksMetric = Literal["coco", "crowdpose", "wholebody"]
 """What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
 
-Style = Literal[OksStyle, "mpii"]
-"""The same, or MPII's PCKh (`head_accuracy`)."""
+Metric = Literal[OksMetric, "mpii"]
+"""The same, or MPII's PCKh (`pckh`)."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Evaluation:
     """Metrics by name, the poses they were measured on, and the images that could not be read."""
 
     metrics: dict[str, float]
-    results: PoseResults
+    results: PosePredictions
     broken: dict[str, str]
 
 
 @torch.inference_mode()
 def predict_people(
     model: PoseModel,
-    people: Sequence[PersonSample],
+    people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
     workers: int = 0,
@@ -51,7 +51,7 @@ def predict_people(
     cycle: Literal["first", "last"] = "first",
     precision: Literal["fp32", "bf16"] = "fp32",
     advance: Callable[[int], None] | None = None,
-) -> tuple[PoseResults, dict[str, str]]:
+) -> tuple[PosePredictions, dict[str, str]]:
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
     Args:
@@ -69,7 +69,7 @@ def predict_people(
         output = model.forward_train(images)
         return (output.cycles or (output,))[-1].prediction
 
-    def locate(crops: UInt8[torch.Tensor, "B H W 3"]) -> Located:
+    def predict_keypoints(crops: UInt8[torch.Tensor, "B H W 3"]) -> KeypointArrays:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             images = model.normalise(crops.to(device))
             prediction = predict(images)
@@ -80,18 +80,18 @@ def predict_people(
         return points.float().cpu().numpy(), confidence.float().cpu().numpy()
 
     spec = ModelSpec.of(model)
-    return locate_people(locate, spec, people, batch_size=batch_size, workers=workers, advance=advance)
+    return locate_people(predict_keypoints, spec, people, batch_size=batch_size, workers=workers, advance=advance)
 
 
 def locate_people(
-    locate: Callable[[UInt8[torch.Tensor, "B H W 3"]], Located],
+    predict_keypoints: Callable[[UInt8[torch.Tensor, "B H W 3"]], KeypointArrays],
     spec: ModelSpec,
-    people: Sequence[PersonSample],
+    people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
     workers: int = 0,
     advance: Callable[[int], None] | None = None,
-) -> tuple[PoseResults, dict[str, str]]:
+) -> tuple[PosePredictions, dict[str, str]]:
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
     Args:
@@ -100,7 +100,7 @@ def locate_people(
         people: whose boxes are looked at; labels are not used.
         advance: called with the number of people done, after each batch.
     """
-    dataset = CropDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
+    dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
     loader = DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
     )
@@ -112,7 +112,7 @@ def locate_people(
         batch = batch.without_broken()
         if not len(batch.indices):
             continue
-        points, confidence = locate(batch.images)
+        points, confidence = predict_keypoints(batch.images)
         in_crop = points.astype(np.float64)
         keypoints.append(apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop))
         scores.append(confidence)
@@ -120,12 +120,12 @@ def locate_people(
         if advance is not None:
             advance(len(batch.indices))
     if not done:
-        return PoseResults.empty(len(spec.skeleton)), broken
+        return PosePredictions.empty(len(spec.skeleton)), broken
     order = np.concatenate(done)
     found = [people[i] for i in order]
     boxes = np.stack([person.box for person in found]).astype(np.float64)
-    _, scales = crop_region(boxes, spec.input_size)
-    results = PoseResults(
+    _, scales = bbox_to_center_scale(boxes, spec.input_size)
+    results = PosePredictions(
         image_ids=np.array([person.image_id for person in found], np.int64),
         keypoints=np.concatenate(keypoints),
         keypoint_scores=np.concatenate(scores).astype(np.float64),
@@ -138,7 +138,7 @@ def locate_people(
 
 def evaluate(
     model: PoseModel,
-    people: PersonSet,
+    people: PoseDataset,
     *,
     batch_size: int = 64,
     workers: int = 0,
@@ -147,10 +147,10 @@ def evaluate(
     precision: Literal["fp32", "bf16"] = "fp32",
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
-    style: Style = "coco",
+    metric: Metric = "coco",
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """OKS AP and AR of a model on a data set, or in the style `mpii` its PCKh.
+    """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 
     Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
 
@@ -159,9 +159,9 @@ def evaluate(
             the style measures (`wholebody`: parts; `mpii`: MPII's joints).
     """
     ground_truth_of(people)  # before the work, not after it
-    if style == "wholebody":
+    if metric == "wholebody":
         require_parts(model.skeleton)
-    if style == "mpii":
+    if metric == "mpii":
         require_mpii(model.skeleton)
     results, broken = predict_people(
         model,
@@ -175,21 +175,21 @@ def evaluate(
     )
     if people.people and not len(results):
         raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
-    if style == "mpii":
+    if metric == "mpii":
         measured = [person for person in people.people if str(person.image) not in broken]
-        return Evaluation(head_accuracy(results, measured, model.skeleton), results, broken)
-    metrics = precision_of(results, people, model.skeleton, scoring=scoring, nms=nms, style=style)
+        return Evaluation(pckh(results, measured, model.skeleton), results, broken)
+    metrics = coco_ap(results, people, model.skeleton, scoring=scoring, nms=nms, metric=metric)
     return Evaluation(metrics, results, broken)
 
 
-def precision_of(
-    results: PoseResults,
-    people: PersonSet,
+def coco_ap(
+    results: PosePredictions,
+    people: PoseDataset,
     skeleton: Skeleton,
     *,
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
-    style: OksStyle = "coco",
+    metric: OksMetric = "coco",
 ) -> dict[str, float]:
     """OKS AP and AR of poses, wherever they come from, on a data set.
 
@@ -198,14 +198,14 @@ def precision_of(
     """
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     sigmas, found = [skeleton.sigmas[k] for k in labelled], results.with_keypoints(labelled)
-    if style == "wholebody":
+    if metric == "wholebody":
         require_parts(skeleton)
         parts = labelled_parts(skeleton, labelled)
-        return part_metrics(part_precision(ground_truth, found, sigmas, parts, scoring=scoring, nms=nms))
-    return average_precision(ground_truth, found, sigmas, scoring=scoring, nms=nms, style=style)
+        return part_metrics(wholebody_ap(ground_truth, found, sigmas, parts, scoring=scoring, nms=nms))
+    return average_precision(ground_truth, found, sigmas, scoring=scoring, nms=nms, metric=metric)
 
 
-def ground_truth_of(people: PersonSet) -> dict:
+def ground_truth_of(people: PoseDataset) -> dict:
     """What a data set is measured against.
 
     Raises:
@@ -217,8 +217,8 @@ def ground_truth_of(people: PersonSet) -> dict:
 
 
 def mean_pose(
-    train: Sequence[PersonSample], people: Sequence[PersonSample], input_size: tuple[int, int]
-) -> PoseResults:
+    train: Sequence[PoseAnnotation], people: Sequence[PoseAnnotation], input_size: tuple[int, int]
+) -> PosePredictions:
     """The average pose of `train`, put into the box of each of `people`: the bar that looking at the picture must pass.
 
     Args:
@@ -227,13 +227,13 @@ def mean_pose(
         input_size: height and width of the model's crops; their aspect decides the crops' regions.
     """
     points = np.stack([person.keypoints for person in train]).astype(np.float64)
-    centers, scales = crop_region(np.stack([person.box for person in train]), input_size)
+    centers, scales = bbox_to_center_scale(np.stack([person.box for person in train]), input_size)
     labelled = points[..., 2:] > 0
     in_region = (points[..., :2] - centers[:, None]) / scales[:, None]
     mean = np.where(labelled, in_region, 0).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
     boxes = np.stack([person.box for person in people]).astype(np.float64)
-    centers, scales = crop_region(boxes, input_size)
-    return PoseResults(
+    centers, scales = bbox_to_center_scale(boxes, input_size)
+    return PosePredictions(
         image_ids=np.array([person.image_id for person in people], np.int64),
         keypoints=centers[:, None] + mean * scales[:, None],
         keypoint_scores=np.ones((len(people), len(mean))),

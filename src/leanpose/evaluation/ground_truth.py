@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.results import PoseResults
+from leanpose.evaluation.results import PosePredictions
 
-Style = Literal["coco", "crowdpose"]
+Metric = Literal["coco", "crowdpose"]
 
 CROWDPOSE_AREA = 0.53
 """CrowdPose has no masks: a person's area is this part of the box's."""
@@ -48,13 +48,13 @@ class GroundTruth:
         return len(self.keypoints)
 
 
-def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, style: Style = "coco") -> GroundTruth:
+def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: Metric = "coco") -> GroundTruth:
     """Arrays from a COCO keypoint dictionary; annotations of categories without keypoints are left out.
 
     Args:
         ground_truth: `images`, `annotations` and `categories` of a COCO file.
         keypoints: K, how many every person must have.
-        style: `crowdpose` takes areas from the boxes (× 0.53), as its official metric does.
+        metric: `crowdpose` takes areas from the boxes (× 0.53), as its official metric does.
 
     Raises:
         LeanposeError: a field is missing or has another number of keypoints.
@@ -81,7 +81,7 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, style: St
         owners = np.array([person["image_id"] for person in people], np.int64)
         triplets = np.array(numbers, np.float64).reshape(len(people), keypoints, 3)
         boxes = np.array([person["bbox"] for person in people], np.float64).reshape(len(people), 4)
-        if style == "crowdpose":
+        if metric == "crowdpose":
             areas = CROWDPOSE_AREA * boxes[:, 2] * boxes[:, 3]
         else:
             areas = np.array([person["area"] for person in people], np.float64)
@@ -114,7 +114,9 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, style: St
     )
 
 
-def group_by_image(truth: GroundTruth, results: PoseResults) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " I+1"]]:
+def group_by_image(
+    truth: GroundTruth, results: PosePredictions
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " I+1"]]:
     """The order that sorts the results by image, and where each image of `truth` begins in that order.
 
     Raises:

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import MAX_DETECTIONS, Suppression, suppress
-from leanpose.evaluation.ground_truth import Style, group_by_image, keypoint_similarity, read_ground_truth
-from leanpose.evaluation.results import PoseResults, Scoring
+from leanpose.evaluation.ground_truth import Metric, group_by_image, keypoint_similarity, read_ground_truth
+from leanpose.evaluation.results import PosePredictions, Scoring
 from leanpose.skeleton import Skeleton
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -58,20 +58,20 @@ class KeypointTable:
 
 def keypoint_table(
     ground_truth: Mapping[str, Any],
-    results: PoseResults,
+    results: PosePredictions,
     skeleton: Skeleton,
     *,
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     nms_threshold: float = 0.9,
     keypoint_threshold: float = 0.2,
-    style: Style = "coco",
+    metric: Metric = "coco",
     minimum_oks: float = 0.5,
 ) -> KeypointTable:
     """The table of `results` against a COCO keypoint dictionary in the same skeleton.
 
     Args:
-        ground_truth, results, scoring, nms, nms_threshold, keypoint_threshold, style: as `average_precision`.
+        ground_truth, results, scoring, nms, nms_threshold, keypoint_threshold, metric: as `average_precision`.
         skeleton: names and OKS constants of the K keypoints.
         minimum_oks: a found person less similar to a labelled one is not taken for it.
 
@@ -83,7 +83,7 @@ def keypoint_table(
             f"The results have {results.keypoints.shape[1]} keypoints but skeleton '{skeleton.name}' has "
             f"{len(skeleton)}."
         )
-    truth = read_ground_truth(ground_truth, len(skeleton), style)
+    truth = read_ground_truth(ground_truth, len(skeleton), metric)
     sigmas = np.asarray(skeleton.sigmas, np.float64)
     scores = results.person_scores(scoring, keypoint_threshold)
     kept = suppress(truth, results, scores, sigmas, nms, nms_threshold)

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.headline import DECISIVE, decisive
-from leanpose.evaluation.part_precision import part_rows
+from leanpose.evaluation.headline import PRIMARY_METRICS, primary_metric
+from leanpose.evaluation.wholebody_ap import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
 from leanpose.training.log import read_table
@@ -62,7 +62,7 @@ class RunRecord:
     @property
     def figure(self) -> str:
         """The name of what this run is judged by."""
-        return decisive(self.last) if self.last else "AP"
+        return primary_metric(self.last) if self.last else "AP"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _table(runs: Sequence[RunRecord]) -> str:
     metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
     figures = _figures(runs)
     heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {figures}"]
-    winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in DECISIVE}
+    winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in PRIMARY_METRICS}
     rows = []
     for run in runs:
         cost = model_cost(run.recipe.model, skeleton=run.recipe.skeleton, **run.recipe.model_options)
@@ -224,7 +224,7 @@ def supervised_cycles(recipe: Recipe) -> int:
     from leanpose.models.registry import configure_model
 
     section = recipe.distillation
-    if section.method != "cycles" or section.pose == "last":
+    if section.method != "cycles" or section.supervise == "last":
         return 1
     return configure_model(recipe.model, **recipe.model_options).cycles
 

@@ -13,11 +13,11 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
-"""How one score of a person is made of the box's and the keypoints' (`PoseResults.person_scores`)."""
+"""How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
 
 
 @dataclass(frozen=True)
-class PoseResults:
+class PosePredictions:
     """N people, of any number of images, in one skeleton of K keypoints.
 
     Attributes:
@@ -69,7 +69,7 @@ class PoseResults:
         return len(self.image_ids)
 
     @classmethod
-    def empty(cls, keypoints: int) -> PoseResults:
+    def empty(cls, keypoints: int) -> PosePredictions:
         """No people, of a skeleton with so many keypoints."""
         return cls(
             np.zeros(0, np.int64),
@@ -80,14 +80,14 @@ class PoseResults:
             np.zeros(0, np.float32),
         )
 
-    def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | Sequence[int] | slice) -> PoseResults:
+    def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | Sequence[int] | slice) -> PosePredictions:
         """The people at these indices (in this order), or where this mask is true."""
         index = people if isinstance(people, slice) else np.asarray(people)
         if isinstance(index, np.ndarray) and index.size == 0 and index.dtype != bool:
             index = index.astype(np.int64)
-        return PoseResults(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return PosePredictions(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
-    def with_keypoints(self, indices: Sequence[int]) -> PoseResults:
+    def with_keypoints(self, indices: Sequence[int]) -> PosePredictions:
         """The same people with only these keypoints."""
         return replace(self, keypoints=self.keypoints[:, indices], keypoint_scores=self.keypoint_scores[:, indices])
 
@@ -118,7 +118,7 @@ class PoseResults:
         counted = points > keypoint_threshold
         return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
 
-    def in_skeleton(self, source: Skeleton, target: Skeleton) -> PoseResults:
+    def in_skeleton(self, source: Skeleton, target: Skeleton) -> PosePredictions:
         """The same people with the keypoints of another skeleton, matched by name.
 
         A keypoint that `source` does not have is put in the middle of the box, with score 0.
@@ -181,7 +181,7 @@ class PoseResults:
         return people
 
     @classmethod
-    def from_coco(cls, people: Sequence[Mapping[str, Any]], keypoints: int | None = None) -> PoseResults:
+    def from_coco(cls, people: Sequence[Mapping[str, Any]], keypoints: int | None = None) -> PosePredictions:
         """Read a COCO keypoint results list.
 
         A result without `bbox` gets the extent of its keypoints, without `bbox_score` its `score`, without `area` the
@@ -223,7 +223,7 @@ class PoseResults:
         return cls(image_ids, points, triplets[..., 2], boxes, scores, areas)
 
 
-def concatenate(parts: Sequence[PoseResults]) -> PoseResults:
+def concatenate(parts: Sequence[PosePredictions]) -> PosePredictions:
     """All people of several results, in order.
 
     Raises:
@@ -234,6 +234,9 @@ def concatenate(parts: Sequence[PoseResults]) -> PoseResults:
     counts = sorted({part.keypoints.shape[1] for part in parts})
     if len(counts) > 1:
         raise LeanposeError(f"Pose results with {counts[0]} and {counts[1]} keypoints cannot be joined.")
-    return PoseResults(
-        **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PoseResults)}
+    return PosePredictions(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(PosePredictions)
+        }
     )

@@ -58,7 +58,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
         return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
 
-    stages = [Coordinates(looks[0].reference), *output.layers]
+    stages = [Coordinates(looks[0].reference), *output.aux_outputs]
     attention = [look.query_attention for look in looks if look.query_attention is not None]
     return DecoderRecording(
         output,

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from leanpose.distillation.base import require_fit
-from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.drawing.attention import (
     draw_attention,
     draw_kept,
@@ -26,6 +24,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation.attention import Recording, record_attention
 from leanpose.explanation.deformable import DecoderRecording, record_decoder
 from leanpose.explanation.person import PersonView, look_at
+from leanpose.losses.base import require_fit
+from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.models.tfpose import STRIDES, TFPose
@@ -227,7 +227,7 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     """
     size = view.shown.shape[0], view.shown.shape[1]
     if isinstance(prediction, Heatmaps):
-        maps = prediction.maps[0].float().cpu().numpy()
+        maps = prediction.heatmaps[0].float().cpu().numpy()
         return np.stack([stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
     if isinstance(prediction, SimCC):
         along_x, along_y = (bins[0].float().softmax(dim=-1) for bins in (prediction.x, prediction.y))
@@ -237,7 +237,7 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     if prediction.sigma is None:
         return None
     # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
-    fractions = model.config.predicts == "likelihood"
+    fractions = model.config.outputs == "rle"
     rows, columns = (1, 1) if fractions else (side / 4 for side in model.input_size)
     pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
     return simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0].cpu().numpy()

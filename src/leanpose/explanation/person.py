@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.geometry import box_area, crop_matrix, crop_region, warp_image
+from leanpose.geometry import bbox_to_center_scale, box_area, warp_image, warp_matrix
 from leanpose.inference.detectors import Detector
 from leanpose.models.base import PoseModel
 
@@ -74,11 +74,11 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
 
 def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], model: PoseModel) -> PersonView:
     """Crop a person as `PoseEstimator` does."""
-    center, scale = (value[0] for value in crop_region(box[None], model.input_size))
+    center, scale = (value[0] for value in bbox_to_center_scale(box[None], model.input_size))
 
     def crop(times: int) -> UInt8[np.ndarray, "h w 3"]:
         size = model.input_size[0] * times, model.input_size[1] * times
-        return warp_image(image, crop_matrix(center, scale, size, warp=model.codec.warp), size)
+        return warp_image(image, warp_matrix(center, scale, size, warp=model.codec.warp), size)
 
     device = next(model.parameters()).device
     with torch.inference_mode():

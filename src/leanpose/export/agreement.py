@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends.base import Crops, Located, Precision
+from leanpose.inference.backends.base import Crops, KeypointArrays, Precision
 from leanpose.inference.backends.graph import named_outputs
 from leanpose.models.output import Prediction
 
@@ -99,7 +99,7 @@ def compare(
     batches: Sequence[int],
     *,
     predict: Callable[[Crops], Prediction] | None,
-    locate: Callable[[Crops], Located],
+    predict_keypoints: Callable[[Crops], KeypointArrays],
     precision: Precision,
 ) -> Agreement:
     """Run both sides on the same crops and compare.
@@ -128,7 +128,7 @@ def compare(
             firm = _settled(codec, wanted, precision)
         if predict is not None:
             worst = max(worst, _difference(wanted, predict(chosen)))
-        found, found_scores = locate(chosen)
+        found, found_scores = predict_keypoints(chosen)
         if found.shape != points.shape or found_scores.shape != scores.shape:
             raise LeanposeError(f"For {size} crops the keypoints have the shape {found.shape}, not {points.shape}.")
         settled.append(firm)

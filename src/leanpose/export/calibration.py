@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpose.data.dataset import CropDataset
-from leanpose.data.sample import ImageRef, PersonSample, PersonSet
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.dataset import TopDownDataset
+from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.inference.backends.base import Crops, ModelSpec
 
 
 def choose_people(
     spec: ModelSpec,
-    source: DataSource,
-    calibration: DataSource | None,
+    source: DatasetConfig,
+    calibration: DatasetConfig | None,
     *,
     count: int,
     seed: int,
     root: Path | str = ".",
-) -> tuple[list[PersonSample], PersonSet]:
+) -> tuple[list[PoseAnnotation], PoseDataset]:
     """The people to calibrate on, drawn by the seed, and the set to measure on.
 
     Args:
@@ -55,14 +55,14 @@ def choose_people(
     return [free[i] for i in sorted(rng.permutation(len(free))[:count].tolist())], people
 
 
-def _some_pictures(people: PersonSet, count: int, rng: np.random.Generator) -> list[PersonSample]:
+def _some_pictures(people: PoseDataset, count: int, rng: np.random.Generator) -> list[PoseAnnotation]:
     """The people of pictures drawn at random, until there are `count` or a third of all."""
-    by_image: dict[int, list[PersonSample]] = {}
+    by_image: dict[int, list[PoseAnnotation]] = {}
     for person in people.people:
         by_image.setdefault(person.image_id, []).append(person)
     images = sorted(by_image)
     most = min(count, len(people.people) // 3)
-    chosen: list[PersonSample] = []
+    chosen: list[PoseAnnotation] = []
     for index in rng.permutation(len(images)).tolist():
         here = by_image[images[index]]
         if len(chosen) + len(here) <= most:
@@ -75,7 +75,7 @@ def _some_pictures(people: PersonSet, count: int, rng: np.random.Generator) -> l
     return chosen
 
 
-def _without(people: PersonSet, images: set[int]) -> PersonSet:
+def _without(people: PoseDataset, images: set[int]) -> PoseDataset:
     """The set without these pictures, in its ground truth too."""
     truth = people.ground_truth
     if truth is not None:
@@ -84,20 +84,20 @@ def _without(people: PersonSet, images: set[int]) -> PersonSet:
             "images": [image for image in truth["images"] if image["id"] not in images],
             "annotations": [label for label in truth["annotations"] if label["image_id"] not in images],
         }
-    return PersonSet(people.name, [person for person in people.people if person.image_id not in images], truth)
+    return PoseDataset(people.name, [person for person in people.people if person.image_id not in images], truth)
 
 
 def _place(image: ImageRef) -> tuple[str, str | None]:
     return os.path.realpath(image.path), image.member
 
 
-def crops_of(people: Sequence[PersonSample], spec: ModelSpec) -> Crops:
+def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
     """These people's crops, as evaluation sees them; those whose picture is broken are left out.
 
     Raises:
         LeanposeError: none of the pictures can be read.
     """
-    dataset = CropDataset(people, spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
+    dataset = TopDownDataset(people, spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
     found = [dataset[index] for index in range(len(dataset))]
     whole = [crop.image for crop in found if crop.broken is None]
     if not whole:

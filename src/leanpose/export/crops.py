@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from leanpose.errors import LeanposeError
-from leanpose.geometry import Warp, crop_matrix, crop_region, warp_image
+from leanpose.geometry import Warp, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.inference.backends.base import Crops, ModelSpec
 
 MOST_PICTURES = 200
@@ -45,8 +45,8 @@ def check_crops(spec: ModelSpec, pictures: Sequence[str] = (), *, count: int = 8
 
 def crop_of(image: np.ndarray, box: np.ndarray, size: tuple[int, int], warp: Warp) -> np.ndarray:
     """One person's crop, cut as `PoseEstimator` cuts it."""
-    centers, scales = crop_region(box[None], size)
-    return warp_image(image, crop_matrix(centers[0], scales[0], size, warp=warp), size)
+    centers, scales = bbox_to_center_scale(box[None], size)
+    return warp_image(image, warp_matrix(centers[0], scales[0], size, warp=warp), size)
 
 
 def _from_pictures(spec: ModelSpec, pictures: Sequence[str], count: int) -> Crops:

@@ -159,7 +159,7 @@ def verify(
             crops,
             batches,
             predict=None if card.decode_inside else backend.predict,
-            locate=backend.locate,
+            predict_keypoints=backend.predict_keypoints,
             precision=card.precision,
         )
     except LeanposeError:

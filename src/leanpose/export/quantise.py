@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from leanpose.data.sources import DataSource
+from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.card import style_of
-from leanpose.evaluation.evaluate import ground_truth_of, labelled_only, locate_people, precision_of
+from leanpose.evaluation.card import metric_of
+from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, locate_people
 from leanpose.export.calibration import choose_people, crops_of
 from leanpose.export.exporter import BATCHES, FORMATS, Where, export_model, first_line, move_files
 from leanpose.export.quantisers import FORMAT_OF, SCHEMES, NncfQuantiser, Quantiser, Scheme, open_quantiser, require
@@ -77,10 +77,10 @@ class QuantisationReport:
 def quantise_model(
     model: PoseModel | str | Path,
     path: Path | str,
-    source: DataSource,
+    source: DatasetConfig,
     *,
     scheme: Scheme = "static",
-    calibration: DataSource | None = None,
+    calibration: DatasetConfig | None = None,
     calibration_people: int = CALIBRATION_PEOPLE,
     seed: int = 0,
     max_loss: float = MAX_LOSS,
@@ -135,8 +135,8 @@ def quantise_model(
     advance("reading people")
     chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed, root=root)
     labelled = labelled_only(ground_truth_of(people))[1]
-    style = style_of(source, spec.skeleton, labelled)
-    assert style != "mpii"
+    metric = metric_of(source, spec.skeleton, labelled)
+    assert metric != "mpii"
     crops = crops_of(chosen, spec)
     broken: dict[str, str] = {}
     looked_at = 0
@@ -144,13 +144,16 @@ def quantise_model(
     def measure(backend: GraphBackend) -> float:
         nonlocal looked_at
         results, unread = locate_people(
-            lambda images: backend.locate(images.numpy(), flip_test=flips), spec, people.people, batch_size=BATCH
+            lambda images: backend.predict_keypoints(images.numpy(), flip_test=flips),
+            spec,
+            people.people,
+            batch_size=BATCH,
         )
         if not len(results):
             raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(unread.values()))}")
         broken.update(unread)
         looked_at = len(results)
-        return 100 * precision_of(results, people, spec.skeleton, scoring=scoring, nms=nms, style=style)["AP"]
+        return 100 * coco_ap(results, people, spec.skeleton, scoring=scoring, nms=nms, metric=metric)["AP"]
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Ahead(Generic[Item]):
+class Prefetcher(Generic[Item]):
     """An iterator over `items` whose next ones are made by another thread meanwhile; close it, or use it in a `with`.
 
     An exception of `items` is raised here, after what came before it. Nothing of `items` runs any more once `close`
@@ -78,7 +78,7 @@ class Ahead(Generic[Item]):
             self._changed.notify_all()
         self._thread.join()
 
-    def __enter__(self) -> Ahead[Item]:
+    def __enter__(self) -> Prefetcher[Item]:
         return self
 
     def __exit__(

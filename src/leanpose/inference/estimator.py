@@ -17,11 +17,18 @@ from jaxtyping import Float, UInt8
 
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.geometry import apply_affine, boxes_from_keypoints, crop_matrix, crop_region, invert_affine, warp_image
+from leanpose.geometry import (
+    apply_affine,
+    bbox_to_center_scale,
+    boxes_from_keypoints,
+    invert_affine,
+    warp_image,
+    warp_matrix,
+)
 from leanpose.inference.backends.base import Backend, ModelSpec
 from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.images import ImageInput, as_rgb
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +63,8 @@ class _Request:
     def __post_init__(self) -> None:
         self.left = len(self.boxes)
 
-    def poses(self, skeleton: Skeleton) -> Poses:
-        return Poses(self.keypoints, self.scores, self.boxes, self.box_scores, skeleton)
+    def poses(self, skeleton: Skeleton) -> PoseResult:
+        return PoseResult(self.keypoints, self.scores, self.boxes, self.box_scores, skeleton)
 
 
 class PoseEstimator:
@@ -159,14 +166,16 @@ class PoseEstimator:
         return self.model.skeleton
 
     @overload
-    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> Poses: ...
+    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> PoseResult: ...
 
     @overload
-    def __call__(self, image: Sequence[ImageInput], boxes: Sequence[Boxes | None] | None = None) -> list[Poses]: ...
+    def __call__(
+        self, image: Sequence[ImageInput], boxes: Sequence[Boxes | None] | None = None
+    ) -> list[PoseResult]: ...
 
     def __call__(
         self, image: ImageInput | Sequence[ImageInput], boxes: Boxes | Sequence[Boxes | None] | None = None
-    ) -> Poses | list[Poses]:
+    ) -> PoseResult | list[PoseResult]:
         """The poses in one picture, or in each of a list.
 
         Args:
@@ -191,7 +200,7 @@ class PoseEstimator:
             _notice()
         return self.detector(images)
 
-    def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[Poses]:
+    def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
         People of consecutive images share batches, and pictures are read only as they are needed, so that any number
@@ -249,11 +258,11 @@ class PoseEstimator:
     ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
         """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
         size, warp = self.model.input_size, self.model.codec.warp
-        centers, scales = crop_region(boxes, size)
-        matrices = np.stack([crop_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
+        centers, scales = bbox_to_center_scale(boxes, size)
+        matrices = np.stack([warp_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
         crops = np.stack([warp_image(image, m, size) for image, m in zip(images, matrices, strict=True)])
         begun = time.perf_counter()
-        in_crop, scores = self.backend.locate(crops, flip_test=self.flip_test)
+        in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
         self.model_seconds += time.perf_counter() - begun
         return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
 

@@ -23,7 +23,7 @@ from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.pictures import Picture, read_ahead, target_names
-from leanpose.inference.poses import Poses, Style
+from leanpose.inference.poses import PoseResult, Style
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
@@ -164,10 +164,10 @@ class ResultFiles:
         self._coco, self._separator = coco, "[\n"
         self._rows = None
         if table is not None:
-            self._rows = csv.DictWriter(table, Poses.row_names(skeleton), lineterminator="\n")
+            self._rows = csv.DictWriter(table, PoseResult.row_names(skeleton), lineterminator="\n")
             self._rows.writeheader()
 
-    def write(self, picture: Picture, image_id: int, poses: Poses) -> None:
+    def write(self, picture: Picture, image_id: int, poses: PoseResult) -> None:
         """Append the people of one picture. COCO's records get its `file_name` too."""
         if self._coco is not None:
             for record in poses.to_coco(image_id):
@@ -197,12 +197,12 @@ def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> I
         results.finish()
 
 
-def _paint(poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
+def _paint(poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
     _write_picture(poses.draw(pixels, threshold=threshold), target)
 
 
 def _paint_openpose(
-    poses: Poses, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path, resolution: int | None
+    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path, resolution: int | None
 ) -> None:
     size = (pixels.shape[0], pixels.shape[1])
     canvas = size if resolution is None else controlnet_size(size, resolution)

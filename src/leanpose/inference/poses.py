@@ -24,7 +24,7 @@ RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, 
 
 
 @dataclass(frozen=True)
-class Poses:
+class PoseResult:
     """P people of one image; P may be 0.
 
     Attributes:
@@ -63,7 +63,7 @@ class Poses:
                 raise LeanposeError(f"Poses of '{self.skeleton.name}' got {name} of shape {found}; expected {shape}.")
 
     @classmethod
-    def empty(cls, skeleton: Skeleton) -> Poses:
+    def empty(cls, skeleton: Skeleton) -> PoseResult:
         """Nobody."""
         points = len(skeleton)
         return cls(
@@ -77,12 +77,12 @@ class Poses:
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> Poses:
+    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult:
         """Some of the people: `poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`."""
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
-        return Poses(
+        return PoseResult(
             self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton,
             None if self.ids is None else self.ids[rows],
         )  # fmt: skip
@@ -97,7 +97,7 @@ class Poses:
     def _triples(self) -> Float[np.ndarray, "P K 3"]:
         return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
 
-    def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> Poses:
+    def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
         """The same people in the picture scaled from `image_size` to `new_size`, both (height, width)."""
         factor = np.array([new_size[1] / image_size[1], new_size[0] / image_size[0]], dtype=np.float32)
         keypoints = (self.keypoints + 0.5) * factor - 0.5

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class PoseSmoother:
         self._velocity: Float[np.ndarray, "P K 2"] = np.zeros((0, 0, 2))  # pixels a second
         self._seen: Float[np.ndarray, "P K"] = np.zeros((0, 0))  # the time of each point's last update
 
-    def __call__(self, poses: Poses, seconds: float) -> Poses:
+    def __call__(self, poses: PoseResult, seconds: float) -> PoseResult:
         """The same people with smoothed keypoints.
 
         Args:

@@ -20,7 +20,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detections, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.images import as_rgb
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.inference.smoothing import OneEuro, PoseSmoother
 from leanpose.inference.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
 
@@ -95,7 +95,7 @@ class PoseTracker:
         self.lost_score, self.start_score = lost_score, start_score
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
-    def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Iterator[Poses]:
+    def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Iterator[PoseResult]:
         """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step.
@@ -153,7 +153,7 @@ class PoseTracker:
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         return self.estimator.detect([image])[0]
 
-    def _look(self, group: Sequence[_Frame], table: TrackTable, pool: ThreadPoolExecutor) -> Iterator[Poses]:
+    def _look(self, group: Sequence[_Frame], table: TrackTable, pool: ThreadPoolExecutor) -> Iterator[PoseResult]:
         if self.detect_every > 1:
             for frame in group:
                 yield self._follow(frame, table, pool)
@@ -165,7 +165,7 @@ class PoseTracker:
             poses = poses[table.distinct(poses)]
             yield table.update(poses, table.match(poses, frame.seconds), frame.seconds, boxes)
 
-    def _follow(self, frame: _Frame, table: TrackTable, pool: ThreadPoolExecutor) -> Poses:
+    def _follow(self, frame: _Frame, table: TrackTable, pool: ThreadPoolExecutor) -> PoseResult:
         """The people of one frame: those who are followed, and, where the detector looks, all others."""
         active = table.active
         followed, owners = table.boxes(frame.seconds), np.array([track.id for track in active], np.int64)
@@ -196,7 +196,7 @@ class PoseTracker:
         followed: Float[np.ndarray, "T 4"],
         owners: np.ndarray,
         detections: Detections | None,
-    ) -> Poses:
+    ) -> PoseResult:
         """The poses in boxes of tracks (with the tracks' ids and box scores of 0) and in detected boxes (ids of 0)."""
         boxes, scores = detections or (np.zeros((0, 4)), np.zeros(0))
         poses = self.estimator(frame.image, np.concatenate([followed, boxes]))
@@ -211,9 +211,9 @@ def _of(scores: np.ndarray) -> Float[np.ndarray, " P"]:
     return np.asarray(scores, np.float32)
 
 
-def _together(first: Poses, second: Poses) -> Poses:
+def _together(first: PoseResult, second: PoseResult) -> PoseResult:
     names = ("keypoints", "scores", "boxes", "box_scores", "ids")
-    return Poses(
+    return PoseResult(
         skeleton=first.skeleton,
         **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names},
     )

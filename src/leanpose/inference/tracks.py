@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from leanpose.evaluation.nms import oks_between, oks_nms
 from leanpose.geometry import box_area, boxes_from_keypoints
-from leanpose.inference.poses import Poses
+from leanpose.inference.poses import PoseResult
 from leanpose.skeleton import Skeleton
 
 CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
@@ -97,7 +97,7 @@ class TrackTable:
             return np.zeros((0, 4))
         return np.stack([track.box + np.tile(_step(track, seconds), 2) for track in self.active])
 
-    def distinct(self, poses: Poses) -> Int[np.ndarray, " M"]:
+    def distinct(self, poses: PoseResult) -> Int[np.ndarray, " M"]:
         """The poses that are somebody, each person once: the most confident of those that are alike."""
         certainty = confidence(poses.scores)
         rows = np.flatnonzero(certainty >= self.lost_score)
@@ -105,7 +105,7 @@ class TrackTable:
         similarity = self._similarity(poses.keypoints[rows], poses.scores[rows], areas, poses[rows], areas)
         return np.sort(rows[oks_nms(similarity, certainty[rows], DUPLICATE)])
 
-    def match(self, poses: Poses, seconds: float) -> Int[np.ndarray, " P"]:
+    def match(self, poses: PoseResult, seconds: float) -> Int[np.ndarray, " P"]:
         """For each pose the id of the track that it continues, or 0.
 
         Args:
@@ -132,11 +132,11 @@ class TrackTable:
 
     def update(
         self,
-        poses: Poses,
+        poses: PoseResult,
         ids: Int[np.ndarray, " P"],
         seconds: float,
         detections: Float[np.ndarray, "D 4"] | None = None,
-    ) -> Poses:
+    ) -> PoseResult:
         """Take the poses of a frame in: tracks go on, begin, get lost and are forgotten.
 
         Args:
@@ -182,7 +182,7 @@ class TrackTable:
     def _continue(
         self,
         track: Track,
-        poses: Poses,
+        poses: PoseResult,
         row: int,
         box: Float[np.ndarray, " 4"],
         scores: Float[np.ndarray, " K"],
@@ -229,7 +229,7 @@ class TrackTable:
     def _pair(
         self,
         tracks: Sequence[Track],
-        poses: Poses,
+        poses: PoseResult,
         boxes: Float[np.ndarray, "P 4"],
         seconds: float,
         ids: Int[np.ndarray, " P"],
@@ -261,7 +261,7 @@ class TrackTable:
         keypoints: Float[np.ndarray, "T K 2"],
         scores: Float[np.ndarray, "T K"],
         areas: Float[np.ndarray, " T"],
-        poses: Poses,
+        poses: PoseResult,
         pose_areas: Float[np.ndarray, " P"],
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
@@ -273,7 +273,7 @@ class TrackTable:
             keypoints[:, counted], areas, poses.keypoints[:, counted], pose_areas, self._sigmas, visible=visible
         )
 
-    def _enclosing(self, poses: Poses) -> Float[np.ndarray, "P 4"]:
+    def _enclosing(self, poses: PoseResult) -> Float[np.ndarray, "P 4"]:
         """Boxes around people as a detector would draw them: around the certain keypoints, if these span a person."""
         certain = scores_in_sight(poses) >= CERTAIN
         looked = poses.boxes.astype(np.float64)
@@ -307,7 +307,7 @@ def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "..
     return boxes + outward * (1 - SHRINK) * np.maximum((wider - boxes) * outward, 0.0)
 
 
-def scores_in_sight(poses: Poses) -> Float[np.ndarray, "P K"]:
+def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
     """The keypoints' scores, 0 for those far outside of the box that was looked at: on a map that is nearly flat, the decoders'
     parabola may have its top anywhere, and a box around that would grow without end."""
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)

@@ -22,12 +22,12 @@ from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
-from leanpose.inference.ahead import Ahead
+from leanpose.inference.ahead import Prefetcher
 from leanpose.inference.video_input import Frame, VideoError, VideoReader
 from leanpose.inference.video_output import VideoWriter, open_writer
 
 if TYPE_CHECKING:
-    from leanpose.inference.poses import Poses
+    from leanpose.inference.poses import PoseResult
     from leanpose.inference.tracking import PoseTracker
 
 DECODED_AHEAD = 4  # frames that may wait for the tracker, which holds some itself
@@ -85,7 +85,7 @@ def predict_video(
     lines: Path | None = None,
     seconds: float | None = None,
     sound: bool = True,
-    draw: Callable[[UInt8[np.ndarray, "H W 3"], Poses], UInt8[np.ndarray, "H W 3"]] | None = None,
+    draw: Callable[[UInt8[np.ndarray, "H W 3"], PoseResult], UInt8[np.ndarray, "H W 3"]] | None = None,
     advance: Callable[[VideoOutcome], None] | None = None,
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
@@ -100,7 +100,7 @@ def predict_video(
             once, so that a killed run leaves whole lines.
         seconds: stop there; a camera runs until it is interrupted otherwise.
         sound: keep the sound.
-        draw: the annotated picture for a frame and its poses; `Poses.draw` by default.
+        draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
         advance: called after each frame.
 
     Raises:
@@ -119,7 +119,7 @@ def predict_video(
         text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
         work = _Output(text, writer, drawer)
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
-        frames = stack.enter_context(Ahead(reader, DECODED_AHEAD, newest=reader.live))
+        frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[Frame] = deque()
         painted: deque[Future[None]] = deque()
         begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
@@ -180,7 +180,7 @@ def header(reader: VideoReader, tracker: PoseTracker) -> dict[str, Any]:
     }
 
 
-def frame_record(index: int, seconds: float, poses: Poses) -> dict[str, Any]:
+def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
     """One frame as a line: its number from 0, its time, and for each person id, box (xyxy), scores and keypoints."""
     ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
     return {
@@ -250,9 +250,9 @@ class _Output:
 
     lines: _Lines | None
     writer: VideoWriter | None
-    draw: Callable[[np.ndarray, Poses], np.ndarray]
+    draw: Callable[[np.ndarray, PoseResult], np.ndarray]
 
-    def write(self, index: int, frame: Frame, poses: Poses) -> None:
+    def write(self, index: int, frame: Frame, poses: PoseResult) -> None:
         if self.lines is not None:
             self.lines.write(frame_record(index, frame.seconds, poses))
         if self.writer is not None:

@@ -77,18 +77,18 @@ class PoseModel(ImageModel):
     Attributes:
         skeleton: the keypoints that it finds.
         codec: how its prediction is to be read and taught; may be replaced.
-        dense_shape: channels, rows and columns of the maps in `PoseOutput.dense`; None where the model has none.
-        dense_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
+        feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
+        feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
     """
 
     codec: Codec
-    dense_shape: tuple[int, int, int] | None = None
+    feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
 
     def __init__(self, name: str, config: Any, skeleton: Skeleton) -> None:
         super().__init__(name, config)
         self.skeleton = skeleton
-        self.dense_area: tuple[int, int] = self.input_size
+        self.feature_map_area: tuple[int, int] = self.input_size
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
@@ -98,7 +98,7 @@ class PoseModel(ImageModel):
         """Like `forward`, with everything that the paper's losses compare."""
         return self.forward(images)
 
-    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The head's part of `forward`: the prediction from the backbone's features.
 
         Raises:

@@ -29,13 +29,13 @@ class ClassOutput:
     visual_tokens: Float[Tensor, "B N D"]
     cycles: tuple[ClassOutput, ...] = ()
 
-    # The names by which a distillation of tokens knows them (`leanpose.distillation.base.CycledOutput`).
+    # The names by which a distillation of tokens knows them (`leanpose.losses.base.MultiCycleOutput`).
     @property
     def prediction(self) -> Float[Tensor, "B classes"]:
         return self.logits
 
     @property
-    def layers(self) -> tuple[Tensor, ...]:
+    def aux_outputs(self) -> tuple[Tensor, ...]:
         return ()
 
     @property
@@ -43,7 +43,7 @@ class ClassOutput:
         return self.class_tokens
 
     @property
-    def kept(self) -> None:
+    def keep_indices(self) -> None:
         return None
 
 

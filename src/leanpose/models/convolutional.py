@@ -24,7 +24,7 @@ from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class ConvolutionalConfig:
+class HeatmapModelConfig:
     """A backbone and its head. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
@@ -33,7 +33,7 @@ class ConvolutionalConfig:
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
         RTMDetName, MoveNetName,
     ] = "resnet50"  # fmt: skip
-    deconvolutions: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
+    deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 
     def __post_init__(self) -> None:
         for side in self.input_size:
@@ -42,7 +42,7 @@ class ConvolutionalConfig:
                 raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
 
 
-def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
     layers = nn.Sequential()
     for width in widths:
@@ -53,22 +53,22 @@ def deconvolutions(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     return layers
 
 
-class ConvolutionalPose(PoseModel):
+class HeatmapModel(PoseModel):
     """SimpleBaseline, HRNet, and a head for crops on MoveNet's features.
 
     Fresh weights: convolutions of the head normal with sigma 0.001, as in the papers' code; the backbone's are its
     own, and the papers start it from ImageNet (`pretrained="backbone"`), MoveNet's from MoveNet (`leanpose convert`).
     """
 
-    config: ConvolutionalConfig
+    config: HeatmapModelConfig
 
-    def __init__(self, name: str, config: ConvolutionalConfig, skeleton: Skeleton) -> None:
+    def __init__(self, name: str, config: HeatmapModelConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = create_backbone(c.backbone)
-        self.deconvolutions = deconvolutions(self.backbone.channels, c.deconvolutions)
-        self.head = nn.Conv2d([self.backbone.channels, *c.deconvolutions][-1], len(skeleton), 1)
-        (height, width), factor = c.input_size, 2 ** len(c.deconvolutions)
+        self.deconvolutions = deconv_layers(self.backbone.channels, c.deconv_channels)
+        self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton), 1)
+        (height, width), factor = c.input_size, 2 ** len(c.deconv_channels)
         self.heatmap_size = (height // self.backbone.stride * factor, width // self.backbone.stride * factor)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=self.heatmap_size)
         nn.init.normal_(self.head.weight, std=0.001)
@@ -76,9 +76,9 @@ class ConvolutionalPose(PoseModel):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        return self.read_features(self.backbone(images))
+        return self.forward_head(self.backbone(images))
 
-    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
 
 
@@ -86,41 +86,41 @@ SIMPLE_BASELINE = "SimpleBaseline (ECCV 2018)"
 HRNET = "HRNet (CVPR 2019)"
 
 
-@register_model(ConvolutionalPose, ap=70.4, source=SIMPLE_BASELINE)
-def simplebaseline_r50() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=70.4, source=SIMPLE_BASELINE)
+def simplebaseline_r50() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-50. 70.4 AP."""
-    return ConvolutionalConfig()
+    return HeatmapModelConfig()
 
 
-@register_model(ConvolutionalPose, ap=71.4, source=SIMPLE_BASELINE)
-def simplebaseline_r101() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=71.4, source=SIMPLE_BASELINE)
+def simplebaseline_r101() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-101. 71.4 AP."""
-    return ConvolutionalConfig(backbone="resnet101")
+    return HeatmapModelConfig(backbone="resnet101")
 
 
-@register_model(ConvolutionalPose, ap=72.0, source=SIMPLE_BASELINE)
-def simplebaseline_r152() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=72.0, source=SIMPLE_BASELINE)
+def simplebaseline_r152() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-152. 72.0 AP."""
-    return ConvolutionalConfig(backbone="resnet152")
+    return HeatmapModelConfig(backbone="resnet152")
 
 
-@register_model(ConvolutionalPose, ap=74.4, source=HRNET)
-def hrnet_w32() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=74.4, source=HRNET)
+def hrnet_w32() -> HeatmapModelConfig:
     """HRNet-W32: four stages that keep a branch at stride 4. 74.4 AP."""
-    return ConvolutionalConfig(backbone="hrnet_w32", deconvolutions=())
+    return HeatmapModelConfig(backbone="hrnet_w32", deconv_channels=())
 
 
-@register_model(ConvolutionalPose, ap=75.1, source=HRNET)
-def hrnet_w48() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=75.1, source=HRNET)
+def hrnet_w48() -> HeatmapModelConfig:
     """HRNet-W48: wider than HRNet-W32. 75.1 AP."""
-    return ConvolutionalConfig(backbone="hrnet_w48", deconvolutions=())
+    return HeatmapModelConfig(backbone="hrnet_w48", deconv_channels=())
 
 
-@register_model(ConvolutionalPose, ap=None, source="MoveNet (Google, 2021)")
-def movenet_topdown() -> ConvolutionalConfig:
+@register_model(HeatmapModel, ap=None, source="MoveNet (Google, 2021)")
+def movenet_topdown() -> HeatmapModelConfig:
     """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
 
     MoveNet itself looks at a whole picture for the person in its middle, and reads points off heatmaps by way of that
     person's centre. On a crop the heatmaps are enough.
     """
-    return ConvolutionalConfig(backbone="movenet_lightning", deconvolutions=())
+    return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())

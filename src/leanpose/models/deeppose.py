@@ -1,7 +1,7 @@
 """Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same network.
 
 A ResNet, the mean of its features over the picture, and one linear map to every keypoint's coordinates. RLE lets it
-predict a deviation too, and is otherwise a loss (`leanpose.training.likelihood`).
+predict a deviation too, and is otherwise a loss (`leanpose.losses.rle`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, in_full_precision, read_coordinates
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Outputs, in_full_precision, read_coordinates
 from leanpose.skeleton import Skeleton
 
 
@@ -28,7 +28,7 @@ class DeepPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: Literal["resnet50", "resnet101", "resnet152"] = "resnet50"
-    predicts: Predicts = "position"
+    outputs: Outputs = "xy"
 
     def __post_init__(self) -> None:
         if min(self.input_size) < 32:
@@ -47,7 +47,7 @@ class DeepPose(PoseModel):
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         self.backbone = ResNet(config.backbone)
-        self.head = nn.Linear(self.backbone.channels, len(skeleton) * VALUES_PER_KEYPOINT[config.predicts])
+        self.head = nn.Linear(self.backbone.channels, len(skeleton) * VALUES_PER_KEYPOINT[config.outputs])
         self.codec = CoordinateCodec(input_size=config.input_size)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -55,7 +55,7 @@ class DeepPose(PoseModel):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)
         values = in_full_precision(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
-        return PoseOutput(read_coordinates(values, self.config.predicts, bounded=False), features=features)
+        return PoseOutput(read_coordinates(values, self.config.outputs, bounded=False), features=features)
 
 
 @register_model(DeepPose, ap=52.6, source="DistilPose (CVPR 2023)")
@@ -79,4 +79,4 @@ def deeppose_r152() -> DeepPoseConfig:
 @register_model(DeepPose, ap=70.5, source="RLE (ICCV 2021)")
 def rle_r50() -> DeepPoseConfig:
     """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
-    return DeepPoseConfig(predicts="likelihood")
+    return DeepPoseConfig(outputs="rle")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from leanpose.errors import LeanposeError
 
 
-class Samples(NamedTuple):
+class SamplingPoints(NamedTuple):
     """Where each query looks, and how much it takes from there.
 
     Attributes:
@@ -32,47 +32,54 @@ class Samples(NamedTuple):
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Attention to `points` places around a reference point on each of `levels` feature maps, for each head.
+    """Attention to `num_points` places around a reference point on each of `num_levels` feature maps, for each head.
 
     Parameters bear Deformable DETR's names. Fresh weights as there: at first, head h looks in the direction of 360° h /
-    heads, at 1, 2 … `points` features from the reference point, and all points count the same; values and outputs are
+    heads, at 1, 2 … `num_points` features from the reference point, and all points count the same; values and outputs are
     drawn by Xavier's uniform rule.
 
     Under autocast too, places are added up and features read there in float32: bfloat16 knows 128 places between the
     middle of the picture and its border.
 
     Args:
-        width: of queries, features and outputs; divisible by `heads`.
-        heads: each reads its own part of the features, at its own points.
-        levels: number of feature maps.
-        points: of each head on each map.
+        embed_dim: of queries, features and outputs; divisible by `num_heads`.
+        num_heads: each reads its own part of the features, at its own points.
+        num_levels: number of feature maps.
+        num_points: of each head on each map.
 
     Raises:
         LeanposeError: the sizes do not fit together.
     """
 
-    def __init__(self, width: int, heads: int = 8, levels: int = 3, points: int = 4) -> None:
+    def __init__(self, embed_dim: int, num_heads: int = 8, num_levels: int = 3, num_points: int = 4) -> None:
         super().__init__()
-        for name, value in (("width", width), ("heads", heads), ("levels", levels), ("points", points)):
+        for name, value in (
+            ("embed_dim", embed_dim),
+            ("num_heads", num_heads),
+            ("num_levels", num_levels),
+            ("num_points", num_points),
+        ):
             if value < 1:
                 raise LeanposeError(f"Deformable attention needs {name} of at least 1, not {value}.")
-        if width % heads:
-            raise LeanposeError(f"Deformable attention: width={width} is not divisible by heads={heads}.")
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(width, heads * levels * points)
-        self.value_proj = nn.Linear(width, width)
-        self.output_proj = nn.Linear(width, width)
+        if embed_dim % num_heads:
+            raise LeanposeError(
+                f"Deformable attention: embed_dim={embed_dim} is not divisible by num_heads={num_heads}."
+            )
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
         self.initialise()
 
     @torch.no_grad()
     def initialise(self) -> None:
         """Draw fresh weights."""
-        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)  # onto the border of a square
-        distance = torch.arange(1, self.points + 1)
-        offsets = (direction[:, None, None] * distance[:, None]).expand(-1, self.levels, -1, -1)
+        distance = torch.arange(1, self.num_points + 1)
+        offsets = (direction[:, None, None] * distance[:, None]).expand(-1, self.num_levels, -1, -1)
         self.sampling_offsets.bias.copy_(offsets.flatten())
         for silent in (self.sampling_offsets.weight, self.attention_weights.weight, self.attention_weights.bias):
             nn.init.zeros_(silent)
@@ -91,7 +98,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
         Args:
             query: says where to look; with its position added, if it has one.
-            reference: where to look around, in the fractions of `Samples.locations`; L may be 1, for all levels.
+            reference: where to look around, in the fractions of `SamplingPoints.locations`; L may be 1, for all levels.
             memory: the feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
 
@@ -102,24 +109,24 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def look(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
-    ) -> Samples:
+    ) -> SamplingPoints:
         """Where each query looks and how much that counts; the arguments are those of `forward`.
 
         Raises:
             LeanposeError: there are more or fewer maps than this attention has levels.
         """
-        if len(shapes) != self.levels:
-            raise LeanposeError(f"Deformable attention over {self.levels} maps cannot look at {len(shapes)}.")
-        to_points = (self.heads, self.levels, self.points)
+        if len(shapes) != self.num_levels:
+            raise LeanposeError(f"Deformable attention over {self.num_levels} maps cannot look at {len(shapes)}.")
+        to_points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
         # An offset of 1 is one feature of its map, whatever the size of that.
         size = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=torch.float32, device=query.device)
         locations = reference.float()[:, :, None, :, None] + offsets / size[:, None]
-        weights = self.attention_weights(query).float().unflatten(-1, (self.heads, -1)).softmax(dim=-1)
-        return Samples(locations, weights.unflatten(-1, to_points[1:]))
+        weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
+        return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))
 
     def read(
-        self, samples: Samples, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
+        self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
         """What is seen there; the arguments are `look`'s result and those of `forward`.
 
@@ -129,12 +136,12 @@ class MultiScaleDeformableAttention(nn.Module):
         if sum(rows * columns for rows, columns in shapes) != memory.shape[1]:
             maps = ", ".join(f"{rows}x{columns}" for rows, columns in shapes)
             raise LeanposeError(f"Deformable attention cannot read {memory.shape[1]} features as maps of {maps}.")
-        read = sample_features(self.value_proj(memory).unflatten(-1, (self.heads, -1)), samples, shapes)
+        read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 
 
 def sample_features(
-    values: Float[Tensor, "B N heads d"], samples: Samples, shapes: Sequence[tuple[int, int]]
+    values: Float[Tensor, "B N heads d"], samples: SamplingPoints, shapes: Sequence[tuple[int, int]]
 ) -> Float[Tensor, "B Q heads*d"]:
     """The weighted sum of what is seen at each point, interpolated between four features; outside of a map is 0."""
     batch, _, heads, depth = values.shape

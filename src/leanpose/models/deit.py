@@ -31,9 +31,9 @@ class DeiTConfig:
 
     input_size: tuple[int, int] = (224, 224)  # of the picture, in pixels
     patch_size: int = 16  # side of a square patch, in pixels
-    width: int = 192  # of a token
+    embed_dim: int = 192  # of a token
     depth: int = 12  # transformer layers
-    heads: int = 3
+    num_heads: int = 3
     mlp_ratio: float = 4.0
     pool: Literal["token", "avg"] = "token"  # what the head reads: the class token, or the mean of the patches' tokens
     drop_path: float = (
@@ -44,9 +44,12 @@ class DeiTConfig:
 
     def __post_init__(self) -> None:
         (h, w), side = self.input_size, self.patch_size
-        for name in ("patch_size", "width", "depth", "heads", "classes", "cycles"):
+        for name in ("patch_size", "embed_dim", "depth", "num_heads", "classes", "cycles"):
             self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
-        self._require(self.width % self.heads == 0, f"width={self.width} is not divisible by heads={self.heads}")
+        self._require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
+        )
         self._require(self.mlp_ratio > 0, f"mlp_ratio={self.mlp_ratio:g} must be above 0")
         self._require(0 <= self.drop_path < 1, f"drop_path={self.drop_path:g} must be in 0 … 1")
         self._require(
@@ -73,9 +76,9 @@ class DeiT(Classifier):
             "deit_tiny_patch16_224",
             img_size=config.input_size,
             patch_size=config.patch_size,
-            embed_dim=config.width,
+            embed_dim=config.embed_dim,
             depth=config.depth,
-            num_heads=config.heads,
+            num_heads=config.num_heads,
             mlp_ratio=config.mlp_ratio,
             global_pool=config.pool,
             drop_path_rate=config.drop_path,

@@ -14,27 +14,27 @@ from leanpose.codecs.base import Codec
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.output import Prediction
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Predicts, in_full_precision, read_coordinates
+from leanpose.models.regression import VALUES_PER_KEYPOINT, Outputs, in_full_precision, read_coordinates
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
 @dataclass(frozen=True)
-class TokenRegressionConfig(TokenPoseConfig):
+class DistilPoseConfig(TokenPoseConfig):
     """TokenPose's sizes, and what is predicted of each keypoint."""
 
     head_hidden: int | None = None
-    predicts: Predicts = "position_deviation_score"
+    outputs: Outputs = "xy_sigma_score"
 
 
-class TokenRegression(TokenPose):
+class DistilPose(TokenPose):
     """DistilPose and SDPose-Reg. Fresh weights as TokenPose's."""
 
-    config: TokenRegressionConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: DistilPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def values_per_keypoint(self) -> int:
         """How many numbers the head writes for each keypoint."""
-        return VALUES_PER_KEYPOINT[self.config.predicts]
+        return VALUES_PER_KEYPOINT[self.config.outputs]
 
     def default_codec(self) -> Codec:
         return CoordinateCodec(input_size=self.config.input_size)
@@ -45,25 +45,25 @@ class TokenRegression(TokenPose):
 
     def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
         """What the head's numbers mean."""
-        return read_coordinates(values, self.config.predicts, bounded=True)
+        return read_coordinates(values, self.config.outputs, bounded=True)
 
 
 DISTILPOSE = "DistilPose (CVPR 2023)"
 
 
-@register_model(TokenRegression, ap=71.6, source=DISTILPOSE)
-def distilpose_s() -> TokenRegressionConfig:
+@register_model(DistilPose, ap=71.6, source=DISTILPOSE)
+def distilpose_s() -> DistilPoseConfig:
     """DistilPose-S: a stem and 12 layers. 71.6 AP, taught by TokenPose on HRNet-W48."""
-    return TokenRegressionConfig()
+    return DistilPoseConfig()
 
 
-@register_model(TokenRegression, ap=74.4, source=DISTILPOSE)
-def distilpose_l() -> TokenRegressionConfig:
+@register_model(DistilPose, ap=74.4, source=DISTILPOSE)
+def distilpose_l() -> DistilPoseConfig:
     """DistilPose-L: three stages of HRNet-W48 and 12 layers. 74.4 AP, taught by TokenPose on HRNet-W48."""
-    return TokenRegressionConfig(backbone="hrnet_w48")
+    return DistilPoseConfig(backbone="hrnet_w48")
 
 
-@register_model(TokenRegression, ap=73.0, source="SDPose (CVPR 2024), table 2")
-def sdpose_reg() -> TokenRegressionConfig:
+@register_model(DistilPose, ap=73.0, source="SDPose (CVPR 2024), table 2")
+def sdpose_reg() -> DistilPoseConfig:
     """SDPose-Reg: DistilPose-S's network with RLE's outputs, trained with 2 cycles. 73.0 AP."""
-    return TokenRegressionConfig(predicts="likelihood", cycles=2)
+    return DistilPoseConfig(outputs="rle", cycles=2)

@@ -12,7 +12,7 @@ from torch import Tensor
 class Heatmaps:
     """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
 
-    maps: Float[Tensor, "B K H W"]
+    heatmaps: Float[Tensor, "B K H W"]
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class PoseOutput:
     Attributes:
         prediction: the keypoints, to be decoded by the model's codec.
         keypoint_tokens: (B, K, D) after the last layer; None where the model has no tokens.
-        visual_tokens: (B, N, D) after the last layer, of all patches row by row, or of those in `kept` alone; None where the
+        visual_tokens: (B, N, D) after the last layer, of all patches row by row, or of those in `keep_indices` alone; None where the
             model has no tokens.
         features: (B, C, H, W) of the backbone, where a method compares them.
-        kept: (B, M) the patches that `visual_tokens` stand for, ascending, where the model has dropped the others (PPT);
+        keep_indices: (B, M) the patches that `visual_tokens` stand for, ascending, where the model has dropped the others (PPT);
             None where it has all.
-        dense: only from `forward_train`: what each layer knows of each place, as (B, D, rows, columns) maps in the layers'
+        feature_maps: only from `forward_train`: what each layer knows of each place, as (B, D, rows, columns) maps in the layers'
             order, for auxiliary heatmaps; empty where the model has no such layers.
         cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
             of this object are then those of the first cycle.
-        layers: only from `forward_train`, of models that write keypoints down again and again (TFPose): the prediction of
+        aux_outputs: only from `forward_train`, of models that write keypoints down again and again (TFPose): the prediction of
             every layer, the last one last; empty for the others.
     """
 
@@ -66,7 +66,7 @@ class PoseOutput:
     keypoint_tokens: Float[Tensor, "B K D"] | None = None
     visual_tokens: Float[Tensor, "B N D"] | None = None
     features: Float[Tensor, "B C Hf Wf"] | None = None
-    kept: Int[Tensor, "B M"] | None = None
-    dense: tuple[Float[Tensor, "B D rows columns"], ...] = ()
+    keep_indices: Int[Tensor, "B M"] | None = None
+    feature_maps: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()
-    layers: tuple[Prediction, ...] = ()
+    aux_outputs: tuple[Prediction, ...] = ()

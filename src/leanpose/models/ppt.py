@@ -22,7 +22,7 @@ from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class PrunedTokenPoseConfig(TokenPoseConfig):
+class PPTConfig(TokenPoseConfig):
     """TokenPose's sizes, and where how many tokens go."""
 
     prune_layers: tuple[int, ...] = (3, 6, 9)  # counted from 0; between their attention and their MLP tokens go
@@ -50,19 +50,19 @@ def scheduled_keep_ratio(epoch: float, epochs: int, final: float) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class PrunedTokenPose(TokenPose):
+class PPT(TokenPose):
     """PPT, and with `cycles` > 1 SDPose on top of it. Fresh weights as TokenPose's.
 
     Of an SDPose the first cycle alone drops tokens, as it alone runs at inference. The second cycle is the teacher and
     has all tokens: a dropped one re-enters with the value that it had when it was dropped. In the same way a layer's map
-    in `PoseOutput.dense` shows dropped tokens as they were last.
+    in `PoseOutput.feature_maps` shows dropped tokens as they were last.
 
     In training mode the keep ratio is that of the schedule once `start_epoch` has been called, otherwise the final one.
     """
 
-    config: PrunedTokenPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: PPTConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, name: str, config: PrunedTokenPoseConfig, skeleton: Skeleton) -> None:
+    def __init__(self, name: str, config: PPTConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         self.training_keep_ratio = config.keep_ratio
 
@@ -77,7 +77,7 @@ class PrunedTokenPose(TokenPose):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The first cycle alone, without the tokens that it drops."""
-        features = self.extract(images)
+        features = self.forward_features(images)
         prediction, tokens, places = self.pruned_cycle(self.embed(features))
         return self.pruned_output(prediction, tokens, places, features)
 
@@ -90,7 +90,7 @@ class PrunedTokenPose(TokenPose):
         record: list[Tensor] = []
         prediction, alive, places = self.pruned_cycle(tokens, record)
         dense = tuple(self.as_maps(layer) for layer in record)
-        return replace(self.pruned_output(prediction, alive, places, features), dense=dense), record[-1]
+        return replace(self.pruned_output(prediction, alive, places, features), feature_maps=dense), record[-1]
 
     def pruned_cycle(
         self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
@@ -154,7 +154,7 @@ class PrunedTokenPose(TokenPose):
         """Name the parts of a pruned cycle's result."""
         keypoints = len(self.skeleton)
         kept = None if places is None else places[:, keypoints:] - keypoints
-        return replace(self.output(prediction, tokens, features), kept=kept)
+        return replace(self.output(prediction, tokens, features), keep_indices=kept)
 
 
 def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
@@ -172,29 +172,29 @@ def put_back(
     return everything.scatter(1, places[..., None].expand_as(tokens), tokens)
 
 
-PPT = "SDPose (CVPR 2024), table 1"
+PPT_SOURCE = "SDPose (CVPR 2024), table 1"
 PPT_WITH_SDPOSE = "SDPose (CVPR 2024), table 8"
 
 
-@register_model(PrunedTokenPose, ap=69.8, source=PPT)
-def ppt_s() -> PrunedTokenPoseConfig:
+@register_model(PPT, ap=69.8, source=PPT_SOURCE)
+def ppt_s() -> PPTConfig:
     """PPT-S: TokenPose-S-V1 that keeps 180, 126 and in the end 89 of 256 visual tokens. 69.8 AP as SDPose re-trained it.
 
     As in PPT's code, attention is scaled by the whole width; see `tokenpose_s_v1`.
     """
-    return PrunedTokenPoseConfig(attention_scale="width")
+    return PPTConfig(attention_scale="embed_dim")
 
 
-@register_model(PrunedTokenPose, ap=73.4, source=PPT)
-def ppt_b() -> PrunedTokenPoseConfig:
+@register_model(PPT, ap=73.4, source=PPT_SOURCE)
+def ppt_b() -> PPTConfig:
     """PPT-B: TokenPose-B with pruned tokens. 73.4 AP as SDPose re-trained it.
 
     SDPose's code has half as many channels in HRNet's first stage: `stage1_width=32`.
     """
-    return PrunedTokenPoseConfig(backbone="hrnet_w32")
+    return PPTConfig(backbone="hrnet_w32")
 
 
-@register_model(PrunedTokenPose, ap=72.3, source=PPT_WITH_SDPOSE)
-def sdpose_s_v1_ppt() -> PrunedTokenPoseConfig:
+@register_model(PPT, ap=72.3, source=PPT_WITH_SDPOSE)
+def sdpose_s_v1_ppt() -> PPTConfig:
     """SDPose-S-V1 whose first cycle drops tokens as PPT-S, trained with 2 cycles. 72.3 AP."""
-    return PrunedTokenPoseConfig(cycles=2)
+    return PPTConfig(cycles=2)

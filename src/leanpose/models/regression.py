@@ -11,12 +11,12 @@ from torch.nn.functional import softplus
 
 from leanpose.models.output import Coordinates
 
-Predicts = Literal["position", "position_deviation_score", "likelihood"]
-"""`position`: x and y. `position_deviation_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
+Outputs = Literal["xy", "xy_sigma_score", "rle"]
+"""`position`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
 pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `likelihood`: x and y as they are, and their
 deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
 
-VALUES_PER_KEYPOINT: dict[Predicts, int] = {"position": 2, "position_deviation_score": 5, "likelihood": 4}
+VALUES_PER_KEYPOINT: dict[Outputs, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
 """How many numbers each of them takes."""
 
 
@@ -28,16 +28,16 @@ def in_full_precision(head: nn.Module, features: Float[Tensor, "... D"]) -> Floa
         return head(features.float())
 
 
-def read_coordinates(values: Float[Tensor, "B K V"], predicts: Predicts, *, bounded: bool) -> Coordinates:
+def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
     """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
 
     Args:
         bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `likelihood`.
     """
     xy = values[..., :2]
-    if predicts == "likelihood":
+    if outputs == "rle":
         return Coordinates(xy, values[..., 2:].sigmoid())
     xy = xy.sigmoid() if bounded else xy
-    if predicts == "position":
+    if outputs == "xy":
         return Coordinates(xy)
     return Coordinates(xy, softplus(values[..., 3:]), values[..., 2])

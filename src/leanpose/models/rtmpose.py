@@ -34,20 +34,20 @@ class RTMPoseConfig:
         "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
         RTMDetName, MoveNetName,
     ] = "cspnext_m"  # fmt: skip
-    kernel: int = 7  # of the convolution that draws the keypoints' maps
-    width: int = 256  # of a token
-    attention_width: int = 128  # of queries and keys
+    kernel_size: int = 7  # of the convolution that draws the keypoints' maps
+    embed_dim: int = 256  # of a token
+    gau_qk_dim: int = 128  # of queries and keys
     expansion: int = 2  # values are this many times as wide as a token
-    split: float = 2.0  # bins per pixel
+    simcc_split_ratio: float = 2.0  # bins per pixel
 
     def __post_init__(self) -> None:
         for side in self.input_size:
             if side < 32 or side % 32:
                 h, w = self.input_size
                 raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise LeanposeError(f"kernel must be an odd number of pixels, not {self.kernel}.")
-        for name in ("width", "attention_width", "expansion", "split"):
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise LeanposeError(f"kernel_size must be an odd number of pixels, not {self.kernel_size}.")
+        for name in ("embed_dim", "gau_qk_dim", "expansion", "simcc_split_ratio"):
             if not getattr(self, name) > 0:
                 raise LeanposeError(f"{name} must be above 0, not {getattr(self, name):g}.")
 
@@ -72,15 +72,15 @@ class GatedAttention(nn.Module):
     attended to passes a gate.
     """
 
-    def __init__(self, width: int, attention_width: int, expansion: int) -> None:
+    def __init__(self, embed_dim: int, gau_qk_dim: int, expansion: int) -> None:
         super().__init__()
-        self.sizes = [expansion * width, expansion * width, attention_width]
+        self.sizes = [expansion * embed_dim, expansion * embed_dim, gau_qk_dim]
         self.norm = ScaleNorm()
-        self.expand = nn.Linear(width, sum(self.sizes), bias=False)
-        self.query_key_scale = nn.Parameter(torch.rand(2, attention_width))
-        self.query_key_shift = nn.Parameter(torch.rand(2, attention_width))
-        self.out = nn.Linear(expansion * width, width, bias=False)
-        self.shortcut = nn.Parameter(torch.ones(width))
+        self.expand = nn.Linear(embed_dim, sum(self.sizes), bias=False)
+        self.query_key_scale = nn.Parameter(torch.rand(2, gau_qk_dim))
+        self.query_key_shift = nn.Parameter(torch.rand(2, gau_qk_dim))
+        self.out = nn.Linear(expansion * embed_dim, embed_dim, bias=False)
+        self.shortcut = nn.Parameter(torch.ones(embed_dim))
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         gate, value, base = F.silu(self.expand(self.norm(x))).split(self.sizes, dim=-1)
@@ -105,16 +105,16 @@ class RTMPose(PoseModel):
         (height, width) = c.input_size
         self.backbone = create_backbone(c.backbone)
         stride = self.backbone.stride
-        self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel, padding=c.kernel // 2)
+        self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel_size, padding=c.kernel_size // 2)
         pixels = (height // stride) * (width // stride)
-        self.embedding = nn.Sequential(ScaleNorm(), nn.Linear(pixels, c.width, bias=False))
-        self.attention = GatedAttention(c.width, c.attention_width, c.expansion)
+        self.embedding = nn.Sequential(ScaleNorm(), nn.Linear(pixels, c.embed_dim, bias=False))
+        self.attention = GatedAttention(c.embed_dim, c.gau_qk_dim, c.expansion)
         # The toolbox's configurations have this sigma to two digits: 4.9 and 5.66 for 256×192, 6 and 6.93 for 384×288.
         sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
-        self.codec = SimCCCodec(c.input_size, sigma=sigma, split=c.split)
+        self.codec = SimCCCodec(c.input_size, sigma=sigma, simcc_split_ratio=c.simcc_split_ratio)
         bins_x, bins_y = self.codec.bins
-        self.bins_x = nn.Linear(c.width, bins_x, bias=False)
-        self.bins_y = nn.Linear(c.width, bins_y, bias=False)
+        self.bins_x = nn.Linear(c.embed_dim, bins_x, bias=False)
+        self.bins_y = nn.Linear(c.embed_dim, bins_y, bias=False)
         for module in (self.maps, self.embedding, self.attention, self.bins_x, self.bins_y):
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):
@@ -129,10 +129,10 @@ class RTMPose(PoseModel):
             LeanposeError: the images are not of this model's size.
         """
         self.require_size(images)
-        return self.read_features(self.backbone(images))
+        return self.forward_head(self.backbone(images))
 
-    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        if features.device.type == "cpu" and min(features.shape[2:]) < self.config.kernel // 2:
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        if features.device.type == "cpu" and min(features.shape[2:]) < self.config.kernel_size // 2:
             # PyTorch's gradient of this convolution reads unset memory in bfloat16 where the padding is wider than the map.
             with torch.autocast("cpu", enabled=False):
                 maps = self.maps(features.float())

@@ -10,25 +10,25 @@ from torch import Tensor, nn
 
 from leanpose.codecs.simcc import SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.convolutional import ConvolutionalConfig, ConvolutionalPose
+from leanpose.models.convolutional import HeatmapModel, HeatmapModelConfig
 from leanpose.models.output import Heatmaps, PoseOutput, SimCC
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class SimCCConfig(ConvolutionalConfig):
+class SimCCConfig(HeatmapModelConfig):
     """SimpleBaseline's sizes, and how finely the sides are divided."""
 
-    split: float = 2.0  # bins per pixel
+    simcc_split_ratio: float = 2.0  # bins per pixel
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.split > 0:
-            raise LeanposeError(f"split must be above 0, not {self.split:g}.")
+        if not self.simcc_split_ratio > 0:
+            raise LeanposeError(f"simcc_split_ratio must be above 0, not {self.simcc_split_ratio:g}.")
 
 
-class SimCCPose(ConvolutionalPose):
+class SimCCPose(HeatmapModel):
     """Two linear maps from all pixels of a keypoint's map to its bins, shared by all keypoints.
 
     Trained by plain divergence from Gaussians of a sigma of 6 bins. Fresh weights: of the linear maps normal with sigma
@@ -40,7 +40,12 @@ class SimCCPose(ConvolutionalPose):
     def __init__(self, name: str, config: SimCCConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         self.codec = SimCCCodec(
-            config.input_size, sigma=(6.0, 6.0), split=config.split, normalize=True, beta=1.0, label_softmax=False
+            config.input_size,
+            sigma=(6.0, 6.0),
+            simcc_split_ratio=config.simcc_split_ratio,
+            normalize=True,
+            beta=1.0,
+            label_softmax=False,
         )
         pixels = math.prod(self.heatmap_size)
         self.bins_x, self.bins_y = (nn.Linear(pixels, bins) for bins in self.codec.bins)
@@ -48,10 +53,10 @@ class SimCCPose(ConvolutionalPose):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def read_features(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        output = super().read_features(features)
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        output = super().forward_head(features)
         assert isinstance(output.prediction, Heatmaps)
-        pixels = output.prediction.maps.flatten(2)
+        pixels = output.prediction.heatmaps.flatten(2)
         return PoseOutput(SimCC(self.bins_x(pixels), self.bins_y(pixels)), features=output.features)
 
 

@@ -21,7 +21,7 @@ from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import PyramidName, create_pyramid
 from leanpose.models.base import PoseModel
-from leanpose.models.deformable import MultiScaleDeformableAttention, Samples
+from leanpose.models.deformable import MultiScaleDeformableAttention, SamplingPoints
 from leanpose.models.output import Coordinates, PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.models.regression import in_full_precision
@@ -41,11 +41,11 @@ class TFPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded to multiples of 32 within
     backbone: PyramidName = "resnet50"
-    width: int = 256  # of features and queries
+    embed_dim: int = 256  # of features and queries
     encoder_layers: int = 6  # 0: the decoder reads the projected features
     decoder_layers: int = 6
-    heads: int = 8
-    points: int = 4  # that each head looks at on each level
+    num_heads: int = 8
+    num_points: int = 4  # that each head looks at on each level
     mlp_ratio: int = 4
     dropout: float = 0.1  # in the transformer, while training
     query_attention: bool = True  # whether queries attend to each other
@@ -54,13 +54,17 @@ class TFPoseConfig:
     def __post_init__(self) -> None:
         (h, w), least = self.input_size, STRIDES[-1]
         self._require(min(h, w) >= least, f"input_size {h}x{w} (height x width): both sides must be at least {least}")
-        for name in ("decoder_layers", "heads", "points", "mlp_ratio"):
+        for name in ("decoder_layers", "num_heads", "num_points", "mlp_ratio"):
             self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         self._require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must be at least 0")
         self._require(
-            self.width >= 32 and self.width % 32 == 0, f"width={self.width} is not a multiple of 32, as its norms need"
+            self.embed_dim >= 32 and self.embed_dim % 32 == 0,
+            f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
         )
-        self._require(self.width % self.heads == 0, f"width={self.width} is not divisible by heads={self.heads}")
+        self._require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
+        )
         self._require(0 <= self.dropout < 1, f"dropout must be in 0..1, not {self.dropout:g}")
 
     @staticmethod
@@ -87,10 +91,10 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: TFPoseConfig) -> None:
         super().__init__()
         c = config
-        self.attention = MultiScaleDeformableAttention(c.width, c.heads, len(STRIDES), c.points)
-        self.attention_norm = nn.LayerNorm(c.width)
+        self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
+        self.attention_norm = nn.LayerNorm(c.embed_dim)
         self.mlp = _mlp(c)
-        self.mlp_norm = nn.LayerNorm(c.width)
+        self.mlp_norm = nn.LayerNorm(c.embed_dim)
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(
@@ -112,16 +116,16 @@ class QueryAttention(nn.Module):
     stand for that of the queries.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query_key = nn.Linear(width, 2 * width, bias=False)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query_key = nn.Linear(embed_dim, 2 * embed_dim, bias=False)
+        self.value = nn.Linear(embed_dim, embed_dim)
+        self.out = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Float[Tensor, "B K D"], position: Float[Tensor, "K D"]) -> Float[Tensor, "B K D"]:
         query, key = self._query_key(x + position)
-        value = self.value(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        value = self.value(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         read = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.out(read.transpose(1, 2).flatten(2))
@@ -133,11 +137,11 @@ class QueryAttention(nn.Module):
 
     def _query_key(self, x: Float[Tensor, "B K D"]) -> tuple[Tensor, Tensor]:
         """Both (B, heads, K, D / heads)."""
-        query, key = self.query_key(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key = self.query_key(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return query, key
 
 
-class DecoderLook(NamedTuple):
+class DecoderTrace(NamedTuple):
     """What one layer of the decoder looked at.
 
     Attributes:
@@ -147,7 +151,7 @@ class DecoderLook(NamedTuple):
     """
 
     reference: Float[Tensor, "B K 2"]
-    samples: Samples
+    samples: SamplingPoints
     query_attention: Float[Tensor, "B heads K K"] | None
 
 
@@ -157,12 +161,12 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TFPoseConfig) -> None:
         super().__init__()
         c = config
-        self.query_attention = QueryAttention(c.width, c.heads, c.dropout) if c.query_attention else None
-        self.query_norm = nn.LayerNorm(c.width) if c.query_attention else nn.Identity()
-        self.attention = MultiScaleDeformableAttention(c.width, c.heads, len(STRIDES), c.points)
-        self.attention_norm = nn.LayerNorm(c.width)
+        self.query_attention = QueryAttention(c.embed_dim, c.num_heads, c.dropout) if c.query_attention else None
+        self.query_norm = nn.LayerNorm(c.embed_dim) if c.query_attention else nn.Identity()
+        self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
+        self.attention_norm = nn.LayerNorm(c.embed_dim)
         self.mlp = _mlp(c)
-        self.mlp_norm = nn.LayerNorm(c.width)
+        self.mlp_norm = nn.LayerNorm(c.embed_dim)
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(
@@ -172,7 +176,7 @@ class DecoderLayer(nn.Module):
         reference: Float[Tensor, "B K 1 2"],
         memory: Float[Tensor, "B N D"],
         shapes: Sequence[tuple[int, int]],
-    ) -> tuple[Float[Tensor, "B K D"], Samples]:
+    ) -> tuple[Float[Tensor, "B K D"], SamplingPoints]:
         """The queries after this layer, and where they have read."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
@@ -188,9 +192,9 @@ class DecoderLayer(nn.Module):
 
 
 def _mlp(config: TFPoseConfig) -> nn.Sequential:
-    inner = config.mlp_ratio * config.width
+    inner = config.mlp_ratio * config.embed_dim
     return nn.Sequential(
-        nn.Linear(config.width, inner), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(inner, config.width)
+        nn.Linear(config.embed_dim, inner), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(inner, config.embed_dim)
     )
 
 
@@ -209,27 +213,31 @@ class TFPose(PoseModel):
     def __init__(self, name: str, config: TFPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c, keypoints = config, len(skeleton)
-        self.dense_shape = (c.width, *c.grid_sizes[0])
-        self.dense_area = c.padded_size
+        self.feature_map_shape = (c.embed_dim, *c.grid_sizes[0])
+        self.feature_map_area = c.padded_size
         self.backbone = create_pyramid(c.backbone)
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, c.width, 1), nn.GroupNorm(32, c.width))
+            nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1), nn.GroupNorm(32, c.embed_dim))
             for channels in self.backbone.pyramid_channels
         )
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         if c.encoder_layers:
-            self.level_position = nn.Parameter(torch.empty(len(STRIDES), c.width))
-        self.queries = nn.Parameter(torch.empty(keypoints, c.width))
-        self.query_position = nn.Parameter(torch.empty(keypoints, c.width))
-        self.first_points = nn.Parameter(torch.empty(keypoints, 2))  # before the sigmoid
+            self.level_position = nn.Parameter(torch.empty(len(STRIDES), c.embed_dim))
+        self.queries = nn.Parameter(torch.empty(keypoints, c.embed_dim))
+        self.query_position = nn.Parameter(torch.empty(keypoints, c.embed_dim))
+        self.reference_points = nn.Parameter(torch.empty(keypoints, 2))  # before the sigmoid
         self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
         self.refinements = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(c.width, c.width), nn.ReLU(), nn.Linear(c.width, c.width), nn.ReLU(), nn.Linear(c.width, 2)
+                nn.Linear(c.embed_dim, c.embed_dim),
+                nn.ReLU(),
+                nn.Linear(c.embed_dim, c.embed_dim),
+                nn.ReLU(),
+                nn.Linear(c.embed_dim, 2),
             )
             for _ in range(c.decoder_layers)
         )
-        position = torch.cat([sine_position(rows, columns, c.width) for rows, columns in c.grid_sizes])
+        position = torch.cat([sine_position(rows, columns, c.embed_dim) for rows, columns in c.grid_sizes])
         self.register_buffer("position", position, persistent=False)
         self.register_buffer("places", torch.cat([_places(*grid) for grid in c.grid_sizes]), persistent=False)
         self.position: Tensor
@@ -255,7 +263,7 @@ class TFPose(PoseModel):
             nn.init.normal_(refinement[-1].weight, std=0.001)  # pyright: ignore[reportArgumentType]
         nn.init.normal_(self.queries)
         nn.init.normal_(self.query_position)
-        nn.init.uniform_(self.first_points, -1, 1)
+        nn.init.uniform_(self.reference_points, -1, 1)
         if len(self.encoder):
             nn.init.normal_(self.level_position)
 
@@ -273,17 +281,17 @@ class TFPose(PoseModel):
         """Also every layer's points, and the finest level of the encoder's memory for auxiliary heatmaps."""
         return self._forward_all(images, None)
 
-    def forward_recorded(self, images: Float[Tensor, "B 3 H W"]) -> tuple[PoseOutput, tuple[DecoderLook, ...]]:
+    def forward_recorded(self, images: Float[Tensor, "B 3 H W"]) -> tuple[PoseOutput, tuple[DecoderTrace, ...]]:
         """What `forward_train` returns, and what each layer of the decoder looked at on the way."""
-        looks: list[DecoderLook] = []
+        looks: list[DecoderTrace] = []
         return self._forward_all(images, looks), tuple(looks)
 
-    def _forward_all(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderLook] | None) -> PoseOutput:
+    def _forward_all(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderTrace] | None) -> PoseOutput:
         features, memory = self.encode(images)
         prediction, layers, queries = self.decode(memory, record)
         rows, columns = self.config.grid_sizes[0]
         dense = memory[:, : rows * columns].transpose(1, 2).unflatten(-1, (rows, columns))
-        return PoseOutput(prediction, queries, features=features, dense=(dense,), layers=tuple(layers))
+        return PoseOutput(prediction, queries, features=features, feature_maps=(dense,), aux_outputs=tuple(layers))
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C Hf Wf"], Float[Tensor, "B N D"]]:
         """The backbone's last features, and the encoder's memory: the levels one after the other, each row by row.
@@ -311,7 +319,7 @@ class TFPose(PoseModel):
         return pyramid[-1], memory
 
     def decode(
-        self, memory: Float[Tensor, "B N D"], record: list[DecoderLook] | None = None
+        self, memory: Float[Tensor, "B N D"], record: list[DecoderTrace] | None = None
     ) -> tuple[Coordinates, list[Coordinates], Float[Tensor, "B K D"]]:
         """The last layer's points with their scores, every layer's points, and the queries after the last.
 
@@ -322,7 +330,7 @@ class TFPose(PoseModel):
         """
         shapes, batch = self.config.grid_sizes, memory.shape[0]
         queries = self.queries.expand(batch, -1, -1)
-        points = self.first_points.float().expand(batch, -1, -1)  # before the sigmoid, so that eq. 4 is a sum
+        points = self.reference_points.float().expand(batch, -1, -1)  # before the sigmoid, so that eq. 4 is a sum
         layers: list[Coordinates] = []
         for layer, refinement in zip(self.decoder, self.refinements, strict=True):
             before = points.detach() if layers else points
@@ -331,7 +339,7 @@ class TFPose(PoseModel):
             queries, samples = layer(heard, self.query_position, around, memory, shapes)
             if record is not None:
                 assert isinstance(layer, DecoderLayer)
-                record.append(DecoderLook(reference, samples, layer.among_queries(heard, self.query_position)))
+                record.append(DecoderTrace(reference, samples, layer.among_queries(heard, self.query_position)))
             points = before + in_full_precision(refinement, queries)
             layers.append(Coordinates(points.sigmoid()))
         return Coordinates(layers[-1].xy, score=self.scores(layers)), layers, queries

@@ -24,7 +24,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import RTMDetName
 from leanpose.models.backbones.hrnet import HRNet
-from leanpose.models.backbones.rtmdet import RTMDetFeatures
+from leanpose.models.backbones.rtmdet import RTMDetBackbone
 from leanpose.models.backbones.stem import Stem
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps, PoseOutput, Prediction
@@ -52,26 +52,40 @@ class TokenPoseConfig:
     stage1_width: int = 64  # inner channels of the bottlenecks; four times as many come out
     stage1_blocks: int = 4  # number of bottlenecks (HRNet's is fixed at 4)
     patch_size: tuple[int, int] = (4, 3)  # on the backbone's features
-    width: int = 192  # of a token
+    embed_dim: int = 192  # of a token
     depth: int = 12  # transformer layers
     stages: int = 1  # groups of layers after each of which the head reads the keypoint tokens
-    heads: int = 8
+    num_heads: int = 8
     mlp_ratio: int = 3
-    attention_scale: Literal["head", "width"] = "head"  # logits are divided by the square root of this
+    attention_scale: Literal["head_dim", "embed_dim"] = "head_dim"  # logits are divided by the square root of this
     head_hidden: int | None = 384  # hidden width of the heatmap head; None: a single linear layer
     heatmap_stride: int = 4  # image pixels per heatmap pixel
     cycles: int = 1  # passes through the layers in training; latent depth = depth × cycles (SDPose §3.1)
 
     def __post_init__(self) -> None:
-        for name in ("stem_width", "stage1_width", "stage1_blocks", "width", "depth", "stages", "heads", "mlp_ratio"):
+        for name in (
+            "stem_width",
+            "stage1_width",
+            "stage1_blocks",
+            "embed_dim",
+            "depth",
+            "stages",
+            "num_heads",
+            "mlp_ratio",
+        ):
             self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         self._require(self.cycles >= 1, f"cycles={self.cycles} must be at least 1")
         self._require(
             self.head_hidden is None or self.head_hidden >= 1, f"head_hidden={self.head_hidden} must be positive"
         )
         self._require(min(*self.patch_size, self.heatmap_stride) >= 1, "patch and heatmap sizes must be at least 1")
-        self._require(self.width % self.heads == 0, f"width={self.width} is not divisible by heads={self.heads}")
-        self._require(self.width % 4 == 0, f"width={self.width} is not divisible by 4, as its sine embedding needs")
+        self._require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
+        )
+        self._require(
+            self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not divisible by 4, as its sine embedding needs"
+        )
         self._require(self.depth % self.stages == 0, f"depth={self.depth} is not divisible by stages={self.stages}")
         if self.backbone.startswith("hrnet"):
             self._require(
@@ -105,7 +119,7 @@ class TokenPoseConfig:
         """Image pixels per feature."""
         if self.backbone == "image":
             return 1
-        return RTMDetFeatures.stride if self.backbone.startswith("rtmdet") else 4
+        return RTMDetBackbone.stride if self.backbone.startswith("rtmdet") else 4
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -122,12 +136,12 @@ class TokenPoseConfig:
 class Attention(nn.Module):
     """Multi-head self-attention, fused; no bias on queries, keys and values."""
 
-    def __init__(self, width: int, heads: int, scale: float) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, scale: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.scale = scale
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.out = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return self._mix(*self._split(x))
@@ -146,7 +160,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, heads, T, D / heads)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:
@@ -165,19 +179,19 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """A pre-norm transformer layer with an exact GELU."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int, scale: float) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, mlp_width: int, scale: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, scale)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.attention = Attention(embed_dim, num_heads, scale)
+        self.mlp_norm = nn.LayerNorm(embed_dim)
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, mlp_width), nn.GELU(), nn.Linear(mlp_width, embed_dim))
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x = x + self.attention(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
 
 
-def sine_position(rows: int, columns: int, width: int) -> Float[Tensor, "rows*columns width"]:
+def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "rows*columns D"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
     Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
@@ -185,13 +199,13 @@ def sine_position(rows: int, columns: int, width: int) -> Float[Tensor, "rows*co
 
     def encode(length: int) -> Tensor:
         position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
-        wavelength = 10000 ** (torch.arange(0, width // 2, 2, dtype=torch.float32) / (width // 2))
+        wavelength = 10000 ** (torch.arange(0, embed_dim // 2, 2, dtype=torch.float32) / (embed_dim // 2))
         angle = position[:, None] / wavelength
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
     y = encode(rows)[:, None].expand(rows, columns, -1)
     x = encode(columns)[None].expand(rows, columns, -1)
-    return torch.cat([y, x], dim=-1).reshape(rows * columns, width)
+    return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
 
 
 class TokenPose(PoseModel):
@@ -207,28 +221,30 @@ class TokenPose(PoseModel):
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        self.dense_shape = (c.width, *c.grid_size)
+        self.feature_map_shape = (c.embed_dim, *c.grid_size)
         if c.backbone == "image":
             self.backbone, channels = nn.Identity(), 3
         elif c.backbone == "stem":
             self.backbone = Stem(c.stem_width, c.stage1_width, c.stage1_blocks)
             channels = self.backbone.channels
         elif c.backbone.startswith("rtmdet"):
-            self.backbone = RTMDetFeatures(c.backbone)
+            self.backbone = RTMDetBackbone(c.backbone)
             channels = self.backbone.channels
         else:
             self.backbone = HRNet(c.backbone, c.backbone_stages, c.stage1_width)
             channels = self.backbone.channels
-        self.patch_embedding = nn.Linear(c.patch_size[0] * c.patch_size[1] * channels, c.width)
-        self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.width))
-        position = sine_position(*c.grid_size, c.width)
+        self.patch_embedding = nn.Linear(c.patch_size[0] * c.patch_size[1] * channels, c.embed_dim)
+        self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
+        position = sine_position(*c.grid_size, c.embed_dim)
         # Keypoint tokens have no position: zeros in their place let one addition serve the whole sequence.
-        position = torch.cat([position.new_zeros(len(skeleton), c.width), position])[None]
+        position = torch.cat([position.new_zeros(len(skeleton), c.embed_dim), position])[None]
         self.register_buffer("position", position, persistent=False)
         self.position: Tensor
-        scale = (c.width // c.heads if c.attention_scale == "head" else c.width) ** -0.5
-        self.layers = nn.ModuleList(Layer(c.width, c.heads, c.mlp_ratio * c.width, scale) for _ in range(c.depth))
-        sizes = [c.stages * c.width, *([] if c.head_hidden is None else [c.head_hidden]), self.values_per_keypoint]
+        scale = (c.embed_dim // c.num_heads if c.attention_scale == "head_dim" else c.embed_dim) ** -0.5
+        self.layers = nn.ModuleList(
+            Layer(c.embed_dim, c.num_heads, c.mlp_ratio * c.embed_dim, scale) for _ in range(c.depth)
+        )
+        sizes = [c.stages * c.embed_dim, *([] if c.head_hidden is None else [c.head_hidden]), self.values_per_keypoint]
         self.head = nn.Sequential()
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
@@ -296,12 +312,12 @@ class TokenPose(PoseModel):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The first cycle alone."""
-        features = self.extract(images)
+        features = self.forward_features(images)
         return self.output(*self.cycle(self.embed(features)), features)
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """All cycles: the tokens that leave one enter the next (SDPose §3.1)."""
-        features = self.extract(images)
+        features = self.forward_features(images)
         tokens = self.embed(features)
         outputs = []
         for i in range(self.config.cycles):
@@ -312,13 +328,13 @@ class TokenPose(PoseModel):
     def train_cycle(
         self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
     ) -> tuple[PoseOutput, Float[Tensor, "B K+N D"]]:
-        """The output of the cycle of this index, `dense` included, and the tokens that enter the next one."""
+        """The output of the cycle of this index, `feature_maps` included, and the tokens that enter the next one."""
         record: list[Tensor] = []
         prediction, tokens = self.cycle(tokens, record)
         dense = tuple(self.as_maps(layer) for layer in record)
-        return replace(self.output(prediction, tokens, features), dense=dense), tokens
+        return replace(self.output(prediction, tokens, features), feature_maps=dense), tokens
 
-    def extract(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
+    def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
         """The backbone's features.
 
         Raises:
@@ -344,17 +360,17 @@ SDPOSE = "SDPose (CVPR 2024), table 1"
 @register_model(TokenPose, ap=None, source=TOKENPOSE)
 def tokenpose_t() -> TokenPoseConfig:
     """TokenPose-T: no convolutions; patches of 16×12 pixels become the visual tokens."""
-    return TokenPoseConfig(backbone="image", patch_size=(16, 12), heads=16)
+    return TokenPoseConfig(backbone="image", patch_size=(16, 12), num_heads=16)
 
 
 @register_model(TokenPose, ap=72.5, source=TOKENPOSE)
 def tokenpose_s_v1() -> TokenPoseConfig:
     """TokenPose-S-V1: a stem and 12 layers over 256 patches. 72.5 AP; 69.5 as SDPose re-trained it.
 
-    As in TokenPose's code, attention is scaled by the whole width; SDPose's by `attention_scale="head"`. With trained
+    As in TokenPose's code, attention is scaled by the whole width; SDPose's by `attention_scale="head_dim"`. With trained
     weights the two are one net: the ratio of the scales goes into the queries (`weights.from_official` does that).
     """
-    return TokenPoseConfig(attention_scale="width")
+    return TokenPoseConfig(attention_scale="embed_dim")
 
 
 @register_model(TokenPose, ap=71.8, source=SDPOSE)
@@ -363,7 +379,7 @@ def tokenpose_s_v2() -> TokenPoseConfig:
 
     Attention scale as in `tokenpose_s_v1`.
     """
-    return TokenPoseConfig(patch_size=(2, 2), attention_scale="width")
+    return TokenPoseConfig(patch_size=(2, 2), attention_scale="embed_dim")
 
 
 @register_model(TokenPose, ap=73.2, source=SDPOSE)
@@ -379,7 +395,7 @@ def tokenpose_b() -> TokenPoseConfig:
 def tokenpose_l_d6() -> TokenPoseConfig:
     """TokenPose-L with 6 layers: HRNet-W48, three stages, laid out as in SDPose's code.
 
-    TokenPose's own code: `stages=3, head_hidden=None`, and for its L-D24 (75.8 AP) also `depth=24, heads=12`.
+    TokenPose's own code: `stages=3, head_hidden=None`, and for its L-D24 (75.8 AP) also `depth=24, num_heads=12`.
     """
     return TokenPoseConfig(backbone="hrnet_w48", depth=6)
 

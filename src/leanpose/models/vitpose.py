@@ -1,4 +1,4 @@
-"""ViTPose: a plain vision transformer with a classic or a simple decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
+"""ViTPose: a plain vision transformer with a msra or a simple decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.vit import ViT
 from leanpose.models.base import PoseModel
-from leanpose.models.convolutional import deconvolutions
+from leanpose.models.convolutional import deconv_layers
 from leanpose.models.output import Heatmaps, PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -23,12 +23,12 @@ class ViTPoseConfig:
     """The sizes of the transformer. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    width: int = 384
+    embed_dim: int = 384
     depth: int = 12
-    heads: int = 12
+    num_heads: int = 12
     drop_path: float = 0.1  # how often the last layer is left out while training
-    decoder: Literal["classic", "simple"] = "classic"
-    """`classic`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
+    decoder: Literal["msra", "simple"] = "msra"
+    """`msra`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
     first; the order here is that of the toolbox's code.)"""
 
     def __post_init__(self) -> None:
@@ -36,9 +36,9 @@ class ViTPoseConfig:
             if side < 16 or side % 16:
                 h, w = self.input_size
                 raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 16.")
-        if min(self.width, self.depth, self.heads) < 1 or self.width % self.heads:
+        if min(self.embed_dim, self.depth, self.num_heads) < 1 or self.embed_dim % self.num_heads:
             raise LeanposeError(
-                f"width {self.width}, depth {self.depth}, heads {self.heads}: each must be above 0, and width a multiple of heads."
+                f"embed_dim {self.embed_dim}, depth {self.depth}, num_heads {self.num_heads}: each must be above 0, and embed_dim a multiple of num_heads."
             )
         if not 0 <= self.drop_path < 1:
             raise LeanposeError(f"drop_path must be in 0..1, not {self.drop_path:g}.")
@@ -61,14 +61,14 @@ class ViTPose(PoseModel):
     def __init__(self, name: str, config: ViTPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        self.backbone = ViT(c.input_size, c.width, c.depth, c.heads, c.drop_path)
-        if c.decoder == "classic":
-            self.deconvolutions = deconvolutions(c.width, (256, 256))
+        self.backbone = ViT(c.input_size, c.embed_dim, c.depth, c.num_heads, c.drop_path)
+        if c.decoder == "msra":
+            self.deconvolutions = deconv_layers(c.embed_dim, (256, 256))
             self.head = nn.Conv2d(256, len(skeleton), 1)
         else:
             enlarge = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False)
             self.deconvolutions = nn.Sequential(nn.ReLU(), enlarge)
-            self.head = nn.Conv2d(c.width, len(skeleton), 3, padding=1)
+            self.head = nn.Conv2d(c.embed_dim, len(skeleton), 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.001)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -96,7 +96,7 @@ def vitpose_s() -> ViTPoseConfig:
 @register_model(ViTPose, ap=None, source=VITPOSE)
 def vitpose_b() -> ViTPoseConfig:
     """ViTPose-B: 12 layers of width 768."""
-    return ViTPoseConfig(width=768, drop_path=0.3)
+    return ViTPoseConfig(embed_dim=768, drop_path=0.3)
 
 
 @register_model(ViTPose, ap=None, source=VITPOSE)

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochBatches(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """The micro-batches of one epoch for one process, from a given step on.
 
     Every process draws the same permutation and takes its own share of each batch, so the union of all processes'

@@ -12,32 +12,32 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from leanpose.data.classes import ClassAugmentation, ClassDataset, ClassFolder, read_class_folder
-from leanpose.data.sources import DataSource
-from leanpose.distillation import CycleSelfDistillation, GroundTruthOnly
+from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.classes import evaluate_classes
+from leanpose.losses import SDPoseLoss, Supervised
 from leanpose.models.base import ImageModel
 from leanpose.models.classifier import Classifier
 from leanpose.models.registry import create_model
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import (
     ClassificationSection,
-    CyclesSection,
-    GroundTruthSection,
     Recipe,
+    SDPoseSection,
+    SupervisedSection,
     ValidationSection,
 )
 from leanpose.training.run import require_no_run, start_from, weights_of, write_recipe
 from leanpose.training.task import Task
 from leanpose.weights import describe
 
-ClassDistillation = GroundTruthOnly | CycleSelfDistillation
+ClassDistillation = Supervised | SDPoseLoss
 
 TERM = "class"
 """What the loss against the labels is called in logs."""
 
-_OF_POSES = ("skeleton", "augmentation", "codec", "loss", "auxiliary_heatmaps", "pretrained")
-_OF_POSES_MEASURED = ("flip_test", "scoring", "nms", "style")
+_OF_POSES = ("skeleton", "augmentation", "codec", "loss", "auxiliary_heatmap_weight", "pretrained")
+_OF_POSES_MEASURED = ("flip_test", "scoring", "nms", "metric")
 
 
 class CrossEntropy:
@@ -130,8 +130,8 @@ def _measure(recipe: Recipe, model: Classifier, folder: ClassFolder) -> dict[str
     return evaluate_classes(
         model,
         folder,
-        batch_size=max(recipe.batch_size // recipe.accumulate, 32),
-        workers=recipe.data.workers,
+        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
+        workers=recipe.data.num_workers,
         cycle=recipe.validation.cycle,
         precision=recipe.precision,
     ).metrics
@@ -179,28 +179,28 @@ def read_pictures(recipe: Recipe) -> tuple[ClassFolder, ClassFolder | None]:
     return train, None if val is None else _folder(val, root, train.classes)
 
 
-def _folder(source: DataSource, root: Path, classes: tuple[str, ...] | None = None) -> ClassFolder:
+def _folder(source: DatasetConfig, root: Path, classes: tuple[str, ...] | None = None) -> ClassFolder:
     assert source.images is not None
     return read_class_folder(root / source.images, classes, source.split)
 
 
 def build_classifier(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool = False) -> Classifier:
-    """The recipe's classifier, made from the recipe's seed or loaded from `init` (unless `fresh`).
+    """The recipe's classifier, made from the recipe's seed or loaded from `init_from` (unless `fresh`).
 
     Raises:
-        LeanposeError: an option is unknown, or `init` holds another model or one of other classes.
+        LeanposeError: an option is unknown, or `init_from` holds another model or one of other classes.
     """
     torch.manual_seed(recipe.seed)
     model: ImageModel = create_model(recipe.model, **recipe.model_options)
     assert isinstance(model, Classifier)
     model.class_names = classes
-    if recipe.init is not None and not fresh:
-        file = weights_of(recipe.init)
+    if recipe.init_from is not None and not fresh:
+        file = weights_of(recipe.init_from)
         known = tuple(describe(file).get("classes", ()))
-        if recipe.init_parts == "all" and known and known != classes:
+        if recipe.strict and known and known != classes:
             raise LeanposeError(
-                f"{recipe.init} tells {len(known)} other classes apart ({', '.join(known[:3])} …) than the {len(classes)} of the data; set "
-                f"init_parts=fitting to take all but the last layer."
+                f"{recipe.init_from} tells {len(known)} other classes apart ({', '.join(known[:3])} …) than the {len(classes)} of the data; set "
+                f"strict=false to take all but the last layer."
             )
         last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
         start_from(model, recipe)
@@ -216,10 +216,10 @@ def build_distillation(recipe: Recipe, model: Classifier) -> ClassDistillation:
         LeanposeError: it cannot be taught so.
     """
     section = recipe.distillation
-    if isinstance(section, GroundTruthSection):
-        return GroundTruthOnly(CrossEntropy(), TERM)
-    if isinstance(section, CyclesSection) and hasattr(model.config, "cycles"):
-        return CycleSelfDistillation(CrossEntropy(), **section.model_dump(exclude={"method"}), term=TERM)
+    if isinstance(section, SupervisedSection):
+        return Supervised(CrossEntropy(), TERM)
+    if isinstance(section, SDPoseSection) and hasattr(model.config, "cycles"):
+        return SDPoseLoss(CrossEntropy(), **section.model_dump(exclude={"method"}), term=TERM)
     raise LeanposeError(
         f"distillation.method '{section.method}' teaches models that find poses; '{model.name}' takes none or cycles."
     )

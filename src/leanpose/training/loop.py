@@ -24,13 +24,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from leanpose.data.classes import ClassBatch, ClassDataset
-from leanpose.data.dataset import CropBatch, CropDataset, start_worker
+from leanpose.data.dataset import CropBatch, TopDownDataset, start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.headline import decisive, headline
+from leanpose.evaluation.headline import headline, primary_metric
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel
-from leanpose.training.batches import EpochBatches
+from leanpose.training.batches import ResumableBatchSampler
 from leanpose.training.checkpoint import load_state, save_state
 from leanpose.training.log import RunLog
 from leanpose.training.optimizers import build_optimizers, frozen_norms
@@ -146,7 +146,7 @@ class Trainer:
         recipe: Recipe,
         folder: Path,
         task: Task[Any],
-        dataset: CropDataset | ClassDataset,
+        dataset: TopDownDataset | ClassDataset,
         fabric: Fabric,
         *,
         validation: Validation | None = None,
@@ -156,17 +156,19 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
         self.whole = whole or folder
-        self.bare_task, self.model, self.dataset, self.validation = task, task.model, dataset, validation
-        parts = fabric.world_size * recipe.accumulate
+        self.unwrapped, self.model, self.dataset, self.validation = task, task.model, dataset, validation
+        parts = fabric.world_size * recipe.grad_accum_steps
         if recipe.batch_size % parts or len(dataset) < parts:
             raise LeanposeError(
                 f"A batch_size of {recipe.batch_size} out of {len(dataset)} {dataset.unit} cannot be shared equally by "
-                f"{fabric.world_size} processes in {recipe.accumulate} parts each."
+                f"{fabric.world_size} processes in {recipe.grad_accum_steps} parts each."
             )
-        self.steps_per_epoch = len(EpochBatches(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0))
+        self.steps_per_epoch = len(
+            ResumableBatchSampler(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0)
+        )
         if task.teacher is not None:
             task.teacher.to(fabric.device)
-        self.task, *self.optimizers = fabric.setup(self.bare_task, *build_optimizers(recipe.optimizer, self.bare_task))
+        self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
         self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
@@ -206,14 +208,14 @@ class Trainer:
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
         self.dataset.set_epoch(state.epoch)
-        self.bare_task.start_epoch(state.epoch, recipe.schedule.epochs)
-        for norm in frozen_norms(self.bare_task):
+        self.unwrapped.start_epoch(state.epoch, recipe.schedule.epochs)
+        for norm in frozen_norms(self.unwrapped):
             norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
-        batches = EpochBatches(
+        batches = ResumableBatchSampler(
             len(self.dataset),
             recipe.batch_size,
-            parts=recipe.accumulate,
+            parts=recipe.grad_accum_steps,
             seed=recipe.seed,
             epoch=state.epoch,
             rank=self.fabric.global_rank,
@@ -223,17 +225,17 @@ class Trainer:
         loader = DataLoader(
             self.dataset,
             batch_sampler=batches,
-            num_workers=recipe.data.workers,
+            num_workers=recipe.data.num_workers,
             collate_fn=self.dataset.collate,
             pin_memory=self.fabric.device.type == "cuda",
             worker_init_fn=start_worker,
-            prefetch_factor=4 if recipe.data.workers else None,
+            prefetch_factor=4 if recipe.data.num_workers else None,
         )
         parts: Iterator[Batch] = iter(loader)
         last_save = time.monotonic()
         for _ in range(first, self.steps_per_epoch):
             began = time.monotonic()
-            self._step([self._next_part(parts) for _ in range(recipe.accumulate)])
+            self._step([self._next_part(parts) for _ in range(recipe.grad_accum_steps)])
             state.step += 1
             state.seconds += time.monotonic() - began
             if state.step % LOG_EVERY == 0:
@@ -256,7 +258,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["base_lr"]
         # A step that must not count leaves the running statistics of its forward pass behind: keep those before it.
-        buffers = [buffer.clone() for buffer in self.bare_task.buffers()]
+        buffers = [buffer.clone() for buffer in self.unwrapped.buffers()]
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
@@ -276,16 +278,16 @@ class Trainer:
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value
-        norm = torch.nn.utils.clip_grad_norm_(self.bare_task.parameters(), recipe.optimizer.clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.unwrapped.parameters(), recipe.optimizer.grad_clip_norm or math.inf)
         if self._any_process(not math.isfinite(float(total + norm))):
-            for buffer, before in zip(self.bare_task.buffers(), buffers, strict=True):
+            for buffer, before in zip(self.unwrapped.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             self._refuse_non_finite(parts, float(total))
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._averaged_steps += 1
-        teacher = self.bare_task.teacher
+        teacher = self.unwrapped.teacher
         if teacher is not None and teacher.problem is not None:
             self.progress.say(teacher.problem)
             teacher.problem = None
@@ -306,9 +308,9 @@ class Trainer:
         )
 
     def _validate_if_due(self) -> None:
-        """Measure and save after every `validation.every` epochs and after the last, once."""
+        """Measure and save after every `validation.interval` epochs and after the last, once."""
         recipe, epoch = self.recipe, self.state.epoch
-        due = epoch > 0 and (epoch % recipe.validation.every == 0 or epoch == recipe.schedule.epochs)
+        due = epoch > 0 and (epoch % recipe.validation.interval == 0 or epoch == recipe.schedule.epochs)
         at_boundary = self.state.step == epoch * self.steps_per_epoch
         if self.validation is None or not due or not at_boundary:
             return
@@ -318,7 +320,7 @@ class Trainer:
             self.metrics = self.validation.measure(model)
             model.train()
             self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
-            if (figure := self.metrics[decisive(self.metrics)]) > self.state.best:
+            if (figure := self.metrics[primary_metric(self.metrics)]) > self.state.best:
                 self.state.best, self.state.best_epoch = figure, epoch
                 self._save_weights("best.safetensors")
             # The row comes last: a run killed before it validates again, and has forgotten nothing.
@@ -357,7 +359,7 @@ class Trainer:
             {
                 "run": vars(self.state).copy(),
                 "recipe": self.recipe.to_yaml(),
-                "task": self.bare_task.state_dict(),
+                "task": self.unwrapped.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "losses": self._losses,
@@ -370,7 +372,7 @@ class Trainer:
 
     @property
     def _taught_by(self) -> str | None:
-        return self.bare_task.teacher.identity if self.bare_task.teacher is not None else None
+        return self.unwrapped.teacher.identity if self.unwrapped.teacher is not None else None
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state.get("teacher") != self._taught_by:
@@ -380,7 +382,7 @@ class Trainer:
             )
         self.state = RunState(**state["run"])
         self._any_readable = self.state.step > 0
-        self.bare_task.load_state_dict(state["task"])
+        self.unwrapped.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.ema is not None:

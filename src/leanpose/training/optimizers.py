@@ -24,11 +24,11 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
     at the recipe's own rate, unless every parameter has a factor.
 
     Args:
-        model: what learns. Where it has a part called `model` (the network, in a training), `lr_factors` names that part's
+        model: what learns. Where it has a part called `model` (the network, in a training), `lr_mult` names that part's
             parameters as the network itself does, and those with a factor of 0 no longer ask for gradients.
 
     Raises:
-        LeanposeError: Muon is wanted, but this PyTorch does not have it; a key of `lr_factors` fits no parameter; or nothing
+        LeanposeError: Muon is wanted, but this PyTorch does not have it; a key of `lr_mult` fits no parameter; or nothing
             is left to learn.
     """
     named = [(name.removeprefix("model."), p) for name, p in model.named_parameters()]
@@ -38,7 +38,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
             parameter.requires_grad_(False)
     learning = [(name, p) for name, p in named if p.requires_grad]
     if not learning:
-        raise LeanposeError("optimizer.lr_factors freezes the whole network; nothing is left to train.")
+        raise LeanposeError("optimizer.lr_mult freezes the whole network; nothing is left to train.")
     if section.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
@@ -46,8 +46,8 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         others = [(name, p) for name, p in learning if p.ndim != 2]
         optimizers: list[Optimizer] = [
             torch.optim.Muon(
-                _groups(section, matrices, section.matrix_lr),
-                lr=section.matrix_lr,
+                _groups(section, matrices, section.muon_lr),
+                lr=section.muon_lr,
                 weight_decay=section.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
@@ -55,7 +55,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
-        never = set() if section.decay_biases else {p for _, p in learning if p.ndim < 2} | _never_decayed(model)
+        never = set() if section.decay_norm_and_bias else {p for _, p in learning if p.ndim < 2} | _never_decayed(model)
         spared = [(name, p) for name, p in learning if p in never]
         decayed = [(name, p) for name, p in learning if p not in never]
         groups = _groups(section, decayed, section.lr) + _groups(section, spared, section.lr, weight_decay=0.0)
@@ -76,7 +76,7 @@ def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, *
 
 
 def _factor(section: OptimizerSection, name: str) -> float:
-    return next((factor for key, factor in section.lr_factors.items() if _fits(name, key)), 1.0)
+    return next((factor for key, factor in section.lr_mult.items() if _fits(name, key)), 1.0)
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
@@ -101,17 +101,17 @@ def _never_decayed(model: nn.Module) -> set[nn.Parameter]:
 
 
 def _fits(name: str, key: str) -> bool:
-    """Whether a key of `lr_factors` means a parameter: it names a part that this is in, or is a pattern of its whole name."""
+    """Whether a key of `lr_mult` means a parameter: it names a part that this is in, or is a pattern of its whole name."""
     return fnmatchcase(name, key) or fnmatchcase(name, f"{key}.*")
 
 
 def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
-    for key in section.lr_factors:
+    for key in section.lr_mult:
         if not any(_fits(name, key) for name in names):
             depth = key.count(".") + 1
             parts = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
             if not get_close_matches(key, parts):
                 parts = dict.fromkeys(name.split(".")[0] for name in names)
             raise LeanposeError(
-                f"optimizer.lr_factors: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
+                f"optimizer.lr_mult: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
             )

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from leanpose.data.sources import DataSource
+from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 
 
@@ -35,9 +35,9 @@ class DataSection(_Section):
 
     root: Path = Path()
     """Folder that the paths of `train` and `val` are relative to."""
-    train: list[DataSource]
-    val: DataSource | None = None
-    workers: int = Field(default=2, ge=0)
+    train: list[DatasetConfig]
+    val: DatasetConfig | None = None
+    num_workers: int = Field(default=2, ge=0)
     """Loader processes; the result does not depend on their number."""
     cache: Path | None = None
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
@@ -67,36 +67,36 @@ class AugmentationSection(_Section):
     scale: float = Field(default=0.35, ge=0, lt=1)
     rotation: float = Field(default=45.0, ge=0)
     rotation_probability: float = Field(default=0.6, ge=0, le=1)
-    truncated: bool = False
+    truncnorm: bool = False
     """`scale` and `rotation` as RTMPose draws them: never beyond one deviation."""
     hue: float = Field(default=0.0, ge=0, le=90)
     """Largest change of the colours, of OpenCV's 8-bit HSV; as the next two."""
     saturation: float = Field(default=0.0, ge=0, le=255)
     value: float = Field(default=0.0, ge=0, le=255)
     blur_probability: float = Field(default=0.0, ge=0, le=1)
-    dropout_probability: float = Field(default=0.0, ge=0, le=1)
+    coarse_dropout_probability: float = Field(default=0.0, ge=0, le=1)
     """Of a black rectangle, whose sides are these shares of the crop's."""
-    dropout_size: _Shares = (0.2, 0.4)
-    last_epochs: int = Field(default=0, ge=0)
-    """So many epochs at the end are drawn with the changes in `last`, RTMPose's second phase."""
-    last: dict[str, Any] = {}
+    coarse_dropout_size: _Shares = (0.2, 0.4)
+    stage2_epochs: int = Field(default=0, ge=0)
+    """So many epochs at the end are drawn with the changes in `stage2`, RTMPose's second phase."""
+    stage2: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _last_is_valid(self) -> AugmentationSection:
-        known = set(AugmentationSection.model_fields) - {"enabled", "last", "last_epochs"}
-        for key in self.last:
+        known = set(AugmentationSection.model_fields) - {"enabled", "stage2", "stage2_epochs"}
+        for key in self.stage2:
             if key not in known:
-                raise ValueError(f"last has the unknown key '{key}'; {did_you_mean(key, known)}")
-        if self.last and not self.last_epochs:
-            raise ValueError("last says how the last epochs differ; say in last_epochs how many these are")
-        if self.last:
-            self.late()
+                raise ValueError(f"stage2 has the unknown key '{key}'; {did_you_mean(key, known)}")
+        if self.stage2 and not self.stage2_epochs:
+            raise ValueError("stage2 says how the last epochs differ; say in stage2_epochs how many these are")
+        if self.stage2:
+            self.stage2_section()
         return self
 
-    def late(self) -> AugmentationSection:
-        """The section with the changes of `last`."""
-        values = self.model_dump(exclude={"last", "last_epochs"})
-        return AugmentationSection.model_validate({**values, **self.last})
+    def stage2_section(self) -> AugmentationSection:
+        """The section with the changes of `stage2`."""
+        values = self.model_dump(exclude={"stage2", "stage2_epochs"})
+        return AugmentationSection.model_validate({**values, **self.stage2})
 
 
 def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -114,11 +114,11 @@ class CodecSection(_Section):
 
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
     """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
-    encoding: Literal["classic", "unbiased", "udp"] | None = None
+    encoding: Literal["msra", "unbiased", "udp"] | None = None
     """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
     decoding: Literal["argmax", "quarter", "dark"] | None = None
     """`quarter` is for heatmaps alone."""
-    kernel: int | None = Field(default=None, ge=3)
+    blur_kernel_size: int | None = Field(default=None, ge=3)
     """Of heatmaps alone."""
     normalize: bool | None = None
     """Of SimCC alone, as the next two."""
@@ -126,19 +126,19 @@ class CodecSection(_Section):
     label_softmax: bool | None = None
 
 
-class GroundTruthSection(_Section):
+class SupervisedSection(_Section):
     """Plain training."""
 
     method: Literal["none"] = "none"
 
 
-class CyclesSection(_Section):
+class SDPoseSection(_Section):
     """SDPose's self-distillation, with the weights of its eq. 4."""
 
     method: Literal["cycles"]
-    keypoint_tokens: float = Field(default=5e-6, ge=0)
-    visual_tokens: float = Field(default=5e-6, ge=0)
-    pose: Literal["every", "last"] = "every"
+    keypoint_token_weight: float = Field(default=5e-6, ge=0)
+    visual_token_weight: float = Field(default=5e-6, ge=0)
+    supervise: Literal["all", "last"] = "all"
     detach: bool = False
 
 
@@ -152,54 +152,49 @@ class TeacherSection(_Section):
     compile_teacher: bool = False
 
 
-class HeatmapToRegressionSection(TeacherSection):
+class DistilPoseSection(TeacherSection):
     """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
 
-    method: Literal["heatmap_to_regression"]
-    keypoint_tokens: float = Field(default=5e-4, ge=0)
-    visual_tokens: float = Field(default=5e-4, ge=0)
-    simulated_heatmaps: float = Field(default=1.0, ge=0)
-    confidence: float = Field(default=0.01, ge=0)
+    method: Literal["distilpose"]
+    keypoint_token_weight: float = Field(default=5e-4, ge=0)
+    visual_token_weight: float = Field(default=5e-4, ge=0)
+    simulated_heatmap_weight: float = Field(default=1.0, ge=0)
+    confidence_weight: float = Field(default=0.01, ge=0)
 
 
-class SecondStageSection(_Section):
-    """DWPose's stage 2, after stage 1: everything that is not said here stays as in the recipe."""
-
-    epochs: int | None = Field(default=None, ge=1)
-    """None takes a fifth of the recipe's."""
-    logits: float = Field(default=1.0, gt=0)
-
-
-class TwoStageSection(TeacherSection):
+class DWPoseSection(TeacherSection):
     """DWPose's, between SimCC models, with the weights of its code."""
 
-    method: Literal["two_stage"]
-    feature: float = Field(default=7e-5, ge=0)
-    logits: float = Field(default=0.1, ge=0)
-    ground_truth: bool = True
-    mask: bool = False
+    method: Literal["dwpose"]
+    feature_weight: float = Field(default=7e-5, ge=0)
+    logit_weight: float = Field(default=0.1, ge=0)
+    use_gt_loss: bool = True
+    mask_unlabelled: bool = False
     """Whether unlabelled keypoints are left out of the loss of the logits."""
-    fade: bool = True
+    loss_decay: bool = True
     """Whether both losses fall linearly to 0 over the epochs."""
-    division: Literal["official", "paper"] = "official"
-    people: int | None = Field(default=64, ge=1)
+    reduction: Literal["official", "paper"] = "official"
+    reference_batch_size: int | None = Field(default=64, ge=1)
     """The labels' loss counts as the sum over so many people, the official number on a GPU; None: over those of a step's part."""
-    second_stage: SecondStageSection | None = Field(default_factory=SecondStageSection)
-    """None trains stage 1 alone."""
+    stage2: bool = True
+    """Whether stage 2 follows: the finished model gets a new head, and everything not said here stays as in the recipe."""
+    stage2_epochs: int | None = Field(default=None, ge=1)
+    """None takes a fifth of the recipe's."""
+    stage2_logit_weight: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> TwoStageSection:
-        if not (self.ground_truth or self.logits):  # features alone teach the backbone
-            raise ValueError("ground_truth and logits are both off, so the head has nothing to learn")
+    def _something_to_learn(self) -> DWPoseSection:
+        if not (self.use_gt_loss or self.logit_weight):  # features alone teach the backbone
+            raise ValueError("use_gt_loss and logit_weight are both off, so the head has nothing to learn")
         return self
 
 
-class HeadSelfDistillationSection(TeacherSection):
+class DWPoseStage2Section(TeacherSection):
     """DWPose's stage 2 alone: the teacher is a trained SimCC model, the student its frozen backbone with a new head."""
 
-    method: Literal["head_self_distillation"]
-    logits: float = Field(default=1.0, gt=0)
-    division: Literal["official", "paper"] = "official"
+    method: Literal["dwpose_stage2"]
+    logit_weight: float = Field(default=1.0, gt=0)
+    reduction: Literal["official", "paper"] = "official"
 
 
 def _none_without_method(value: Any) -> Any:
@@ -207,7 +202,7 @@ def _none_without_method(value: Any) -> Any:
 
 
 DistillationSection = Annotated[
-    GroundTruthSection | CyclesSection | HeatmapToRegressionSection | TwoStageSection | HeadSelfDistillationSection,
+    SupervisedSection | SDPoseSection | DistilPoseSection | DWPoseSection | DWPoseStage2Section,
     Field(discriminator="method"),
     BeforeValidator(_none_without_method),
 ]
@@ -219,42 +214,42 @@ class OptimizerSection(_Section):
     """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
     lr: float = Field(default=1e-3, gt=0)
     """Of Adam."""
-    matrix_lr: float = Field(default=3e-3, gt=0)
+    muon_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
-    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lr_mult: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
     names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts. 0 freezes the part, its norms too."""
-    decay_biases: bool = True
+    decay_norm_and_bias: bool = True
     """Whether weight decay shrinks biases, norms and other single rows of numbers too, and a vision transformer's class token
     and positions; RTMPose and DeiT spare them."""
-    clip: float | None = Field(default=None, gt=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
 
 
 class ScheduleSection(_Section):
     epochs: int = Field(default=300, ge=1)
-    kind: Literal["step", "cosine", "flat_cosine"] = "step"
+    name: Literal["step", "cosine", "flat_cosine"] = "step"
     milestones: list[int] = [200, 260]
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
     gamma: float = Field(default=0.1, gt=0)
-    final: float = Field(default=0.0, ge=0, le=1)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
     """Where `cosine` and `flat_cosine` end, as a fraction of the learning rate."""
-    flat: float = Field(default=0.5, ge=0, lt=1)
+    flat_ratio: float = Field(default=0.5, ge=0, lt=1)
     """The share of all epochs for which `flat_cosine` keeps the full learning rate; its cosine takes the rest."""
     warmup_steps: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
 
 class ValidationSection(_Section):
-    every: int = Field(default=10, ge=1)
+    interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
     flip_test: bool = True
     cycle: Literal["first", "last"] = "first"
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
     nms: Literal["oks", "soft"] | None = "oks"
-    style: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    metric: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
     """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
     `mpii` measures PCKh@0.5 on MPII in place of AP."""
 
@@ -295,10 +290,10 @@ class Recipe(_Section):
     pretrained: str | None = None
     """`backbone`: start the backbone from its published ImageNet weights (downloaded once); or a file of a backbone that
     `leanpose convert` has made."""
-    init: str | None = None
+    init_from: str | None = None
     """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
-    init_parts: Literal["all", "fitting"] = "all"
-    """`all`: `init` is the same model. `fitting`: whatever has the same name and shape is taken from it, the rest starts fresh."""
+    strict: bool = True
+    """Whether `init_from` must be the same model; otherwise what has the same name and shape is taken, and the rest starts fresh."""
     data: DataSection
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     classification: ClassificationSection | None = None
@@ -306,8 +301,8 @@ class Recipe(_Section):
     codec: CodecSection = Field(default_factory=CodecSection)
     loss: Literal["codec", "rle"] = "codec"
     """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
-    distillation: DistillationSection = Field(default_factory=GroundTruthSection)
-    auxiliary_heatmaps: float = Field(default=0.0, ge=0)
+    distillation: DistillationSection = Field(default_factory=SupervisedSection)
+    auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
     """Weight of the heatmaps that each layer's visual tokens, or TFPose's encoder, draw while training; 0 has none, as in all
     papers but TFPose's."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
@@ -315,7 +310,7 @@ class Recipe(_Section):
     validation: ValidationSection = Field(default_factory=ValidationSection)
     batch_size: int = Field(default=512, ge=1)
     """People in one step of the optimiser, over all devices and accumulated parts together."""
-    accumulate: int = Field(default=1, ge=1)
+    grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -327,12 +322,14 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be accumulated in {self.accumulate} equal parts")
+        if self.batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be accumulated in {self.grad_accum_steps} equal parts"
+            )
         if self.pretrained not in (None, "backbone") and not self.pretrained.endswith(".safetensors"):
             raise ValueError(f"pretrained is `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'")
-        if self.pretrained and self.init:
-            raise ValueError("the weights of init would replace those of pretrained; set one of the two")
+        if self.pretrained and self.init_from:
+            raise ValueError("the weights of init_from would replace those of pretrained; set one of the two")
         return self
 
     def to_yaml(self) -> str:

@@ -16,18 +16,18 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
-from leanpose.data.appearance import Appearance
+from leanpose.data.appearance import PhotometricAugmentation
 from leanpose.data.augment import Augmentation
 from leanpose.data.cache import CropPlan, cached_crops
-from leanpose.data.dataset import CropDataset
-from leanpose.data.sample import PersonSet
+from leanpose.data.dataset import TopDownDataset
+from leanpose.data.sample import PoseDataset
 from leanpose.data.sources import read_people
-from leanpose.distillation.base import require_fit
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import evaluate
-from leanpose.evaluation.head_accuracy import require_mpii
-from leanpose.evaluation.part_precision import require_parts
+from leanpose.evaluation.pckh import require_mpii
+from leanpose.evaluation.wholebody_ap import require_parts
 from leanpose.files import atomic_write
+from leanpose.losses.base import require_fit
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, model_entry, skeleton_of
 from leanpose.training.checkpoint import STATE_FILE
@@ -35,11 +35,11 @@ from leanpose.training.loop import RunSummary, Trainer, Validation, finished_run
 from leanpose.training.recipe import (
     AugmentationSection,
     CodecSection,
-    HeadSelfDistillationSection,
-    HeatmapToRegressionSection,
+    DistilPoseSection,
+    DWPoseSection,
+    DWPoseStage2Section,
     Recipe,
     TeacherSection,
-    TwoStageSection,
     saved_recipe,
 )
 from leanpose.training.task import build_task
@@ -68,10 +68,10 @@ def weights_of(name: str) -> Path | str:
 
 
 def build_model(recipe: Recipe) -> PoseModel:
-    """The recipe's model with its codec, made from the recipe's seed or loaded from `init`.
+    """The recipe's model with its codec, made from the recipe's seed or loaded from `init_from`.
 
     Raises:
-        LeanposeError: the model or an option is unknown, `init` holds another model, or the backbone has no published
+        LeanposeError: the model or an option is unknown, `init_from` holds another model, or the backbone has no published
             weights or they cannot be downloaded.
     """
     torch.manual_seed(recipe.seed)
@@ -82,7 +82,7 @@ def build_model(recipe: Recipe) -> PoseModel:
         **recipe.model_options,
     )
     model.codec = _change_codec(model, recipe.codec)
-    if recipe.init is not None:
+    if recipe.init_from is not None:
         start_from(model, recipe)
     return model
 
@@ -115,21 +115,21 @@ def _codec_settings(codec: Codec) -> dict[str, Any]:
 
 
 def start_from(model: ImageModel, recipe: Recipe) -> None:
-    """Put the weights of `init` into a model, all of them or those that fit."""
-    assert recipe.init is not None
-    file = weights_of(recipe.init)
-    if recipe.init_parts == "all":
+    """Put the weights of `init_from` into a model, all of them or those that fit."""
+    assert recipe.init_from is not None
+    file = weights_of(recipe.init_from)
+    if recipe.strict:
         load_weights(model, file)
         return
     fresh = model.state_dict()
     start = load_network(file)
     fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
     if not fitting.keys() & dict(model.named_parameters()).keys():
-        raise LeanposeError(f"Nothing in {recipe.init}, a '{start.name}', fits the recipe's '{recipe.model}'.")
+        raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
     model.load_state_dict(fitting, strict=False)
 
 
-def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
+def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
     """The people to train on (all sets together, each as often as it says), and those to measure on.
 
     Raises:
@@ -140,11 +140,11 @@ def read_training_people(recipe: Recipe) -> tuple[PersonSet, PersonSet | None]:
     people = [person for part in sets for person in part.people]
     if not people:
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
-    train = PersonSet(" + ".join(part.name for part in sets), people)
+    train = PoseDataset(" + ".join(part.name for part in sets), people)
     return train, read_validation_people(recipe)
 
 
-def read_validation_people(recipe: Recipe) -> PersonSet | None:
+def read_validation_people(recipe: Recipe) -> PoseDataset | None:
     """Those to measure on, where the recipe names any.
 
     Raises:
@@ -153,35 +153,35 @@ def read_validation_people(recipe: Recipe) -> PersonSet | None:
     if recipe.data.val is None:
         return None
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
-    if recipe.validation.style == "wholebody":
+    if recipe.validation.metric == "wholebody":
         require_parts(skeleton)
-    if recipe.validation.style == "mpii":
+    if recipe.validation.metric == "mpii":
         require_mpii(skeleton)
         if recipe.data.val.format != "mpii":
             raise LeanposeError(
-                "validation.style=mpii measures in head sizes, which a data.val of format mpii alone has."
+                "validation.metric=mpii measures in head sizes, which a data.val of format mpii alone has."
             )
     return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
 
 
-def measure(recipe: Recipe, model: PoseModel, people: PersonSet) -> dict[str, float]:
+def measure(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dict[str, float]:
     """The metrics of a model in eval mode, measured as a recipe says."""
     section = recipe.validation
     return evaluate(
         model,
         people,
-        batch_size=max(recipe.batch_size // recipe.accumulate, 32),
-        workers=recipe.data.workers,
+        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
+        workers=recipe.data.num_workers,
         flip_test=section.flip_test,
         cycle=section.cycle,
         scoring=section.scoring,
         nms=section.nms,
-        style=section.style,
+        metric=section.metric,
         precision=recipe.precision,
     ).metrics
 
 
-def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> Teacher | None:
+def build_teacher(recipe: Recipe, student: PoseModel, dataset: TopDownDataset) -> Teacher | None:
     """The recipe's teacher, ready to look at the crops of `dataset`; None where the recipe needs none.
 
     Raises:
@@ -193,26 +193,26 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
     file = weights_of(section.teacher)
     model = load_model(file)
     require_fit(student, model)
-    if isinstance(section, HeatmapToRegressionSection):
-        kind, predicts, such_as = (
+    if isinstance(section, DistilPoseSection):
+        kind, outputs, such_as = (
             HeatmapCodec,
             "heatmaps",
             "a heatmap teacher, such as a tokenpose or simplebaseline model",
         )
     else:
-        kind, predicts, such_as = SimCCCodec, "SimCC bins", "a SimCC teacher, such as an rtmpose or simcc model"
+        kind, outputs, such_as = SimCCCodec, "SimCC bins", "a SimCC teacher, such as an rtmpose or simcc model"
     if not isinstance(model.codec, kind):
         raise LeanposeError(
-            f"The teacher's codec does not fit: '{model.name}' does not predict {predicts}, which {section.method} "
+            f"The teacher's codec does not fit: '{model.name}' does not predict {outputs}, which {section.method} "
             f"compares with; choose {such_as}."
         )
     if model.codec.warp != student.codec.warp:
         raise LeanposeError(
             f"The teacher's codec does not fit: '{model.name}' was trained on crops of the '{model.codec.warp}' warp, the "
             f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
-            f"{'unbiased or classic' if student.codec.warp == 'classic' else 'udp'}."
+            f"{'unbiased or msra' if student.codec.warp == 'msra' else 'udp'}."
         )
-    if isinstance(section, HeadSelfDistillationSection):
+    if isinstance(section, DWPoseStage2Section):
         _take_over_backbone(student, model)
     card = describe(file)
     shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
@@ -227,7 +227,7 @@ def build_teacher(recipe: Recipe, student: PoseModel, dataset: CropDataset) -> T
             "augmentation": recipe.augmentation.model_dump(),
             "crops": dataset.fingerprint(),
         }
-        example = teacher.rehearse()
+        example = teacher.dry_run()
         teacher.cache = TeacherCache(
             section.teacher_cache, plan, example, people=len(dataset), epochs=recipe.schedule.epochs
         )
@@ -242,7 +242,7 @@ def _take_over_backbone(student: PoseModel, trained: PoseModel) -> None:
     """
     if (student.name, student.config) != (trained.name, trained.config):
         raise LeanposeError(
-            f"head_self_distillation gives a trained model a new head, so model and model_options must be the teacher's: it is "
+            f"dwpose_stage2 gives a trained model a new head, so model and model_options must be the teacher's: it is "
             f"'{trained.name}' with {trained.config}, the recipe's is '{student.name}' with {student.config}."
         )
     backbone, trained_backbone = getattr(student, "backbone", None), getattr(trained, "backbone", None)
@@ -273,7 +273,7 @@ def train(
             f"'{recipe.model}' finds poses; the recipe's 'classification' is for classifiers such as deit_tiny."
         )
     section = recipe.distillation
-    if isinstance(section, TwoStageSection) and section.second_stage is not None:
+    if isinstance(section, DWPoseSection) and section.stage2:
         return _train_both_stages(recipe, folder, resume=resume, device=device, quiet=quiet)
     return _train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet)
 
@@ -296,7 +296,7 @@ def _train_one(recipe: Recipe, folder: Path, whole: Path, *, resume: bool, devic
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
-    model = build_model(recipe.model_copy(update={"pretrained": None, "init": None}) if resume else recipe)
+    model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**_codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     people, val = read_training_people(recipe)
@@ -305,7 +305,7 @@ def _train_one(recipe: Recipe, folder: Path, whole: Path, *, resume: bool, devic
     if recipe.data.cache is not None:
         with fabric.rank_zero_first():
             cache = cached_crops(people.people, CropPlan(model.input_size), recipe.data.cache)
-    dataset = CropDataset(
+    dataset = TopDownDataset(
         people.people,
         model.skeleton,
         model.input_size,
@@ -338,14 +338,14 @@ def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augme
     section = recipe.augmentation
     if not section.enabled:
         return None, None
-    late = (max(recipe.schedule.epochs - section.last_epochs, 0), _augmentation_of(section.late()))
-    return _augmentation_of(section), late if section.last_epochs else None
+    late = (max(recipe.schedule.epochs - section.stage2_epochs, 0), _augmentation_of(section.stage2_section()))
+    return _augmentation_of(section), late if section.stage2_epochs else None
 
 
 def _augmentation_of(section: AugmentationSection) -> Augmentation:
-    values = section.model_dump(exclude={"enabled", "last", "last_epochs"})
-    look = {field.name: values.pop(field.name) for field in fields(Appearance)}
-    return Augmentation(**values, appearance=Appearance(**look))
+    values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
+    look = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
+    return Augmentation(**values, appearance=PhotometricAugmentation(**look))
 
 
 def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
@@ -385,26 +385,26 @@ def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: st
 def first_stage(recipe: Recipe) -> Recipe:
     """Stage 1 alone of a two-stage recipe."""
     section = recipe.distillation
-    assert isinstance(section, TwoStageSection)
-    return recipe.model_copy(update={"distillation": section.model_copy(update={"second_stage": None})})
+    assert isinstance(section, DWPoseSection)
+    return recipe.model_copy(update={"distillation": section.model_copy(update={"stage2": False})})
 
 
 def second_stage(recipe: Recipe, first: Path) -> Recipe:
     """Stage 2 of a two-stage recipe, after the run of stage 1 in the folder `first`."""
     section = recipe.distillation
-    assert isinstance(section, TwoStageSection)
-    assert section.second_stage is not None
-    head = HeadSelfDistillationSection(
-        method="head_self_distillation",
+    assert isinstance(section, DWPoseSection)
+    assert section.stage2
+    head = DWPoseStage2Section(
+        method="dwpose_stage2",
         teacher=str(first),
         compile_teacher=section.compile_teacher,
-        logits=section.second_stage.logits,
-        division=section.division,
+        logit_weight=section.stage2_logit_weight,
+        reduction=section.reduction,
     )
-    return new_head_recipe(recipe, head, epochs=section.second_stage.epochs)
+    return new_head_recipe(recipe, head, epochs=section.stage2_epochs)
 
 
-def new_head_recipe(recipe: Recipe, head: HeadSelfDistillationSection, epochs: int | None = None) -> Recipe:
+def new_head_recipe(recipe: Recipe, head: DWPoseStage2Section, epochs: int | None = None) -> Recipe:
     """A recipe turned into one that gives its finished model a new head, in a fifth of the epochs where none are given.
 
     The learning rate's milestones come as much earlier as the end does.
@@ -413,7 +413,7 @@ def new_head_recipe(recipe: Recipe, head: HeadSelfDistillationSection, epochs: i
     epochs = epochs or math.ceil(schedule.epochs / 5)
     milestones = [max(1, round(milestone * epochs / schedule.epochs)) for milestone in schedule.milestones]
     schedule = schedule.model_copy(update={"epochs": epochs, "milestones": milestones})
-    fresh = {"pretrained": None, "init": None, "auxiliary_heatmaps": 0.0}
+    fresh = {"pretrained": None, "init_from": None, "auxiliary_heatmap_weight": 0.0}
     return recipe.model_copy(update={"distillation": head, "schedule": schedule, **fresh})
 
 
@@ -439,7 +439,7 @@ def retrain_head_recipe(
             f"{weights} finds the {len(theirs)} keypoints of '{theirs.name}', the recipe's data are read as the {len(ours)} of "
             f"'{ours.name}': add skeleton={theirs.name}."
         )
-    head = HeadSelfDistillationSection(method="head_self_distillation", teacher=weights, logits=logits)
+    head = DWPoseStage2Section(method="dwpose_stage2", teacher=weights, logit_weight=logits)
     same = {
         "model": model.name,
         "model_options": asdict(model.config),

@@ -15,12 +15,12 @@ def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: 
     the share `flat` leaves.
     """
     epoch = step / steps_per_epoch
-    if schedule.kind == "step":
+    if schedule.name == "step":
         factor = schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
     else:
-        flat = schedule.flat if schedule.kind == "flat_cosine" else 0.0
+        flat = schedule.flat_ratio if schedule.name == "flat_cosine" else 0.0
         progress = min(max(epoch / schedule.epochs - flat, 0.0) / (1 - flat), 1.0)
-        factor = schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+        factor = schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
     if step < schedule.warmup_steps:
         factor *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
     return factor

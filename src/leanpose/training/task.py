@@ -9,27 +9,27 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, SimCCCodec
-from leanpose.distillation import (
-    CycleSelfDistillation,
-    Distillation,
-    FeatureAndLogits,
-    GroundTruthOnly,
-    HeadSelfDistillation,
-    HeatmapToRegression,
-)
-from leanpose.distillation.base import Objective
 from leanpose.errors import LeanposeError
+from leanpose.losses import (
+    Distillation,
+    DistilPoseLoss,
+    DWPoseStage1,
+    DWPoseStage2,
+    SDPoseLoss,
+    Supervised,
+)
+from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.base import Criterion
+from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.output import PoseOutput
-from leanpose.training.auxiliary import AuxiliaryHeatmaps
-from leanpose.training.likelihood import ResidualLikelihood
 from leanpose.training.recipe import (
     DistillationSection,
-    GroundTruthSection,
-    HeadSelfDistillationSection,
-    HeatmapToRegressionSection,
+    DistilPoseSection,
+    DWPoseSection,
+    DWPoseStage2Section,
     Recipe,
-    TwoStageSection,
+    SupervisedSection,
 )
 from leanpose.training.teacher import Teacher
 
@@ -104,11 +104,11 @@ class PoseTask(Task[PoseModel]):
         if self.distillation.reads_teacher_features:
             assert teacher is not None
             assert teacher.features is not None
-            return self.model.read_features(teacher.features)
+            return self.model.forward_head(teacher.features)
         return self.model.forward_train(self.model.normalise(images))
 
     @torch.no_grad()
-    def rehearse(self) -> None:
+    def dry_run(self) -> None:
         """Compare the outputs of student and teacher for an empty crop, so that what does not fit is found before the first batch.
 
         Raises:
@@ -120,8 +120,8 @@ class PoseTask(Task[PoseModel]):
         assert self.teacher is not None
         crop = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
-        teacher = self.teacher.rehearse()
-        with self.teacher.casting(crop.device):
+        teacher = self.teacher.dry_run()
+        with self.teacher.autocast(crop.device):
             self.distillation.losses(self._pass(crop, teacher), teacher, target)
         model.train(training)
 
@@ -132,15 +132,15 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None)
     Raises:
         LeanposeError: the student cannot be taught so, or not by this teacher.
     """
-    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmaps) if recipe.auxiliary_heatmaps else None
-    distillation = build_distillation(recipe.distillation, model, build_objective(recipe, model), teacher)
+    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    distillation = build_distillation(recipe.distillation, model, build_criterion(recipe, model), teacher)
     task = PoseTask(model, distillation, auxiliary, teacher)
     if teacher is not None:
-        task.rehearse()
+        task.dry_run()
     return task
 
 
-def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
+def build_criterion(recipe: Recipe, model: PoseModel) -> Criterion:
     """What a recipe compares this student's predictions with the labels by.
 
     Raises:
@@ -148,62 +148,66 @@ def build_objective(recipe: Recipe, model: PoseModel) -> Objective:
     """
     if recipe.loss == "codec":
         return model.codec
-    if getattr(model.config, "predicts", None) != "likelihood":
+    if getattr(model.config, "outputs", None) != "rle":
         raise LeanposeError(
-            f"loss=rle needs a model that predicts deviations (predicts: likelihood), such as rle_r50; '{model.name}' does not."
+            f"loss=rle needs a model that predicts deviations (outputs: rle), such as rle_r50; '{model.name}' does not."
         )
-    return ResidualLikelihood()
+    return RLELoss()
 
 
 def build_distillation(
-    section: DistillationSection, model: PoseModel, objective: Objective, teacher: Teacher | None = None
+    section: DistillationSection, model: PoseModel, criterion: Criterion, teacher: Teacher | None = None
 ) -> Distillation:
     """The distillation that a recipe names, for this student and teacher.
 
     Raises:
         LeanposeError: the student cannot be taught so.
     """
-    if isinstance(section, HeatmapToRegressionSection):
+    if isinstance(section, DistilPoseSection):
         if not isinstance(model.codec, CoordinateCodec):
             raise LeanposeError(
-                f"distillation.method 'heatmap_to_regression' teaches models that predict coordinates, such as distilpose_s; "
+                f"distillation.method 'distilpose' teaches models that predict coordinates, such as distilpose_s; "
                 f"'{model.name}' does not."
             )
         if getattr(model.config, "cycles", 1) > 1:
             raise LeanposeError(
-                f"heatmap_to_regression compares one pass of the student; '{model.name}' makes {model.config.cycles}: set "
+                f"distilpose compares one pass of the student; '{model.name}' makes {model.config.cycles}: set "
                 "model_options.cycles=1."
             )
-        if section.simulated_heatmaps and getattr(model.config, "predicts", None) == "likelihood":
+        if section.simulated_heatmap_weight and getattr(model.config, "outputs", None) == "rle":
             raise LeanposeError(
                 f"The deviations that '{model.name}' predicts are a likelihood's, not a heatmap's: set "
-                "distillation.simulated_heatmaps=0, or model_options.predicts=position_deviation_score."
+                "distillation.simulated_heatmap_weight=0, or model_options.outputs=xy_sigma_score."
             )
-        if section.confidence and hasattr(model.config, "score"):
-            raise LeanposeError(f"The scores of '{model.name}' are not learnt: set distillation.confidence=0.")
-        weights = section.model_dump(include={"keypoint_tokens", "visual_tokens", "simulated_heatmaps", "confidence"})
-        return HeatmapToRegression(objective, **weights)
-    if isinstance(section, TwoStageSection | HeadSelfDistillationSection):
+        if section.confidence_weight and hasattr(model.config, "score"):
+            raise LeanposeError(f"The scores of '{model.name}' are not learnt: set distillation.confidence_weight=0.")
+        weights = section.model_dump(
+            include={"keypoint_token_weight", "visual_token_weight", "simulated_heatmap_weight", "confidence_weight"}
+        )
+        return DistilPoseLoss(criterion, **weights)
+    if isinstance(section, DWPoseSection | DWPoseStage2Section):
         if not isinstance(model.codec, SimCCCodec):
             raise LeanposeError(
                 f"distillation.method '{section.method}' teaches models that predict SimCC bins, such as rtmpose_t; "
                 f"'{model.name}' does not."
             )
-        shared = {"temperature": model.codec.beta, "division": section.division, "logits": section.logits}
-        if isinstance(section, HeadSelfDistillationSection):
-            return HeadSelfDistillation(objective, **shared)
+        shared = {"temperature": model.codec.beta, "reduction": section.reduction, "logit_weight": section.logit_weight}
+        if isinstance(section, DWPoseStage2Section):
+            return DWPoseStage2(criterion, **shared)
         assert teacher is not None
-        channels = (feature_channels(model), feature_channels(teacher.model)) if section.feature else (0, 0)
-        switches = section.model_dump(include={"feature", "ground_truth", "mask", "fade", "people"})
-        return FeatureAndLogits(objective, channels, **shared, **switches)
-    if isinstance(section, GroundTruthSection):
-        return GroundTruthOnly(objective)
+        channels = (feature_channels(model), feature_channels(teacher.model)) if section.feature_weight else (0, 0)
+        switches = section.model_dump(
+            include={"feature_weight", "use_gt_loss", "mask_unlabelled", "loss_decay", "reference_batch_size"}
+        )
+        return DWPoseStage1(criterion, channels, **shared, **switches)
+    if isinstance(section, SupervisedSection):
+        return Supervised(criterion)
     if not hasattr(model.config, "cycles"):
         raise LeanposeError(
-            f"distillation.method 'cycles' teaches a token model by its own further cycles; '{model.name}' has none. "
+            f"distillation.method 'sdpose' teaches a token model by its own further cycles; '{model.name}' has none. "
             "Choose a tokenpose or sdpose model, or distillation.method=none."
         )
-    return CycleSelfDistillation(objective, **section.model_dump(exclude={"method"}))
+    return SDPoseLoss(criterion, **section.model_dump(exclude={"method"}))
 
 
 def feature_channels(model: PoseModel) -> int:
@@ -215,6 +219,6 @@ def feature_channels(model: PoseModel) -> int:
     channels = getattr(getattr(model, "backbone", None), "channels", None)
     if channels is None:
         raise LeanposeError(
-            f"'{model.name}' has no backbone whose features could be compared; set distillation.feature=0."
+            f"'{model.name}' has no backbone whose features could be compared; set distillation.feature_weight=0."
         )
     return channels

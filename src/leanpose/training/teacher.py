@@ -71,16 +71,16 @@ class Teacher:
         """The output for crops, computed."""
         return self._pass(self._forward, images)
 
-    def rehearse(self) -> PoseOutput:
+    def dry_run(self) -> PoseOutput:
         """The output for one black crop, without compiling anything: shows which tensors there are."""
         device = next(self.model.parameters()).device
         return self._pass(self.model, torch.zeros(1, *self.model.input_size, 3, dtype=torch.uint8, device=device))
 
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
-        with self.casting(images.device):
+        with self.autocast(images.device):
             return forward(self.model.normalise(images))
 
-    def casting(self, device: torch.device) -> AbstractContextManager[object]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The precision that teacher and student compute in."""
         return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()

@@ -16,7 +16,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.convolutional import ConvolutionalPose
+from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
 from leanpose.models.deit import DeiT
 from leanpose.models.registry import configure_model, create_model, list_models
@@ -219,7 +219,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
         return _rename(model, official, _rtmpose_name)
     if isinstance(model, ViTPose):
         return _rename(model, official, _vitpose_name)
-    if isinstance(model, ConvolutionalPose | DeepPose):
+    if isinstance(model, HeatmapModel | DeepPose):
         return _rename(model, official, _convolutional_name)
     if isinstance(model, DeiT):
         return _rename(model, official, lambda key: f"network.{key}")
@@ -299,14 +299,14 @@ def _size(
 def _set_codec(model: PoseModel, checkpoint: Checkpoint) -> list[str]:
     """Set how the heatmaps of mmpose's convolutional networks are read, where the file's configuration says so."""
     codec = model.codec
-    if not isinstance(model, ConvolutionalPose) or not isinstance(codec, HeatmapCodec):
+    if not isinstance(model, HeatmapModel) or not isinstance(codec, HeatmapCodec):
         return []
     if re.search(r"UDPHeatmap|use_udp\s*=\s*True|'UDP'", checkpoint.config):
         model.codec = replace(codec, encoding="udp")
         return ["heatmaps: UDP, as the file's configuration says"]
     if re.search(r"unbiased\s*=\s*True|post_process\s*=\s*'unbiased'", checkpoint.config):
         return ["heatmaps: unbiased, as the file's configuration says"]
-    model.codec = replace(codec, encoding="classic", decoding="quarter")
+    model.codec = replace(codec, encoding="msra", decoding="quarter")
     return ["heatmaps: drawn and read as in the papers of SimpleBaseline and HRNet"]
 
 
@@ -336,14 +336,16 @@ def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[st
 
 def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = _rename(model, official, partial(_tokenpose_name, model.config.depth // model.config.stages))
-    width, head_width = model.config.width, model.config.width // model.config.heads
+    embed_dim, head_dim = model.config.embed_dim, model.config.embed_dim // model.config.num_heads
     # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole width.
-    theirs = width if any(key.removeprefix("module.").startswith("features.") for key in official) else head_width
-    ours = width if model.config.attention_scale == "width" else head_width
-    if theirs != ours:
+    official_scale = (
+        embed_dim if any(key.removeprefix("module.").startswith("features.") for key in official) else head_dim
+    )
+    scale = embed_dim if model.config.attention_scale == "embed_dim" else head_dim
+    if official_scale != scale:
         for i in range(model.config.depth):
             qkv = renamed[f"layers.{i}.attention.qkv.weight"].clone()
-            qkv[:width] *= (ours / theirs) ** 0.5
+            qkv[:embed_dim] *= (scale / official_scale) ** 0.5
             renamed[f"layers.{i}.attention.qkv.weight"] = qkv
     return renamed
 

@@ -241,11 +241,11 @@ def _rtmpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
     variant = _CSPNEXT[stem[0]]
     options = {
         "backbone": f"cspnext_{variant}",
-        "kernel": final[2],
-        "width": out[0],
-        "attention_width": gamma[1],
+        "kernel_size": final[2],
+        "embed_dim": out[0],
+        "gau_qk_dim": gamma[1],
         "expansion": out[1] // out[0],
-        "split": split,
+        "simcc_split_ratio": split,
     }
     nets = ("rtmpose", "dwpose") if final[0] == 133 else ("rtmpose",)
     fits = {f"{net}_{'t' if variant == 'tiny' else variant}": options for net in nets}
@@ -261,7 +261,7 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
             "12 of 384 or 768, 24 of 1024 and 32 of 1280."
         )
     name, depth, heads = _VIT[width]
-    options: dict[str, Any] = {"width": width, "depth": depth, "heads": heads}
+    options: dict[str, Any] = {"embed_dim": width, "depth": depth, "num_heads": heads}
     if "head.deconv_layers.0.weight" not in tensors:
         options["decoder"] = "simple"
         name = "vitpose_s_simple" if name == "vitpose_s" else name
@@ -304,12 +304,14 @@ def _convolutional(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
     if resnet is None or not layers or any(shape[2:] != (4, 4) for _, shape in layers):
         return None
     widths = tuple(shape[1] for _, shape in layers)
-    options: dict[str, Any] = {} if widths == (256, 256, 256) else {"deconvolutions": widths}
+    options: dict[str, Any] = {} if widths == (256, 256, 256) else {"deconv_channels": widths}
     x, y = _in_head(tensors, "mlp_head_x.weight"), _in_head(tensors, "mlp_head_y.weight")
     if x is None or y is None:
         return RecognisedNetwork("SimpleBaseline", {resnet.replace("resnet", "simplebaseline_r"): options}, keypoints)
     size, split = _simcc_split(x.shape[0], y.shape[0], x.shape[1], 32 / 2 ** len(widths))
-    return RecognisedNetwork("SimCC", {"simcc_r50": {**options, "split": split, "backbone": resnet}}, keypoints, size)
+    return RecognisedNetwork(
+        "SimCC", {"simcc_r50": {**options, "simcc_split_ratio": split, "backbone": resnet}}, keypoints, size
+    )
 
 
 def _deeppose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
@@ -342,11 +344,11 @@ def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
     options: dict[str, Any] = {
         "backbone": backbone,
         "patch_size": patch_size,
-        "width": width,
+        "embed_dim": width,
         "depth": depth,
         "stages": len({stage for stage, _ in layers}),
         # No shape tells the heads of the attention: these are the papers'.
-        "heads": 16 if backbone == "image" else 12 if depth == 24 else 8,
+        "num_heads": 16 if backbone == "image" else 12 if depth == 24 else 8,
         "head_hidden": head[0].shape[0] if len(head) == 2 else None,
         **sizes,
     }
@@ -409,13 +411,13 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
 
 def _regression(options: dict[str, Any], values: int) -> tuple[str, str]:
     """The family and the name of a network that writes so many numbers a keypoint; what they are goes into the options."""
-    predicts = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
-    if predicts is None:
+    outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
+    if outputs is None:
         raise LeanposeError(
             f"The checkpoint writes {values} numbers a keypoint; DistilPose writes 2 or 5, SDPose-Reg 4."
         )
-    options["predicts"] = predicts
-    if predicts == "likelihood":
+    options["outputs"] = outputs
+    if outputs == "rle":
         return "SDPose-Reg", "sdpose_reg"
     return "DistilPose", "distilpose_l" if options["backbone"] == "hrnet_w48" else "distilpose_s"
 

@@ -31,7 +31,24 @@ KEY = "leanpose"
 _FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
 _OF_POSES = ("skeleton", "codec")
 
-OLD_CONFIG_KEYS: dict[str, dict[str, str]] = {}
+OLD_CONFIG_KEYS: dict[str, dict[str, str]] = {
+    "DeepPose": {"predicts": "outputs"},
+    "DeiT": {"width": "embed_dim", "heads": "num_heads"},
+    "DistilPose": {"predicts": "outputs"},
+    "HeatmapModel": {"deconvolutions": "deconv_channels"},
+    "RTMPose": {
+        "kernel": "kernel_size",
+        "width": "embed_dim",
+        "attention_width": "gau_qk_dim",
+        "split": "simcc_split_ratio",
+    },
+    "SimCCPose": {"split": "simcc_split_ratio"},
+    "TFPose": {"width": "embed_dim", "heads": "num_heads", "points": "num_points"},
+    "TokenPose": {"width": "embed_dim", "heads": "num_heads"},
+    "ViTPose": {"width": "embed_dim", "heads": "num_heads"},
+    "heatmap": {"kernel": "blur_kernel_size"},
+    "simcc": {"split": "simcc_split_ratio"},
+}
 """How settings were called in the cards of earlier releases, by the model's class (its subclasses included) or the
 codec's `name`: old to new. Such cards are not read; the sentence that says so names the new setting."""
 

@@ -15,7 +15,7 @@ from landmark_models import TruthModels, labelled_person
 from leanpose.data.landmarks import BodySet, Gates, OnnxLandmarkModels, find_parts, label_wholebody
 from leanpose.data.landmarks.report import count_bands, known_errors
 from leanpose.data.landmarks.sheet import draw_sheet
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -92,7 +92,7 @@ def test_other_programs_read_it(body_set: Path, tmp_path: Path) -> None:
     run(body_set, out)
     coco = COCO(str(out))
     assert len(coco.loadAnns(coco.getAnnIds(imgIds=[1]))) == 2
-    source = DataSource(format="coco", images=body_set.parent / "images", annotations=out)
+    source = DatasetConfig(format="coco", images=body_set.parent / "images", annotations=out)
     assert len(read_people(source, COCO17, training=True).people) == 4
 
 

@@ -12,7 +12,7 @@ from math import atan2, cos, degrees, hypot, radians, sin
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.geometry import apply_affine, crop_matrix, invert_affine, warp_image
+from leanpose.geometry import apply_affine, invert_affine, warp_image, warp_matrix
 
 FACE_MARGIN, HAND_MARGIN = 1.5, 1.6  # side of a crop over the longer side of what it is to show
 
@@ -34,7 +34,7 @@ class TurnedSquare:
 
     def matrix(self, size: int) -> Float[np.ndarray, "2 3"]:
         """The affine map from image pixels to the pixels of a crop of `size` × `size`."""
-        return crop_matrix(
+        return warp_matrix(
             np.array([self.x, self.y]), np.array([self.side, self.side]), (size, size), rotation=self.angle
         )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leanpose.models.output import Prediction
 
 Crops = UInt8[np.ndarray, "B H W 3"]
-Located = tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]
+KeypointArrays = tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
@@ -65,7 +65,7 @@ class Backend(ABC):
     def predict(self, crops: Crops) -> Prediction:
         """What the network writes for RGB crops of its size."""
 
-    def locate(self, crops: Crops, *, flip_test: bool = False) -> Located:
+    def predict_keypoints(self, crops: Crops, *, flip_test: bool = False) -> KeypointArrays:
         """Keypoints in crop pixels, and scores in 0..1.
 
         Args:

@@ -153,7 +153,7 @@ def measure(
                     crops,
                     (1, len(crops)),
                     predict=backend.predict,
-                    locate=backend.locate,
+                    predict_keypoints=backend.predict_keypoints,
                     precision=candidate.precision,
                 )
                 wrong = agreement.exceeds(BOUNDS[candidate.precision])
@@ -191,13 +191,13 @@ def take_turns(
     times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]
     for backend in backends:
         for batch in inputs.values():
-            backend.locate(batch)  # the first run of a size prepares it
+            backend.predict_keypoints(batch)  # the first run of a size prepares it
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 100):
         for backend, record in zip(backends, times, strict=True):
             for size, batch in inputs.items():
                 began = clock()
-                backend.locate(batch)
+                backend.predict_keypoints(batch)
                 record[size].append(1000 * (clock() - began))
         rounds += 1
     return [{size: statistics.median(found) for size, found in record.items()} for record in times]

@@ -53,7 +53,7 @@ def recognise(
         raise LeanposeError(_unknown(inputs, outputs, path))
     chosen = _skeleton(keypoints, skeleton, path)
     sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
-    codec = SimCCCodec((height, width), sigma=sigma, split=SPLIT)
+    codec = SimCCCodec((height, width), sigma=sigma, simcc_split_ratio=SPLIT)
     spec = ModelSpec(path.stem, chosen, codec, (height, width), IMAGENET["mean"], IMAGENET["std"])
     return ExportCard(spec, normalise_inside=False, decode_inside=False), names
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from leanpose.codecs import build_codec
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends.base import Backend, Crops, Located, ModelSpec, Precision
+from leanpose.inference.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
 from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.skeleton import Skeleton
 
@@ -92,7 +92,7 @@ def _where(inside: bool) -> str:
 def named_outputs(prediction: Prediction) -> dict[str, Any]:
     """A prediction's tensors by the names that they have in exported files."""
     if isinstance(prediction, Heatmaps):
-        return {"heatmaps": prediction.maps}
+        return {"heatmaps": prediction.heatmaps}
     if isinstance(prediction, SimCC):
         return {"simcc_x": prediction.x, "simcc_y": prediction.y}
     parts = {"xy": prediction.xy, "sigma": prediction.sigma, "score": prediction.score}
@@ -156,10 +156,10 @@ class GraphBackend(Backend):
         arrays = self.compute(self.prepare(crops))
         return prediction_of({name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)})
 
-    def locate(self, crops: Crops, *, flip_test: bool = False) -> Located:
-        """See `Backend.locate`."""
+    def predict_keypoints(self, crops: Crops, *, flip_test: bool = False) -> KeypointArrays:
+        """See `Backend.predict_keypoints`."""
         if flip_test or not self.card.decode_inside:
-            return super().locate(crops, flip_test=flip_test)
+            return super().predict_keypoints(crops, flip_test=flip_test)
         arrays = dict(zip(self._outputs, self.compute(self.prepare(crops)), strict=True))
         points, scores = (arrays[name] for name in DECODED)
         return np.asarray(points, np.float32), np.asarray(scores, np.float32)

@@ -4,12 +4,12 @@ from typing import Literal
 
 from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
-from leanpose.models.backbones.movenet import MoveNetFeatures
+from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.resnet import ResNet
-from leanpose.models.backbones.rtmdet import RTMDetFeatures
+from leanpose.models.backbones.rtmdet import RTMDetBackbone
 
-Backbone = ResNet | HRNet | CSPNeXt | RTMDetFeatures | MoveNetFeatures
-Pyramid = ResNet | RTMDetFeatures
+Backbone = ResNet | HRNet | CSPNeXt | RTMDetBackbone | MoveNetBackbone
+Pyramid = ResNet | RTMDetBackbone
 
 RTMDetName = Literal["rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m"]
 MoveNetName = Literal["movenet_lightning"]
@@ -21,8 +21,8 @@ def create_backbone(variant: str) -> Backbone:
     if variant.startswith("hrnet"):
         return HRNet(variant, stages=4)
     if variant == "movenet_lightning":
-        return MoveNetFeatures()
-    for prefix, network in (("cspnext", CSPNeXt), ("rtmdet", RTMDetFeatures)):
+        return MoveNetBackbone()
+    for prefix, network in (("cspnext", CSPNeXt), ("rtmdet", RTMDetBackbone)):
         if variant.startswith(prefix):
             return network(variant)
     return ResNet(variant)
@@ -30,4 +30,4 @@ def create_backbone(variant: str) -> Backbone:
 
 def create_pyramid(variant: PyramidName) -> Pyramid:
     """The same, of those that have features at strides 8, 16 and 32: `pyramid`, as wide as `pyramid_channels`."""
-    return RTMDetFeatures(variant) if variant.startswith("rtmdet") else ResNet(variant)
+    return RTMDetBackbone(variant) if variant.startswith("rtmdet") else ResNet(variant)

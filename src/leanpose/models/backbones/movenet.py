@@ -64,7 +64,7 @@ class SeparableConv(nn.Module):
         return F.relu(self.pointwise(self.depthwise(x)))
 
 
-class MoveNetFeatures(nn.Module):
+class MoveNetBackbone(nn.Module):
     """MoveNet up to what its keypoint heatmaps are read from, at stride 4."""
 
     stride = 4

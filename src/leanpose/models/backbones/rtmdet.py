@@ -141,7 +141,7 @@ class Pyramid(nn.Module):
         return fine, middle, coarse
 
 
-class RTMDetFeatures(nn.Module):
+class RTMDetBackbone(nn.Module):
     """RTMDet up to the finest level of its pyramid, at stride 8; the levels above it by `pyramid`.
 
     Parameters bear the names of mmdetection without their first word.

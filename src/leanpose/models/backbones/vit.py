@@ -15,28 +15,30 @@ class ViT(nn.Module):
 
     Args:
         input_size: of the image, in pixels (height, width).
-        width: of a token.
+        embed_dim: of a token.
         depth: layers.
-        heads: of the attention.
+        num_heads: of the attention.
         drop_path: how often the last layer is left out while training; the first never is.
     """
 
     stride = 16
 
-    def __init__(self, input_size: tuple[int, int], width: int, depth: int, heads: int, drop_path: float) -> None:
+    def __init__(
+        self, input_size: tuple[int, int], embed_dim: int, depth: int, num_heads: int, drop_path: float
+    ) -> None:
         super().__init__()
         from timm.models.vision_transformer import VisionTransformer
 
-        self.channels = width
+        self.channels = embed_dim
         self.grid = (input_size[0] // self.stride, input_size[1] // self.stride)
         self.net = VisionTransformer(
             img_size=input_size,
             patch_size=self.stride,
             num_classes=0,
             global_pool="",
-            embed_dim=width,
+            embed_dim=embed_dim,
             depth=depth,
-            num_heads=heads,
+            num_heads=num_heads,
             class_token=False,
             drop_path_rate=drop_path,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),

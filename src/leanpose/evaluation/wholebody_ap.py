@@ -16,7 +16,7 @@ from jaxtyping import Float
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import Matching, Suppression, found_areas, suppress
 from leanpose.evaluation.ground_truth import read_ground_truth
-from leanpose.evaluation.results import PoseResults, Scoring
+from leanpose.evaluation.results import PosePredictions, Scoring
 from leanpose.skeleton import Skeleton
 
 WHOLE = "whole"
@@ -26,9 +26,9 @@ BODY = "body"
 """The part whose keypoints tell how large a found person is."""
 
 
-def part_precision(
+def wholebody_ap(
     ground_truth: Mapping[str, Any],
-    results: PoseResults,
+    results: PosePredictions,
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
     parts: Mapping[str, Sequence[int]],
     *,
@@ -91,20 +91,20 @@ def has_parts(skeleton: Skeleton, labelled: Sequence[int]) -> bool:
 
 
 def require_parts(skeleton: Skeleton) -> None:
-    """For the style `wholebody`.
+    """For the metric `wholebody`.
 
     Raises:
         LeanposeError: the skeleton has no parts to tell apart.
     """
     if len(skeleton.parts) < 2:
         raise LeanposeError(
-            f"The style wholebody measures parts, but the skeleton '{skeleton.name}' has "
-            f"{'no parts' if not skeleton.parts else 'one part alone'}; use the style coco."
+            f"The metric wholebody measures parts, but the skeleton '{skeleton.name}' has "
+            f"{'no parts' if not skeleton.parts else 'one part alone'}; use the metric coco."
         )
 
 
 def part_metrics(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`part_precision`'s figures in one row: those of the whole body under their own names, and `AP face`, `AR face` … .
+    """`wholebody_ap`'s figures in one row: those of the whole body under their own names, and `AP face`, `AR face` … .
 
     `AP hands` and `AR hands` are the means of both hands, or the one that is labelled.
     """

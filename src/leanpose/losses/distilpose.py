@@ -9,35 +9,35 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.distillation.base import Distillation, Objective, label_loss
 from leanpose.errors import LeanposeError
+from leanpose.losses.base import Criterion, Distillation, supervised_loss
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 
 
-class HeatmapToRegression(Distillation):
+class DistilPoseLoss(Distillation):
     """`L = L_reg + α1 MSE(KT, KT_teacher) + α2 MSE(VT, VT_teacher) + α3 L_SH + α4 L_CS` (DistilPose, eq. 8).
 
     Args:
         objective: compares the student's coordinates with the ground truth (L_reg).
-        keypoint_tokens: α1, of the token-distilling encoder's keypoint tokens.
-        visual_tokens: α2, of its visual tokens.
-        simulated_heatmaps: α3: the Gaussian of the predicted point and deviations meets the teacher's heatmap.
-        confidence: α4: the predicted score meets the teacher's heatmap at the predicted point.
+        keypoint_token_weight: α1, of the token-distilling encoder's keypoint tokens.
+        visual_token_weight: α2, of its visual tokens.
+        simulated_heatmap_weight: α3: the Gaussian of the predicted point and deviations meets the teacher's heatmap.
+        confidence_weight: α4: the predicted score meets the teacher's heatmap at the predicted point.
     """
 
     def __init__(
         self,
-        objective: Objective,
-        keypoint_tokens: float = 5e-4,
-        visual_tokens: float = 5e-4,
-        simulated_heatmaps: float = 1.0,
-        confidence: float = 0.01,
+        criterion: Criterion,
+        keypoint_token_weight: float = 5e-4,
+        visual_token_weight: float = 5e-4,
+        simulated_heatmap_weight: float = 1.0,
+        confidence_weight: float = 0.01,
     ) -> None:
-        super().__init__(objective)
-        self.keypoint_tokens = keypoint_tokens
-        self.visual_tokens = visual_tokens
-        self.simulated_heatmaps = simulated_heatmaps
-        self.confidence = confidence
+        super().__init__(criterion)
+        self.keypoint_token_weight = keypoint_token_weight
+        self.visual_token_weight = visual_token_weight
+        self.simulated_heatmap_weight = simulated_heatmap_weight
+        self.confidence_weight = confidence_weight
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         """See `Distillation.losses`.
@@ -48,32 +48,33 @@ class HeatmapToRegression(Distillation):
         assert teacher is not None
         predicted, heatmaps = student.prediction, teacher.prediction
         if not isinstance(predicted, Coordinates) or not isinstance(heatmaps, Heatmaps):
-            raise LeanposeError(
-                "heatmap_to_regression needs a student that predicts coordinates and a heatmap teacher."
-            )
-        losses = {"pose": label_loss(self.objective, student, target)}
-        for name, weight in (("keypoint_tokens", self.keypoint_tokens), ("visual_tokens", self.visual_tokens)):
+            raise LeanposeError("distilpose needs a student that predicts coordinates and a heatmap teacher.")
+        losses = {"pose": supervised_loss(self.criterion, student, target)}
+        for name, weight in (
+            ("keypoint_tokens", self.keypoint_token_weight),
+            ("visual_tokens", self.visual_token_weight),
+        ):
             if weight:
                 losses[name] = weight * _token_gap(name, student, teacher)
-        maps, counts = heatmaps.maps.float(), target.weights
-        if self.simulated_heatmaps:
+        maps, counts = heatmaps.heatmaps.float(), target.weights
+        if self.simulated_heatmap_weight:
             if predicted.sigma is None:
                 raise LeanposeError(
-                    "The student predicts no deviations; set model_options.predicts=position_deviation_score if it has that option, or "
-                    "distillation.simulated_heatmaps=0."
+                    "The student predicts no deviations; set model_options.outputs=xy_sigma_score if it has that option, or "
+                    "distillation.simulated_heatmap_weight=0."
                 )
             simulated = simulate_heatmaps(predicted.xy, predicted.sigma, (maps.shape[2], maps.shape[3]))
             # The official code mixes the weights of different people here; each error gets its own person's.
             error = (simulated - maps).square().mean(dim=(2, 3))
-            losses["simulated_heatmaps"] = self.simulated_heatmaps * (error * counts).mean()
-        if self.confidence:
+            losses["simulated_heatmaps"] = self.simulated_heatmap_weight * (error * counts).mean()
+        if self.confidence_weight:
             if predicted.score is None:
                 raise LeanposeError(
-                    "The student predicts no confidence; set model_options.predicts=position_deviation_score if it has that option, or "
-                    "distillation.confidence=0."
+                    "The student predicts no confidence; set model_options.outputs=xy_sigma_score if it has that option, or "
+                    "distillation.confidence_weight=0."
                 )
             gap = (predicted.score.float() - read_heatmaps(maps, predicted.xy)).abs()
-            losses["confidence"] = self.confidence * (gap * counts).mean()
+            losses["confidence"] = self.confidence_weight * (gap * counts).mean()
         return losses
 
 
@@ -85,7 +86,7 @@ def _token_gap(name: str, student: PoseOutput, teacher: PoseOutput) -> Float[Ten
         )
         raise LeanposeError(
             f"The {name} of student and teacher do not fit ({shapes}, number x width); "
-            f"choose a teacher with the same tokens, or set distillation.{name}=0."
+            f"choose a teacher with the same tokens, or set distillation.{name[:-1]}_weight=0."
         )
     return mse_loss(mine.float(), theirs.float())
 

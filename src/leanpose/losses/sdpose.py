@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.distillation.base import CycledOutput, Distillation, Objective, sum_of
+from leanpose.losses.base import Criterion, Distillation, MultiCycleOutput, sum_of
 
 
-class CycleSelfDistillation(Distillation):
+class SDPoseLoss(Distillation):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
 
     Where a cycle has dropped visual tokens (§4.5, Table 8), those that it kept meet the next cycle's tokens of the same
@@ -26,9 +26,9 @@ class CycleSelfDistillation(Distillation):
 
     Args:
         objective: compares each cycle's prediction with the ground truth.
-        keypoint_tokens: α1 of eq. 4.
-        visual_tokens: α2 of eq. 4.
-        pose: which cycles meet the ground truth: `every` (eq. 3), or only the `last` (the ablation of Table 5).
+        keypoint_token_weight: α1 of eq. 4.
+        visual_token_weight: α2 of eq. 4.
+        supervise: which cycles meet the ground truth: `all` (eq. 3), or only the `last` (the ablation of Table 5).
         detach: stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although
             the paper calls the deeper cycle a teacher; off by default, as published.
         term: what the loss against the labels is called.
@@ -36,30 +36,30 @@ class CycleSelfDistillation(Distillation):
 
     def __init__(
         self,
-        objective: Objective,
-        keypoint_tokens: float = 5e-6,
-        visual_tokens: float = 5e-6,
-        pose: Literal["every", "last"] = "every",
+        criterion: Criterion,
+        keypoint_token_weight: float = 5e-6,
+        visual_token_weight: float = 5e-6,
+        supervise: Literal["all", "last"] = "all",
         detach: bool = False,
         term: str = "pose",
     ) -> None:
-        super().__init__(objective, term)
-        self.keypoint_tokens = keypoint_tokens
-        self.visual_tokens = visual_tokens
-        self.pose = pose
+        super().__init__(criterion, term)
+        self.keypoint_token_weight = keypoint_token_weight
+        self.visual_token_weight = visual_token_weight
+        self.supervise = supervise
         self.detach = detach
 
-    def losses(self, student: CycledOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, student: MultiCycleOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
         cycles = student.cycles
-        supervised = cycles if self.pose == "every" else cycles[-1:]
-        losses = {self.term: sum_of(self.objective.loss(cycle.prediction, target) for cycle in supervised)}
+        supervised = cycles if self.supervise == "all" else cycles[-1:]
+        losses = {self.term: sum_of(self.criterion.loss(cycle.prediction, target) for cycle in supervised)}
         pairs = list(pairwise(cycles))
-        if pairs and self.keypoint_tokens:
+        if pairs and self.keypoint_token_weight:
             gaps = (self._gap(a.keypoint_tokens, b.keypoint_tokens) for a, b in pairs)
-            losses["keypoint_tokens"] = self.keypoint_tokens * sum_of(gaps)
-        if pairs and self.visual_tokens:
+            losses["keypoint_tokens"] = self.keypoint_token_weight * sum_of(gaps)
+        if pairs and self.visual_token_weight:
             gaps = (self._gap(a.visual_tokens, _same_patches(a, b)) for a, b in pairs)
-            losses["visual_tokens"] = self.visual_tokens * sum_of(gaps)
+            losses["visual_tokens"] = self.visual_token_weight * sum_of(gaps)
         return losses
 
     def _gap(self, tokens: Any, deeper: Any) -> Float[Tensor, ""]:
@@ -67,10 +67,10 @@ class CycleSelfDistillation(Distillation):
         return mse_loss(tokens, deeper.detach() if self.detach else deeper)
 
 
-def _same_patches(cycle: CycledOutput, deeper: CycledOutput) -> Any:
+def _same_patches(cycle: MultiCycleOutput, deeper: MultiCycleOutput) -> Any:
     """The deeper cycle's visual tokens on the patches that this cycle has, in its order."""
-    if cycle.kept is None:
+    if cycle.keep_indices is None:
         return deeper.visual_tokens
     assert deeper.visual_tokens is not None
-    assert deeper.kept is None, "only the first cycle drops tokens"
-    return torch.take_along_dim(deeper.visual_tokens, cycle.kept[..., None], dim=1)
+    assert deeper.keep_indices is None, "only the first cycle drops tokens"
+    return torch.take_along_dim(deeper.visual_tokens, cycle.keep_indices[..., None], dim=1)

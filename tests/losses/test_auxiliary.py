@@ -9,10 +9,10 @@ import torch
 
 from leanpose.errors import LeanposeError
 from leanpose.export.program import CropProgram
+from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.output import Heatmaps
 from leanpose.models.registry import create_model
-from leanpose.training.auxiliary import AuxiliaryHeatmaps
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import build_task
 from tiny import tiny_recipe
@@ -20,7 +20,7 @@ from tiny import tiny_recipe
 
 def small_model(**options: object) -> PoseModel:
     torch.manual_seed(0)
-    return create_model("sdpose_t", input_size=(64, 48), width=16, depth=2, stem_width=8, stage1_width=8, **options)
+    return create_model("sdpose_t", input_size=(64, 48), embed_dim=16, depth=2, stem_width=8, stage1_width=8, **options)
 
 
 def test_each_visual_token_draws_its_own_part_of_every_heatmap() -> None:
@@ -32,7 +32,7 @@ def test_each_visual_token_draws_its_own_part_of_every_heatmap() -> None:
         lesson.draw.weight.view(17, 4, 3, 16)[2, 3, 2, 0] = 1
         dense = torch.zeros(1, 16, 4, 4)
         dense[0, 0, 1, 2] = 5
-        maps = lesson.heatmaps(dense).maps
+        maps = lesson.heatmaps(dense).heatmaps
     assert maps.shape == (1, 17, 16, 12)
     assert maps.nonzero().tolist() == [[0, 2, 1 * 4 + 3, 2 * 3 + 2]]
     assert maps.max() == 5
@@ -41,11 +41,11 @@ def test_each_visual_token_draws_its_own_part_of_every_heatmap() -> None:
 def test_the_layers_maps_are_the_visual_tokens_in_their_places() -> None:
     model = small_model(cycles=2)
     output = model.forward_train(torch.randn(2, 3, 64, 48))
-    assert output.dense == output.cycles[0].dense
+    assert output.feature_maps == output.cycles[0].feature_maps
     for cycle in output.cycles:
-        assert [tuple(layer.shape) for layer in cycle.dense] == [(2, *model.dense_shape)] * 2
-        torch.testing.assert_close(cycle.dense[-1].flatten(2).transpose(1, 2), cycle.visual_tokens)
-    assert model(torch.randn(1, 3, 64, 48)).dense == ()
+        assert [tuple(layer.shape) for layer in cycle.feature_maps] == [(2, *model.feature_map_shape)] * 2
+        torch.testing.assert_close(cycle.feature_maps[-1].flatten(2).transpose(1, 2), cycle.visual_tokens)
+    assert model(torch.randn(1, 3, 64, 48)).feature_maps == ()
 
 
 def test_every_layer_of_every_cycle_counts_and_learns() -> None:
@@ -53,7 +53,9 @@ def test_every_layer_of_every_cycle_counts_and_learns() -> None:
     lesson = AuxiliaryHeatmaps(model, weight=0.5)
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
     output = model.forward_train(torch.randn(2, 3, 64, 48))
-    losses = [model.codec.loss(lesson.heatmaps(layer), target) for cycle in output.cycles for layer in cycle.dense]
+    losses = [
+        model.codec.loss(lesson.heatmaps(layer), target) for cycle in output.cycles for layer in cycle.feature_maps
+    ]
     assert len(losses) == 4
     loss = lesson(output, target)
     torch.testing.assert_close(loss, 0.5 * torch.stack(losses).sum())
@@ -66,7 +68,7 @@ def test_every_layer_of_every_cycle_counts_and_learns() -> None:
 def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
     model = small_model()
     names = set(model.state_dict())
-    task = build_task(parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmaps=2.0)), model)
+    task = build_task(parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmap_weight=2.0)), model)
     losses = task(
         torch.zeros(1, 64, 48, 3, dtype=torch.uint8),
         torch.full((1, 17, 2), 20.0),
@@ -80,7 +82,7 @@ def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
 
 def small_tfpose(**options: object) -> PoseModel:
     torch.manual_seed(0)
-    sizes = {"input_size": (64, 48), "width": 32, "encoder_layers": 1, "decoder_layers": 2}
+    sizes = {"input_size": (64, 48), "embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
     return create_model("tfpose_r18", **{**sizes, **options})
 
 
@@ -91,13 +93,13 @@ def test_tfposes_memory_draws_udp_heatmaps_through_a_transposed_convolution() ->
     assert (lesson.codec.input_size, lesson.codec.heatmap_size, lesson.codec.encoding) == ((64, 64), (16, 16), "udp")
     keypoints, weights = 16 + torch.rand(2, 17, 2) * 24, torch.ones(2, 17)
     target = lesson.codec.encode(keypoints, weights)
-    torch.testing.assert_close(lesson.codec.decode(Heatmaps(target.maps))[0], keypoints, atol=0.2, rtol=0)
+    torch.testing.assert_close(lesson.codec.decode(Heatmaps(target.heatmaps))[0], keypoints, atol=0.2, rtol=0)
     output = model.train().forward_train(torch.randn(2, 3, 64, 48))
     loss = lesson(output, target)
-    [dense] = output.dense
-    maps = lesson.heatmaps(dense).maps
+    [dense] = output.feature_maps
+    maps = lesson.heatmaps(dense).heatmaps
     assert maps.shape == (2, 17, 16, 16)
-    torch.testing.assert_close(loss, 50 * (maps - target.maps).square().mean())
+    torch.testing.assert_close(loss, 50 * (maps - target.heatmaps).square().mean())
     loss.backward()
     taught = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert taught == {"backbone", "projections", "encoder", "level_position"}
@@ -106,7 +108,7 @@ def test_tfposes_memory_draws_udp_heatmaps_through_a_transposed_convolution() ->
 def test_tfpose_learns_from_both_losses_and_keeps_no_heatmaps(tmp_path: Path) -> None:
     model = small_tfpose()
     names, parameters = set(model.state_dict()), sum(p.numel() for p in model.parameters())
-    changes = {"model": "tfpose_r18", "distillation": {"method": "none"}, "auxiliary_heatmaps": 50.0}
+    changes = {"model": "tfpose_r18", "distillation": {"method": "none"}, "auxiliary_heatmap_weight": 50.0}
     task = build_task(parse_recipe(tiny_recipe(tmp_path, **changes)), model)
     crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     losses = task(crops, torch.rand(2, 17, 2) * 40, torch.ones(2, 17), torch.zeros(2).long())
@@ -120,7 +122,7 @@ def test_tfpose_learns_from_both_losses_and_keeps_no_heatmaps(tmp_path: Path) ->
 
 
 def test_a_token_model_that_writes_coordinates_can_learn_from_them_too() -> None:
-    model = create_model("distilpose_s", input_size=(64, 48), width=16, depth=2, stem_width=8, stage1_width=8)
+    model = create_model("distilpose_s", input_size=(64, 48), embed_dim=16, depth=2, stem_width=8, stage1_width=8)
     lesson = AuxiliaryHeatmaps(model, weight=1.0)
     assert (lesson.codec.heatmap_size, lesson.codec.encoding) == ((8, 8), "unbiased")
     output = model.forward_train(torch.randn(2, 3, 64, 48))
@@ -130,9 +132,9 @@ def test_a_token_model_that_writes_coordinates_can_learn_from_them_too() -> None
 
 def test_a_model_without_layers_to_teach_gets_one_sentence() -> None:
     model = small_model()
-    model.dense_shape = None
-    with pytest.raises(LeanposeError, match="cannot be trained with auxiliary_heatmaps"):
+    model.feature_map_shape = None
+    with pytest.raises(LeanposeError, match="cannot be trained with auxiliary_heatmap_weight"):
         AuxiliaryHeatmaps(model, 1.0)
-    model.dense_shape = (16, 5, 4)
+    model.feature_map_shape = (16, 5, 4)
     with pytest.raises(LeanposeError, match="5x4 visual tokens do not divide heatmaps of 16x12"):
         AuxiliaryHeatmaps(model, 1.0)

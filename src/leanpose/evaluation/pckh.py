@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from leanpose.data.sample import PersonSample
+from leanpose.data.sample import PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.pck import MPII_GROUPS, mpii_accuracy
-from leanpose.evaluation.results import PoseResults
+from leanpose.evaluation.results import PosePredictions
 from leanpose.skeleton import Skeleton
 
 TOTAL, FINE = "PCKh@0.5", "PCKh@0.1"
@@ -25,7 +25,7 @@ def require_mpii(skeleton: Skeleton) -> None:
     if missing:
         raise LeanposeError(
             f"MPII's PCKh is measured at '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
-            f"another style."
+            f"another metric."
         )
 
 
@@ -38,7 +38,7 @@ def _missing(skeleton: Skeleton) -> list[str]:
     return [name for group in MPII_GROUPS.values() for name in group if name not in skeleton.keypoints]
 
 
-def head_accuracy(results: PoseResults, people: Sequence[PersonSample], skeleton: Skeleton) -> dict[str, float]:
+def pckh(results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton) -> dict[str, float]:
     """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, as shares in 0..1; -1 where nobody has a label.
 
     Every label weighs the same in the total; pelvis and thorax take no part, as in the official evaluation.

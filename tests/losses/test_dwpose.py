@@ -12,9 +12,9 @@ import torch
 from golden_rules import rule_r
 from leanpose.codecs import SimCCCodec
 from leanpose.codecs.simcc import SimCCTarget
-from leanpose.distillation import FeatureAndLogits, HeadSelfDistillation
-from leanpose.distillation.two_stage import feature_gap, logit_gap
 from leanpose.errors import LeanposeError
+from leanpose.losses import DWPoseStage1, DWPoseStage2
+from leanpose.losses.dwpose import feature_kd_loss, logit_kd_loss
 from leanpose.models.output import Heatmaps, PoseOutput, SimCC
 
 Arrays = dict[str, torch.Tensor]
@@ -38,8 +38,8 @@ def outputs(arrays: Arrays, feature: str = "student_feature") -> tuple[PoseOutpu
     return student, teacher, target
 
 
-def first_stage(keys: list, **settings) -> FeatureAndLogits:
-    stage = FeatureAndLogits(CODEC, (12, 20), **settings)
+def first_stage(keys: list, **settings) -> DWPoseStage1:
+    stage = DWPoseStage1(CODEC, (12, 20), **settings)
     stage.align.load_state_dict(
         {key.removeprefix("align."): torch.from_numpy(rule_r(key, shape, kind)) for key, shape, kind in keys}
     )
@@ -60,7 +60,7 @@ def test_the_official_terms_of_stage_1(golden: tuple[Arrays, dict, list], epoch:
 @pytest.mark.parametrize("epoch", [0, 30, 59])
 def test_the_official_loss_of_stage_2_never_fades(golden: tuple[Arrays, dict, list], epoch: int) -> None:
     arrays, values, _ = golden
-    stage = HeadSelfDistillation(CODEC)
+    stage = DWPoseStage2(CODEC)
     stage.progress = epoch / 60
     losses = stage.losses(*outputs(arrays))
     expected = values[f"distiller.loss(stage=2, epoch={epoch} of 60).loss_logit"]["value"]
@@ -70,7 +70,7 @@ def test_the_official_loss_of_stage_2_never_fades(golden: tuple[Arrays, dict, li
 
 def test_features_of_one_width_need_no_alignment(golden: tuple[Arrays, dict, list]) -> None:
     arrays, values, _ = golden
-    stage = FeatureAndLogits(CODEC, (20, 20))
+    stage = DWPoseStage1(CODEC, (20, 20))
     losses = stage.losses(*outputs(arrays, "student_feature_same_channels"))
     assert not list(stage.parts.parameters())
     assert float(losses["feature"]) == pytest.approx(
@@ -85,7 +85,7 @@ def test_where_strides_differ_the_finer_features_are_averaged(finer: str) -> Non
     averaged = fine.view(2, 5, 4, 2, 3, 2).mean(dim=(3, 5))
     bins = SimCC(torch.zeros(2, 3, 48), torch.zeros(2, 3, 64))
     a, b = (PoseOutput(bins, features=features) for features in (fine, coarse))
-    gap = feature_gap(*((b, a) if finer == "teacher" else (a, b)), torch.nn.Identity())
+    gap = feature_kd_loss(*((b, a) if finer == "teacher" else (a, b)), torch.nn.Identity())
     torch.testing.assert_close(gap, (coarse - averaged).square().sum() / 2)
     gap.backward()
     torch.testing.assert_close(coarse.grad, coarse.detach() - averaged)
@@ -96,7 +96,7 @@ def test_the_official_logit_loss(golden: tuple[Arrays, dict, list], weight: floa
     arrays, values, _ = golden
     student, teacher, _ = outputs(arrays)
     expected = values[f"KDLoss(weight={weight:g},beta={beta:g})"]["value"]
-    assert weight * float(logit_gap(student, teacher, beta)) == pytest.approx(expected, rel=1e-5)
+    assert weight * float(logit_kd_loss(student, teacher, beta)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_mask_leaves_out_unlabelled_keypoints_and_nothing_else(golden: tuple[Arrays, dict, list]) -> None:
@@ -104,7 +104,7 @@ def test_the_mask_leaves_out_unlabelled_keypoints_and_nothing_else(golden: tuple
     student, teacher, target = outputs(arrays)
     nothing = SimCCTarget(target.x, target.y, torch.zeros_like(target.weights))
     everything = SimCCTarget(target.x, target.y, torch.ones_like(target.weights))
-    plain, masked = first_stage(keys), first_stage(keys, mask=True)
+    plain, masked = first_stage(keys), first_stage(keys, mask_unlabelled=True)
     with torch.no_grad():
         assert float(masked.losses(student, teacher, nothing)["logits"]) == 0
         assert (
@@ -115,7 +115,7 @@ def test_the_mask_leaves_out_unlabelled_keypoints_and_nothing_else(golden: tuple
 def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
     """Eqs. of the paper: L_fea over channels and pixels, L_logit over people alone, L_ori over nothing but bins."""
     arrays, _, keys = golden
-    official, paper = first_stage(keys), first_stage(keys, division="paper")
+    official, paper = first_stage(keys), first_stage(keys, reduction="paper")
     people, keypoints = arrays["keypoint_weights"].shape
     with torch.no_grad():
         a, b = official.losses(*outputs(arrays)), paper.losses(*outputs(arrays))
@@ -128,7 +128,7 @@ def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
 def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: tuple[Arrays, dict, list]) -> None:
     arrays, _, keys = golden
     student, teacher, target = outputs(arrays)
-    stage = first_stage(keys, people=64)
+    stage = first_stage(keys, reference_batch_size=64)
 
     def part(rows: slice) -> dict[str, torch.Tensor]:
         bins = (SimCC(o.prediction.x[rows], o.prediction.y[rows]) for o in (student, teacher))
@@ -149,20 +149,20 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
     ("settings", "terms"),
     [
         ({}, {"pose", "feature", "logits"}),
-        ({"feature": 0.0}, {"pose", "logits"}),
-        ({"logits": 0.0}, {"pose", "feature"}),
-        ({"ground_truth": False}, {"feature", "logits"}),
-        ({"ground_truth": False, "feature": 0.0}, {"logits"}),
+        ({"feature_weight": 0.0}, {"pose", "logits"}),
+        ({"logit_weight": 0.0}, {"pose", "feature"}),
+        ({"use_gt_loss": False}, {"feature", "logits"}),
+        ({"use_gt_loss": False, "feature_weight": 0.0}, {"logits"}),
     ],
 )
 def test_switches(golden: tuple[Arrays, dict, list], settings: dict, terms: set[str]) -> None:
     arrays, _, _ = golden
-    assert set(FeatureAndLogits(CODEC, (12, 20), **settings).losses(*outputs(arrays))) == terms
+    assert set(DWPoseStage1(CODEC, (12, 20), **settings).losses(*outputs(arrays))) == terms
 
 
 def test_without_fading_the_last_epoch_is_as_the_first(golden: tuple[Arrays, dict, list]) -> None:
     arrays, _, keys = golden
-    stage = first_stage(keys, fade=False)
+    stage = first_stage(keys, loss_decay=False)
     with torch.no_grad():
         first = stage.losses(*outputs(arrays))
         stage.progress = 419 / 420
@@ -174,9 +174,9 @@ def test_what_does_not_fit_is_named() -> None:
     student = PoseOutput(bins, features=torch.zeros(1, 4, 8, 6))
     fewer = PoseOutput(SimCC(torch.zeros(1, 3, 24), torch.zeros(1, 3, 32)), features=torch.zeros(1, 4, 4, 3))
     target = SimCCTarget(bins.x, bins.y, torch.ones(1, 3))
-    with pytest.raises(LeanposeError, match=r"teacher has no features.*distillation.feature=0"):
-        FeatureAndLogits(CODEC, (4, 4)).losses(student, PoseOutput(bins), target)
+    with pytest.raises(LeanposeError, match=r"teacher has no features.*distillation.feature_weight=0"):
+        DWPoseStage1(CODEC, (4, 4)).losses(student, PoseOutput(bins), target)
     with pytest.raises(LeanposeError, match="48 bins, the teacher into 24"):
-        FeatureAndLogits(CODEC, (4, 4), feature=0.0).losses(student, fewer, target)
+        DWPoseStage1(CODEC, (4, 4), feature_weight=0.0).losses(student, fewer, target)
     with pytest.raises(LeanposeError, match="both predict"):
-        HeadSelfDistillation(CODEC).losses(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)
+        DWPoseStage2(CODEC).losses(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)

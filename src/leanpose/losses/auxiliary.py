@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
-from leanpose.distillation.base import sum_of
 from leanpose.errors import LeanposeError
+from leanpose.losses.base import sum_of
 from leanpose.models.base import PoseModel
-from leanpose.models.convolutional import deconvolutions
+from leanpose.models.convolutional import deconv_layers
 from leanpose.models.output import Heatmaps, PoseOutput
 
 
@@ -33,7 +33,7 @@ class AuxiliaryHeatmaps(nn.Module):
     It belongs to the training, not to the model: a saved model is without it.
 
     Args:
-        model: the student; its `PoseOutput.dense` is read.
+        model: the student; its `PoseOutput.feature_maps` is read.
         weight: of each layer's loss, beside 1 for the prediction's (TFPose's λ).
 
     Attributes:
@@ -45,27 +45,27 @@ class AuxiliaryHeatmaps(nn.Module):
 
     def __init__(self, model: PoseModel, weight: float) -> None:
         super().__init__()
-        if model.dense_shape is None or not isinstance(model.codec, HeatmapCodec | CoordinateCodec):
+        if model.feature_map_shape is None or not isinstance(model.codec, HeatmapCodec | CoordinateCodec):
             raise LeanposeError(
-                f"'{model.name}' cannot be trained with auxiliary_heatmaps: it has no visual tokens to draw them, or "
+                f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: it has no visual tokens to draw them, or "
                 "predicts neither heatmaps nor coordinates."
             )
         self.weight = weight
-        (channels, rows, columns), keypoints = model.dense_shape, len(model.skeleton)
+        (channels, rows, columns), keypoints = model.feature_map_shape, len(model.skeleton)
         if isinstance(model.codec, HeatmapCodec):
             self.codec = model.codec
             height, width = self.codec.heatmap_size
             if height % rows or width % columns:
                 raise LeanposeError(
-                    f"'{model.name}' cannot be trained with auxiliary_heatmaps: {rows}x{columns} visual tokens do not divide "
+                    f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: {rows}x{columns} visual tokens do not divide "
                     f"heatmaps of {height}x{width}."
                 )
             self.enlarge = nn.Identity()
             self.part = (keypoints, height // rows, width // columns)
         else:
             encoding = "udp" if model.codec.warp == "udp" else "unbiased"
-            self.codec = HeatmapCodec(model.dense_area, (2 * rows, 2 * columns), encoding=encoding)
-            self.enlarge = deconvolutions(channels, (channels,))
+            self.codec = HeatmapCodec(model.feature_map_area, (2 * rows, 2 * columns), encoding=encoding)
+            self.enlarge = deconv_layers(channels, (channels,))
             self.part = (keypoints, 1, 1)
         self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
         nn.init.normal_(self.draw.weight, std=0.01 if isinstance(self.enlarge, nn.Identity) else 0.001)
@@ -78,7 +78,7 @@ class AuxiliaryHeatmaps(nn.Module):
             student: from `forward_train`.
             target: what `codec.encode` returned for the batch.
         """
-        layers = [layer for cycle in student.cycles or (student,) for layer in cycle.dense]
+        layers = [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]
         return self.weight * sum_of(self.codec.loss(self.heatmaps(layer), target) for layer in layers)
 
     def heatmaps(self, dense: Float[Tensor, "B D rows columns"]) -> Heatmaps:

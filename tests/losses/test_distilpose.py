@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from leanpose.codecs import CoordinateCodec, CoordinateTarget
-from leanpose.distillation import HeatmapToRegression
-from leanpose.distillation.heatmap_to_regression import simulate_heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.losses import DistilPoseLoss
+from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
 
 Golden = tuple[dict[str, torch.Tensor], dict]
@@ -49,13 +49,13 @@ def outputs(
 )
 def test_the_official_loss_terms(golden: Golden, ours: str, theirs: str) -> None:
     arrays, values = golden
-    losses = HeatmapToRegression(CoordinateCodec()).losses(*outputs(arrays))
+    losses = DistilPoseLoss(CoordinateCodec()).losses(*outputs(arrays))
     assert losses[ours].item() == pytest.approx(values[theirs]["value"], rel=1e-5)
 
 
 def test_points_beyond_the_border(golden: Golden) -> None:
     arrays, values = golden
-    losses = HeatmapToRegression(CoordinateCodec()).losses(*outputs(arrays, "dp.pred_edge"))
+    losses = DistilPoseLoss(CoordinateCodec()).losses(*outputs(arrays, "dp.pred_edge"))
     expected = values["ScoreLoss(use_target_weight=True,weight=0.01)(dp.pred_edge)"]["value"]
     assert losses["confidence"].item() == pytest.approx(expected, rel=1e-5)
     correct = values["Reg2HM(MSRA,unbiased,s2) with weights applied per sample (pred_edge)"]["value"]
@@ -69,7 +69,7 @@ def test_the_official_simulated_heatmaps(golden: Golden) -> None:
 
 
 def test_switches_leave_terms_out(golden: Golden) -> None:
-    method = HeatmapToRegression(CoordinateCodec(), keypoint_tokens=0, visual_tokens=0, confidence=0)
+    method = DistilPoseLoss(CoordinateCodec(), keypoint_token_weight=0, visual_token_weight=0, confidence_weight=0)
     assert set(method.losses(*outputs(golden[0]))) == {"pose", "simulated_heatmaps"}
 
 
@@ -77,11 +77,11 @@ def test_what_does_not_fit_is_said_with_what_would(golden: Golden) -> None:
     student, teacher, target = outputs(golden[0])
     without = PoseOutput(teacher.prediction)
     with pytest.raises(LeanposeError, match=r"keypoint_tokens of student and teacher do not fit \(5x24 and none"):
-        HeatmapToRegression(CoordinateCodec()).losses(student, without, target)
+        DistilPoseLoss(CoordinateCodec()).losses(student, without, target)
     bare = PoseOutput(Coordinates(golden[0]["dp.pred"]))
-    for weights, word in (({}, "simulated_heatmaps=0"), ({"simulated_heatmaps": 0}, "confidence=0")):
-        method = HeatmapToRegression(CoordinateCodec(), keypoint_tokens=0, visual_tokens=0, **weights)
+    for weights, word in (({}, "simulated_heatmap_weight=0"), ({"simulated_heatmap_weight": 0}, "confidence_weight=0")):
+        method = DistilPoseLoss(CoordinateCodec(), keypoint_token_weight=0, visual_token_weight=0, **weights)
         with pytest.raises(LeanposeError, match=word):
             method.losses(bare, without, target)
     with pytest.raises(LeanposeError, match="heatmap teacher"):
-        HeatmapToRegression(CoordinateCodec()).losses(teacher, student, target)
+        DistilPoseLoss(CoordinateCodec()).losses(teacher, student, target)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from golden_rules import detections
-from leanpose.data.sample import PersonSet
-from leanpose.data.sources import DataSource, read_people
+from leanpose.data.sample import PoseDataset
+from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.evaluation import PoseResults, part_precision
-from leanpose.evaluation.evaluate import precision_of
-from leanpose.evaluation.part_precision import has_parts, labelled_parts, part_metrics, part_rows, require_parts
+from leanpose.evaluation import PosePredictions, wholebody_ap
+from leanpose.evaluation.evaluate import coco_ap
+from leanpose.evaluation.wholebody_ap import has_parts, labelled_parts, part_metrics, part_rows, require_parts
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 
 SUPPRESSION = {"oks_nms": "oks", "soft_oks_nms": "soft", "none": None}
@@ -28,11 +28,11 @@ OFFICIAL = {
 }
 
 
-def labelled_people(tmp_path: Path, ground_truth: dict) -> PersonSet:
+def labelled_people(tmp_path: Path, ground_truth: dict) -> PoseDataset:
     """The ground truth by way of the reader."""
     content = {**ground_truth, "categories": [{"id": 1, "name": "person"}]}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    source = DataSource(format="coco_wholebody", images=Path(), annotations=Path("annotations.json"))
+    source = DatasetConfig(format="coco_wholebody", images=Path(), annotations=Path("annotations.json"))
     return read_people(source, WHOLEBODY133, tmp_path, training=False)
 
 
@@ -44,7 +44,7 @@ def test_every_mode_equals_the_toolbox(shared: Path, tmp_path: Path, people: str
     assert len(golden["stats_per_part"]) == 5
     for mode, expected in golden["stats_per_part"].items():
         options = json.loads(mode)
-        ours = part_precision(
+        ours = wholebody_ap(
             read.ground_truth,
             results,
             golden["sigmas"],
@@ -61,11 +61,11 @@ def test_every_mode_equals_the_toolbox(shared: Path, tmp_path: Path, people: str
 
 def test_one_row_has_the_parts_and_the_mean_of_the_hands(shared: Path, tmp_path: Path) -> None:
     golden = json.loads((shared / "golden/metrics/ap_coco_wholebody_A.json").read_text())
-    row = precision_of(
+    row = coco_ap(
         detections(golden["detections"]),
         labelled_people(tmp_path, golden["ground_truth"]),
         WHOLEBODY133,
-        style="wholebody",
+        metric="wholebody",
     )
     expected = next(iter(golden["stats_per_part"].values()))
     assert row["AP"] == pytest.approx(expected["keypoints_wholebody"][0], abs=1e-6)
@@ -78,7 +78,7 @@ def test_one_row_has_the_parts_and_the_mean_of_the_hands(shared: Path, tmp_path:
 
 
 def test_real_labels_with_some_parts_missing(shared: Path) -> None:
-    source = DataSource(
+    source = DatasetConfig(
         format="coco_wholebody", images=Path("images"), annotations=Path("annotations/coco_wholebody_sample.json")
     )
     people = read_people(source, WHOLEBODY133, shared / "data" / "wholebody_mini", training=False)
@@ -86,7 +86,7 @@ def test_real_labels_with_some_parts_missing(shared: Path) -> None:
     boxes = np.stack([person.box for person in people.people])
     middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     points[..., :2] = np.where(points[..., 2:] > 0, points[..., :2], middle)
-    results = PoseResults(
+    results = PosePredictions(
         image_ids=np.array([person.image_id for person in people.people]),
         keypoints=points[..., :2],
         keypoint_scores=np.ones((len(points), 133)),
@@ -94,14 +94,14 @@ def test_real_labels_with_some_parts_missing(shared: Path) -> None:
         box_scores=np.ones(len(points)),
         areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
     )
-    exact = precision_of(results, people, WHOLEBODY133, style="wholebody")
+    exact = coco_ap(results, people, WHOLEBODY133, metric="wholebody")
     for part in ("body", "feet", "face", "left_hand", "right_hand", "hands"):
         assert exact[f"AP {part}"] == exact[f"AR {part}"] == 1
     assert exact["AP"] == 1
     wrong_face = points.copy()
     wrong_face[:, WHOLEBODY133.parts["face"], :2] += 500
-    spoiled = PoseResults(**{**vars(results), "keypoints": wrong_face[..., :2]})
-    row = precision_of(spoiled, people, WHOLEBODY133, style="wholebody")
+    spoiled = PosePredictions(**{**vars(results), "keypoints": wrong_face[..., :2]})
+    row = coco_ap(spoiled, people, WHOLEBODY133, metric="wholebody")
     assert row["AP face"] == 0
     assert row["AP body"] == row["AP hands"] == 1
     assert 0 < row["AP"] < 1
@@ -110,7 +110,7 @@ def test_real_labels_with_some_parts_missing(shared: Path) -> None:
 TWO = Skeleton("two", ("a", "b"), (), (0.1, 0.1), {"body": (0,), "tail": (1,)})
 
 
-def two_people(second: int) -> tuple[dict, PoseResults]:
+def two_people(second: int) -> tuple[dict, PosePredictions]:
     """Two labelled people, found exactly; the second one's `b` has visibility `second`."""
     annotations = [
         {
@@ -122,26 +122,28 @@ def two_people(second: int) -> tuple[dict, PoseResults]:
     ground_truth = {"images": [{"id": 1}], "annotations": annotations}
     points = np.array([[[0.0, 10], [40, 40]], [[100, 10], [140, 40]]])
     boxes = np.array([[0.0, 0, 50, 50], [100, 0, 150, 50]])
-    return ground_truth, PoseResults(np.ones(2, int), points, np.ones((2, 2)), boxes, np.ones(2), np.full(2, 2500.0))
+    return ground_truth, PosePredictions(
+        np.ones(2, int), points, np.ones((2, 2)), boxes, np.ones(2), np.full(2, 2500.0)
+    )
 
 
 def test_who_has_no_label_in_a_part_counts_neither_way_there() -> None:
     ground_truth, results = two_people(second=0)
     results.keypoints[1, 1] = 9999  # wherever it is
-    figures = part_precision(ground_truth, results, TWO.sigmas, TWO.parts, nms=None)
+    figures = wholebody_ap(ground_truth, results, TWO.sigmas, TWO.parts, nms=None)
     assert [figures[part]["AP"] for part in ("whole", "body", "tail")] == pytest.approx([1, 1, 1])
     ground_truth, labelled = two_people(second=1)
-    wrong = PoseResults(**{**vars(labelled), "keypoints": results.keypoints})
-    assert part_precision(ground_truth, wrong, TWO.sigmas, TWO.parts, nms=None)["tail"]["AR"] == 0.5
+    wrong = PosePredictions(**{**vars(labelled), "keypoints": results.keypoints})
+    assert wholebody_ap(ground_truth, wrong, TWO.sigmas, TWO.parts, nms=None)["tail"]["AR"] == 0.5
 
 
 def test_a_part_that_nobody_has_is_minus_1() -> None:
     ground_truth, results = two_people(second=2)
-    figures = part_precision(ground_truth, results, TWO.sigmas, {"body": [0, 1], "left_hand": [], "right_hand": []})
+    figures = wholebody_ap(ground_truth, results, TWO.sigmas, {"body": [0, 1], "left_hand": [], "right_hand": []})
     assert set(figures["left_hand"].values()) == {-1.0}
     row = part_metrics(figures)
     assert (row["AP left_hand"], row["AP hands"], row["AP"]) == (-1, -1, pytest.approx(1))
-    assert part_precision(ground_truth, PoseResults.empty(2), TWO.sigmas, TWO.parts)["body"]["AP"] == 0
+    assert wholebody_ap(ground_truth, PosePredictions.empty(2), TWO.sigmas, TWO.parts)["body"]["AP"] == 0
 
 
 def test_parts_are_told_by_what_is_labelled() -> None:
@@ -152,7 +154,7 @@ def test_parts_are_told_by_what_is_labelled() -> None:
     assert not has_parts(WHOLEBODY133, range(17))
     assert not has_parts(COCO17, range(17))
     require_parts(WHOLEBODY133)
-    with pytest.raises(LeanposeError, match="'coco17' has one part alone; use the style coco"):
+    with pytest.raises(LeanposeError, match="'coco17' has one part alone; use the metric coco"):
         require_parts(COCO17)
     with pytest.raises(LeanposeError, match="2 keypoints, but there are 3 sigmas"):
-        part_precision({"images": [], "annotations": []}, two_people(2)[1], (0.1, 0.1, 0.1), {})
+        wholebody_ap({"images": [], "annotations": []}, two_people(2)[1], (0.1, 0.1, 0.1), {})

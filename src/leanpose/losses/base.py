@@ -15,7 +15,7 @@ from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 
 
-class Objective(Protocol):
+class Criterion(Protocol):
     """Compares a prediction with the labels: a codec, or a loss with parameters of its own."""
 
     def loss(self, prediction: Any, target: Any) -> Float[Tensor, ""]:
@@ -23,7 +23,7 @@ class Objective(Protocol):
         ...
 
 
-class CycledOutput(Protocol):
+class MultiCycleOutput(Protocol):
     """What a method compares that knows tokens alone, whatever is read from them: a `PoseOutput`, a `ClassOutput`."""
 
     @property
@@ -33,11 +33,11 @@ class CycledOutput(Protocol):
     @property
     def visual_tokens(self) -> Float[Tensor, "B N D"] | None: ...
     @property
-    def kept(self) -> Int[Tensor, "B M"] | None: ...
+    def keep_indices(self) -> Int[Tensor, "B M"] | None: ...
     @property
-    def cycles(self) -> tuple[CycledOutput, ...]: ...
+    def cycles(self) -> tuple[MultiCycleOutput, ...]: ...
     @property
-    def layers(self) -> tuple[Any, ...]: ...
+    def aux_outputs(self) -> tuple[Any, ...]: ...
 
 
 class Distillation(ABC):
@@ -55,15 +55,15 @@ class Distillation(ABC):
 
     reads_teacher_features = False
 
-    def __init__(self, objective: Objective, term: str = "pose") -> None:
-        self.objective = objective
+    def __init__(self, criterion: Criterion, term: str = "pose") -> None:
+        self.criterion = criterion
         self.term = term
         self.progress = 0.0
 
     @property
     def parts(self) -> nn.ModuleList:
         """What learns along with the student, and is no part of it."""
-        return nn.ModuleList([self.objective] if isinstance(self.objective, nn.Module) else [])
+        return nn.ModuleList([self.criterion] if isinstance(self.criterion, nn.Module) else [])
 
     @abstractmethod
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
@@ -76,19 +76,19 @@ class Distillation(ABC):
         """
 
 
-class GroundTruthOnly(Distillation):
+class Supervised(Distillation):
     """Plain training: the prediction meets the labels, nothing else.
 
     Where every layer of a model predicts, every layer's prediction does, and the loss is their sum (TFPose, eq. 5).
     """
 
-    def losses(self, student: CycledOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {self.term: label_loss(self.objective, student, target)}
+    def losses(self, student: MultiCycleOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {self.term: supervised_loss(self.criterion, student, target)}
 
 
-def label_loss(objective: Objective, student: CycledOutput, target: Any) -> Float[Tensor, ""]:
+def supervised_loss(criterion: Criterion, student: MultiCycleOutput, target: Any) -> Float[Tensor, ""]:
     """The loss of the prediction, or where every layer predicts the sum over all of them."""
-    return sum_of(objective.loss(prediction, target) for prediction in student.layers or (student.prediction,))
+    return sum_of(criterion.loss(prediction, target) for prediction in student.aux_outputs or (student.prediction,))
 
 
 def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:

@@ -1,7 +1,7 @@
 """DWPose: a larger model teaches features and bins, then the trained model teaches itself a new head (Yang et al., ICCVW 2023).
 
-Stage 1 (`FeatureAndLogits`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(t) = 1 - (t - 1) / t_max`, t counted from 1.
-Stage 2 (`HeadSelfDistillation`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a
+Stage 1 (`DWPoseStage1`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(t) = 1 - (t - 1) / t_max`, t counted from 1.
+Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a
 new head.
 
 The paper and its code divide the sums differently, and so weigh the terms differently against each other:
@@ -22,52 +22,52 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, kl_div
 
-from leanpose.distillation.base import Distillation, Objective
 from leanpose.errors import LeanposeError
+from leanpose.losses.base import Criterion, Distillation
 from leanpose.models.output import PoseOutput, SimCC
 
-Division = Literal["official", "paper"]
+Reduction = Literal["official", "paper"]
 
 
-class FeatureAndLogits(Distillation):
+class DWPoseStage1(Distillation):
     """Stage 1: the student's features and bins approach those of a frozen, mostly larger teacher.
 
     Args:
         objective: compares the student's bins with the labels (L_ori).
         channels: of the student's and of the teacher's features. Where they differ, a 1×1 convolution that learns along
             and is thrown away carries the one to the other.
-        feature: α.
-        logits: β.
+        feature_weight: α.
+        logit_weight: β.
         temperature: what all bins are multiplied by before the softmax; the official code takes the `beta` of L_ori.
-        ground_truth: whether L_ori counts.
-        mask: whether keypoints without a label are left out of L_logit. The paper does not: what the teacher says of an
+        use_gt_loss: whether L_ori counts.
+        mask_unlabelled: whether keypoints without a label are left out of L_logit. The paper does not: what the teacher says of an
             unlabelled keypoint is worth knowing.
-        fade: whether r(t) falls from 1 to nearly 0, or stays 1.
-        division: by what the sums are divided, see above.
-        people: L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU
+        loss_decay: whether r(t) falls from 1 to nearly 0, or stays 1.
+        reduction: by what the sums are divided, see above.
+        reference_batch_size: L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU
             had 64. None leaves it the sum over those that are there.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        criterion: Criterion,
         channels: tuple[int, int],
         *,
-        feature: float = 7e-5,
-        logits: float = 0.1,
+        feature_weight: float = 7e-5,
+        logit_weight: float = 0.1,
         temperature: float = 10.0,
-        ground_truth: bool = True,
-        mask: bool = False,
-        fade: bool = True,
-        division: Division = "official",
-        people: int | None = None,
+        use_gt_loss: bool = True,
+        mask_unlabelled: bool = False,
+        loss_decay: bool = True,
+        reduction: Reduction = "official",
+        reference_batch_size: int | None = None,
     ) -> None:
-        super().__init__(objective)
-        self.people = people
-        self.feature, self.logits, self.temperature = feature, logits, temperature
-        self.ground_truth, self.mask, self.fade = ground_truth, mask, fade
-        self.division: Division = division
-        self.align = nn.Conv2d(*channels, 1) if feature and channels[0] != channels[1] else nn.Identity()
+        super().__init__(criterion)
+        self.reference_batch_size = reference_batch_size
+        self.feature_weight, self.logit_weight, self.temperature = feature_weight, logit_weight, temperature
+        self.use_gt_loss, self.mask_unlabelled, self.loss_decay = use_gt_loss, mask_unlabelled, loss_decay
+        self.reduction: Reduction = reduction
+        self.align = nn.Conv2d(*channels, 1) if feature_weight and channels[0] != channels[1] else nn.Identity()
 
     @property
     def parts(self) -> nn.ModuleList:
@@ -81,52 +81,52 @@ class FeatureAndLogits(Distillation):
         """
         assert teacher is not None
         losses = {}
-        strength = 1 - self.progress if self.fade else 1.0
-        if self.ground_truth:
+        strength = 1 - self.progress if self.loss_decay else 1.0
+        if self.use_gt_loss:
             people, keypoints = target.weights.shape
-            scale = (keypoints if self.division == "paper" else 1) * ((self.people or people) / people)
-            losses["pose"] = scale * self.objective.loss(student.prediction, target)
-        if self.feature:
-            gap = feature_gap(student, teacher, self.align, self.division)
-            losses["feature"] = strength * self.feature * gap
-        if self.logits:
-            weights = target.weights if self.mask else None
-            gap = logit_gap(student, teacher, self.temperature, self.division, weights)
-            losses["logits"] = strength * self.logits * gap
+            scale = (keypoints if self.reduction == "paper" else 1) * ((self.reference_batch_size or people) / people)
+            losses["pose"] = scale * self.criterion.loss(student.prediction, target)
+        if self.feature_weight:
+            gap = feature_kd_loss(student, teacher, self.align, self.reduction)
+            losses["feature"] = strength * self.feature_weight * gap
+        if self.logit_weight:
+            weights = target.weights if self.mask_unlabelled else None
+            gap = logit_kd_loss(student, teacher, self.temperature, self.reduction, weights)
+            losses["logits"] = strength * self.logit_weight * gap
         return losses
 
 
-class HeadSelfDistillation(Distillation):
+class DWPoseStage2(Distillation):
     """Stage 2: a new head on the trained model's frozen backbone learns the trained head's bins, and no labels.
 
     Args:
         objective: not asked: no labels are learnt here.
-        logits: γ.
-        temperature, division: see `FeatureAndLogits`.
+        logit_weight: γ.
+        temperature, reduction: see `DWPoseStage1`.
     """
 
     reads_teacher_features = True
 
     def __init__(
         self,
-        objective: Objective,
+        criterion: Criterion,
         *,
-        logits: float = 1.0,
+        logit_weight: float = 1.0,
         temperature: float = 10.0,
-        division: Division = "official",
+        reduction: Reduction = "official",
     ) -> None:
-        super().__init__(objective)
-        self.logits, self.temperature = logits, temperature
-        self.division: Division = division
+        super().__init__(criterion)
+        self.logit_weight, self.temperature = logit_weight, temperature
+        self.reduction: Reduction = reduction
 
     def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         """See `Distillation.losses`."""
         assert teacher is not None
-        return {"logits": self.logits * logit_gap(student, teacher, self.temperature, self.division)}
+        return {"logits": self.logit_weight * logit_kd_loss(student, teacher, self.temperature, self.reduction)}
 
 
-def feature_gap(
-    student: PoseOutput, teacher: PoseOutput, align: nn.Module, division: Division = "official"
+def feature_kd_loss(
+    student: PoseOutput, teacher: PoseOutput, align: nn.Module, reduction: Reduction = "official"
 ) -> Float[Tensor, ""]:
     """L_fea: the squared distance of the student's features, aligned, to the teacher's.
 
@@ -139,18 +139,20 @@ def feature_gap(
     mine, theirs = student.features, teacher.features
     if mine is None or theirs is None:
         who = "student" if mine is None else "teacher"
-        raise LeanposeError(f"The {who} has no features to compare; choose another, or set distillation.feature=0.")
+        raise LeanposeError(
+            f"The {who} has no features to compare; choose another, or set distillation.feature_weight=0."
+        )
     grid = min(mine.shape[2], theirs.shape[2]), min(mine.shape[3], theirs.shape[3])
     mine, theirs = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (mine, theirs))
     error = (align(mine).float() - theirs.float()).square()
-    return error.mean() if division == "paper" else error.sum() / len(error)
+    return error.mean() if reduction == "paper" else error.sum() / len(error)
 
 
-def logit_gap(
+def logit_kd_loss(
     student: PoseOutput,
     teacher: PoseOutput,
     temperature: float,
-    division: Division = "official",
+    reduction: Reduction = "official",
     weights: Float[Tensor, "B K"] | None = None,
 ) -> Float[Tensor, ""]:
     """L_logit: the divergence of the student's softmaxes from the teacher's, along x and along y.
@@ -181,4 +183,4 @@ def logit_gap(
         ).sum(dim=-1)
         total = total + (divergence if weights is None else divergence * weights).sum()
     people, keypoints = mine.x.shape[:2]
-    return total / people if division == "paper" else total / (people * keypoints)
+    return total / people if reduction == "paper" else total / (people * keypoints)

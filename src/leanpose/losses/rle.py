@@ -50,7 +50,7 @@ class RealNVP(nn.Module):
         return log_volume - 0.5 * z.square().sum(dim=1) - math.log(2 * math.pi)
 
 
-class ResidualLikelihood(nn.Module):
+class RLELoss(nn.Module):
     """The loss of RLE; it owns the density, which only training needs.
 
     Args:

@@ -12,9 +12,9 @@ import torch
 from golden_rules import rule_r
 from leanpose.codecs import CoordinateTarget
 from leanpose.errors import LeanposeError
+from leanpose.losses.rle import RealNVP, RLELoss
 from leanpose.models.output import Coordinates
 from leanpose.models.registry import create_model
-from leanpose.training.likelihood import RealNVP, ResidualLikelihood
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import build_task
 
@@ -41,10 +41,10 @@ def test_the_official_loss(shared: Path, file: str, base: str, residual: bool) -
     folder = shared / "golden" / "losses"
     facts, arrays = json.loads((folder / f"{file}.json").read_text()), np.load(folder / f"{file}.npz")
     xy, sigma, target, weights = (torch.from_numpy(arrays[name]) for name in FILES[file])
-    objective = ResidualLikelihood(base, residual=residual)
-    objective.density.load_state_dict(official_density(facts))
+    criterion = RLELoss(base, residual=residual)
+    criterion.density.load_state_dict(official_density(facts))
     prediction = Coordinates(xy[..., :2], sigma[..., -2:].sigmoid())
-    loss = objective.loss(prediction, CoordinateTarget(target, weights[..., 0]))
+    loss = criterion.loss(prediction, CoordinateTarget(target, weights[..., 0]))
     expected = facts["values"][f"RLELoss(q={base},residual={residual},use_target_weight=True)"]["value"]
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
