@@ -1,0 +1,29 @@
+"""Plain training: the prediction meets the labels, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.losses.base import Criterion, Distillation, MethodSection, supervised_loss
+from leanpose.models.output import PoseOutput
+
+
+class SupervisedSection(MethodSection):
+    """Plain training."""
+
+    method: Literal["none"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class Supervised(Distillation[SupervisedSection]):
+    """The criterion alone; where every layer of a model predicts, the sum over the layers (TFPose, eq. 5)."""
+
+    section_type = SupervisedSection
+
+    def __init__(self, criterion: Criterion, section: SupervisedSection = SupervisedSection()) -> None:
+        super().__init__(criterion, section)
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {"pose": supervised_loss(self.criterion, student, target)}
