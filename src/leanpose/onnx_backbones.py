@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from leanpose.data.synthetic import render_scene
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 from leanpose.models.backbones import imagenet
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
+from leanpose.synthetic import render_scene
 from leanpose.weights import Converted
 from leanpose.weights.download import sha256_of
 
