@@ -16,8 +16,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
+    from leanpose.classification.deit import Classifier
     from leanpose.models.base import PoseModel
-    from leanpose.models.classifier import Classifier
 
 Task = Literal["pose", "classification"]
 
@@ -195,7 +195,7 @@ def create_model(
         raise LeanposeError(
             "pretrained is 'backbone' or the file of a backbone; leanpose.load_model loads a released model by its name."
         )
-    from leanpose.models.classifier import Classifier
+    from leanpose.classification.deit import Classifier
 
     entry = model_entry(name)
     if issubclass(entry.model, Classifier):

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leanpose.classification.deit import DeiT
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
-from leanpose.models.deit import DeiT
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose

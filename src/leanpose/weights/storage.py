@@ -17,12 +17,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 import leanpose
+from leanpose.classification.deit import Classifier
 from leanpose.codecs import build_codec
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.models.backbones.file import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.classifier import Classifier
 from leanpose.models.registry import create_model, model_entry
 from leanpose.skeleton import Skeleton
 from leanpose.weights.released import released_path
