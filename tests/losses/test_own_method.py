@@ -98,12 +98,10 @@ def test_it_trains_by_a_recipe(tmp_path: Path, teacher: Path) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_its_own_check_is_asked(tmp_path: Path, teacher: Path) -> None:
+    options = {**TINY_MODEL, "input_size": [64, 64], "patch_size": [4, 4]}
+    heatmaps = {**recipe(tmp_path, teacher=str(teacher)), "model": "tokenpose_s_v1", "model_options": options}
     with pytest.raises(LeanposeError, match="into a SimCC student"):
-        changes = {
-            "model": "tokenpose_s_v1",
-            "model_options": {**TINY_MODEL, "input_size": [64, 64], "patch_size": [4, 4]},
-        }
-        train(parse_recipe({**recipe(tmp_path, teacher=str(teacher)), **changes}), tmp_path / "run", quiet=True)
+        train(parse_recipe(heatmaps), tmp_path / "run", quiet=True)
 
 
 def test_without_its_entry_it_is_unknown_and_nothing_else_steps_in(tmp_path: Path) -> None:
