@@ -64,7 +64,7 @@ def test_coco_tools_evaluate_against_it(tmp_path: Path) -> None:
         ]
         evaluation = COCOeval(truth, truth.loadRes(perfect), "keypoints")
         evaluation.evaluate()
-        evaluation.grad_accum_steps()
+        evaluation.accumulate()
         evaluation.summarize()
     assert evaluation.stats[0] == pytest.approx(1.0)
 

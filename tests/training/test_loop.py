@@ -369,7 +369,7 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
     train(load_recipe(recipe), tmp_path / "run", quiet=True)
     settings = [
         f"init_from={tmp_path / 'run'}",
-        "strict=false,
+        "strict=false",
         "model=distilpose_s",
         "model_options.head_hidden=null",
     ]

@@ -42,7 +42,7 @@ def distill(
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
-    from leanpose.evaluation.headline import primary_metric
+    from leanpose.evaluation.report import primary_metric
     from leanpose.training.recipe import load_recipe
     from leanpose.training.run import (
         measure,

@@ -20,7 +20,7 @@ def evaluate_classifier(
     from leanpose.data.classes import read_class_folder
     from leanpose.device import choose_device
     from leanpose.evaluation.classes import evaluate_classes
-    from leanpose.evaluation.headline import headline
+    from leanpose.evaluation.report import headline
     from leanpose.files import atomic_write
     from leanpose.weights import load_classifier
 
