@@ -93,6 +93,24 @@ def test_training_gives_the_inference_result_and_more(model: PoseModel, images: 
     assert len(trained.cycles) == getattr(model.config, "cycles", 0)
 
 
+def test_it_provides_what_it_says(model: PoseModel, images: torch.Tensor) -> None:
+    with torch.inference_mode():
+        output = model.forward_train(images)
+    given = {
+        "tokens": output.keypoint_tokens is not None and output.visual_tokens is not None,
+        "cycles": bool(output.cycles),
+        "layers": bool(output.aux_outputs),
+    }
+    assert {name for name, there in given.items() if there} == model.provides & given.keys()
+    if "features" in model.provides:
+        assert output.features is not None
+        assert output.features.shape[:2] == (2, model.backbone.channels)
+    sigma, score = (getattr(output.prediction, name, None) is not None for name in ("sigma", "score"))
+    assert sigma == bool(model.provides & {"heatmap_sigma", "rle_sigma"})
+    # TFPose's score is not learnt, so no loss can compare it.
+    assert score == ("score" in model.provides or isinstance(model, TFPose))
+
+
 def test_gradient_reaches_every_parameter(model: PoseModel, images: torch.Tensor) -> None:
     model = copy.deepcopy(model).train()
     output = model.forward_train(images)

@@ -12,8 +12,9 @@ from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends import open_exported
 from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError
-from leanpose.export import FORMAT_OF, FORMATS, quantise_model
+from leanpose.export import FORMATS
 from leanpose.inference.estimator import PoseEstimator
+from leanpose.quantisation import FORMAT_OF, quantise_model
 from spots import scene
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from clips import frame_times, heard, number_of, write_clip
 from leanpose.errors import LeanposeError
-from leanpose.inference import video_input, video_output
 from leanpose.inference.results import PoseResult
+from leanpose.video import reader as reader_file
+from leanpose.video import writer as writer_file
 from leanpose.video.predict import VideoOutcome, count_frames, predict_video
 from leanpose.video.reader import VideoError, VideoReader
 from spots import SPOTS
@@ -121,7 +122,7 @@ def test_audio_can_be_left_out(tmp_path: Path):
 
 
 def test_audio_that_cannot_be_kept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(video_output, "SOUND_ENCODER", "nosuchcodec")
+    monkeypatch.setattr(writer_file, "AUDIO_ENCODER", "nosuchcodec")
     outcome = run(write_clip(tmp_path / "a.mkv", audio="pcm_s16le"), tmp_path)
     assert outcome.frames == 12
     assert len(outcome.notices) == 1
@@ -133,7 +134,7 @@ def test_audio_that_cannot_be_kept_is_told(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("size", [(48, 64), (47, 63), (17, 33), (120, 2)])
 def test_any_size_and_encoder(size: tuple[int, int], encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(video_output, "ENCODERS", ("nosuchcodec", encoder))
+    monkeypatch.setattr(writer_file, "ENCODERS", ("nosuchcodec", encoder))
     source = write_clip(
         tmp_path / "a.mkv", size=size, codec="ffv1", pixel_format="yuv444p", time_base=Fraction(1, 90_000)
     )
@@ -241,7 +242,7 @@ def test_an_error_anywhere_comes_out_and_leaves_no_half_video(
         options["draw"] = lambda pixels, poses: 1 // 0
     else:
         monkeypatch.setattr(
-            video_input, "upright", lambda pixels, frame: 1 // 0 if number_of(pixels) == 15 else (pixels, False)
+            reader_file, "upright", lambda pixels, frame: 1 // 0 if number_of(pixels) == 15 else (pixels, False)
         )
     with pytest.raises(ZeroDivisionError):
         run(source, tmp_path, tracker, **options)
@@ -286,14 +287,14 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LeanposeError, match="Cannot write"):
         run(source, tmp_path)
     (tmp_path / "out").unlink()
-    monkeypatch.setattr(video_output, "ENCODERS", ("nosuchcodec", "neitherthis"))
+    monkeypatch.setattr(writer_file, "ENCODERS", ("nosuchcodec", "neitherthis"))
     with pytest.raises(LeanposeError, match=r"no encoder for video \(nosuchcodec or neitherthis\).*--no-draw"):
         run(source, tmp_path)
     assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
     outcome = run(0, tmp_path, seconds=0.4)
     assert outcome.expected == 20
     assert 1 <= outcome.frames <= 20
@@ -305,7 +306,7 @@ def test_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_camera_is_left_by_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
     outcome = run(0, tmp_path, NumberReader(stop_at=3, error=KeyboardInterrupt()))
     assert outcome.stopped
     assert outcome.expected is None

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from clips import frame_times, heard, write_clip
-from leanpose.inference import estimator, video_input
+from leanpose.inference import estimator
+from leanpose.video import reader as reader_file
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         asked.append(number)
         return "testsrc=size=64x48:rate=30,realtime", "lavfi"
 
-    monkeypatch.setattr(video_input, "camera_address", address)
+    monkeypatch.setattr(reader_file, "camera_address", address)
     result = predict(2, "--seconds", 0.5)
     assert result.exit_code == 0, result.output
     assert asked == [2]

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from clips import number_of, write_clip
-from leanpose.inference import video_input
-from leanpose.video.reader import VideoError, VideoReader, looks_like_video
+from leanpose.video import reader as reader_file
+from leanpose.video.reader import Frame, VideoError, VideoReader, looks_like_video
 
 
-def read(path: Path) -> tuple[VideoReader, list[video_input.Frame]]:
+def read(path: Path) -> tuple[VideoReader, list[Frame]]:
     with VideoReader(path) as reader:
         return reader, list(reader)
 
@@ -227,14 +227,14 @@ def test_what_looks_like_a_video(tmp_path: Path):
 def test_cameras(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(VideoError, match=r"There is no camera 97|Camera 97|no support for cameras"):
         VideoReader(97)
-    monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
     with VideoReader(0) as camera:
         assert camera.live
         assert camera.count is None
         assert camera.duration is None
         frames = [frame for frame, _ in zip(camera, range(5), strict=False)]
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-    monkeypatch.setattr(video_input, "camera_address", lambda number: ("x", "nosuchkind"))
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("x", "nosuchkind"))
     with pytest.raises(VideoError, match="no support for cameras"):
         VideoReader(0)
 
@@ -257,9 +257,9 @@ class Impatient:
 
 
 def test_a_camera_that_does_not_wait_for_pictures(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(video_input, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
-    opened = Impatient(video_input._open_camera(0))
-    monkeypatch.setattr(video_input, "_open_camera", lambda number: opened)
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
+    opened = Impatient(reader._open_camera(0))
+    monkeypatch.setattr(reader_file, "_open_camera", lambda number: opened)
     with VideoReader(0) as camera:
         frames = [frame for frame, _ in zip(camera, range(5), strict=False)]
         assert not camera.cut_off

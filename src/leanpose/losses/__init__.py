@@ -1,11 +1,25 @@
-"""Distillations: one file per method; each maps (student, teacher, target) to named losses."""
+"""Losses: one file per method, with its equations, its section of the recipe and its check of student and teacher."""
 
-from leanpose.losses.base import Distillation, Supervised
+from typing import Any
+
+from leanpose.losses.base import Criterion, Distillation
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.sdpose import SDPoseLoss
+from leanpose.losses.supervised import Supervised
+
+METHODS: dict[str, type[Distillation[Any]]] = {
+    "none": Supervised,
+    "sdpose": SDPoseLoss,
+    "distilpose": DistilPoseLoss,
+    "dwpose": DWPoseStage1,
+    "dwpose_stage2": DWPoseStage2,
+}
+"""Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
 
 __all__ = [
+    "METHODS",
+    "Criterion",
     "DWPoseStage1",
     "DWPoseStage2",
     "DistilPoseLoss",

@@ -1,18 +1,25 @@
-"""The one interface of all distillations: (student's output, teacher's output, target) → named losses."""
+"""The one interface of all training methods: (student's output, teacher's output, target) → named losses.
+
+A method is one file: a section of the recipe, the check of student and teacher, and the loss. `leanpose.losses.METHODS`
+lists them by name.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
+from leanpose.schema import MethodSection
+
+SectionT = TypeVar("SectionT", bound=MethodSection)
 
 
 class Criterion(Protocol):
@@ -23,71 +30,57 @@ class Criterion(Protocol):
         ...
 
 
-class MultiCycleOutput(Protocol):
-    """What a method compares that knows tokens alone, whatever is read from them: a `PoseOutput`, a `ClassOutput`."""
+class Distillation(nn.Module, ABC, Generic[SectionT]):
+    """What a student is trained by. The training loop adds the losses up and knows nothing else of the method.
 
-    @property
-    def prediction(self) -> Any: ...
-    @property
-    def keypoint_tokens(self) -> Float[Tensor, "B K D"] | None: ...
-    @property
-    def visual_tokens(self) -> Float[Tensor, "B N D"] | None: ...
-    @property
-    def keep_indices(self) -> Int[Tensor, "B M"] | None: ...
-    @property
-    def cycles(self) -> tuple[MultiCycleOutput, ...]: ...
-    @property
-    def aux_outputs(self) -> tuple[Any, ...]: ...
-
-
-class Distillation(ABC):
-    """Says what a student learns from. The training loop adds the losses up and knows nothing else of the method.
+    A module, because some losses have parameters that learn along and are no part of the student.
 
     Args:
-        objective: compares the student's prediction with the target; mostly the student's codec.
-        term: what the loss against the labels is called.
+        criterion: compares the student's prediction with the target; mostly the student's codec.
+        section: the method's settings.
 
     Attributes:
-        reads_teacher_features: whether the student's head reads the teacher's features, in place of those of a backbone
-            of its own.
-        progress: the share of the epochs that are done, for losses that change on the way.
+        progress: the fraction of the epochs that is done, for losses that change over time.
     """
 
-    reads_teacher_features = False
+    section_type: ClassVar[type[MethodSection]] = MethodSection
 
-    def __init__(self, criterion: Criterion, term: str = "pose") -> None:
+    def __init__(self, criterion: Criterion, section: SectionT) -> None:
+        super().__init__()
         self.criterion = criterion
-        self.term = term
+        self.section: SectionT = section
         self.progress = 0.0
 
-    @property
-    def parts(self) -> nn.ModuleList:
-        """What learns along with the student, and is no part of it."""
-        return nn.ModuleList([self.criterion] if isinstance(self.criterion, nn.Module) else [])
+    @classmethod
+    def build(
+        cls, section: SectionT, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
+    ) -> Distillation[SectionT]:
+        """The method for this student and teacher, as a recipe asks for it.
+
+        Raises:
+            LeanposeError: the student or the teacher lacks what the method needs.
+        """
+        return cls(criterion, section)
+
+    def student_forward(
+        self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
+    ) -> PoseOutput:
+        """The student's pass over normalised crops, with all that the losses compare."""
+        return student.forward_train(images)
 
     @abstractmethod
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss, by the name they are logged under; training minimises their sum.
 
         Args:
-            student: from the student's `forward_train`.
+            student: from `student_forward`.
             teacher: another model's output for the same crops; None where the method needs none.
             target: what the codec's `encode` returned for the batch.
         """
 
 
-class Supervised(Distillation):
-    """Plain training: the prediction meets the labels, nothing else.
-
-    Where every layer of a model predicts, every layer's prediction does, and the loss is their sum (TFPose, eq. 5).
-    """
-
-    def losses(self, student: MultiCycleOutput, teacher: Any, target: Any) -> dict[str, Float[Tensor, ""]]:
-        return {self.term: supervised_loss(self.criterion, student, target)}
-
-
-def supervised_loss(criterion: Criterion, student: MultiCycleOutput, target: Any) -> Float[Tensor, ""]:
-    """The loss of the prediction, or where every layer predicts the sum over all of them."""
+def supervised_loss(criterion: Criterion, student: PoseOutput, target: Any) -> Float[Tensor, ""]:
+    """The loss of the prediction against the labels; where every layer predicts, the sum over all of them (TFPose, eq. 5)."""
     return sum_of(criterion.loss(prediction, target) for prediction in student.aux_outputs or (student.prediction,))
 
 
@@ -96,22 +89,29 @@ def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
     return torch.stack(list(terms)).sum()
 
 
-def require_fit(student: PoseModel, teacher: PoseModel) -> None:
-    """See that two models speak of the same keypoints in crops of the same size.
+def require_same_crops(student: PoseModel, teacher: PoseModel | None) -> PoseModel:
+    """The teacher, once it is sure that it finds the same keypoints in crops of the same size and warp.
 
     Raises:
-        LeanposeError: the first field that differs, and what would fit.
+        LeanposeError: the first thing that differs, and what would fit.
     """
-    theirs, ours = teacher.skeleton, student.skeleton
-    if theirs.keypoints != ours.keypoints:
+    assert teacher is not None, "a method with a TeacherSection always gets its teacher"
+    if teacher.skeleton.keypoints != student.skeleton.keypoints:
         raise LeanposeError(
-            f"The teacher's skeleton does not fit: '{teacher.name}' finds the {len(theirs)} keypoints of '{theirs.name}', the "
-            f"student the {len(ours)} of '{ours.name}'; choose a teacher of '{ours.name}', or train the student with "
-            f"skeleton={theirs.name}."
+            f"The teacher's skeleton does not fit: '{teacher.name}' finds the {len(teacher.skeleton)} keypoints of "
+            f"'{teacher.skeleton.name}', the student the {len(student.skeleton)} of '{student.skeleton.name}'; choose a teacher of "
+            f"'{student.skeleton.name}', or train the student with skeleton={teacher.skeleton.name}."
         )
     if teacher.input_size != student.input_size:
         (th, tw), (sh, sw) = teacher.input_size, student.input_size
         raise LeanposeError(
-            f"The teacher's input_size does not fit: '{teacher.name}' looks at crops of {th}x{tw}, the student at {sh}x{sw} "
+            f"The teacher's input_size does not fit: '{teacher.name}' takes crops of {th}x{tw}, the student {sh}x{sw} "
             f"(height x width); choose a teacher of {sh}x{sw}, or train the student with model_options.input_size=[{th},{tw}]."
         )
+    if teacher.codec.warp != student.codec.warp:
+        raise LeanposeError(
+            f"The teacher's codec does not fit: '{teacher.name}' was trained on crops of the '{teacher.codec.warp}' warp, the "
+            f"student's are '{student.codec.warp}'; choose a teacher with codec.encoding "
+            f"{'unbiased or msra' if student.codec.warp == 'msra' else 'udp'}."
+        )
+    return teacher

@@ -1,94 +1,117 @@
-"""DistilPose: a heatmap teacher teaches a regression student (Ye et al., CVPR 2023, §3.2–3.5)."""
+"""DistilPose: a heatmap teacher and a coordinate-regression student (Ye et al., CVPR 2023, §3.2–3.5)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from leanpose.codecs import CoordinateCodec, HeatmapCodec
 from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation, supervised_loss
+from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
+from leanpose.models.base import PoseModel
 from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.schema import TeacherSection
 
 
-class DistilPoseLoss(Distillation):
-    """`L = L_reg + α1 MSE(KT, KT_teacher) + α2 MSE(VT, VT_teacher) + α3 L_SH + α4 L_CS` (DistilPose, eq. 8).
+class DistilPoseSection(TeacherSection):
+    """The weights of DistilPose's eq. 8."""
 
-    Args:
-        objective: compares the student's coordinates with the ground truth (L_reg).
-        keypoint_token_weight: α1, of the token-distilling encoder's keypoint tokens.
-        visual_token_weight: α2, of its visual tokens.
-        simulated_heatmap_weight: α3: the Gaussian of the predicted point and deviations meets the teacher's heatmap.
-        confidence_weight: α4: the predicted score meets the teacher's heatmap at the predicted point.
-    """
+    method: Literal["distilpose"] = "distilpose"  # pyright: ignore[reportIncompatibleVariableOverride]
+    keypoint_token_weight: float = Field(default=5e-4, ge=0)
+    """α1, of the token-distilling encoder's keypoint tokens."""
+    visual_token_weight: float = Field(default=5e-4, ge=0)
+    """α2, of its visual tokens."""
+    simulated_heatmap_weight: float = Field(default=1.0, ge=0)
+    """α3: the Gaussian of the predicted point and deviations against the teacher's heatmap."""
+    confidence_weight: float = Field(default=0.01, ge=0)
+    """α4: the predicted score against the teacher's heatmap at the predicted point."""
 
-    def __init__(
-        self,
-        criterion: Criterion,
-        keypoint_token_weight: float = 5e-4,
-        visual_token_weight: float = 5e-4,
-        simulated_heatmap_weight: float = 1.0,
-        confidence_weight: float = 0.01,
-    ) -> None:
-        super().__init__(criterion)
-        self.keypoint_token_weight = keypoint_token_weight
-        self.visual_token_weight = visual_token_weight
-        self.simulated_heatmap_weight = simulated_heatmap_weight
-        self.confidence_weight = confidence_weight
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        """See `Distillation.losses`.
+class DistilPoseLoss(Distillation[DistilPoseSection]):
+    """`L = L_reg + α1 MSE(KT, KT_teacher) + α2 MSE(VT, VT_teacher) + α3 L_SH + α4 L_CS` (DistilPose, eq. 8)."""
+
+    section_type = DistilPoseSection
+
+    def __init__(self, criterion: Criterion, section: DistilPoseSection) -> None:
+        super().__init__(criterion, section)
+
+    @classmethod
+    def build(
+        cls, section: DistilPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
+    ) -> DistilPoseLoss:
+        teacher = require_same_crops(student, teacher)
+        if not isinstance(teacher.codec, HeatmapCodec):
+            raise LeanposeError(
+                f"The teacher's codec does not fit: '{teacher.name}' does not predict heatmaps, which distilpose compares with; "
+                "choose a heatmap teacher, such as a tokenpose or simplebaseline model."
+            )
+        if not isinstance(student.codec, CoordinateCodec):
+            raise LeanposeError(
+                f"distillation.method 'distilpose' distils into models that predict coordinates, such as distilpose_s; "
+                f"'{student.name}' does not."
+            )
+        if "cycles" in student.provides and student.config.cycles > 1:
+            raise LeanposeError(
+                f"distilpose compares one pass of the student; '{student.name}' makes {student.config.cycles}: set "
+                "model_options.cycles=1."
+            )
+        for weight, needed, what in (
+            ("simulated_heatmap_weight", "heatmap_sigma", "deviations that a heatmap could have"),
+            ("confidence_weight", "score", "score"),
+        ):
+            if getattr(section, weight) and needed not in student.provides:
+                raise LeanposeError(
+                    f"'{student.name}' learns no {what}: set distillation.{weight}=0, or model_options.outputs=xy_sigma_score "
+                    "where the model has that option."
+                )
+        return cls(criterion, section)
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        """See `Distillation.forward`.
 
         Raises:
-            LeanposeError: the student or the teacher lacks what a loss with a weight above 0 compares.
+            LeanposeError: the tokens of student and teacher do not fit.
         """
         assert teacher is not None
-        predicted, heatmaps = student.prediction, teacher.prediction
-        if not isinstance(predicted, Coordinates) or not isinstance(heatmaps, Heatmaps):
-            raise LeanposeError("distilpose needs a student that predicts coordinates and a heatmap teacher.")
+        section, pred, teacher_pred = self.section, student.prediction, teacher.prediction
+        assert isinstance(pred, Coordinates)
+        assert isinstance(teacher_pred, Heatmaps)
         losses = {"pose": supervised_loss(self.criterion, student, target)}
-        for name, weight in (
-            ("keypoint_tokens", self.keypoint_token_weight),
-            ("visual_tokens", self.visual_token_weight),
-        ):
-            if weight:
-                losses[name] = weight * _token_gap(name, student, teacher)
-        maps, counts = heatmaps.heatmaps.float(), target.weights
-        if self.simulated_heatmap_weight:
-            if predicted.sigma is None:
-                raise LeanposeError(
-                    "The student predicts no deviations; set model_options.outputs=xy_sigma_score if it has that option, or "
-                    "distillation.simulated_heatmap_weight=0."
-                )
-            simulated = simulate_heatmaps(predicted.xy, predicted.sigma, (maps.shape[2], maps.shape[3]))
+        if section.keypoint_token_weight:
+            distance = _token_distance("keypoint_tokens", student.keypoint_tokens, teacher.keypoint_tokens)
+            losses["keypoint_tokens"] = section.keypoint_token_weight * distance
+        if section.visual_token_weight:
+            distance = _token_distance("visual_tokens", student.visual_tokens, teacher.visual_tokens)
+            losses["visual_tokens"] = section.visual_token_weight * distance
+        heatmaps, weights = teacher_pred.heatmaps.float(), target.weights
+        if section.simulated_heatmap_weight:
+            assert pred.sigma is not None, "build() has seen to it"
+            simulated = simulate_heatmaps(pred.xy, pred.sigma, (heatmaps.shape[2], heatmaps.shape[3]))
             # The official code mixes the weights of different people here; each error gets its own person's.
-            error = (simulated - maps).square().mean(dim=(2, 3))
-            losses["simulated_heatmaps"] = self.simulated_heatmap_weight * (error * counts).mean()
-        if self.confidence_weight:
-            if predicted.score is None:
-                raise LeanposeError(
-                    "The student predicts no confidence; set model_options.outputs=xy_sigma_score if it has that option, or "
-                    "distillation.confidence_weight=0."
-                )
-            gap = (predicted.score.float() - read_heatmaps(maps, predicted.xy)).abs()
-            losses["confidence"] = self.confidence_weight * (gap * counts).mean()
+            error = (simulated - heatmaps).square().mean(dim=(2, 3))
+            losses["simulated_heatmaps"] = section.simulated_heatmap_weight * (error * weights).mean()
+        if section.confidence_weight:
+            assert pred.score is not None, "build() has seen to it"
+            error = (pred.score.float() - read_heatmaps(heatmaps, pred.xy)).abs()
+            losses["confidence"] = section.confidence_weight * (error * weights).mean()
         return losses
 
 
-def _token_gap(name: str, student: PoseOutput, teacher: PoseOutput) -> Float[Tensor, ""]:
-    mine, theirs = getattr(student, name), getattr(teacher, name)
-    if mine is None or theirs is None or mine.shape != theirs.shape:
+def _token_distance(name: str, student: Tensor | None, teacher: Tensor | None) -> Float[Tensor, ""]:
+    if student is None or teacher is None or student.shape != teacher.shape:
         shapes = " and ".join(
-            "none" if tokens is None else "x".join(map(str, tokens.shape[1:])) for tokens in (mine, theirs)
+            "none" if tokens is None else "x".join(map(str, tokens.shape[1:])) for tokens in (student, teacher)
         )
         raise LeanposeError(
-            f"The {name} of student and teacher do not fit ({shapes}, number x width); "
+            f"The {name} of student and teacher do not fit ({shapes}, number x dimension); "
             f"choose a teacher with the same tokens, or set distillation.{name[:-1]}_weight=0."
         )
-    return mse_loss(mine.float(), theirs.float())
+    return mse_loss(student.float(), teacher.float())
 
 
 def simulate_heatmaps(
@@ -98,23 +121,23 @@ def simulate_heatmaps(
 
     Args:
         xy: fractions of the crop.
-        sigma: deviations along x and y, in pixels of the map.
-        size: height and width of the map.
+        sigma: deviations along x and y, in pixels of the heatmap.
+        size: height and width of the heatmap.
     """
     height, width = size
 
-    def line(axis: int, length: int) -> Float[Tensor, "B K length"]:
+    def exponent(axis: int, length: int) -> Float[Tensor, "B K length"]:
         position = torch.arange(length, device=xy.device) - xy[..., axis, None].float() * length
         return -0.5 * (position / sigma[..., axis, None].float()).square()
 
-    return torch.exp(line(1, height)[..., :, None] + line(0, width)[..., None, :])
+    return torch.exp(exponent(1, height)[..., :, None] + exponent(0, width)[..., None, :])
 
 
-def read_heatmaps(maps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
-    """The value of each map at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
-    height, width = maps.shape[2:]
+def read_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+    """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
+    height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * xy.new_tensor([width - 1, height - 1], dtype=torch.float32)).round().long()
     x, y = at.unbind(dim=-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1))[..., None]
-    return maps.flatten(2).gather(2, index)[..., 0] * inside
+    return heatmaps.flatten(2).gather(2, index)[..., 0] * inside

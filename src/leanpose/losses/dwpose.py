@@ -1,8 +1,8 @@
-"""DWPose: a larger model teaches features and bins, then the trained model teaches itself a new head (Yang et al., ICCVW 2023).
+"""DWPose: features and bins of a larger model, then a new head from the trained model's own bins (Yang et al., ICCVW 2023).
 
 Stage 1 (`DWPoseStage1`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(t) = 1 - (t - 1) / t_max`, t counted from 1.
-Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a
-new head.
+Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a new
+head.
 
 The paper and its code divide the sums differently, and so weigh the terms differently against each other:
 
@@ -15,114 +15,211 @@ The paper and its code divide the sums differently, and so weigh the terms diffe
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, kl_div
 
+from leanpose.codecs import SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation
+from leanpose.losses.base import Criterion, Distillation, require_same_crops
+from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput, SimCC
+from leanpose.schema import Stage, TeacherSection
 
 Reduction = Literal["official", "paper"]
 
 
-class DWPoseStage1(Distillation):
+class DWPoseSection(TeacherSection):
+    """DWPose between SimCC models, with the weights of its code; a fifth of the epochs are added for stage 2."""
+
+    method: Literal["dwpose"] = "dwpose"  # pyright: ignore[reportIncompatibleVariableOverride]
+    feature_weight: float = Field(default=7e-5, ge=0)
+    """α."""
+    logit_weight: float = Field(default=0.1, ge=0)
+    """β."""
+    use_gt_loss: bool = True
+    """Whether L_ori counts."""
+    mask_unlabelled: bool = False
+    """Whether keypoints without a label are left out of L_logit. The paper does not: what the teacher says of an unlabelled
+    keypoint is worth knowing."""
+    loss_decay: bool = True
+    """Whether r(t) falls from 1 to nearly 0, or stays 1."""
+    reduction: Reduction = "official"
+    """What the sums are divided by, see above."""
+    reference_batch_size: int | None = Field(default=64, ge=1)
+    """L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU had 64. None
+    leaves it the sum over those of a step's part."""
+    stage2: bool = True
+    """Whether stage 2 follows; everything that is not said here stays as in the recipe."""
+    stage2_epochs: int | None = Field(default=None, ge=1)
+    """None takes a fifth of the recipe's."""
+    stage2_logit_weight: float = Field(default=1.0, gt=0)
+    """γ."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> DWPoseSection:
+        if not (self.use_gt_loss or self.logit_weight):  # features alone train the backbone
+            raise ValueError("use_gt_loss and logit_weight are both off, so the head has nothing to learn")
+        return self
+
+    def stages(self, first: str) -> tuple[Stage, ...]:
+        if not self.stage2:
+            return ()
+        head = DWPoseStage2Section(
+            teacher=first,
+            compile_teacher=self.compile_teacher,
+            logit_weight=self.stage2_logit_weight,
+            reduction=self.reduction,
+        )
+        alone = self.model_copy(update={"stage2": False})
+        return Stage(section=alone), Stage(section=head, epochs=self.stage2_epochs, new_head=True)
+
+
+class DWPoseStage2Section(TeacherSection):
+    """DWPose's stage 2 alone: the teacher is a trained SimCC model, the student its frozen backbone with a new head."""
+
+    method: Literal["dwpose_stage2"] = "dwpose_stage2"  # pyright: ignore[reportIncompatibleVariableOverride]
+    logit_weight: float = Field(default=1.0, gt=0)
+    """γ."""
+    reduction: Reduction = "official"
+
+
+class DWPoseStage1(Distillation[DWPoseSection]):
     """Stage 1: the student's features and bins approach those of a frozen, mostly larger teacher.
 
     Args:
-        objective: compares the student's bins with the labels (L_ori).
+        criterion: compares the student's bins with the labels (L_ori).
+        section: the settings.
         channels: of the student's and of the teacher's features. Where they differ, a 1×1 convolution that learns along
             and is thrown away carries the one to the other.
-        feature_weight: α.
-        logit_weight: β.
         temperature: what all bins are multiplied by before the softmax; the official code takes the `beta` of L_ori.
-        use_gt_loss: whether L_ori counts.
-        mask_unlabelled: whether keypoints without a label are left out of L_logit. The paper does not: what the teacher says of an
-            unlabelled keypoint is worth knowing.
-        loss_decay: whether r(t) falls from 1 to nearly 0, or stays 1.
-        reduction: by what the sums are divided, see above.
-        reference_batch_size: L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU
-            had 64. None leaves it the sum over those that are there.
     """
 
+    section_type = DWPoseSection
+
     def __init__(
-        self,
-        criterion: Criterion,
-        channels: tuple[int, int],
-        *,
-        feature_weight: float = 7e-5,
-        logit_weight: float = 0.1,
-        temperature: float = 10.0,
-        use_gt_loss: bool = True,
-        mask_unlabelled: bool = False,
-        loss_decay: bool = True,
-        reduction: Reduction = "official",
-        reference_batch_size: int | None = None,
+        self, criterion: Criterion, section: DWPoseSection, channels: tuple[int, int], temperature: float = 10.0
     ) -> None:
-        super().__init__(criterion)
-        self.reference_batch_size = reference_batch_size
-        self.feature_weight, self.logit_weight, self.temperature = feature_weight, logit_weight, temperature
-        self.use_gt_loss, self.mask_unlabelled, self.loss_decay = use_gt_loss, mask_unlabelled, loss_decay
-        self.reduction: Reduction = reduction
-        self.align = nn.Conv2d(*channels, 1) if feature_weight and channels[0] != channels[1] else nn.Identity()
+        super().__init__(criterion, section)
+        self.temperature = temperature
+        different = section.feature_weight and channels[0] != channels[1]
+        self.align = nn.Conv2d(*channels, 1) if different else nn.Identity()
 
-    @property
-    def parts(self) -> nn.ModuleList:
-        return nn.ModuleList([*super().parts, self.align])
+    @classmethod
+    def build(
+        cls, section: DWPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
+    ) -> DWPoseStage1:
+        teacher = require_same_crops(student, teacher)
+        codec = require_simcc(student, teacher, section.method)
+        channels = (0, 0)
+        if section.feature_weight:
+            channels = (feature_channels(student), feature_channels(teacher))
+        return cls(criterion, section, channels, codec.beta)
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        """See `Distillation.losses`.
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        """See `Distillation.forward`.
 
         Raises:
-            LeanposeError: the student's and the teacher's bins or maps do not fit each other.
+            LeanposeError: the student's and the teacher's bins or features do not fit each other.
         """
         assert teacher is not None
-        losses = {}
-        strength = 1 - self.progress if self.loss_decay else 1.0
-        if self.use_gt_loss:
+        section, losses = self.section, {}
+        strength = 1 - self.progress if section.loss_decay else 1.0
+        if section.use_gt_loss:
             people, keypoints = target.weights.shape
-            scale = (keypoints if self.reduction == "paper" else 1) * ((self.reference_batch_size or people) / people)
+            scale = keypoints if section.reduction == "paper" else 1
+            scale *= (section.reference_batch_size or people) / people
             losses["pose"] = scale * self.criterion.loss(student.prediction, target)
-        if self.feature_weight:
-            gap = feature_kd_loss(student, teacher, self.align, self.reduction)
-            losses["feature"] = strength * self.feature_weight * gap
-        if self.logit_weight:
-            weights = target.weights if self.mask_unlabelled else None
-            gap = logit_kd_loss(student, teacher, self.temperature, self.reduction, weights)
-            losses["logits"] = strength * self.logit_weight * gap
+        if section.feature_weight:
+            loss = feature_kd_loss(student, teacher, self.align, section.reduction)
+            losses["feature"] = strength * section.feature_weight * loss
+        if section.logit_weight:
+            weights = target.weights if section.mask_unlabelled else None
+            loss = logit_kd_loss(student, teacher, self.temperature, section.reduction, weights)
+            losses["logits"] = strength * section.logit_weight * loss
         return losses
 
 
-class DWPoseStage2(Distillation):
+class DWPoseStage2(Distillation[DWPoseStage2Section]):
     """Stage 2: a new head on the trained model's frozen backbone learns the trained head's bins, and no labels.
 
     Args:
-        objective: not asked: no labels are learnt here.
-        logit_weight: γ.
-        temperature, reduction: see `DWPoseStage1`.
+        criterion: not asked: no labels are learnt here.
+        section, temperature: see `DWPoseStage1`.
     """
 
-    reads_teacher_features = True
+    section_type = DWPoseStage2Section
 
-    def __init__(
-        self,
-        criterion: Criterion,
-        *,
-        logit_weight: float = 1.0,
-        temperature: float = 10.0,
-        reduction: Reduction = "official",
-    ) -> None:
-        super().__init__(criterion)
-        self.logit_weight, self.temperature = logit_weight, temperature
-        self.reduction: Reduction = reduction
+    def __init__(self, criterion: Criterion, section: DWPoseStage2Section, temperature: float = 10.0) -> None:
+        super().__init__(criterion, section)
+        self.temperature = temperature
 
-    def losses(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
-        """See `Distillation.losses`."""
+    @classmethod
+    def build(
+        cls, section: DWPoseStage2Section, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
+    ) -> DWPoseStage2:
+        """The student, a fresh model, takes over the teacher's backbone, frozen; its head stays as it is."""
+        teacher = require_same_crops(student, teacher)
+        codec = require_simcc(student, teacher, section.method)
+        if (student.name, student.config) != (teacher.name, teacher.config):
+            raise LeanposeError(
+                f"dwpose_stage2 gives a trained model a new head, so model and model_options must be the teacher's: it is "
+                f"'{teacher.name}' with {teacher.config}, the recipe's is '{student.name}' with {student.config}."
+            )
+        backbone: Any = student.backbone
+        backbone.load_state_dict(cast(nn.Module, teacher.backbone).state_dict())
+        backbone.requires_grad_(False)
+        return cls(criterion, section, codec.beta)
+
+    def student_forward(
+        self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
+    ) -> PoseOutput:
+        """Both have one backbone, so the student's head reads the features that the teacher's pass has computed."""
         assert teacher is not None
-        return {"logits": self.logit_weight * logit_kd_loss(student, teacher, self.temperature, self.reduction)}
+        assert teacher.features is not None
+        return student.forward_head(teacher.features)
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        assert teacher is not None
+        loss = logit_kd_loss(student, teacher, self.temperature, self.section.reduction)
+        return {"logits": self.section.logit_weight * loss}
+
+
+def require_simcc(student: PoseModel, teacher: PoseModel, method: str) -> SimCCCodec:
+    """The student's codec, once it is sure that both models predict SimCC bins.
+
+    Raises:
+        LeanposeError: one of them does not.
+    """
+    if not isinstance(teacher.codec, SimCCCodec):
+        raise LeanposeError(
+            f"The teacher's codec does not fit: '{teacher.name}' does not predict SimCC bins, which {method} compares with; "
+            "choose a SimCC teacher, such as an rtmpose or simcc model."
+        )
+    if not isinstance(student.codec, SimCCCodec):
+        raise LeanposeError(
+            f"distillation.method '{method}' distils into models that predict SimCC bins, such as rtmpose_t; "
+            f"'{student.name}' does not."
+        )
+    return student.codec
+
+
+def feature_channels(model: PoseModel) -> int:
+    """How many channels a model's features have.
+
+    Raises:
+        LeanposeError: it has none.
+    """
+    if "features" not in model.provides:
+        raise LeanposeError(
+            f"'{model.name}' has no backbone whose features could be compared; set distillation.feature_weight=0."
+        )
+    backbone: Any = model.backbone
+    return backbone.channels
 
 
 def feature_kd_loss(
@@ -130,21 +227,21 @@ def feature_kd_loss(
 ) -> Float[Tensor, ""]:
     """L_fea: the squared distance of the student's features, aligned, to the teacher's.
 
-    The paper's networks have maps of one size. Where the backbones' strides differ, the finer map is averaged to the
+    The paper's networks have features of one size. Where the backbones' strides differ, the finer map is averaged to the
     coarser one's grid.
 
     Raises:
         LeanposeError: one of them has no features.
     """
-    mine, theirs = student.features, teacher.features
-    if mine is None or theirs is None:
-        who = "student" if mine is None else "teacher"
+    pred, target = student.features, teacher.features
+    if pred is None or target is None:
+        who = "student" if pred is None else "teacher"
         raise LeanposeError(
             f"The {who} has no features to compare; choose another, or set distillation.feature_weight=0."
         )
-    grid = min(mine.shape[2], theirs.shape[2]), min(mine.shape[3], theirs.shape[3])
-    mine, theirs = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (mine, theirs))
-    error = (align(mine).float() - theirs.float()).square()
+    grid = min(pred.shape[2], target.shape[2]), min(pred.shape[3], target.shape[3])
+    pred, target = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (pred, target))
+    error = (align(pred).float() - target.float()).square()
     return error.mean() if reduction == "paper" else error.sum() / len(error)
 
 
@@ -166,21 +263,21 @@ def logit_kd_loss(
     Raises:
         LeanposeError: one of them predicts no bins, or the numbers of bins differ.
     """
-    mine, theirs = student.prediction, teacher.prediction
-    if not isinstance(mine, SimCC) or not isinstance(theirs, SimCC):
+    pred, target = student.prediction, teacher.prediction
+    if not isinstance(pred, SimCC) or not isinstance(target, SimCC):
         raise LeanposeError("This distillation compares SimCC bins, so student and teacher must both predict them.")
-    total = mine.x.new_zeros((), dtype=torch.float32)
-    for found, wanted in ((mine.x, theirs.x), (mine.y, theirs.y)):
-        if found.shape != wanted.shape:
+    total = pred.x.new_zeros((), dtype=torch.float32)
+    for pred_bins, target_bins in ((pred.x, target.x), (pred.y, target.y)):
+        if pred_bins.shape != target_bins.shape:
             raise LeanposeError(
-                f"The student divides a side into {found.shape[-1]} bins, the teacher into {wanted.shape[-1]}; choose a teacher "
-                "with the same split and input_size."
+                f"The student divides a side into {pred_bins.shape[-1]} bins, the teacher into {target_bins.shape[-1]}; choose a "
+                "teacher with the same simcc_split_ratio and input_size."
             )
         divergence = kl_div(
-            (found.float() * temperature).log_softmax(dim=-1),
-            (wanted.float() * temperature).softmax(dim=-1),
+            (pred_bins.float() * temperature).log_softmax(dim=-1),
+            (target_bins.float() * temperature).softmax(dim=-1),
             reduction="none",
         ).sum(dim=-1)
         total = total + (divergence if weights is None else divergence * weights).sum()
-    people, keypoints = mine.x.shape[:2]
+    people, keypoints = pred.x.shape[:2]
     return total / people if reduction == "paper" else total / (people * keypoints)

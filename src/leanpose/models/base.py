@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Codec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import Backbone, imagenet
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, SimCC
+from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, Provision, SimCC
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
@@ -88,6 +88,11 @@ class PoseModel(ImageModel):
         super().__init__(name, config)
         self.skeleton = skeleton
         self.feature_map_area: tuple[int, int] = self.input_size
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        """What `forward_train` offers to losses beside the prediction."""
+        return frozenset()
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:

@@ -18,7 +18,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import Heatmaps, PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -74,6 +74,10 @@ class HeatmapModel(PoseModel):
         nn.init.normal_(self.head.weight, std=0.001)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return frozenset({"features"})
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         return self.forward_head(self.backbone(images))

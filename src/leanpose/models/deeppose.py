@@ -16,9 +16,15 @@ from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Outputs, in_full_precision, read_coordinates
+from leanpose.models.regression import (
+    OUTPUTS_PROVIDE,
+    VALUES_PER_KEYPOINT,
+    Outputs,
+    in_full_precision,
+    read_coordinates,
+)
 from leanpose.skeleton import Skeleton
 
 
@@ -51,6 +57,10 @@ class DeepPose(PoseModel):
         self.codec = CoordinateCodec(input_size=config.input_size)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return OUTPUTS_PROVIDE[self.config.outputs] | {"features"}
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         features = self.backbone(images)

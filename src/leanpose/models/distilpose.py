@@ -12,9 +12,15 @@ from torch import Tensor
 
 from leanpose.codecs.base import Codec
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.models.output import Prediction
+from leanpose.models.output import Prediction, Provision
 from leanpose.models.registry import register_model
-from leanpose.models.regression import VALUES_PER_KEYPOINT, Outputs, in_full_precision, read_coordinates
+from leanpose.models.regression import (
+    OUTPUTS_PROVIDE,
+    VALUES_PER_KEYPOINT,
+    Outputs,
+    in_full_precision,
+    read_coordinates,
+)
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
@@ -30,6 +36,10 @@ class DistilPose(TokenPose):
     """DistilPose and SDPose-Reg. Fresh weights as TokenPose's."""
 
     config: DistilPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return super().provides | OUTPUTS_PROVIDE[self.config.outputs]
 
     @property
     def values_per_keypoint(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,6 +41,19 @@ class SimCC:
 
 Prediction = Heatmaps | Coordinates | SimCC
 """A model's keypoints in one of the codecs' forms."""
+
+
+Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]
+"""What a model's `forward_train` offers to losses, beside the prediction:
+
+* `tokens`: keypoint tokens and visual tokens.
+* `cycles`: the output of every pass through the same layers (SDPose).
+* `features`: the backbone's.
+* `layers`: the prediction of every layer, in `aux_outputs`.
+* `heatmap_sigma`, `rle_sigma`: a deviation beside the coordinates, of the simulated heatmap in pixels of the teacher's
+  heatmap (DistilPose), or of RLE's distribution as a fraction of the crop.
+* `score`: a learnt confidence beside the coordinates.
+"""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from leanpose.models.output import Coordinates
+from leanpose.models.output import Coordinates, Provision
 
 Outputs = Literal["xy", "xy_sigma_score", "rle"]
-"""`position`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
-pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `likelihood`: x and y as they are, and their
+"""`xy`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
+pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y as they are, and their
 deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
 
 VALUES_PER_KEYPOINT: dict[Outputs, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
 """How many numbers each of them takes."""
+
+
+OUTPUTS_PROVIDE: dict[Outputs, frozenset[Provision]] = {
+    "xy": frozenset(),
+    "xy_sigma_score": frozenset({"heatmap_sigma", "score"}),
+    "rle": frozenset({"rle_sigma"}),
+}
+"""What each of them offers to losses."""
 
 
 def in_full_precision(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
@@ -32,7 +40,7 @@ def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounde
     """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
 
     Args:
-        bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `likelihood`.
+        bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `rle`.
     """
     xy = values[..., :2]
     if outputs == "rle":

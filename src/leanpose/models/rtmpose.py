@@ -20,7 +20,7 @@ from leanpose.codecs.simcc import SimCCCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
 from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, SimCC
+from leanpose.models.output import PoseOutput, Provision, SimCC
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -122,6 +122,10 @@ class RTMPose(PoseModel):
         nn.init.normal_(self.maps.weight, std=0.001)
         assert self.maps.bias is not None
         nn.init.zeros_(self.maps.bias)
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return frozenset({"features"})
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """

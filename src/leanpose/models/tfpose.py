@@ -22,7 +22,7 @@ from leanpose.errors import LeanposeError
 from leanpose.models.backbones import PyramidName, create_pyramid
 from leanpose.models.base import PoseModel
 from leanpose.models.deformable import MultiScaleDeformableAttention, SamplingPoints
-from leanpose.models.output import Coordinates, PoseOutput
+from leanpose.models.output import Coordinates, PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.models.regression import in_full_precision
 from leanpose.models.tokenpose import sine_position
@@ -266,6 +266,10 @@ class TFPose(PoseModel):
         nn.init.uniform_(self.reference_points, -1, 1)
         if len(self.encoder):
             nn.init.normal_(self.level_position)
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return frozenset({"features", "layers"})
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The last layer's points and their scores.

@@ -27,7 +27,7 @@ from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.rtmdet import RTMDetBackbone
 from leanpose.models.backbones.stem import Stem
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput, Prediction
+from leanpose.models.output import Heatmaps, PoseOutput, Prediction, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -250,6 +250,11 @@ class TokenPose(PoseModel):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
         self.codec = self.default_codec()
         self.initialise()
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
+        return offers if self.config.backbone == "image" else offers | {"features"}
 
     @property
     def values_per_keypoint(self) -> int:

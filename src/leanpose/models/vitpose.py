@@ -13,7 +13,7 @@ from leanpose.errors import LeanposeError
 from leanpose.models.backbones.vit import ViT
 from leanpose.models.base import PoseModel
 from leanpose.models.convolutional import deconv_layers
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import Heatmaps, PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -73,6 +73,10 @@ class ViTPose(PoseModel):
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size, encoding="udp")
+
+    @property
+    def provides(self) -> frozenset[Provision]:
+        return frozenset({"features"})
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """

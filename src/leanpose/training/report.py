@@ -220,7 +220,7 @@ def supervised_cycles(recipe: Recipe) -> int:
     from leanpose.models.registry import configure_model
 
     section = recipe.distillation
-    if section.method != "cycles" or section.supervise == "last":
+    if section.method != "sdpose" or section.supervise == "last":
         return 1
     return configure_model(recipe.model, **recipe.model_options).cycles
 

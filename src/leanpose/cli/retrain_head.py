@@ -1,0 +1,78 @@
+"""`leanpose retrain-head`: a new head for a trained SimCC model, distilled from its own (DWPose, stage 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanpose.errors import LeanposeError
+
+_DECIDED = (
+    "model",
+    "model_options",
+    "codec",
+    "distillation",
+    "init_from",
+    "strict",
+    "pretrained",
+    "auxiliary_heatmap_weight",
+)
+"""What a recipe says of these gives way to the trained model and to the method."""
+
+
+def retrain_head(
+    trained: Annotated[
+        str, typer.Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
+    ],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe for the data and the schedule. [default: the run's own]")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
+    logit_weight: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.
+
+    Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
+    in a recipe and use `leanpose train`.
+    """
+    from leanpose.cli.train import report
+    from leanpose.device import choose_device
+    from leanpose.evaluation.report import primary_metric
+    from leanpose.training.build import read_validation_people, require_no_run, validate_model, weights_of
+    from leanpose.training.recipe import load_recipe
+    from leanpose.training.train import retrain_head_recipe, train
+    from leanpose.weights import load_model
+
+    folder = Path(trained)
+    if recipe is not None and recipe.suffix not in (".yaml", ".yml"):  # a setting: the run's own recipe is meant
+        settings, recipe = [str(recipe), *(settings or [])], None
+    for setting in settings or []:
+        if setting.partition("=")[0].partition(".")[0] in _DECIDED:
+            raise LeanposeError(
+                f"'{setting}' would change nothing: model and codec are those of {trained}, and the loss is the new head's."
+            )
+    file = weights_of(trained)
+    source = recipe or folder / "recipe.yaml"
+    if recipe is None and not source.is_file():
+        raise LeanposeError(
+            f"{trained} is no run with a recipe of its own, so name one for the data and the schedule: "
+            f"leanpose retrain-head {trained} RECIPE"
+        )
+    model = load_model(file)
+    plan = retrain_head_recipe(
+        load_recipe(source, settings), model, str(file), logit_weight=logit_weight, epochs=epochs
+    )
+    out = out or Path("runs") / f"{folder.name if folder.is_dir() else folder.stem}-new-head"
+    require_no_run(out)  # before the validation, which may take long
+    people = read_validation_people(plan)
+    before = None if people is None else validate_model(plan, model.to(choose_device(device)).eval(), people)
+    summary = train(plan, out, device=device)
+    report(summary)
+    if before is not None:
+        name = primary_metric(before)
+        print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
