@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from leanpose.data.sources import DatasetConfig
 
 
 def evaluate(
@@ -54,30 +57,16 @@ def evaluate(
     ):
         if value not in valid:
             raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
-    from pydantic import ValidationError
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from leanpose.data.sources import DatasetConfig
     from leanpose.device import choose_device
-    from leanpose.evaluation.card import measure, print_card, write_card
+    from leanpose.evaluation.report import evaluation_report, print_report, write_report
     from leanpose.weights import load_model
 
-    try:
-        source = DatasetConfig.model_validate(
-            {
-                "format": data_format,
-                "images": images,
-                "annotations": annotations,
-                "boxes": boxes,
-                "split": split,
-                "head_sizes": head_sizes,
-            }
-        )
-    except ValidationError as error:
-        raise LeanposeError(
-            f"This cannot be measured: {error.errors()[0]['msg'].removeprefix('Value error, ')}."
-        ) from error
+    source = dataset_config(
+        format=data_format, images=images, annotations=annotations, boxes=boxes, split=split, head_sizes=head_sizes
+    )
     if source.format == "image_folder":
         from leanpose.cli.eval_classes import evaluate_classifier
 
@@ -96,6 +85,23 @@ def evaluate(
         def advance(count: int, total: int) -> None:
             progress.update(task, advance=count, total=total)
 
-        card = measure(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
-    print_card(card)
-    write_card(card, out, results)
+        report = evaluation_report(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
+    print_report(report)
+    write_report(report, out, results)
+
+
+def dataset_config(**fields: Any) -> DatasetConfig:
+    """A data set as the command line names it.
+
+    Raises:
+        LeanposeError: the fields do not fit together.
+    """
+    from pydantic import ValidationError
+
+    from leanpose.data.sources import DatasetConfig
+
+    try:
+        return DatasetConfig.model_validate(fields)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise LeanposeError(f"This cannot be measured: {reason}.") from error

@@ -281,7 +281,7 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
         raise BrokenImageError(f"The file {name} is no picture of a known format.") from error
     except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
         text = str(error).lower()
-        reason = "cut off: its last part is missing" if "truncnorm" in text or "incomplete" in text else "damaged"
+        reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
         raise BrokenImageError(f"The image {name} is {reason}.") from error
 
 
