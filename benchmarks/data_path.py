@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.data.augment import Augmentation
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.coco import coco_category
 from leanpose.data.dataset import TopDownDataset, collate
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.skeleton import COCO17
 
 SIZE = (256, 192)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
 from leanpose.data.classes import SEEN, ClassAugmentation, ClassDataset, read_class_folder
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 
@@ -76,7 +76,7 @@ def test_poses_are_not_read_from_it(tmp_path: Path) -> None:
     assert source.title == "train"
     with pytest.raises(LeanposeError, match="which label no keypoints"):
         read_people(source, COCO17, tmp_path, training=True)
-    with pytest.raises(ValueError, match="needs `images`, the folder of the classes' folders, alone"):
+    with pytest.raises(ValueError, match=r"`annotations` is for .*, not for the format 'image_folder'"):
         DatasetConfig(format="image_folder", images=Path("a"), annotations=Path("b"))
 
 

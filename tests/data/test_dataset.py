@@ -11,13 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, person, picture, write_coco
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation, CropParams
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.dataset import TopDownDataset, collate, compose, start_worker
 from leanpose.data.images import read_image
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import COCO17
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layered_spots import LayeredSpotFinder, write_spot_people
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMAT_OF, FORMATS, quantise_model
 from leanpose.inference.backends import open_exported

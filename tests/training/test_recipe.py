@@ -73,8 +73,8 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"classification": {"area": [1.0, 0.1]}}, ["classification.area", "the first number is the least"]),
         ({"data": {"train": [{"format": "image_folder", "images": "i", "repeat": 3}]}}, ["data.train.0", "`repeat`"]),
         (
-            {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "boxes": "b.json"}]}},
-            ["data.train.0", "boxes", "lsp"],
+            {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},
+            ["data.train.0", "`bbox_file`", "lsp"],
         ),
         ({"pretrained": "backbone", "init_from": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
     ],

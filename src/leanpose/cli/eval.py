@@ -22,7 +22,7 @@ def evaluate(
     data_format: Annotated[
         str,
         typer.Option(
-            "--format", help="coco, coco_wholebody, ubody, crowdpose, lsp, mpii, or for classifiers image_folder."
+            "--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."
         ),
     ] = "coco",
     boxes: Annotated[
@@ -46,38 +46,28 @@ def evaluate(
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
     for name, value, valid in (
-        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "image_folder")),
-        ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),
         ("cycle", cycle, ("first", "last")),
     ):
         if value not in valid:
             raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
-    from pydantic import ValidationError
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from leanpose.data.sources import DatasetConfig
+    from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.weights import load_model
 
-    try:
-        source = DatasetConfig.model_validate(
-            {
-                "format": data_format,
-                "images": images,
-                "annotations": annotations,
-                "boxes": boxes,
-                "split": split,
-                "head_sizes": head_sizes,
-            }
-        )
-    except ValidationError as error:
-        raise LeanposeError(
-            f"This cannot be measured: {error.errors()[0]['msg'].removeprefix('Value error, ')}."
-        ) from error
+    source = DatasetConfig.from_options(
+        format=data_format,
+        images=images,
+        annotations=annotations,
+        bbox_file=boxes,
+        split=split,
+        head_sizes=head_sizes,
+    )
     if source.format == "image_folder":
         from leanpose.cli.eval_classes import evaluate_classifier
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
+    from leanpose.data.readers import DatasetConfig
     from leanpose.export import QuantisationReport
     from leanpose.models.base import PoseModel
 
-DATA_FORMATS = ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp")
 MOST_NAMES = 12
 
 
@@ -35,12 +34,6 @@ class SetOptions:
         Raises:
             LeanposeError: something is missing or does not fit.
         """
-        if self.data_format not in DATA_FORMATS:
-            raise LeanposeError(
-                f"Unknown --data-format '{self.data_format}'; {did_you_mean(self.data_format, DATA_FORMATS)}"
-            )
-        if self.split not in ("all", "train", "val"):
-            raise LeanposeError(f"--split {self.split} is not valid; choose one of: all, train, val.")
         if self.annotations is None or len(self.images) != 1:
             raise LeanposeError(
                 "A quantised file is kept only if its AP is; give the set to measure it on with --annotations FILE and one "
@@ -51,22 +44,21 @@ class SetOptions:
             raise LeanposeError(
                 "--calibration-images needs --calibration-annotations, which says where the people are."
             )
-        measured = self._source(self.annotations, folder, boxes=self.boxes, split=self.split)
+        from leanpose.data.readers import DatasetConfig
+
+        measured = DatasetConfig.from_options(
+            format=self.data_format,
+            annotations=self.annotations,
+            images=folder,
+            bbox_file=self.boxes,
+            split=self.split,
+        )
         if self.calibration_annotations is None:
             return measured, None
-        return measured, self._source(self.calibration_annotations, self.calibration_images or folder)
-
-    def _source(self, annotations: Path, images: Path, **others: Any) -> DatasetConfig:
-        from pydantic import ValidationError
-
-        from leanpose.data.sources import DatasetConfig
-
-        fields = {"format": self.data_format, "annotations": annotations, "images": images, **others}
-        try:
-            return DatasetConfig.model_validate(fields)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise LeanposeError(f"This cannot be measured: {reason}.") from error
+        calibration_images = self.calibration_images or folder
+        return measured, DatasetConfig.from_options(
+            format=self.data_format, annotations=self.calibration_annotations, images=calibration_images
+        )
 
 
 def export_quantised(

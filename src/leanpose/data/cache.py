@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import ImageRef, PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import bbox_to_center_scale

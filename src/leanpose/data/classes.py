@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.images import BrokenImageError, decode_image, read_bytes
-from leanpose.data.sources import Split, in_split
+from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:

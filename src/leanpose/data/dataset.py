@@ -21,11 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose import __version__
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation, CropParams
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
 from leanpose.data.cache import person_key
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
-from leanpose.data.sample import PoseAnnotation
 from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, invert_affine, warp_image, warp_matrix
 from leanpose.skeleton import Skeleton
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.data.sample import ImageRef
+from leanpose.data.annotations import ImageRef
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -124,6 +124,39 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
         raise LeanposeError(f"Cannot open the image archive {path}: {error.strerror or error}.") from error
 
 
+class ImageFolder:
+    """Turns a set's file names into references, in a folder or an archive.
+
+    Args:
+        path: the folder, or the uncompressed `.tar` archive.
+        title: of the data set, for messages.
+        whole_names: never find a member of an archive by the last part of its name alone.
+
+    Raises:
+        LeanposeError: the folder or archive is not there.
+    """
+
+    def __init__(self, path: Path, title: str, *, whole_names: bool = False) -> None:
+        self.path = path
+        self.archive = path.suffix == ".tar"
+        self.members = tar_members(path) if self.archive else {}
+        # An archive may hold its images in a folder that the annotation file does not name.
+        self._by_last_part = {} if whole_names else {name.rsplit("/", 1)[-1]: name for name in self.members}
+        if not self.archive and not path.is_dir():
+            raise LeanposeError(f"The image folder {path} of the data set '{title}' does not exist.")
+
+    def __contains__(self, file_name: str) -> bool:
+        """Whether there is an image of exactly this name."""
+        return file_name in self.members if self.archive else (self.path / file_name).is_file()
+
+    def __call__(self, file_name: str) -> ImageRef:
+        if not self.archive:
+            return ImageRef(str(self.path / file_name))
+        if file_name not in self.members:
+            file_name = self._by_last_part.get(file_name.rsplit("/", 1)[-1], file_name)
+        return ImageRef(str(self.path), file_name)
+
+
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
     """The bytes of an image file or archive member. No handle stays open, so loader workers cannot disturb each other.
 
@@ -134,9 +167,10 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
         if isinstance(ref, ImageRef) and ref.member is not None:
             members = tar_members(ref.path)
             if ref.member not in members:
-                raise BrokenImageError(
-                    f"The archive {ref.path} has no member {ref.member}; {_nearest(ref.member, members)}"
+                nearest = (
+                    did_you_mean(ref.member, members) if len(members) < 1000 else f"it holds {len(members)} others."
                 )
+                raise BrokenImageError(f"The archive {ref.path} has no member {ref.member}; {nearest}")
             offset, size = members[ref.member]
             with open(ref.path, "rb") as archive:
                 archive.seek(offset)
@@ -145,10 +179,6 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
             return file.read()
     except OSError as error:
         raise BrokenImageError(f"Cannot read the image {ref}: {error.strerror or error}.") from error
-
-
-def _nearest(name: str, members: dict[str, tuple[int, int]]) -> str:
-    return did_you_mean(name, members) if len(members) < 1000 else f"it holds {len(members)} others."
 
 
 def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
@@ -163,11 +193,9 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
     Raises:
         BrokenImageError: it is missing, empty, cut off, damaged, no picture, or larger than `MAX_PIXELS`.
     """
-    return decode_image(ref if isinstance(ref, bytes) else read_bytes(ref), name=_name(ref))
-
-
-def _name(ref: ImageRef | Path | str | bytes) -> str:
-    return "given as bytes" if isinstance(ref, bytes) else str(ref)
+    if isinstance(ref, bytes):
+        return decode_image(ref, name="given as bytes")
+    return decode_image(read_bytes(ref), name=str(ref))
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -281,7 +309,7 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
         raise BrokenImageError(f"The file {name} is no picture of a known format.") from error
     except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
         text = str(error).lower()
-        reason = "cut off: its last part is missing" if "truncnorm" in text or "incomplete" in text else "damaged"
+        reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
         raise BrokenImageError(f"The image {name} is {reason}.") from error
 
 

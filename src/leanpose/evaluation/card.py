@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.keypoint_table import keypoint_table
 from leanpose.evaluation.pck import auc, box_sizes, head_sizes, pck, pckh, torso_sizes
@@ -98,7 +98,7 @@ def measure(
     plain = "crowdpose" if metric == "crowdpose" else "coco"
     table = keypoint_table(ground_truth, kept, part, scoring=scoring, nms=nms, metric=plain)
     measured = [person for person in people.people if str(person.image) not in broken]
-    keypoints = {} if source.boxes else _keypoint_figures(kept, measured, labelled, part)
+    keypoints = {} if source.bbox_file else _keypoint_figures(kept, measured, labelled, part)
     if metric == "mpii":
         keypoints.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
     settings = {
@@ -106,7 +106,7 @@ def measure(
         "input_size": "x".join(str(side) for side in model.input_size),
         "data": people.name,
         "people": len(results),
-        "boxes": "detected" if source.boxes else "labelled",
+        "boxes": "detected" if source.bbox_file else "labelled",
         "split": source.split,
         "keypoints": list(part.keypoints),
         "scoring": scoring,

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader
 
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, collate, start_worker
-from leanpose.data.sample import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.pckh import pckh, require_mpii

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from leanpose.data.sample import PoseAnnotation
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.pck import MPII_GROUPS, mpii_accuracy
 from leanpose.evaluation.results import PosePredictions

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.inference.backends.base import Crops, ModelSpec
 

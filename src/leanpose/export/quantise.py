@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.card import metric_of
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, locate_people
@@ -176,7 +176,7 @@ def quantise_model(
                 "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
                 "measured_on": people.name,
                 "people": looked_at,
-                "boxes": "detected" if source.boxes else "labelled",
+                "boxes": "detected" if source.bbox_file else "labelled",
                 "flip_test": flips,
                 "AP_float": round(job.float_ap, 3),
                 "AP": round(found.ap, 3),

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from leanpose.data.classes import ClassAugmentation, ClassDataset, ClassFolder, read_class_folder
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.classes import evaluate_classes
 from leanpose.losses import SDPoseLoss, Supervised

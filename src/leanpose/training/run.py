@@ -16,12 +16,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.augmentation import Augmentation, PhotometricAugmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.sample import PoseDataset
-from leanpose.data.sources import read_people
+from leanpose.data.readers import read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pckh import require_mpii
@@ -345,7 +344,7 @@ def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augme
 def _augmentation_of(section: AugmentationSection) -> Augmentation:
     values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
     look = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
-    return Augmentation(**values, appearance=PhotometricAugmentation(**look))
+    return Augmentation(**values, photometric=PhotometricAugmentation(**look))
 
 
 def _train_both_stages(recipe: Recipe, folder: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:

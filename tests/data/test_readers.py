@@ -12,7 +12,7 @@ import pytest
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
-from leanpose.data.sources import DatasetConfig, in_split, read_people
+from leanpose.data.readers import DatasetConfig, in_split, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
 
@@ -191,13 +191,13 @@ def test_detected_boxes(tmp_path: Path) -> None:
         {"image_id": 99, "category_id": 1, "bbox": [40, 5, 60, 110], "score": 0.7},
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(results))
-    people = read_people(coco(boxes="boxes.json"), COCO17, tmp_path, training=False)
+    people = read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     assert [(p.image_id, p.score) for p in people.people] == [(1, 0.9), (2, 0.01)]
     np.testing.assert_array_equal(people.people[1].box, [-10, 5, 50, 115])
     assert people.ground_truth is not None
     assert len(people.ground_truth["annotations"]) == 2
     with pytest.raises(LeanposeError, match="training uses the labelled ones"):
-        read_people(coco(boxes="boxes.json"), COCO17, tmp_path, training=True)
+        read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=True)
 
 
 def test_repeat_counts_in_training_only(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_real_detected_boxes(shared: Path) -> None:
         format="coco",
         images=Path("coco_mini/images"),
         annotations=Path("coco_mini/annotations/person_keypoints_val.json"),
-        boxes=Path("coco_mini/detections/rtmdet_nano_person_val.json"),
+        bbox_file=Path("coco_mini/detections/rtmdet_nano_person_val.json"),
     )
     people = read_people(source, COCO17, shared / "data", training=False).people
     assert len(people) == 3839
