@@ -71,7 +71,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"classification": {"aspect": [2, 0.5]}}, ["classification.aspect", "the first number is the least"]),
         ({"classification": {"aspect": [0, 1]}}, ["classification.aspect", "greater than 0"]),
         ({"classification": {"area": [1.0, 0.1]}}, ["classification.area", "the first number is the least"]),
-        ({"data": {"train": [{"format": "image_folder", "images": "i", "repeat": 3}]}}, ["data.train.0", "`repeat`"]),
+        ({"data": {"train": [{"format": "cocoa", "images": "i"}]}}, ["data.train.0", "did you mean 'coco'"]),
         (
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},
             ["data.train.0", "`bbox_file`", "lsp"],

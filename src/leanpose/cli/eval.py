@@ -60,6 +60,15 @@ def evaluate(
     from leanpose.evaluation.card import measure, print_card, write_card
     from leanpose.weights import load_model
 
+    if data_format == "image_folder":
+        from leanpose.cli.eval_classes import evaluate_classifier
+
+        if results is not None or annotations is not None:
+            raise LeanposeError(
+                "Pictures by class (image_folder) have neither --annotations nor poses for --results; --out has every number."
+            )
+        evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
+        return
     source = DatasetConfig.from_options(
         format=data_format,
         images=images,
@@ -68,15 +77,6 @@ def evaluate(
         split=split,
         head_sizes=head_sizes,
     )
-    if source.format == "image_folder":
-        from leanpose.cli.eval_classes import evaluate_classifier
-
-        if results is not None:
-            raise LeanposeError(
-                "--results writes poses, and pictures by class (image_folder) have none; --out has every number."
-            )
-        evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
-        return
     loaded = load_model(model).to(choose_device(device))
     options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())

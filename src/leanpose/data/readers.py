@@ -22,13 +22,13 @@ class Reader:
 
     Attributes:
         function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
-            imported, since readers import `DatasetConfig`, and some stand above this package. None: no people to read.
+            imported, since readers import `DatasetConfig`, and some stand above this package.
         needs: keys of `DatasetConfig` that must be given.
-        takes: other keys that may be; `name`, `split` and, of people, `repeat` always may.
+        takes: other keys that may be; `name`, `split` and `repeat` always may.
         metric: what the set's official evaluation measures.
     """
 
-    function: str | None
+    function: str
     needs: tuple[str, ...] = ("images", "annotations")
     takes: tuple[str, ...] = ()
     metric: Literal["coco", "crowdpose", "mpii"] = "coco"
@@ -36,7 +36,7 @@ class Reader:
     @property
     def keys(self) -> set[str]:
         """All keys of `DatasetConfig` that mean something to this format."""
-        return {"format", "name", "split", *self.needs, *self.takes, *(["repeat"] if self.function else [])}
+        return {"format", "name", "split", "repeat", *self.needs, *self.takes}
 
 
 READERS = {
@@ -49,7 +49,6 @@ READERS = {
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size", "poses")
     ),
-    "image_folder": Reader(None, needs=("images",)),
 }
 """The formats of data sets by name: the only list of them."""
 
@@ -60,7 +59,7 @@ class DatasetConfig(BaseModel):
     Attributes:
         format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
             (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
-            `synthetic`; for classifiers `image_folder` (`images` holds a folder for each class).
+            `synthetic`.
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
         annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
@@ -125,9 +124,7 @@ class DatasetConfig(BaseModel):
     @property
     def title(self) -> str:
         """The name to show."""
-        if self.name or self.annotations:
-            return self.name or self.annotations.stem
-        return f"synthetic_{self.count}_{self.seed}" if self.format == "synthetic" else Path(self.images or "").name
+        return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
     def paths(self, root: Path) -> tuple[Path, Path]:
         """The annotation file, and the folder or archive of images, of a format that needs both."""
@@ -157,15 +154,10 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     Raises:
         LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
     """
-    reader = READERS[config.format]
-    if reader.function is None:
-        raise LeanposeError(
-            f"The data set '{config.title}' is pictures by class ({config.format}), which label no keypoints; they are for "
-            f"classifiers such as deit_tiny."
-        )
     if training and config.bbox_file is not None:
         raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
-    dataset: PoseDataset = pkgutil.resolve_name(reader.function)(config, skeleton, Path(root), training=training)
+    read = pkgutil.resolve_name(READERS[config.format].function)
+    dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
     if not dataset.people:
         raise LeanposeError(
             f"The data set '{config.title}' is empty: {config.annotations or 'it'} holds no person with a valid box and a "

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from leanpose.data.classes import ClassDataset, ClassFolder
+from leanpose.classification.data import ClassDataset, ClassFolder
+from leanpose.classification.deit import Classifier
 from leanpose.data.dataset import start_worker
 from leanpose.errors import LeanposeError
-from leanpose.models.classifier import Classifier
 
 LENIENT = 5  # places among which a class may stand to be right in the second figure
 
@@ -89,8 +89,8 @@ def evaluate_classes(
     broken: dict[str, str] = {}
     ranks, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for batch in loader:
-        broken |= {dataset.image_name(index): sentence for index, sentence in batch.broken}
-        batch = batch.without_broken().to(device)
+        broken |= batch.broken
+        batch = batch.to(device)
         if len(batch.indices):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 images = model.normalise(batch.images)

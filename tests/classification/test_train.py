@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from leanpose.data.classes import read_class_folder
+from leanpose.evaluation.classes import evaluate_classes, ranks_of
+from leanpose.models.classifier import Classifier, ClassOutput
+from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
+from leanpose.training.run import train
 from torch.nn.functional import cross_entropy, mse_loss
 from typer.testing import CliRunner
 
 from digits import SMALL, digits_recipe, write_digits
 from leanpose.cli import app
-from leanpose.data.classes import read_class_folder
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.classes import evaluate_classes, ranks_of
 from leanpose.losses import SDPoseLoss
-from leanpose.models.classifier import Classifier, ClassOutput
 from leanpose.models.registry import create_model
-from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import ClassificationSection, parse_recipe
-from leanpose.training.run import train
 from leanpose.weights import load_classifier, save_model
 
 
@@ -281,5 +281,5 @@ def test_data_of_the_wrong_kind_get_one_sentence(few: Path, tmp_path: Path) -> N
         run({**recipe, "data": {**recipe["data"], "train": recipe["data"]["train"] * 2}}, tmp_path / "run")
     pose = {**recipe, "model": "sdpose_t", "model_options": {}}
     del pose["classification"]
-    with pytest.raises(LeanposeError, match="which label no keypoints"):
+    with pytest.raises(LeanposeError, match="unknown format 'image_folder'"):
         run(pose, tmp_path / "run")

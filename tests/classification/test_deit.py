@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from leanpose.models.classifier import Classifier
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
 from leanpose.errors import LeanposeError
-from leanpose.models.classifier import Classifier
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
 from leanpose.weights import describe, from_official, load_classifier, load_model, save_model

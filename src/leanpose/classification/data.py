@@ -151,41 +151,41 @@ class ClassAugmentation:
 
 @dataclass(frozen=True)
 class ClassSample:
-    """One picture as a model sees it; black where it is `broken`, which then says why."""
+    """One picture as a model sees it.
 
-    image: UInt8[np.ndarray, "h w 3"]
+    Attributes:
+        image: RGB; None where it cannot be read.
+        label: index of its class.
+        index: of the picture in the data set.
+        broken: pictures that could not be read, by name, and why.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"] | None
     label: int
     index: int
-    broken: str | None = None
+    broken: dict[str, str]
 
 
 @dataclass(frozen=True)
 class ClassBatch:
-    """What a loader makes of samples.
+    """What a loader makes of samples: those that could be read.
 
     Attributes:
         images: RGB.
         labels: indices of classes.
         indices: of the pictures in the data set.
-        broken: (index, sentence) of each picture that could not be read.
+        broken: pictures that could not be read, by name, and why.
     """
 
     images: UInt8[Tensor, "B h w 3"]
     labels: Int[Tensor, " B"]
     indices: Int[Tensor, " B"]
-    broken: list[tuple[int, str]]
+    broken: dict[str, str]
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """What the training task's `forward` takes."""
         return self.images, self.labels
-
-    def without_broken(self) -> ClassBatch:
-        """The pictures that could be read."""
-        if not self.broken:
-            return self
-        kept = ~torch.isin(self.indices, torch.tensor([index for index, _ in self.broken], device=self.indices.device))
-        return ClassBatch(self.images[kept], self.labels[kept], self.indices[kept], [])
 
     def to(self, device: torch.device | str) -> ClassBatch:
         """The batch on another device."""
@@ -227,13 +227,9 @@ class ClassDataset(Dataset[ClassSample]):
         """Choose the epoch that items are drawn for."""
         self._epoch.fill_(epoch)
 
-    def image_name(self, index: int) -> str:
-        """Where an item's pixels come from."""
-        return str(self.folder.files[index])
-
     def describe(self, index: int) -> str:
         """An item, for messages."""
-        return self.image_name(index)
+        return str(self.folder.files[index])
 
     def __getitem__(self, index: int) -> ClassSample:
         from PIL import Image
@@ -242,20 +238,21 @@ class ClassDataset(Dataset[ClassSample]):
         try:
             picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
         except BrokenImageError as error:
-            return ClassSample(np.zeros((*self.input_size, 3), np.uint8), label, index, str(error))
+            return ClassSample(None, label, index, {str(file): str(error)})
         if self._change is None:
-            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index)
+            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index, {})
         with _drawn_from(self.seed, int(self._epoch), index):
-            return ClassSample(np.asarray(self._change(picture)), label, index)
+            return ClassSample(np.asarray(self._change(picture)), label, index, {})
 
-    @staticmethod
-    def collate(samples: Sequence[ClassSample]) -> ClassBatch:
+    def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
         """A loader's `collate_fn`."""
+        images = [sample.image for sample in samples if sample.image is not None]
+        readable = [sample for sample in samples if sample.image is not None]
         return ClassBatch(
-            torch.from_numpy(np.stack([sample.image for sample in samples])),
-            torch.tensor([sample.label for sample in samples]),
-            torch.tensor([sample.index for sample in samples]),
-            [(sample.index, sample.broken) for sample in samples if sample.broken is not None],
+            torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
+            torch.tensor([sample.label for sample in readable], dtype=torch.int64),
+            torch.tensor([sample.index for sample in readable], dtype=torch.int64),
+            {name: why for sample in samples for name, why in sample.broken.items()},
         )
 
 
