@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch.utils.data import DataLoader
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.dataset import TopDownDataset, collate, start_worker
+from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.average_precision import average_precision
 from leanpose.evaluation.pckh import pckh, require_mpii
@@ -102,14 +102,12 @@ def locate_people(
     """
     dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []
     for batch in loader:
-        for index, sentence in batch.broken:
-            broken[str(people[index].image)] = sentence
-        batch = batch.without_broken()
+        broken |= batch.broken
         if not len(batch.indices):
             continue
         points, confidence = predict_keypoints(batch.images)

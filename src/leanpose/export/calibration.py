@@ -98,8 +98,8 @@ def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
         LeanposeError: none of the pictures can be read.
     """
     dataset = TopDownDataset(people, spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
-    found = [dataset[index] for index in range(len(dataset))]
-    whole = [crop.image for crop in found if crop.broken is None]
-    if not whole:
-        raise LeanposeError(f"None of the pictures to calibrate on can be read: {found[0].broken}")
-    return np.stack(whole)
+    batch = dataset.collate([dataset[index] for index in range(len(dataset))])
+    if not len(batch.images):
+        reason = next(iter(batch.broken.values()))
+        raise LeanposeError(f"None of the pictures to calibrate on can be read: {reason}")
+    return batch.images.numpy()

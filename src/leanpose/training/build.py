@@ -222,6 +222,7 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
         augmentation=augmentation,
         late_augmentation=late_augmentation,
         seed=recipe.seed,
+        replace_broken=True,
         cache=cache,
     )
     with fabric.rank_zero_first():
