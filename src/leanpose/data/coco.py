@@ -18,7 +18,7 @@ from jaxtyping import Float
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
-from leanpose.data.wholebody import join_parts, valid_points
+from leanpose.data.wholebody import join_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
@@ -131,16 +131,13 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
     return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
 
 
-def clean_keypoints(values: list[float] | np.ndarray, count: int, where: str) -> Float[np.ndarray, "K 3"]:
+def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
     """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
 
     Raises:
         LeanposeError: their number does not fit the skeleton.
     """
-    try:
-        points = np.array(values, dtype=np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has keypoints that are no list of (x, y, v).") from error
+    points = parse_triples(values, "keypoints", where)
     if len(points) != count:
         raise LeanposeError(
             f"{where} has {len(points)} keypoints, but its skeleton has {count}; name the right `skeleton`."

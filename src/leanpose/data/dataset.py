@@ -147,9 +147,9 @@ class CropBatch:
         """What the training task's `forward` takes."""
         return self.images, self.keypoints, self.weights
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> CropBatch:
+    def to(self, device: torch.device | str) -> CropBatch:
         """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device))
 
     def pin_memory(self) -> CropBatch:
         """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""

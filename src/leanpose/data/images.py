@@ -57,8 +57,7 @@ class JpegHeader:
 def parse_jpeg_header(data: bytes) -> JpegHeader | None:
     """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
     position, exif, restarts = 2, False, False
-    height_at = frame_kind = 0
-    frame_numbers = (0, 0, 0)
+    frame, frame_kind, height_at = b"", 0, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return None
@@ -68,25 +67,16 @@ def parse_jpeg_header(data: bytes) -> JpegHeader | None:
             continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == 0xDA:  # start of scan
-            if not height_at or position + 4 >= len(data):
+            if not frame or position + 4 >= len(data):
                 return None
-            height, width, channels = frame_numbers
-            return JpegHeader(
-                height=height,
-                width=width,
-                channels=channels,
-                exif=exif,
-                scan=position + 2 + length,
-                height_at=height_at,
-                from_the_top=frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts,
-            )
+            height, width, channels = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5]
+            from_the_top = frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts
+            return JpegHeader(height, width, channels, exif, position + 2 + length, height_at, from_the_top)
         # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = data[position + 4 : position + 10]
+            frame, frame_kind, height_at = data[position + 4 : position + 10], marker, position + 5
             if len(frame) < 6 or frame[0] != 8:
                 return None
-            height_at, frame_kind = position + 5, marker
-            frame_numbers = (int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5])
         elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
             exif = True
         elif marker == 0xDD:  # restart interval
@@ -216,18 +206,25 @@ def decode_part(
     Returns:
         The pixels, and the (2, 3) affine map from the picture's pixel coordinates to theirs; None for no change.
     """
-    header = _check(data, name)
-    if header is None:
+    if not data:
+        raise BrokenImageError(f"The image {name} is empty (0 bytes).")
+    header = parse_jpeg_header(data) if data.startswith(b"\xff\xd8") else None
+    if header is None or header.channels not in (1, 3):
         return _decode_by_pillow(data, name), None
+    _check_size(header.height, header.width, name)
+    # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
+    # marker behind their start can only be the picture's own.
+    if data.rfind(b"\xff\xd9", header.scan) < 0:
+        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
     if header.exif:
-        return _decode_jpeg(data, name, reduction=1), None
+        return _decode_jpeg(data, name), None
     if rows is not None and header.from_the_top:
         data = _cut_rows(data, header, rows)
     if reduction == 1:
-        return _decode_jpeg(data, name, reduction=1), None
+        return _decode_jpeg(data, name), None
     # A reduced pixel covers `reduction` full ones, whose common centre is (reduction - 1) / 2.
-    matrix = np.array([[1.0, 0.0, (1 - reduction) / 2], [0.0, 1.0, (1 - reduction) / 2]]) / reduction
-    return _decode_jpeg(data, name, reduction=reduction), matrix
+    shift = (1 - reduction) / 2
+    return _decode_jpeg(data, name, reduction), np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]]) / reduction
 
 
 def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
@@ -244,23 +241,6 @@ def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
     return bytes(cut)
 
 
-def _check(data: bytes, name: str) -> JpegHeader | None:
-    """Refuse what must not be decoded. Returns the header of a JPEG that OpenCV may decode, None for Pillow's share."""
-    if not data:
-        raise BrokenImageError(f"The image {name} is empty (0 bytes).")
-    if data[:2] != b"\xff\xd8":
-        return None
-    header = parse_jpeg_header(data)
-    if header is None or header.channels not in (1, 3):
-        return None
-    _check_size(header.height, header.width, name)
-    # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
-    # marker behind their start can only be the picture's own.
-    if data.rfind(b"\xff\xd9", header.scan) < 0:
-        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
-    return header
-
-
 def _check_size(height: int, width: int, name: str) -> None:
     if height * width > MAX_PIXELS:
         raise BrokenImageError(
@@ -268,16 +248,11 @@ def _check_size(height: int, width: int, name: str) -> None:
         )
 
 
-def _decode_jpeg(data: bytes, name: str, reduction: int) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_jpeg(data: bytes, name: str, reduction: int = 1) -> UInt8[np.ndarray, "h w 3"]:
     import cv2
 
     # Reduced reading has no RGB flag, so those few pixels are swapped afterwards.
-    flag = {
-        1: cv2.IMREAD_COLOR_RGB,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[reduction]
+    flag = cv2.IMREAD_COLOR_RGB if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:

@@ -163,21 +163,20 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
         raise LeanposeError(
             f"{path} is no file of head sizes: it must be a list of records with `image` and `head_size`."
         ) from error
-    if [image for image, _ in rows] == [person.image for person in people]:
-        sizes = [size for _, size in rows]
-    elif len(dict(rows)) == len(rows) and len({person.image for person in people}) == len(people):
-        known = dict(rows)
-        missing = [person.image for person in people if person.image not in known]
+    images, sizes = [person.image for person in people], [size for _, size in rows]
+    if [image for image, _ in rows] != images:
+        by_image = dict(rows)
+        if len(by_image) < len(rows) or len(set(images)) < len(images):
+            raise LeanposeError(
+                f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list "
+                f"the same people in the same order."
+            )
+        missing = [image for image in images if image not in by_image]
         if missing:
             raise LeanposeError(
                 f"{path} has no head size for {len(missing)} of the {len(people)} people, such as the one of {missing[0]}."
             )
-        sizes = [known[person.image] for person in people]
-    else:
-        raise LeanposeError(
-            f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list the "
-            f"same people in the same order."
-        )
+        sizes = [by_image[image] for image in images]
     return [replace(person, head_size=size) for person, size in zip(people, sizes, strict=True)]
 
 

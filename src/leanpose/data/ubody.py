@@ -84,9 +84,7 @@ def read_split_list(path: Path) -> set[str]:
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
-            names = [str(name) for name in array.reshape(-1)] if array.dtype.kind in "US" else []
-            if array.dtype.kind == "S":
-                names = [name.decode() for name in array.reshape(-1).tolist()]
+            names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []
         else:
             names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
