@@ -12,6 +12,7 @@ from leanpose.models.classifier import Classifier
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
+from leanpose.classification.deit import Classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry

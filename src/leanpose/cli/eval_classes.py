@@ -17,9 +17,9 @@ def evaluate_classifier(
     from rich.progress import Progress
     from rich.table import Table
 
-    from leanpose.data.classes import read_class_folder
+    from leanpose.classification.data import read_class_folder
+    from leanpose.classification.evaluate import evaluate_classes
     from leanpose.device import choose_device
-    from leanpose.evaluation.classes import evaluate_classes
     from leanpose.evaluation.headline import headline
     from leanpose.files import atomic_write
     from leanpose.weights import load_classifier

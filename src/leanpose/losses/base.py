@@ -19,7 +19,6 @@ from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.schema import MethodSection
 
-
 SectionT = TypeVar("SectionT", bound=MethodSection)
 
 
@@ -63,7 +62,9 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
         """
         return cls(criterion, section)
 
-    def student_forward(self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None) -> PoseOutput:
+    def student_forward(
+        self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
+    ) -> PoseOutput:
         """The student's pass over normalised crops, with all that the losses compare."""
         return student.forward_train(images)
 

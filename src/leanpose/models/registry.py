@@ -16,8 +16,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
+    from leanpose.classification.deit import Classifier
     from leanpose.models.base import PoseModel
-    from leanpose.models.classifier import Classifier
 
 Task = Literal["pose", "classification"]
 
@@ -201,7 +201,7 @@ def create_model(
         if overrides:
             raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
         return load_model(name)
-    from leanpose.models.classifier import Classifier
+    from leanpose.classification.deit import Classifier
 
     entry = model_entry(name)
     if issubclass(entry.model, Classifier):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leanpose.classification.deit import DeiT
 from leanpose.errors import LeanposeError
 from leanpose.models.base import ImageModel
 from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
-from leanpose.models.deit import DeiT
 from leanpose.models.distilpose import DistilPose
 from leanpose.models.ppt import PPT
 from leanpose.models.registry import create_model, model_entry

@@ -19,10 +19,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 import leanpose
+from leanpose.classification.deit import Classifier
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.classifier import Classifier
 from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton
 from leanpose.weights.backbone_file import BACKBONE_KEY
