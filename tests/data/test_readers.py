@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,46 @@ import numpy as np
 import pytest
 
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
-from leanpose.data.readers import DatasetConfig, in_split, read_people
+from leanpose.data.readers import READERS, DatasetConfig, Reader, in_split, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
 
 
 def coco(**changes: Any) -> DatasetConfig:
     return DatasetConfig(**{"format": "coco", "images": "images", "annotations": "annotations.json", **changes})
+
+
+def read_one_person(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """The reader of a format of one's own."""
+    image, box = ImageRef(str(root / "one.jpg")), np.array([0.0, 0, 9, 9])
+    return PoseDataset(config.title, [PoseAnnotation(image, box, np.ones((len(skeleton), 3)), 1, 1, 81.0)])
+
+
+def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READERS, "one", Reader(f"{__name__}:read_one_person", needs=("annotations",), takes=("seed",)))
+    config = DatasetConfig(format="one", annotations=Path("one.txt"), seed=3, repeat=2)
+    people = read_people(config, COCO17, tmp_path, training=True)
+    assert (people.name, len(people.people)) == ("one", 2)
+    for changes, words in (
+        ({"annotations": None}, "needs `annotations`"),
+        ({"images": Path("i")}, "`images` is for coco, .*synthetic, not for the format 'one'"),
+        ({"format": "ones"}, "unknown format 'ones'; did you mean 'one'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            DatasetConfig.model_validate({**config.model_dump(), **changes})
+    with pytest.raises(
+        LeanposeError, match=r"This cannot be measured: split: Input should be 'all', 'train' or 'val'\."
+    ):
+        DatasetConfig.from_options(format="one", annotations="one.txt", split="half")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_table_of_formats_names_functions(name: str) -> None:
+    assert callable(pkgutil.resolve_name(READERS[name].function))
+    assert READERS[name].keys <= set(DatasetConfig.model_fields)
 
 
 def test_coco_people(tmp_path: Path) -> None:
