@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from leanpose.classification.data import read_class_folder
+from leanpose.classification.deit import load_classifier
 from leanpose.classification.evaluate import evaluate_classes
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.train import train
-from leanpose.weights import load_classifier
 
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {"model": "deit_tiny"},

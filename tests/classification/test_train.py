@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from digits import SMALL, digits_recipe, write_digits
 from leanpose.classification.data import read_class_folder
-from leanpose.classification.deit import Classifier, ClassOutput
+from leanpose.classification.deit import Classifier, ClassOutput, load_classifier
 from leanpose.classification.evaluate import evaluate_classes, ranks_of
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
@@ -25,7 +25,7 @@ from leanpose.models.registry import create_model
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import ClassificationSection, parse_recipe
 from leanpose.training.train import train
-from leanpose.weights import load_classifier, save_model
+from leanpose.weights import save_model
 
 
 @pytest.fixture(scope="module")
