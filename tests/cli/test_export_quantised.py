@@ -51,7 +51,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
     with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
-        run("spots", "--quantise", "static", "--most-float", "0", "-o", "small.onnx", *people)
+        run("spots", "--quantise", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
 
 

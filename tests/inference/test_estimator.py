@@ -278,4 +278,4 @@ def test_half_precision_agrees(small_model_file: Path):
 
 def test_public_names():
     assert leanpose.PoseEstimator is PoseEstimator
-    assert leanpose.PoseResult.__module__ == "leanpose.inference.poses"
+    assert leanpose.PoseResult.__module__ == "leanpose.inference.results"

@@ -57,7 +57,7 @@ def evaluate(
 
     from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
-    from leanpose.evaluation.card import measure, print_card, write_card
+    from leanpose.evaluation.report import evaluation_report, print_report, write_report
     from leanpose.weights import load_model
 
     if data_format == "image_folder":
@@ -86,6 +86,6 @@ def evaluate(
         def advance(count: int, total: int) -> None:
             progress.update(task, advance=count, total=total)
 
-        card = measure(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
-    print_card(card)
-    write_card(card, out, results)
+        report = evaluation_report(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
+    print_report(report)
+    write_report(report, out, results)

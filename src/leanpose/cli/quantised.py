@@ -10,8 +10,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
     from leanpose.data.readers import DatasetConfig
-    from leanpose.export import QuantisationReport
     from leanpose.models.base import PoseModel
+    from leanpose.quantisation import QuantisationReport
 
 MOST_NAMES = 12
 
@@ -67,9 +67,9 @@ def export_quantised(
     """Write the file and print what was measured.
 
     Raises:
-        LeanposeError: see `leanpose.export.quantise_model`; or the scheme is unknown or writes another format.
+        LeanposeError: see `leanpose.quantisation.quantise_model`; or the scheme is unknown or writes another format.
     """
-    from leanpose.export import FORMAT_OF, quantise_model
+    from leanpose.quantisation import FORMAT_OF, quantise_model
 
     if scheme not in FORMAT_OF:
         raise LeanposeError(f"Unknown --quantise '{scheme}'; {did_you_mean(scheme, FORMAT_OF)}")
@@ -102,7 +102,7 @@ def print_report(report: QuantisationReport) -> None:
     print_interface(report.card)
     flips = "flip test" if report.flip_test else "no flip test"
     print(
-        f"Measured: {report.people} people of {said['measured_on']}, {said['boxes']} boxes, {flips}, both in {said['runtime']}"
+        f"Measured: {report.people} people of {said['measured_on']}, {said['boxes']} boxes, {flips}, both in {said['backend']}"
     )
     print(
         f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {_loss(report.float_ap - report.ap)}"

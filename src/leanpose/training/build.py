@@ -16,11 +16,11 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation, PhotometricAugmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.readers import read_people
+from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
-from leanpose.evaluation.pckh import require_mpii
-from leanpose.evaluation.wholebody_ap import require_parts
+from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
@@ -141,7 +141,7 @@ def read_validation_people(recipe: Recipe) -> PoseDataset | None:
         require_parts(skeleton)
     if recipe.validation.metric == "mpii":
         require_mpii(skeleton)
-        if recipe.data.val.format != "mpii":
+        if READERS[recipe.data.val.format].metric != "mpii":
             raise LeanposeError(
                 "validation.metric=mpii measures in head sizes, which a data.val of format mpii alone has."
             )
