@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from leanpose.backends.base import Crops, ModelSpec
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
