@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.models.output import Heatmaps, PoseOutput
 from spots import SPOTS, PureSpotFinder, scene
 
