@@ -19,8 +19,8 @@ from torch import Tensor
 import leanpose
 from golden_rules import OUTPUT_TOLERANCE, Golden, to_image
 from leanpose.codecs import HeatmapCodec, HeatmapTarget, build_codec
+from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.models.output import Heatmaps
 from leanpose.skeleton import COCO17
 from leanpose.weights import from_official
 

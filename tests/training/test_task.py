@@ -14,11 +14,12 @@ import torch
 
 from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
+from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss, SDPoseLoss
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import DistilPoseSection, SDPoseSection, SupervisedSection
 from leanpose.training.task import build_distillation

@@ -4,13 +4,47 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.geometry import Warp
-from leanpose.models.output import Prediction
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
+
+    heatmaps: Float[Tensor, "B K H W"]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The keypoints themselves.
+
+    Attributes:
+        xy: fractions of the crop's width and height; may lie outside of 0..1.
+        sigma: the predicted deviation along x and y, above 0; None where the model predicts none.
+        score: the predicted confidence, as the network wrote it; None where the model predicts none.
+    """
+
+    xy: Float[Tensor, "B K 2"]
+    sigma: Float[Tensor, "B K 2"] | None = None
+    score: Float[Tensor, "B K"] | None = None
+
+
+@dataclass(frozen=True)
+class SimCC:
+    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalised)."""
+
+    x: Float[Tensor, "B K X"]
+    y: Float[Tensor, "B K Y"]
+
+
+Prediction = Heatmaps | Coordinates | SimCC
+"""A model's keypoints in one of the codecs' forms."""
 
 
 class Codec(ABC):

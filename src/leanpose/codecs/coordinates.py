@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Coordinates, Prediction
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
-from leanpose.models.output import Coordinates, Prediction
 
 Encoding = Literal["msra", "udp"]
 Distance = Literal["smooth_l1", "l1"]

@@ -21,11 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
-from leanpose.models.output import Heatmaps, Prediction
 
 Encoding = Literal["msra", "unbiased", "udp"]
 Decoding = Literal["argmax", "quarter", "dark"]

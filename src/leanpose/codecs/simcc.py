@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction, SimCC
 from leanpose.codecs.dark import line_offsets
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.models.output import Prediction, SimCC
 
 LineDecoding = Literal["argmax", "dark"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.dark import (
     MSRA,
     UDP,
@@ -24,7 +24,6 @@ from leanpose.codecs.dark import (
     quarter_offsets,
 )
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.models.output import Heatmaps, Prediction
 
 Points = tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader
 
+from leanpose.codecs.base import Prediction
 from leanpose.data.dataset import TopDownDataset, collate, start_worker
 from leanpose.data.sample import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError
@@ -21,7 +22,6 @@ from leanpose.evaluation.wholebody_ap import labelled_parts, part_metrics, requi
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.inference.backends.base import KeypointArrays, ModelSpec
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
 
 OksMetric = Literal["coco", "crowdpose", "wholebody"]

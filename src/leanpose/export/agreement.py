@@ -17,11 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction
 from leanpose.errors import LeanposeError
 from leanpose.inference.backends.base import Crops, KeypointArrays, Precision
 from leanpose.inference.backends.graph import named_outputs
-from leanpose.models.output import Prediction
 
 CONFIDENT = 0.3  # the score from which a keypoint is drawn
 DISTURBANCES = 3

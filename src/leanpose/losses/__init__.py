@@ -20,10 +20,10 @@ METHODS: dict[str, type[Distillation[Any]]] = {
 __all__ = [
     "METHODS",
     "Criterion",
-    "Distillation",
     "DWPoseStage1",
     "DWPoseStage2",
     "DistilPoseLoss",
+    "Distillation",
     "MethodSection",
     "SDPoseLoss",
     "Supervised",

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Coordinates, Prediction
 from leanpose.codecs.coordinates import CoordinateTarget
-from leanpose.models.output import Coordinates, Prediction
 
 
 class RealNVP(nn.Module):

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.models.output import Heatmaps, PoseOutput, SimCC
+from leanpose.models.output import PoseOutput
 
 PLAN_FILE = "plan.json"
 _CHECKSUM = 4  # bytes

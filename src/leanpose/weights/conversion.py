@@ -11,7 +11,7 @@ from typing import Any
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.base import PoseModel
-from leanpose.models.convolutional import HeatmapModel
+from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.backbone_file import save_backbone

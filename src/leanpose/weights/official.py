@@ -12,14 +12,13 @@ from torch import Tensor
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import ImageModel
-from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
 from leanpose.models.deit import DeiT
 from leanpose.models.distilpose import DistilPose
+from leanpose.models.heatmap_model import HeatmapModel, SimCCPose
 from leanpose.models.ppt import PPT
 from leanpose.models.registry import create_model, model_entry
 from leanpose.models.rtmpose import RTMPose
-from leanpose.models.simcc import SimCCPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.models.vitpose import ViTPose
 

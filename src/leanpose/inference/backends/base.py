@@ -12,9 +12,8 @@ from jaxtyping import Float, UInt8
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
-    from leanpose.codecs.base import Codec
+    from leanpose.codecs.base import Codec, Prediction
     from leanpose.models.base import PoseModel
-    from leanpose.models.output import Prediction
 
 Crops = UInt8[np.ndarray, "B H W 3"]
 KeypointArrays = tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]

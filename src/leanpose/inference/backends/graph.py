@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from leanpose.codecs import build_codec
+from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.inference.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
-from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.skeleton import Skeleton
 
 KEY = "leanpose"

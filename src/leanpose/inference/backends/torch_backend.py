@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from leanpose.codecs.base import Prediction
 from leanpose.inference.backends.base import Backend, Crops, ModelSpec, Precision
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Prediction
 
 
 class TorchBackend(Backend):

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.models.regression import VALUES_PER_KEYPOINT
-from leanpose.models.tokenpose import sine_position
+from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position
 from leanpose.weights.recognition.recognised import Recognised, Size, size_of_area
 
 _LAYER = re.compile(r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.")
