@@ -30,8 +30,8 @@ import onnxruntime
 import torch
 
 from leanpose import PoseEstimator, create_model
-from leanpose.data.synthetic import render_scene
 from leanpose.export import export_model
+from leanpose.synthetic import render_scene
 from quantised_files import quantised_file
 
 PEOPLE = (1, 2, 5, 10, 20)

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 
-from leanpose.data.synthetic import render_scene, scene
+from leanpose.synthetic import render_scene, scene
 
 STAGES = (
     "draw_people",

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from data_builders import STANDING
-from leanpose.data.landmarks.crops import TurnedSquare, direction, face_size
-from leanpose.data.landmarks.mapping import ANKLES, FACE_68, HEELS, KNEES, TOES
-from leanpose.data.landmarks.models import Landmarks
+from leanpose.pseudo_labels.landmarks import (
+    ANKLES,
+    FACE_68,
+    HEELS,
+    KNEES,
+    TOES,
+    Landmarks,
+    RotatedBox,
+    direction,
+    face_size,
+)
 
 # A round face of size 1 around the origin, upright: eyes 5 / 12 apart, nose below them.
 _ANGLES = np.linspace(np.pi, 0, 17)
@@ -43,22 +51,22 @@ class TruthModels:
         self.moved = {name: np.zeros(2) for name in self.scores}
         self.calls = dict.fromkeys(self.scores, 0)
 
-    def face(self, image: np.ndarray, square: TurnedSquare) -> Landmarks:
-        p = min(self.people, key=lambda p: np.hypot(*(p[0, :2] - [square.x, square.y])))
+    def face(self, image: np.ndarray, box: RotatedBox) -> Landmarks:
+        p = min(self.people, key=lambda p: np.hypot(*(p[0, :2] - [box.x, box.y])))
         size = face_size(p[0, :2], p[1, :2], p[2, :2])
         mesh = np.tile(p[0, :2], (468, 1))
         mesh[list(FACE_68)] = p[0, :2] + size * FACE
         return self._answer("face", mesh)
 
-    def hand(self, image: np.ndarray, square: TurnedSquare) -> Landmarks:
+    def hand(self, image: np.ndarray, box: RotatedBox) -> Landmarks:
         arms = [(p[e, :2], p[w, :2]) for p in self.people for e, w in ((7, 9), (8, 10))]
-        elbow, wrist = min(arms, key=lambda arm: np.hypot(*(arm[1] - [square.x, square.y])))
+        elbow, wrist = min(arms, key=lambda arm: np.hypot(*(arm[1] - [box.x, box.y])))
         length, angle = 0.7 * np.hypot(*(wrist - elbow)), np.radians(direction(elbow, wrist))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return self._answer("hand", wrist + length * HAND @ turn.T)
 
-    def body(self, image: np.ndarray, square: TurnedSquare) -> Landmarks:
-        p = min(self.people, key=lambda p: np.hypot(*(p[:, :2].mean(axis=0) - [square.x, square.y])))
+    def body(self, image: np.ndarray, box: RotatedBox) -> Landmarks:
+        p = min(self.people, key=lambda p: np.hypot(*(p[:, :2].mean(axis=0) - [box.x, box.y])))
         points = np.tile(p[0, :2], (39, 1))
         for side in (0, 1):
             points[KNEES[side]], points[ANKLES[side]] = p[13 + side, :2], p[15 + side, :2]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leanpose.data.synthetic import SYNTHETIC135
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, WHOLEBODY133, Skeleton, get_skeleton
+from leanpose.synthetic import SYNTHETIC135
 
 
 def test_it_has_a_name_and_survives_a_checkpoint() -> None:

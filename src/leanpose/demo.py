@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from leanpose.data.dataset import TopDownDataset, collate
 from leanpose.data.images import read_image
-from leanpose.data.synthetic import write_synthetic
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
@@ -29,6 +28,7 @@ from leanpose.files import atomic_write
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import skeleton_of
+from leanpose.synthetic import write_synthetic
 from leanpose.training.optimizers import build_optimizers
 from leanpose.training.progress import duration
 from leanpose.training.recipe import Recipe, parse_recipe

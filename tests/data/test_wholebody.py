@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from data_builders import coco_content, whole_person, write_coco
-from leanpose.data.checks import check_data
 from leanpose.data.sources import DatasetConfig, read_people
-from leanpose.data.synthetic import write_synthetic
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, join_parts, split_parts, valid_points
+from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, WHOLEBODY133, get_skeleton
+from leanpose.synthetic import write_synthetic
 
 
 def source(**changes: Any) -> DatasetConfig:

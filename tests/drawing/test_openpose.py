@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from leanpose.data.synthetic import render_scene
 from leanpose.drawing.openpose import controlnet_size, draw_openpose
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
+from leanpose.synthetic import render_scene
 
 # What follows is written down here once more, from the table in docs/openpose.md, so that it does not come from the code.
 RAINBOW = [

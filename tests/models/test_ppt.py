@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
 from leanpose.models.ppt import PPT, scheduled_keep_ratio
 from leanpose.models.registry import create_model
 

@@ -119,7 +119,7 @@ def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_pat
     # In train mode the norms use the batch; folded ones with made-up statistics would compute something else.
     done = convert(detector, tmp_path / "nano.safetensors")
     backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone
-    from leanpose.data.synthetic import render_scene
+    from leanpose.synthetic import render_scene
 
     pictures = np.stack([render_scene(5, index, (256, 192)).image for index in range(16)])
     pixels = (torch.tensor(pictures).permute(0, 3, 1, 2) - 116.0) / 58.0

@@ -39,11 +39,9 @@ def _add_commands() -> None:
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
     from leanpose.cli.export import export
-    from leanpose.cli.label import label_wholebody
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
     from leanpose.cli.report import report
-    from leanpose.cli.synth import synth
     from leanpose.cli.train import train
 
     app.command()(demo)
@@ -57,8 +55,6 @@ def _add_commands() -> None:
     app.command()(explain)
     app.command()(export)
     app.command()(bench)
-    data_app.command()(synth)
-    data_app.command("label-wholebody")(label_wholebody)
     app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")
 
 

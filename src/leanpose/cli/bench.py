@@ -111,9 +111,9 @@ def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.de
     """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
     import numpy as np
 
-    from leanpose.data.synthetic import render_scene
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import PoseEstimator, choose_detector
+    from leanpose.synthetic import render_scene
 
     finder = choose_detector(detector, device=str(device))
     estimator = PoseEstimator(model, finder, device, backend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import pkgutil
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from leanpose.data.images import tar_members
 from leanpose.data.sample import ImageRef, PoseDataset
 from leanpose.errors import LeanposeError
-from leanpose.files import cache_folder
-from leanpose.skeleton import WHOLEBODY133, Skeleton, get_skeleton
+from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
+
+PLUGIN_READERS = {"synthetic": "leanpose.synthetic.dataset:read_synthetic"}
+"""Readers that stand above this package and are therefore named, not imported: (source, skeleton, root) -> people."""
 
 
 class DatasetConfig(BaseModel):
@@ -107,9 +109,9 @@ def read_people(source: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
             f"The data set '{source.title}' is pictures by class (image_folder), which label no keypoints; they are for "
             f"classifiers such as deit_tiny."
         )
-    if source.format == "synthetic":
-        source = _draw_synthetic(source, skeleton, root)
-    if source.format == "lsp":
+    if source.format in PLUGIN_READERS:
+        people = pkgutil.resolve_name(PLUGIN_READERS[source.format])(source, skeleton, root)
+    elif source.format == "lsp":
         from leanpose.data.lsp import read_lsp
 
         people = read_lsp(source, skeleton, root)
@@ -185,43 +187,3 @@ class ImageFolder:
         if file_name in self.members:
             return ImageRef(str(self.path), file_name)
         return ImageRef(str(self.path), self.names.get(file_name.rsplit("/", 1)[-1], file_name))
-
-
-def _draw_synthetic(source: DatasetConfig, skeleton: Skeleton, root: Path) -> DatasetConfig:
-    """Draw the set's images once, into its folder or one named after what decides them; return a data set of its files.
-
-    Raises:
-        LeanposeError: its folder holds pictures drawn with other settings.
-    """
-    from leanpose import __version__
-    from leanpose.data.synthetic import write_synthetic
-
-    names = zlib.crc32(",".join([*skeleton.keypoints, *source.poses]).encode())
-    size = f"{source.size[0]}x{source.size[1]}"
-    key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
-    folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
-    annotations = folder / "annotations.json"
-    if annotations.exists():
-        _check_drawn(annotations, source)
-    else:
-        write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
-    written = "coco_wholebody" if skeleton == WHOLEBODY133 else "coco"
-    return source.model_copy(
-        update={"format": written, "name": source.title, "images": folder / "images.tar", "annotations": annotations}
-    )
-
-
-def _check_drawn(annotations: Path, source: DatasetConfig) -> None:
-    """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
-    from leanpose.data.coco import load_json
-
-    content = load_json(annotations, "annotation file")
-    there = content.get("info", {}) if isinstance(content, dict) else {}
-    asked = {"count": source.count, "seed": source.seed, "size": [*source.size], "poses": [*source.poses]}
-    differing = [f"{name} {there.get(name, 'unknown')} instead of {value}" for name, value in asked.items()
-                 if there.get(name) != value]  # fmt: skip
-    if differing:
-        raise LeanposeError(
-            f"{annotations.parent} holds pictures drawn with {', '.join(differing)}; delete the folder to draw them "
-            f"anew, or name another one."
-        )

@@ -29,7 +29,7 @@ def check_crops(spec: ModelSpec, pictures: Sequence[str] = (), *, count: int = 8
         return _from_pictures(spec, pictures, count)
     from skimage import data
 
-    from leanpose.data.synthetic import render_scene
+    from leanpose.synthetic import render_scene
 
     portrait = np.asarray(data.astronaut())
     boxes = np.array([[60, 0, 420, 512], [140, 0, 330, 260], [0, 0, 512, 512], [100, 80, 400, 500]])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from leanpose.losses.base import Criterion, Distillation, MethodSection, TeacherSection
+from leanpose.losses.base import Criterion, Distillation
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.sdpose import SDPoseLoss
@@ -24,8 +24,6 @@ __all__ = [
     "DWPoseStage2",
     "DistilPoseLoss",
     "Distillation",
-    "MethodSection",
     "SDPoseLoss",
     "Supervised",
-    "TeacherSection",
 ]

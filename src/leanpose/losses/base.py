@@ -12,50 +12,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class MethodSection(Section):
-    """The recipe's `distillation`: `method` names an entry of `METHODS`, whose own section has the other keys."""
-
-    method: str = "none"
-
-    def stages(self, first: str) -> tuple[Stage, ...]:
-        """The stages of a method that has several, each a run of its own; empty for the others.
-
-        Args:
-            first: the folder of the first stage's run, whose best weights the second may start from.
-        """
-        return ()
-
-
-class Stage(Section):
-    """One stage of a method: its section, and how many epochs it takes (None: those of the recipe)."""
-
-    section: MethodSection
-    epochs: int | None = None
-    new_head: bool = False
-    """Whether it retrains the head of the stage before, so that nothing else of the recipe's start counts."""
-
-
-class TeacherSection(MethodSection):
-    """The section of a method with a frozen teacher."""
-
-    teacher: str = Field(min_length=1)
-    """A released name, a .safetensors file, or the folder of a run (its best weights)."""
-    compile_teacher: bool = False
-
+from leanpose.schema import MethodSection
 
 SectionT = TypeVar("SectionT", bound=MethodSection)
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates, Prediction
 from leanpose.codecs.coordinates import CoordinateTarget
+from leanpose.errors import LeanposeError
+from leanpose.models.base import PoseModel
 
 
 class RealNVP(nn.Module):
@@ -63,6 +65,19 @@ class RLELoss(nn.Module):
         self.density = RealNVP()
         self.base = base
         self.residual = residual
+
+    @classmethod
+    def for_student(cls, student: PoseModel) -> RLELoss:
+        """The loss for a model that predicts what it needs.
+
+        Raises:
+            LeanposeError: the model predicts no deviations of a likelihood.
+        """
+        if "rle_sigma" not in student.provides:
+            raise LeanposeError(
+                f"loss=rle needs a model that predicts deviations (outputs: rle), such as rle_r50; '{student.name}' does not."
+            )
+        return cls()
 
     def loss(self, prediction: Prediction, target: CoordinateTarget) -> Float[Tensor, ""]:
         """The negative log-likelihood of the labels, summed over keypoints and axes, averaged over people."""

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation, MethodSection, sum_of
+from leanpose.losses.base import Criterion, Distillation, sum_of
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
+from leanpose.schema import MethodSection
 
 
 class SDPoseSection(MethodSection):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.losses.base import Criterion, Distillation, MethodSection, supervised_loss
+from leanpose.losses.base import Criterion, Distillation, supervised_loss
 from leanpose.models.output import PoseOutput
+from leanpose.schema import MethodSection
 
 
-class SupervisedSection(MethodSection):
-    """Plain training."""
-
-    method: Literal["none"] = "none"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-class Supervised(Distillation[SupervisedSection]):
+class Supervised(Distillation[MethodSection]):
     """The criterion alone; where every layer of a model predicts, the sum over the layers (TFPose, eq. 5)."""
 
-    section_type = SupervisedSection
-
-    def __init__(self, criterion: Criterion, section: SupervisedSection = SupervisedSection()) -> None:
+    def __init__(self, criterion: Criterion, section: MethodSection = MethodSection()) -> None:
         super().__init__(criterion, section)
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:

@@ -11,36 +11,60 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from jaxtyping import Int
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from leanpose.data.classes import ClassBatch, ClassDataset
-from leanpose.data.dataset import CropBatch, TopDownDataset, start_worker
+from leanpose.data.dataset import start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.headline import headline, primary_metric
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel
-from leanpose.training.batches import ResumableBatchSampler
-from leanpose.training.checkpoint import load_state, save_state
-from leanpose.training.log import RunLog
-from leanpose.training.optimizers import build_optimizers, frozen_norms
-from leanpose.training.progress import RunProgress
-from leanpose.training.recipe import Recipe
-from leanpose.training.schedule import learning_rate_factor
+from leanpose.training.log import RunLog, RunProgress
+from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
+from leanpose.training.recipe import TrainingRecipe
+from leanpose.training.resume import ResumableBatchSampler, load_state, save_state
 from leanpose.training.task import Task
 from leanpose.weights import save_model
 
-Batch = CropBatch | ClassBatch
+
+class Batch(Protocol):
+    """What a loader hands to the loop, such as `leanpose.data.dataset.CropBatch`."""
+
+    indices: Int[Tensor, " B"]
+    broken: dict[str, str]
+    """Pictures that could not be read, and why; the batch holds others in their place."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the task's `forward` takes."""
+        ...
+
+    def to(self, device: torch.device) -> Batch: ...
+
+
+class TrainingDataset(Protocol):
+    """What a task learns from, such as `leanpose.data.dataset.TopDownDataset`."""
+
+    unit: str
+    """What an item is, for messages: people."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def collate(self, items: Sequence[Any]) -> Batch: ...
+    def describe(self, index: int) -> str: ...
+
 
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
@@ -90,7 +114,7 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     return RunSummary(folder, saved["metrics"], state.best, state.best_epoch, state.seconds, saved["broken"])
 
 
-def make_fabric(recipe: Recipe, device: str = "auto") -> Fabric:
+def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
     """Fabric for this machine, or for the processes that `torchrun` started.
 
     Raises:
@@ -137,25 +161,25 @@ class Trainer:
         fabric: devices and precision.
         validation: without it nothing is measured and only the last weights are saved.
         resume: go on from the folder's saved state.
-        whole: what the user is told to resume; of a stage the folder of the whole run. None: `folder`.
+        root_dir: what the user is told to resume; of a stage the folder of the whole run. None: `folder`.
         quiet: no progress bar (a line an epoch instead).
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         folder: Path,
-        task: Task[Any],
-        dataset: TopDownDataset | ClassDataset,
+        task: Task,
+        dataset: TrainingDataset,
         fabric: Fabric,
         *,
         validation: Validation | None = None,
         resume: bool = False,
-        whole: Path | None = None,
+        root_dir: Path | None = None,
         quiet: bool = False,
     ) -> None:
         self.recipe, self.folder, self.fabric = recipe, folder, fabric
-        self.whole = whole or folder
+        self.root_dir = root_dir or folder
         self.unwrapped, self.model, self.dataset, self.validation = task, task.model, dataset, validation
         parts = fabric.world_size * recipe.grad_accum_steps
         if recipe.batch_size % parts or len(dataset) < parts:
@@ -167,12 +191,11 @@ class Trainer:
             ResumableBatchSampler(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0)
         )
         if task.teacher is not None:
-            task.teacher.to(fabric.device)
+            task.teacher.model.to(fabric.device)
         self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
         self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
-        self._any_readable = False
         self.metrics: dict[str, float] = {}
         if resume:
             self._restore(load_state(folder))
@@ -223,7 +246,7 @@ class Trainer:
             start=first,
         )
         loader = DataLoader(
-            self.dataset,
+            self.dataset,  # pyright: ignore[reportArgumentType]
             batch_sampler=batches,
             num_workers=recipe.data.num_workers,
             collate_fn=self.dataset.collate,
@@ -242,7 +265,7 @@ class Trainer:
                 self._log_losses()
             if self._any_process(self._stop_signal != 0):
                 self._save_state()
-                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.whole}")
+                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.root_dir}")
             if self._any_process(time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
                 self._save_state()
                 last_save = time.monotonic()
@@ -267,10 +290,7 @@ class Trainer:
                 if self.fabric.world_size > 1
                 else nullcontext()
             ):
-                batch = self._without_broken(batch)
                 losses = self.task(*batch.inputs)
-                if batch.broken:  # nothing in black crops is to be learnt; token losses have no labels to weigh them by
-                    losses = {name: 0.0 * value for name, value in losses.items()}
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
                 self.fabric.backward(loss)
             total += loss.detach()
@@ -287,10 +307,6 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._averaged_steps += 1
-        teacher = self.unwrapped.teacher
-        if teacher is not None and teacher.problem is not None:
-            self.progress.say(teacher.problem)
-            teacher.problem = None
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.progress.advance(state.epoch, state.step, recipe.batch_size, total)
@@ -366,22 +382,21 @@ class Trainer:
                 "averaged_steps": self._averaged_steps,
                 "metrics": self.metrics,
                 "broken": self.broken,
-                "teacher": self._taught_by,
+                "teacher": self._teacher_identity,
             },
         )
 
     @property
-    def _taught_by(self) -> str | None:
+    def _teacher_identity(self) -> str | None:
         return self.unwrapped.teacher.identity if self.unwrapped.teacher is not None else None
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state.get("teacher") != self._taught_by:
+        if state.get("teacher") != self._teacher_identity:
             raise LeanposeError(
-                f"The run in {self.folder} was taught by {state.get('teacher')}, but its recipe's teacher is {self._taught_by} now; "
+                f"The run in {self.folder} was distilled from {state.get('teacher')}, but its recipe's teacher is {self._teacher_identity} now; "
                 "put the old weights back, or start a new run."
             )
         self.state = RunState(**state["run"])
-        self._any_readable = self.state.step > 0
         self.unwrapped.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -403,35 +418,19 @@ class Trainer:
 
     def _next_part(self, parts: Iterator[Batch]) -> Batch:
         try:
-            return next(parts).to(self.fabric.device)
+            batch = next(parts)
+            self.broken.update(batch.broken)
+            if not len(batch.indices):
+                raise LeanposeError(f"None of {len(self.broken)} pictures can be read: {next(iter(self.broken.values()))}")
+            return batch.to(self.fabric.device)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             self._save_state()
             raise LeanposeError(
                 f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
-                f"leanpose train --resume {self.whole}"
+                f"leanpose train --resume {self.root_dir}"
             ) from error
-
-    def _without_broken(self, batch: Batch) -> Batch:
-        """Leave out those whose images cannot be read, and remember them for the end.
-
-        Where nobody is left, the black crops stay: they have no labels, and all processes must take the step.
-
-        Raises:
-            LeanposeError: no image could be read so far.
-        """
-        for index, sentence in batch.broken:
-            self.broken[self.dataset.image_name(index)] = sentence
-        kept = batch.without_broken()
-        if len(kept.indices):
-            self._any_readable = True
-            return kept
-        if not self._any_readable and len(self.broken) >= min(4, len(self.dataset)):
-            raise LeanposeError(f"None of the first {len(self.broken)} images can be read: {batch.broken[0][1]}")
-        return replace(
-            batch, indices=torch.full_like(batch.indices, -1)
-        )  # nobody's: a teacher's cache must not keep them
 
     def _gather_broken(self) -> None:
         if self.fabric.world_size > 1:

@@ -1,7 +1,8 @@
-"""The optimisers that a recipe may name."""
+"""The optimisers that a recipe may name, and their learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.training.recipe import OptimizerSection
+from leanpose.training.recipe import OptimizerSection, ScheduleSection
 
 Named = tuple[str, nn.Parameter]
 
@@ -115,3 +116,22 @@ def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
             raise LeanposeError(
                 f"optimizer.lr_mult: nothing in this network is called '{key}'; {did_you_mean(key, parts)}"
             )
+
+
+def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int) -> float:
+    """What the learning rates are multiplied by at optimiser step `step` (0-based).
+
+    Linear warm-up from `warmup_factor` over `warmup_steps`, times the schedule's own curve: `step` multiplies by
+    `gamma` at each milestone (in epochs), `cosine` goes from 1 to `min_lr_ratio` over all epochs, `flat_cosine` over those that
+    `flat_ratio` leaves.
+    """
+    epoch = step / steps_per_epoch
+    if schedule.name == "step":
+        factor = schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
+    else:
+        flat = schedule.flat_ratio if schedule.name == "flat_cosine" else 0.0
+        progress = min(max(epoch / schedule.epochs - flat, 0.0) / (1 - flat), 1.0)
+        factor = schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+    if step < schedule.warmup_steps:
+        factor *= schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
+    return factor

@@ -7,15 +7,13 @@ valid one, a wrong type with what was expected.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -24,38 +22,38 @@ from pydantic import (
 
 from leanpose.data.sources import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.schema import MethodSection, Section, validate
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataSection(_Section):
-    """Which people train the model, and which measure it."""
+class LoaderSection(Section):
+    """How data are loaded, whatever they are."""
 
     root: Path = Path()
     """Folder that the paths of `train` and `val` are relative to."""
-    train: list[DatasetConfig]
-    val: DatasetConfig | None = None
     num_workers: int = Field(default=2, ge=0)
     """Loader processes; the result does not depend on their number."""
+
+
+class DataSection(LoaderSection):
+    """Which people train the model, and which measure it."""
+
+    train: list[DatasetConfig]
+    val: DatasetConfig | None = None
     cache: Path | None = None
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
 
 
-def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError("the first number is the least, the second the largest")
     return bounds
 
 
-_Share = Annotated[float, Field(gt=0, le=1)]
-_Shares = Annotated[tuple[_Share, _Share], AfterValidator(_in_order)]
-_Factor = Annotated[float, Field(gt=0)]
-_Factors = Annotated[tuple[_Factor, _Factor], AfterValidator(_in_order)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Fractions = Annotated[tuple[Fraction, Fraction], AfterValidator(in_order)]
 
 
-class AugmentationSection(_Section):
+class AugmentationSection(Section):
     """SDPose's recipe; `enabled: false` trains on the plain crops."""
 
     enabled: bool = True
@@ -76,7 +74,7 @@ class AugmentationSection(_Section):
     blur_probability: float = Field(default=0.0, ge=0, le=1)
     coarse_dropout_probability: float = Field(default=0.0, ge=0, le=1)
     """Of a black rectangle, whose sides are these shares of the crop's."""
-    coarse_dropout_size: _Shares = (0.2, 0.4)
+    coarse_dropout_size: Fractions = (0.2, 0.4)
     stage2_epochs: int = Field(default=0, ge=0)
     """So many epochs at the end are drawn with the changes in `stage2`, RTMPose's second phase."""
     stage2: dict[str, Any] = {}
@@ -109,7 +107,7 @@ def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 _Positive = Annotated[float, Field(gt=0)]
 
 
-class CodecSection(_Section):
+class CodecSection(Section):
     """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
 
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
@@ -126,90 +124,7 @@ class CodecSection(_Section):
     label_softmax: bool | None = None
 
 
-class SupervisedSection(_Section):
-    """Plain training."""
-
-    method: Literal["none"] = "none"
-
-
-class SDPoseSection(_Section):
-    """SDPose's self-distillation, with the weights of its eq. 4."""
-
-    method: Literal["cycles"]
-    keypoint_token_weight: float = Field(default=5e-6, ge=0)
-    visual_token_weight: float = Field(default=5e-6, ge=0)
-    supervise: Literal["all", "last"] = "all"
-    detach: bool = False
-
-
-class TeacherSection(_Section):
-    """A frozen teacher, and how it is run."""
-
-    teacher: str = Field(min_length=1)
-    """A released name, a .safetensors file, or the folder of a run (its best weights)."""
-    teacher_cache: Path | None = None
-    """Folder where the teacher's outputs are kept, so that another student of the same crops needs no teacher passes."""
-    compile_teacher: bool = False
-
-
-class DistilPoseSection(TeacherSection):
-    """DistilPose's, with the weights of its eq. 8: a frozen heatmap teacher and a student that predicts coordinates."""
-
-    method: Literal["distilpose"]
-    keypoint_token_weight: float = Field(default=5e-4, ge=0)
-    visual_token_weight: float = Field(default=5e-4, ge=0)
-    simulated_heatmap_weight: float = Field(default=1.0, ge=0)
-    confidence_weight: float = Field(default=0.01, ge=0)
-
-
-class DWPoseSection(TeacherSection):
-    """DWPose's, between SimCC models, with the weights of its code."""
-
-    method: Literal["dwpose"]
-    feature_weight: float = Field(default=7e-5, ge=0)
-    logit_weight: float = Field(default=0.1, ge=0)
-    use_gt_loss: bool = True
-    mask_unlabelled: bool = False
-    """Whether unlabelled keypoints are left out of the loss of the logits."""
-    loss_decay: bool = True
-    """Whether both losses fall linearly to 0 over the epochs."""
-    reduction: Literal["official", "paper"] = "official"
-    reference_batch_size: int | None = Field(default=64, ge=1)
-    """The labels' loss counts as the sum over so many people, the official number on a GPU; None: over those of a step's part."""
-    stage2: bool = True
-    """Whether stage 2 follows: the finished model gets a new head, and everything not said here stays as in the recipe."""
-    stage2_epochs: int | None = Field(default=None, ge=1)
-    """None takes a fifth of the recipe's."""
-    stage2_logit_weight: float = Field(default=1.0, gt=0)
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> DWPoseSection:
-        if not (self.use_gt_loss or self.logit_weight):  # features alone teach the backbone
-            raise ValueError("use_gt_loss and logit_weight are both off, so the head has nothing to learn")
-        return self
-
-
-class DWPoseStage2Section(TeacherSection):
-    """DWPose's stage 2 alone: the teacher is a trained SimCC model, the student its frozen backbone with a new head."""
-
-    method: Literal["dwpose_stage2"]
-    logit_weight: float = Field(default=1.0, gt=0)
-    reduction: Literal["official", "paper"] = "official"
-
-
-def _none_without_method(value: Any) -> Any:
-    return {"method": "none", **(value or {})} if value is None or isinstance(value, dict) else value
-
-
-DistillationSection = Annotated[
-    SupervisedSection | SDPoseSection | DistilPoseSection | DWPoseSection | DWPoseStage2Section,
-    Field(discriminator="method"),
-    BeforeValidator(_none_without_method),
-]
-"""What the student learns from beside the labels; `method` says which keys there are."""
-
-
-class OptimizerSection(_Section):
+class OptimizerSection(Section):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
     lr: float = Field(default=1e-3, gt=0)
@@ -227,7 +142,7 @@ class OptimizerSection(_Section):
     """Largest norm of all gradients together; None does not clip."""
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     epochs: int = Field(default=300, ge=1)
     name: Literal["step", "cosine", "flat_cosine"] = "step"
     milestones: list[int] = [200, 260]
@@ -241,12 +156,17 @@ class ScheduleSection(_Section):
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
 
-class ValidationSection(_Section):
+class IntervalSection(Section):
+    """When a run is measured, whatever it learns."""
+
     interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
-    flip_test: bool = True
     cycle: Literal["first", "last"] = "first"
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
+
+
+class ValidationSection(IntervalSection):
+    flip_test: bool = True
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
     nms: Literal["oks", "soft"] | None = "oks"
     metric: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
@@ -254,24 +174,7 @@ class ValidationSection(_Section):
     `mpii` measures PCKh@0.5 on MPII in place of AP."""
 
 
-class ClassificationSection(_Section):
-    """How a classifier's pictures and labels vary, in the place of `augmentation`; the defaults are DeiT's."""
-
-    enabled: bool = True
-    """Whether single pictures vary; mixing and smoothing are settings of their own."""
-    area: _Shares = (0.08, 1.0)
-    aspect: _Factors = (0.75, 1.3333)
-    flip_probability: float = Field(default=0.5, ge=0, le=1)
-    policy: str = "rand-m9-mstd0.5-inc1"
-    """Of RandAugment, in timm's words; empty for none."""
-    erasing_probability: float = Field(default=0.25, ge=0, le=1)
-    mixup: float = Field(default=0.8, ge=0)
-    """Of its beta distribution, as `cutmix`; where both are above 0, each batch is mixed by one of them."""
-    cutmix: float = Field(default=1.0, ge=0)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-
-
-class CardSection(_Section):
+class CardSection(Section):
     """What the saved weights say of themselves."""
 
     training_data: list[str] = []
@@ -279,37 +182,24 @@ class CardSection(_Section):
     notes: str = ""
 
 
-class Recipe(_Section):
-    """One training run, whole: the value that counts is the value you read."""
+class TrainingRecipe(Section):
+    """What every training run says, whatever it learns: all that the loop reads."""
 
     model: str
     model_options: dict[str, Any] = {}
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
-    skeleton: str | None = None
-    """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
-    pretrained: str | None = None
-    """`backbone`: start the backbone from its published ImageNet weights (downloaded once); or a file of a backbone that
-    `leanpose convert` has made."""
     init_from: str | None = None
     """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
     strict: bool = True
     """Whether `init_from` must be the same model; otherwise what has the same name and shape is taken, and the rest starts fresh."""
-    data: DataSection
-    augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
-    classification: ClassificationSection | None = None
-    """Of classifiers, such as deit_tiny, alone; they in turn take no augmentation, codec, loss, skeleton or auxiliary heatmaps."""
-    codec: CodecSection = Field(default_factory=CodecSection)
-    loss: Literal["codec", "rle"] = "codec"
-    """What meets the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
-    distillation: DistillationSection = Field(default_factory=SupervisedSection)
-    auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
-    """Weight of the heatmaps that each layer's visual tokens, or TFPose's encoder, draw while training; 0 has none, as in all
-    papers but TFPose's."""
+    data: LoaderSection
+    distillation: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
+    """What the student learns from beside the labels; `method` says which keys there are (`leanpose.losses`)."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
-    validation: ValidationSection = Field(default_factory=ValidationSection)
+    validation: IntervalSection = Field(default_factory=IntervalSection)
     batch_size: int = Field(default=512, ge=1)
-    """People in one step of the optimiser, over all devices and accumulated parts together."""
+    """Samples in one step of the optimiser, over all devices and accumulated parts together."""
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -321,15 +211,11 @@ class Recipe(_Section):
     card: CardSection = Field(default_factory=CardSection)
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Recipe:
+    def _equal_parts(self) -> TrainingRecipe:
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be accumulated in {self.grad_accum_steps} equal parts"
             )
-        if self.pretrained not in (None, "backbone") and not self.pretrained.endswith(".safetensors"):
-            raise ValueError(f"pretrained is `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'")
-        if self.pretrained and self.init_from:
-            raise ValueError("the weights of init_from would replace those of pretrained; set one of the two")
         return self
 
     def to_yaml(self) -> str:
@@ -337,13 +223,93 @@ class Recipe(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply `key=value` overrides (dotted keys, YAML values, numbers index lists).
+class Recipe(TrainingRecipe):
+    """One training run of a pose model, whole: the value that counts is the value you read."""
 
-    Another `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
+    skeleton: str | None = None
+    """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
+    pretrained: str | None = None
+    """`backbone`: start the backbone from its published ImageNet weights (downloaded once); or a file of a backbone that
+    `leanpose convert` has made."""
+    data: DataSection  # pyright: ignore[reportIncompatibleVariableOverride]
+    augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+    codec: CodecSection = Field(default_factory=CodecSection)
+    loss: Literal["codec", "rle"] = "codec"
+    """What compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
+    auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
+    """Of heatmaps predicted from each layer's visual tokens, or from TFPose's encoder, while training; 0 has none, as in all papers
+    but TFPose's."""
+    validation: ValidationSection = Field(default_factory=ValidationSection)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Recipe:
+        if self.pretrained not in (None, "backbone") and not self.pretrained.endswith(".safetensors"):
+            raise ValueError(f"pretrained is `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'")
+        if self.pretrained and self.init_from:
+            raise ValueError("the weights of init_from would replace those of pretrained; set one of the two")
+        return self
+
+
+RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
+
+RENAMED_METHODS = {
+    "cycles": "sdpose",
+    "heatmap_to_regression": "distilpose",
+    "two_stage": "dwpose",
+    "head_self_distillation": "dwpose_stage2",
+}
+"""Methods by the names that recipes before version 0.2 gave them."""
+
+RENAMED = {
+    "accumulate": "grad_accum_steps",
+    "auxiliary_heatmaps": "auxiliary_heatmap_weight",
+    "init": "init_from",
+    "init_parts": "strict",
+    "augmentation.truncated": "truncnorm",
+    "augmentation.dropout_probability": "coarse_dropout_probability",
+    "augmentation.dropout_size": "coarse_dropout_size",
+    "augmentation.last": "stage2",
+    "augmentation.last_epochs": "stage2_epochs",
+    "codec.kernel": "blur_kernel_size",
+    "data.workers": "num_workers",
+    "data.train.boxes": "bbox_file",
+    "data.val.boxes": "bbox_file",
+    "data.train.every": "frame_stride",
+    "data.val.every": "frame_stride",
+    "distillation.keypoint_tokens": "keypoint_token_weight",
+    "distillation.visual_tokens": "visual_token_weight",
+    "distillation.pose": "supervise",
+    "distillation.simulated_heatmaps": "simulated_heatmap_weight",
+    "distillation.confidence": "confidence_weight",
+    "distillation.feature": "feature_weight",
+    "distillation.logits": "logit_weight",
+    "distillation.ground_truth": "use_gt_loss",
+    "distillation.fade": "loss_decay",
+    "distillation.division": "reduction",
+    "distillation.mask": "mask_unlabelled",
+    "distillation.people": "reference_batch_size",
+    "distillation.second_stage": "stage2",
+    "optimizer.clip": "grad_clip_norm",
+    "optimizer.decay_biases": "decay_norm_and_bias",
+    "optimizer.lr_factors": "lr_mult",
+    "optimizer.matrix_lr": "muon_lr",
+    "schedule.kind": "name",
+    "schedule.final": "min_lr_ratio",
+    "schedule.flat": "flat_ratio",
+    "validation.every": "interval",
+    "validation.style": "metric",
+}
+"""Keys of recipes before version 0.2, and what they are called now: for the error message alone."""
+
+
+def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The values of a recipe file with `key=value` overrides (dotted keys, YAML values, numbers index lists).
+
+    A file may hold several rows of a table: `rows` names what each changes, and the override `row=NAME` chooses one. Another
+    `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
 
     Raises:
-        LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
+        LeanposeError: the file is missing or no YAML mapping, an override fits nothing, or no row is chosen.
     """
     path = Path(path)
     try:
@@ -354,10 +320,29 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
         raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
+    rows, overrides = values.pop("rows", None), list(overrides or [])
+    if rows is not None:
+        chosen = next((override[4:] for override in overrides if override.startswith("row=")), None)
+        if chosen not in rows:
+            hint = did_you_mean(chosen or "", map(str, rows))
+            raise LeanposeError(f"{path} holds several rows: add row=NAME; {hint}")
+        overrides.remove(f"row={chosen}")
+        for key, value in rows[chosen].items():
+            _set(values, key, value, f"row {chosen}: {key}")
     # The method comes first: another one replaces the section, since it has other keys.
-    for override in sorted(overrides or [], key=lambda text: not text.startswith("distillation.method=")):
-        _apply(values, override)
-    return parse_recipe(values, str(path))
+    for override in sorted(overrides, key=lambda text: not text.startswith("distillation.method=")):
+        key, value = read_setting(override, "batch_size=64")
+        _set(values, key, value, override)
+    return values
+
+
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read and check a recipe file; see `read_recipe`.
+
+    Raises:
+        LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
+    """
+    return parse_recipe(read_recipe(path, overrides), str(path))
 
 
 def saved_recipe(folder: Path) -> Recipe:
@@ -366,43 +351,48 @@ def saved_recipe(folder: Path) -> Recipe:
     Raises:
         LeanposeError: there is none.
     """
+    return load_recipe(recipe_file(folder))
+
+
+def recipe_file(folder: Path) -> Path:
+    """Where a run keeps its recipe.
+
+    Raises:
+        LeanposeError: there is no run in the folder.
+    """
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise LeanposeError(f"There is no run to resume in {folder} (recipe.yaml is missing).")
-    return load_recipe(path)
+    return path
 
 
 def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
-    """Check a recipe's values.
+    """Check the values of a pose model's recipe.
 
     Raises:
         LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
     """
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise _one_sentence(error, origin) from error
+    return check_recipe(Recipe, values, origin)
 
 
-def _one_sentence(error: ValidationError, origin: str) -> LeanposeError:
-    first = error.errors()[0]
-    section, location = _walk([str(part) for part in first["loc"]])
-    where = ".".join(location) or "the recipe"
-    if first["type"] == "extra_forbidden":
-        of = f" of the method '{_method_of(section)}'" if "method" in section.model_fields else ""
-        return LeanposeError(f"{origin}: unknown key '{where}'{of}; {did_you_mean(location[-1], section.model_fields)}")
-    if first["type"] == "missing":
-        return LeanposeError(f"{origin}: the key '{where}' is missing.")
-    if first["type"] == "union_tag_invalid":
-        context = first.get("ctx", {})
-        known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-        return LeanposeError(
-            f"{origin}: {where}.method = '{context['tag']}' is unknown; {did_you_mean(context['tag'], known)}"
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):  # what does not fit is the whole section, which nobody wants printed
-        return LeanposeError(f"{origin}: {where} is not valid: {message}.")
-    return LeanposeError(f"{origin}: {where} = {first['input']!r} is not valid: {message}.")
+def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> RecipeT:
+    """Check the values of a recipe of this kind.
+
+    Raises:
+        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+    """
+    from leanpose.losses import METHODS  # loads torch, which a missing file or bad YAML need not wait for
+
+    section = values.get("distillation") or {}
+    if isinstance(section, dict):
+        method = section.get("method") or "none"
+        if method not in METHODS:
+            name = RENAMED_METHODS.get(str(method))
+            hint = did_you_mean(str(method), METHODS) if name is None else f"it is called '{name}' now."
+            raise LeanposeError(f"{origin}: distillation.method = {method!r} is unknown; {hint}")
+        kind_of_section = METHODS[method].section_type
+        section = validate(kind_of_section, {**section, "method": method}, origin, "distillation.", RENAMED)
+    return validate(kind, {**values, "distillation": section}, origin, renamed=RENAMED)
 
 
 def read_setting(text: str, example: str) -> tuple[str, Any]:
@@ -420,8 +410,8 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
         raise LeanposeError(f"The value of '{text}' is not valid YAML.") from error
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, value = read_setting(override, "batch_size=64")
+def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
+    """Set a dotted key; `override` is how the user wrote it."""
     *parents, last = key.split(".")
     node: Any = values
     for part in parents:
@@ -447,30 +437,3 @@ def _index(part: str, node: list[Any], override: str) -> int:
     if not part.isdecimal() or int(part) >= len(node):
         raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
     return int(part)
-
-
-def _walk(location: list[str]) -> tuple[type[BaseModel], list[str]]:
-    """The section that a mistake is in, and the mistake's place as the user writes it (without the names of methods)."""
-    section: type[BaseModel] = Recipe
-    written, candidates = [], [section]
-    for part in location:
-        by_method = {_method_of(c): c for c in candidates if len(candidates) > 1}
-        if part in by_method:
-            section, candidates = by_method[part], [by_method[part]]
-            continue
-        written.append(part)
-        if part in section.model_fields:
-            candidates = _sections_in(section.model_fields[part].annotation) or candidates
-            section = candidates[0]
-    return section, written
-
-
-def _method_of(section: type[BaseModel]) -> str:
-    return get_args(section.model_fields["method"].annotation)[0]
-
-
-def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a field's type names, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _sections_in(argument)]

@@ -217,7 +217,7 @@ def _norm(modules: dict[str, Any], name: str) -> nn.BatchNorm2d:
 
 
 def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
-    from leanpose.data.synthetic import render_scene
+    from leanpose.synthetic import render_scene
 
     return [render_scene(0, index, _SIZE).image for index in range(count)]
 

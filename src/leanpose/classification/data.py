@@ -1,0 +1,287 @@
+"""Pictures sorted into a folder for each class, as ImageNet and most classification sets come: `root/train/CLASS/picture.jpg`.
+
+As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalised on the device.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from leanpose.data.images import BrokenImageError, decode_image, read_bytes
+from leanpose.errors import LeanposeError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+"""What is taken for a picture, as torchvision's ImageFolder does."""
+
+SEEN = 0.875
+"""Share of the shorter side that a measured picture shows, about its middle (DeiT: resized to 256, cut to 224)."""
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The pictures of a folder.
+
+    Attributes:
+        path: the folder of the classes' folders.
+        classes: names, in the order of the labels.
+        files: of all pictures.
+        labels: of each picture, the index of its class.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: Int[np.ndarray, " N"]
+
+    @property
+    def name(self) -> str:
+        """For messages and reports."""
+        return self.path.name or str(self.path)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: Literal["all", "train", "val"] = "all") -> ClassFolder:
+    """List the pictures of a folder that holds a folder for each class.
+
+    Args:
+        path: whose folders' names are those of the classes; hidden ones do not count.
+        classes: what a model tells apart already: the labels follow their order, and some may be missing here. None: the
+            folder decides, in alphabetical order, and there must be two or more.
+        split: `val` is every tenth picture of each class, `train` the others.
+
+    Raises:
+        LeanposeError: there is no such folder, it holds no classes, one alone, an unknown one, or one without pictures.
+    """
+    if not path.is_dir():
+        raise LeanposeError(f"The folder of classes {path} does not exist.")
+    found = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not found:
+        raise LeanposeError(
+            f"{path} holds no folder of a class; pictures are expected as {path / 'CLASS' / 'picture.jpg'}."
+        )
+    if classes is None and len(found) == 1:
+        raise LeanposeError(f"{path} holds one class alone ('{found[0]}'); there is nothing to tell it apart from.")
+    known = tuple(found if classes is None else classes)
+    strange = [name for name in found if name not in known]
+    if strange:
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        raise LeanposeError(
+            f"{path} holds the class '{strange[0]}'{more}, which is not among the model's {len(known)}; "
+            f"{did_you_mean(strange[0], known)}"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for name in found:
+        pictures = sorted(file for file in (path / name).rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not pictures:
+            empty.append(name)
+        chosen = [file for position, file in enumerate(pictures) if _in_split(position, split)]
+        files += chosen
+        labels += [known.index(name)] * len(chosen)
+    if len(empty) == len(found):
+        raise LeanposeError(
+            f"None of the {len(found)} classes in {path} has a picture ({', '.join(sorted(SUFFIXES))})."
+        )
+    if empty:
+        raise LeanposeError(
+            f"The class '{empty[0]}' in {path} has no picture; fill its folder or delete it"
+            + (f" (the same goes for {len(empty) - 1} more)." if len(empty) > 1 else ".")
+        )
+    if not files:
+        raise LeanposeError(f"No class in {path} has the ten pictures of which one would be for split=val.")
+    return ClassFolder(path, known, tuple(files), np.array(labels, np.int64))
+
+
+@dataclass(frozen=True)
+class ClassAugmentation:
+    """How pictures are varied in training. The defaults are DeiT's, but that an erased part becomes grey, not noise.
+
+    Attributes:
+        area: a part of the picture with this share of its area is shown, stretched to the input.
+        aspect: width over height of that part.
+        flip_probability: of a mirror image.
+        policy: of RandAugment in timm's words; empty for none.
+        erasing_probability: of erasing a rectangle.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.5
+    policy: str = "rand-m9-mstd0.5-inc1"
+    erasing_probability: float = 0.25
+
+    def build(self, size: tuple[int, int]) -> Callable[[Image], Image]:
+        """The change of a picture to one of `size` (height, width); it draws from the global generators."""
+        from timm.data.auto_augment import rand_augment_transform
+        from torchvision.transforms import InterpolationMode, v2
+
+        smooth = InterpolationMode.BICUBIC
+        steps: list[Callable[[Image], Image]] = [
+            v2.RandomResizedCrop(size, self.area, self.aspect, interpolation=smooth),
+            v2.RandomHorizontalFlip(self.flip_probability),
+        ]
+        if self.policy:
+            options = {"translate_const": int(0.45 * min(size)), "img_mean": (124, 116, 104)}  # of ImageNet
+            try:
+                steps.append(rand_augment_transform(self.policy, options))
+            except (AssertionError, KeyError, ValueError) as error:
+                raise LeanposeError(f"timm does not know the policy of RandAugment '{self.policy}'.") from error
+        if self.erasing_probability:
+            steps += [v2.PILToTensor(), v2.RandomErasing(self.erasing_probability, value=118.0), v2.ToPILImage()]
+        return v2.Compose(steps)
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """One picture as a model sees it.
+
+    Attributes:
+        image: RGB; None where it cannot be read.
+        label: index of its class.
+        index: of the picture in the data set.
+        broken: pictures that could not be read, by name, and why.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"] | None
+    label: int
+    index: int
+    broken: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ClassBatch:
+    """What a loader makes of samples: those that could be read.
+
+    Attributes:
+        images: RGB.
+        labels: indices of classes.
+        indices: of the pictures in the data set.
+        broken: pictures that could not be read, by name, and why.
+    """
+
+    images: UInt8[Tensor, "B h w 3"]
+    labels: Int[Tensor, " B"]
+    indices: Int[Tensor, " B"]
+    broken: dict[str, str]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the training task's `forward` takes."""
+        return self.images, self.labels
+
+    def to(self, device: torch.device | str) -> ClassBatch:
+        """The batch on another device."""
+        return ClassBatch(self.images.to(device), self.labels.to(device), self.indices.to(device), self.broken)
+
+    def pin_memory(self) -> ClassBatch:
+        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
+        return ClassBatch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.broken)
+
+
+class ClassDataset(Dataset[ClassSample]):
+    """A map-style data set of pictures with classes.
+
+    Args:
+        folder: the pictures.
+        input_size: height and width that they are brought to.
+        augmentation: how they vary; None for the middle of the picture, as in evaluation.
+        seed: item (epoch, index) depends on nothing else that is random.
+    """
+
+    unit = "pictures"
+
+    def __init__(
+        self,
+        folder: ClassFolder,
+        input_size: tuple[int, int],
+        *,
+        augmentation: ClassAugmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folder, self.input_size, self.seed = folder, input_size, seed
+        self._change = None if augmentation is None else augmentation.build(input_size)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that items are drawn for."""
+        self._epoch.fill_(epoch)
+
+    def describe(self, index: int) -> str:
+        """An item, for messages."""
+        return str(self.folder.files[index])
+
+    def __getitem__(self, index: int) -> ClassSample:
+        from PIL import Image
+
+        file, label = self.folder.files[index], int(self.folder.labels[index])
+        try:
+            picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
+        except BrokenImageError as error:
+            return ClassSample(None, label, index, {str(file): str(error)})
+        if self._change is None:
+            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index, {})
+        with _drawn_from(self.seed, int(self._epoch), index):
+            return ClassSample(np.asarray(self._change(picture)), label, index, {})
+
+    def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
+        """A loader's `collate_fn`."""
+        images = [sample.image for sample in samples if sample.image is not None]
+        readable = [sample for sample in samples if sample.image is not None]
+        return ClassBatch(
+            torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
+            torch.tensor([sample.label for sample in readable], dtype=torch.int64),
+            torch.tensor([sample.index for sample in readable], dtype=torch.int64),
+            {name: why for sample in samples for name, why in sample.broken.items()},
+        )
+
+
+def _middle(picture: Image, size: tuple[int, int]) -> Image:
+    """The middle of a picture, as large as `SEEN` allows, brought to `size` (height, width)."""
+    from PIL import Image as pillow
+
+    height, width = size
+    shrink = SEEN * min(picture.width / width, picture.height / height)
+    left, top = (picture.width - shrink * width) / 2, (picture.height - shrink * height) / 2
+    box = (left, top, left + shrink * width, top + shrink * height)
+    return picture.resize((width, height), pillow.Resampling.BICUBIC, box=box)
+
+
+@contextmanager
+def _drawn_from(*seed: int) -> Iterator[None]:
+    """Let the global generators, which the libraries' augmentations draw from, depend on `seed` alone; then put them back."""
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(number)
+            np.random.seed(number)  # noqa: NPY002
+            torch.manual_seed(number)
+            yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)  # noqa: NPY002
+
+
+def _in_split(position: int, split: str) -> bool:
+    """Every tenth picture is for `val`, the others for `train`."""
+    return split == "all" or (position % 10 == 9) == (split == "val")

@@ -1,0 +1,183 @@
+"""Classifiers in the one training loop: a task, its data and its recipe in place of those of poses (SDPose §4.5, Table 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from leanpose.classification.data import ClassAugmentation, ClassDataset, ClassFolder, read_class_folder
+from leanpose.classification.deit import Classifier
+from leanpose.classification.evaluate import evaluate_classes
+from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection, ImageFolderConfig
+from leanpose.errors import LeanposeError
+from leanpose.losses.base import sum_of
+from leanpose.losses.sdpose import SDPoseSection, token_losses
+from leanpose.models.registry import create_model
+from leanpose.schema import MethodSection
+from leanpose.training.build import require_no_run, start_from, weights_of, write_recipe
+from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.task import Task
+from leanpose.weights import describe
+
+
+class ClassificationTask(Task):
+    """Wraps a classifier for training.
+
+    Args:
+        model: the student.
+        method: plain training, or SDPose's cycles: the class token stands where a pose model has keypoint tokens.
+        section: how pictures and labels are mixed.
+
+    Raises:
+        LeanposeError: the method is for pose models, or the model has no cycles.
+    """
+
+    def __init__(self, model: Classifier, method: MethodSection, section: ClassificationSection) -> None:
+        super().__init__()
+        if method.method not in ("none", "sdpose"):
+            raise LeanposeError(
+                f"distillation.method '{method.method}' is for pose models; '{model.name}' takes none or sdpose."
+            )
+        self.model: Classifier = model
+        self.method = method
+        self.smoothing = section.label_smoothing
+        self._mix = _mixing(section, model.config.classes)
+
+    def forward(self, images: UInt8[Tensor, "B h w 3"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
+        """The weighted terms of the loss of one batch (`ClassBatch.inputs`), on the model's device."""
+        pictures, target = self.mix(self.model.normalise(images), labels)
+        output = self.model.forward_train(pictures)
+        if not isinstance(self.method, SDPoseSection):
+            return {"class": cross_entropy(output.logits.float(), target)}
+        cycles = output.cycles
+        supervised = cycles if self.method.supervise == "all" else cycles[-1:]
+        losses = {"class": sum_of(cross_entropy(cycle.logits.float(), target) for cycle in supervised)}
+        return losses | token_losses(cycles, self.method)
+
+    def mix(
+        self, pictures: Float[Tensor, "B 3 h w"], labels: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B classes"]]:
+        """Pictures as the network sees them, and a distribution over the classes for each: mixed and smoothed."""
+        classes = self.model.config.classes
+        if self._mix is None:
+            target = one_hot(labels, classes).float()
+        else:
+            pictures, target = self._mix(pictures, labels)
+        return pictures, target * (1 - self.smoothing) + self.smoothing / classes
+
+    def get_extra_state(self) -> list[str]:
+        """The classes, which a run keeps beside its weights."""
+        return list(self.model.class_names)
+
+    def set_extra_state(self, state: list[str]) -> None:
+        """
+        Raises:
+            LeanposeError: the run that goes on has other classes.
+        """
+        now = self.model.class_names
+        if tuple(state) != now:
+            gone, new = sorted(set(state) - set(now)), sorted(set(now) - set(state))
+            raise LeanposeError(
+                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; put the "
+                "old folders back, or start a new run."
+            )
+
+
+def _some(classes: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in classes[:3]) + (" …" if len(classes) > 3 else "")
+
+
+def _mixing(section: ClassificationSection, classes: int) -> Any:
+    """Mixup, CutMix, one of both by chance, or nothing; they draw from torch's generator, which the loop seeds for each step."""
+    from torchvision.transforms import v2  # takes seconds, and evaluation needs none of it
+
+    kinds = [(v2.MixUp, section.mixup), (v2.CutMix, section.cutmix)]
+    mixes = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
+    return v2.RandomChoice(mixes) if mixes else None
+
+
+def train_classifier(
+    recipe: ClassificationRecipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
+) -> RunSummary:
+    """Run a classifier's recipe; see `leanpose.training.train.train`.
+
+    Raises:
+        LeanposeError: something does not fit; the sentence says what.
+    """
+    if not resume:
+        require_no_run(folder)
+    fabric = make_fabric(recipe, device)
+    pictures, val = read_pictures(recipe)
+    options = {**recipe.model_options, "classes": len(pictures.classes)}
+    recipe = recipe.model_copy(update={"model_options": options})  # to be written out
+    model = build_classifier(recipe, pictures.classes, fresh=resume)
+    section = recipe.classification
+    vary = section.model_dump(include={"area", "aspect", "flip_probability", "policy", "erasing_probability"})
+    augmentation = ClassAugmentation(**vary) if section.enabled else None
+    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed)
+    write_recipe(recipe, folder, fabric, resume=resume)
+    task = ClassificationTask(model.train(), recipe.distillation, section)
+    validation = None if val is None else Validation(val.name, lambda trained: _validate(recipe, trained, val))
+    return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
+
+
+def _validate(recipe: ClassificationRecipe, model: Classifier, folder: ClassFolder) -> dict[str, float]:
+    return evaluate_classes(
+        model,
+        folder,
+        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
+        workers=recipe.data.num_workers,
+        cycle=recipe.validation.cycle,
+        precision=recipe.precision,
+    ).metrics
+
+
+def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
+    """The pictures to train on, and those to measure on, whose classes are among the former's.
+
+    Raises:
+        LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.
+    """
+
+    def read(config: ImageFolderConfig, classes: tuple[str, ...] | None = None) -> ClassFolder:
+        return read_class_folder(recipe.data.root / config.images, classes, config.split)
+
+    train = read(recipe.data.train[0])
+    expected = recipe.model_options.get("classes", len(train.classes))
+    if expected != len(train.classes):
+        raise LeanposeError(
+            f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, or mend the "
+            f"folder."
+        )
+    return train, None if recipe.data.val is None else read(recipe.data.val, train.classes)
+
+
+def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, fresh: bool = False) -> Classifier:
+    """The recipe's classifier, made from the recipe's seed or loaded from `init_from` (unless `fresh`).
+
+    Raises:
+        LeanposeError: an option is unknown, or `init_from` holds another model or one of other classes.
+    """
+    torch.manual_seed(recipe.seed)
+    model: Any = create_model(recipe.model, **recipe.model_options)
+    if not isinstance(model, Classifier):
+        raise LeanposeError(f"'{recipe.model}' finds poses; 'classification' is for classifiers such as deit_tiny.")
+    model.class_names = classes
+    if recipe.init_from is not None and not fresh:
+        known = tuple(describe(weights_of(recipe.init_from)).get("classes", ()))
+        if recipe.strict and known and known != classes:
+            raise LeanposeError(
+                f"{recipe.init_from} has {len(known)} other classes ({', '.join(known[:3])} …) than the {len(classes)} of the data; "
+                "set strict=false to take all but the last layer."
+            )
+        last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
+        start_from(model, recipe)
+        if known != classes:
+            model.load_state_dict(last, strict=False)
+    return model

@@ -1,0 +1,188 @@
+"""The whole check of a data set: files, images, people, duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations, islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8, UInt64
+
+from leanpose.data.images import BrokenImageError, decode_image, read_bytes
+from leanpose.data.sample import ImageRef
+from leanpose.data.sources import ImageFolder
+from leanpose.data_checks.findings import CheckedSet, CheckReport
+from leanpose.data_checks.people import check_person
+from leanpose.data_checks.reading import annotation_files, exists, read_set
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import Skeleton
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images that are decoded and how many there are."""
+
+_NEAR = 8  # hashes of 128 bits that differ in at most this many are taken for the same picture
+_FLAT = 24  # a hash with fewer set (or unset) bits is that of an almost even picture and says nothing
+
+
+@dataclass(frozen=True)
+class ImageHash:
+    """What an image is recognised by.
+
+    Attributes:
+        digest: of its bytes.
+        dhash: difference hash of 2 × 64 bits: which of two neighbours in a tiny grey version is brighter, across and down.
+        size: width and height in pixels.
+    """
+
+    digest: bytes
+    dhash: UInt64[np.ndarray, " 2"]
+    size: tuple[int, int]
+
+
+Hashes = dict[ImageRef, ImageHash]
+
+
+def check_data(
+    paths: Sequence[Path],
+    *,
+    images: Path | None = None,
+    skeleton: Skeleton | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Read data sets and list everything that is wrong with them.
+
+    Args:
+        paths: annotation files, or folders in which they and their images are found. Sets that are checked together
+            are compared with each other: the same image in two splits is found.
+        images: folder or archive of the images of all these files, where it is not found by itself.
+        skeleton: what the files label, where their own keypoint names are not to decide.
+
+    Raises:
+        LeanposeError: a path is not there, or none of the files holds keypoints.
+    """
+    report = CheckReport()
+    if images is not None:
+        ImageFolder(images, paths[0].stem)  # raises where it is not there
+    for path in paths:
+        top = path.parent if path.is_dir() else path.parent.parent
+        for file in annotation_files([path]):
+            read_set(report, file, top, images, skeleton)
+    if not report.sets and not report.damaged:
+        reasons = "; ".join(f"{file.name}: {reason}" for file, reason in list(report.skipped.items())[:3])
+        raise LeanposeError(f"None of the files holds keypoints ({reasons}).")
+    hashes = _check_images(report, progress)
+    for checked in report.sets:
+        for person in checked.people:
+            image = checked.images.get(person.image_id)
+            seen = hashes.get(image) if image is not None else None
+            size = seen.size if seen is not None else checked.sizes.get(person.image_id)
+            check_person(person, checked, size)
+    _find_duplicates(report.sets, hashes)
+    return report
+
+
+def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
+    """Decode every image once."""
+    hashes: Hashes = {}
+    users: dict[ImageRef, list[tuple[CheckedSet, int]]] = defaultdict(list)
+    for checked in report.sets:
+        for image_id, image in checked.images.items():
+            users[image].append((checked, image_id))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for done, (image, result) in enumerate(_hash_in_order(pool, users), start=1):
+            if progress is not None:
+                progress(done, len(users))
+            for checked, image_id in users[image]:
+                if isinstance(result, str):
+                    checked.add("image broken" if exists(image) else "image missing", result)
+                    continue
+                hashes[image] = result
+                stated = checked.sizes.get(image_id, result.size)
+                if stated != result.size:
+                    text = f"{image} has {result.size[0]} × {result.size[1]} pixels, annotated are {stated[0]:g} × {stated[1]:g}"
+                    checked.add("image size", text, image)
+    return hashes
+
+
+def _hash_in_order(pool: ThreadPoolExecutor, images: Iterable[ImageRef]) -> Iterator[tuple[ImageRef, ImageHash | str]]:
+    images = iter(images)
+    while some := list(islice(images, 256)):
+        yield from zip(some, pool.map(_hash_image, some), strict=True)
+
+
+def _hash_image(image: ImageRef) -> ImageHash | str:
+    """An image's hash, or why it cannot be used."""
+    try:
+        data = read_bytes(image)
+        return image_hash(data, decode_image(data, name=str(image)))
+    except BrokenImageError as error:
+        return str(error)
+
+
+def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
+    """The hash of an image, given as its file's bytes and as pixels."""
+    import cv2  # heavy: only when images are checked
+
+    grey = cv2.cvtColor(cv2.resize(pixels, (72, 72), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA).astype(np.int16)
+    bits = np.concatenate([(np.diff(across, axis=1) > 2).reshape(-1), (np.diff(down, axis=0) > 2).reshape(-1)])
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    return ImageHash(digest, np.packbits(bits).view(np.uint64), (pixels.shape[1], pixels.shape[0]))
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file's name or folder speaks of: `train`, `val` or `test`."""
+    for part in (file.stem, file.parent.name):
+        match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", part.lower())
+        if match:
+            return match.group(1)
+    return None
+
+
+def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
+    """Add pictures that occur twice in a set, or in two sets: a leak where these are different splits."""
+    for checked in sets:
+        by_digest = defaultdict(list)
+        for image in checked.images.values():
+            if image in hashes:
+                by_digest[hashes[image].digest].append(image)
+        for first, *others in by_digest.values():
+            if others:
+                checked.add("image twice", f"{others[0]} equals {first}", others[0])
+    for a, b in combinations(sets, 2):
+        splits = split_of(a.file), split_of(b.file)
+        leak = splits[0] != splits[1] and None not in splits
+        images_a, images_b = ([i for i in checked.images.values() if i in hashes] for checked in (a, b))
+        for first, second in _near_pairs(images_a, images_b, hashes):
+            if first == second and not leak:
+                continue  # two annotation files of the same images
+            same = hashes[first].digest == hashes[second].digest
+            text = f"{second} {'equals' if same else 'looks like'} {first} of {a.file.name}"
+            b.add("split leak" if leak else "image twice", text, second)
+
+
+def _near_pairs(a: list[ImageRef], b: list[ImageRef], hashes: Hashes) -> list[tuple[ImageRef, ImageRef]]:
+    """For each of `b` the nearest of `a` within `_NEAR` bits."""
+    if not a or not b:
+        return []
+    dhashes = np.stack([hashes[image].dhash for image in a])
+    ones = np.bitwise_count(dhashes).sum(axis=1)
+    flat = (ones < _FLAT) | (ones > 128 - _FLAT)
+    by_digest = {hashes[image].digest: image for image in a}
+    pairs = []
+    for image in b:
+        same = by_digest.get(hashes[image].digest)
+        distance = np.bitwise_count(dhashes ^ hashes[image].dhash).sum(axis=1, dtype=np.int64)
+        distance[flat] = 128
+        nearest = int(distance.argmin())
+        if same is not None or distance[nearest] <= _NEAR:
+            pairs.append((same or a[nearest], image))
+    return pairs

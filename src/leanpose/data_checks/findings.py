@@ -1,0 +1,143 @@
+"""What can be wrong with a data set, and how bad each thing is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.sample import ImageRef
+from leanpose.skeleton import Skeleton
+
+Level = Literal["broken", "odd", "suspect"]
+
+KINDS: dict[str, tuple[Level, str]] = {
+    "file": ("broken", "annotation file that cannot be used"),
+    "image missing": ("broken", "image that is not there"),
+    "image broken": ("broken", "image that cannot be decoded"),
+    "image id": ("broken", "person of an image that the file does not list"),
+    "id twice": ("broken", "id that two images or two people share"),
+    "keypoint count": ("broken", "person whose number of keypoints does not fit the skeleton"),
+    "visibility": ("broken", "visibility flag other than 0, 1, 2"),
+    "not finite": ("broken", "coordinate that is no finite number"),
+    "box": ("broken", "box without extent or outside its image"),
+    "split leak": ("broken", "image that is in two splits"),
+    "image size": ("odd", "image whose size differs from the annotated one"),
+    "box over edge": ("odd", "box that reaches over the image's edge"),
+    "keypoint outside": ("odd", "labelled keypoint outside its image"),
+    "keypoint off box": ("odd", "labelled keypoint far outside its person's box"),
+    "keypoint total": ("odd", "num_keypoints that differs from the labelled ones"),
+    "part": ("odd", "part whose flag or box contradicts its keypoints"),
+    "image twice": ("odd", "image that occurs twice"),
+    "left/right": ("suspect", "left and right that look exchanged"),
+}
+"""Every kind of finding: its level, and what one such thing is. `broken` things stop or spoil training, `odd` ones are
+worth a look, `suspects` may be right."""
+
+
+@dataclass(frozen=True)
+class CheckedPerson:
+    """One annotated person as the checks see it.
+
+    Attributes:
+        number: the annotation's id.
+        image_id: of its image.
+        points: x, y, visibility as the file has them; None where their number does not fit.
+        box: xywh as the file has it; None where the format has none.
+    """
+
+    number: int
+    image_id: int
+    points: Float[np.ndarray, "K 3"] | None
+    box: list[float] | None
+
+    @property
+    def valid_box(self) -> list[float] | None:
+        """The box, if its numbers are finite and it has an extent."""
+        if self.box is None or not np.isfinite(self.box).all() or min(self.box[2:]) <= 0:
+            return None
+        return self.box
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        file: the annotation file.
+        text: what exactly, as a sentence fragment that names the place.
+        image: to look at, where there is one.
+        person: whom it concerns.
+    """
+
+    kind: str
+    file: Path
+    text: str
+    image: ImageRef | None = None
+    person: CheckedPerson | None = None
+
+    @property
+    def level(self) -> Level:
+        return KINDS[self.kind][0]
+
+
+@dataclass
+class CheckedSet:
+    """One annotation file and its images.
+
+    Attributes:
+        file: the annotation file.
+        format: `coco`, `coco_wholebody`, `lsp` or `mpii`.
+        skeleton: what it labels.
+        images: image id → reference; empty where the images were not found.
+        source: where the images were found.
+        sizes: image id → annotated (width, height).
+        people: all of them but crowds.
+        findings: what is wrong with it.
+    """
+
+    file: Path
+    format: str
+    skeleton: Skeleton
+    images: dict[int, ImageRef] = field(default_factory=dict)
+    source: Path | None = None
+    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
+    people: list[CheckedPerson] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: str, text: str, image: ImageRef | None = None) -> None:
+        """Note that something is wrong with the file or an image."""
+        self.findings.append(Finding(kind, self.file, text, image))
+
+    def add_person(self, kind: str, person: CheckedPerson, text: str) -> None:
+        """Note that something is wrong with a person: what it `has`, `states` …"""
+        image = self.images.get(person.image_id)
+        self.findings.append(Finding(kind, self.file, f"person {person.number} {text}", image, person))
+
+
+@dataclass
+class CheckReport:
+    """The result of a check.
+
+    Attributes:
+        sets: the annotation files that were read, with what is wrong in them.
+        damaged: files that could not be read.
+        skipped: files that hold no keypoints, with the reason.
+    """
+
+    sets: list[CheckedSet] = field(default_factory=list)
+    damaged: list[Finding] = field(default_factory=list)
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that is wrong, file by file."""
+        return [*self.damaged, *(finding for checked in self.sets for finding in checked.findings)]
+
+    def count(self, level: Level, file: Path | None = None) -> int:
+        """How many findings there are of a level, of one file or of all."""
+        return sum(f.level == level and file in (None, f.file) for f in self.findings)

@@ -1,0 +1,315 @@
+"""Label the faces, hands and feet of a whole COCO person-keypoint set.
+
+What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.coco import CocoFile, clean_keypoints, load_json, parse_coco
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.sample import ImageRef
+from leanpose.data.sources import ImageFolder
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write, describe_os_error
+from leanpose.pseudo_labels.landmarks import LandmarkModels
+from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
+from leanpose.skeleton import COCO17
+
+Progress = Callable[[int, int], None]
+_FORM = 2  # of the lines of an unfinished run
+
+
+@dataclass(frozen=True)
+class LabelledPerson:
+    """A person whose parts were looked for.
+
+    Attributes:
+        record: of the annotation file.
+        image: where the pixels are.
+        parts: one for each name in `leanpose.pseudo_labels.parts.PARTS`.
+    """
+
+    record: dict[str, Any]
+    image: ImageRef
+    parts: dict[str, Part]
+
+    def points(self) -> Float[np.ndarray, "133 3"]:
+        """The body labels and the accepted parts, in COCO-WholeBody's order."""
+        where = f"Annotation {self.record['id']}"
+        return wholebody_points(clean_keypoints(self.record["keypoints"], len(COCO17), where), self.parts)
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The people of a set, and the pictures that could not be read.
+
+    Attributes:
+        people: in the file's order; those without labelled body points and crowds are not among them.
+        broken: a sentence for each picture that was left out.
+        resumed: how many pictures an earlier run had done already.
+    """
+
+    people: list[LabelledPerson]
+    broken: list[str] = field(default_factory=list)
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class BodyDataset:
+    """A COCO person-keypoint set.
+
+    Attributes:
+        content: the whole annotation file.
+        file: its records.
+        images: its pictures.
+    """
+
+    content: dict[str, Any]
+    file: CocoFile
+    images: ImageFolder
+
+    @staticmethod
+    def open(annotations: Path, images: Path) -> BodyDataset:
+        """Read a set.
+
+        Args:
+            annotations: a COCO JSON file of the 17 body points.
+            images: a folder or an uncompressed tar archive.
+
+        Raises:
+            LeanposeError: a file or folder is missing or wrong, or the file labels other points.
+        """
+        content = load_json(annotations, "annotation file")
+        file = parse_coco(content, annotations)
+        if file.skeleton.keypoints != COCO17.keypoints:
+            raise LeanposeError(
+                f"{annotations} labels the {len(file.skeleton)} keypoints of '{file.skeleton.name}'; faces, hands and "
+                f"feet are looked for beside the 17 of COCO, in COCO's order."
+            )
+        return BodyDataset(content, file, ImageFolder(images, annotations.stem))
+
+    def people_by_image(self) -> dict[int, list[int]]:
+        """Positions in `file.annotations` of people with labelled body points, by the image's id."""
+        people: dict[int, list[int]] = defaultdict(list)
+        for position, record in enumerate(self.file.annotations):
+            if record["image_id"] not in self.file.images:
+                raise LeanposeError(
+                    f"Annotation {record['id']} of {self.file.path} belongs to image {record['image_id']}, which is not there."
+                )
+            if not record.get("iscrowd") and (self.keypoints(position)[:, 2] > 0).any():
+                people[record["image_id"]].append(position)
+        return dict(sorted(people.items()))
+
+    def image(self, image_id: int) -> ImageRef:
+        """Where an image's pixels are."""
+        return self.images(str(self.file.images[image_id]["file_name"]))
+
+    def keypoints(self, position: int) -> Float[np.ndarray, "17 3"]:
+        """A person's body points."""
+        record = self.file.annotations[position]
+        return clean_keypoints(record["keypoints"], len(COCO17), f"Annotation {record['id']} of {self.file.path}")
+
+    def box(self, position: int) -> Float[np.ndarray, " 4"]:
+        """A person's xyxy box."""
+        record = self.file.annotations[position]
+        try:
+            x, y, w, h = (float(value) for value in record["bbox"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise LeanposeError(
+                f"Annotation {record['id']} of {self.file.path} has no valid box: {type(error).__name__} {error}."
+            ) from error
+        return np.array([x, y, x + w, y + h])
+
+
+class ResumeFile:
+    """What was found so far: a line of JSON an image, after a first line with the settings. A context manager: at its end
+    the file stays if it holds anything.
+
+    Args:
+        path: the file; it is begun where it is not there.
+        settings: a file that was begun with others is refused.
+
+    Attributes:
+        done: what the file holds: image id → position → parts. A line that was cut off is dropped.
+
+    Raises:
+        LeanposeError: the file cannot be written, or was begun with other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.done: dict[int, dict[int, dict[str, Part]]] = {}
+        header = json.loads(json.dumps({"form": _FORM, **settings}))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            complete = self._read(header) if path.exists() else 0
+            self._file = path.open("ab")
+            self._file.truncate(complete)
+            if not complete:
+                self._write(header)
+        except OSError as error:
+            raise describe_os_error(path, error) from error
+
+    def __enter__(self) -> ResumeFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if not self.done:
+            self.path.unlink(missing_ok=True)
+
+    def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
+        """Enter an image's people."""
+        packed = [[position, {name: _pack(part) for name, part in parts.items()}] for position, parts in people.items()]
+        try:
+            self._write([image_id, packed])
+        except OSError as error:
+            raise describe_os_error(self.path, error) from error
+        self.done[image_id] = people
+
+    def remove(self) -> None:
+        """Delete the file: the whole result is written."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, line: Any) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+    def _read(self, header: dict[str, Any]) -> int:
+        """Fill `done`; returns how many bytes of whole lines there are."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        complete = 0
+        for number, line in enumerate(lines):
+            try:
+                value = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                value = None
+            if number == 0 and value != header and line.endswith(b"\n"):
+                raise LeanposeError(
+                    f"{self.path} was begun with other annotations, models or settings; delete it to begin anew."
+                )
+            if value is None:  # stopped within this line
+                break
+            if number:
+                image_id, people = value
+                self.done[image_id] = {p: {name: _unpack(*part) for name, part in parts.items()} for p, parts in people}
+            complete += len(line)
+        return complete
+
+
+def _pack(part: Part) -> list[Any]:
+    return [part.verdict, part.points.tolist(), *(None if isnan(value) else value for value in (part.size, part.error))]
+
+
+def _unpack(verdict: Any, points: list[list[float]], size: float | None, error: float | None) -> Part:
+    numbers = (nan if value is None else value for value in (size, error))
+    return Part(verdict, np.array(points, dtype=np.float64).reshape(-1, 3), *numbers)
+
+
+def find_parts(
+    dataset: BodyDataset,
+    models: LandmarkModels,
+    thresholds: AcceptanceThresholds,
+    *,
+    resume: ResumeFile | None = None,
+    progress: Progress | None = None,
+) -> PseudoLabels:
+    """Look for the parts of everybody in a set, image by image.
+
+    Args:
+        resume: what an earlier run has done, and where this one writes.
+        progress: is told how many of how many pictures are done.
+
+    Raises:
+        LeanposeError: a person's record is garbled, or no picture can be read.
+    """
+    parts: dict[int, dict[str, Part]] = {}
+    broken: list[str] = []
+    by_image = dataset.people_by_image()
+    done = dict(resume.done) if resume is not None else {}
+    for number, (image_id, positions) in enumerate(by_image.items(), start=1):
+        if image_id in done:
+            parts |= done[image_id]
+        else:
+            try:
+                pixels = read_image(dataset.image(image_id))
+            except BrokenImageError as error:
+                broken.append(str(error))
+            else:
+                people = {
+                    p: label_person(pixels, dataset.keypoints(p), dataset.box(p), models, thresholds) for p in positions
+                }
+                parts |= people
+                if resume is not None:
+                    resume.append(image_id, people)
+        if progress is not None:
+            progress(number, len(by_image))
+    if broken and not parts:
+        raise LeanposeError(f"None of the {len(by_image)} pictures in {dataset.images.path} can be read. {broken[0]}")
+    records = dataset.file.annotations
+    people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
+    return PseudoLabels(people, broken, sum(image_id in done for image_id in by_image))
+
+
+def label_wholebody(
+    annotations: Path,
+    images: Path,
+    models: LandmarkModels,
+    out: Path,
+    *,
+    thresholds: AcceptanceThresholds | None = None,
+    small_toes: bool = False,
+    notes: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> PseudoLabels:
+    """Write a COCO-WholeBody file: a set's body labels as they are, with what was found of faces, hands and feet.
+
+    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and, but
+    for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
+
+    Args:
+        annotations, images: see `BodyDataset.open`.
+        models: who finds the points.
+        out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
+        small_toes: let the one toe point of the model stand for the small toe as well.
+        notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
+            goes on only with the same ones.
+        progress: is told how many of how many pictures are done.
+
+    Raises:
+        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
+            files or settings.
+    """
+    thresholds = thresholds or AcceptanceThresholds()
+    if out.resolve() == annotations.resolve():
+        raise LeanposeError(
+            f"The labels would replace {annotations}, which they are made from; name another file to write."
+        )
+    dataset = BodyDataset.open(annotations, images)
+    settings = {"thresholds": asdict(thresholds), "small_toes": small_toes, **(notes or {})}
+    digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
+    with ResumeFile(out.with_name(out.name + ".partial"), {"annotations": digest, **settings}) as resume:
+        labels = find_parts(dataset, models, thresholds, resume=resume, progress=progress)
+        parts = {id(person.record): person.parts for person in labels.people}
+        for record in dataset.file.annotations:
+            points = wholebody_points(np.zeros((17, 3)), parts.get(id(record), {}), small_toes=small_toes)
+            write_parts(record, points)
+        info = dataset.content.get("info")
+        dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
+        with atomic_write(out) as path:
+            path.write_text(json.dumps(dataset.content))
+        resume.remove()
+    return labels

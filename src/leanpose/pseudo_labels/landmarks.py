@@ -1,0 +1,259 @@
+"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: where in an image they look, and what they find there.
+
+They are the face mesh of 468 points (Kartynnik et al., 2019), the hand of 21 (Zhang et al., 2020), BlazePose's body of 33 and a
+few auxiliary points (Bazarevsky et al., 2020). They look at squares, rotated with the part of the person; the rules for these and
+their figures are those with which the models were tried out on labelled faces, hands and feet: see `docs/pseudo-labels.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from math import atan2, cos, degrees, hypot, radians, sin
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine, invert_affine, warp_image, warp_matrix
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+# Side of a box over the longer side of what it is to show.
+FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
+
+Image = UInt8[np.ndarray, "H W 3"]
+Point = Float[np.ndarray, " 2"]
+
+FACE_68 = (
+    162, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 389,  # jaw
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,  # outer lip
+    78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
+)  # fmt: skip
+"""For each of the 68 face points (iBUG's order, from the person's right) a point of the mesh."""
+
+EYE_CORNERS = (33, 263)
+"""The outer corners of the person's right and left eye in the mesh: the line between them is level in a face's crop."""
+
+NOSE_TIP, RIGHT_EYE, LEFT_EYE = 30, slice(36, 42), slice(42, 48)
+"""Among the 68 points: what can be compared with the body's nose and eyes. An eye is the mean of its lids."""
+
+ANKLES, KNEES, TOES, HEELS = (27, 28), (25, 26), (31, 32), (29, 30)
+"""Left and right in BlazePose. There is one toe point a foot, near the big toe."""
+
+
+@dataclass(frozen=True)
+class RotatedBox:
+    """A square box in an image, rotated about its centre.
+
+    Attributes:
+        x, y: the centre in image pixels.
+        side: in image pixels.
+        angle: degrees; the direction in the image, clockwise from the right, that points to the right in the crop.
+    """
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    def matrix(self, size: int) -> Float[np.ndarray, "2 3"]:
+        """The affine map from image pixels to the pixels of a crop of `size` × `size`."""
+        center, scale = np.array([self.x, self.y]), np.array([self.side, self.side])
+        return warp_matrix(center, scale, (size, size), rotation=self.angle)
+
+    def crop(self, image: Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """Cut the box out: linear interpolation, black outside the image."""
+        return warp_image(image, self.matrix(size), (size, size))
+
+    def to_image(self, points: Float[np.ndarray, "K 2"], size: int) -> Float[np.ndarray, "K 2"]:
+        """Points of a crop of `size` × `size`, in image pixels."""
+        return apply_affine(invert_affine(self.matrix(size)), points)
+
+
+def box_around(points: Float[np.ndarray, "K 2"], angle: float, margin: float) -> RotatedBox:
+    """The box around `points` in a frame rotated by `angle` degrees; its side is `margin` × the longer side."""
+    c, s = cos(radians(angle)), sin(radians(angle))
+    frame = np.array([[c, s], [-s, c]])
+    rotated = points @ frame.T
+    low, high = rotated.min(axis=0), rotated.max(axis=0)
+    x, y = (low + high) / 2 @ frame
+    return RotatedBox(float(x), float(y), margin * float((high - low).max()), angle)
+
+
+def direction(start: Point, end: Point) -> float:
+    """The direction from one point to another in degrees, clockwise from the right."""
+    return degrees(atan2(float(end[1] - start[1]), float(end[0] - start[0])))
+
+
+def face_size(nose: Point, left_eye: Point, right_eye: Point) -> float:
+    """About how long the longer side of a face is, in pixels, from the labelled nose and eyes.
+
+    The eyes of a face seen from aside are near each other, but then the nose is far from them.
+    """
+    between = float(np.hypot(*(left_eye - right_eye)))
+    below = float(np.hypot(*(nose - (left_eye + right_eye) / 2)))
+    return max(2.4 * between, 3.2 * below)
+
+
+def face_box(nose: Point, left_eye: Point, right_eye: Point) -> RotatedBox:
+    """The first box of a face: from the labelled nose and eyes, level with the eyes."""
+    size = face_size(nose, left_eye, right_eye)
+    angle = direction(right_eye, left_eye)
+    middle = (left_eye + right_eye) / 2
+    x, y = middle + 0.22 * size * np.array([-sin(radians(angle)), cos(radians(angle))])
+    return RotatedBox(float(x), float(y), FACE_MARGIN * size, angle)
+
+
+def hand_size(forearm: float, shoulders: float) -> float:
+    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at us."""
+    return 0.75 * max(forearm, 0.6 * shoulders)
+
+
+def body_boxes(box: Float[np.ndarray, " 4"], keypoints: Float[np.ndarray, "17 3"]) -> list[RotatedBox]:
+    """Boxes of a whole body: the labelled xyxy box with three margins, upright and, where hips and shoulders are
+    labelled, rotated so that the body points up. Which one is best shows in the labelled knees and ankles."""
+    x, y = (box[:2] + box[2:]) / 2
+    side = float((box[2:] - box[:2]).max())
+    shoulders, hips = (part[part[:, 2] > 0, :2] for part in (keypoints[5:7], keypoints[11:13]))
+    angles = [0.0]
+    if len(shoulders) and len(hips):
+        angles.append(direction(hips.mean(axis=0), shoulders.mean(axis=0)) + 90)
+    return [RotatedBox(float(x), float(y), margin * side, a) for a in angles for margin in (1.0, 1.25, 1.5)]
+
+
+def hand_box(elbow: Point, wrist: Point, size: float) -> RotatedBox:
+    """A hand of about `size` pixels behind the labelled wrist, rotated so that the forearm points up."""
+    dx, dy = (wrist - elbow) / max(hypot(*(wrist - elbow)), 1e-9)
+    x, y = wrist + 0.4 * size * np.array([dx, dy])
+    return RotatedBox(float(x), float(y), 1.7 * size, direction(elbow, wrist) + 90)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One of the files that are needed.
+
+    Attributes:
+        name: of the file.
+        sha256: the start of its hash, of the file with which the figures in the documentation were measured.
+        size: height and width of its input.
+        outputs: the points, and the score of the whole part.
+        values: numbers that the points' output has for each point, x and y in pixels of the crop first.
+        points: how many of them are read.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    outputs: tuple[str, str]
+    values: int
+    points: int
+
+
+FACE = ModelFile("mediapipe_face_landmark_468.onnx", "297b43d79961cd73", 192, ("conv2d_21", "conv2d_31"), 3, 468)
+HAND = ModelFile("mediapipe_hand_landmark_lite.onnx", "540cba296ab79b74", 224, ("Identity", "Identity_1"), 3, 21)
+BODY = ModelFile("mediapipe_pose_landmark_lite.onnx", "5906b4c3325f4b12", 256, ("Identity", "Identity_1"), 5, 39)
+FILES = (FACE, HAND, BODY)
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What a model found in a box.
+
+    Attributes:
+        points: (K, 2) in image pixels; a model always answers, wherever it looks.
+        score: 0 … 1, that the part is there at all.
+    """
+
+    points: Float[np.ndarray, "K 2"]
+    score: float
+
+
+class LandmarkModels(Protocol):
+    """Finds the points of a face (468), a hand (21) and a body (39) in a box of an image."""
+
+    def face(self, image: Image, box: RotatedBox) -> Landmarks: ...
+
+    def hand(self, image: Image, box: RotatedBox) -> Landmarks: ...
+
+    def body(self, image: Image, box: RotatedBox) -> Landmarks: ...
+
+
+class OnnxLandmarkModels:
+    """The three models, run by onnxruntime on the CPU.
+
+    Args:
+        folder: holds the files named in `FILES`.
+        threads: of each model.
+
+    Attributes:
+        hashes: SHA-256 of each file by its name.
+
+    Raises:
+        LeanposeError: a file is missing, or is not that model.
+    """
+
+    def __init__(self, folder: Path | str, *, threads: int = 1) -> None:
+        folder, names = Path(folder), ", ".join(file.name for file in FILES)
+        if not folder.is_dir():
+            raise LeanposeError(f"There is no folder {folder} of landmark models; it must hold {names}.")
+        self.hashes: dict[str, str] = {}
+        self._sessions: dict[str, InferenceSession] = {}
+        for file in FILES:
+            path = folder / file.name
+            if not path.is_file():
+                raise LeanposeError(f"The landmark model {path} is missing; the folder must hold {names}.")
+            self.hashes[file.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self._sessions[file.name] = _open(path, file, threads)
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names of files that are not those with which the documented figures were measured."""
+        return [file.name for file in FILES if not self.hashes[file.name].startswith(file.sha256)]
+
+    def face(self, image: Image, box: RotatedBox) -> Landmarks:
+        """The mesh of a face, 468 points."""
+        points, logit = self._run(FACE, image, box)
+        return Landmarks(points, float(1 / (1 + np.exp(-logit))))
+
+    def hand(self, image: Image, box: RotatedBox) -> Landmarks:
+        """The 21 points of a hand, left or right alike."""
+        return Landmarks(*self._run(HAND, image, box))
+
+    def body(self, image: Image, box: RotatedBox) -> Landmarks:
+        """BlazePose's 33 points of a body, and 6 of its own use."""
+        return Landmarks(*self._run(BODY, image, box))
+
+    def _run(self, file: ModelFile, image: Image, box: RotatedBox) -> tuple[Float[np.ndarray, "K 2"], float]:
+        session = self._sessions[file.name]
+        inputs = {session.get_inputs()[0].name: box.crop(image, file.size)[None].astype(np.float32) / 255}
+        values, score = cast("list[np.ndarray]", session.run(list(file.outputs), inputs))
+        points = values.reshape(-1, file.values)[: file.points, :2].astype(np.float64)
+        # The models count from the crop's edge, the images here from the centre of their first pixel.
+        return box.to_image(points - 0.5, file.size), float(score.reshape(-1)[0])
+
+
+def _open(path: Path, file: ModelFile, threads: int) -> InferenceSession:
+    import onnxruntime  # heavy: only when models are opened
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
+        raise LeanposeError(f"{path} is no ONNX model that onnxruntime can open; is the file whole?") from error
+    inputs = [list(entry.shape[1:]) for entry in session.get_inputs()]
+    outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
+    points, score = file.outputs
+    if inputs != [[file.size] * 2 + [3]] or score not in outputs or outputs.get(points) != file.values * file.points:
+        raise LeanposeError(f"{path} is another model than its name says: its inputs or outputs do not fit.")
+    return session

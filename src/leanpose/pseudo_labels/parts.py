@@ -1,0 +1,278 @@
+"""From a person's body labels to the points of face, hands and feet: find, refine, and keep what passes the thresholds.
+
+A landmark model answers wherever it looks. Its own score tells whether a part is there at all; whether it is this
+person's, and rightly found, is told by the labelled body points, with which the found ones must agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.wholebody import FIELDS, box_field, flag_field, part_triples, split_parts
+from leanpose.errors import LeanposeError
+from leanpose.pseudo_labels.landmarks import (
+    ANKLES,
+    EYE_CORNERS,
+    FACE_68,
+    FACE_MARGIN,
+    HAND_MARGIN,
+    HEELS,
+    KNEES,
+    LEFT_EYE,
+    NOSE_TIP,
+    RIGHT_EYE,
+    TOES,
+    Image,
+    LandmarkModels,
+    body_boxes,
+    box_around,
+    direction,
+    face_box,
+    face_size,
+    hand_box,
+    hand_size,
+)
+from leanpose.skeleton import WHOLEBODY133
+
+Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
+PARTS = ("face", "left_hand", "right_hand", "left_foot", "right_foot")
+_BODY = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:17])}
+_FOOT = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}
+
+
+@dataclass(frozen=True)
+class AcceptanceThresholds:
+    """What a part must pass to become a label.
+
+    Attributes:
+        face_size, hand_size: about the least longer side in pixels, from the body labels (`face_size` and `hand_size` in
+            `leanpose.pseudo_labels.landmarks`).
+        person_size: the least longer side of a person's box in pixels, for feet.
+        score: the least score that the models give, 0 … 1.
+        face_error: the greatest mean distance of nose and eyes from the labelled ones, over the face's longer side.
+        wrist_error: the greatest distance of a hand's wrist from the labelled one, over the hand's size.
+        hand_angle: the greatest angle in degrees between the forearm and the line from the wrist to the knuckles.
+        leg_error: the greatest mean distance of knee and ankle from the labelled ones, over the box's longer side.
+        foot_reach: the greatest distance of toe and heel from the ankle, over the box's longer side.
+        inside: the least share of a face's or hand's points that lie inside the image (the others are not labelled); a
+            foot lies inside as a whole.
+    """
+
+    face_size: float = 16.0
+    hand_size: float = 16.0
+    person_size: float = 100.0
+    score: float = 0.5
+    face_error: float = 0.12
+    wrist_error: float = 0.3
+    hand_angle: float = 90.0
+    leg_error: float = 0.06
+    foot_reach: float = 0.25
+    inside: float = 0.9
+
+
+@dataclass(frozen=True)
+class Part:
+    """A face, a hand or a foot of a person: found or refused.
+
+    Attributes:
+        verdict: `accepted`, or the threshold that it did not pass.
+        points: (K, 3) x, y in image pixels and 1, or three zeros for a point outside the image; no rows unless accepted.
+            A face has 68, a hand 21; a foot has 2: toe, heel.
+        size: in pixels, what the thresholds of size compare; NaN where the body points for it are not labelled.
+        error: disagreement with the body labels; NaN where it was not measured.
+    """
+
+    verdict: Verdict
+    points: Float[np.ndarray, "K 3"]
+    size: float = nan
+    error: float = nan
+
+
+def label_person(
+    image: Image,
+    keypoints: Float[np.ndarray, "17 3"],
+    box: Float[np.ndarray, " 4"],
+    models: LandmarkModels,
+    thresholds: AcceptanceThresholds,
+) -> dict[str, Part]:
+    """Find one person's face, hands and feet.
+
+    Args:
+        image: RGB.
+        keypoints: x, y, visibility of COCO's 17 body points.
+        box: xyxy.
+
+    Returns:
+        A part for each name in `PARTS`.
+    """
+    left, right = (_hand(image, keypoints, side, models, thresholds) for side in ("left", "right"))
+    if left.verdict == right.verdict == "accepted":
+        # Of two hands on the same spot, which are one hand found twice, the one nearer to its wrist stays.
+        both = (left.points[:, 2] > 0) & (right.points[:, 2] > 0)
+        if np.linalg.norm((left.points - right.points)[both, :2], axis=1).mean() < 0.3 * min(left.size, right.size):
+            if left.error > right.error:
+                left = replace(left, verdict="disagrees", points=left.points[:0])
+            else:
+                right = replace(right, verdict="disagrees", points=right.points[:0])
+    parts = (_face(image, keypoints, models, thresholds), left, right)
+    return dict(zip(PARTS, (*parts, *_feet(image, keypoints, box, models, thresholds)), strict=True))
+
+
+def _refused(verdict: Verdict, size: float = nan, error: float = nan) -> Part:
+    return Part(verdict, np.zeros((0, 3)), size, error)
+
+
+def _inside(points: Float[np.ndarray, "K 2"], image: Image, share: float, size: float, error: float) -> Part:
+    """The part, without the points outside the image; refused where less than `share` of them is left."""
+    limit = np.array([image.shape[1], image.shape[0]]) - 0.5
+    kept = np.all((points >= -0.5) & (points <= limit), axis=1)
+    if kept.mean() < share:
+        return _refused("outside", size, error)
+    return Part("accepted", np.column_stack([points, np.ones(len(points))]) * kept[:, None], size, error)
+
+
+def _face(
+    image: Image, keypoints: Float[np.ndarray, "17 3"], models: LandmarkModels, thresholds: AcceptanceThresholds
+) -> Part:
+    labels = keypoints[[_BODY["nose"], _BODY["left_eye"], _BODY["right_eye"]]]
+    if not (labels[:, 2] > 0).all():
+        return _refused("unlabelled")
+    labels = labels[:, :2]
+    size = face_size(*labels)
+    if size < thresholds.face_size:
+        return _refused("small", size)
+    landmarks = models.face(image, face_box(*labels))
+    for _ in range(2):
+        angle = direction(*landmarks.points[list(EYE_CORNERS)])
+        landmarks = models.face(image, box_around(landmarks.points, angle, FACE_MARGIN))
+    if landmarks.score < thresholds.score:
+        return _refused("not found", size)
+    points = landmarks.points[list(FACE_68)]
+    nose_and_eyes = np.array([points[NOSE_TIP], points[LEFT_EYE].mean(axis=0), points[RIGHT_EYE].mean(axis=0)])
+    distances = np.linalg.norm(nose_and_eyes - labels, axis=1)
+    error = float(distances.mean() / max(np.ptp(points, axis=0).max(), 1e-6))
+    if error > thresholds.face_error:
+        return _refused("disagrees", size, error)
+    return _inside(points, image, thresholds.inside, size, error)
+
+
+def _hand(
+    image: Image,
+    keypoints: Float[np.ndarray, "17 3"],
+    side: str,
+    models: LandmarkModels,
+    thresholds: AcceptanceThresholds,
+) -> Part:
+    elbow, wrist = keypoints[_BODY[f"{side}_elbow"]], keypoints[_BODY[f"{side}_wrist"]]
+    if not (elbow[2] > 0 and wrist[2] == 2):  # behind a hidden wrist there is no hand to see
+        return _refused("unlabelled")
+    elbow, wrist = elbow[:2], wrist[:2]
+    shoulders = keypoints[[_BODY["left_shoulder"], _BODY["right_shoulder"]]]
+    width = float(np.hypot(*(shoulders[0] - shoulders[1])[:2])) if (shoulders[:, 2] > 0).all() else 0.0
+    size = hand_size(float(np.hypot(*(wrist - elbow))), width)
+    if size < thresholds.hand_size:
+        return _refused("small", size)
+    box = hand_box(elbow, wrist, size)
+    landmarks = models.hand(image, box)
+    # Only a hand that shows in the first box is refined: a crop that has lost its hand finds another.
+    if landmarks.score >= thresholds.score:
+        landmarks = models.hand(image, box_around(landmarks.points, box.angle, HAND_MARGIN))
+    if landmarks.score < thresholds.score:
+        return _refused("not found", size)
+    points = landmarks.points
+    error = float(np.hypot(*(points[0] - wrist)) / size)
+    knuckles = points[[5, 9, 13, 17]].mean(axis=0)
+    angle = (direction(points[0], knuckles) - direction(elbow, wrist) + 180) % 360 - 180
+    if error > thresholds.wrist_error or abs(angle) > thresholds.hand_angle:
+        return _refused("disagrees", size, error)
+    return _inside(points, image, thresholds.inside, size, error)
+
+
+def _feet(
+    image: Image,
+    keypoints: Float[np.ndarray, "17 3"],
+    box: Float[np.ndarray, " 4"],
+    models: LandmarkModels,
+    thresholds: AcceptanceThresholds,
+) -> list[Part]:
+    size = float((box[2:] - box[:2]).max())
+    legs = [keypoints[[_BODY[f"{side}_knee"], _BODY[f"{side}_ankle"]]] for side in ("left", "right")]
+    labelled = [leg[0, 2] > 0 and leg[1, 2] == 2 for leg in legs]
+    if size < thresholds.person_size or not any(labelled):
+        return [_refused("small" if is_labelled else "unlabelled", size) for is_labelled in labelled]
+    bodies = [models.body(image, body_box) for body_box in body_boxes(box, keypoints)]
+    points = [body.points for body in bodies if body.score >= thresholds.score]
+    return [
+        _foot(image, leg[:, :2], side, points, size, thresholds) if is_labelled else _refused("unlabelled", size)
+        for side, (leg, is_labelled) in enumerate(zip(legs, labelled, strict=True))
+    ]
+
+
+def _foot(
+    image: Image,
+    leg: Float[np.ndarray, "2 2"],
+    side: int,
+    bodies: list[Float[np.ndarray, "39 2"]],
+    size: float,
+    thresholds: AcceptanceThresholds,
+) -> Part:
+    """Toe and heel of the found body that agrees best with this leg (knee, ankle), moved with the ankle to its label."""
+    if not bodies:
+        return _refused("not found", size)
+    errors = [np.linalg.norm(body[[KNEES[side], ANKLES[side]]] - leg, axis=1).mean() / size for body in bodies]
+    best = int(np.argmin(errors))
+    error, body = float(errors[best]), bodies[best]
+    reach = body[[TOES[side], HEELS[side]]] - body[ANKLES[side]]
+    if error > thresholds.leg_error or np.linalg.norm(reach, axis=1).max() > thresholds.foot_reach * size:
+        return _refused("disagrees", size, error)
+    return _inside(leg[1] + reach, image, 1.0, size, error)
+
+
+def wholebody_points(
+    body: Float[np.ndarray, "17 3"], parts: dict[str, Part], *, small_toes: bool = False
+) -> Float[np.ndarray, "133 3"]:
+    """A person's body labels and the accepted parts, in COCO-WholeBody's order; zeros where nothing was accepted.
+
+    Args:
+        small_toes: let the model's one toe point stand for the small toe as well as for the big one.
+    """
+    points = np.zeros((len(WHOLEBODY133), 3))
+    points[:17] = body
+    for name, part in parts.items():
+        if part.verdict == "accepted" and name in WHOLEBODY133.parts:
+            points[list(WHOLEBODY133.parts[name])] = part.points
+        elif part.verdict == "accepted":
+            side, (toe, heel) = name.removesuffix("_foot"), part.points
+            points[_FOOT[f"{side}_big_toe"]], points[_FOOT[f"{side}_heel"]] = toe, heel
+            if small_toes:
+                points[_FOOT[f"{side}_small_toe"]] = toe
+    return points
+
+
+def own_points(record: dict[str, Any], part: str) -> Float[np.ndarray, "K 3"] | None:
+    """A part that the file labels itself; None where it does not."""
+    try:
+        points = part_triples(record, part, "")
+    except LeanposeError:
+        return None
+    return points if record.get(flag_field(part)) and (points[:, 2] > 0).any() else None
+
+
+def write_parts(record: dict[str, Any], points: Float[np.ndarray, "133 3"]) -> None:
+    """Enter feet, face and hands into a COCO record in COCO-WholeBody's form. Labels of its own stay.
+
+    Feet have the flag 2 for a visible point, as the body; face and hands have 1, as in the data set.
+    """
+    points = points.round(2)
+    points[17:, 2] = points[17:, 2] > 0
+    points[17:23, 2] *= 2
+    fields = split_parts(points)
+    for part in FIELDS:
+        if part != "body" and own_points(record, part) is None:
+            names = (FIELDS[part], flag_field(part), box_field(part))
+            record.update({name: fields[name] for name in names if name in fields})

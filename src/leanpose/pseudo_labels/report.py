@@ -1,0 +1,176 @@
+"""How many parts were accepted, how well they agree with labels, and a contact sheet to look at."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, get_args
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.wholebody import box_field
+from leanpose.drawing import contact_sheet, draw_poses
+from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine
+from leanpose.pseudo_labels.labelling import LabelledPerson
+from leanpose.pseudo_labels.landmarks import RotatedBox, box_around
+from leanpose.pseudo_labels.parts import PARTS, AcceptanceThresholds, Verdict, own_points, wholebody_points
+from leanpose.skeleton import WHOLEBODY133
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# Kind of part: its names, and where one band of sizes ends and the next begins.
+_KINDS = {"face": (PARTS[:1], (25, 40, 80)), "hand": (PARTS[1:3], (25, 40, 70)), "foot": (PARTS[3:], (150, 250, 400))}
+_CELL, _COLUMNS = 240, 10
+_VIEWS = ("person", "face", "left_hand", "right_hand", "feet")
+
+
+@dataclass(frozen=True)
+class SizeBand:
+    """Parts of one kind and of about one size.
+
+    Attributes:
+        kind: `face`, `hand` or `foot`.
+        low, high: in pixels; for feet, of the person's box.
+        verdicts: how many met which fate.
+        error: mean disagreement of the accepted ones with the body labels, as the thresholds measure it; NaN for none.
+    """
+
+    kind: str
+    low: float
+    high: float
+    verdicts: Counter[Verdict]
+    error: float
+
+    @property
+    def tried(self) -> int:
+        """How many were looked for."""
+        return sum(self.verdicts.values())
+
+
+@dataclass(frozen=True)
+class KnownError:
+    """How far the found points are from a file's own labels.
+
+    Attributes:
+        what: the part, or the point of the foot.
+        labelled: how many the file labels.
+        found: how many of them were accepted here.
+        error: their mean distance over the longer side of the part's box (of the person's for feet); NaN for none.
+    """
+
+    what: str
+    labelled: int
+    found: int
+    error: float
+
+
+def _mean(errors: list[float]) -> float:
+    return float(np.mean(errors)) if errors else nan
+
+
+def count_bands(people: Sequence[LabelledPerson], thresholds: AcceptanceThresholds) -> list[SizeBand]:
+    """Sort the parts of `people` that are labelled and large enough to look for, by size."""
+    least = {"face": thresholds.face_size, "hand": thresholds.hand_size, "foot": thresholds.person_size}
+    bands = []
+    for kind, (names, steps) in _KINDS.items():
+        parts = [person.parts[name] for person in people for name in names]
+        parts = [part for part in parts if part.verdict not in ("unlabelled", "small")]
+        edges = [least[kind], *(step for step in steps if step > least[kind]), float("inf")]
+        for low, high in itertools.pairwise(edges):
+            chosen = [part for part in parts if low <= part.size < high]
+            error = _mean([part.error for part in chosen if part.verdict == "accepted"])
+            bands.append(SizeBand(kind, low, high, Counter(part.verdict for part in chosen), error))
+    return bands
+
+
+def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
+    """Compare what was found with the whole-body labels that the file has of its own."""
+    labelled: Counter[str] = Counter()
+    errors: dict[str, list[float]] = defaultdict(list)
+    for person in people:
+        points = wholebody_points(np.zeros((17, 3)), person.parts, small_toes=True)
+        for part in _VIEWS[1:]:
+            target = own_points(person.record, part)
+            if target is None:
+                continue
+            pred = points[list(WHOLEBODY133.parts[part])]
+            side = _longer_side(person.record.get("bbox" if part == "feet" else box_field(part)), target)
+            distances = np.linalg.norm((pred - target)[:, :2], axis=1) / side
+            both = (target[:, 2] > 0) & (pred[:, 2] > 0)
+            if part == "feet":  # every toe and heel counts by itself
+                for i, what in enumerate(("big toe", "small toe", "heel") * 2):
+                    labelled[what] += int(target[i, 2] > 0)
+                    errors[what] += [float(distances[i])] if both[i] else []
+            else:
+                what = "face" if part == "face" else "hand"
+                labelled[what] += 1
+                errors[what] += [float(distances[both].mean())] if both.any() else []
+    return [
+        KnownError(what, labelled[what], len(errors[what]), _mean(errors[what]))
+        for what in ("face", "hand", "big toe", "small toe", "heel")
+        if labelled[what]
+    ]
+
+
+def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
+    """Of a part's box; of the extent of its labelled points where the file has no such box."""
+    try:
+        _, _, width, height = (float(value) for value in box)
+    except (TypeError, ValueError):
+        width = height = 0.0
+    if max(width, height) > 0:
+        return max(width, height)
+    return max(float(np.ptp(points[points[:, 2] > 0, :2], axis=0).max()), 1.0)
+
+
+def draw_contact_sheet(
+    people: Sequence[LabelledPerson], *, count: int = 24, seed: int = 0
+) -> UInt8[np.ndarray, "H W 3"]:
+    """People drawn at random from those of whom something was found: the person, then face, hands and feet from near.
+
+    Raises:
+        LeanposeError: nothing was found, or none of the pictures can be read.
+    """
+    candidates = [person for person in people if any(part.verdict == "accepted" for part in person.parts.values())]
+    tiles: list[np.ndarray] = []
+    captions: list[str] = []
+    shown = 0
+    for position in np.random.Generator(np.random.PCG64(seed)).permutation(len(candidates)):
+        person = candidates[position]
+        try:
+            pixels = read_image(person.image)
+        except BrokenImageError:
+            continue
+        for view in _VIEWS:
+            tile = _tile(pixels, person.points(), view)
+            if tile is not None:
+                tiles.append(tile)
+                captions.append(f"person {person.record['id']}" if view == "person" else view.replace("_", " "))
+        shown += 1
+        if shown == count:
+            break
+    if not tiles:
+        raise LeanposeError("There is nothing to show: no face, hand or foot was found.")
+    return contact_sheet(tiles, _COLUMNS, captions, cell=(_CELL, _CELL))
+
+
+def _tile(
+    pixels: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "133 3"], view: str
+) -> UInt8[np.ndarray, "c c 3"] | None:
+    """The whole person, or one part from near; None where it was not found."""
+    shown = points[:, 2] > 0
+    if view != "person":
+        part = list(WHOLEBODY133.parts[view])
+        if not shown[part].any():
+            return None
+        shown &= np.isin(np.arange(len(points)), part + [15, 16] * (view == "feet"))  # feet with their ankles
+    box = box_around(points[shown, :2], 0.0, 1.6 if view == "feet" else 1.3)
+    box = RotatedBox(box.x, box.y, max(box.side, 20.0))
+    tile = box.crop(pixels, 2 * _CELL)
+    drawn = apply_affine(box.matrix(2 * _CELL), points[:, :2])
+    return draw_poses(tile, drawn[None], shown[None].astype(np.float64), WHOLEBODY133)

@@ -1,0 +1,104 @@
+"""What a recipe is made of: immutable sections without unknown keys, and the one sentence for what is wrong in them.
+
+Nothing here needs torch, so that a wrong recipe is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leanpose.errors import LeanposeError, did_you_mean
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MethodSection(Section):
+    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other keys."""
+
+    method: str = "none"
+
+    def stages(self, first: str) -> tuple[Stage, ...]:
+        """The stages of a method that has several, each a run of its own; empty for the others.
+
+        Args:
+            first: the folder of the first stage's run, whose best weights the second may start from.
+        """
+        return ()
+
+
+class TeacherSection(MethodSection):
+    """The section of a method with a frozen teacher."""
+
+    teacher: str = Field(min_length=1)
+    """A released name, a .safetensors file, or the folder of a run (its best weights)."""
+    compile_teacher: bool = False
+
+
+class Stage(Section):
+    """One stage of a method."""
+
+    section: MethodSection
+    epochs: int | None = None
+    """None: a fifth of the recipe's where the head is new, else the recipe's."""
+    new_head: bool = False
+    """Whether it retrains the head of the stage before, so that nothing else that the recipe starts from counts."""
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+def validate(
+    section: type[SectionT],
+    values: Any,
+    origin: str,
+    prefix: str = "",
+    renamed: Mapping[str, str] | None = None,
+) -> SectionT:
+    """A section from plain values.
+
+    Args:
+        origin: what the message begins with: the file.
+        prefix: where in the file the section stands, with a dot at the end.
+        renamed: old keys by their whole dotted name, without indices, and what they are called now.
+
+    Raises:
+        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        where = prefix + ".".join(location)
+        if first["type"] == "extra_forbidden":
+            key = prefix + ".".join(part for part in location if not part.isdecimal())
+            if key in (renamed or {}):
+                hint = f"it is called '{(renamed or {})[key]}' now."
+            else:
+                hint = did_you_mean(location[-1], _fields_at(section, location[:-1]))
+            raise LeanposeError(f"{origin}: unknown key '{where}'; {hint}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+        raise LeanposeError(f"{origin}: {where.rstrip('.') or 'the recipe'}{shown}: {message}.") from error
+
+
+def _fields_at(section: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys of the section at this place below `section`."""
+    for part in location:
+        if part in section.model_fields:
+            section = next(iter(_sections_in(section.model_fields[part].annotation)), section)
+    return list(section.model_fields)
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field's type names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections_in(argument)]

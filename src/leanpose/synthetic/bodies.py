@@ -1,0 +1,305 @@
+"""Bodies: bones, joint limits, body shapes, poses, forward kinematics and hands.
+
+A person's own axes are x = to the person's left, y = up, z = to the front. Lengths are in metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from jaxtyping import Bool, Float, Int
+
+from leanpose.errors import LeanposeError, did_you_mean
+
+JOINTS = (
+    "pelvis", "spine", "chest", "neck", "head",
+    "left_clavicle", "left_shoulder", "left_elbow", "left_wrist",
+    "right_clavicle", "right_shoulder", "right_elbow", "right_wrist",
+    "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle",
+)  # fmt: skip
+_PARENTS = (-1, 0, 1, 2, 3, 2, 5, 6, 7, 2, 9, 10, 11, 0, 13, 14, 0, 16, 17)
+J = {name: i for i, name in enumerate(JOINTS)}
+
+# Degrees of freedom: name, least and greatest angle in degrees, after the ranges of motion in clinical tables.
+_TRUNK_DOFS = (
+    ("root_pitch", -100.0, 100.0),  # the whole body: falling on the face is positive
+    ("root_roll", -100.0, 100.0),
+    ("spine_flex", -30.0, 75.0),
+    ("spine_side", -35.0, 35.0),
+    ("spine_twist", -50.0, 50.0),
+    ("neck_flex", -50.0, 50.0),
+    ("neck_side", -40.0, 40.0),
+    ("neck_twist", -75.0, 75.0),
+)
+_SIDE_DOFS = (
+    ("clavicle", -5.0, 30.0),  # shrugging
+    ("arm_raise", 0.0, 175.0),  # angle between upper arm and hanging down
+    ("arm_plane", -90.0, 130.0),  # where to: 0 = to the side, 90 = to the front, -90 = backwards
+    ("arm_twist", -90.0, 90.0),  # outward rotation is positive
+    ("elbow", 0.0, 150.0),
+    ("pronation", -80.0, 85.0),
+    ("wrist_flex", -65.0, 70.0),
+    ("wrist_side", -30.0, 20.0),
+    ("curl", 0.0, 1.0),  # of the fingers: 0 = flat hand, 1 = fist
+    ("spread", 0.0, 1.0),
+    ("hip_flex", -25.0, 125.0),
+    ("hip_side", -20.0, 60.0),
+    ("hip_twist", -35.0, 45.0),
+    ("knee", 0.0, 150.0),
+    ("ankle", -25.0, 50.0),  # pointing the toes is positive
+)
+_DOFS = _TRUNK_DOFS + tuple((f"{s}_{name}", low, high) for s in ("left", "right") for name, low, high in _SIDE_DOFS)
+DOF = {name: i for i, (name, _, _) in enumerate(_DOFS)}
+LIMITS = np.array([[low, high] for _, low, high in _DOFS])
+_BACKWARD_ARM_LIMIT = 55.0  # an arm that points backwards cannot be raised further
+
+# The same pose seen in a mirror: sides exchanged, sideways and twisting angles of the trunk negated.
+_TRUNK, _SIDE = len(_TRUNK_DOFS), len(_SIDE_DOFS)
+_MIRROR_ORDER = np.r_[0:_TRUNK, _TRUNK + _SIDE : _TRUNK + 2 * _SIDE, _TRUNK : _TRUNK + _SIDE]
+_MIRROR_SIGN = np.ones(len(_DOFS))
+_MIRROR_SIGN[[DOF[n] for n in ("root_roll", "spine_side", "spine_twist", "neck_side", "neck_twist")]] = -1
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """The builds of P people.
+
+    Attributes:
+        height: standing height in metres.
+        child: 0 for an adult to 1 for a toddler.
+        female: who has a woman's proportions.
+        girth: thickness of trunk and limbs, 1 = average.
+        head: height of the head (chin to crown) in metres.
+        head_width: of the head, 1 = average.
+        offsets: of every joint from its parent, in metres, in the parent's axes.
+    """
+
+    height: Float[np.ndarray, " P"]
+    child: Float[np.ndarray, " P"]
+    female: Bool[np.ndarray, " P"]
+    girth: Float[np.ndarray, " P"]
+    head: Float[np.ndarray, " P"]
+    head_width: Float[np.ndarray, " P"]
+    offsets: Float[np.ndarray, "P 19 3"]
+
+
+def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
+    """Draw the builds of `count` people: a sixth children, both sexes, thin to heavy."""
+    u = rng.random((count, 4))
+    z = np.clip(rng.normal(size=(count, 10)), -2.2, 2.2)
+    child = np.where(u[:, 0] < 0.16, 0.25 + 0.75 * u[:, 1], 0.0)
+    female = u[:, 2] < 0.5
+    adult = np.where(female, 1.64, 1.76) + 0.07 * z[:, 0]
+    height = adult * (1 - 0.45 * child)
+    girth = np.exp(0.14 * z[:, 1] + 0.05 * (z[:, 1] > 0) * z[:, 1]) * (1 + 0.12 * child)
+
+    def size(adult_size: float | np.ndarray, child_size: float, spread: float, k: int) -> np.ndarray:
+        return (adult_size + (child_size - adult_size) * child) * (1 + spread * z[:, k]) * height
+
+    head = size(0.130, 0.185, 0.04, 2)
+    legs = size(0.478, 0.405, 0.035, 3)
+    trunk = size(0.302, 0.31, 0.035, 4)
+    arms = size(0.325, 0.29, 0.04, 5)
+    shoulder = size(np.where(female, 0.098, 0.108), 0.098, 0.06, 6)
+    hip = size(np.where(female, 0.055, 0.051), 0.050, 0.06, 7)
+    neck = size(0.050, 0.034, 0.12, 8)
+    offsets = np.zeros((count, len(JOINTS), 3))
+
+    def place(joint: str, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> None:
+        offsets[:, J[joint]] = np.stack(np.broadcast_arrays(x, y, z, height)[:3], axis=-1)
+
+    place("spine", 0, 0.20 * trunk, -0.004 * height)
+    place("chest", 0, 0.38 * trunk, 0.004 * height)
+    place("neck", 0, 0.42 * trunk, -0.006 * height)
+    place("head", 0, neck + 0.47 * head, 0.014 * height)
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        place(f"{side}_clavicle", sign * 0.18 * shoulder, 0.36 * trunk, 0)
+        place(f"{side}_shoulder", sign * 0.82 * shoulder, -0.02 * trunk, -0.004 * height)
+        place(f"{side}_elbow", 0, -0.545 * arms, 0)
+        place(f"{side}_wrist", 0, -0.455 * arms, 0)
+        place(f"{side}_hip", sign * hip, 0, 0)
+        place(f"{side}_knee", 0, -0.5 * legs, 0)
+        place(f"{side}_ankle", 0, -0.5 * legs, 0)
+    return Bodies(height, child, female, girth, head, 1 + 0.05 * z[:, 9], offsets)
+
+
+def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """The kinds of poses of `poses.yaml`: names, weights that sum to 1, mean and standard deviation of all angles."""
+    content = yaml.safe_load(Path(__file__).with_name("poses.yaml").read_text(encoding="utf-8"))
+    kinds = content["kinds"]
+    weight = np.array([kind.pop("weight") for kind in kinds.values()], dtype=float)
+    mean, deviation = np.zeros((len(kinds), len(_DOFS))), np.zeros((len(kinds), len(_DOFS)))
+    for row, changes in enumerate(kinds.values()):
+        for angles in (content["standing"], changes):
+            # Entries for both sides first, so that one for a single side has the last word.
+            for name, values in sorted(angles.items(), key=lambda item: item[0] in DOF):
+                for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
+                    mean[row, DOF[dof]], deviation[row, DOF[dof]] = values
+    return tuple(kinds), weight / weight.sum(), mean, deviation
+
+
+POSES, _WEIGHTS, _MEAN, _DEVIATION = _load_poses()
+SITTING = frozenset({"sit", "sit_at_table"})
+
+
+def check_pose_names(names: Sequence[str]) -> None:
+    """Raise a LeanposeError unless all are names of `POSES`."""
+    for name in names:
+        if name not in POSES:
+            raise LeanposeError(f"The renderer knows no poses called '{name}'; {did_you_mean(name, POSES)}")
+
+
+def draw_poses(
+    rng: np.random.Generator, count: int, only: Sequence[str] = ()
+) -> tuple[Float[np.ndarray, "P A"], Int[np.ndarray, " P"]]:
+    """Joint angles of `count` people in degrees, within the joints' limits, and the index of each one's pose in `POSES`.
+
+    Args:
+        only: the poses to draw from, as often beside one another as always; all when empty.
+    """
+    candidates = np.array([POSES.index(name) for name in only or POSES])
+    share = np.cumsum(_WEIGHTS[candidates])
+    poses = candidates[np.minimum(np.searchsorted(share, rng.random(count) * share[-1]), len(candidates) - 1)]
+    angles = _MEAN[poses] + _DEVIATION[poses] * np.clip(rng.normal(size=(count, len(_DOFS))), -2.5, 2.5)
+    angles = np.where(rng.random((count, 1)) < 0.5, angles, mirror_angles(angles))
+    angles = np.clip(angles, LIMITS[:, 0], LIMITS[:, 1])
+    for side in ("left", "right"):
+        raised, plane = DOF[f"{side}_arm_raise"], DOF[f"{side}_arm_plane"]
+        highest = np.interp(angles[:, plane], (-40.0, 0.0), (_BACKWARD_ARM_LIMIT, LIMITS[raised, 1]))
+        angles[:, raised] = np.minimum(angles[:, raised], highest)
+    return angles, poses
+
+
+def mirror_angles(angles: Float[np.ndarray, "P A"]) -> Float[np.ndarray, "P A"]:
+    """The same poses seen in a mirror."""
+    return angles[:, _MIRROR_ORDER] * _MIRROR_SIGN
+
+
+@dataclass(frozen=True)
+class PosedSkeletons:
+    """P posed people in the world's axes (x right of a viewer who looks along -z, y up).
+
+    Attributes:
+        joints: positions in metres, order `JOINTS`.
+        frames: rotation matrices of the joints; the columns are the bone's own x, y and z axes.
+    """
+
+    joints: Float[np.ndarray, "P 19 3"]
+    frames: Float[np.ndarray, "P 19 3 3"]
+
+    def to_world(self, joint: str, points: np.ndarray) -> np.ndarray:
+        """World positions of points given in a joint's own axes (metres): (P, 3) or (P, N, 3)."""
+        frame, origin = self.frames[:, J[joint]], self.joints[:, J[joint]]
+        if points.ndim == 2:
+            return (frame @ points[..., None])[..., 0] + origin
+        return points @ frame.transpose(0, 2, 1) + origin[:, None]
+
+
+def _rotation(axis: int, radians: np.ndarray) -> np.ndarray:
+    """Right-handed rotation matrices (…, 3, 3) about x, y or z."""
+    c, s = np.cos(radians), np.sin(radians)
+    result = np.zeros((*radians.shape, 3, 3))
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    result[..., axis, axis] = 1
+    result[..., i, i] = result[..., j, j] = c
+    result[..., i, j] = -s
+    result[..., j, i] = s
+    return result
+
+
+_MIRROR_ROTATION = np.array([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+
+
+def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.ndarray, " P"]) -> PosedSkeletons:
+    """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the origin."""
+    radians = np.radians(angles)
+    count = len(radians)
+
+    def trunk(name: str) -> np.ndarray:
+        return radians[:, DOF[name]]
+
+    def sides(name: str) -> np.ndarray:
+        return np.stack([radians[:, DOF[f"left_{name}"]], radians[:, DOF[f"right_{name}"]]], axis=1)
+
+    def bend(twist: np.ndarray, side: np.ndarray, flex: np.ndarray) -> np.ndarray:
+        return _rotation(1, twist) @ _rotation(2, side) @ _rotation(0, flex)
+
+    local = np.zeros((count, len(JOINTS), 3, 3))
+    local[:, J["pelvis"]] = bend(np.radians(yaw), trunk("root_roll"), trunk("root_pitch"))
+    spine = bend(trunk("spine_twist") / 2, trunk("spine_side") / 2, trunk("spine_flex") / 2)
+    local[:, J["spine"]] = local[:, J["chest"]] = spine
+    twist, side, flex = trunk("neck_twist"), trunk("neck_side"), trunk("neck_flex")
+    local[:, J["neck"]] = bend(0.4 * twist, 0.5 * side, 0.5 * flex)
+    local[:, J["head"]] = bend(0.6 * twist, 0.5 * side, 0.5 * flex)
+
+    plane, raised = sides("arm_plane"), sides("arm_raise")
+    lifted = 0.18 * np.maximum(raised - np.pi / 6, 0)  # the shoulder blade follows a raised arm
+    limbs = {
+        "clavicle": _rotation(2, sides("clavicle") + lifted),
+        "shoulder": _rotation(1, -plane) @ _rotation(2, raised - lifted) @ _rotation(1, plane + sides("arm_twist")),
+        "elbow": _rotation(0, -sides("elbow")) @ _rotation(1, -sides("pronation")),
+        "wrist": _rotation(2, -sides("wrist_flex")) @ _rotation(0, -sides("wrist_side")),
+        "hip": _rotation(0, -sides("hip_flex")) @ _rotation(2, sides("hip_side")) @ _rotation(1, sides("hip_twist")),
+        "knee": _rotation(0, sides("knee")),
+        "ankle": _rotation(0, sides("ankle")),
+    }
+    for name, rotation in limbs.items():
+        local[:, J[f"left_{name}"]] = rotation[:, 0]
+        local[:, J[f"right_{name}"]] = rotation[:, 1] * _MIRROR_ROTATION
+
+    joints = np.zeros((count, len(JOINTS), 3))
+    frames = np.zeros_like(local)
+    frames[:, 0] = local[:, 0]
+    for i, parent in enumerate(_PARENTS[1:], start=1):
+        frames[:, i] = frames[:, parent] @ local[:, i]
+        joints[:, i] = joints[:, parent] + (frames[:, parent] @ bodies.offsets[:, i, :, None])[..., 0]
+    return PosedSkeletons(joints, frames)
+
+
+# Hands. Left hand's own axes: the fingers hang along -y, the thumb is towards z, the palm looks to -x. Lengths are shares
+# of the person's height. The right hand is the mirror image.
+# Index, middle, ring, little finger: where they start, how long they are, which way they spread.
+_FINGER_BASE = np.array(
+    [[-0.002, -0.054, 0.0165], [-0.001, -0.056, 0.0055], [-0.001, -0.053, -0.0055], [-0.002, -0.047, -0.0155]]
+)
+_FINGER_LENGTH = np.array([0.041, 0.046, 0.043, 0.034])
+_SEGMENT_SHARES = np.array([0.46, 0.30, 0.24])
+_BEND = np.radians([80.0, 100.0, 65.0])
+_SPREAD = np.array([0.24, 0.05, -0.12, -0.30])
+_THUMB_BASE = np.array([-0.006, -0.012, 0.014])
+_THUMB_LENGTH = np.array([0.025, 0.021, 0.017])
+_THUMB_OPEN = np.array([[-0.35, -0.62, 0.70], [-0.25, -0.80, 0.55], [-0.18, -0.88, 0.44]])
+_THUMB_BENT = np.array([[-0.80, -0.50, 0.34], [-0.72, -0.66, -0.20], [-0.50, -0.62, -0.60]])
+
+
+def hand_points(
+    bodies: Bodies, skeletons: PosedSkeletons, angles: Float[np.ndarray, "P A"]
+) -> Float[np.ndarray, "P 2 21 3"]:
+    """World positions of the hand points (left, right), in the order of COCO-WholeBody."""
+    count = len(angles)
+    curl = angles[:, [DOF["left_curl"], DOF["right_curl"]]]
+    spread = angles[:, [DOF["left_spread"], DOF["right_spread"]]]
+    # Fingers bend a little differently: the little finger most.
+    each = np.clip(curl[..., None] * np.array([0.85, 1.0, 1.08, 1.12]), 0, 1)
+    bend = np.cumsum(each[..., None] * _BEND, axis=-1)  # (P, 2, 4, 3)
+    aside = (spread * (1 - curl))[..., None] * _SPREAD
+    straight = np.stack([0 * aside, -np.cos(aside), np.sin(aside)], axis=-1)
+    direction = np.cos(bend)[..., None] * straight[..., None, :] - np.sin(bend)[..., None] * np.array([1.0, 0, 0])
+    steps = direction * (_FINGER_LENGTH[:, None] * _SEGMENT_SHARES)[..., None]
+    base = np.broadcast_to(_FINGER_BASE[:, None], (count, 2, 4, 1, 3))
+    fingers = np.concatenate([base, base + np.cumsum(steps, axis=-2)], axis=-2)
+    points = np.zeros((count, 2, 21, 3))
+    points[:, :, 5:] = fingers.reshape(count, 2, 16, 3)
+    bent = curl[..., None, None]
+    thumb = _THUMB_OPEN * (1 - bent) + _THUMB_BENT * bent
+    thumb = thumb / np.linalg.norm(thumb, axis=-1, keepdims=True) * _THUMB_LENGTH[:, None]
+    points[:, :, 1] = _THUMB_BASE
+    points[:, :, 2:5] = _THUMB_BASE + np.cumsum(thumb, axis=-2)
+    points[:, 1, :, 0] *= -1
+    points *= bodies.height[:, None, None, None]
+    left, right = skeletons.to_world("left_wrist", points[:, 0]), skeletons.to_world("right_wrist", points[:, 1])
+    return np.stack([left, right], axis=1)

@@ -1,0 +1,179 @@
+"""Synthetic data sets: a tar archive of JPEG pictures with a COCO annotation file, and the data format `synthetic`."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from leanpose import __version__
+from leanpose.data.coco import load_json, read_coco
+from leanpose.data.sample import PoseDataset
+from leanpose.data.sources import DatasetConfig
+from leanpose.data.wholebody import split_parts
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write, cache_folder
+from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
+from leanpose.synthetic.rendering import Framing
+from leanpose.synthetic.scene import Scene, render_scene, resolve_skeleton
+
+_JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class SyntheticFiles:
+    """What `write_synthetic` wrote: the archive, the COCO file, and how many pictures and labelled people they hold."""
+
+    images: Path
+    annotations: Path
+    count: int
+    people: int
+
+
+def _coco_annotations(scene: Scene, image_id: int) -> list[dict]:
+    """The COCO annotations of a scene, without ids; keypoints outside the picture are written as 0, 0, 0.
+
+    With the 133 keypoints of COCO-WholeBody they have that data set's fields, a part in each.
+    """
+    result = []
+    for keypoints, box, area in zip(scene.keypoints, scene.boxes, scene.areas, strict=True):
+        labelled = keypoints[:, 2] > 0
+        values = np.where(labelled[:, None], np.round(keypoints, 2), 0.0)
+        x1, y1, x2, y2 = box.tolist()
+        if scene.skeleton == WHOLEBODY133:
+            points = split_parts(values)
+        else:
+            flat = values.reshape(-1).tolist()
+            flat[2::3] = [int(flag) for flag in flat[2::3]]
+            points = {"num_keypoints": int(labelled.sum()), "keypoints": flat}
+        labels = {"image_id": image_id, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        result.append({**labels, "area": float(area), **points})
+    return result
+
+
+def _render_jpeg(index: int, seed: int, size: tuple[int, int], **options) -> tuple[bytes, list[dict]]:
+    scene = render_scene(seed, index, size, **options)
+    encoded, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not encoded:
+        raise LeanposeError(f"Scene {index} could not be encoded as JPEG.")
+    return data.tobytes(), _coco_annotations(scene, index + 1)
+
+
+def write_synthetic(
+    folder: Path | str,
+    count: int,
+    seed: int = 0,
+    size: tuple[int, int] = (256, 192),
+    skeleton: str | Path | Skeleton = "coco_wholebody133",
+    people: tuple[int, int] = (1, 3),
+    *,
+    framing: Framing | None = None,
+    poses: Sequence[str] = (),
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> SyntheticFiles:
+    """Render `count` scenes into `folder`: `images.tar` and `annotations.json` in COCO's format (or COCO-WholeBody's).
+
+    The files are the same, byte for byte, for the same arguments and any number of workers.
+
+    Args:
+        folder: is made if missing; each file in it is replaced whole or not at all.
+        count, seed: scenes (seed, 0) to (seed, count - 1).
+        size: height and width of the pictures in pixels.
+        skeleton: which keypoints to write.
+        people: least and greatest number of people in a scene.
+        framing, poses: see `render_scene`.
+        workers: processes that render.
+        progress: called after every picture with the number of those that are done and `count`.
+
+    Raises:
+        LeanposeError: an argument makes no sense, or a file cannot be written.
+    """
+    if count < 1:
+        raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
+    skeleton = resolve_skeleton(skeleton)
+    files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
+    options = {"people": people, "skeleton": skeleton, "framing": framing, "poses": tuple(poses)}
+    render = partial(_render_jpeg, seed=seed, size=size, **options)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) if workers > 1 else nullcontext()
+    with atomic_write(files.images) as temporary, tarfile.open(temporary, "w") as archive, pool as running:
+        rendered = running.map(render, range(count), chunksize=16) if running else map(render, range(count))
+        for index, (data, labels) in enumerate(rendered):
+            name = f"{index:06d}.jpg"
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+            images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1]})
+            annotations += [{"id": i, **label} for i, label in enumerate(labels, start=len(annotations) + 1)]
+            if progress is not None:
+                progress(index + 1, count)
+    named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points alone
+    links = [[a + 1, b + 1] for a, b in named.limbs]
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": [*named.keypoints],
+        "skeleton": links,
+    }
+    description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
+    content = {
+        "info": {"description": description, "count": count, "seed": seed, "size": size, "poses": list(poses)},
+        "images": images,
+        "annotations": annotations,
+        "categories": [category],
+    }
+    with atomic_write(files.annotations) as temporary:
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
+    return SyntheticFiles(files.images, files.annotations, count, len(annotations))
+
+
+def read_synthetic(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
+    """Read a data set of format `synthetic`; its pictures are drawn once, into its folder or one named after its settings.
+
+    Raises:
+        LeanposeError: its folder holds pictures drawn with other settings.
+    """
+    names = zlib.crc32(",".join([*skeleton.keypoints, *source.poses]).encode())
+    size = f"{source.size[0]}x{source.size[1]}"
+    key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
+    folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
+    annotations = folder / "annotations.json"
+    if annotations.exists():
+        _check_settings(annotations, source)
+    else:
+        write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
+    written = "coco_wholebody" if skeleton == WHOLEBODY133 else "coco"
+    files = {"format": written, "name": source.title, "images": folder / "images.tar", "annotations": annotations}
+    return read_coco(source.model_copy(update=files), skeleton, root)
+
+
+def _check_settings(annotations: Path, source: DatasetConfig) -> None:
+    """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
+    content = load_json(annotations, "annotation file")
+    present = content.get("info", {}) if isinstance(content, dict) else {}
+    wanted = {"count": source.count, "seed": source.seed, "size": [*source.size], "poses": [*source.poses]}
+    differences = [
+        f"{name} {present.get(name, 'unknown')} instead of {value}"
+        for name, value in wanted.items()
+        if present.get(name) != value
+    ]
+    if differences:
+        raise LeanposeError(
+            f"{annotations.parent} holds pictures drawn with {', '.join(differences)}; delete the folder to draw them "
+            f"anew, or name another one."
+        )

@@ -1,0 +1,290 @@
+"""Surfaces: every body part is a stack of elliptic rings, every pair of neighbouring rings a belt of quadrilaterals.
+
+The topology is the same for all people, so that P bodies are built at once; what differs (how far sleeves and
+trousers reach, whether there is a skirt) is in the rings' radii, the material of a belt and which belts are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from leanpose.synthetic.bodies import Bodies, J, PosedSkeletons
+from leanpose.synthetic.clothing import NOTHING, Material, Outfits
+from leanpose.synthetic.head import HEAD_RINGS, HEAD_SIDES, head_materials, head_vertices
+from leanpose.synthetic.rendering import cross
+
+# Limbs that clothes can cover in part: sleeves, trouser legs.
+_CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
+_CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
+_PLAIN_SIDES, _PLAIN_RINGS = 8, 6
+_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 12, 4, 8, 5
+
+# Radii along a limb as shares of the person's height: t, sideways, front to back, shift to the front.
+_PROFILES = {
+    "shoulder": ((0, 0.0305, 0.033, 0), (0.3, 0.0275, 0.030, 0), (0.7, 0.0245, 0.0255, 0), (1, 0.0225, 0.022, 0)),
+    "elbow": ((0, 0.0225, 0.022, 0), (0.25, 0.0245, 0.024, 0), (0.7, 0.0185, 0.0175, 0), (1, 0.015, 0.0135, 0)),
+    "hip": ((0, 0.050, 0.056, -0.004), (0.3, 0.047, 0.050, 0), (0.7, 0.036, 0.039, 0), (1, 0.0305, 0.033, 0)),
+    "knee": ((0, 0.0305, 0.032, 0), (0.28, 0.0310, 0.033, -0.009), (0.6, 0.0245, 0.026, -0.006), (0.9, 0.018, 0.020, 0), (1, 0.019, 0.022, 0)),
+    "clavicle": ((0, 0.024, 0.026, 0), (0.5, 0.027, 0.031, 0), (1, 0.028, 0.032, 0)),
+    "neck": ((0, 0.034, 0.034, 0), (0.4, 0.0285, 0.030, 0), (1, 0.029, 0.033, 0)),
+    "ankle": ((0, 0.016, 0.014, 0.002), (0.12, 0.020, 0.026, 0.012), (0.35, 0.021, 0.029, 0.015), (0.6, 0.025, 0.020, 0.006), (0.85, 0.027, 0.013, 0), (1, 0.018, 0.009, -0.002)),
+    "wrist": ((0, 0.011, 0.016, 0), (0.5, 0.0105, 0.022, 0), (1, 0.0085, 0.023, 0)),
+}  # fmt: skip
+_SAMPLES = 64
+
+
+def _profile(names: tuple[str, ...]) -> Float[np.ndarray, "N 65 3"]:
+    t = np.linspace(0, 1, _SAMPLES + 1)
+    rows = [np.array(_PROFILES[name]) for name in names]
+    return np.stack([np.stack([np.interp(t, row[:, 0], row[:, k]) for k in (1, 2, 3)], axis=-1) for row in rows])
+
+
+_CLOTHED_TABLE = _profile(tuple(start for start, _ in _CLOTHED for _ in range(2)))
+_PLAIN_TABLE = _profile(("clavicle", "clavicle", "neck", "ankle", "ankle", "wrist", "wrist"))
+_PLAIN_T = np.array([-0.06, 0.0, 0.33, 0.67, 1.0, 1.06])
+
+# The trunk from the top: joint, height above it (shares of the trunk's length), half width, half depth, shift to the front
+# (shares of the person's height).
+_TORSO = (
+    ("chest", 0.445, 0.034, 0.032, -0.004), ("chest", 0.40, 0.060, 0.040, -0.006), ("chest", 0.31, 0.092, 0.056, -0.004),
+    ("chest", 0.17, 0.101, 0.069, 0.003), ("chest", 0.0, 0.094, 0.065, 0.004), ("spine", 0.22, 0.085, 0.059, 0.004),
+    ("spine", 0.08, 0.079, 0.056, 0.004), ("pelvis", 0.17, 0.086, 0.059, 0.001), ("pelvis", 0.05, 0.096, 0.067, -0.005),
+    ("pelvis", -0.09, 0.098, 0.068, -0.006), ("pelvis", -0.20, 0.070, 0.060, -0.004),
+)  # fmt: skip
+_TORSO_JOINTS = np.array([J[row[0]] for row in _TORSO])
+_TORSO_TABLE = np.array([row[1:] for row in _TORSO])
+_FEMALE_WIDTH = np.array([1, 1, 0.97, 0.95, 0.92, 0.92, 0.93, 1.02, 1.06, 1.06, 1.05])
+_FEMALE_DEPTH = np.array([1, 1, 1.0, 1.15, 1.03, 0.96, 0.95, 1.0, 1.06, 1.06, 1.03])
+
+
+# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, skirt, long hair.
+_PARTS = (
+    (8, _CLOTHED_RINGS, _CLOTHED_SIDES), (7, _PLAIN_RINGS, _PLAIN_SIDES), (1, len(_TORSO), _TORSO_SIDES),
+    (2, HEAD_RINGS, HEAD_SIDES), (1, _SKIRT_RINGS, _SKIRT_SIDES), (1, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES),
+)  # fmt: skip
+
+
+def _topology() -> np.ndarray:
+    quads, first = [], 0
+    for copies, rings, sides in _PARTS:
+        for _ in range(copies):
+            ring, side = np.meshgrid(np.arange(rings - 1) * sides, np.arange(sides), indexing="ij")
+            after = (side + 1) % sides
+            corners = [ring + side, ring + after, ring + sides + after, ring + sides + side]
+            quads.append(first + np.stack(corners, axis=-1).reshape(-1, 4))
+            first += rings * sides
+    return np.concatenate(quads)
+
+
+QUADS: Int[np.ndarray, "Q 4"] = _topology()
+_TORSO_START = 8 * _CLOTHED_RINGS * _CLOTHED_SIDES + 7 * _PLAIN_RINGS * _PLAIN_SIDES
+
+
+def on_torso(
+    vertices: Float[np.ndarray, "V 3"], ring: Float[np.ndarray, " N"], aside: Float[np.ndarray, " N"], back: bool
+) -> Float[np.ndarray, "N 3"]:
+    """Points on a person's trunk: `ring` counts from the neck down, `aside` is -1 (right) to 1 (left) across chest or back."""
+    first = _TORSO_START
+    rings = vertices[first : first + len(_TORSO) * _TORSO_SIDES].reshape(len(_TORSO), _TORSO_SIDES, 3)
+    side = (3 - 1.5 * aside) if not back else (9 + 1.5 * aside)
+    i, j = np.minimum(ring.astype(int), len(_TORSO) - 2), side.astype(int)
+    a, b = (ring - i)[:, None], (side - j)[:, None]
+    upper = rings[i, j] * (1 - b) + rings[i, j + 1] * b
+    lower = rings[i + 1, j] * (1 - b) + rings[i + 1, j + 1] * b
+    return upper * (1 - a) + lower * a
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The surfaces of P people.
+
+    Attributes:
+        vertices: world positions in metres.
+        materials: the material of each quadrilateral of `QUADS`; `NOTHING` where it is not there.
+    """
+
+    vertices: Float[np.ndarray, "P V 3"]
+    materials: Int[np.ndarray, "P Q"]
+
+
+def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
+    """Elliptic rings: center, x, z (…, 3); width, depth (…) along x and z -> (…, sides, 3)."""
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    c, s = np.cos(angle), np.sin(angle)
+    return (
+        center[..., None, :]
+        + (width[..., None] * c)[..., None] * x[..., None, :]
+        + (depth[..., None] * s)[..., None] * z[..., None, :]
+    )
+
+
+def _tubes(start, end, front, t, radius, sides: int) -> np.ndarray:
+    """Rings around N axes: start, end, front (P, N, 3); t (P, N, R); radius (P, N, R, 3) -> (P, N, R, sides, 3)."""
+    axis = end - start
+    up = -axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
+    z = front - (front * up).sum(-1, keepdims=True) * up
+    z = (z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6))[:, :, None]
+    x = cross(up[:, :, None], z)
+    center = start[:, :, None] + t[..., None] * axis[:, :, None] + radius[..., 2:3] * z
+    return _rings(center, x, z, radius[..., 0], radius[..., 1], sides)
+
+
+def _clothed(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    order = [(J[f"{side}_{a}"], J[f"{side}_{b}"]) for a, b in _CLOTHED for side in ("left", "right")]
+    starts, ends = [a for a, _ in order], [b for _, b in order]
+    start, end, front = skeletons.joints[:, starts], skeletons.joints[:, ends], skeletons.frames[..., 2][:, starts]
+    # Fully covered limbs are covered beyond their ends, bare ones not even at their start.
+    cover = np.where(outfits.cover > 0.98, 1.5, np.where(outfits.cover < 0.02, -0.5, outfits.cover))[..., None]
+    fixed = np.broadcast_to(np.array([0.0, 0.3, 0.65, 1.0]), (*outfits.cover.shape, 4))
+    t = np.sort(np.concatenate([fixed, cover - 0.004, cover + 0.004], axis=-1), axis=-1)
+    t = np.clip(t, 0, 1)
+    covered = t < cover
+    radius = _CLOTHED_TABLE[np.arange(8)[:, None], (t * _SAMPLES).astype(int)]
+    radius = radius * (bodies.height * bodies.girth)[:, None, None, None]
+    # Loose cloth hangs wider towards its hem.
+    widening = np.where(covered, 1 + outfits.loose[..., None] * (0.3 + t), 1.0)
+    radius[..., :2] = radius[..., :2] * widening[..., None] + np.where(covered, 0.003, 0.0)[..., None]
+    cap = 0.75 * radius[..., [0, -1], 0] / np.linalg.norm(end - start, axis=-1)[..., None]
+    t = np.concatenate([-cap[..., :1], t, 1 + cap[..., 1:]], axis=-1)
+    radius = np.concatenate([radius[..., :1, :], radius, radius[..., -1:, :]], axis=-2)
+    radius[..., [0, -1], :2] *= 0.55
+    vertices = _tubes(start, end, front, t, radius, _CLOTHED_SIDES)
+    middle = (t[..., 1:] + t[..., :-1]) / 2
+    cloth = np.array([Material.SHIRT] * 4 + [Material.TROUSERS] * 4)[:, None]
+    materials = np.where(middle < cover, cloth, Material.SKIN)
+    shins = materials[:, 6:]
+    shins[(shins == Material.SKIN) & (middle[:, 6:] > 1 - outfits.socks[:, None, None])] = Material.SOCKS
+    return vertices, materials
+
+
+def _plain(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    h = bodies.height[:, None]
+    zero = np.zeros_like(h)
+    joints, frames = skeletons.joints, skeletons.frames
+    start = [joints[:, J["left_clavicle"]], joints[:, J["right_clavicle"]], joints[:, J["neck"]]]
+    end = [joints[:, J["left_shoulder"]], joints[:, J["right_shoulder"]], joints[:, J["head"]]]
+    front = [frames[:, J["chest"], :, 2]] * 3
+    for side in ("left", "right"):  # from the heel to the toes
+        start.append(skeletons.to_world(f"{side}_ankle", np.concatenate([zero, -0.024 * h, -0.048 * h], axis=1)))
+        end.append(skeletons.to_world(f"{side}_ankle", np.concatenate([zero, -0.028 * h, 0.102 * h], axis=1)))
+        front.append(frames[:, J[f"{side}_ankle"], :, 1])
+    for side in ("left", "right"):  # from the wrist to the knuckles
+        start.append(joints[:, J[f"{side}_wrist"]])
+        end.append(skeletons.to_world(f"{side}_wrist", np.concatenate([zero, -0.054 * h, zero], axis=1)))
+        front.append(frames[:, J[f"{side}_wrist"], :, 2])
+    t = np.broadcast_to(_PLAIN_T, (len(h), 7, _PLAIN_RINGS))
+    radius = _PLAIN_TABLE[np.arange(7)[:, None], (np.clip(_PLAIN_T, 0, 1) * _SAMPLES).astype(int)]
+    radius[:, [0, -1], :2] *= 0.5
+    neck = bodies.girth**0.6 * np.where(bodies.female, 0.9, 1.0)
+    thickness = np.stack([bodies.girth] * 2 + [neck] + [outfits.shoe_size] * 2 + [bodies.girth**0.3] * 2, axis=1)
+    radius = radius * (bodies.height[:, None] * thickness)[:, :, None, None]
+    materials = np.empty((len(h), 7, _PLAIN_RINGS - 1), dtype=int)
+    materials[:, :2] = Material.SHIRT
+    materials[:, 2] = Material.SKIN
+    materials[:, 2, :2] = np.where(outfits.collar, Material.SHIRT, Material.SKIN)[:, None]
+    materials[:, 3:5] = Material.SHOES
+    materials[:, 5:] = Material.SKIN
+    return _tubes(np.stack(start, 1), np.stack(end, 1), np.stack(front, 1), t, radius, _PLAIN_SIDES), materials
+
+
+def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    female = bodies.female[:, None] & (bodies.child[:, None] == 0)
+    shoulders = bodies.offsets[:, J["left_shoulder"], 0] + bodies.offsets[:, J["left_clavicle"], 0]
+    build = shoulders / (0.103 * bodies.height)
+    h = bodies.height[:, None]
+    girth = bodies.girth[:, None]
+    belly = np.array([0, 0, 0.2, 0.4, 0.8, 1.2, 1.4, 1.2, 0.9, 0.8, 0.6])
+    cloth = np.array([0, 0.2, 0.5, 1, 1, 1, 1, 1, 1, 0.6, 0.3]) * outfits.shirt_loose[:, None]
+    width = _TORSO_TABLE[:, 1] * h * np.where(female, _FEMALE_WIDTH, 1.0) * (1 + (girth - 1) * np.maximum(belly, 0.5))
+    width = width * (0.4 + 0.6 * build[:, None]) * (1 + 0.5 * cloth)
+    depth = _TORSO_TABLE[:, 2] * h * np.where(female, _FEMALE_DEPTH, 1.0) * (1 + (girth - 1) * belly) * (1 + cloth)
+    shift = _TORSO_TABLE[:, 3] * h + 0.3 * (girth - 1) * belly * depth
+    trunk = bodies.offsets[:, J["neck"], 1] / 0.42
+    up = _TORSO_TABLE[:, 0] * trunk[:, None]
+    angle = np.arange(_TORSO_SIDES) * (2 * np.pi / _TORSO_SIDES)
+    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in (np.cos(angle), np.sin(angle)))  # a little square
+    x, z = width[..., None] * c, shift[..., None] + depth[..., None] * s
+    local = np.stack(np.broadcast_arrays(x, up[..., None], z), -1)
+    frames, origins = skeletons.frames[:, _TORSO_JOINTS], skeletons.joints[:, _TORSO_JOINTS]
+    vertices = local @ frames.transpose(0, 1, 3, 2) + origins[:, :, None]
+    belt = np.arange(len(_TORSO) - 1)
+    materials = np.where(belt < outfits.hem[:, None], Material.SHIRT, Material.TROUSERS)
+    materials[:, 0] = np.where(outfits.collar, Material.SHIRT, Material.SKIN)
+    materials[:, 1] = np.where(outfits.low_neck, Material.SKIN, materials[:, 1])
+    return vertices, materials
+
+
+def _absent(skeletons: PosedSkeletons, rings: int, sides: int) -> np.ndarray:
+    """The vertices of a part that nobody has, within the body."""
+    return np.repeat(skeletons.joints[:, :1], rings * sides, axis=1)
+
+
+def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    joints = skeletons.joints
+    materials = np.repeat(np.where(outfits.skirt > 0, Material.SKIRT, NOTHING)[:, None], _SKIRT_RINGS - 1, axis=1)
+    if not outfits.skirt.any():
+        return _absent(skeletons, _SKIRT_RINGS, _SKIRT_SIDES), materials
+    t = np.array([0.0, 0.22, 0.6, 1.0])
+    reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
+    legs = []
+    for side in ("left", "right"):
+        hip, knee, ankle = (joints[:, J[f"{side}_{n}"]][:, None] for n in ("hip", "knee", "ankle"))
+        upper, lower = np.minimum(reach, 1)[..., None], np.maximum(reach - 1, 0)[..., None]
+        legs.append(hip + upper * (knee - hip) + lower * (ankle - knee))
+    center = (legs[0] + legs[1]) / 2
+    center[:, 0] = skeletons.to_world("pelvis", bodies.height[:, None] * np.array([0, 0.06, 0]))
+    across = legs[0] - legs[1]
+    half = np.linalg.norm(across, axis=-1) / 2
+    x = across / np.maximum(2 * half, 1e-6)[..., None]
+    x[:, 0] = skeletons.frames[:, J["pelvis"], :, 0]
+    axis = center[:, [1, 2, 3, 3]] - center[:, [0, 1, 2, 2]]
+    z = cross(x, -axis)
+    z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
+    scale = (bodies.height * bodies.girth)[:, None]
+    flare = 1 + outfits.flare[:, None] * t
+    width = (half + np.array([0.030, 0.055, 0.058, 0.056]) * scale) * flare
+    width[:, 0] = 0.088 * scale[:, 0]
+    depth = np.array([0.064, 0.078, 0.070, 0.066]) * scale * flare
+    return _rings(center, x, z, width, depth, _SKIRT_SIDES), materials
+
+
+def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
+    """From the back of the head over the nape down the back."""
+    materials = np.repeat(
+        np.where(outfits.long_hair > 0, Material.HAIR, NOTHING)[:, None], _LONG_HAIR_RINGS - 1, axis=1
+    )
+    if not outfits.long_hair.any():
+        return _absent(skeletons, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES), materials
+    size = bodies.head[:, None]
+    high = skeletons.to_world("head", np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None])
+    trunk = (bodies.offsets[:, J["neck"], 1] / 0.42)[:, None]
+    depth = -0.070 * (bodies.height * bodies.girth)[:, None] * np.ones((1, 3))
+    low = skeletons.to_world("chest", np.stack([0 * depth, np.array([[0.30, 0.12, -0.06]]) * trunk, depth], -1))
+    low = high[:, 1:] + (low - high[:, 1:]) * outfits.long_hair[:, None, None]
+    frames = skeletons.frames[:, [J["head"]] * 2 + [J["chest"]] * 3]
+    width = np.array([0.36, 0.43, 0.42, 0.38, 0.2]) * size
+    thick = np.array([0.26, 0.24, 0.14, 0.10, 0.06]) * size
+    center = np.concatenate([high, low], axis=1)
+    return _rings(center, frames[..., 0], frames[..., 2], width, thick, _LONG_HAIR_SIDES), materials
+
+
+def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> Surfaces:
+    """The dressed surfaces of P posed people."""
+    count = len(bodies.height)
+    clothed, plain, torso, skirt, long_hair = (
+        part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
+    )
+
+    def quads(belts: np.ndarray, sides: int) -> np.ndarray:
+        return np.repeat(belts.reshape(count, -1), sides, axis=1)
+
+    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits), skirt[0], long_hair[0]]
+    materials = [
+        quads(clothed[1], _CLOTHED_SIDES), quads(plain[1], _PLAIN_SIDES), quads(torso[1], _TORSO_SIDES),
+        *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
+    ]  # fmt: skip
+    vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
+    return Surfaces(vertices, np.concatenate(materials, axis=1))

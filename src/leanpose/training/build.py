@@ -1,0 +1,260 @@
+"""From a recipe to one run: builds what the recipe names, and refuses what does not fit, before the first batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
+from leanpose.data.appearance import PhotometricAugmentation
+from leanpose.data.augment import Augmentation
+from leanpose.data.cache import CropPlan, cached_crops
+from leanpose.data.dataset import TopDownDataset
+from leanpose.data.sample import PoseDataset
+from leanpose.data.sources import read_people
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.evaluate import evaluate
+from leanpose.evaluation.pckh import require_mpii
+from leanpose.evaluation.wholebody_ap import require_parts
+from leanpose.files import atomic_write
+from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.registry import create_model, skeleton_of
+from leanpose.schema import TeacherSection
+from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.recipe import AugmentationSection, CodecSection, Recipe, TrainingRecipe
+from leanpose.training.resume import STATE_FILE
+from leanpose.training.task import Teacher, build_task
+from leanpose.weights import describe, load_model, load_weights
+from leanpose.weights.storage import load_network
+
+
+def weights_of(name: str) -> Path | str:
+    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
+
+    Raises:
+        LeanposeError: the folder holds no weights.
+    """
+    folder = Path(name)
+    try:
+        if not folder.is_dir():
+            return name
+    except OSError as error:
+        raise LeanposeError(f"'{name[:40]}…' cannot be the name of a file ({error.strerror}).") from error
+    for file in ("best.safetensors", "last.safetensors"):
+        if (folder / file).exists():
+            return folder / file
+    raise LeanposeError(f"The folder {folder} holds no weights of a run (best.safetensors is missing).")
+
+
+def build_model(recipe: Recipe) -> PoseModel:
+    """The recipe's model with its codec, made from the recipe's seed or loaded from `init_from`.
+
+    Raises:
+        LeanposeError: the model or an option is unknown, `init_from` holds another model, or the backbone has no published
+            weights or they cannot be downloaded.
+    """
+    torch.manual_seed(recipe.seed)
+    model = create_model(
+        recipe.model,
+        skeleton=recipe.skeleton,
+        pretrained=recipe.pretrained or False,
+        **recipe.model_options,
+    )
+    model.codec = _change_codec(model, recipe.codec)
+    if recipe.init_from is not None:
+        start_from(model, recipe)
+    return model
+
+
+def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
+    """The model's codec with a recipe's settings.
+
+    Raises:
+        LeanposeError: the model's codec has no such setting.
+    """
+    settings, codec = section.model_dump(exclude_none=True), model.codec
+    known = codec_settings(codec)
+    for key in settings:
+        if key not in known:
+            it_has = f"it has {', '.join(known)}" if known else "it has no settings"
+            raise LeanposeError(
+                f"codec.{key} does not fit '{model.name}', whose codec is '{codec.to_dict()['name']}'; {it_has}."
+            )
+    sigma = settings.get("sigma")
+    if isinstance(codec, SimCCCodec) and isinstance(sigma, float):
+        settings["sigma"] = (sigma, sigma)
+    if isinstance(codec, HeatmapCodec) and isinstance(sigma, tuple):
+        raise LeanposeError(f"codec.sigma is one number for heatmaps, not {sigma[0]:g} and {sigma[1]:g}.")
+    return build_codec({**codec.to_dict(), **settings})
+
+
+def codec_settings(codec: Codec) -> dict[str, Any]:
+    """The settings of a codec that a recipe can change."""
+    return {key: value for key, value in codec.to_dict().items() if key in CodecSection.model_fields}
+
+
+def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
+    """Put the weights of `init_from` into a model, all of them or those that fit."""
+    assert recipe.init_from is not None
+    file = weights_of(recipe.init_from)
+    if recipe.strict:
+        load_weights(model, file)
+        return
+    fresh = model.state_dict()
+    start = load_network(file)
+    fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
+    if not fitting.keys() & dict(model.named_parameters()).keys():
+        raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
+    model.load_state_dict(fitting, strict=False)
+
+
+def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
+    """The people to train on (all sets together, each as often as it says), and those to measure on.
+
+    Raises:
+        LeanposeError: a set cannot be read, or there is nobody to train on.
+    """
+    skeleton, root = skeleton_of(recipe.model, recipe.skeleton), recipe.data.root
+    sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
+    people = [person for part in sets for person in part.people]
+    if not people:
+        raise LeanposeError("The recipe's data.train holds nobody to train on.")
+    train = PoseDataset(" + ".join(part.name for part in sets), people)
+    return train, read_validation_people(recipe)
+
+
+def read_validation_people(recipe: Recipe) -> PoseDataset | None:
+    """Those to measure on, where the recipe names any.
+
+    Raises:
+        LeanposeError: the set cannot be read.
+    """
+    if recipe.data.val is None:
+        return None
+    skeleton = skeleton_of(recipe.model, recipe.skeleton)
+    if recipe.validation.metric == "wholebody":
+        require_parts(skeleton)
+    if recipe.validation.metric == "mpii":
+        require_mpii(skeleton)
+        if recipe.data.val.format != "mpii":
+            raise LeanposeError(
+                "validation.metric=mpii measures in head sizes, which a data.val of format mpii alone has."
+            )
+    return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
+
+
+def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dict[str, float]:
+    """The metrics of a model in eval mode, measured as a recipe says."""
+    section = recipe.validation
+    return evaluate(
+        model,
+        people,
+        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
+        workers=recipe.data.num_workers,
+        flip_test=section.flip_test,
+        cycle=section.cycle,
+        scoring=section.scoring,
+        nms=section.nms,
+        metric=section.metric,
+        precision=recipe.precision,
+    ).metrics
+
+
+def load_teacher(recipe: Recipe) -> Teacher | None:
+    """The recipe's teacher; None where its method needs none. Whether it fits the student, the method says.
+
+    Raises:
+        LeanposeError: it is missing or damaged.
+    """
+    section = recipe.distillation
+    if not isinstance(section, TeacherSection):
+        return None
+    file = weights_of(section.teacher)
+    model = load_model(file)
+    card = describe(file)
+    shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
+    identity = f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}"
+    return Teacher(model, identity=identity, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
+
+
+def require_no_run(folder: Path) -> None:
+    """See that a new run would replace none, of one stage or of two.
+
+    Raises:
+        LeanposeError: the folder holds one.
+    """
+    if any((run / STATE_FILE).exists() for run in (folder, folder / "stage1", folder / "stage2")):
+        raise LeanposeError(
+            f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
+        )
+
+
+def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
+    """A run of one stage.
+
+    Args:
+        folder: of this stage.
+        root_dir: of the whole run; the same where there is one stage.
+    """
+    if not resume:
+        require_no_run(folder)
+    fabric = make_fabric(recipe, device)
+    # A resumed run's weights come from its state: neither a download nor another file is needed again.
+    model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
+    codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
+    recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
+    people, val = read_training_people(recipe)
+    augmentation, late_augmentation = _augmentation(recipe)
+    cache = None
+    if recipe.data.cache is not None:
+        with fabric.rank_zero_first():
+            cache = cached_crops(people.people, CropPlan(model.input_size), recipe.data.cache)
+    dataset = TopDownDataset(
+        people.people,
+        model.skeleton,
+        model.input_size,
+        warp=model.codec.warp,
+        augmentation=augmentation,
+        late_augmentation=late_augmentation,
+        seed=recipe.seed,
+        cache=cache,
+    )
+    with fabric.rank_zero_first():
+        teacher = load_teacher(recipe)
+    write_recipe(recipe, folder, fabric, resume=resume)
+    task = build_task(recipe, model.train(), teacher)
+    validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
+    return Trainer(
+        recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet
+    ).run()
+
+
+def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:
+    """Begin a run's folder with the recipe as it is run."""
+    if fabric.is_global_zero and not resume:
+        with atomic_write(folder / "recipe.yaml") as path:
+            path.write_text(recipe.to_yaml())
+    fabric.barrier()
+
+
+def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:
+    """How a recipe varies its crops, and from which epoch on otherwise."""
+    section = recipe.augmentation
+    if not section.enabled:
+        return None, None
+    late = (max(recipe.schedule.epochs - section.stage2_epochs, 0), _augmentation_from(section.stage2_section()))
+    return _augmentation_from(section), late if section.stage2_epochs else None
+
+
+def _augmentation_from(section: AugmentationSection) -> Augmentation:
+    values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
+    photometric = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
+    return Augmentation(**values, appearance=PhotometricAugmentation(**photometric))
+
+

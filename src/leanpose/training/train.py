@@ -1,0 +1,124 @@
+"""Training by a recipe: one run, or one after the other for each stage of its method (DWPose)."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.losses.dwpose import DWPoseStage2Section
+from leanpose.models.base import PoseModel
+from leanpose.models.registry import model_entry, skeleton_of
+from leanpose.schema import Stage
+from leanpose.training.build import codec_settings, require_no_run, train_one
+from leanpose.training.loop import RunSummary, finished_run
+from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
+from leanpose.training.resume import STATE_FILE
+
+
+def train(
+    recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
+) -> RunSummary:
+    """Run a recipe in a folder, from the start or on from where it was stopped.
+
+    Args:
+        recipe: with `resume` it must be the recipe of the saved run.
+        folder: made if missing; a folder with another run in it is refused unless `resume`.
+
+    Raises:
+        LeanposeError: something does not fit; the sentence says what.
+    """
+    if model_entry(recipe.model).task != "pose":
+        raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
+    stages = recipe.distillation.stages(str(folder / "stage1"))
+    if stages:
+        return _train_stages(recipe, stages, folder, resume=resume, device=device, quiet=quiet)
+    return train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet)
+
+
+def _train_stages(
+    recipe: Recipe, stages: tuple[Stage, ...], folder: Path, *, resume: bool, device: str, quiet: bool
+) -> RunSummary:
+    """A run for each stage, in `stage1`, `stage2` …; the weights beside them are the result.
+
+    The last weights are those of the last stage, the best those of the stage that was measured better.
+    """
+    if not resume:
+        require_no_run(folder)
+        with atomic_write(folder / "recipe.yaml") as path:
+            path.write_text(recipe.to_yaml())
+    summaries = []
+    for number, stage in enumerate(stages, start=1):
+        run, plan = folder / f"stage{number}", stage_recipe(recipe, stage)
+        started = (run / STATE_FILE).exists()
+        if started:  # the run may have been moved, and the second stage's teacher with it
+            plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
+        done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more
+        summaries.append(done or train_one(plan, run, folder, resume=started, device=device, quiet=quiet))
+    last = summaries[-1]
+    best = max(reversed(summaries), key=lambda summary: summary.best)
+    for name, source in (("best.safetensors", best), ("last.safetensors", last)):
+        if (source.folder / name).exists() and os.environ.get("RANK", "0") == "0":
+            with atomic_write(folder / name) as path:
+                shutil.copyfile(source.folder / name, path)
+    return replace(
+        last,
+        folder=folder,
+        best=best.best,
+        best_epoch=best.best_epoch,
+        seconds=sum(summary.seconds for summary in summaries),
+        broken={image: sentence for summary in summaries for image, sentence in summary.broken.items()},
+        stages=tuple(summaries),
+    )
+
+
+def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
+    """The recipe of one stage.
+
+    A new head takes a fifth of the epochs where none are given (DWPose); the learning rate's milestones come as much earlier as the
+    end does, and nothing else that the recipe starts from counts.
+    """
+    changes = {"distillation": stage.section}
+    if stage.new_head:
+        schedule = recipe.schedule
+        epochs = stage.epochs or math.ceil(schedule.epochs / 5)
+        milestones = [max(1, round(milestone * epochs / schedule.epochs)) for milestone in schedule.milestones]
+        changes["schedule"] = schedule.model_copy(update={"epochs": epochs, "milestones": milestones})
+        changes |= {"pretrained": None, "init_from": None, "auxiliary_heatmap_weight": 0.0}
+    return recipe.model_copy(update=changes)
+
+
+def retrain_head_recipe(
+    recipe: Recipe, model: PoseModel, weights: str, *, logit_weight: float = 1.0, epochs: int | None = None
+) -> Recipe:
+    """A recipe turned into DWPose's stage 2 for a trained model, whatever the recipe itself trains.
+
+    Args:
+        recipe: says which data, optimiser and schedule.
+        model: the trained one.
+        weights: where its weights are.
+        epochs: a fifth of the recipe's where None.
+
+    Raises:
+        LeanposeError: the model finds other keypoints than the recipe's, or the loss would count for nothing.
+    """
+    if not (logit_weight > 0 and math.isfinite(logit_weight)):
+        raise LeanposeError(f"The weight of the loss of a new head must be finite and above 0, not {logit_weight:g}.")
+    skeleton = skeleton_of(recipe.model, recipe.skeleton)
+    if skeleton.keypoints != model.skeleton.keypoints:
+        raise LeanposeError(
+            f"{weights} finds the {len(model.skeleton)} keypoints of '{model.skeleton.name}', the recipe's data are read as the "
+            f"{len(skeleton)} of '{skeleton.name}': add skeleton={model.skeleton.name}."
+        )
+    same_model = {
+        "model": model.name,
+        "model_options": asdict(model.config),
+        "codec": CodecSection(**codec_settings(model.codec)),
+        "skeleton": recipe.skeleton or skeleton.name,
+    }
+    head = DWPoseStage2Section(teacher=weights, logit_weight=logit_weight)
+    return stage_recipe(recipe.model_copy(update=same_model), Stage(section=head, epochs=epochs, new_head=True))

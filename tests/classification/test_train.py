@@ -1,0 +1,285 @@
+"""Classifiers in the training loop that poses use: they learn, resume, and are taught by the same cycles."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from leanpose.data.classes import read_class_folder
+from leanpose.evaluation.classes import evaluate_classes, ranks_of
+from leanpose.models.classifier import Classifier, ClassOutput
+from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
+from leanpose.training.run import train
+from torch.nn.functional import cross_entropy, mse_loss
+from typer.testing import CliRunner
+
+from digits import SMALL, digits_recipe, write_digits
+from leanpose.cli import app
+from leanpose.errors import LeanposeError
+from leanpose.losses import SDPoseLoss
+from leanpose.models.registry import create_model
+from leanpose.training.loop import RunStopped, Trainer
+from leanpose.training.recipe import ClassificationSection, parse_recipe
+from leanpose.weights import load_classifier, save_model
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("few"), train=24, val=9, digits=3)
+
+
+def quick(data: Path, **changes: Any) -> dict[str, Any]:
+    options = {**SMALL, "patch_size": 16, "embed_dim": 12, "depth": 1}
+    schedule = {"epochs": 2, "warmup_steps": 0}
+    return digits_recipe(data, **{"model_options": options, "schedule": schedule, "batch_size": 8, **changes})
+
+
+def run(recipe: dict[str, Any], folder: Path, **options: Any) -> Any:
+    return train(parse_recipe(recipe), folder, quiet=True, **options)
+
+
+@pytest.fixture(scope="module")
+def learnt(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = digits_recipe(digits, model="sdpose_deit_tiny", distillation={"method": "sdpose"})
+    return run(recipe, folder / "run"), folder / "run"
+
+
+def test_digits_are_learnt_far_above_chance(learnt: tuple[Any, Path]) -> None:
+    summary, folder = learnt
+    assert summary.metrics["top-1"] > 0.5, "chance is 0.1"
+    assert summary.metrics["top-5"] > 0.9
+    assert summary.best >= summary.metrics["top-1"]
+    with (folder / "train.csv").open() as file:
+        assert {"class", "keypoint_tokens", "visual_tokens"} <= set(next(csv.reader(file)))
+    best = load_classifier(folder / "best.safetensors")
+    assert best.class_names == tuple("0123456789")
+
+
+def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], digits: Path, tmp_path: Path) -> None:
+    summary, folder = learnt
+    file = str(folder / "last.safetensors")
+    command = [
+        "eval",
+        file,
+        "--format",
+        "image_folder",
+        "--images",
+        str(digits / "val"),
+        "--out",
+        str(tmp_path / "o.json"),
+    ]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert f"top-1 {100 * summary.metrics['top-1']:.1f}" in result.output
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert written["figures"] == pytest.approx(summary.metrics)
+    assert sum(row["pictures"] for row in written["by_class"]) == 200
+    picture = str(next((digits / "val" / "3").iterdir()))
+    for words in (["predict", picture, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
+        refused = CliRunner().invoke(app, words)
+        assert isinstance(refused.exception, LeanposeError)
+        assert "tells classes apart and finds no poses" in str(refused.exception)
+
+
+def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few: Path, tmp_path: Path) -> None:
+    weights = str(learnt[1] / "last.safetensors")
+    (tmp_path / "val" / "plate").mkdir(parents=True)
+    model = load_classifier(weights)
+    with pytest.raises(LeanposeError, match="the class 'plate', which is not among the model's 10"):
+        read_class_folder(tmp_path / "val", model.class_names)
+    changes = {"model_options": dict(SMALL), "init_from": weights}
+    with pytest.raises(LeanposeError, match=r"tells 10 other classes apart \(0, 1, 2 …\) than the 3 of the data"):
+        run(quick(few, **changes), tmp_path / "run")
+    tuned = run(quick(few, **changes, strict=false), tmp_path / "run")
+    assert load_classifier(tuned.folder / "last.safetensors").class_names == ("0", "1", "2")
+
+
+def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp_path: Path) -> None:
+    model = create_model("deit_tiny", **{**SMALL, "input_size": (32, 32), "classes": 3})
+    assert isinstance(model, Classifier)
+    model.class_names = ("a", "b", "c")
+    save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
+    options = {**SMALL, "classes": 3}
+    recipe = parse_recipe(quick(few, model_options=options, init_from=str(tmp_path / "abc.safetensors"), strict=false))
+    for classes, same in ((("0", "1", "2"), False), (("a", "b", "c"), True)):
+        made = build_classifier(recipe, classes).state_dict()
+        for name, weight in model.state_dict().items():
+            assert (
+                torch.equal(made[name], weight) == (same or not name.startswith("network.head.weight"))
+                or weight.eq(0).all()
+            )
+
+
+def test_a_stopped_run_resumes_to_bit_identical_weights(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = shutil.copytree(few, tmp_path / "data")
+    mixed = {"policy": "rand-m5", "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "erasing_probability": 0.5}
+    recipe = quick(few, classification=mixed, model="sdpose_deit_tiny", distillation={"method": "sdpose"}, ema=0.9)
+    recipe["model_options"] = {**recipe["model_options"], "drop_path": 0.2, "depth": 2}
+    whole = run(recipe, tmp_path / "whole")
+    step = Trainer._step
+
+    def stopping(self: Trainer, parts: Any) -> None:
+        step(self, parts)
+        self._stop_signal = int(self.state.step == 3)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    with pytest.raises(RunStopped):
+        run(recipe, tmp_path / "cut")
+    monkeypatch.setattr(Trainer, "_step", step)
+    for part in ("train", "val"):
+        (few / part / "2").rename(few / part / "two")
+    with pytest.raises(LeanposeError, match="has other classes now: 'two' in place of '2'; put the old folders back"):
+        run(recipe, tmp_path / "cut", resume=True)
+    for part in ("train", "val"):
+        (few / part / "two").rename(few / part / "2")
+    resumed = run(recipe, tmp_path / "cut", resume=True)
+    assert resumed.metrics == whole.metrics
+    a, b = (
+        load_classifier(folder / "last.safetensors").state_dict() for folder in (tmp_path / "whole", tmp_path / "cut")
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def tiny_task(section: ClassificationSection, **recipe: Any) -> ClassificationTask:
+    torch.manual_seed(0)
+    model = create_model("deit_tiny", **{**SMALL, "input_size": (32, 32), "cycles": 2, "classes": 4})
+    assert isinstance(model, Classifier)
+    parsed = parse_recipe({**quick(Path()), **recipe})
+    return ClassificationTask(model, build_distillation(parsed, model), section)
+
+
+PLAIN = ClassificationSection(mixup=0, cutmix=0, label_smoothing=0)
+
+
+def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
+    section = {"method": "sdpose", "keypoint_token_weight": 0.5, "visual_token_weight": 0.25}
+    task = tiny_task(PLAIN, distillation=section)
+    assert type(task.distillation) is SDPoseLoss
+    images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
+    losses = task(images, labels)
+    first, second = task.model.forward_train(task.model.normalise(images)).cycles
+    expected = {
+        "class": cross_entropy(first.logits, labels) + cross_entropy(second.logits, labels),
+        "keypoint_token_weight": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
+        "visual_token_weight": 0.25 * mse_loss(first.visual_tokens, second.visual_tokens),
+    }
+    assert set(losses) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value)
+    last = tiny_task(
+        PLAIN, distillation={**section, "keypoint_token_weight": 0, "visual_token_weight": 0, "supervise": "last"}
+    )(images, labels)
+    torch.testing.assert_close(last["class"], cross_entropy(second.logits, labels))
+
+
+def test_smoothing_and_mixing_change_the_target_as_they_should() -> None:
+    images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
+    task = tiny_task(ClassificationSection(mixup=0, cutmix=0, label_smoothing=0.2))
+    logits = task.model.forward_train(task.model.normalise(images)).logits
+    torch.testing.assert_close(task(images, labels)["class"], cross_entropy(logits, labels, label_smoothing=0.2))
+    seen: list[torch.Tensor] = []
+
+    class Watching(CrossEntropy):
+        def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            seen.append(target)
+            return super().loss(prediction, target)
+
+    mixed = tiny_task(ClassificationSection(mixup=0.8, cutmix=0, label_smoothing=0))
+    mixed.distillation.criterion = Watching()
+    torch.manual_seed(3)
+    mixed(images, labels)
+    torch.testing.assert_close(seen[0].sum(dim=1), torch.ones(3))
+    assert ((seen[0] > 0).sum(dim=1) == 2).all(), "each picture holds two"
+
+
+class ByColour(Classifier):
+    """Knows pictures by their red: logit c is -|red - c|."""
+
+    def forward(self, images: torch.Tensor) -> ClassOutput:
+        red = images[:, 0].mean(dim=(1, 2))
+        none = torch.zeros(len(images), 1, 1)
+        return ClassOutput(-(red[:, None] - torch.arange(8.0)).abs(), none, none)
+
+    forward_train = forward
+
+
+def test_accuracy_by_hand(tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    config = type("Config", (), {"classes": 8, "input_size": (4, 4)})()
+    model = ByColour("by_colour", config)
+    model.mean, model.std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    model.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    for name, reds in {"0": [0, 4], "1": [1, 7], "7": [0]}.items():
+        (tmp_path / name).mkdir()
+        for i, red in enumerate(reds):
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), np.full((4, 4, 3), (0, 0, red), np.uint8))
+    (tmp_path / "1" / "9.png").write_bytes(b"torn")
+    measured = evaluate_classes(model, read_class_folder(tmp_path, model.class_names))
+    # A picture of red 4 in class 0 has seven classes before its own, one of red 7 in class 1 six, one of red 0 in class 7 seven.
+    assert measured.metrics["top-1"] == pytest.approx(2 / 5)
+    assert measured.ranks.tolist() == [0, 7, 0, 6, 7]
+    assert [row["top-1"] for row in measured.rows(model.class_names)] == [0.5, 0.5, 0.0]
+    assert list(measured.broken) == [str(tmp_path / "1" / "9.png")]
+
+
+def test_of_equal_logits_the_first_class_counts_as_higher() -> None:
+    logits = torch.tensor([[1.0, 1, 1], [1, 1, 1], [3, 1, 3], [torch.nan, 1, 0], [2, torch.nan, 0]])
+    ranks = ranks_of(logits, torch.tensor([0, 2, 2, 0, 0]))
+    assert ranks.tolist() == [0, 2, 1, 5, 0], "a label without a number is not even among the first five"
+
+
+def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(few, tmp_path / "data")
+    torn = next((tmp_path / "data" / "train" / "1").iterdir())
+    torn.write_bytes(torn.read_bytes()[:40])
+    summary = run(quick(tmp_path / "data"), tmp_path / "run")
+    assert list(summary.broken) == [str(torn)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"validation": {"metric": "mpii"}}, "the recipe's 'validation.metric' is for models that find poses"),
+        ({"validation": {"flip_test": False}}, "the recipe's 'validation.flip_test' is for models that find poses"),
+        ({"skeleton": "coco17"}, "the recipe's 'skeleton' is for models that find poses"),
+        ({"codec": {"sigma": 3.0}}, "the recipe's 'codec' is for models that find poses"),
+        ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or cycles"),
+        ({"model": "sdpose_t", "model_options": {}}, "'classification' is for classifiers"),
+        ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
+    ],
+)
+def test_what_does_not_fit_gets_one_sentence(few: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(LeanposeError, match=words) as caught:
+        run(quick(few, **change), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_data_of_the_wrong_kind_get_one_sentence(few: Path, tmp_path: Path) -> None:
+    recipe = quick(few)
+    people = {"format": "coco", "images": "i", "annotations": "a.json"}
+    with pytest.raises(LeanposeError, match="of the format image_folder, not 'coco'"):
+        run({**recipe, "data": {**recipe["data"], "train": [people]}}, tmp_path / "run")
+    with pytest.raises(LeanposeError, match="on one folder of classes, not on 2"):
+        run({**recipe, "data": {**recipe["data"], "train": recipe["data"]["train"] * 2}}, tmp_path / "run")
+    pose = {**recipe, "model": "sdpose_t", "model_options": {}}
+    del pose["classification"]
+    with pytest.raises(LeanposeError, match="which label no keypoints"):
+        run(pose, tmp_path / "run")
