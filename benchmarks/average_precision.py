@@ -97,7 +97,7 @@ def main() -> None:
             start = time.perf_counter()
             evaluation = COCOeval(labelled, labelled.loadRes(own), "keypoints")  # pyright: ignore[reportArgumentType]
             evaluation.evaluate()
-            evaluation.grad_accum_steps()
+            evaluation.accumulate()
             seconds["pycocotools"].append(time.perf_counter() - start)
             evaluation.summarize()
         theirs = dict(zip(NAMES, evaluation.stats.tolist(), strict=True))

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from leanpose.data.classes import read_class_folder
-from leanpose.evaluation.classes import evaluate_classes
+from leanpose.classification.data import read_class_folder
+from leanpose.classification.deit import load_classifier
+from leanpose.classification.evaluate import evaluate_classes
 from leanpose.training.recipe import parse_recipe
-from leanpose.training.run import train
-from leanpose.weights import load_classifier
+from leanpose.training.train import train
 
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {"model": "deit_tiny"},

@@ -29,11 +29,12 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import skeleton_of
 from leanpose.synthetic import write_synthetic
+from leanpose.training.build import build_model, read_training_people
+from leanpose.training.log import duration
 from leanpose.training.optimizers import build_optimizers
-from leanpose.training.progress import duration
 from leanpose.training.recipe import Recipe, parse_recipe
-from leanpose.training.run import build_model, read_training_people, train
 from leanpose.training.task import build_task
+from leanpose.training.train import train
 from leanpose.weights import RELEASED, load_model
 
 SHIPPED = "leanpose-body-s"
@@ -192,7 +193,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
         began = time.perf_counter()
         batch = collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            losses = task(batch.images, batch.keypoints, batch.weights, batch.indices)
+            losses = task(*batch.inputs)
         sum(losses.values(), start=torch.zeros(())).backward()
         for optimizer in optimizers:
             optimizer.step()

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and what is wrong with one is said in one sentence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from leanpose.errors import LeanposeError
 
@@ -16,6 +17,33 @@ def describe_os_error(path: Path | str, error: OSError) -> LeanposeError:
     if error.errno == errno.ENOSPC:
         return LeanposeError(f"Cannot write {path}: the disk is full; what was there before is untouched.")
     return LeanposeError(f"Cannot write {path}: {error.strerror or error}.")
+
+
+def describe_read_error(path: Path | str, error: OSError) -> LeanposeError:
+    """The one sentence for a file that could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return LeanposeError(f"There is no file {path}.")
+    if isinstance(error, IsADirectoryError):
+        return LeanposeError(f"{path} is a folder, not a file.")
+    return LeanposeError(f"Cannot read {path}: {error.strerror or error}.")
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a safetensors file for reading (`safetensors.safe_open`).
+
+    Raises:
+        LeanposeError: there is no such file, or it or what the caller reads in it (a `ValueError`) is damaged.
+    """
+    import safetensors  # takes time that `leanpose --help` does not have
+
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            yield file
+    except OSError as error:
+        raise describe_read_error(path, error) from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error
 
 
 @contextmanager

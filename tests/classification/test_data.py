@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from leanpose.data.classes import SEEN, ClassAugmentation, ClassDataset, read_class_folder
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
+from leanpose.classification.data import SEEN, ClassAugmentation, ClassDataset, read_class_folder
 from leanpose.data.sources import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17

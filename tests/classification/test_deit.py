@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from leanpose.models.classifier import Classifier
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
+from leanpose.classification.deit import Classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry

@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from leanpose.data.classes import read_class_folder
-from leanpose.evaluation.classes import evaluate_classes, ranks_of
-from leanpose.models.classifier import Classifier, ClassOutput
 from leanpose.training.classification import ClassificationTask, CrossEntropy, build_classifier, build_distillation
-from leanpose.training.run import train
 from torch.nn.functional import cross_entropy, mse_loss
 from typer.testing import CliRunner
 
 from digits import SMALL, digits_recipe, write_digits
+from leanpose.classification.data import read_class_folder
+from leanpose.classification.deit import Classifier, ClassOutput, load_classifier
+from leanpose.classification.evaluate import evaluate_classes, ranks_of
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.losses import SDPoseLoss
 from leanpose.models.registry import create_model
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import ClassificationSection, parse_recipe
-from leanpose.weights import load_classifier, save_model
+from leanpose.training.train import train
+from leanpose.weights import save_model
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def by_pycocotools(ground_truth: dict, results: PosePredictions, sigmas, scoring
         evaluation = COCOeval(labelled, found, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)
         evaluation.evaluate()
-        evaluation.grad_accum_steps()
+        evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(COCO_FIGURES, evaluation.stats.tolist(), strict=True))
 

@@ -23,7 +23,7 @@ from leanpose.evaluation.report import Report, read_run, write_report
 from leanpose.evaluation.results import PosePredictions
 from leanpose.skeleton import BODY19, COCO17, LSP14, MPII16, Skeleton
 from leanpose.training.recipe import parse_recipe
-from leanpose.training.run import train
+from leanpose.training.train import train
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, tiny_recipe
 

@@ -15,7 +15,7 @@ from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.errors import LeanposeError
 from leanpose.losses import DWPoseStage1, DWPoseStage2
-from leanpose.losses.dwpose import feature_kd_loss, logit_kd_loss
+from leanpose.losses.dwpose import DWPoseSection, DWPoseStage2Section, feature_kd_loss, logit_kd_loss
 from leanpose.models.output import PoseOutput
 
 Arrays = dict[str, torch.Tensor]
@@ -39,8 +39,16 @@ def outputs(arrays: Arrays, feature: str = "student_feature") -> tuple[PoseOutpu
     return student, teacher, target
 
 
+def stage1(channels: tuple[int, int] = (12, 20), **settings) -> DWPoseStage1:
+    return DWPoseStage1(CODEC, DWPoseSection(teacher="t", **{"reference_batch_size": None, **settings}), channels)
+
+
+def stage2() -> DWPoseStage2:
+    return DWPoseStage2(CODEC, DWPoseStage2Section(teacher="t"))
+
+
 def first_stage(keys: list, **settings) -> DWPoseStage1:
-    stage = DWPoseStage1(CODEC, (12, 20), **settings)
+    stage = stage1(**settings)
     stage.align.load_state_dict(
         {key.removeprefix("align."): torch.from_numpy(rule_r(key, shape, kind)) for key, shape, kind in keys}
     )
@@ -52,7 +60,7 @@ def test_the_official_terms_of_stage_1(golden: tuple[Arrays, dict, list], epoch:
     arrays, values, keys = golden
     stage = first_stage(keys)
     stage.progress = epoch / 420
-    losses = stage.losses(*outputs(arrays))
+    losses = stage(*outputs(arrays))
     for ours, theirs in {"pose": "loss_kpt", "feature": "loss_fea", "logits": "loss_logit"}.items():
         expected = values[f"distiller.loss(stage=1, epoch={epoch} of 420).{theirs}"]["value"]
         assert float(losses[ours].detach()) == pytest.approx(expected, rel=1e-5), ours
@@ -61,9 +69,9 @@ def test_the_official_terms_of_stage_1(golden: tuple[Arrays, dict, list], epoch:
 @pytest.mark.parametrize("epoch", [0, 30, 59])
 def test_the_official_loss_of_stage_2_never_fades(golden: tuple[Arrays, dict, list], epoch: int) -> None:
     arrays, values, _ = golden
-    stage = DWPoseStage2(CODEC)
+    stage = stage2()
     stage.progress = epoch / 60
-    losses = stage.losses(*outputs(arrays))
+    losses = stage(*outputs(arrays))
     expected = values[f"distiller.loss(stage=2, epoch={epoch} of 60).loss_logit"]["value"]
     assert list(losses) == ["logits"]
     assert float(losses["logits"]) == pytest.approx(expected, rel=1e-5)
@@ -71,9 +79,9 @@ def test_the_official_loss_of_stage_2_never_fades(golden: tuple[Arrays, dict, li
 
 def test_features_of_one_width_need_no_alignment(golden: tuple[Arrays, dict, list]) -> None:
     arrays, values, _ = golden
-    stage = DWPoseStage1(CODEC, (20, 20))
-    losses = stage.losses(*outputs(arrays, "student_feature_same_channels"))
-    assert not list(stage.parts.parameters())
+    stage = stage1((20, 20))
+    losses = stage(*outputs(arrays, "student_feature_same_channels"))
+    assert not list(stage.parameters())
     assert float(losses["feature"]) == pytest.approx(
         values["FeaLoss(alpha=0.00007, same channels, no align)"]["value"], rel=1e-5
     )
@@ -107,10 +115,8 @@ def test_the_mask_leaves_out_unlabelled_keypoints_and_nothing_else(golden: tuple
     everything = SimCCTarget(target.x, target.y, torch.ones_like(target.weights))
     plain, masked = first_stage(keys), first_stage(keys, mask_unlabelled=True)
     with torch.no_grad():
-        assert float(masked.losses(student, teacher, nothing)["logits"]) == 0
-        assert (
-            masked.losses(student, teacher, everything)["logits"] == plain.losses(student, teacher, nothing)["logits"]
-        )
+        assert float(masked(student, teacher, nothing)["logits"]) == 0
+        assert masked(student, teacher, everything)["logits"] == plain(student, teacher, nothing)["logits"]
 
 
 def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
@@ -119,7 +125,7 @@ def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
     official, paper = first_stage(keys), first_stage(keys, reduction="paper")
     people, keypoints = arrays["keypoint_weights"].shape
     with torch.no_grad():
-        a, b = official.losses(*outputs(arrays)), paper.losses(*outputs(arrays))
+        a, b = official(*outputs(arrays)), paper(*outputs(arrays))
     assert float(a["feature"] / b["feature"]) == pytest.approx(arrays["teacher_feature"][0].numel(), rel=1e-5)
     assert float(b["logits"] / a["logits"]) == pytest.approx(keypoints, rel=1e-5)
     assert float(b["pose"] / a["pose"]) == pytest.approx(keypoints, rel=1e-5)
@@ -134,7 +140,7 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
     def part(rows: slice) -> dict[str, torch.Tensor]:
         bins = (SimCC(o.prediction.x[rows], o.prediction.y[rows]) for o in (student, teacher))
         some, shown = (PoseOutput(b, features=o.features[rows]) for b, o in zip(bins, (student, teacher), strict=True))
-        return stage.losses(some, shown, SimCCTarget(target.x[rows], target.y[rows], target.weights[rows]))
+        return stage(some, shown, SimCCTarget(target.x[rows], target.y[rows], target.weights[rows]))
 
     with torch.no_grad():
         whole = part(slice(None))
@@ -142,7 +148,7 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
     for name, value in whole.items():
         torch.testing.assert_close(torch.stack([p[name] for p in parts]).mean(), value, rtol=1e-5, atol=0)
     with torch.no_grad():
-        plain = first_stage(keys).losses(student, teacher, target)["pose"]
+        plain = first_stage(keys)(student, teacher, target)["pose"]
     torch.testing.assert_close(whole["pose"], plain * 64 / 3, rtol=1e-6, atol=0)
 
 
@@ -158,16 +164,16 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
 )
 def test_switches(golden: tuple[Arrays, dict, list], settings: dict, terms: set[str]) -> None:
     arrays, _, _ = golden
-    assert set(DWPoseStage1(CODEC, (12, 20), **settings).losses(*outputs(arrays))) == terms
+    assert set(stage1(**settings)(*outputs(arrays))) == terms
 
 
 def test_without_fading_the_last_epoch_is_as_the_first(golden: tuple[Arrays, dict, list]) -> None:
     arrays, _, keys = golden
     stage = first_stage(keys, loss_decay=False)
     with torch.no_grad():
-        first = stage.losses(*outputs(arrays))
+        first = stage(*outputs(arrays))
         stage.progress = 419 / 420
-        assert stage.losses(*outputs(arrays)) == first
+        assert stage(*outputs(arrays)) == first
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -176,8 +182,8 @@ def test_what_does_not_fit_is_named() -> None:
     fewer = PoseOutput(SimCC(torch.zeros(1, 3, 24), torch.zeros(1, 3, 32)), features=torch.zeros(1, 4, 4, 3))
     target = SimCCTarget(bins.x, bins.y, torch.ones(1, 3))
     with pytest.raises(LeanposeError, match=r"teacher has no features.*distillation.feature_weight=0"):
-        DWPoseStage1(CODEC, (4, 4)).losses(student, PoseOutput(bins), target)
+        stage1((4, 4))(student, PoseOutput(bins), target)
     with pytest.raises(LeanposeError, match="48 bins, the teacher into 24"):
-        DWPoseStage1(CODEC, (4, 4), feature_weight=0.0).losses(student, fewer, target)
+        stage1((4, 4), feature_weight=0.0)(student, fewer, target)
     with pytest.raises(LeanposeError, match="both predict"):
-        DWPoseStage2(CODEC).losses(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)
+        stage2()(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)

@@ -13,6 +13,7 @@ import torch
 from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.losses import SDPoseLoss, Supervised
+from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.output import PoseOutput
 
 
@@ -44,7 +45,7 @@ def target_of(arrays: dict) -> HeatmapTarget:
 @pytest.mark.parametrize(("count", "prefix"), [(3, "sdpose_t"), (2, "sdpose_2cycles")])
 def test_the_official_loss_terms(golden: tuple[dict, dict], count: int, prefix: str) -> None:
     arrays, values = golden
-    losses = SDPoseLoss(HeatmapCodec()).losses(cycles_of(arrays, count), None, target_of(arrays))
+    losses = SDPoseLoss(HeatmapCodec())(cycles_of(arrays, count), None, target_of(arrays))
     for ours, official in (
         ("pose", "heatmap_loss"),
         ("visual_tokens", "vis_dist_loss"),
@@ -57,7 +58,7 @@ def test_the_official_loss_terms(golden: tuple[dict, dict], count: int, prefix: 
 def test_the_official_gradients_reach_both_sides_of_each_pair(golden: tuple[dict, dict]) -> None:
     arrays, values = golden
     student = cycles_of(arrays, 3)
-    sum(SDPoseLoss(HeatmapCodec()).losses(student, None, target_of(arrays)).values()).backward()
+    sum(SDPoseLoss(HeatmapCodec())(student, None, target_of(arrays)).values()).backward()
     for i, cycle in enumerate(student.cycles):
         for name, tensor in (
             ("pred", cycle.prediction.heatmaps), ("kpt_token", cycle.keypoint_tokens), ("vis_token", cycle.visual_tokens),
@@ -75,7 +76,7 @@ def random_student(count: int = 2) -> tuple[PoseOutput, HeatmapTarget]:
 
 def test_detach_stops_the_gradient_into_the_deeper_cycle_only() -> None:
     student, target = random_student()
-    losses = SDPoseLoss(HeatmapCodec(), detach=True).losses(student, None, target)
+    losses = SDPoseLoss(HeatmapCodec(), SDPoseSection(detach=True))(student, None, target)
     (losses["keypoint_tokens"] + losses["visual_tokens"]).backward()
     first, second = student.cycles
     assert first.keypoint_tokens.grad.abs().sum() > 0
@@ -88,8 +89,8 @@ def test_the_switches_of_table_5() -> None:
     student, target = random_student()
     codec = HeatmapCodec()
     each = [codec.loss(cycle.prediction, target) for cycle in student.cycles]
-    every = SDPoseLoss(codec, 0, 0, "every").losses(student, None, target)
-    last = SDPoseLoss(codec, 0, 5e-6, "last").losses(student, None, target)
+    every = SDPoseLoss(codec, SDPoseSection(keypoint_token_weight=0, visual_token_weight=0))(student, None, target)
+    last = SDPoseLoss(codec, SDPoseSection(keypoint_token_weight=0, supervise="last"))(student, None, target)
     assert set(every) == {"pose"}
     assert torch.isclose(every["pose"], each[0] + each[1])
     assert set(last) == {"pose", "visual_tokens"}
@@ -102,11 +103,11 @@ def test_pruned_tokens_meet_the_deeper_cycles_tokens_of_the_same_patches() -> No
     deeper = student.cycles[1].visual_tokens
     same = torch.stack([deeper[image, patches] for image, patches in enumerate(kept)]).detach().requires_grad_()
     pruned = replace(student.cycles[0], visual_tokens=same, keep_indices=kept)
-    method = SDPoseLoss(HeatmapCodec(), visual_token_weight=1.0)
-    assert method.losses(replace(student, cycles=(pruned, student.cycles[1])), None, target)["visual_tokens"] == 0
+    method = SDPoseLoss(HeatmapCodec(), SDPoseSection(visual_token_weight=1.0))
+    assert method(replace(student, cycles=(pruned, student.cycles[1])), None, target)["visual_tokens"] == 0
 
     apart = replace(pruned, visual_tokens=same + 2)
-    loss = method.losses(replace(student, cycles=(apart, student.cycles[1])), None, target)["visual_tokens"]
+    loss = method(replace(student, cycles=(apart, student.cycles[1])), None, target)["visual_tokens"]
     assert loss.item() == pytest.approx(4, rel=1e-5)  # the mean over the kept tokens alone
     loss.backward()
     taught = [image.abs().sum(dim=1).nonzero().flatten().tolist() for image in deeper.grad]
@@ -117,7 +118,7 @@ def test_pruned_tokens_meet_the_deeper_cycles_tokens_of_the_same_patches() -> No
 def test_one_cycle_is_plain_training() -> None:
     student, target = random_student(1)
     codec = HeatmapCodec()
-    ours = SDPoseLoss(codec).losses(student, None, target)
-    plain = Supervised(codec).losses(student, None, target)
+    ours = SDPoseLoss(codec)(student, None, target)
+    plain = Supervised(codec)(student, None, target)
     assert set(ours) == set(plain) == {"pose"}
     assert torch.equal(ours["pose"], plain["pose"])

@@ -8,7 +8,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanpose.training.batches import ResumableBatchSampler
+from leanpose.training.resume import ResumableBatchSampler
 
 
 def joined(parts: Iterable[list[int]]) -> list[int]:

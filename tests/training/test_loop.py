@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from leanpose.codecs import SimCCCodec
 from leanpose.errors import LeanposeError
 from leanpose.training import loop
-from leanpose.training.checkpoint import load_state
+from leanpose.training.build import build_model
 from leanpose.training.recipe import load_recipe, parse_recipe
-from leanpose.training.run import build_model, train
+from leanpose.training.resume import load_state
+from leanpose.training.train import train
 from leanpose.weights import load_model
 from tiny import tiny_recipe, write_tiny_coco, write_tiny_recipe
 
@@ -74,7 +75,7 @@ def test_a_simcc_model_trains_by_a_recipe(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "words"),
     [
-        ({"kernel": 11}, "codec.blur_kernel_size does not fit 'rtmpose_t', whose codec is 'simcc'"),
+        ({"blur_kernel_size": 11}, "codec.blur_kernel_size does not fit 'rtmpose_t', whose codec is 'simcc'"),
         ({"decoding": "quarter"}, "Unknown SimCC decoding 'quarter'"),
     ],
 )
@@ -209,7 +210,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
 
 def test_accumulated_parts_make_one_step(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
-    train(load_recipe(recipe, ["schedule.epochs=1", "accumulate=2"]), tmp_path / "parts", quiet=True)
+    train(load_recipe(recipe, ["schedule.epochs=1", "grad_accum_steps=2"]), tmp_path / "parts", quiet=True)
     assert load_state(tmp_path / "parts")["run"]["step"] == 3
 
 
@@ -311,7 +312,7 @@ def test_a_full_disk_ends_with_one_sentence_and_the_old_state(
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data))
     train(recipe, tmp_path / "run", quiet=True)
     before = (tmp_path / "run" / "state.pt").read_bytes()
-    from leanpose.training.checkpoint import save_state
+    from leanpose.training.resume import save_state
 
     def full(self: Path, data: object) -> int:
         raise OSError(28, "No space left on device")
@@ -346,7 +347,7 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
 
 def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
-    (data / "truncnorm.json").write_text((data / "annotations.json").read_text()[:100])
+    (data / "truncated.json").write_text((data / "annotations.json").read_text()[:100])
     for arguments in (
         [recipe, "batchsize=3"],
         [recipe, "data.train.0.annotations=missing.json"],
@@ -363,13 +364,13 @@ def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data:
 
 
 def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path) -> None:
-    from leanpose.training.run import build_model
+    from leanpose.training.build import build_model
 
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data, schedule={"epochs": 1, "warmup_steps": 0})
     train(load_recipe(recipe), tmp_path / "run", quiet=True)
     settings = [
         f"init_from={tmp_path / 'run'}",
-        "strict=false,
+        "strict=false",
         "model=distilpose_s",
         "model_options.head_hidden=null",
     ]

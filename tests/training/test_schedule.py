@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from leanpose.training.optimizers import learning_rate_factor
 from leanpose.training.recipe import ScheduleSection
-from leanpose.training.schedule import learning_rate_factor
 
 
 def test_step_schedule_with_warm_up() -> None:

@@ -17,35 +17,34 @@ from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss, SDPoseLoss
-from leanpose.losses.distilpose import simulate_heatmaps
+from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
+from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
-from leanpose.training.recipe import DistilPoseSection, SDPoseSection, SupervisedSection
-from leanpose.training.task import build_distillation
 from leanpose.weights import from_official
 
 
-def test_a_student_without_cycles_cannot_teach_itself() -> None:
-    model = create_model("simplebaseline_r50", input_size=(32, 32), deconvolutions=(8,))
+def test_a_student_without_cycles_cannot_distil_itself() -> None:
+    model = create_model("simplebaseline_r50", input_size=(32, 32), deconv_channels=(8,))
     with pytest.raises(LeanposeError, match="simplebaseline_r50"):
-        build_distillation(SDPoseSection(method="sdpose"), model, model.codec)
-    assert build_distillation(SupervisedSection(), model, model.codec).criterion is model.codec
+        SDPoseLoss.build(SDPoseSection(), model, None, model.codec)
 
 
-def test_a_student_whose_layers_all_predict_is_taught_in_all_of_them() -> None:
-    sizes = {"input_size": (32, 32), "embed_dim": 32, "encoder_layers": 0, "decoder_layers": 2}
-    model = create_model("tfpose_r18", **sizes)
-    options = {"method": "distilpose", "teacher": "t", "visual_token_weight": 0, "keypoint_token_weight": 0}
-    section = DistilPoseSection(**options, simulated_heatmap_weight=0)
-    with pytest.raises(LeanposeError, match="of 'tfpose_r18' are not learnt"):
-        build_distillation(section, model, model.codec)
-    distillation = build_distillation(section.model_copy(update={"confidence_weight": 0}), model, model.codec)
+def test_a_student_whose_layers_all_predict_is_supervised_in_all_of_them() -> None:
+    model = create_model("tfpose_r18", input_size=(32, 32), embed_dim=32, encoder_layers=0, decoder_layers=2)
+    teacher = create_model("simplebaseline_r50", input_size=(32, 32), deconv_channels=(8,))
+    teacher.codec = replace(teacher.codec, encoding="udp")  # TFPose's crops are of the udp warp
+    section = DistilPoseSection(teacher="t", keypoint_token_weight=0, visual_token_weight=0, simulated_heatmap_weight=0)
+    with pytest.raises(LeanposeError, match="'tfpose_r18' learns no score"):
+        DistilPoseLoss.build(section, model, teacher, model.codec)
+    section = section.model_copy(update={"confidence_weight": 0})
+    distillation = DistilPoseLoss.build(section, model, teacher, model.codec)
     target = model.codec.encode(torch.rand(2, 17, 2) * 31, torch.ones(2, 17))
     student = model.forward_train(torch.randn(2, 3, 32, 32))
-    teacher = PoseOutput(Heatmaps(torch.zeros(2, 17, 8, 8)))
+    output = PoseOutput(Heatmaps(torch.zeros(2, 17, 8, 8)))
     expected = sum(model.codec.loss(layer, target) for layer in student.aux_outputs)
-    torch.testing.assert_close(distillation.losses(student, teacher, target)["pose"], expected)
+    torch.testing.assert_close(distillation(student, output, target)["pose"], expected)
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
     model.train(mode == "bn_train")
 
     target = model.codec.encode(keypoints, visible)
-    losses = SDPoseLoss(model.codec).losses(model.forward_train(golden.images), None, target)
+    losses = SDPoseLoss(model.codec)(model.forward_train(golden.images), None, target)
     sum(losses.values()).backward()
 
     for ours, theirs in (
@@ -127,7 +126,7 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
         teacher = master.eval()(golden.images)
     student = model.forward_train(golden.images)
     target = model.codec.encode(keypoints, visible)
-    losses = DistilPoseLoss(model.codec).losses(student, teacher, target)
+    losses = DistilPoseLoss(model.codec, DistilPoseSection(teacher="t"))(student, teacher, target)
 
     for ours, theirs in (
         ("pose", "reg_loss"),

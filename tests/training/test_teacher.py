@@ -1,8 +1,7 @@
-"""Frozen teachers: what a recipe may name, what does not fit, and that a cache changes nothing but the time."""
+"""Frozen teachers: what a recipe may name, and what does not fit."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.training.loop import RunStopped, RunSummary, Trainer
-from leanpose.training.progress import RunProgress
 from leanpose.training.recipe import Recipe, parse_recipe
-from leanpose.training.run import train
-from leanpose.training.teacher import Teacher
-from leanpose.training.teacher_cache import TeacherCache
+from leanpose.training.task import Teacher
+from leanpose.training.train import train
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
 
@@ -59,32 +56,19 @@ def assert_same_weights(one: RunSummary, other: RunSummary) -> None:
         assert torch.equal(value, theirs[key]), key
 
 
-def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of crops of each pass of a teacher from now on."""
-    looks: list[int] = []
-    look = Teacher.look
-
-    def counting(self: Teacher, images: torch.Tensor) -> Any:
-        looks.append(len(images))
-        return look(self, images)
-
-    monkeypatch.setattr(Teacher, "look", counting)
-    return looks
-
-
 def test_a_student_learns_from_a_file_and_the_teacher_stays_as_it_is(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = save_teacher(tmp_path / "teacher.safetensors")
     seen: list[PoseModel] = []
-    look = Teacher.look
+    call = Teacher.__call__
 
-    def looking(self: Teacher, images: torch.Tensor) -> Any:
+    def watched(self: Teacher, images: torch.Tensor) -> Any:
         seen.append(self.model)
         assert not self.model.training
-        return look(self, images)
+        return call(self, images)
 
-    monkeypatch.setattr(Teacher, "look", looking)
+    monkeypatch.setattr(Teacher, "__call__", watched)
     summary = train(student_recipe(data, teacher), tmp_path / "run", quiet=True)
     for key, value in load_file(teacher).items():
         assert torch.equal(value, seen[-1].state_dict()[key]), key
@@ -104,83 +88,6 @@ def test_a_run_is_a_teacher_by_its_folder(data: Path, tmp_path: Path) -> None:
     by_folder = train(student_recipe(data, tmp_path / "teacher"), tmp_path / "a", quiet=True)
     by_file = train(student_recipe(data, tmp_path / "teacher" / "best.safetensors"), tmp_path / "b", quiet=True)
     assert_same_weights(by_folder, by_file)
-
-
-def test_a_cache_changes_nothing_and_saves_the_second_students_teacher(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    teacher, cache = save_teacher(tmp_path / "teacher.safetensors"), tmp_path / "cache"
-    plain = train(student_recipe(data, teacher), tmp_path / "plain", quiet=True)
-    first = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "first", quiet=True)
-    looks = count_looks(monkeypatch)
-    second = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "second", quiet=True)
-    assert not looks
-    assert_same_weights(plain, first)
-    assert_same_weights(plain, second)
-
-
-def test_a_torn_record_is_looked_at_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, cache = save_teacher(tmp_path / "teacher.safetensors"), tmp_path / "cache"
-    first = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "first", quiet=True)
-    path = cache / "epoch-0001.bin"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    looks = count_looks(monkeypatch)
-    second = train(student_recipe(data, teacher, teacher_cache=str(cache)), tmp_path / "second", quiet=True)
-    assert looks == [4]  # the one batch
-    assert_same_weights(first, second)
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ("teacher", "teacher"),
-        ("seed", "seed"),
-        ("augmentation", "augmentation"),
-        ("people", "crops"),
-        ("picture", "crops"),
-    ],
-)
-def test_a_cache_of_something_else_is_refused(data: Path, tmp_path: Path, change: str, field: str) -> None:
-    teacher, cache = save_teacher(tmp_path / "teacher.safetensors"), tmp_path / "cache"
-    recipe = student_recipe(data, teacher, teacher_cache=str(cache))
-    train(recipe, tmp_path / "first", quiet=True)
-    if change == "teacher":
-        other = save_teacher(tmp_path / "other.safetensors", seed=2)
-        recipe = student_recipe(data, other, teacher_cache=str(cache))
-    elif change == "seed":
-        recipe = recipe.model_copy(update={"seed": 5})
-    elif change == "augmentation":
-        recipe = recipe.model_copy(update={"augmentation": recipe.augmentation.model_copy(update={"rotation": 3.0})})
-    elif change == "picture":
-        path = data / "images" / "1.jpg"
-        path.write_bytes((data / "images" / "2.jpg").read_bytes())
-    else:
-        twice = recipe.data.model_copy(update={"train": recipe.data.train * 2})
-        recipe = recipe.model_copy(update={"data": twice})
-    with pytest.raises(LeanposeError, match=rf"teacher cache .* holds other outputs: its {field} is"):
-        train(recipe, tmp_path / "second", quiet=True)
-
-
-def test_a_cache_never_takes_over_a_users_folder(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years")
-    teacher = save_teacher(tmp_path / "teacher.safetensors")
-    with pytest.raises(LeanposeError, match="a folder with other files"):
-        train(student_recipe(data, teacher, teacher_cache=str(tmp_path / "mine")), tmp_path / "run", quiet=True)
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-
-
-def test_a_cache_that_does_not_fit_on_the_disk_is_refused_first(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    teacher = save_teacher(tmp_path / "teacher.safetensors")
-    with pytest.raises(LeanposeError, match=r"needs \d+\.\d GB for the whole schedule"):
-        train(student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache")), tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +136,11 @@ def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path)
 
 
 def test_a_convolutional_teacher_teaches_pooled_coordinates_by_its_heatmaps_alone(data: Path, tmp_path: Path) -> None:
-    teacher = create_model("simplebaseline_r50", input_size=(64, 32), deconvolutions=(8,))
+    teacher = create_model("simplebaseline_r50", input_size=(64, 32), deconv_channels=(8,))
     save_model(teacher, tmp_path / "teacher.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     section = {
         "method": "distilpose", "teacher": str(tmp_path / "teacher.safetensors"),
-        "visual_token_weight": 0, "confidence_weight": 0, "teacher_cache": str(tmp_path / "cache"),
+        "visual_token_weight": 0, "confidence_weight": 0,
     }  # fmt: skip
     options = {"input_size": [64, 32], "outputs": "xy_sigma_score"}
     recipe = {
@@ -242,9 +149,8 @@ def test_a_convolutional_teacher_teaches_pooled_coordinates_by_its_heatmaps_alon
     }  # fmt: skip
     with pytest.raises(LeanposeError, match=r"do not fit \(none and none.*distillation.keypoint_token_weight=0"):
         train(parse_recipe(recipe), tmp_path / "run", quiet=True)
-    section["keypoint_tokens"] = 0
+    section["keypoint_token_weight"] = 0
     train(parse_recipe(recipe), tmp_path / "run", quiet=True)
-    assert [name for name, *_ in json.loads((tmp_path / "cache" / "plan.json").read_text())["tensors"]] == ["maps"]
 
 
 def test_a_likelihoods_deviations_are_not_a_heatmaps(data: Path, tmp_path: Path) -> None:
@@ -255,62 +161,10 @@ def test_a_likelihoods_deviations_are_not_a_heatmaps(data: Path, tmp_path: Path)
         train(recipe, tmp_path / "run", quiet=True)
 
 
-def test_a_refused_teacher_leaves_the_cache_free(data: Path, tmp_path: Path) -> None:
-    wide, fitting = save_teacher(tmp_path / "wide.safetensors", embed_dim=32), save_teacher(tmp_path / "t.safetensors")
-    cache = str(tmp_path / "cache")
-    with pytest.raises(LeanposeError, match="keypoint_tokens"):
-        train(student_recipe(data, wide, teacher_cache=cache), tmp_path / "run", quiet=True)
-    train(student_recipe(data, fitting, teacher_cache=cache), tmp_path / "run", quiet=True)
-
-
-@pytest.mark.parametrize("content", ["[]", "5", "null", "half {"])
-def test_a_damaged_plan_gets_a_sentence(data: Path, tmp_path: Path, content: str) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "plan.json").write_text(content)
-    recipe = student_recipe(data, save_teacher(tmp_path / "t.safetensors"), teacher_cache=str(tmp_path / "cache"))
-    with pytest.raises(LeanposeError, match="cannot be read; delete the folder"):
-        train(recipe, tmp_path / "run", quiet=True)
-
-
-def test_a_full_disk_ends_the_cache_and_not_the_run(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-
-    def full(*_: Any) -> None:
-        raise LeanposeError("Cannot write the teacher cache: No space left on device.")
-
-    teacher = save_teacher(tmp_path / "t.safetensors")
-    plain = train(student_recipe(data, teacher), tmp_path / "plain", quiet=True)
-    monkeypatch.setattr(TeacherCache, "write", full)
-    monkeypatch.setattr(RunProgress, "say", lambda _, text: said.append(text))
-    recipe = student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache"))
-    assert_same_weights(plain, train(recipe, tmp_path / "run", quiet=True))
-    assert ["goes on without the cache" in text for text in said].count(True) == 1
-
-
-def test_black_crops_are_not_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = save_teacher(tmp_path / "t.safetensors")
-    recipe = student_recipe(data, teacher, teacher_cache=str(tmp_path / "cache"))
-    recipe = recipe.model_copy(update={"grad_accum_steps": 4})  # parts of one person
-    kept: list[int] = []
-    write = TeacherCache.write
-
-    def writing(self: TeacherCache, epoch: int, people: Any, output: Any) -> None:
-        kept.extend(people)
-        write(self, epoch, people, output)
-
-    monkeypatch.setattr(TeacherCache, "write", writing)
-    (data / "images" / "3.jpg").write_bytes(b"broken")
-    summary = train(recipe, tmp_path / "run", quiet=True)
-    assert len(summary.broken) == 1
-    assert set(kept) == set(range(12)) - {2}
-
-
 def test_a_resumed_run_is_the_one_that_was_not_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, cache = save_teacher(tmp_path / "t.safetensors"), str(tmp_path / "cache")
+    teacher = save_teacher(tmp_path / "t.safetensors")
     whole = train(student_recipe(data, teacher), tmp_path / "whole", quiet=True)
     step, taken = Trainer._step, []
 
@@ -321,14 +175,14 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(
             self._stop_signal = 2
 
     monkeypatch.setattr(Trainer, "_step", stopping)
-    recipe = student_recipe(data, teacher, teacher_cache=cache)
+    recipe = student_recipe(data, teacher)
     with pytest.raises(RunStopped):
         train(recipe, tmp_path / "run", quiet=True)
     monkeypatch.setattr(Trainer, "_step", step)
     assert len(taken) == 5
     assert_same_weights(whole, train(recipe, tmp_path / "run", resume=True, quiet=True))
     save_teacher(tmp_path / "t.safetensors", seed=2)
-    with pytest.raises(LeanposeError, match="was taught by tokenpose_s_v1"):
+    with pytest.raises(LeanposeError, match="was distilled from tokenpose_s_v1"):
         train(recipe.model_copy(update={"distillation": student_recipe(data, teacher).distillation}), tmp_path / "run",
               resume=True, quiet=True)  # fmt: skip
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from leanpose import create_model
 from leanpose.errors import LeanposeError
 from leanpose.weights import save_model
-from leanpose.weights.checkpoint import Inert, StoredArray, inert_attribute, read_checkpoint
+from leanpose.weights.checkpoint import PickleStub, StoredArray, read_checkpoint, stub_attribute
 
 LEGACY = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -111,7 +111,7 @@ def test_code_is_refused_by_name_and_does_not_run(
     given = [a.format(tmp_path / "exploded") if isinstance(a, str) else a for a in arguments]
     bomb = {"state_dict": {"a.weight": torch.ones(2)}, "meta": Call(function, *given)}
     path = save(bomb, tmp_path / "bomb.pth", zipped)
-    with pytest.raises(LeanposeError, match=f"bomb.pth is not opened: beside weights it asks for '.*{name}"):
+    with pytest.raises(LeanposeError, match=f"bomb.pth is not opened: .*it asks for '.*{name}"):
         read_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
 
@@ -122,7 +122,7 @@ def test_code_in_a_plain_pickle_is_refused_by_name(
 ) -> None:
     path = tmp_path / "plain.pth"
     path.write_bytes(pickle.dumps({"state_dict": Call(eval, f"open('{tmp_path / 'exploded'}', 'w')")}, protocol))
-    with pytest.raises(LeanposeError, match=r"plain.pth is not opened: .*asks for '((__builtin__|builtins)\.)?eval'"):
+    with pytest.raises(LeanposeError, match=r"plain.pth is not opened: .*may run code on your machine"):
         read_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
     assert not recwarn.list
@@ -131,7 +131,7 @@ def test_code_in_a_plain_pickle_is_refused_by_name(
 def test_a_text_is_not_taken_for_a_pickle_that_asks_for_something(tmp_path: Path) -> None:
     path = tmp_path / "text.pth"
     path.write_text("config\nof a network\n")  # `c` begins a name in a pickle
-    with pytest.raises(LeanposeError, match=r"text\.pth is damaged, cut off or no checkpoint"):
+    with pytest.raises(LeanposeError, match=r"text\.pth is not opened: it is damaged"):
         read_checkpoint(path)
 
 
@@ -139,8 +139,8 @@ def test_getattr_is_a_name_that_looks_nothing_up(tmp_path: Path) -> None:
     reach = Call(getattr, torch.Tensor, "numpy")
     path = save({"state_dict": {"a": torch.ones(1), "b": reach}}, tmp_path / "a.pth")
     assert list(read_checkpoint(path).tensors) == ["a"]
-    assert type(inert_attribute(os, "system")) is Inert
-    assert not callable(inert_attribute(os, "system"))
+    assert type(stub_attribute(os, "system")) is PickleStub
+    assert not callable(stub_attribute(os, "system"))
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,11 @@ def test_a_file_that_was_cut_off_is_called_damaged(tmp_path: Path, zipped: bool,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
+        (b"", "no checkpoint of PyTorch"),
         (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "pointer of Git LFS"),
         (b"just some words in a file", "no checkpoint of PyTorch"),
-        (b"PK\x05\x06" + bytes(18), "an ordinary zip archive"),
+        (b"PK\x05\x06" + bytes(18), "it is damaged"),
     ],
 )
 def test_what_is_no_checkpoint_is_said_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
@@ -199,7 +199,7 @@ def test_what_is_no_checkpoint_is_said_in_one_sentence(tmp_path: Path, content: 
     ("content", "message"),
     [
         ([1, 2], "holds a list"),
-        (torch.ones(2), "holds a tensor"),
+        (torch.ones(2), "holds a Tensor"),
         ({"epoch": 3, "meta": {}}, "holds no weights: it has 'epoch', 'meta'"),
         ({"state_dict": {"a": torch.tensor([float("nan")])}}, "its 'a' is not finite"),
     ],

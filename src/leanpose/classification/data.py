@@ -56,7 +56,9 @@ class ClassFolder:
         return len(self.files)
 
 
-def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: Literal["all", "train", "val"] = "all") -> ClassFolder:
+def read_class_folder(
+    path: Path, classes: Sequence[str] | None = None, split: Literal["all", "train", "val"] = "all"
+) -> ClassFolder:
     """List the pictures of a folder that holds a folder for each class.
 
     Args:

@@ -11,16 +11,21 @@ token plays the part of the keypoint tokens.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Self
 
 from leanpose.errors import LeanposeError
 from leanpose.models.base import ImageModel
 from leanpose.models.registry import register_model
+from leanpose.skeleton import Skeleton
+from leanpose.weights.storage import load_network
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -73,6 +78,20 @@ class Classifier(ImageModel):
     def __init__(self, name: str, config: Any) -> None:
         super().__init__(name, config)
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
+
+    @classmethod
+    def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
+        if skeleton is not None:
+            raise LeanposeError(f"'{name}' is a classifier and finds no keypoints, so it takes no skeleton.")
+        if pretrained:
+            raise LeanposeError(f"No weights of '{name}' are published here; train it from scratch, or with init_from.")
+        return cls(name, config).eval()
+
+    def card_fields(self) -> dict[str, Any]:
+        return {"classes": list(self.class_names)}
+
+    def read_card(self, card: Mapping[str, Any]) -> None:
+        self.class_names = tuple(card["classes"])
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ClassOutput:
@@ -159,6 +178,10 @@ class DeiT(Classifier):
         first = cycles[0]
         return ClassOutput(first.logits, first.class_tokens, first.visual_tokens, tuple(cycles))
 
+    def official_name(self, key: str) -> str:
+        """timm's names, within the network."""
+        return f"network.{key}"
+
     def _embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T D"]:
         """Patches as tokens behind the class token, with their positions."""
         network = self.network
@@ -184,3 +207,15 @@ def deit_tiny() -> DeiTConfig:
 def sdpose_deit_tiny() -> DeiTConfig:
     """DeiT-Tiny, trained with 2 cycles, run with one. 72.7 top-1 on ImageNet."""
     return DeiTConfig(cycles=2)
+
+
+def load_classifier(path: Path | str) -> Classifier:
+    """Build the classifier that a file describes, with its weights (in eval mode, float32).
+
+    Raises:
+        LeanposeError: as `leanpose.load_model`, or the file holds a model that finds poses.
+    """
+    model = load_network(path)
+    if not isinstance(model, Classifier):
+        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is no classifier.")
+    return model

@@ -38,13 +38,15 @@ class ClassificationTask(Task):
         LeanposeError: the method is for pose models, or the model has no cycles.
     """
 
+    model: Classifier  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, model: Classifier, method: MethodSection, section: ClassificationSection) -> None:
         super().__init__()
         if method.method not in ("none", "sdpose"):
             raise LeanposeError(
                 f"distillation.method '{method.method}' is for pose models; '{model.name}' takes none or sdpose."
             )
-        self.model: Classifier = model
+        self.model = model
         self.method = method
         self.smoothing = section.label_smoothing
         self._mix = _mixing(section, model.config.classes)

@@ -35,19 +35,21 @@ def _add_commands() -> None:
     from leanpose.cli.convert import convert
     from leanpose.cli.data import data_app
     from leanpose.cli.demo import demo
-    from leanpose.cli.distill import distill
     from leanpose.cli.eval import evaluate
     from leanpose.cli.explain import explain
     from leanpose.cli.export import export
     from leanpose.cli.models import models
     from leanpose.cli.predict import predict
+    from leanpose.cli.recipes import recipes
     from leanpose.cli.report import report
+    from leanpose.cli.retrain_head import retrain_head
     from leanpose.cli.train import train
 
     app.command()(demo)
     app.command()(predict)
     app.command()(train)
-    app.command()(distill)
+    app.command("retrain-head")(retrain_head)
+    app.command()(recipes)
     app.command("eval")(evaluate)
     app.command()(report)
     app.command()(models)

@@ -12,7 +12,7 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from leanpose.weights.catalogue import Official
+    from leanpose.weights import Converted, Official
 
 
 def convert(
@@ -51,8 +51,13 @@ def convert(
             "Give a checkpoint and where to write it: leanpose convert FILE.pth -o NAME.safetensors; --list shows the official ones."
         )
     size = None if input_size is None else _size(input_size)
+    if source.endswith(".onnx"):
+        from leanpose.onnx_backbones import convert_onnx
 
-    from leanpose.weights.conversion import convert as run
+        _print(convert_onnx(source, out, training_data=training_data, licence=licence), source)
+        return
+
+    from leanpose.weights import convert as run
 
     with _progress() as progress:
         task = progress.add_task("download", total=None, visible=False)
@@ -68,6 +73,10 @@ def convert(
             licence=licence,
             progress=lambda there, total: progress.update(task, completed=there, total=total, visible=True),
         )
+    _print(done, source)
+
+
+def _print(done: Converted, source: str) -> None:
     what = f"{done.family}: {done.model}" if done.input_size else f"backbone {done.model}"
     print(f"Source:   {source}" + (f" (official: {done.official.file})" if done.official else ""))
     print(f"Model:    {what}" + (", {}x{}, {}".format(*done.input_size, done.skeleton) if done.input_size else ""))
@@ -98,7 +107,7 @@ def _print_list(pattern: str) -> None:
     from rich.table import Table
 
     from leanpose.errors import did_you_mean
-    from leanpose.weights.catalogue import official_checkpoints
+    from leanpose.weights import official_checkpoints
 
     known = official_checkpoints()
     found = [entry for name, entry in known.items() if fnmatchcase(name, pattern)]

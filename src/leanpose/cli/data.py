@@ -73,8 +73,8 @@ def pack(
     """
     from leanpose.data.cache import FILE_NAME, CropPlan, pack_crops
     from leanpose.models.registry import configure_model
+    from leanpose.training.build import read_training_people
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import read_training_people
 
     loaded = load_recipe(recipe, settings)
     folder = out or loaded.data.cache

@@ -17,12 +17,12 @@ def evaluate_classifier(
     from rich.progress import Progress
     from rich.table import Table
 
-    from leanpose.data.classes import read_class_folder
+    from leanpose.classification.data import read_class_folder
+    from leanpose.classification.deit import load_classifier
+    from leanpose.classification.evaluate import evaluate_classes
     from leanpose.device import choose_device
-    from leanpose.evaluation.classes import evaluate_classes
     from leanpose.evaluation.headline import headline
     from leanpose.files import atomic_write
-    from leanpose.weights import load_classifier
 
     network = load_classifier(model).to(choose_device(device))
     folder = read_class_folder(images, network.class_names, split)

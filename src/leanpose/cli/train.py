@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe file, such as recipes/sdpose/s_v1_coco.yaml.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or one of `leanpose recipes`, such as sdpose/s_v1_coco.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
@@ -28,23 +30,34 @@ def train(
         raise LeanposeError("Give either a recipe or --resume FOLDER.")
     if resume is not None and (out is not None or settings):
         raise LeanposeError("A resumed run stays in its folder and keeps its recipe: give --resume alone.")
-    from leanpose.training.recipe import load_recipe, saved_recipe
+    from leanpose.training.recipe import find_recipe, parse_recipe, read_recipe, recipe_file, row_of
 
     if resume is not None:
-        loaded, folder = saved_recipe(resume), resume
+        file, folder = recipe_file(resume), resume
     else:
-        assert recipe is not None
-        loaded, folder = load_recipe(recipe, settings), out or Path("runs") / recipe.stem
-    from leanpose.training.run import train as run  # takes seconds, which a wrong recipe need not
+        file = find_recipe(str(recipe))
+        row = row_of(settings)
+        folder = out or Path("runs") / (file.stem if row is None else f"{file.stem}-{row}")
+    values = read_recipe(file, settings)
+    from leanpose.models.registry import model_entry
 
-    summary = run(loaded, folder, resume=resume is not None, device=device)
+    how = {"resume": resume is not None, "device": device}
+    if model_entry(str(values.get("model"))).task == "classification":
+        from leanpose.classification.recipe import parse_classification_recipe
+        from leanpose.classification.train import train_classifier
 
+        summary = train_classifier(parse_classification_recipe(values, str(file)), folder, **how)
+    else:
+        checked = parse_recipe(values, str(file))
+        from leanpose.training.train import train as run  # takes seconds, which a wrong recipe need not
+
+        summary = run(checked, folder, **how)
     report(summary)
 
 
 def report(summary: RunSummary) -> None:
     """Say what a finished run has to say."""
-    from leanpose.training.progress import duration
+    from leanpose.training.log import duration
 
     print(f"Trained in {duration(summary.seconds)}; weights, log and state are in {summary.folder}.")
     for number, stage in enumerate(summary.stages, start=1):

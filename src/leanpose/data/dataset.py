@@ -77,7 +77,7 @@ class CropBatch:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """What the training task's `forward` takes."""
-        return self.images, self.keypoints, self.weights, self.indices
+        return self.images, self.keypoints, self.weights
 
     def without_broken(self) -> CropBatch:
         """The crops whose image could be read."""

@@ -25,7 +25,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation.attention import Recording, record_attention
 from leanpose.explanation.deformable import DecoderRecording, record_decoder
 from leanpose.explanation.person import PersonView, look_at
-from leanpose.losses.base import require_fit
+from leanpose.losses.base import require_same_crops
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.tfpose import STRIDES, TFPose
@@ -82,7 +82,7 @@ def explain(
     """
     chosen = choose_keypoints(model.skeleton, keypoints)
     if teacher is not None:
-        require_fit(model, teacher)
+        require_same_crops(model, teacher)
     view = look_at(image, box, model)
     prediction, recording = _run(model, view)
     drawings = []

@@ -62,7 +62,9 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
         """
         return cls(criterion, section)
 
-    def student_forward(self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None) -> PoseOutput:
+    def student_forward(
+        self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
+    ) -> PoseOutput:
         """The student's pass over normalised crops, with all that the losses compare."""
         return student.forward_train(images)
 

@@ -15,7 +15,7 @@ The paper and its code divide the sums differently, and so weigh the terms diffe
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -171,8 +171,9 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
                 f"dwpose_stage2 gives a trained model a new head, so model and model_options must be the teacher's: it is "
                 f"'{teacher.name}' with {teacher.config}, the recipe's is '{student.name}' with {student.config}."
             )
-        student.backbone.load_state_dict(teacher.backbone.state_dict())
-        student.backbone.requires_grad_(False)
+        backbone: Any = student.backbone
+        backbone.load_state_dict(cast(nn.Module, teacher.backbone).state_dict())
+        backbone.requires_grad_(False)
         return cls(criterion, section, codec.beta)
 
     def student_forward(
@@ -218,7 +219,8 @@ def feature_channels(model: PoseModel) -> int:
         raise LeanposeError(
             f"'{model.name}' has no backbone whose features could be compared; set distillation.feature_weight=0."
         )
-    return model.backbone.channels
+    backbone: Any = model.backbone
+    return backbone.channels
 
 
 def feature_kd_loss(

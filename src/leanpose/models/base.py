@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from leanpose.codecs.base import Codec, Coordinates, Heatmaps, SimCC
+from leanpose.codecs import Codec, build_codec
+from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import Backbone, imagenet
+from leanpose.models.backbones.file import read_backbone
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.skeleton import Skeleton
 
@@ -65,6 +70,30 @@ class ImageModel(nn.Module):
         self.config = config
         self.input_size: tuple[int, int] = config.input_size
 
+    @classmethod
+    @abstractmethod
+    def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
+        """A network of a named variant with fresh weights; see `leanpose.create_model`.
+
+        Args:
+            skeleton: what a pose model finds; None where nobody asked for one.
+
+        Raises:
+            LeanposeError: this kind of network takes no such thing, or the backbone's weights are not to be had.
+        """
+
+    @abstractmethod
+    def card_fields(self) -> dict[str, Any]:
+        """What the card of a weight file must say of this network beside its configuration, in plain values."""
+
+    @abstractmethod
+    def read_card(self, card: Mapping[str, Any]) -> None:
+        """Take over what `card_fields` wrote."""
+
+    def official_name(self, key: str) -> str:
+        """What a parameter of the original code is called here, for networks that merely wrap it."""
+        raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
 
@@ -111,6 +140,20 @@ class PoseModel(ImageModel):
         super().__init__(name, config)
         self.skeleton = skeleton
         self.feature_map_area: tuple[int, int] = self.input_size
+
+    @classmethod
+    def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
+        assert skeleton is not None, "create_model gives every pose model its skeleton"
+        model = cls(name, config, skeleton).eval()
+        if pretrained:
+            model.load_backbone(None if pretrained == "backbone" else Path(pretrained))
+        return model
+
+    def card_fields(self) -> dict[str, Any]:
+        return {"skeleton": self.skeleton.to_dict(), "codec": self.codec.to_dict()}
+
+    def read_card(self, card: Mapping[str, Any]) -> None:
+        self.codec = build_codec(card["codec"])
 
     @property
     def provides(self) -> frozenset[Provision]:
@@ -173,12 +216,10 @@ class PoseModel(ImageModel):
         if file is None:
             backbone.load_imagenet()
             return
-        from leanpose.weights.backbone_file import read_backbone
-
         tensors = read_backbone(file, backbone.variant)
         learnt = {name for name, _ in backbone.named_parameters()}
         if missing := sorted(learnt - tensors.keys()):
             raise LeanposeError(
                 f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
             )
-        imagenet.take_fitting(backbone, tensors)
+        imagenet.load_matching(backbone, tensors)

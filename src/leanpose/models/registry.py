@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
-    from leanpose.models.classifier import Classifier
 
 Task = Literal["pose", "classification"]
 
@@ -35,7 +34,7 @@ class ModelEntry:
     """
 
     name: str
-    model: type[PoseModel] | type[Classifier]
+    model: type[Any]
     configure: Callable[[], Any]
     ap: float | None
     source: str
@@ -69,7 +68,7 @@ _ENTRIES: dict[str, ModelEntry] = {}
 
 
 def register_model(
-    model: type[PoseModel] | type[Classifier],
+    model: type[Any],
     *,
     ap: float | None,
     source: str,
@@ -89,11 +88,17 @@ def register_model(
     return enter
 
 
+EXTENSIONS = ["leanpose.classification.deit"]
+"""Modules outside this folder that register models; named, not imported, since this folder knows nothing of them."""
+
+
 @cache
 def _import_all() -> None:
     """Import every module of this folder, so that a new paper is one new file and no list to edit."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"leanpose.models.{module.name}")
+    for extension in EXTENSIONS:
+        importlib.import_module(extension)
 
 
 def _entries() -> dict[str, ModelEntry]:
@@ -155,62 +160,32 @@ def skeleton_of(name: str, skeleton: str | Path | Skeleton | None = None) -> Ske
     return get_skeleton(model_entry(name).skeleton if skeleton is None else skeleton)
 
 
-@overload
-def create_model(name: Literal["deit_tiny", "sdpose_deit_tiny"], **overrides: Any) -> Classifier: ...
-
-
-@overload
 def create_model(
     name: str,
     *,
     skeleton: str | Path | Skeleton | None = None,
-    pretrained: bool | str | Path = False,
+    pretrained: str | Path | Literal[False] = False,
     **overrides: Any,
-) -> PoseModel: ...
-
-
-def create_model(
-    name: str,
-    *,
-    skeleton: str | Path | Skeleton | None = None,
-    pretrained: bool | str | Path = False,
-    **overrides: Any,
-) -> PoseModel | Classifier:
+) -> PoseModel:
     """Build a named model with fresh weights, ready for inference (in eval mode).
 
     Args:
-        name: one of `list_models()`; those of `list_models(task="classification")` are a `Classifier`, all others a
-            `PoseModel`.
+        name: one of `list_models()`. Those of `list_models(task="classification")` are no `PoseModel` but a
+            `leanpose.classification.deit.Classifier`.
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
             A path: start the backbone from a file that `leanpose convert` has made of one.
-            True: `name` is a released name, which is loaded as it is.
-        overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), width=128, depth=4`.
+            Released weights of a whole model are loaded by `leanpose.load_model`.
+        overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), embed_dim=128, depth=4`.
 
     Raises:
         LeanposeError: an unknown name or setting, sizes that do not fit together, or weights that are not to be had.
     """
-    if pretrained is True:
-        from leanpose.weights import RELEASED, load_model
-
-        if name not in RELEASED:
-            raise LeanposeError(
-                f"No weights are released as '{name}'; the command `leanpose models` lists those that are."
-            )
-        if overrides:
-            raise LeanposeError(f"The released '{name}' is loaded as it is: {next(iter(overrides))} cannot be changed.")
-        return load_model(name)
-    from leanpose.models.classifier import Classifier
-
-    entry = model_entry(name)
-    if issubclass(entry.model, Classifier):
-        if skeleton is not None:
-            raise LeanposeError(f"'{name}' tells classes apart and finds no keypoints, so it takes no skeleton.")
-        if pretrained:
-            raise LeanposeError(f"No weights of '{name}' are published here; train it from scratch, or from `init`.")
-        return entry.model(name, configure_model(name, **overrides)).eval()
-    model = entry.model(name, configure_model(name, **overrides), skeleton_of(name, skeleton)).eval()
-    if pretrained:
-        model.load_backbone(None if pretrained == "backbone" else Path(pretrained))
-    return model
+    if pretrained is True:  # as timm has it
+        raise LeanposeError(
+            "pretrained is 'backbone' or the file of a backbone; leanpose.load_model loads a released model by its name."
+        )
+    entry, config = model_entry(name), configure_model(name, **overrides)
+    found = skeleton_of(name, skeleton) if entry.task == "pose" or skeleton is not None else None
+    return entry.model.build(name, config, found, pretrained)

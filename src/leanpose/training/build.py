@@ -256,5 +256,3 @@ def _augmentation_from(section: AugmentationSection) -> Augmentation:
     values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
     photometric = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
     return Augmentation(**values, appearance=PhotometricAugmentation(**photometric))
-
-

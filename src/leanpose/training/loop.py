@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Batch(Protocol):
         """What the task's `forward` takes."""
         ...
 
-    def to(self, device: torch.device) -> Batch: ...
+    def to(self, device: Any, /) -> Any: ...
 
 
 class TrainingDataset(Protocol):
@@ -62,7 +62,7 @@ class TrainingDataset(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
     def set_epoch(self, epoch: int) -> None: ...
-    def collate(self, items: Sequence[Any]) -> Batch: ...
+    def collate(self, items: Any, /) -> Any: ...
     def describe(self, index: int) -> str: ...
 
 
@@ -421,7 +421,9 @@ class Trainer:
             batch = next(parts)
             self.broken.update(batch.broken)
             if not len(batch.indices):
-                raise LeanposeError(f"None of {len(self.broken)} pictures can be read: {next(iter(self.broken.values()))}")
+                raise LeanposeError(
+                    f"None of {len(self.broken)} pictures can be read: {next(iter(self.broken.values()))}"
+                )
             return batch.to(self.fabric.device)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):

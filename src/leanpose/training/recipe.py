@@ -77,7 +77,7 @@ class AugmentationSection(Section):
     coarse_dropout_size: Fractions = (0.2, 0.4)
     stage2_epochs: int = Field(default=0, ge=0)
     """So many epochs at the end are drawn with the changes in `stage2`, RTMPose's second phase."""
-    stage2: dict[str, Any] = {}
+    stage2: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _last_is_valid(self) -> AugmentationSection:
@@ -132,7 +132,7 @@ class OptimizerSection(Section):
     muon_lr: float = Field(default=3e-3, gt=0)
     """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
-    lr_mult: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lr_mult: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
     names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts. 0 freezes the part, its norms too."""
     decay_norm_and_bias: bool = True
@@ -145,7 +145,7 @@ class OptimizerSection(Section):
 class ScheduleSection(Section):
     epochs: int = Field(default=300, ge=1)
     name: Literal["step", "cosine", "flat_cosine"] = "step"
-    milestones: list[int] = [200, 260]
+    milestones: list[int] = Field(default_factory=lambda: [200, 260])
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
     gamma: float = Field(default=0.1, gt=0)
     min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
@@ -177,7 +177,7 @@ class ValidationSection(IntervalSection):
 class CardSection(Section):
     """What the saved weights say of themselves."""
 
-    training_data: list[str] = []
+    training_data: list[str] = Field(default_factory=list)
     licence: str = "unspecified"
     notes: str = ""
 
@@ -186,7 +186,7 @@ class TrainingRecipe(Section):
     """What every training run says, whatever it learns: all that the loop reads."""
 
     model: str
-    model_options: dict[str, Any] = {}
+    model_options: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
     init_from: str | None = None
     """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
@@ -322,7 +322,7 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
         raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
     rows, overrides = values.pop("rows", None), list(overrides or [])
     if rows is not None:
-        chosen = next((override[4:] for override in overrides if override.startswith("row=")), None)
+        chosen = row_of(overrides)
         if chosen not in rows:
             hint = did_you_mean(chosen or "", map(str, rows))
             raise LeanposeError(f"{path} holds several rows: add row=NAME; {hint}")
@@ -334,6 +334,32 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
         key, value = read_setting(override, "batch_size=64")
         _set(values, key, value, override)
     return values
+
+
+def row_of(overrides: list[str] | None) -> str | None:
+    """The row of a file with several that the overrides choose by `row=NAME`."""
+    return next((override[4:] for override in overrides or [] if override.startswith("row=")), None)
+
+
+def recipes_folder() -> Path:
+    """Where the recipes that come with leanpose are: in the package, or beside `src` in a working copy."""
+    installed = Path(__file__).parents[1] / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file: a path, or one that comes with leanpose by its folder and name, such as `sdpose/s_v1_coco`.
+
+    Raises:
+        LeanposeError: there is no such file.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    known = {f"{file.parent.name}/{file.stem}": file for file in sorted(recipes_folder().glob("*/*.yaml"))}
+    if name not in known:
+        raise LeanposeError(f"There is no recipe '{name}'; {did_you_mean(name, known)}")
+    return known[name]
 
 
 def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:

@@ -80,6 +80,8 @@ class PoseTask(Task):
         teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
     """
 
+    model: PoseModel  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(
         self,
         model: PoseModel,
@@ -88,7 +90,7 @@ class PoseTask(Task):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.model: PoseModel = model
+        self.model = model
         self.distillation = distillation
         self.auxiliary = auxiliary
         self.teacher = teacher

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
@@ -82,7 +83,7 @@ def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
     A new head takes a fifth of the epochs where none are given (DWPose); the learning rate's milestones come as much earlier as the
     end does, and nothing else that the recipe starts from counts.
     """
-    changes = {"distillation": stage.section}
+    changes: dict[str, Any] = {"distillation": stage.section}
     if stage.new_head:
         schedule = recipe.schedule
         epochs = stage.epochs or math.ceil(schedule.epochs / 5)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from leanpose.weights.catalogue import Official, official_checkpoints
-from leanpose.weights.conversion import Converted, convert
-from leanpose.weights.official import from_official
-from leanpose.weights.released import RELEASED, Release
-from leanpose.weights.storage import describe, load_classifier, load_model, load_weights, save_model
+from leanpose.weights.official import Converted, convert, from_official
+from leanpose.weights.released import RELEASED, Official, Release, official_checkpoints
+from leanpose.weights.storage import describe, load_model, load_weights, save_model
 
 __all__ = [
     "RELEASED",
@@ -16,7 +14,6 @@ __all__ = [
     "convert",
     "describe",
     "from_official",
-    "load_classifier",
     "load_model",
     "load_weights",
     "official_checkpoints",

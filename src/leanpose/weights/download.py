@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import leanpose
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_os_error
+from leanpose.files import describe_os_error, describe_read_error
 
 ATTEMPTS = 3  # so often a transfer that breaks off is taken up again
 TIMEOUT = 30.0  # seconds without a byte
@@ -39,17 +39,15 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-    except FileNotFoundError as error:
-        raise LeanposeError(f"There is no file {path}.") from error
     except OSError as error:
-        raise LeanposeError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise describe_read_error(path, error) from error
     return digest.hexdigest()
 
 
 def download(
     url: str, path: Path, *, sha256: str, size: int | None = None, progress: Progress = lambda _done, _total: None
-) -> str:
-    """Fetch a file, unless it is there already; returns its whole SHA-256.
+) -> None:
+    """Fetch a file, unless it is there already.
 
     What has arrived lies beside `path` until all is there and checked; the next call goes on from it.
 
@@ -64,33 +62,29 @@ def download(
         LeanposeError: the server cannot be reached or has no such file, the transfer breaks off, the disk is full, or
             what came is another file, which is then removed.
     """
-    if path.exists():
-        found = sha256_of(path)
-        if found.startswith(sha256):
-            return found
+    if path.exists() and sha256_of(path).startswith(sha256):
+        return
     partial = path.with_name(path.name + ".partial")
+    resumed = partial.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = ""
-        for attempt in range(2):
-            resumed = partial.exists()
-            _fetch(url, partial, progress)
-            found = sha256_of(partial)
-            if found.startswith(sha256) and size in (None, partial.stat().st_size):
-                break
-            got = partial.stat().st_size
-            partial.unlink()
-            if attempt or not resumed:  # the first part may have been of another file: once more from the start
-                raise LeanposeError(
-                    f"What {url} gave is not the file that is expected and was removed: its SHA-256 begins with "
-                    f"{found[: len(sha256)]}, not {sha256} ({got} bytes)."
-                )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        _fetch(url, partial, progress)
+        found, length = sha256_of(partial), partial.stat().st_size
+        if found.startswith(sha256) and size in (None, length):
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            return
+        partial.unlink()
     except OSError as error:
         raise describe_os_error(path, error) from error
-    return found
+    if not resumed:
+        raise LeanposeError(
+            f"What {url} gave is not the file that is expected and was removed: its SHA-256 begins with "
+            f"{found[: len(sha256)]}, not {sha256} ({length} bytes)."
+        )
+    # The first part may have been of another file: once more from the start.
+    download(url, path, sha256=sha256, size=size, progress=progress)
 
 
 def _fetch(url: str, partial: Path, progress: Progress) -> None:
@@ -128,7 +122,8 @@ def _transfer(url: str, partial: Path, start: int, progress: Progress) -> None:
             f"fetch {url} elsewhere and convert the file."
         ) from error
     with response:
-        appends = response.status == 206 and _begins_at(response, start)
+        content_range = str(response.headers.get("Content-Range", ""))
+        appends = response.status == 206 and content_range.startswith(f"bytes {start}-")
         done = start if appends else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length and length.isdigit() else None
@@ -141,14 +136,9 @@ def _transfer(url: str, partial: Path, start: int, progress: Progress) -> None:
             raise _CutOffError(f"{total / 1e6:.1f} MB were announced")
 
 
-def _begins_at(response: Any, start: int) -> bool:
-    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
-
-
 def _read(response: Any) -> bytes:
+    """The next part; what a broken connection has brought of it is fetched again."""
     try:
         return response.read(_CHUNK)
-    except http.client.IncompleteRead as error:
-        return error.partial
     except (OSError, http.client.HTTPException) as error:
         raise _CutOffError(str(error) or type(error).__name__) from error

@@ -10,27 +10,45 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any
 
-import safetensors
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 import leanpose
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, open_safetensors
+from leanpose.models.backbones.file import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.classifier import Classifier
-from leanpose.models.registry import create_model
+from leanpose.models.registry import create_model, model_entry
 from leanpose.skeleton import Skeleton
-from leanpose.weights.backbone_file import BACKBONE_KEY
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
 _FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
 _OF_POSES = ("skeleton", "codec")
+
+OLD_CONFIG_KEYS: dict[str, dict[str, str]] = {
+    "DeepPose": {"predicts": "outputs"},
+    "DeiT": {"width": "embed_dim", "heads": "num_heads"},
+    "DistilPose": {"predicts": "outputs"},
+    "HeatmapModel": {"deconvolutions": "deconv_channels"},
+    "RTMPose": {
+        "kernel": "kernel_size",
+        "width": "embed_dim",
+        "attention_width": "gau_qk_dim",
+        "split": "simcc_split_ratio",
+    },
+    "SimCCPose": {"split": "simcc_split_ratio"},
+    "TFPose": {"width": "embed_dim", "heads": "num_heads", "points": "num_points"},
+    "TokenPose": {"width": "embed_dim", "heads": "num_heads"},
+    "ViTPose": {"width": "embed_dim", "heads": "num_heads"},
+    "heatmap": {"kernel": "blur_kernel_size"},
+    "simcc": {"split": "simcc_split_ratio"},
+}
+"""How settings were called in the cards of earlier releases, by the model's class (its subclasses included) or the
+codec's `name`: old to new. Such cards are not read; the sentence that says so names the new setting."""
 
 
 def card_of(
@@ -40,16 +58,11 @@ def card_of(
 
     A pose model has the fields `skeleton` and `codec`, a classifier `classes` in their place.
     """
-    finds = (
-        {"skeleton": model.skeleton.to_dict(), "codec": model.codec.to_dict()} if isinstance(model, PoseModel) else {}
-    )
-    tells_apart = {"classes": list(model.class_names)} if isinstance(model, Classifier) else {}
     return {
         "version": leanpose.__version__,
         "model": model.name,
         "config": dataclasses.asdict(model.config),
-        **finds,
-        **tells_apart,
+        **model.card_fields(),
         "mean": model.mean,
         "std": model.std,
         "input_size": model.input_size,
@@ -119,39 +132,23 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     return model
 
 
-def load_classifier(path: Path | str) -> Classifier:
-    """Build the classifier that a file describes, with its weights (in eval mode, float32).
-
-    Raises:
-        LeanposeError: as `load_model`, or the file holds a model that finds poses.
-    """
-    model = load_network(path)
-    if not isinstance(model, Classifier):
-        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and tells no classes apart.")
-    return model
-
-
 def load_network(path_or_name: Path | str) -> ImageModel:
     """Build whatever a file describes; see `load_model`."""
-    from leanpose.codecs import build_codec
-
     path = released_path(path_or_name)
     card, tensors = _read(path)
     try:
+        _require_current_settings(card)
+        skeleton = Skeleton.from_dict(card["skeleton"]) if "skeleton" in card else None
         # Fields that JSON has no tuples for are set right by create_model.
-        if "classes" in card:
-            model = cast(Classifier, create_model(card["model"], **card["config"]))
-            model.class_names = tuple(card["classes"])
-        else:
-            model = create_model(card["model"], skeleton=Skeleton.from_dict(card["skeleton"]), **card["config"])
-            model.codec = build_codec(card["codec"])
+        model: ImageModel = create_model(card["model"], skeleton=skeleton, **card["config"])
+        model.read_card(card)
     except LeanposeError as error:
         raise LeanposeError(
             f"{path} holds a '{card['model']}' of leanpose {card['version']}, "
             f"which this version ({leanpose.__version__}) cannot build: {error}"
         ) from error
     model.mean, model.std = tuple(card["mean"]), tuple(card["std"])
-    fill(model, tensors, source=str(path), name=card["model"])
+    load_strict(model, tensors, source=str(path), name=card["model"])
     return model
 
 
@@ -163,7 +160,7 @@ def load_weights(model: ImageModel, path_or_name: Path | str) -> None:
     """
     path = released_path(path_or_name)
     card, tensors = _read(path)
-    fill(model, tensors, source=str(path), name=card["model"])
+    load_strict(model, tensors, source=str(path), name=card["model"])
 
 
 def describe(path_or_name: Path | str) -> dict[str, Any]:
@@ -172,57 +169,29 @@ def describe(path_or_name: Path | str) -> dict[str, Any]:
     Raises:
         LeanposeError: there is no such file, or it is no file of leanpose.
     """
-    return _open(released_path(path_or_name))
+    path = released_path(path_or_name)
+    with open_safetensors(path) as file:
+        return _card(file, path)
 
 
-def fill(model: ImageModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
-    """Load `tensors` into a model, or say what does not fit."""
+def load_strict(model: ImageModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
+    """Load `tensors` into a model, or say what does not fit.
+
+    Args:
+        source: where they come from, and `name`, the model that they are of: for the message.
+
+    Raises:
+        LeanposeError: a tensor is missing, of another shape, or one too many.
+    """
     expected = model.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
-        theirs = tuple(tensors[key].shape) if key in tensors else None
-        ours = tuple(expected[key].shape) if key in expected else None
-        if theirs != ours:
-            what = f"'{key}' is {theirs or 'missing'} there and {ours or 'missing'} here"
+        there, here = (tuple(side[key].shape) if key in side else "missing" for side in (tensors, expected))
+        if there != here:
             other = f"a '{name}' of other sizes" if name == model.name else f"a '{name}'"
-            raise LeanposeError(f"{source} holds {other} and does not fit this '{model.name}': {what}.")
+            raise LeanposeError(
+                f"{source} holds {other} and does not fit this '{model.name}': '{key}' is {there} there and {here} here."
+            )
     model.load_state_dict(tensors)
-
-
-def _open(path: Path) -> dict[str, Any]:
-    """The card of a file."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        _refuse(path, error)
-    text = metadata.get(KEY)
-    if BACKBONE_KEY in metadata:
-        raise LeanposeError(
-            f"{path} holds a backbone alone; start a model from it by `pretrained` in a recipe or in create_model."
-        )
-    if text is None:
-        raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
-    try:
-        card = json.loads(text)
-    except ValueError as error:
-        _refuse(path, error)
-    for field in (*_FIELDS, *(() if isinstance(card, dict) and "classes" in card else _OF_POSES)):
-        if not isinstance(card, dict) or field not in card:
-            raise LeanposeError(f"{path} is damaged: its card lacks '{field}'.")
-    return card
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The card and the tensors of a file, which are those that were saved."""
-    card = _open(path)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (safetensors.SafetensorError, OSError) as error:
-        _refuse(path, error)
-    if digest(tensors) != card["sha256"]:
-        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
-    return card, tensors
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -234,9 +203,36 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _refuse(path: Path, error: Exception) -> NoReturn:
-    if isinstance(error, FileNotFoundError):
-        raise LeanposeError(f"There is no file {path}.") from error
-    if isinstance(error, OSError):
-        raise LeanposeError(f"Cannot read {path}: {error.strerror or error}.") from error
-    raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error
+def _card(file: Any, path: Path) -> dict[str, Any]:
+    """The card of an open file, with all fields that are relied on."""
+    metadata = file.metadata() or {}
+    if BACKBONE_KEY in metadata:
+        raise LeanposeError(
+            f"{path} holds a backbone alone; start a model from it by `pretrained` in a recipe or in create_model."
+        )
+    if KEY not in metadata:
+        raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
+    card = json.loads(metadata[KEY])
+    for field in (*_FIELDS, *(() if "classes" in card else _OF_POSES)):
+        if field not in card:
+            raise LeanposeError(f"{path} is damaged: its card lacks '{field}'.")
+    return card
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and the tensors of a file, which are those that were saved."""
+    with open_safetensors(path) as file:
+        card = _card(file, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    if digest(tensors) != card["sha256"]:
+        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+    return card, tensors
+
+
+def _require_current_settings(card: dict[str, Any]) -> None:
+    codec = card.get("codec", {})
+    sections = [(cls.__name__, card["config"]) for cls in model_entry(card["model"]).model.__mro__]
+    for family, settings in (*sections, (codec.get("name"), codec)):
+        for old, new in OLD_CONFIG_KEYS.get(family, {}).items():
+            if old in settings:
+                raise LeanposeError(f"its setting '{old}' is called '{new}' today.")

@@ -24,10 +24,10 @@ def load_imagenet(backbone: nn.Module, variant: str) -> None:
         published = timm.create_model(variant, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise LeanposeError(f"Cannot get the ImageNet weights of {variant}: {error}") from error
-    take_fitting(backbone, published)
+    load_matching(backbone, published)
 
 
-def take_fitting(backbone: nn.Module, published: Mapping[str, Tensor]) -> None:
+def load_matching(backbone: nn.Module, published: Mapping[str, Tensor]) -> None:
     """Take weights wherever name and shape agree, and leave the rest as it is."""
     own = backbone.state_dict()
     own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import safetensors
 from safetensors.torch import save
 from torch import Tensor
 
 import leanpose
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, open_safetensors
 
 BACKBONE_KEY = "leanpose_backbone"
+"""Of the metadata, under which the card lies."""
 
 
 def save_backbone(
@@ -48,16 +47,11 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
     Raises:
         LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
     """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(BACKBONE_KEY)
-            if text is None:
-                raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert` makes one.")
-            card: dict[str, Any] = json.loads(text)
-            if card.get("backbone") != variant:
-                raise LeanposeError(f"{path} holds a {card.get('backbone')}, not the {variant} that the model has.")
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except FileNotFoundError as error:
-        raise LeanposeError(f"There is no file {path}.") from error
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        if BACKBONE_KEY not in metadata:
+            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert` makes one.")
+        held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
+        if held != variant:
+            raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)

@@ -1,4 +1,4 @@
-"""`leanpose distill`: give a trained SimCC model a new head, taught by its own (DWPose, stage 2)."""
+"""`leanpose retrain-head`: a new head for a trained SimCC model, distilled from its own (DWPose, stage 2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _DECIDED = (
     "model_options",
     "codec",
     "distillation",
-    "init",
-    "init_parts",
+    "init_from",
+    "strict",
     "pretrained",
     "auxiliary_heatmap_weight",
 )
 """What a recipe says of these gives way to the trained model and to the method."""
 
 
-def distill(
+def retrain_head(
     trained: Annotated[
         str, typer.Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
     ],
@@ -31,7 +31,7 @@ def distill(
     ] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
-    logits: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
+    logit_weight: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -43,15 +43,9 @@ def distill(
     from leanpose.cli.train import report
     from leanpose.device import choose_device
     from leanpose.evaluation.headline import primary_metric
+    from leanpose.training.build import read_validation_people, require_no_run, validate_model, weights_of
     from leanpose.training.recipe import load_recipe
-    from leanpose.training.run import (
-        measure,
-        read_validation_people,
-        require_no_run,
-        retrain_head_recipe,
-        train,
-        weights_of,
-    )
+    from leanpose.training.train import retrain_head_recipe, train
     from leanpose.weights import load_model
 
     folder = Path(trained)
@@ -67,14 +61,16 @@ def distill(
     if recipe is None and not source.is_file():
         raise LeanposeError(
             f"{trained} is no run with a recipe of its own, so name one for the data and the schedule: "
-            f"leanpose distill {trained} RECIPE"
+            f"leanpose retrain-head {trained} RECIPE"
         )
     model = load_model(file)
-    plan = retrain_head_recipe(load_recipe(source, settings), model, str(file), logits=logits, epochs=epochs)
+    plan = retrain_head_recipe(
+        load_recipe(source, settings), model, str(file), logit_weight=logit_weight, epochs=epochs
+    )
     out = out or Path("runs") / f"{folder.name if folder.is_dir() else folder.stem}-new-head"
-    require_no_run(out)  # before the measuring, which may take long
+    require_no_run(out)  # before the validation, which may take long
     people = read_validation_people(plan)
-    before = None if people is None else measure(plan, model.to(choose_device(device)).eval(), people)
+    before = None if people is None else validate_model(plan, model.to(choose_device(device)).eval(), people)
     summary = train(plan, out, device=device)
     report(summary)
     if before is not None:

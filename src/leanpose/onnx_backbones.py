@@ -1,4 +1,4 @@
-"""The features of an exported person detector or of MoveNet, as a backbone that a pose network starts from."""
+"""Backbones out of ONNX files: the features of a person detector (RTMDet) or of MoveNet, from which a pose network starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
 from leanpose.models.backbones import imagenet
+from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
+from leanpose.synthetic import render_scene
+from leanpose.weights import Converted
+from leanpose.weights.download import sha256_of
 
-_MEAN, _STD = (
-    255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD)
-)  # of RGB; the detector takes BGR
+# Of RGB; the detector takes BGR.
+_MEAN, _STD = (255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD))
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
 _MOVENET_KEYPOINTS = 17
@@ -37,45 +41,50 @@ class _File(NamedTuple):
     layers: list[_Layer]
 
 
-class OnnxFeatures(NamedTuple):
-    """What was found in an ONNX file.
-
-    Attributes:
-        variant: the name of the backbone.
-        weights: its state.
-        origin: what the file is, in words.
-    """
-
-    variant: str
-    weights: dict[str, Tensor]
-    origin: str
-
-
-def features_of_onnx(path: Path) -> OnnxFeatures:
-    """The convolutions of an ONNX file up to the features of a person detector (RTMDet) or of MoveNet Lightning.
+def convert_onnx(
+    source: Path | str, path: Path | str, *, training_data: list[str] | None = None, licence: str | None = None
+) -> Converted:
+    """Write the features of a detector's or MoveNet's ONNX file as a file for `create_model(pretrained=…)`.
 
     What the backbone computes with them is compared with the file in onnxruntime.
+
+    Args:
+        source: the file of an RTMDet or of MoveNet Lightning, with convolutions and norms folded together.
+        path: of the new file; ends in `.safetensors`.
+        training_data: what the weights have seen.
+        licence: their terms.
 
     Raises:
         LeanposeError: the package onnx is missing, the file is damaged, or it is neither of the two.
     """
-    file = _read(path)
-    if (network := _read_movenet(file)) is not None:
-        return OnnxFeatures(
-            network.variant, network.state_dict(), "the features of MoveNet, before its keypoint heatmaps"
+    source, path = Path(source), Path(path)
+    file = _read(source)
+    backbone, origin = _read_movenet(file), "the features of MoveNet, before its keypoint heatmaps"
+    if backbone is None:
+        backbone, origin = (
+            _read_rtmdet(file),
+            "the features of a person detector, up to stride 8; its boxes are left away",
         )
-    if (detector := _read_rtmdet(file)) is not None:
-        origin = "the features of a person detector, up to stride 8; its boxes are left away"
-        return OnnxFeatures(detector.variant, detector.state_dict(), origin)
-    raise LeanposeError(
-        f"{path} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
-        f"{', '.join(sorted([MoveNetBackbone.variant, *RTMDETS]))}."
+    if backbone is None:
+        raise LeanposeError(
+            f"{source} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
+            f"{', '.join(sorted([MoveNetBackbone.variant, *RTMDETS]))}."
+        )
+    save_backbone(
+        backbone.state_dict(),
+        path,
+        variant=backbone.variant,
+        training_data=training_data or ["unspecified"],
+        licence=licence or "unspecified",
+        notes=f"From {source.name} (SHA-256 {sha256_of(source)}): {origin}.",
     )
+    use = f"a backbone alone, for `pretrained: {path.name}` and `backbone: {backbone.variant}` in a recipe"
+    return Converted(path, backbone.variant, "backbone", None, None, None, (origin, use))
 
 
 def _read(path: Path) -> _File:
     try:
-        import onnx
+        import onnx  # an extra
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise LeanposeError(
@@ -83,9 +92,9 @@ def _read(path: Path) -> _File:
         ) from error
     try:
         model = onnx.load(path)
-    except FileNotFoundError as error:
-        raise LeanposeError(f"There is no file {path}.") from error
-    except (DecodeError, OSError, ValueError) as error:
+    except OSError as error:
+        raise describe_read_error(path, error) from error
+    except (DecodeError, ValueError) as error:
         raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -119,17 +128,16 @@ def _read_movenet(file: _File) -> MoveNetBackbone | None:
     Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
     """
     network = MoveNetBackbone().eval()
-    names, modules = _order(network), dict(network.named_modules())
+    convolutions = _convolutions(network)
     maps = [index for index, layer in enumerate(file.layers) if len(layer.weight) == _MOVENET_KEYPOINTS]
-    if len(file.layers) < len(names) or len(maps) != 1 or maps[0] < len(names):
+    if len(maps) != 1 or maps[0] < len(convolutions):
         return None
-    branch = sum(name.startswith("keypoints.") for name in names)
-    used = [*file.layers[: len(names) - branch], *file.layers[maps[0] - branch : maps[0]]]
-    convolutions: list[Any] = [modules[name] for name in names]
-    if any(layer.weight.shape != conv.weight.shape for layer, conv in zip(used, convolutions, strict=True)):
+    branch = sum(name.startswith("keypoints.") for name in convolutions)
+    used = [*file.layers[: len(convolutions) - branch], *file.layers[maps[0] - branch : maps[0]]]
+    if any(layer.weight.shape != conv.weight.shape for layer, conv in zip(used, convolutions.values(), strict=True)):
         return None
     with torch.no_grad():
-        for layer, conv in zip(used, convolutions, strict=True):
+        for layer, conv in zip(used, convolutions.values(), strict=True):
             conv.weight.copy_(torch.tensor(layer.weight))
             if conv.bias is not None and layer.bias is not None:
                 conv.bias.copy_(torch.tensor(layer.bias))
@@ -137,9 +145,9 @@ def _read_movenet(file: _File) -> MoveNetBackbone | None:
     size = entry.type.tensor_type.shape.dim[1].dim_value
     canvas = _on_canvas(_people(1)[0], (size, size))
     # The file rounds its input to 256 levels other than those of the picture, so it is compared from there on.
-    rounded, theirs = _run(file, {entry.name: canvas[None]}, [used[0].source, file.layers[maps[0]].source])
+    rounded, expected = _run(file, {entry.name: canvas[None]}, [used[0].source, file.layers[maps[0]].source])
     images = (torch.tensor(rounded) - network.image_shift) / network.image_scale
-    _require_agreement(file, network, images, theirs)
+    _require_agreement(file, network, images, expected)
     return network
 
 
@@ -150,57 +158,41 @@ def _read_rtmdet(file: _File) -> RTMDetBackbone | None:
     mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval mode
     computes what the detector computes.
     """
-    found = _match([layer.weight.shape for layer in file.layers])
-    if found is None:
+    shapes = [layer.weight.shape for layer in file.layers]
+    for network in (RTMDetBackbone(variant).eval() for variant in RTMDETS):
+        convolutions = _convolutions(network)
+        if [conv.weight.shape for conv in convolutions.values()] == shapes[: len(convolutions)] != shapes:
+            break
+    else:
         return None
-    network, names = found
-    modules = dict(network.named_modules())
+    norms = {name: _norm(network, name) for name, conv in convolutions.items() if conv.bias is None}
     with torch.no_grad():
-        for name, layer in zip(names, file.layers, strict=False):
-            conv: Any = modules[name]
-            conv.weight.copy_(torch.tensor(layer.weight))
-            if conv.bias is None and layer.bias is None:
+        for (name, conv), layer in zip(convolutions.items(), file.layers, strict=False):
+            if layer.bias is None and name in norms:
                 raise LeanposeError(f"{file.path} has a convolution without bias where a norm should be folded in.")
-            shift = torch.tensor(layer.bias)
-            if conv.bias is not None:
-                conv.bias.copy_(shift)
-            else:
-                _norm(modules, name).bias.copy_(shift)
-        first: Any = modules[names[0]]
+            conv.weight.copy_(torch.tensor(layer.weight))
+            bias = norms[name].bias if conv.bias is None else conv.bias
+            bias.copy_(torch.tensor(layer.bias))
+        first = next(iter(convolutions.values()))
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
+        for norm in norms.values():  # until the norms are measured, they only add the convolution's shift
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
     pictures = _people(_PICTURES)
-    _measure_norms(network, modules, names, _normalised(pictures))
+    _measure_norms(network, {convolutions[name]: norm for name, norm in norms.items()}, _normalised(pictures))
     entry = file.model.graph.input[0]
     sides = [dim.dim_value for dim in entry.type.tensor_type.shape.dim][2:]
     height, width = (side if side > 0 else 320 for side in sides)
     images = _normalised([_on_canvas(pictures[0], (height, width))])
-    (theirs,) = _run(file, {entry.name: images.flip(1).numpy()}, [file.layers[len(names)].source])
-    _require_agreement(file, network, images, theirs)
+    (expected,) = _run(file, {entry.name: images.flip(1).numpy()}, [file.layers[len(convolutions)].source])
+    _require_agreement(file, network, images, expected)
     return network
 
 
-def _match(shapes: list[tuple[int, ...]]) -> tuple[RTMDetBackbone, list[str]] | None:
-    """The variant whose convolutions, in the order in which they run, have these shapes, and their names."""
-    for variant in RTMDETS:
-        network = RTMDetBackbone(variant).eval()
-        names = _order(network)
-        modules: Any = dict(network.named_modules())
-        own = [tuple(modules[name].weight.shape) for name in names]
-        if own == shapes[: len(own)] and len(shapes) > len(own):
-            # Until the norms are measured, they only add the convolution's shift.
-            for name in names:
-                if modules[name].bias is None:
-                    norm = _norm(modules, name)
-                    nn.init.constant_(norm.weight, (1 + norm.eps) ** 0.5)
-            return network, names
-    return None
-
-
-def _order(network: nn.Module) -> list[str]:
-    """The names of the convolutions in the order in which they run."""
-    names: list[str] = []
+def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """All by name, in the order in which they run."""
+    used: dict[str, nn.Conv2d] = {}
     hooks = [
-        module.register_forward_hook(lambda _module, _in, _out, name=name: names.append(name))
+        module.register_forward_hook(lambda module, _in, _out, name=name: used.update({name: module}))
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
@@ -208,17 +200,17 @@ def _order(network: nn.Module) -> list[str]:
         network(torch.zeros(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
-    return names
+    return used
 
 
-def _norm(modules: dict[str, Any], name: str) -> nn.BatchNorm2d:
+def _norm(network: nn.Module, convolution: str) -> nn.BatchNorm2d:
     """The batch normalisation behind a convolution."""
-    return modules[name.removesuffix("conv") + "bn"]
+    norm = network.get_submodule(convolution.removesuffix("conv") + "bn")
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
 
 
 def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
-    from leanpose.synthetic import render_scene
-
     return [render_scene(0, index, _SIZE).image for index in range(count)]
 
 
@@ -236,23 +228,19 @@ def _normalised(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 
 
 
 def _measure_norms(
-    network: RTMDetBackbone, modules: dict[str, Any], names: list[str], images: Float[Tensor, "N 3 H W"]
+    network: nn.Module, norms: dict[nn.Conv2d, nn.BatchNorm2d], images: Float[Tensor, "N 3 H W"]
 ) -> None:
     """Give each norm the mean and variance of its convolution on the images, without a change of what it computes."""
-    measured: dict[str, tuple[Tensor, Tensor]] = {}
+    measured: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def measure(name: str, values: Float[Tensor, "N C H W"]) -> None:
-        measured[name] = values.mean(dim=(0, 2, 3)), values.var(dim=(0, 2, 3), unbiased=False)
+    def measure(conv: nn.Module, _inputs: Any, values: Float[Tensor, "N C H W"]) -> None:
+        measured[conv] = values.mean(dim=(0, 2, 3)), values.var(dim=(0, 2, 3), unbiased=False)
 
-    hooks = [
-        modules[name].register_forward_hook(lambda _module, _in, out, name=name: measure(name, out))
-        for name in names
-        if modules[name].bias is None
-    ]
+    hooks = [conv.register_forward_hook(measure) for conv in norms]
     with torch.no_grad():
         network(images)
-        for name, (mean, variance) in measured.items():
-            norm = _norm(modules, name)
+        for conv, norm in norms.items():
+            mean, variance = measured[conv]
             assert norm.running_mean is not None
             assert norm.running_var is not None
             norm.running_mean.copy_(mean)
@@ -277,15 +265,15 @@ def _run(file: _File, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[
 
 
 def _require_agreement(
-    file: _File, network: MoveNetBackbone | RTMDetBackbone, images: Float[Tensor, "1 3 H W"], theirs: np.ndarray
+    file: _File, network: MoveNetBackbone | RTMDetBackbone, images: Float[Tensor, "1 3 H W"], expected: np.ndarray
 ) -> None:
     """
     Raises:
         LeanposeError: the network computes something else from these images than the file.
     """
     with torch.no_grad():
-        ours = network(images).numpy()
-    worst = float(np.abs(ours - theirs).max() / np.abs(theirs).max()) if ours.shape == theirs.shape else np.inf
+        found = network(images).numpy()
+    worst = float(np.abs(found - expected).max() / np.abs(expected).max()) if found.shape == expected.shape else np.inf
     if not worst < _TOLERANCE:
         raise LeanposeError(
             f"{file.path} has the convolutions of {network.variant}, but computes something else with them (off by {worst:.0%})."

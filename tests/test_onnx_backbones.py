@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from leanpose import create_model
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
-from leanpose.weights import convert
+from leanpose.onnx_backbones import convert_onnx
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def at(path: Path, tensor: str, pixels: np.ndarray) -> np.ndarray:
 
 
 def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_path: Path) -> None:
-    done = convert(detector, tmp_path / "nano.safetensors", licence="Apache-2.0")
+    done = convert_onnx(detector, tmp_path / "nano.safetensors", licence="Apache-2.0")
     assert (done.model, done.family) == ("rtmdet_nano", "backbone")
     model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=done.path)
     rgb = np.random.default_rng(0).normal(size=(1, 3, 160, 192)).astype(np.float32)
@@ -57,12 +57,12 @@ def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_pa
 
 
 def test_the_backbone_computes_what_movenet_computes(movenet: Path, tmp_path: Path) -> None:
-    done = convert(movenet, tmp_path / "movenet.safetensors", licence="Apache-2.0")
+    done = convert_onnx(movenet, tmp_path / "movenet.safetensors", licence="Apache-2.0")
     assert (done.model, done.family) == ("movenet_lightning", "backbone")
     model = create_model(
         "simplebaseline_r50",
         backbone="movenet_lightning",
-        deconvolutions=(),
+        deconv_channels=(),
         input_size=(192, 192),
         pretrained=done.path,
     )
@@ -104,7 +104,7 @@ def test_movenets_features_fit_every_crop(size: tuple[int, int]) -> None:
 def test_every_family_starts_from_a_detector(
     detector: Path, tmp_path: Path, model: str, options: dict[str, object]
 ) -> None:
-    done = convert(detector, tmp_path / "nano.safetensors")
+    done = convert_onnx(detector, tmp_path / "nano.safetensors")
     expected = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone.state_dict()
     made = create_model(model, backbone="rtmdet_nano", input_size=(64, 96), pretrained=done.path, **options).train()
     for name, weight in made.backbone.state_dict().items():
@@ -117,7 +117,7 @@ def test_every_family_starts_from_a_detector(
 
 def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_path: Path) -> None:
     # In train mode the norms use the batch; folded ones with made-up statistics would compute something else.
-    done = convert(detector, tmp_path / "nano.safetensors")
+    done = convert_onnx(detector, tmp_path / "nano.safetensors")
     backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone
     from leanpose.synthetic import render_scene
 
@@ -144,9 +144,9 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
             module.bn.bias.data.uniform_(-0.5, 0.5)
     whole = torch.nn.Sequential(network, torch.nn.Conv2d(network.channels, 3, 1)).eval()
     torch.onnx.export(whole, (torch.zeros(1, 3, 64, 64),), tmp_path / "d.onnx", dynamo=False)
-    done = convert(tmp_path / "d.onnx", tmp_path / "d.safetensors")
+    done = convert_onnx(tmp_path / "d.onnx", tmp_path / "d.safetensors")
     assert done.model == variant
-    model = create_model("simplebaseline_r50", backbone=variant, deconvolutions=(32,), pretrained=done.path)
+    model = create_model("simplebaseline_r50", backbone=variant, deconv_channels=(32,), pretrained=done.path)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = network(images)  # of BGR
@@ -159,12 +159,12 @@ def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_p
         LeanposeError,
         match=r"yolox_nano\.onnx is no RTMDet and no MoveNet with .*; known are movenet_lightning, rtmdet_m, rtmdet_nano",
     ):
-        convert(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
+        convert_onnx(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
     with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):
-        convert(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
+        convert_onnx(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
     (tmp_path / "broken.onnx").write_bytes(detector.read_bytes()[:5000])
     with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet and)"):
-        convert(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
+        convert_onnx(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
     # The right shapes with the two halves of a layer exchanged compute something else.
     graph = onnx.load(detector)
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
@@ -174,7 +174,7 @@ def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_p
     convolutions[5].output[0], convolutions[6].output[0] = convolutions[6].output[0], convolutions[5].output[0]
     onnx.save(graph, tmp_path / "exchanged.onnx")
     with pytest.raises(LeanposeError, match="computes something else with them"):
-        convert(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
+        convert_onnx(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_movenet_that_enlarges_otherwise_is_refused(movenet: Path, tmp_path: P
     mode.s = b"nearest"
     onnx.save(graph, tmp_path / "exchanged.onnx")
     with pytest.raises(LeanposeError, match="computes something else with them"):
-        convert(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
+        convert_onnx(tmp_path / "exchanged.onnx", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 
 

@@ -14,7 +14,7 @@ from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe, saved_recipe
-from leanpose.training.run import train
+from leanpose.training.train import train
 from leanpose.weights import save_model
 from tiny import tiny_recipe, write_tiny_coco, write_tiny_recipe
 
