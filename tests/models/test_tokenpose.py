@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from leanpose.errors import LeanposeError
 from leanpose.models import registry
 from leanpose.models.layers import sine_position
-from leanpose.models.registry import create_model, list_models
+from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
@@ -148,8 +149,9 @@ def test_fresh_weights_are_drawn_as_stated() -> None:
         ({"backbone": "hrnet_w32", "stem_width": 32}, "'hrnet_w32' has no stem_width to be set"),
         ({"backbone": "hrnet_w32", "input_size": (96, 72)}, "a multiple of 16, the width of 48"),
         ({"dept": 6}, "did you mean 'depth'"),
+        ({"width": 96}, "the setting 'width' is called 'embed_dim' now"),
         ({"skeleton": "coco71"}, "did you mean 'coco17'"),
-        ({"pretrained": True}, "No weights are released as 'sdpose_t'"),
+        ({"pretrained": True}, "leanpose.load_model loads a released model"),
         ({"pretrained": "backbone"}, "has no ImageNet weights"),
     ],
 )
@@ -157,6 +159,13 @@ def test_settings_that_do_not_fit_get_one_sentence(overrides: dict[str, Any], me
     with pytest.raises(LeanposeError, match=message) as caught:
         create_model("sdpose_t", **overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_every_renamed_setting_is_one_of_today() -> None:
+    fields = [{field.name for field in dataclasses.fields(configure_model(name))} for name in list_models()]
+    for old, new in registry.RENAMED_SETTINGS.items():
+        assert any(new in known for known in fields)
+        assert not any(old in known for known in fields)
 
 
 def test_an_unknown_model_gets_the_nearest_name() -> None:
