@@ -39,7 +39,9 @@ def measured_sets(
     from leanpose.data.readers import DatasetConfig
 
     folder = Path(images[0])
-    measured = DatasetConfig.from_options(format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split)
+    measured = DatasetConfig.from_options(
+        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+    )
     if calibration_annotations is None:
         return measured, None
     others = calibration_images or folder
