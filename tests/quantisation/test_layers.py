@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from leanpose.export import export_model
+from leanpose.export.program import name_nodes
 from leanpose.models.registry import create_model
-from leanpose.quantisation.layers import fewest_in_float, find_followers, find_layers, name_nodes
+from leanpose.quantisation.layers import fewest_in_float, find_followers, find_layers
 
 
 @pytest.fixture(scope="module")

@@ -258,7 +258,7 @@ class Impatient:
 
 def test_a_camera_that_does_not_wait_for_pictures(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
-    opened = Impatient(reader._open_camera(0))
+    opened = Impatient(reader_file._open_camera(0))
     monkeypatch.setattr(reader_file, "_open_camera", lambda number: opened)
     with VideoReader(0) as camera:
         frames = [frame for frame, _ in zip(camera, range(5), strict=False)]

@@ -128,14 +128,14 @@ def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.de
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")
         boxes = np.resize(scene.boxes, (count, 4))
-        found, posed = [], []
+        detected, posed = [], []
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
             if not without:
                 finder([scene.image])
             between = time.perf_counter()
             estimator(scene.image, boxes)
-            found.append(1000 * (between - began))
+            detected.append(1000 * (between - began))
             posed.append(1000 * (time.perf_counter() - between))
-        first, second = (statistics.median(times[1:]) for times in (found, posed))
+        first, second = (statistics.median(times[1:]) for times in (detected, posed))
         print(f"{count:6d}  {'–' if without else f'{first:.1f}':>11}  {second:8.1f}  {first + second:11.1f}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    pass
 
 
 def evaluate(

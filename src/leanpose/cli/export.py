@@ -99,9 +99,14 @@ def export(
         raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
     source = fresh_model(model)
     if quantise is not None:
-        from leanpose.cli.quantised import SetOptions, export_quantised
+        from leanpose.cli.quantised import export_quantised, measured_sets
+        from leanpose.quantisation import FORMAT_OF
 
-        options = SetOptions(
+        if quantise not in FORMAT_OF:
+            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, FORMAT_OF)}")
+        if format != FORMAT_OF[quantise]:
+            raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
+        sets = measured_sets(
             annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
         )
         if precision != "fp32":
@@ -110,10 +115,9 @@ def export(
             )
         export_quantised(
             source if source is not None else model,
-            format,
             quantise,
             out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"),
-            options,
+            sets,
             calibration_people=calibration_people,
             seed=seed,
             max_ap_drop=max_ap_drop,

@@ -125,8 +125,8 @@ def predict(
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
-    with _progress() as progress:
-        task = progress.add_task("predict", total=len(files.pictures), people=0)
+    with _progress("images") as progress:
+        task = progress.add_task("pictures", total=len(files.pictures), people=0)
         try:
             outcome = predict_pictures(
                 estimator,
@@ -171,7 +171,8 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
         print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
 
 
-def _progress() -> Progress:
+def _progress(unit: str) -> Progress:
+    """A bar with the speed in this unit, such as images, and the people found."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -185,20 +186,13 @@ def _progress() -> Progress:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """Pictures a second."""
-
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} images/s")
+            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
 
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TextColumn("{task.fields[people]} people"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    name, people = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[people]} people")
+    columns = (name, BarColumn(), MofNCompleteColumn(), Speed(), people, TimeRemainingColumn(), TextColumn("left"))
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _summarise(outcome: Outcome, count: int) -> None:
@@ -244,14 +238,13 @@ def _predict_clips(
     unread: list[VideoError] = []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
-        with _clip_progress() as progress:
-            task = progress.add_task(clip.name, total=None, visible=False, people=0, speed=0.0)
+        with _progress("frames") as progress:
+            task = progress.add_task(clip.name, total=None, visible=False, people=0)
 
             def advance(so_far: VideoOutcome, progress: Progress = progress, task: TaskID = task) -> None:
                 progress.update(
-                    task, completed=so_far.frames, total=so_far.expected, visible=True,
-                    people=len(so_far.ids), speed=so_far.speed,
-                )  # fmt: skip
+                    task, completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids)
+                )
 
             try:
                 outcome = predict_video(
@@ -284,18 +277,3 @@ def _summarise_clip(clip: Clip, outcome: VideoOutcome) -> None:
         print(f"          {outcome.dropped} of the camera's frames came too fast and were left out.")
     for notice in outcome.notices:
         print(f"          {notice}")
-
-
-def _clip_progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed} frames  {task.fields[speed]:.1f} frames/s  {task.fields[people]} people"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=Console(stderr=True),
-    )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -15,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image
+from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -135,17 +134,12 @@ def _numbered(pictures: dict[Path, str]) -> list[ImageFile]:
 
 def _files_below(folder: Path, besides: Path | None) -> Iterator[tuple[Path, str]]:
     """The files in a folder and in those below it, with their names from there; without hidden ones."""
+    excluded = None if besides is None or besides.resolve() == folder.resolve() else besides.resolve()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = file.relative_to(folder).as_posix()
-        if any(part.startswith(".") for part in Path(name).parts):
-            continue
-        if (
-            besides is not None
-            and besides.resolve() in file.resolve().parents
-            and besides.resolve() != folder.resolve()
-        ):
-            continue
-        yield file, name
+        hidden = any(part.startswith(".") for part in Path(name).parts)
+        if not hidden and excluded not in file.resolve().parents:
+            yield file, name
 
 
 def _ends_like_video(path: Path, is_video: Callable[[Path], bool]) -> bool:
@@ -171,20 +165,8 @@ def read_ahead(
     pictures: Sequence[ImageFile],
 ) -> Iterator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError]]:
     """The pictures' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
-    remaining = iter(pictures)
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        reading: deque[tuple[ImageFile, Future[np.ndarray | BrokenImageError]]] = deque()
-        try:
-            while True:
-                for picture in islice(remaining, READ_AHEAD - len(reading)):
-                    reading.append((picture, pool.submit(_read, picture.path)))
-                if not reading:
-                    return
-                picture, pixels = reading.popleft()
-                yield picture, pixels.result()
-        finally:
-            for _, pixels in reading:
-                pixels.cancel()
+    with Prefetcher(((picture, _read(picture.path)) for picture in pictures), READ_AHEAD) as ahead:
+        yield from ahead
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:

@@ -52,7 +52,7 @@ def predict_people(
     batch_size: int = 64,
     workers: int = 0,
     flip_test: bool = True,
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
@@ -79,8 +79,7 @@ def predict_people(
         )
         scores.append(confidence)
         done.append(batch.indices.numpy())
-        if advance is not None:
-            advance(len(batch.indices))
+        advance(len(batch.indices))
     if not done:
         return PosePredictions.empty(len(spec.skeleton)), broken
     looked_at = [people[i] for i in np.concatenate(done)]
@@ -118,7 +117,7 @@ def evaluate(
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
     metric: Metric = "coco",
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 

@@ -78,7 +78,7 @@ def evaluation_report(
     cycle: Literal["first", "last"] = "first",
     batch_size: int = 32,
     workers: int = 0,
-    advance: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> EvaluationReport:
     """Run a model over a data set and evaluate it.
 
@@ -104,7 +104,7 @@ def evaluation_report(
         scoring=scoring,
         nms=nms,
         metric=metric,
-        advance=None if advance is None else lambda count: advance(count, len(people.people)),
+        advance=lambda count: advance(count, len(people.people)),
     )
     results, broken = evaluation.results, evaluation.broken
     pred = results.with_keypoints(labelled)

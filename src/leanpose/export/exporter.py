@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -112,22 +113,33 @@ def export_model(
         network, include_preprocessing=include_preprocessing, include_decoding=include_decoding, dtype=dtype
     ).eval()
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
+    with staging_folder(path) as folder:
+        temporary = folder / f"{path.stem}{FORMATS[format]}"
+        WRITERS[format](program, card, temporary)
+        agreement = verify(model, outputs, card, temporary, chosen, batches)
+        excess = agreement.exceeds(BOUNDS[precision])
+        if excess is not None:
+            raise LeanposeError(
+                f"{path} is not written, since the exported file differs from '{model.name}': {excess}."
+            )
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        move_files(temporary, path)
+    return ExportReport(path, size, card, agreement, BOUNDS[precision])
+
+
+@contextlib.contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for files that are not finished; it is deleted at the end.
+
+    Raises:
+        LeanposeError: something cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder:
-            temporary = Path(folder) / f"{path.stem}{FORMATS[format]}"
-            WRITERS[format](program, card, temporary)
-            agreement = verify(model, outputs, card, temporary, chosen, batches)
-            excess = agreement.exceeds(BOUNDS[precision])
-            if excess is not None:
-                raise LeanposeError(
-                    f"{path} is not written, since the exported file differs from '{model.name}': {excess}."
-                )
-            size = sum(file.stat().st_size for file in Path(folder).iterdir())
-            move_files(temporary, path)
+            yield Path(folder)
     except OSError as error:
         raise describe_os_error(path, error) from error
-    return ExportReport(path, size, card, agreement, BOUNDS[precision])
 
 
 def verify(

@@ -58,8 +58,8 @@ class BoxFile:
             if read is not None and read[2] >= threshold:
                 boxes[read[0]].append((read[1], read[2]))
         self._boxes = {
-            key: (xywh_to_xyxy(np.array([box for box, _ in found])), np.array([score for _, score in found]))
-            for key, found in boxes.items()
+            key: (xywh_to_xyxy(np.array([box for box, _ in people])), np.array([score for _, score in people]))
+            for key, people in boxes.items()
         }
 
     def _enter(self, record: dict[str, Any], ambiguous: set[str]) -> None:

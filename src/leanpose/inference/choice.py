@@ -90,7 +90,7 @@ def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]
 def model_key(model: PoseModel) -> str:
     """A name for a model with these very weights, codec and sizes, and for this release of leanpose."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    said = [
+    parts = [
         leanpose.__version__,
         model.name,
         repr(model.config),
@@ -100,7 +100,7 @@ def model_key(model: PoseModel) -> str:
         model.std,
         digest(tensors),
     ]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 def cached_export(model: PoseModel) -> Path:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
@@ -46,20 +46,11 @@ LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as lon
 
 @dataclass(eq=False)
 class _Request:
-    """An image under way: what is looked for in it, and what has been found so far."""
+    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do."""
 
     image: UInt8[np.ndarray, "H W 3"]
-    boxes: Boxes
-    box_scores: Float[np.ndarray, " P"]
-    keypoints: Float[np.ndarray, "P K 2"]
-    scores: Float[np.ndarray, "P K"]
-    left: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.left = len(self.boxes)
-
-    def poses(self, skeleton: Skeleton) -> PoseResult:
-        return PoseResult(self.keypoints, self.scores, self.boxes, self.box_scores, skeleton)
+    poses: PoseResult
+    left: int
 
 
 class PoseEstimator:
@@ -205,18 +196,18 @@ class PoseEstimator:
         for image, boxes in images:
             request = self._request(as_rgb(image), boxes)
             requests.append(request)
-            waiting.extend((request, person) for person in range(len(request.boxes)))
+            waiting.extend((request, person) for person in range(request.left))
             while len(waiting) >= self.batch_size:
                 self._run([waiting.popleft() for _ in range(self.batch_size)])
             held = sum(pending.image.shape[0] * pending.image.shape[1] for pending in requests)
             if waiting and (len(requests) >= self.batch_size or held > HELD_PIXELS):
                 self._run([waiting.popleft() for _ in range(len(waiting))])
             while requests and requests[0].left == 0:
-                yield requests.popleft().poses(self.skeleton)
+                yield requests.popleft().poses
         if waiting:
             self._run(list(waiting))
         for request in requests:
-            yield request.poses(self.skeleton)
+            yield request.poses
 
     def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
         if boxes is None:
@@ -224,24 +215,21 @@ class PoseEstimator:
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
-        people, points = len(boxes), len(self.skeleton)
-        return _Request(
-            image,
-            np.array(boxes, np.float32),
-            np.array(box_scores, np.float32),
-            np.zeros((people, points, 2), np.float32),
-            np.zeros((people, points), np.float32),
-        )
+        shape = (len(boxes), len(self.skeleton))
+        keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+        boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
+        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes))
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
         """Look at one batch of people and write what is found into their requests."""
         images = [request.image for request, _ in people]
-        boxes = np.stack([request.boxes[person] for request, person in people]).astype(np.float64)
+        boxes = np.stack([request.poses.boxes[person] for request, person in people]).astype(np.float64)
         keypoints, scores = self._look(images, boxes)
         if self.two_pass:
             keypoints, scores, boxes = self._look_again(images, boxes, keypoints, scores)
         for (request, person), points, confidence, box in zip(people, keypoints, scores, boxes, strict=True):
-            request.keypoints[person], request.scores[person], request.boxes[person] = points, confidence, box
+            poses = request.poses
+            poses.keypoints[person], poses.scores[person], poses.boxes[person] = points, confidence, box
             request.left -= 1
 
     def _look(

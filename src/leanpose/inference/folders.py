@@ -80,7 +80,7 @@ def predict_pictures(
     threshold: float = 0.3,
     style: Style = "overlay",
     resolution: int | None = None,
-    advance: Callable[[Outcome], None] | None = None,
+    advance: Callable[[Outcome], None] = lambda _: None,
 ) -> Outcome:
     """Estimate the poses in pictures and write them as they come.
 
@@ -114,8 +114,7 @@ def predict_pictures(
         for picture, pixels in read_ahead(pictures):
             if isinstance(pixels, BrokenImageError):
                 outcome.skipped.append((picture, str(pixels)))
-                if advance is not None:
-                    advance(outcome)
+                advance(outcome)
                 continue
             given, scores = (None, None) if boxes is None else boxes.boxes(picture)
             read.append((picture, pixels, scores))
@@ -144,8 +143,7 @@ def predict_pictures(
                 outcome.done += 1
                 outcome.people += len(poses)
                 outcome.empty += not len(poses)
-                if advance is not None:
-                    advance(outcome)
+                advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
         while painted:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
-from leanpose.export.exporter import BATCHES, FORMATS, export_model, move_files
-from leanpose.files import describe_os_error
+from leanpose.export.exporter import BATCHES, FORMATS, export_model, move_files, staging_folder
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.quantisation.calibration import choose_people, crops_of
@@ -54,33 +52,28 @@ class QuantisationReport:
 
     Attributes:
         path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
-        scheme: how it was quantised.
         card: what the file says of itself.
         bytes, float_bytes: of all files together, quantised and in float.
         ap, float_ap: OKS AP in points, of both files in the same backend on the same people.
-        people: how many were measured.
-        flip_test: whether the prediction was averaged with that for the mirrored crop.
-        calibration_people: how many others the ranges come from.
-        layers: how many could be quantised.
         in_float: those that were not, the worst first.
         speedup: how many times as fast as the float file it is, for one crop on one thread.
         broken: images that could not be read, with the reason.
     """
 
     path: Path
-    scheme: Scheme
     card: ExportCard
     bytes: int
     float_bytes: int
     ap: float
     float_ap: float
-    people: int
-    flip_test: bool
-    calibration_people: int
-    layers: int
     in_float: tuple[Sensitivity, ...]
     speedup: float
     broken: dict[str, str]
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What the file's card says of its making: scheme, sets, numbers of people and layers, AP before and after."""
+        return self.card.quantisation or {}
 
 
 def quantise_model(
@@ -97,9 +90,6 @@ def quantise_model(
     include_preprocessing: bool = True,
     include_decoding: bool = False,
     flip_test: bool | None = None,
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
-    nms: Literal["oks", "soft"] | None = "oks",
-    root: Path | str = ".",
     advance: Callable[[str], None] = lambda _: None,
 ) -> QuantisationReport:
     """Write a model as a file that computes in int8, and measure AP before and after.
@@ -122,8 +112,6 @@ def quantise_model(
         max_float_layers: how many layers may stay in float; by default half of them.
         include_preprocessing, include_decoding: see `export_model`.
         flip_test: average with the mirrored crop when measuring; None: yes, where the file gives a prediction.
-        scoring, nms: see `leanpose.evaluation.evaluate.evaluate`.
-        root: where the sets' relative paths start.
         advance: told what is under way.
 
     Raises:
@@ -142,7 +130,7 @@ def quantise_model(
     require(scheme)
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
-    chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed, root=root)
+    chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed)
     labelled = labelled_only(ground_truth_of(people))[1]
     metric = metric_of(source, spec.skeleton, labelled)
     assert metric != "mpii"
@@ -157,70 +145,60 @@ def quantise_model(
             raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(unread.values()))}")
         broken.update(unread)
         looked_at = len(results)
-        return 100 * coco_ap(results, people, spec.skeleton, scoring=scoring, nms=nms, metric=metric)["AP"]
+        return 100 * coco_ap(results, people, spec.skeleton, metric=metric)["AP"]
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as name:
-            folder = Path(name)
-            advance("exporting in float")
-            exported = export_model(
-                model,
-                folder / "float.onnx",
-                include_preprocessing=include_preprocessing,
-                include_decoding=include_decoding,
-                crops=crops[:BATCH],
+    with staging_folder(path) as folder:
+        advance("exporting in float")
+        exported = export_model(
+            model,
+            folder / "float.onnx",
+            include_preprocessing=include_preprocessing,
+            include_decoding=include_decoding,
+            crops=crops[:BATCH],
+        )
+        job = _Job(scheme, exported.path, exported.card, crops, folder, evaluate_ap, advance)
+        if job.float_ap <= max_ap_drop:
+            raise LeanposeError(
+                f"{path} is not written, since '{spec.name}' reaches {job.float_ap:.1f} AP on {people.name} in float: "
+                "with so little to lose nothing can be said of the quantised file; give trained weights or another set."
             )
-            job = _Job(scheme, exported.path, exported.card, crops, folder, evaluate_ap, advance)
-            if job.float_ap <= max_ap_drop:
-                raise LeanposeError(
-                    f"{path} is not written, since '{spec.name}' reaches {job.float_ap:.1f} AP on {people.name} in float: "
-                    "with so little to lose nothing can be said of the quantised file; give trained weights or another set."
-                )
-            attempt = job.search(
-                max_ap_drop, len(job.quantiser.layers) // 2 if max_float_layers is None else max_float_layers, path
-            )
-            quantisation = {
-                "scheme": scheme,
-                "backend": BACKENDS[scheme],
-                "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
-                "measured_on": people.name,
-                "people": looked_at,
-                "boxes": "detected" if source.bbox_file else "labelled",
-                "flip_test": flips,
-                "AP_float": round(job.float_ap, 3),
-                "AP": round(attempt.ap, 3),
-                "calibrated_on": people.name if calibration is None else calibration.title,
-                "calibration_people": len(crops),
-                "seed": seed,
-                "layers": len(job.quantiser.layers),
-                "float_layers": [entry.layer.title for entry in attempt.in_float],
-            }
-            card = replace(exported.card, precision="int8", quantisation=quantisation)
-            advance("checking")
-            job.finish(attempt, card)
-            advance("timing")
-            speedup = job.speedup(attempt)
-            files = [file for file in (attempt.path, attempt.path.with_suffix(".bin")) if file.exists()]
-            size = sum(file.stat().st_size for file in files)
-            final = folder / f"{path.stem}{path.suffix}"
-            for file in files:
-                file.replace(final.with_suffix(file.suffix))
-            move_files(final, path)
-    except OSError as error:
-        raise describe_os_error(path, error) from error
+        attempt = job.search(
+            max_ap_drop, len(job.quantiser.layers) // 2 if max_float_layers is None else max_float_layers, path
+        )
+        quantisation = {
+            "scheme": scheme,
+            "backend": BACKENDS[scheme],
+            "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
+            "measured_on": people.name,
+            "people": looked_at,
+            "boxes": "detected" if source.bbox_file else "labelled",
+            "flip_test": flips,
+            "AP_float": round(job.float_ap, 3),
+            "AP": round(attempt.ap, 3),
+            "calibrated_on": people.name if calibration is None else calibration.title,
+            "calibration_people": len(crops),
+            "seed": seed,
+            "layers": len(job.quantiser.layers),
+            "float_layers": [entry.layer.title for entry in attempt.in_float],
+        }
+        card = replace(exported.card, precision="int8", quantisation=quantisation)
+        advance("checking")
+        job.finish(attempt, card)
+        advance("timing")
+        speedup = job.speedup(attempt)
+        files = [file for file in (attempt.path, attempt.path.with_suffix(".bin")) if file.exists()]
+        size = sum(file.stat().st_size for file in files)
+        final = folder / f"{path.stem}{path.suffix}"
+        for file in files:
+            file.replace(final.with_suffix(file.suffix))
+        move_files(final, path)
     return QuantisationReport(
         path=path,
-        scheme=scheme,
         card=card,
         bytes=size,
         float_bytes=job.float_bytes,
         ap=attempt.ap,
         float_ap=job.float_ap,
-        people=looked_at,
-        flip_test=flips,
-        calibration_people=len(crops),
-        layers=len(job.quantiser.layers),
         in_float=attempt.in_float,
         speedup=speedup,
         broken=broken,

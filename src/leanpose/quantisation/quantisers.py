@@ -218,11 +218,11 @@ class NncfQuantiser(Quantiser):
         """See `Quantiser.stamp`."""
         model = self._openvino.Core().read_model(path)
         model.set_rt_info(card.to_json(), [KEY])
-        whole = path.with_name(f"stamped{path.suffix}")
-        self._openvino.save_model(model, whole, compress_to_fp16=False)
+        stamped = path.with_name(f"stamped{path.suffix}")
+        self._openvino.save_model(model, stamped, compress_to_fp16=False)
         del model  # it holds the file of weights open
         for suffix in (".bin", ".xml"):
-            whole.with_suffix(suffix).replace(path.with_suffix(suffix))
+            stamped.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
 def open_quantiser(scheme: Scheme, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> Quantiser:

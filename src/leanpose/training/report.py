@@ -178,8 +178,8 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
     header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ("AP / AR of run", *names))
     lines = []
     for run, rows in measured:
-        found = {row["part"]: f"{percent(row['AP'])} / {percent(row['AR'])}" for row in rows}
-        cells = [run, *(found.get(name, "–") for name in names)]
+        cells_of = {row["part"]: f"{percent(row['AP'])} / {percent(row['AR'])}" for row in rows}
+        cells = [run, *(cells_of.get(name, "–") for name in names)]
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<h3>By part</h3><table><tr>{header}</tr>{''.join(lines)}</table>"
 

@@ -21,12 +21,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.inputs import Clip
+from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.inference.folders import unused_name
-from leanpose.video.prefetch import Prefetcher
 from leanpose.video.reader import Frame, VideoError, VideoReader
-from leanpose.video.writer import VideoWriter, open_writer
+from leanpose.video.writer import open_writer
 
 if TYPE_CHECKING:
     from leanpose.inference.results import PoseResult
@@ -88,7 +88,7 @@ def predict_video(
     seconds: float | None = None,
     audio: bool = True,
     draw: Callable[[UInt8[np.ndarray, "H W 3"], PoseResult], UInt8[np.ndarray, "H W 3"]] | None = None,
-    advance: Callable[[VideoOutcome], None] | None = None,
+    advance: Callable[[VideoOutcome], None] = lambda _: None,
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
 
@@ -119,7 +119,6 @@ def predict_video(
         if drawing is not None:
             writer = stack.enter_context(open_writer(drawing, reader, audio=audio))
         text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
-        work = _Output(text, writer, drawer)
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[Frame] = deque()
@@ -133,12 +132,18 @@ def predict_video(
                 looked_at.append(frame)
                 yield frame.pixels, frame.seconds
 
+        def write(index: int, frame: Frame, poses: PoseResult) -> None:
+            if text is not None:
+                text.write(frame_record(index, frame.seconds, poses))
+            if writer is not None:
+                writer.write(drawer(frame.pixels, poses), frame.ticks)
+
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
                 if text is not None and not outcome.frames:
                     text.begin()
-                painted.append(painter.submit(work.write, outcome.frames, frame, poses))
+                painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
                     painted.popleft().result()
                 outcome.frames += 1
@@ -148,8 +153,7 @@ def predict_video(
                     outcome.ids.update(poses.ids.tolist())
                 outcome.elapsed = time.perf_counter() - begun
                 outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
-                if advance is not None:
-                    advance(outcome)
+                advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
             if not outcome.frames:
@@ -246,21 +250,6 @@ class _Lines:
             self.file.close()
 
 
-@dataclass
-class _Output:
-    """What the third thread does with a frame."""
-
-    lines: _Lines | None
-    writer: VideoWriter | None
-    draw: Callable[[np.ndarray, PoseResult], np.ndarray]
-
-    def write(self, index: int, frame: Frame, poses: PoseResult) -> None:
-        if self.lines is not None:
-            self.lines.write(frame_record(index, frame.seconds, poses))
-        if self.writer is not None:
-            self.writer.write(self.draw(frame.pixels, poses), frame.ticks)
-
-
 def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
     """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say.
 
@@ -286,8 +275,8 @@ def _expected(reader: VideoReader, seconds: float | None) -> int | None:
     """How many frames will be looked at, as far as that can be known."""
     if seconds is None:
         return reader.count
-    wanted = math.ceil(seconds * reader.rate)
-    return wanted if reader.count is None else min(wanted, reader.count)
+    asked = math.ceil(seconds * reader.rate)
+    return asked if reader.count is None else min(asked, reader.count)
 
 
 def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:

@@ -31,7 +31,7 @@ class _Frame:
 
     image: UInt8[np.ndarray, "H W 3"]
     seconds: float
-    found: Future[Detections] | None
+    detections: Future[Detections] | None
 
 
 class PoseTracker:
@@ -145,8 +145,8 @@ class PoseTracker:
                 yield [ahead.popleft() for _ in range(min(together, len(ahead)))]
         finally:
             for frame in ahead:
-                if frame.found is not None:
-                    frame.found.cancel()
+                if frame.detections is not None:
+                    frame.detections.cancel()
         if problem is not None:
             raise problem
 
@@ -158,10 +158,10 @@ class PoseTracker:
             for frame in group:
                 yield self._follow(frame, table, pool)
             return
-        detections = [frame.found.result() for frame in group if frame.found is not None]
-        found = self.estimator([frame.image for frame in group], [boxes for boxes, _ in detections])
-        for frame, poses, (boxes, scores) in zip(group, found, detections, strict=True):
-            poses = replace(poses, box_scores=_of(scores))
+        detections = [frame.detections.result() for frame in group if frame.detections is not None]
+        estimated = self.estimator([frame.image for frame in group], [boxes for boxes, _ in detections])
+        for frame, poses, (boxes, scores) in zip(group, estimated, detections, strict=True):
+            poses = replace(poses, box_scores=np.asarray(scores, np.float32))
             poses = poses[table.distinct(poses)]
             yield table.update(poses, table.match(poses, frame.seconds), frame.seconds, boxes)
 
@@ -169,10 +169,10 @@ class PoseTracker:
         """The people of one frame: those who are followed, and, where the detector looks, all others."""
         active = table.active
         followed, owners = table.boxes(frame.seconds), np.array([track.id for track in active], np.int64)
-        found = frame.found
-        if found is None and not active:
-            found = pool.submit(self._detect, frame.image)
-        detections = None if found is None else found.result()
+        pending = frame.detections
+        if pending is None and not active:
+            pending = pool.submit(self._detect, frame.image)
+        detections = None if pending is None else pending.result()
         if detections is not None:
             # The whole image is one person: the one who is followed, however small they are in it.
             hidden = (box_iou(followed, detections[0]) >= COVERED).any(axis=1) | self._one_person
@@ -202,13 +202,9 @@ class PoseTracker:
         poses = self.estimator(frame.image, np.concatenate([followed, boxes]))
         return replace(
             poses,
-            box_scores=_of(np.concatenate([np.zeros(len(followed)), scores])),
+            box_scores=np.concatenate([np.zeros(len(followed)), scores]).astype(np.float32),
             ids=np.concatenate([owners, np.zeros(len(boxes), np.int64)]),
         )
-
-
-def _of(scores: np.ndarray) -> Float[np.ndarray, " P"]:
-    return np.asarray(scores, np.float32)
 
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from leanpose.video.prefetch import Prefetcher
+from leanpose.data.prefetch import Prefetcher
 
 
 def test_all_items_in_order_and_few_ahead():
