@@ -16,6 +16,7 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
 from leanpose.evaluation.wholebody import part_rows
 from leanpose.files import atomic_write
+from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model
 from leanpose.training.log import read_table
@@ -219,7 +220,7 @@ def _curves(runs: Sequence[RunRecord]) -> str:
 def supervised_cycles(recipe: Recipe) -> int:
     """How many predictions meet the ground truth in one step."""
     section = recipe.distillation
-    if section.method != "sdpose" or section.supervise == "last":
+    if not isinstance(section, SDPoseSection) or section.supervise == "last":
         return 1
     return configure_model(recipe.model, **recipe.model_options).cycles
 
