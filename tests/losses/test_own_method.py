@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leanpose.codecs import HeatmapCodec, SimCCCodec
+from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS
 from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput, SimCC
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.schema import TeacherSection
 from leanpose.training.recipe import parse_recipe
@@ -98,12 +99,10 @@ def test_it_trains_by_a_recipe(tmp_path: Path, teacher: Path) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_its_own_check_is_asked(tmp_path: Path, teacher: Path) -> None:
+    options = {**TINY_MODEL, "input_size": [64, 64], "patch_size": [4, 4]}
+    heatmaps = {**recipe(tmp_path, teacher=str(teacher)), "model": "tokenpose_s_v1", "model_options": options}
     with pytest.raises(LeanposeError, match="into a SimCC student"):
-        changes = {
-            "model": "tokenpose_s_v1",
-            "model_options": {**TINY_MODEL, "input_size": [64, 64], "patch_size": [4, 4]},
-        }
-        train(parse_recipe({**recipe(tmp_path, teacher=str(teacher)), **changes}), tmp_path / "run", quiet=True)
+        train(parse_recipe(heatmaps), tmp_path / "run", quiet=True)
 
 
 def test_without_its_entry_it_is_unknown_and_nothing_else_steps_in(tmp_path: Path) -> None:
