@@ -158,12 +158,3 @@ def test_the_corners_of_a_picture_stay_its_corners():
     scaled = poses.resized((50, 100), (150, 50))
     assert np.allclose(scaled.keypoints, [[[-0.5, -0.5], [49.5, 149.5]]])
     assert np.allclose(scaled.boxes, [[-0.5, -0.5, 49.5, 149.5]])
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"style": "openpoze"}, "did you mean 'openpose'"), ({"style": "openpose", "boxes": True}, "boxes")],
-)
-def test_styles_that_cannot_be(options: dict[str, Any], words: str):
-    with pytest.raises(LeanposeError, match=words):
-        poses_of(COCO17).draw(np.zeros((*SIZE, 3), np.uint8), **options)
