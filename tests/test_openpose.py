@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leanpose.drawing.openpose import conditioning_image, draw_openpose
+from leanpose.drawing.openpose import draw_openpose
 from leanpose.errors import LeanposeError
+from leanpose.inference.controlnet import conditioning_image
 from leanpose.inference.results import PoseResult
 from leanpose.openpose import openpose_people
 from leanpose.skeleton import BODY19, COCO17, Skeleton

@@ -89,8 +89,8 @@ def predict(
     from functools import partial
 
     from leanpose.data.inputs import find_inputs
-    from leanpose.drawing.openpose import ENDING, conditioning_image, paint_openpose
     from leanpose.inference.box_file import BoxFile
+    from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
