@@ -45,21 +45,19 @@ def explain(
 
     from leanpose.data.images import read_image
     from leanpose.explanation import explain as draw
-    from leanpose.explanation.explain import choose_keypoints
+    from leanpose.explanation.explain import check_folder, check_teacher, choose_keypoints, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.explanation.writing import check_folder, write
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
-    from leanpose.losses.base import require_fit
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
     check_folder(folder)
     picture, net = read_image(image), load_model(model)
     choose_keypoints(net.skeleton, keypoint or [])
-    master = None if teacher is None else load_model(teacher)
-    if master is not None:
-        require_fit(net, master)
+    teacher_net = None if teacher is None else load_model(teacher)
+    if teacher_net is not None:
+        check_teacher(net, teacher_net)
     label, *labels = _labels([model, *(compare or [])])
     others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:
@@ -75,8 +73,8 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     if missing := _missing(net):
         print(f"          {missing}")
-    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=master, others=others)
-    write(folder, drawings)
+    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
+    write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
