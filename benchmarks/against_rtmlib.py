@@ -6,7 +6,7 @@
 Both sides read the same ONNX file (fresh weights: speed does not depend on them), on one thread, in onnxruntime, and take
 turns on the same pictures with the same boxes; the processor's time is compared, which on one thread is the time on the clock
 unless other programs are running. Two more columns say what OpenVINO gives: here in float32 and in bfloat16,
-which the CPU must have, with the same file; and two, what the same network gives in whole numbers of eight bits, all its layers quantised,
+which the CPU must have, with the same file; and two, what the same network gives in int8, all its layers quantised,
 in ONNX Runtime and (by NNCF) in OpenVINO. AP of those is not measured, since the weights are fresh. rtmlib looks at people one by one, here they share batches of up to eight.
 
 With a detector the whole way is timed too: the same detector file on both sides, and for the poses the boxes of the drawn
@@ -55,7 +55,7 @@ def on_one_thread(build: Callable[[], Any]) -> Any:
         onnxruntime.InferenceSession = real
 
 
-def take_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def interleaved_benchmark(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each side in each round."""
     for side in sides.values():
         side()
@@ -94,7 +94,7 @@ def main() -> None:
     model = create_model(arguments.model)
     height, width = model.input_size
     with tempfile.TemporaryDirectory() as folder:
-        path = export_model(model, Path(folder) / "pose.onnx", normalise="outside", batches=(1, 2)).path
+        path = export_model(model, Path(folder) / "pose.onnx", include_preprocessing=False, batches=(1, 2)).path
         theirs = on_one_thread(lambda: RTMPose(str(path), (width, height), backend="onnxruntime", device="cpu"))
         ours = {"onnxruntime": PoseEstimator(path, "whole-image", "cpu", "onnxruntime")}
         for precision in ("fp32", "bf16"):
@@ -113,7 +113,7 @@ def main() -> None:
             sides: dict[str, Callable[[], Any]] = {"rtmlib": lambda s=scene, n=n: theirs(s.image, boxes[n].tolist())}
             for name, estimator in ours.items():
                 sides[name] = lambda e=estimator, s=scene, n=n: e(s.image, boxes[n])
-            report(f"{n:3d} people:", take_turns(sides, arguments.rounds), AIMS.get(n))
+            report(f"{n:3d} people:", interleaved_benchmark(sides, arguments.rounds), AIMS.get(n))
         if arguments.detector is None:
             return
         print(f"with the detector {arguments.detector.name}:")
@@ -127,7 +127,7 @@ def main() -> None:
             sides = {"rtmlib": lambda s=scene, n=n: (finder(s.image), theirs(s.image, boxes[n].tolist()))}
             for name, estimator in ours.items():
                 sides[name] = lambda e=estimator, s=scene, n=n: (detector([s.image]), e(s.image, boxes[n]))
-            report(f"{n:3d} people:", take_turns(sides, arguments.rounds), 1.3)
+            report(f"{n:3d} people:", interleaved_benchmark(sides, arguments.rounds), 1.3)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast AP is: `leanpose.evaluation.average_precision` against pycocotools on the same people, and the same figures.
+"""How fast AP is: `leanpose.evaluation.ap` against pycocotools on the same people, and the same figures.
 
     python benchmarks/average_precision.py                # 5,000 images of 20 labelled and 20 found people
     python benchmarks/average_precision.py --images 500 --repeats 5

@@ -1,4 +1,4 @@
-"""Files in whole numbers for the benchmarks of speed, whose weights are fresh: AP of such a file is not measured."""
+"""int8 files for the benchmarks of speed, whose weights are fresh: AP of such a file is not measured."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpose.export.crops import check_crops
-from leanpose.export.quantisers import Scheme, open_quantiser
-from leanpose.inference.backends import open_exported
+from leanpose.backends import open_exported
+from leanpose.export.agreement import check_crops
+from leanpose.quantisation.quantisers import Scheme, open_quantiser
 
 
 def quantised_file(source: Path, scheme: Scheme, people: int = 16) -> Path:
     """A file beside `source` (an exported ONNX file) with every layer quantised, calibrated on a portrait and drawn people."""
     backend = open_exported(source)
-    crops = check_crops(backend.spec, count=people)
+    crops = check_crops(backend.spec)
+    crops = crops[np.arange(people) % len(crops)]
     inputs = [np.ascontiguousarray(backend.prepare(crop[None])) for crop in crops]
     quantiser = open_quantiser(scheme, source, inputs, backend.card)
     path = source.with_name(f"{source.stem}_{scheme}{quantiser.suffix}")

@@ -16,14 +16,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+import torch
 
+from leanpose.backends.torch import TorchBackend
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.images import read_image
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
-from leanpose.evaluation.average_precision import average_precision
+from leanpose.data.readers import DatasetConfig, read_people
+from leanpose.evaluation.ap import average_precision
 from leanpose.evaluation.evaluate import labelled_only, predict_people
 from leanpose.evaluation.pck import pck, torso_sizes
-from leanpose.evaluation.results import PosePredictions
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine, warp_image, warp_matrix
 from leanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
@@ -116,7 +118,7 @@ def main() -> None:
     sets = {
         "labelled": read_people(DatasetConfig.model_validate(coco), BODY19, root, training=False),
         "detected": read_people(
-            DatasetConfig.model_validate({**coco, "boxes": "coco_mini/detections/rtmdet_nano_person_val.json"}),
+            DatasetConfig.model_validate({**coco, "bbox_file": "coco_mini/detections/rtmdet_nano_person_val.json"}),
             BODY19, root, training=False,
         ),
     }  # fmt: skip
@@ -138,7 +140,10 @@ def main() -> None:
     for path in arguments.model:
         model = load_model(path)
         name = f"{model.name} ({path.parent.name}/{path.stem})"
-        runs[name] = (model.skeleton, lambda people, model=model: predict_people(model, people, flip_test=True)[0])
+        runs[name] = (
+            model.skeleton,
+            lambda people, model=model: predict_people(TorchBackend(model, torch.device("cpu")), people)[0],
+        )
 
     limbs = [BODY19.keypoints.index(name) for name in LIMBS]
     table = {}

@@ -1,13 +1,13 @@
-"""How much faster than eager torch is a model in the best run-time, for one crop on one thread?
+"""How much faster than eager torch is a model in the best backend, for one crop on one thread?
 
     python benchmarks/runtimes.py [--model rtmpose_m] [--batch 1] [--seconds 60]
 
-Both sides are `leanpose.inference.backends`: crops in as uint8, keypoints out, with normalisation and decoding. Torch computes
-in float32, as `PoseEstimator` runs it. All run-times take turns, and the medians of the processor's time are compared, which
+Both sides are `leanpose.backends`: crops in as uint8, keypoints out, with normalisation and decoding. Torch computes
+in float32, as `PoseEstimator` runs it. All backends take turns, and the medians of the processor's time are compared, which
 on one thread is the time on the clock unless other programs are running. Fresh weights, since speed
-does not depend on them; a run-time counts only if it agrees with torch on pictures of people.
+does not depend on them; a backend counts only if it agrees with torch on pictures of people.
 
-Last come files in whole numbers of eight bits, every layer of them: onnxruntime's static scheme, and OpenVINO's by NNCF. What AP they keep
+Last come files in int8, every layer of them: onnxruntime's static scheme, and OpenVINO's by NNCF. What AP they keep
 cannot be said of fresh weights, so that their agreement is not asked for; `leanpose export --quantise` measures it for trained ones.
 """
 
@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 
 from leanpose import create_model
+from leanpose.backends import open_exported
+from leanpose.backends.base import ModelSpec
 from leanpose.export import export_model
-from leanpose.export.crops import check_crops
-from leanpose.inference.backends import open_exported
-from leanpose.inference.backends.base import ModelSpec
-from leanpose.inference.backends.choice import measure, open_candidate, take_turns
+from leanpose.export.agreement import check_crops
+from leanpose.inference.choice import benchmark_backends, interleaved_benchmark, open_candidate
 from quantised_files import quantised_file
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     model = create_model(arguments.model)
     print(f"{arguments.model}, batch {arguments.batch}, one thread, torch {torch.__version__}")
     cpu = torch.device("cpu")
-    results = measure(model, cpu, batches=(arguments.batch,), seconds=0.0, clock=time.process_time)
+    results = benchmark_backends(model, cpu, batches=(arguments.batch,), seconds=0.0, clock=time.process_time)
     for result in results:
         if result.reason is not None:
             print(f"  {result.candidate!s:18} not used: {result.reason}")
@@ -52,7 +52,9 @@ def main() -> None:
             backend = open_exported(quantised_file(path, scheme))
             sides[f"{backend} ({scheme})"] = backend
         crops = check_crops(ModelSpec.of(model))
-        times = take_turns(list(sides.values()), crops, (arguments.batch,), arguments.seconds, time.process_time)
+        times = interleaved_benchmark(
+            list(sides.values()), crops, (arguments.batch,), arguments.seconds, time.process_time
+        )
     spent = [found[arguments.batch] for found in times]
     for name, milliseconds in zip(sides, spent, strict=True):
         print(f"  {name:25} {milliseconds:7.2f} ms, {spent[0] / milliseconds:.2f} times as fast as torch fp32")

@@ -17,9 +17,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from leanpose.data.sources import DatasetConfig, read_people
-from leanpose.evaluation.card import EvaluationReport, measure
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.pck import box_sizes, nme
+from leanpose.evaluation.report import EvaluationReport, evaluation_report
 from leanpose.models.tfpose import Score, TFPose
 from leanpose.weights import load_model
 
@@ -35,12 +35,14 @@ def with_layers(model: TFPose, layers: int, score: Score) -> TFPose:
     return shorter
 
 
-def error(card: EvaluationReport, model: TFPose, source: DatasetConfig) -> float:
+def error(report: EvaluationReport, model: TFPose, source: DatasetConfig) -> float:
     """The mean distance between prediction and label, as a fraction of the mean of the box's sides."""
-    people = [p for p in read_people(source, model.skeleton, training=False).people if str(p.image) not in card.broken]
+    people = [
+        p for p in read_people(source, model.skeleton, training=False).people if str(p.image) not in report.broken
+    ]
     labels = np.stack([person.keypoints for person in people])
-    sizes = box_sizes(card.results.boxes).mean(axis=1)
-    return nme(card.results.keypoints, labels[..., :2], labels[..., 2] > 0, sizes)
+    sizes = box_sizes(report.results.boxes).mean(axis=1)
+    return nme(report.results.keypoints, labels[..., :2], labels[..., 2] > 0, sizes)
 
 
 def main() -> None:
@@ -53,12 +55,12 @@ def main() -> None:
     model = load_model(str(args.model))
     if not isinstance(model, TFPose):
         parser.error(f"{args.model} is {model.name}, not a TFPose")
-    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, boxes=args.boxes)
+    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, bbox_file=args.boxes)
     table = Table("layers", *(f"AP, {score}" for score in SCORES), "AR", "PCK@0.2 torso", "error, % of the box")
     for layers in range(1, model.config.decoder_layers + 1):
-        cards = {score: measure(with_layers(model, layers, score), source) for score in SCORES}
-        plain = cards["constant"]
-        figures = [*(cards[score].precision["AP"] for score in SCORES), plain.precision["AR"]]
+        reports = {score: evaluation_report(with_layers(model, layers, score), source) for score in SCORES}
+        plain = reports["constant"]
+        figures = [*(reports[score].metrics["AP"] for score in SCORES), plain.metrics["AR"]]
         places = ["–", "–"]  # need each person's own label
         if args.boxes is None:
             places = [f"{100 * plain.keypoints['PCK@0.2 torso']:.1f}", f"{100 * error(plain, model, source):.2f}"]

@@ -30,12 +30,12 @@ import torch
 from leanpose import PoseEstimator, create_model
 from leanpose.data.images import read_image
 from leanpose.inference.estimator import choose_detector
-from leanpose.inference.poses import PoseResult
-from leanpose.inference.tracking import PoseTracker
-from leanpose.inference.video import predict_video
-from leanpose.inference.video_input import VideoReader
-from leanpose.inference.video_output import open_writer
+from leanpose.inference.results import PoseResult
 from leanpose.models.base import PoseModel
+from leanpose.video.predict import predict_video
+from leanpose.video.reader import VideoReader
+from leanpose.video.tracking import PoseTracker
+from leanpose.video.writer import open_writer
 
 HEIGHT, WIDTH, RATE = 720, 1280, 25
 MARGIN = 60  # pixels that the pan goes to either side
@@ -83,8 +83,8 @@ def write_clip(path: Path, halves: list[np.ndarray], frames: int) -> None:
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "crf": "20"})
         video.height, video.width, video.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        sound = container.add_stream("aac", rate=48_000)
-        sound.layout = "mono"
+        audio = container.add_stream("aac", rate=48_000)
+        audio.layout = "mono"
         for i in range(frames):
             shift = MARGIN + round(MARGIN * np.sin(2 * np.pi * i / (4 * RATE)))
             pixels = np.hstack([part[:, shift : shift + WIDTH // 2] for part in halves])
@@ -94,8 +94,8 @@ def write_clip(path: Path, halves: list[np.ndarray], frames: int) -> None:
         wave = (3000 * np.sin(2 * np.pi * 440 / 48_000 * samples)).astype(np.int16)
         tone = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
         tone.sample_rate, tone.time_base, tone.pts = 48_000, Fraction(1, 48_000), 0
-        container.mux(sound.encode(tone))
-        container.mux(sound.encode(None))
+        container.mux(audio.encode(tone))
+        container.mux(audio.encode(None))
 
 
 def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small videos with known frames, times, sound and rotation."""
+"""Small videos with known frames, times, audio and rotation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_clip(
     size: tuple[int, int] = (48, 64),
     ticks: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 12_800),
-    sound: str | None = None,
+    audio: str | None = None,
     rotation: int = 0,
     mirrored: bool = False,
     codec: str = "libx264",
@@ -45,12 +45,12 @@ def write_clip(
     Args:
         rate: frames a second.
         ticks: when each frame is shown; evenly by default.
-        sound: codec of a sine tone as long as the pictures.
+        audio: codec of a sine tone as long as the pictures.
         rotation: degrees, anticlockwise, by which a player turns the pictures.
         mirrored: whether a player exchanges left and right after that.
         offset: seconds by which the whole clip begins late.
         pixel_aspect: width of a pixel by its height.
-        longer: seconds by which the sound goes on after the pictures.
+        longer: seconds by which the audio goes on after the pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     ticks = [round(i / rate / time_base) for i in range(frames)] if ticks is None else ticks
@@ -62,7 +62,7 @@ def write_clip(
         video.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation or mirrored:
             video.set_display_rotation(rotation, hflip=mirrored)
-        tone = None if sound is None else container.add_stream(sound, rate=16_000)
+        tone = None if audio is None else container.add_stream(audio, rate=16_000)
         if tone is not None:
             tone.layout = "mono"
         shift = round(offset / time_base)
@@ -92,7 +92,7 @@ def frame_times(path: Path) -> list[float]:
 
 
 def heard(path: Path) -> tuple[str, float, float]:
-    """The codec of a file's sound, and when it begins and ends, in seconds; an empty name where there is none."""
+    """The codec of a file's audio, and when it begins and ends, in seconds; an empty name where there is none."""
     with av.open(str(path.resolve())) as container:
         if not container.streams.audio:
             return "", 0.0, 0.0

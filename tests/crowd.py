@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.inference.poses import PoseResult
+from leanpose.inference.results import PoseResult
 from leanpose.skeleton import COCO17
 
 # A standing person, one unit tall, feet at y = 0 (upwards negative), in the order of COCO's keypoints.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leanpose.evaluation.results import PosePredictions
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, invert_affine, warp_matrix
 
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Heatmaps
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.models.output import PoseOutput
 from spots import SPOTS, PureSpotFinder, scene
 

@@ -10,7 +10,7 @@ import pytest
 
 from leanpose.drawing.openpose import draw_openpose
 from leanpose.errors import LeanposeError
-from leanpose.inference.poses import PoseResult
+from leanpose.inference.results import PoseResult
 from leanpose.openpose import openpose_people
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 

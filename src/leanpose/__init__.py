@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from leanpose import weights
     from leanpose.errors import LeanposeError
     from leanpose.inference.estimator import PoseEstimator
-    from leanpose.inference.poses import PoseResult
-    from leanpose.inference.smoothing import OneEuro
-    from leanpose.inference.tracking import PoseTracker
+    from leanpose.inference.results import PoseResult
     from leanpose.models.output import PoseOutput
     from leanpose.models.registry import create_model, list_models
     from leanpose.skeleton import Skeleton, get_skeleton
+    from leanpose.video.smoothing import OneEuro
+    from leanpose.video.tracking import PoseTracker
     from leanpose.weights import load_model
 
 __version__ = "0.1.0"
@@ -40,11 +40,11 @@ __all__ = [
 
 _HOMES = {
     "LeanposeError": "leanpose.errors",
-    "OneEuro": "leanpose.inference.smoothing",
+    "OneEuro": "leanpose.video.smoothing",
     "PoseEstimator": "leanpose.inference.estimator",
     "PoseOutput": "leanpose.models.output",
-    "PoseTracker": "leanpose.inference.tracking",
-    "PoseResult": "leanpose.inference.poses",
+    "PoseTracker": "leanpose.video.tracking",
+    "PoseResult": "leanpose.inference.results",
     "Skeleton": "leanpose.skeleton",
     "create_model": "leanpose.models.registry",
     "get_skeleton": "leanpose.skeleton",

@@ -18,12 +18,12 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from leanpose.data.dataset import TopDownDataset, collate
+from leanpose.backends.torch import TorchBackend
+from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
-from leanpose.evaluation.report import Picture, Report, RunRecord, read_run, write_report
 from leanpose.files import atomic_write
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
@@ -33,6 +33,7 @@ from leanpose.training.build import build_model, read_training_people
 from leanpose.training.log import duration
 from leanpose.training.optimizers import build_optimizers
 from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.training.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.training.task import build_task
 from leanpose.training.train import train
 from leanpose.weights import RELEASED, load_model
@@ -191,7 +192,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
     times = []
     for step in range(6):
         began = time.perf_counter()
-        batch = collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
+        batch = dataset.collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             losses = task(*batch.inputs)
         sum(losses.values(), start=torch.zeros(())).backward()
@@ -228,7 +229,7 @@ def _summary(runs: list[RunRecord], mean_pose_ap: float) -> list[str]:
     return sentences
 
 
-def _compare(out: Path, recipe: Recipe) -> list[Picture]:
+def _compare(out: Path, recipe: Recipe) -> list[ReportImage]:
     """Validation pictures with the labels, and with what each student finds."""
     _, val = read_training_people(recipe)
     assert val is not None
@@ -236,7 +237,9 @@ def _compare(out: Path, recipe: Recipe) -> list[Picture]:
     rows: list[UInt8[np.ndarray, "H W 3"]] = []
     captions: list[str] = []
     models = {name: load_model(out / name / "last.safetensors") for name in RUNS}
-    found = {name: predict_people(model, people)[0] for name, model in models.items()}
+    found = {
+        name: predict_people(TorchBackend(model, torch.device("cpu")), people)[0] for name, model in models.items()
+    }
     for i, person in enumerate(people[:6]):
         image = read_image(person.image)
         rows.append(
@@ -248,7 +251,7 @@ def _compare(out: Path, recipe: Recipe) -> list[Picture]:
         for name, results in found.items():
             rows.append(_overlay(image, results.keypoints[i : i + 1], results.keypoint_scores[i : i + 1], models[name]))
             captions.append(name)
-    return [Picture(contact_sheet(rows, 6, captions, cell=(256, 192)), "Pictures that neither student has seen.")]
+    return [ReportImage(contact_sheet(rows, 6, captions, cell=(256, 192)), "Pictures that neither student has seen.")]
 
 
 def _overlay(
@@ -260,13 +263,13 @@ def _overlay(
     return draw_poses(enlarged, 2 * keypoints + 0.5, scores, model.skeleton, threshold=0.1)
 
 
-def _photos(photos: list[tuple[str, np.ndarray]]) -> list[Picture]:
+def _photos(photos: list[tuple[str, np.ndarray]]) -> list[ReportImage]:
     """What the shipped model finds on real photographs."""
     if SHIPPED not in RELEASED:
-        return [Picture(image, f"{name} (no weights are shipped with this build)") for name, image in photos]
+        return [ReportImage(image, f"{name} (no weights are shipped with this build)") for name, image in photos]
     estimator = PoseEstimator(SHIPPED, detector="whole-image", device="cpu")
     return [
-        Picture(estimator(image).draw(image), f"{name}: {SHIPPED}, the whole picture as the box")
+        ReportImage(estimator(image).draw(image), f"{name}: {SHIPPED}, the whole picture as the box")
         for name, image in photos
     ]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from leanpose.backends.base import ModelSpec
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends import choice
-from leanpose.inference.backends.base import ModelSpec
-from leanpose.inference.backends.choice import Candidate, Measurement
+from leanpose.inference import choice
+from leanpose.inference.choice import Candidate, Measurement
 from leanpose.weights import save_model
 from spots import PureSpotFinder
 
@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
     from leanpose.models.registry import create_model
 
     path = tmp_path / "small.safetensors"
-    model = create_model("sdpose_t", input_size=(64, 48), depth=1, width=64)
+    model = create_model("sdpose_t", input_size=(64, 48), depth=1, embed_dim=64)
     save_model(model, path, training_data=["none"], licence="CC0", metrics={})
     return path
 
@@ -37,17 +37,17 @@ def weights(tmp_path: Path) -> Path:
 def test_export_writes_a_file_and_says_what_it_is(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from leanpose.inference.backends import open_exported
+    from leanpose.backends import open_exported
 
     monkeypatch.chdir(tmp_path)
-    text = run("export", str(weights), "--normalise", "outside")
+    text = run("export", str(weights), "--no-include-preprocessing")
     assert "small.onnx (" in text
     assert "float32, batch × 3 × 64 × 48, normalised" in text
     assert "keypoints compared" in text
     card = open_exported("small.onnx").card
     assert card.weights is not None
     assert card.weights["licence"] == "CC0"
-    assert not card.normalise_inside
+    assert not card.includes_preprocessing
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_bench_prints_a_table_and_remembers(weights: Path, monkeypatch: pytest.M
             Measurement(Candidate("openvino", "fp32"), fast),
         ]
 
-    monkeypatch.setattr(choice, "measure", measured)
+    monkeypatch.setattr(choice, "benchmark_backends", measured)
     text = run("bench", str(weights), "--batches", "1,4")
     assert "openvino fp32" in text
     assert "8.0 (4.00×)" in text

@@ -51,7 +51,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
     with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
-        run("spots", "--quantise", "static", "--most-float", "0", "-o", "small.onnx", *people)
+        run("spots", "--quantise", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
 
 
@@ -63,8 +63,8 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         (["--quantise", "static", "--format", "openvino"], "--quantise static writes --format onnx, not openvino"),
         (["--quantise", "static", "--precision", "fp16"], "leave --precision out"),
         (["--quantise", "static", "--data-format", "cocoa"], "did you mean 'coco'"),
-        (["--quantise", "static", "--split", "half"], "--split half"),
-        (["--quantise", "static", "--data-format", "lsp", "--boxes", "b.json"], "cannot be measured: `boxes`"),
+        (["--quantise", "static", "--split", "half"], "split: Input should be 'all', 'train'"),
+        (["--quantise", "static", "--data-format", "lsp", "--boxes", "b.json"], "cannot be measured: `bbox_file`"),
         (["--quantise", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
         (["--quantise", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
         (["--quantise", "static", "--images", "more"], "one --images FOLDER"),

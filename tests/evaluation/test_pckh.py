@@ -13,16 +13,15 @@ from typer.testing import CliRunner
 from data_builders import write_mpii_json
 from leanpose import create_model
 from leanpose.cli import app
-from leanpose.data.sample import ImageRef, PoseAnnotation
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.annotations import ImageRef, PoseAnnotation
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.card import measure, print_card
-from leanpose.evaluation.headline import headline, primary_metric
-from leanpose.evaluation.pckh import group_rows, pckh
-from leanpose.evaluation.report import Report, read_run, write_report
-from leanpose.evaluation.results import PosePredictions
+from leanpose.evaluation.pck import group_rows, mpii_pckh
+from leanpose.evaluation.predictions import PosePredictions
+from leanpose.evaluation.report import evaluation_report, headline, primary_metric, print_report
 from leanpose.skeleton import BODY19, COCO17, LSP14, MPII16, Skeleton
 from leanpose.training.recipe import parse_recipe
+from leanpose.training.report import Report, read_run, write_report
 from leanpose.training.train import train
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, tiny_recipe
@@ -52,7 +51,7 @@ def test_the_table_equals_the_toolboxs(shared: Path, which: str) -> None:
     with np.load(shared / "golden/metrics/metrics.npz") as arrays:
         labels, mask, found, sizes = (arrays[f"pck/{which}/{name}"] for name in ("gt", "mask", "pred", "head_size_xy"))
     people, results = people_and_results(labels - 1.0, mask, found, sizes[:, 0])
-    ours = pckh(results, people, MPII16)
+    ours = mpii_pckh(results, people, MPII16)
     for name in ("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle"):
         expected = values[f"pck/{which}/MpiiPCKAccuracy.{name} PCK"]
         assert 100 * ours[f"PCKh@0.5 {name}"] == pytest.approx(expected, rel=0, abs=1e-6)
@@ -70,21 +69,21 @@ def test_by_hand() -> None:
     found[0, :, 0] = 4.9  # of a head of 10: within a half, not within a tenth
     found[:, [6, 7]] = 1000  # pelvis and thorax take no part
     people, results = people_and_results(labels, mask, found, np.array([10.0, np.nan]))
-    figures = pckh(results, people, MPII16)
+    figures = mpii_pckh(results, people, MPII16)
     assert figures["PCKh@0.5"] == figures["PCKh@0.5 Knee"] == 1
     assert figures["PCKh@0.1"] == 0
     results.keypoints[0, 9, 0] = 5.1  # one joint of fourteen
-    assert pckh(results, people, MPII16)["PCKh@0.5"] == pytest.approx(13 / 14)
+    assert mpii_pckh(results, people, MPII16)["PCKh@0.5"] == pytest.approx(13 / 14)
 
 
 def test_what_cannot_be_measured() -> None:
     points = np.zeros((1, 17, 2))
     people, results = people_and_results(points, np.ones((1, 17), bool), points, np.ones(1))
     with pytest.raises(LeanposeError, match="'head_top', which skeleton 'coco17' lacks"):
-        pckh(results, people, COCO17)
+        mpii_pckh(results, people, COCO17)
     people, results = people_and_results(points[:, :16], np.ones((1, 16), bool), points[:, :16], np.array([np.nan]))
     with pytest.raises(LeanposeError, match="none of these people has one"):
-        pckh(results, people, MPII16)
+        mpii_pckh(results, people, MPII16)
 
 
 def tiny(skeleton: Skeleton) -> Any:
@@ -97,7 +96,7 @@ def test_what_nobody_labels_is_left_out_of_its_group() -> None:
     labels, mask = np.random.default_rng(0).uniform(0, 50, (2, 16, 2)), np.zeros((2, 16), bool)
     mask[0, MPII16.keypoints.index("right_wrist")] = True
     people, results = people_and_results(labels, mask, labels.copy(), np.full(2, 10.0))
-    figures = pckh(results, people, MPII16)
+    figures = mpii_pckh(results, people, MPII16)
     assert figures["PCKh@0.5 Wrist"] == figures["PCKh@0.5"] == 1
     assert {figures[f"PCKh@0.5 {name}"] for name in ("Head", "Shoulder", "Elbow", "Hip", "Knee", "Ankle")} == {-1.0}
 
@@ -109,24 +108,24 @@ def test_a_set_that_labels_no_left_wrist_is_measured_by_the_same_figure(tmp_path
         record["joints_vis"][MPII16.keypoints.index("left_wrist")] = 0
     path.write_text(json.dumps(records))
     source = DatasetConfig(format="mpii", images=Path("images"), annotations=Path("people.json"))
-    card = measure(tiny(MPII16), source, root=tmp_path)
-    assert card.settings["metric"] == "mpii"
-    assert card.precision["PCKh@0.5 Wrist"] >= 0
-    print_card(card)
+    report = evaluation_report(tiny(MPII16), source, root=tmp_path)
+    assert report.settings["metric"] == "mpii"
+    assert report.metrics["PCKh@0.5 Wrist"] >= 0
+    print_report(report)
 
 
 def test_a_card_on_mpii(tmp_path: Path) -> None:
     write_mpii_json(tmp_path, 3)
     source = DatasetConfig(format="mpii", images=Path("images"), annotations=Path("people.json"))
     for skeleton in (MPII16, BODY19, LSP14):
-        card = measure(tiny(skeleton), source, root=tmp_path)
-        assert card.settings["metric"] == "mpii"
-        assert "AP" not in card.precision
-        assert len(group_rows(card.precision)) == 8
-        assert "PCKh@0.5" not in card.keypoints
-    card = measure(tiny(COCO17), source, root=tmp_path)  # which has no head to measure
-    assert card.settings["metric"] == "coco"
-    assert 0 <= card.keypoints["PCKh@0.5"] <= 1
+        report = evaluation_report(tiny(skeleton), source, root=tmp_path)
+        assert report.settings["metric"] == "mpii"
+        assert "AP" not in report.metrics
+        assert len(group_rows(report.metrics)) == 8
+        assert "PCKh@0.5" not in report.keypoint_metrics
+    report = evaluation_report(tiny(COCO17), source, root=tmp_path)  # which has no head to measure
+    assert report.settings["metric"] == "coco"
+    assert 0 <= report.keypoint_metrics["PCKh@0.5"] <= 1
 
 
 def test_the_command_prints_the_papers_table(tmp_path: Path) -> None:

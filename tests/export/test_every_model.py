@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from leanpose.backends import open_exported
 from leanpose.export import export_model
-from leanpose.inference.backends import open_exported
 from leanpose.models.registry import create_model, list_models
 from models.test_every_model import DEEPER, small_model
 
@@ -36,7 +36,7 @@ def test_it_exports_and_agrees(name: str, tmp_path: Path) -> None:
 def test_its_decoding_exports_and_agrees(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     report = export_model(
-        small_model(name), tmp_path / "points.onnx", normalise="outside", decode="inside", batches=(1, 3)
+        small_model(name), tmp_path / "points.onnx", include_preprocessing=False, include_decoding=True, batches=(1, 3)
     )
     assert report.agreement.prediction is None
     assert report.agreement.tail is None or report.agreement.tail < 0.05
@@ -45,7 +45,7 @@ def test_its_decoding_exports_and_agrees(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_decoder_of_few_layers_exports_with_its_decoding(layers: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = create_model("tfpose_r18", input_size=(70, 64), width=32, encoder_layers=1, decoder_layers=layers)
-    report = export_model(model, tmp_path / "points.onnx", decode="inside", batches=(1, 3))
+    model = create_model("tfpose_r18", input_size=(70, 64), embed_dim=32, encoder_layers=1, decoder_layers=layers)
+    report = export_model(model, tmp_path / "points.onnx", include_decoding=True, batches=(1, 3))
     assert report.agreement.points == 4 * 17
     assert report.agreement.tail is None or report.agreement.tail < 0.05

@@ -12,15 +12,13 @@ import onnxruntime
 import pytest
 import torch
 
+from leanpose.backends.base import ModelSpec
+from leanpose.backends.exported import ExportCard
 from leanpose.codecs import dark
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model, exporter
-from leanpose.export.agreement import BOUNDS, Agreement
-from leanpose.export.crops import check_crops
-from leanpose.export.program import CropProgram
-from leanpose.export.writers import write_onnx
-from leanpose.inference.backends.base import ModelSpec
-from leanpose.inference.backends.graph import ExportCard
+from leanpose.export.agreement import BOUNDS, Agreement, check_crops
+from leanpose.export.program import CropProgram, write_onnx
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
 from spots import SPOTS, PureSpotFinder, scene
@@ -28,24 +26,32 @@ from spots import SPOTS, PureSpotFinder, scene
 
 @pytest.fixture(scope="module")
 def crops() -> np.ndarray:
-    """Spot people, whose keypoints every run-time must find."""
+    """Spot people, whose keypoints every backend must find."""
     given = scene(0, 4)
     return np.stack([given.image[36:164, left : left + 96] for left in (40, 240, 440, 640)])
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch-export"])
-@pytest.mark.parametrize(("normalise", "decode"), [("inside", "outside"), ("outside", "inside")])
-def test_each_format_agrees(format: str, normalise: str, decode: str, crops: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preprocessing", "decoding"), [(True, False), (False, True)])
+def test_each_format_agrees(
+    format: str, preprocessing: bool, decoding: bool, crops: np.ndarray, tmp_path: Path
+) -> None:
     path = tmp_path / f"spots{exporter.FORMATS[format]}"
     report = export_model(
-        PureSpotFinder(), path, format=format, normalise=normalise, decode=decode, crops=crops, batches=(1, 4)
+        PureSpotFinder(),
+        path,
+        format=format,
+        include_preprocessing=preprocessing,
+        include_decoding=decoding,
+        crops=crops,
+        batches=(1, 4),
     )  # pyright: ignore
     agreement = report.agreement
     assert agreement.points == 5 * 3
     assert agreement.compared >= 12
     assert agreement.tail is not None
     assert agreement.tail < 1e-3
-    assert (agreement.prediction is None) == (decode == "inside")
+    assert (agreement.prediction is None) == decoding
     assert report.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
     assert sorted(file.suffix for file in tmp_path.iterdir()) == (
         [".bin", ".xml"] if format == "openvino" else [path.suffix]
@@ -54,14 +60,14 @@ def test_each_format_agrees(format: str, normalise: str, decode: str, crops: np.
 
 def test_an_onnx_file_needs_no_leanpose(crops: np.ndarray, tmp_path: Path) -> None:
     model = PureSpotFinder()
-    path = export_model(model, tmp_path / "spots.onnx", decode="inside", crops=crops).path
+    path = export_model(model, tmp_path / "spots.onnx", include_decoding=True, crops=crops).path
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     card = json.loads(session.get_modelmeta().custom_metadata_map["leanpose"])
     assert card["skeleton"]["keypoints"] == list(SPOTS.keypoints)
     assert card["input_size"] == [128, 96]
     assert card["codec"]["name"] == "heatmap"
     assert card["licence"] == "not stated"
-    assert card["export"] == {"normalise": "inside", "decode": "inside", "precision": "fp32"}
+    assert card["export"] == {"preprocessing": True, "decoding": True, "precision": "fp32"}
     prediction = model(model.normalise(torch.from_numpy(crops))).prediction
     wanted, wanted_scores = model.codec.decode(prediction)
     for batch in (1, 3, 4):
@@ -77,7 +83,7 @@ def test_exporting_leaves_no_trace_in_the_decoder(crops: np.ndarray, tmp_path: P
     """A tensor that is made while torch traces, and kept, would spoil every later decoding."""
     for cached in (dark._differences, dark._window_blur):
         cached.cache_clear()
-    export_model(PureSpotFinder(), tmp_path / "spots.onnx", decode="inside", crops=crops)
+    export_model(PureSpotFinder(), tmp_path / "spots.onnx", include_decoding=True, crops=crops)
     given = scene(0, 2)
     poses = PoseEstimator(PureSpotFinder(), "whole-image", "cpu", "torch")(given.image, given.boxes)
     assert np.abs(poses.keypoints - given.points).max() < 0.4
@@ -102,7 +108,7 @@ def test_a_file_that_differs_is_not_left(crops: np.ndarray, tmp_path: Path, monk
 
 def test_a_card_that_is_lost_is_noticed(crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(program: CropProgram, card: ExportCard, path: Path) -> None:
-        other = ExportCard(card.spec, card.normalise_inside, card.decode_inside, "fp16")
+        other = ExportCard(card.spec, card.includes_preprocessing, card.includes_decoding, "fp16")
         write_onnx(program, other, path)
 
     monkeypatch.setitem(exporter.WRITERS, "onnx", forgetful)
@@ -113,7 +119,7 @@ def test_a_card_that_is_lost_is_noticed(crops: np.ndarray, tmp_path: Path, monke
 
 def test_half_precision_is_smaller_and_agrees(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = create_model("sdpose_t", input_size=(64, 48), depth=1, width=64)
+    model = create_model("sdpose_t", input_size=(64, 48), depth=1, embed_dim=64)
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
     with torch.no_grad():
         last.weight.mul_(0.1)  # an untrained network must not be confident of its noise
@@ -134,8 +140,6 @@ def test_coordinates_stay_whole(tmp_path: Path) -> None:
     [
         ({"format": "onxn"}, "did you mean 'onnx'"),
         ({"path": "model.pt"}, r"must end in \.onnx"),
-        ({"normalise": "insight"}, "did you mean 'inside'"),
-        ({"decode": "no"}, "Unknown decode"),
         ({"precision": "int4"}, "Unknown precision"),
         ({"precision": "bf16"}, "bf16"),
         ({"model": "leanpose-body-z"}, "did you mean"),

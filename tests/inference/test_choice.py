@@ -1,4 +1,4 @@
-"""The choice of the fastest run-time: only among those that agree, and remembered."""
+"""The choice of the fastest backend: only among those that agree, and remembered."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from leanpose.inference import choice
 from leanpose.inference import estimator as estimator_file
-from leanpose.inference.backends import choice
-from leanpose.inference.backends.choice import Candidate, Measurement, fastest, measure, remember, remembered
+from leanpose.inference.choice import Candidate, Measurement, benchmark_backends, fastest, remember, remembered
 from leanpose.inference.estimator import PoseEstimator
 from spots import PureSpotFinder, scene
 
@@ -19,7 +19,7 @@ TORCH, ORT = Candidate("torch", "fp32"), Candidate("onnxruntime", "fp32")
 
 
 def test_every_run_time_is_measured() -> None:
-    results = measure(PureSpotFinder(), CPU, batches=(1, 3), seconds=0.1)
+    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), seconds=0.1)
     usable = {r.candidate for r in results if r.reason is None}
     assert {TORCH, ORT, Candidate("openvino", "fp32")} <= usable
     for result in results:
@@ -42,7 +42,7 @@ def test_a_run_time_that_differs_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
         return backend
 
     monkeypatch.setattr(choice, "open_candidate", lying)
-    results = {r.candidate: r for r in measure(PureSpotFinder(), CPU, batches=(1,), seconds=0.01)}
+    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), seconds=0.01)}
     assert "differs from torch" in (results[ORT].reason or "")
     assert results[ORT].milliseconds == {}
     assert fastest(list(results.values())) != ORT
@@ -63,7 +63,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model = PureSpotFinder()
     model.anchor.data.fill_(0.25)
     assert remembered(model, CPU) is None
-    assert "no run-time has been measured" in PoseEstimator(model, "whole-image", "cpu").backend_reason
+    assert "no backend has been measured" in PoseEstimator(model, "whole-image", "cpu").backend_reason
     results = [Measurement(TORCH, {1: 10.0}), Measurement(ORT, {1: 1.0})]
     assert remember(model, CPU, results) == ORT
     assert remembered(model, CPU) == ORT
@@ -77,7 +77,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model.anchor.data.fill_(0.5)
     assert remembered(model, CPU) is None
     model.anchor.data.fill_(0.25)
-    for record in (cache / "runtimes").iterdir():
+    for record in (cache / "backends").iterdir():
         record.write_text("{")
     assert remembered(model, CPU) is None
 
@@ -90,9 +90,9 @@ def test_a_large_job_is_worth_measuring(monkeypatch: pytest.MonkeyPatch) -> None
     given = scene(0, 1)
     estimator = PoseEstimator(model, "whole-image", "cpu")
     estimator([given.image] * 2, [given.boxes] * 2)
-    assert "no run-time has been measured" in estimator.backend_reason
+    assert "no backend has been measured" in estimator.backend_reason
     estimator.expect(3, advance=steps.append)
     assert "timing" in steps
-    assert "no run-time has been measured" not in estimator.backend_reason
+    assert "no backend has been measured" not in estimator.backend_reason
     fixed = PoseEstimator(model, "whole-image", "cpu", "torch")
     fixed.expect(3, advance=lambda _: pytest.fail("a named backend stays what it is"))

@@ -223,11 +223,11 @@ def test_the_environment_names_a_detector(spot_finder: SpotFinder, shared: Path,
         PoseEstimator(spot_finder, device="cpu")
 
 
-def test_refine_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):
+def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):
     points = np.array([[[700.0, 400], [820, 560], [620, 700]]])
     image = paint_spots((900, 1200), points, 25)  # narrower than a map pixel of the first pass
-    monkeypatch.setattr(estimator_file, "REFINE_POINTS", 3)
-    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", refine=r)(image) for r in (False, True))
+    monkeypatch.setattr(estimator_file, "SECOND_PASS_POINTS", 3)
+    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", two_pass=r)(image) for r in (False, True))
     low, high = refined.boxes[0, :2], refined.boxes[0, 2:]
     assert (low > 300).all()
     assert (high < 900).all()
@@ -236,9 +236,9 @@ def test_refine_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch)
     assert after < before
 
 
-def test_refine_changes_nothing_where_nothing_is_found():
+def test_two_pass_changes_nothing_where_nothing_is_found():
     image = np.zeros((300, 300, 3), np.uint8)
-    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", refine=r)(image) for r in (False, True))
+    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", two_pass=r)(image) for r in (False, True))
     assert (plain.keypoints == refined.keypoints).all()
     assert (refined.scores == 0).all()
 
@@ -278,4 +278,4 @@ def test_half_precision_agrees(small_model_file: Path):
 
 def test_public_names():
     assert leanpose.PoseEstimator is PoseEstimator
-    assert leanpose.PoseResult.__module__ == "leanpose.inference.poses"
+    assert leanpose.PoseResult.__module__ == "leanpose.inference.results"

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leanpose.data.inputs import ImageFile, find_inputs
 from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
-from leanpose.inference.pictures import Picture, find_inputs
 from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Picture]:
+def pictures(tmp_path: Path) -> list[ImageFile]:
     folder = tmp_path / "in"
     folder.mkdir()
     for seed in range(5):
@@ -47,7 +47,7 @@ def estimator() -> PoseEstimator:
 
 
 def test_everything_is_written_and_broken_files_are_skipped(
-    estimator: PoseEstimator, pictures: list[Picture], box_file: BoxFile, tmp_path: Path
+    estimator: PoseEstimator, pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path
 ):
     out, seen = tmp_path / "out", []
     outcome = predict_pictures(
@@ -75,7 +75,7 @@ def test_everything_is_written_and_broken_files_are_skipped(
     assert (np.asarray(Image.open(out / "13.png")) == scene(3, 2).image).all()  # nobody there; and still RGB
 
 
-def test_conditioning_pictures_and_their_poses(pictures: list[Picture], box_file: BoxFile, tmp_path: Path):
+def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path):
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
     estimator = PoseEstimator(finder, "whole-image", "cpu", batch_size=3)
@@ -105,25 +105,27 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     assert outcome.done == 1
 
 
-def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     out = tmp_path / "out"
     with pytest.raises(LeanposeError, match="'spots' has none of OpenPose's body points"):
         predict_pictures(estimator, pictures, drawings=out, coco=out / "poses.json", style="openpose")
     assert not list(out.iterdir())
 
 
-def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     predict_pictures(estimator, pictures, table=tmp_path / "out/t.csv")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["t.csv"]
 
 
-def test_no_people_is_still_valid_json(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_no_people_is_still_valid_json(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     (tmp_path / "none.json").write_text("[]")
     predict_pictures(estimator, pictures, boxes=BoxFile(tmp_path / "none.json"), coco=tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == []
 
 
-def test_when_nothing_can_be_read_nothing_is_written(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_when_nothing_can_be_read_nothing_is_written(
+    estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path
+):
     out = tmp_path / "out"
     with pytest.raises(NothingReadError) as caught:
         predict_pictures(estimator, [p for p in pictures if p.name == "12.png"], drawings=out, coco=out / "poses.json")
@@ -131,7 +133,7 @@ def test_when_nothing_can_be_read_nothing_is_written(estimator: PoseEstimator, p
     assert list(out.iterdir()) == []
 
 
-def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     def stop(outcome: Outcome) -> None:
         if outcome.done == 2:
             raise KeyboardInterrupt
@@ -143,7 +145,7 @@ def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: l
 
 
 def test_a_full_disk_leaves_the_old_results(
-    estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "out.json").write_text("old")
 
@@ -157,7 +159,7 @@ def test_a_full_disk_leaves_the_old_results(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.json"]
 
 
-def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[Picture], tmp_path: Path):
+def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"):
         predict_pictures(estimator, pictures, drawings=tmp_path / "file" / "deeper")
@@ -176,7 +178,7 @@ def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: P
 
 
 @pytest.mark.parametrize("image_id", [10, 10.0, "10"])
-def test_an_images_number_may_be_written_in_several_ways(pictures: list[Picture], tmp_path: Path, image_id: object):
+def test_an_images_number_may_be_written_in_several_ways(pictures: list[ImageFile], tmp_path: Path, image_id: object):
     content = {
         "images": [{"id": str(image_id) if isinstance(image_id, str) else 10, "file_name": "10.png"}],
         "annotations": [{"image_id": image_id, "bbox": [1, 2, 30, 40]}],

@@ -51,7 +51,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
 def test_options(predict, folder: Path, tmp_path: Path):
     result = predict(
         f"{folder}/*.webp", folder / "photo.jpg", "--out", "o", "--no-draw", "--coco", "c.json", "--csv", "t.csv",
-        "--detector", "whole-image", "--batch-size", 1, "--flip-test", "--refine", "--threshold", 0.5,
+        "--detector", "whole-image", "--batch-size", 1, "--flip-test", "--two-pass", "--threshold", 0.5,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "o").exists()

@@ -116,7 +116,7 @@ def test_tfpose_learns_from_both_losses_and_keeps_no_heatmaps(tmp_path: Path) ->
     assert [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert set(model.state_dict()) == names
     assert sum(p.numel() for p in model.parameters()) == parameters
-    program = CropProgram(model.eval(), normalise=True, decode=False, dtype=torch.float32)
+    program = CropProgram(model.eval(), include_preprocessing=True, include_decoding=False, dtype=torch.float32)
     assert program.outputs == ("xy", "score")
 
 

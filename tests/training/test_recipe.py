@@ -5,26 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
 
+from leanpose.classification.recipe import parse_classification_recipe
+from leanpose.cli import app
 from leanpose.errors import LeanposeError
-from leanpose.models.registry import configure_model, create_model
-from leanpose.training.recipe import load_recipe, parse_recipe
+from leanpose.models.registry import configure_model, create_model, list_models
+from leanpose.training.recipe import find_recipe, load_recipe, parse_recipe, read_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+ROWS = [
+    (path, row)
+    for path in sorted(FOLDER.rglob("*.yaml"))
+    for row in yaml.safe_load(path.read_text()).get("rows") or [None]
+]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: Path) -> None:
-    recipe = load_recipe(path)
-    create_model(recipe.model, skeleton=recipe.skeleton, **recipe.model_options)
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+@pytest.mark.parametrize(("path", "row"), ROWS, ids=lambda x: f"{x.parent.name}/{x.stem}" if isinstance(x, Path) else x)
+def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: Path, row: str | None) -> None:
+    values = read_recipe(path, [f"row={row}"] if row else None)
+    if values["model"] in list_models(task="classification"):
+        recipe = parse_classification_recipe(values)
+        configure_model(recipe.model, **recipe.model_options)
+    else:
+        recipe = parse_recipe(values)
+        with torch.device("meta"):
+            create_model(recipe.model, skeleton=recipe.skeleton, **recipe.model_options)
+        backbone = configure_model(recipe.model, **recipe.model_options).backbone
+        fresh = recipe.distillation.method != "dwpose_stage2"  # which takes the teacher's backbone
+        assert (recipe.pretrained == "backbone") == (fresh and backbone.startswith(("hrnet", "resnet", "cspnext")))
+    lines = path.read_text().splitlines()
+    head = [line for line in lines if line.startswith("#")]
     assert any(f"leanpose train recipes/{path.parent.name}/{path.name}" in line for line in head)
-    assert any("Expect" in line for line in head)
-    backbone = getattr(configure_model(recipe.model, **recipe.model_options), "backbone", "")  # DeiT has none
-    fresh = recipe.distillation.method != "dwpose_stage2"  # which takes the teacher's backbone
-    assert (recipe.pretrained == "backbone") == (fresh and backbone.startswith(("hrnet", "resnet", "cspnext")))
+    expected = head if row is None else [lines[i - 1] for i, line in enumerate(lines) if line.startswith(f"  {row}: ")]
+    assert any("Expect" in line for line in expected)
     assert recipe.card.training_data
     assert recipe.card.licence != "unspecified"
+
+
+def test_the_command_lists_every_row_and_a_recipe_is_found_by_its_name() -> None:
+    listed = CliRunner().invoke(app, ["recipes"]).output
+    assert listed.count("leanpose train ") == len(ROWS)
+    assert listed.count("Expect") == len(ROWS)
+    one = CliRunner().invoke(app, ["recipes", "sdpose/table5*last_pose"]).output.splitlines()
+    assert one[0] == "leanpose train sdpose/table5 row=last_pose"
+    assert find_recipe("sdpose/table5") == FOLDER / "sdpose" / "table5.yaml"
+    for name, words in (("sdpose/tabel5", "did you mean 'sdpose/table5'"), ("nothing/like/it", "There is no recipe")):
+        with pytest.raises(LeanposeError, match=words):
+            find_recipe(name)
+    with pytest.raises(LeanposeError, match="several rows: add row=NAME; did you mean 'last_pose'"):
+        read_recipe(FOLDER / "sdpose" / "table5.yaml", ["row=last_poses"])
 
 
 def minimal() -> dict:
@@ -32,8 +64,6 @@ def minimal() -> dict:
 
 
 def test_a_recipe_survives_being_written_out() -> None:
-    import yaml
-
     recipe = parse_recipe(minimal())
     assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 
@@ -72,6 +102,7 @@ def test_a_recipe_survives_being_written_out() -> None:
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},
             ["data.train.0", "bbox_file", "lsp"],
         ),
+        ({"data": {"train": [{"format": "cocoa", "images": "i"}]}}, ["data.train.0", "did you mean 'coco'"]),
         ({"accumulate": 4}, ["unknown key 'accumulate'", "called 'grad_accum_steps' now"]),
         ({"optimizer": {"clip": 1.0}}, ["optimizer.clip", "called 'grad_clip_norm' now"]),
         ({"data": {"train": [{"format": "coco", "every": 2}]}}, ["data.train.0.every", "called 'frame_stride' now"]),
@@ -105,8 +136,6 @@ def test_the_last_epochs_are_drawn_otherwise() -> None:
 
 
 def test_overrides_reach_every_depth(tmp_path: Path) -> None:
-    import yaml
-
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(minimal()))
     recipe = load_recipe(
@@ -122,8 +151,6 @@ def test_overrides_reach_every_depth(tmp_path: Path) -> None:
     "override", ["epochs", "=3", "data.train.7.repeat=1", "batch_size.x=1", "schedule=[", "batch_siz=3"]
 )
 def test_a_wrong_override_gets_one_sentence(tmp_path: Path, override: str) -> None:
-    import yaml
-
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({**minimal(), "batch_size": 8}))
     with pytest.raises(LeanposeError):
@@ -141,8 +168,6 @@ def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path, text: str) -
 
 
 def test_another_method_starts_its_section_anew(tmp_path: Path) -> None:
-    import yaml
-
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({**minimal(), "distillation": {"method": "sdpose", "supervise": "last"}}))
     assert load_recipe(path, ["distillation.method=none"]).distillation.method == "none"

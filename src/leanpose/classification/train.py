@@ -122,7 +122,7 @@ def train_classifier(
     section = recipe.classification
     vary = section.model_dump(include={"area", "aspect", "flip_probability", "policy", "erasing_probability"})
     augmentation = ClassAugmentation(**vary) if section.enabled else None
-    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed)
+    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
     validation = None if val is None else Validation(val.name, lambda trained: _validate(recipe, trained, val))

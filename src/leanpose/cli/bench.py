@@ -1,4 +1,4 @@
-"""`leanpose bench`: how fast is a model in each run-time?"""
+"""`leanpose bench`: how fast is a model in each backend?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from leanpose.inference.backends.choice import Measurement
+    from leanpose.inference.choice import Measurement
     from leanpose.models.base import PoseModel
 
 ROUNDS = 5  # of whole pictures
@@ -28,24 +28,24 @@ def bench(
     ] = "leanpose-body-s",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batches: Annotated[str, typer.Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
-    seconds: Annotated[float, typer.Option(min=0.1, help="For the timing of all run-times together.")] = 30.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each run-time. [default: as torch chooses]")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
     people: Annotated[
         int | None, typer.Option(min=1, help="Time whole pictures with 1 to this many people instead.")
     ] = None,
     detector: Annotated[str, typer.Option(help="With --people: an ONNX person detector.")] = "whole-image",
     backend: Annotated[str, typer.Option(help="With --people: torch, onnxruntime, openvino or auto.")] = "auto",
 ) -> None:
-    """Time each run-time that is installed, and remember the fastest one that agrees with torch.
+    """Time each backend that is installed, and remember the fastest one that agrees with torch.
 
-    Where a run-time differs, distances of keypoints are in pixels of the crop.
+    Where a backend differs, distances of keypoints are in pixels of the crop.
     """
     import torch
     from rich.console import Console
 
     from leanpose.cli.export import fresh_model
     from leanpose.device import choose_device
-    from leanpose.inference.backends.choice import measure, remember
+    from leanpose.inference.choice import benchmark_backends, remember
     from leanpose.weights import load_model
 
     sizes = _sizes(batches)
@@ -64,7 +64,9 @@ def bench(
         f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {chosen}, {torch.get_num_threads()} threads"
     )
     with Console(stderr=True).status("…") as status:
-        results = measure(net, chosen, batches=sizes, seconds=seconds, advance=lambda step: status.update(f"{step} …"))
+        results = benchmark_backends(
+            net, chosen, batches=sizes, seconds=seconds, advance=lambda step: status.update(f"{step} …")
+        )
     console.print(_table(results, sizes))
     for result in results:
         if result.reason is not None:
@@ -88,7 +90,7 @@ def _table(results: Sequence[Measurement], sizes: Sequence[int]) -> Table:
     table = Table(
         title="Milliseconds a batch, with decoding, and how many times as fast as torch fp32", title_justify="left"
     )
-    table.add_column("run-time", no_wrap=True)
+    table.add_column("backend", no_wrap=True)
     for size in sizes:
         table.add_column(f"batch {size}", justify="right")
     for title in ("prediction off by", "median px", "99 % px"):
@@ -118,7 +120,7 @@ def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.de
     finder = choose_detector(detector, device=str(device))
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
-    print(f"Run-time: {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
+    print(f"Backend:  {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
     print(
         "Pictures: 1280×720 with drawn people; the poses are those in their known boxes, however many the detector finds."
     )
@@ -126,14 +128,14 @@ def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.de
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")
         boxes = np.resize(scene.boxes, (count, 4))
-        found, posed = [], []
+        detected, posed = [], []
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
             if not without:
                 finder([scene.image])
             between = time.perf_counter()
             estimator(scene.image, boxes)
-            found.append(1000 * (between - began))
+            detected.append(1000 * (between - began))
             posed.append(1000 * (time.perf_counter() - between))
-        first, second = (statistics.median(times[1:]) for times in (found, posed))
+        first, second = (statistics.median(times[1:]) for times in (detected, posed))
         print(f"{count:6d}  {'–' if without else f'{first:.1f}':>11}  {second:8.1f}  {first + second:11.1f}")

@@ -21,7 +21,7 @@ def evaluate_classifier(
     from leanpose.classification.deit import load_classifier
     from leanpose.classification.evaluate import evaluate_classes
     from leanpose.device import choose_device
-    from leanpose.evaluation.headline import headline
+    from leanpose.evaluation.report import headline
     from leanpose.files import atomic_write
 
     network = load_classifier(model).to(choose_device(device))

@@ -1,4 +1,4 @@
-"""`leanpose export`: write a model as a file for another run-time."""
+"""`leanpose export`: write a model as a file for another backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from leanpose.inference.backends.graph import ExportCard
+    from leanpose.backends.exported import ExportCard
     from leanpose.models.base import PoseModel
 
 QUANTISED = "Quantised files"
@@ -23,26 +23,26 @@ def export(
         Path | None,
         typer.Option("--out", "-o", help="The file. [default: the model's name with the format's ending]"),
     ] = None,
-    normalise: Annotated[
-        str, typer.Option(help="inside: the input is uint8 RGB (B, H, W, 3); outside: normalised float (B, 3, H, W).")
-    ] = "inside",
-    decode: Annotated[
-        str, typer.Option(help="inside: keypoints and scores come out; outside: the network's prediction.")
-    ] = "outside",
+    include_preprocessing: Annotated[
+        bool, typer.Option(help="The file takes uint8 RGB (B, H, W, 3), else normalised float (B, 3, H, W).")
+    ] = True,
+    include_decoding: Annotated[
+        bool, typer.Option(help="Keypoints and scores come out, else the network's prediction.")
+    ] = False,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")
     ] = "fp32",
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="Pictures or folders to check on, again for more [default: a portrait and drawn people]; with --quantise "
+            help="Pictures or folders to check on, again for more [default: a portrait]; with --quantise "
             "the folder or .tar of the images of --annotations."
         ),
     ] = None,
     quantise: Annotated[
         str | None,
         typer.Option(
-            help="Eight-bit whole numbers: dynamic or static (onnx), nncf (openvino); kept only if AP stays.",
+            help="int8: dynamic or static (onnx), nncf (openvino); kept only if AP stays.",
             rich_help_panel=QUANTISED,
         ),
     ] = None,
@@ -51,7 +51,7 @@ def export(
         typer.Option(help="The set to measure AP on, as in `leanpose eval`.", rich_help_panel=QUANTISED),
     ] = None,
     data_format: Annotated[
-        str, typer.Option(help="coco, coco_wholebody, ubody, crowdpose or lsp.", rich_help_panel=QUANTISED)
+        str, typer.Option(help="As --format of `leanpose eval`.", rich_help_panel=QUANTISED)
     ] = "coco",
     boxes: Annotated[
         Path | None,
@@ -64,7 +64,7 @@ def export(
         bool | None,
         typer.Option(
             "--flip-test/--no-flip-test",
-            help="Measure with the mirrored crop too. [default: unless --decode inside]",
+            help="Measure with the mirrored crop too. [default: unless --include-decoding]",
             rich_help_panel=QUANTISED,
         ),
     ] = None,
@@ -83,15 +83,15 @@ def export(
         int, typer.Option(min=1, help="How many people calibrate, at most.", rich_help_panel=QUANTISED)
     ] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Decides who calibrates.", rich_help_panel=QUANTISED)] = 0,
-    max_loss: Annotated[
+    max_ap_drop: Annotated[
         float, typer.Option(help="AP points that may be lost; beyond, nothing is written.", rich_help_panel=QUANTISED)
     ] = 0.5,
-    most_float: Annotated[
+    max_float_layers: Annotated[
         int | None,
         typer.Option(min=0, help="Layers that may stay in float. [default: half]", rich_help_panel=QUANTISED),
     ] = None,
 ) -> None:
-    """Write a model as a file for another run-time, checked against the model on pictures."""
+    """Write a model as a file for another backend, checked against the model on pictures."""
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
 
@@ -99,9 +99,14 @@ def export(
         raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
     source = fresh_model(model)
     if quantise is not None:
-        from leanpose.cli.quantised import SetOptions, export_quantised
+        from leanpose.cli.quantised import export_quantised, measured_sets
+        from leanpose.quantisation import FORMAT_OF
 
-        options = SetOptions(
+        if quantise not in FORMAT_OF:
+            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, FORMAT_OF)}")
+        if format != FORMAT_OF[quantise]:
+            raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
+        sets = measured_sets(
             annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
         )
         if precision != "fp32":
@@ -110,17 +115,16 @@ def export(
             )
         export_quantised(
             source if source is not None else model,
-            format,
             quantise,
             out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"),
-            options,
+            sets,
             calibration_people=calibration_people,
             seed=seed,
-            max_loss=max_loss,
-            most_float=most_float,
+            max_ap_drop=max_ap_drop,
+            max_float_layers=max_float_layers,
             flip_test=flip_test,
-            normalise=normalise,
-            decode=decode,
+            include_preprocessing=include_preprocessing,
+            include_decoding=include_decoding,
         )
         return
     for option, value in (
@@ -136,8 +140,8 @@ def export(
         source if source is not None else model,
         path,
         format=format,  # pyright: ignore[reportArgumentType]
-        normalise=normalise,  # pyright: ignore[reportArgumentType]
-        decode=decode,  # pyright: ignore[reportArgumentType]
+        include_preprocessing=include_preprocessing,
+        include_decoding=include_decoding,
         precision=precision,  # pyright: ignore[reportArgumentType]
         crops=images or (),
     )
@@ -151,10 +155,12 @@ def export(
 def print_interface(card: ExportCard) -> None:
     """What goes into a file and what comes out."""
     height, width = card.spec.input_size
-    inside = card.normalise_inside
-    given = f"uint8 RGB, batch × {height} × {width} × 3" if inside else f"float32, batch × 3 × {height} × {width}"
-    print(f"Input:    images, {given}" + ("" if inside else ", normalised"))
-    print(f"Output:   {'keypoints in crop pixels, scores' if card.decode_inside else 'the prediction, to be decoded'}")
+    raw = card.includes_preprocessing
+    given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
+    print(f"Input:    images, {given}" + ("" if raw else ", normalised"))
+    print(
+        f"Output:   {'keypoints in crop pixels, scores' if card.includes_decoding else 'the prediction, to be decoded'}"
+    )
 
 
 def fresh_model(name: str) -> PoseModel | None:

@@ -10,11 +10,15 @@ import typer
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
+    from leanpose.data.inputs import Clip, Inputs
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
-    from leanpose.inference.pictures import Inputs
+    from leanpose.inference.results import Style
+    from leanpose.video.predict import VideoOutcome
+    from leanpose.video.reader import VideoError
+    from leanpose.video.tracking import PoseTracker
 
 LISTED = 50  # skipped pictures named one by one
 
@@ -60,12 +64,12 @@ def predict(
     ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
-    refine: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
+    two_pass: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
     detect_every: Annotated[
         int, typer.Option(min=1, help="In videos: frames from one look of the detector to the next.")
     ] = 5,
     smooth: Annotated[bool, typer.Option(help="In videos: smooth the keypoints over time.")] = True,
-    sound: Annotated[bool, typer.Option(help="In videos: keep the sound.")] = True,
+    audio: Annotated[bool, typer.Option(help="In videos: keep the audio.")] = True,
     seconds: Annotated[
         float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")
     ] = None,
@@ -78,53 +82,55 @@ def predict(
     if resolution is not None and style != "openpose":
         raise LeanposeError("--resolution is the size of conditioning pictures; give --style openpose too.")
 
+    from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
-    from leanpose.inference.pictures import find_inputs
-    from leanpose.inference.video import count_frames
+    from leanpose.video.predict import count_frames
+    from leanpose.video.reader import looks_like_video
 
-    found = find_inputs(inputs, besides=out)
-    if found.clips and boxes is not None:
+    files = find_inputs(inputs, besides=out, is_video=looks_like_video)
+    if files.clips and boxes is not None:
         raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
-    if found.clips and resolution is not None:
+    if files.clips and resolution is not None:
         raise LeanposeError("--resolution is for pictures; the copies of videos are as large as the videos.")
-    if not found.pictures and (coco is not None or csv is not None):
+    if not files.pictures and (coco is not None or csv is not None):
         raise LeanposeError("--coco and --csv are for pictures; the poses in videos are written as JSON lines.")
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     source = "whole-image" if boxes is not None else detector
     chosen: Detector = choose_detector(source, threshold=box_threshold, device=device)
-    estimator = PoseEstimator(model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, refine=refine)
-    coming = len(found.pictures) + sum(count_frames(clip.source, seconds) for clip in found.clips)
+    estimator = PoseEstimator(
+        model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass
+    )
+    coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
     if coming >= LARGE_JOB:
-        estimator.expect(coming, advance=lambda step: print(f"Run-time: {step} …"))
-    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, found)
-    if found.clips:
-        from leanpose.cli.predict_video import predict_clips
-        from leanpose.inference.tracking import PoseTracker
+        estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
+    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
+    if files.clips:
+        from leanpose.video.tracking import PoseTracker
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        unread = predict_clips(
-            tracker, found.clips, out, draw=draw, style=style, threshold=threshold, seconds=seconds, sound=sound
+        unread = _predict_clips(
+            tracker, files.clips, out, draw=draw, style=style, threshold=threshold, seconds=seconds, audio=audio
         )
-        if unread and len(found.clips) == 1 and not found.pictures:
+        if unread and len(files.clips) == 1 and not files.pictures:
             raise unread[0]
         for error in unread:
             print(f"Skipped:  {error}")
-        if len(unread) == len(found.clips) and not found.pictures:
+        if len(unread) == len(files.clips) and not files.pictures:
             raise LeanposeError("No video could be read, so nothing was written.")
-    if not found.pictures:
+    if not files.pictures:
         return
-    if box_file is not None and not any(box_file.knows(picture) for picture in found.pictures):
+    if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
-    with _progress() as progress:
-        task = progress.add_task("predict", total=len(found.pictures), people=0)
+    with _progress("images") as progress:
+        task = progress.add_task("pictures", total=len(files.pictures), people=0)
         try:
             outcome = predict_pictures(
                 estimator,
-                found.pictures,
+                files.pictures,
                 boxes=box_file,
                 drawings=out if draw else None,
                 coco=coco,
@@ -138,34 +144,35 @@ def predict(
             progress.stop()
             _list_skipped(error.outcome)
             raise
-    _summarise(outcome, len(found.pictures))
+    _summarise(outcome, len(files.pictures))
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
         raise typer.Exit(130)
 
 
-def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, found: Inputs) -> None:
+def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, files: Inputs) -> None:
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR
 
     net = estimator.model
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
-    print(f"Run-time: {estimator.backend}, {estimator.backend_reason}")
+    print(f"Backend:  {estimator.backend}, {estimator.backend_reason}")
     print(f"People:   from {source}")
     if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
         print(f"          ({NO_DETECTOR})")
-    if found.pictures:
-        print(f"Pictures: {len(found.pictures)}")
-    if found.clips:
-        print(f"Videos:   {len(found.clips)}")
-    if others := found.others:
+    if files.pictures:
+        print(f"Pictures: {len(files.pictures)}")
+    if files.clips:
+        print(f"Videos:   {len(files.clips)}")
+    if others := files.others:
         names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
 
 
-def _progress() -> Progress:
+def _progress(unit: str) -> Progress:
+    """A bar with the speed in this unit, such as images, and the people found."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -179,20 +186,13 @@ def _progress() -> Progress:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """Pictures a second."""
-
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} images/s")
+            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
 
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TextColumn("{task.fields[people]} people"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    name, people = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[people]} people")
+    columns = (name, BarColumn(), MofNCompleteColumn(), Speed(), people, TimeRemainingColumn(), TextColumn("left"))
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _summarise(outcome: Outcome, count: int) -> None:
@@ -212,3 +212,68 @@ def _list_skipped(outcome: Outcome) -> None:
         print(f"          {reason}")
     if len(outcome.skipped) > LISTED:
         print(f"          … and {len(outcome.skipped) - LISTED} more")
+
+
+def _predict_clips(
+    tracker: PoseTracker,
+    clips: list[Clip],
+    out: Path,
+    *,
+    draw: bool,
+    style: Style,
+    threshold: float,
+    seconds: float | None,
+    audio: bool,
+) -> list[VideoError]:
+    """Look at videos one after the other. Returns why some could not be read.
+
+    Raises:
+        LeanposeError: something cannot be written.
+        typer.Exit: the user stopped a file; a camera is meant to be stopped.
+    """
+    from leanpose.video.predict import clip_targets, predict_video
+    from leanpose.video.reader import VideoError
+
+    targets = clip_targets(clips, out, drawn=draw)
+    unread: list[VideoError] = []
+    for clip, target in zip(clips, targets, strict=True):
+        lines = target.with_suffix(".jsonl")
+        with _progress("frames") as progress:
+            task = progress.add_task(clip.name, total=None, visible=False, people=0)
+
+            def advance(so_far: VideoOutcome, progress: Progress = progress, task: TaskID = task) -> None:
+                progress.update(
+                    task, completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids)
+                )
+
+            try:
+                outcome = predict_video(
+                    tracker, clip.source, drawing=target if draw else None, lines=lines, seconds=seconds, audio=audio,
+                    draw=lambda pixels, poses: poses.draw(pixels, style=style, threshold=threshold), advance=advance,
+                )  # fmt: skip
+            except VideoError as error:
+                unread.append(error)
+                continue
+        _summarise_clip(clip, outcome)
+        print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
+        if outcome.stopped and isinstance(clip.source, Path):
+            raise typer.Exit(130)
+    return unread
+
+
+def _summarise_clip(clip: Clip, outcome: VideoOutcome) -> None:
+    if outcome.stopped:
+        print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
+    people = f"{len(outcome.ids)} people" if len(outcome.ids) != 1 else "1 person"
+    print(
+        f"Done:     {clip.name}, {outcome.frames} frames, {people}, in {outcome.elapsed:.1f} s "
+        f"({outcome.speed:.1f} frames/s; the pose model was busy {outcome.busy:.0%} of the time)"
+    )
+    if outcome.cut_off:
+        print(f"          The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.")
+    if outcome.damaged:
+        print(f"          {outcome.damaged} damaged frames were left out or are shown as far as they could be read.")
+    if outcome.dropped:
+        print(f"          {outcome.dropped} of the camera's frames came too fast and were left out.")
+    for notice in outcome.notices:
+        print(f"          {notice}")

@@ -2,88 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
-    from leanpose.export import QuantisationReport
+    from leanpose.data.readers import DatasetConfig
     from leanpose.models.base import PoseModel
+    from leanpose.quantisation import QuantisationReport
 
-DATA_FORMATS = ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp")
 MOST_NAMES = 12
 
 
-@dataclass(frozen=True)
-class SetOptions:
-    """What the command line says of the people, as it was typed."""
+def measured_sets(
+    annotations: Path | None,
+    images: list[str],
+    data_format: str,
+    boxes: Path | None,
+    split: str,
+    calibration_annotations: Path | None,
+    calibration_images: Path | None,
+) -> tuple[DatasetConfig, DatasetConfig | None]:
+    """The set to measure on, and the one to calibrate on, if it is another.
 
-    annotations: Path | None
-    images: list[str]
-    data_format: str
-    boxes: Path | None
-    split: str
-    calibration_annotations: Path | None
-    calibration_images: Path | None
+    Raises:
+        LeanposeError: something is missing or does not fit.
+    """
+    if annotations is None or len(images) != 1:
+        raise LeanposeError(
+            "A quantised file is kept only if its AP is; give the set to measure it on with --annotations FILE and one "
+            "--images FOLDER."
+        )
+    if calibration_annotations is None and calibration_images is not None:
+        raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
+    from leanpose.data.readers import DatasetConfig
 
-    def sources(self) -> tuple[DatasetConfig, DatasetConfig | None]:
-        """The set to measure on, and the one to calibrate on, if it is another.
-
-        Raises:
-            LeanposeError: something is missing or does not fit.
-        """
-        if self.data_format not in DATA_FORMATS:
-            raise LeanposeError(
-                f"Unknown --data-format '{self.data_format}'; {did_you_mean(self.data_format, DATA_FORMATS)}"
-            )
-        if self.split not in ("all", "train", "val"):
-            raise LeanposeError(f"--split {self.split} is not valid; choose one of: all, train, val.")
-        if self.annotations is None or len(self.images) != 1:
-            raise LeanposeError(
-                "A quantised file is kept only if its AP is; give the set to measure it on with --annotations FILE and one "
-                "--images FOLDER."
-            )
-        folder = Path(self.images[0])
-        if self.calibration_annotations is None and self.calibration_images is not None:
-            raise LeanposeError(
-                "--calibration-images needs --calibration-annotations, which says where the people are."
-            )
-        measured = self._source(self.annotations, folder, boxes=self.boxes, split=self.split)
-        if self.calibration_annotations is None:
-            return measured, None
-        return measured, self._source(self.calibration_annotations, self.calibration_images or folder)
-
-    def _source(self, annotations: Path, images: Path, **others: Any) -> DatasetConfig:
-        from pydantic import ValidationError
-
-        from leanpose.data.sources import DatasetConfig
-
-        fields = {"format": self.data_format, "annotations": annotations, "images": images, **others}
-        try:
-            return DatasetConfig.model_validate(fields)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise LeanposeError(f"This cannot be measured: {reason}.") from error
+    folder = Path(images[0])
+    measured = DatasetConfig.from_options(
+        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+    )
+    if calibration_annotations is None:
+        return measured, None
+    others = calibration_images or folder
+    return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
 def export_quantised(
-    model: PoseModel | str, format: str, scheme: str, path: Path, options: SetOptions, **settings: Any
+    model: PoseModel | str, scheme: str, path: Path, sets: tuple[DatasetConfig, DatasetConfig | None], **settings: Any
 ) -> None:
     """Write the file and print what was measured.
 
     Raises:
-        LeanposeError: see `leanpose.export.quantise_model`; or the scheme is unknown or writes another format.
+        LeanposeError: see `leanpose.quantisation.quantise_model`.
     """
-    from leanpose.export import FORMAT_OF, quantise_model
+    from leanpose.quantisation import quantise_model
 
-    if scheme not in FORMAT_OF:
-        raise LeanposeError(f"Unknown --quantise '{scheme}'; {did_you_mean(scheme, FORMAT_OF)}")
-    if format != FORMAT_OF[scheme]:
-        raise LeanposeError(f"--quantise {scheme} writes --format {FORMAT_OF[scheme]}, not {format}.")
-    source, calibration = options.sources()
+    source, calibration = sets
     from rich.console import Console
 
     with Console(stderr=True).status("…") as status:
@@ -103,25 +78,27 @@ def print_report(report: QuantisationReport) -> None:
     """The file, the figures of both, and the layers that stayed in float."""
     from leanpose.cli.export import print_interface
 
-    said = report.card.quantisation or {}
+    summary = report.summary
     smaller = report.float_bytes / report.bytes
-    print(f"File:     {report.path} ({report.bytes / 1e6:.1f} MB, int8 {report.scheme}; float {report.float_bytes / 1e6:.1f} MB, "
+    print(f"File:     {report.path} ({report.bytes / 1e6:.1f} MB, int8 {summary['scheme']}; float {report.float_bytes / 1e6:.1f} MB, "
           f"{smaller:.1f} times as large)")  # fmt: skip
     print_interface(report.card)
-    flips = "flip test" if report.flip_test else "no flip test"
+    flips = "flip test" if summary["flip_test"] else "no flip test"
     print(
-        f"Measured: {report.people} people of {said['measured_on']}, {said['boxes']} boxes, {flips}, both in {said['runtime']}"
+        f"Measured: {summary['people']} people of {summary['measured_on']}, {summary['boxes']} boxes, {flips}, both in {summary['backend']}"
     )
     print(
         f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {_loss(report.float_ap - report.ap)}"
     )
-    print(f"          calibrated on {report.calibration_people} other people of {said['calibrated_on']}")
+    print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
     names = [
         f"{kept.layer.title} (alone it changes the output by {100 * kept.error:.1f} %)" for kept in report.in_float
     ]
     if len(names) > MOST_NAMES:
         names = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more, which the file's card names"]
-    print(f"In float: {len(report.in_float)} of {report.layers} layers" + (", those that break most" if names else ""))
+    print(
+        f"In float: {len(report.in_float)} of {summary['layers']} layers" + (", those that break most" if names else "")
+    )
     for name in names:
         print(f"          {name}")
     print(f"Speed:    {report.speedup:.2f} times as fast as in float, for one crop on one thread")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -13,21 +14,28 @@ def recipes(
     """List the recipes: a row of a paper's table each, with the command that trains it and the expected result."""
     from fnmatch import fnmatch
 
-    import yaml
-
     from leanpose.errors import LeanposeError
     from leanpose.training.recipe import recipes_folder
 
     shown = 0
     for file in sorted(recipes_folder().glob("*/*.yaml")):
-        name, text = f"{file.parent.name}/{file.stem}", file.read_text()
-        comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
-        expected = next((line for line in comments if line.startswith("Expect")), "")
-        rows = yaml.safe_load(text).get("rows") or {None: None}
-        for row in rows:
-            command = name if row is None else f"{name} row={row}"
+        name = f"{file.parent.name}/{file.stem}"
+        for command, summary in _commands(name, file.read_text()):
             if fnmatch(command, pattern) or fnmatch(name, pattern):
-                print(f"leanpose train {command}\n    {comments[0]} {expected}")
+                print(f"leanpose train {command}\n    {summary}")
                 shown += 1
     if not shown:
         raise LeanposeError(f"No recipe fits '{pattern}'; `leanpose recipes` lists all.")
+
+
+def _commands(name: str, text: str) -> list[tuple[str, str]]:
+    """What trains each row of a recipe file, and what its comments say of it and of the expected result."""
+    lines = text.splitlines()
+    comments = [line[1:].strip() for line in lines if line.startswith("#")]
+    rows = [
+        (f"{name} row={line.strip().partition(':')[0]}", above.strip().removeprefix("# "))
+        for above, line in pairwise(lines)
+        if above.startswith("  # ")
+    ]
+    expected = next((line for line in comments if line.startswith("Expect")), "")
+    return rows or [(name, f"{comments[0]} {expected}")]

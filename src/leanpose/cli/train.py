@@ -65,7 +65,7 @@ def report(summary: RunSummary) -> None:
             print(f"Stage {number}: " + _figures(stage.metrics))
     if summary.metrics:
         print("Last:  " + _figures(summary.metrics))
-        from leanpose.evaluation.headline import primary_metric
+        from leanpose.evaluation.report import primary_metric
 
         print(
             f"Best:  {primary_metric(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"

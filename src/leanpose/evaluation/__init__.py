@@ -1,7 +1,6 @@
 """Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin, suppression of duplicates."""
 
-from leanpose.evaluation.average_precision import average_precision
-from leanpose.evaluation.keypoint_table import KeypointTable, keypoint_table
+from leanpose.evaluation.ap import average_precision, wholebody_ap
 from leanpose.evaluation.nms import box_nms, oks_between, oks_matrix, oks_nms, soft_oks_nms
 from leanpose.evaluation.pck import (
     KeypointAccuracy,
@@ -15,8 +14,8 @@ from leanpose.evaluation.pck import (
     pckh,
     torso_sizes,
 )
-from leanpose.evaluation.results import PosePredictions, concatenate
-from leanpose.evaluation.wholebody_ap import wholebody_ap
+from leanpose.evaluation.predictions import PosePredictions, concatenate
+from leanpose.evaluation.report import KeypointTable, keypoint_table
 
 __all__ = [
     "KeypointAccuracy",

@@ -7,24 +7,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float
 from torch.utils.data import DataLoader
 
-from leanpose.codecs.base import Prediction
-from leanpose.data.dataset import TopDownDataset, collate, start_worker
-from leanpose.data.sample import PoseAnnotation, PoseDataset
+from leanpose.backends.base import Backend, Precision
+from leanpose.backends.torch import TorchBackend
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.average_precision import average_precision
-from leanpose.evaluation.pckh import pckh, require_mpii
-from leanpose.evaluation.results import PosePredictions
-from leanpose.evaluation.wholebody_ap import labelled_parts, part_metrics, require_parts, wholebody_ap
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    average_precision,
+    labelled_parts,
+    part_metrics,
+    require_parts,
+    wholebody_ap,
+)
+from leanpose.evaluation.pck import mpii_pckh, require_mpii
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
-from leanpose.inference.backends.base import KeypointArrays, ModelSpec
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
 
-OksMetric = Literal["coco", "crowdpose", "wholebody"]
+OksMetric = Literal[BoxMetric, "wholebody"]
 """What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
 
 Metric = Literal[OksMetric, "mpii"]
@@ -40,100 +45,64 @@ class Evaluation:
     broken: dict[str, str]
 
 
-@torch.inference_mode()
 def predict_people(
-    model: PoseModel,
+    backend: Backend,
     people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
     workers: int = 0,
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
     Args:
-        model: in eval mode; it runs where its weights are.
+        backend: what computes: a model in torch, or an exported file.
         people: whose boxes are looked at; labels are not used.
         flip_test: average with the mirrored crop.
-        cycle: whose prediction counts; `last` runs all cycles of a multi-cycle model.
         advance: called with the number of people done, after each batch.
     """
-    device = next(model.parameters()).device
-
-    def predict(images: torch.Tensor) -> Prediction:
-        if cycle == "first":
-            return model(images).prediction
-        output = model.forward_train(images)
-        return (output.cycles or (output,))[-1].prediction
-
-    def predict_keypoints(crops: UInt8[torch.Tensor, "B H W 3"]) -> KeypointArrays:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            images = model.normalise(crops.to(device))
-            prediction = predict(images)
-            if flip_test:
-                flipped = predict(images.flip(-1))
-                prediction = model.codec.merge_flipped(prediction, flipped, model.skeleton.flip_indices)
-        points, confidence = model.codec.decode(prediction)
-        return points.float().cpu().numpy(), confidence.float().cpu().numpy()
-
-    spec = ModelSpec.of(model)
-    return locate_people(predict_keypoints, spec, people, batch_size=batch_size, workers=workers, advance=advance)
-
-
-def locate_people(
-    predict_keypoints: Callable[[UInt8[torch.Tensor, "B H W 3"]], KeypointArrays],
-    spec: ModelSpec,
-    people: Sequence[PoseAnnotation],
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    advance: Callable[[int], None] | None = None,
-) -> tuple[PosePredictions, dict[str, str]]:
-    """The poses of these people, in image pixels, and the images that could not be read with the reason.
-
-    Args:
-        locate: from RGB crops to keypoints in crop pixels (B, K, 2) and scores (B, K), whatever computes them.
-        spec: how crops are cut for it.
-        people: whose boxes are looked at; labels are not used.
-        advance: called with the number of people done, after each batch.
-    """
+    spec = backend.spec
     dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []
     for batch in loader:
-        for index, sentence in batch.broken:
-            broken[str(people[index].image)] = sentence
-        batch = batch.without_broken()
+        broken |= batch.broken
         if not len(batch.indices):
             continue
-        points, confidence = predict_keypoints(batch.images)
-        in_crop = points.astype(np.float64)
-        keypoints.append(apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop))
+        in_crop, confidence = backend.predict_keypoints(batch.images.numpy(), flip_test=flip_test)
+        keypoints.append(
+            apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop.astype(np.float64))
+        )
         scores.append(confidence)
         done.append(batch.indices.numpy())
-        if advance is not None:
-            advance(len(batch.indices))
+        advance(len(batch.indices))
     if not done:
         return PosePredictions.empty(len(spec.skeleton)), broken
-    order = np.concatenate(done)
-    found = [people[i] for i in order]
-    boxes = np.stack([person.box for person in found]).astype(np.float64)
-    _, scales = bbox_to_center_scale(boxes, spec.input_size)
-    results = PosePredictions(
-        image_ids=np.array([person.image_id for person in found], np.int64),
-        keypoints=np.concatenate(keypoints),
-        keypoint_scores=np.concatenate(scores).astype(np.float64),
+    looked_at = [people[i] for i in np.concatenate(done)]
+    return _in_boxes(looked_at, spec.input_size, np.concatenate(keypoints), np.concatenate(scores)), broken
+
+
+def _in_boxes(
+    people: Sequence[PoseAnnotation],
+    input_size: tuple[int, int],
+    keypoints: Float[np.ndarray, "N K 2"],
+    scores: Float[np.ndarray, "N K"],
+) -> PosePredictions:
+    """Poses in the boxes of these people, one for each."""
+    boxes = np.stack([person.box for person in people]).astype(np.float64)
+    _, scales = bbox_to_center_scale(boxes, input_size)
+    return PosePredictions(
+        image_ids=np.array([person.image_id for person in people], np.int64),
+        keypoints=keypoints,
+        keypoint_scores=scores.astype(np.float64),
         boxes=boxes,
-        box_scores=np.array([person.score for person in found], np.float64),
+        box_scores=np.array([person.score for person in people], np.float64),
         areas=scales.prod(axis=1).astype(np.float64),
     )
-    return results, broken
 
 
 def evaluate(
@@ -144,11 +113,11 @@ def evaluate(
     workers: int = 0,
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
     nms: Literal["oks", "soft"] | None = "oks",
     metric: Metric = "coco",
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 
@@ -156,28 +125,22 @@ def evaluate(
 
     Raises:
         LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks what
-            the style measures (`wholebody`: parts; `mpii`: MPII's joints).
+            the metric needs (`wholebody`: parts; `mpii`: MPII's joints).
     """
     ground_truth_of(people)  # before the work, not after it
     if metric == "wholebody":
         require_parts(model.skeleton)
     if metric == "mpii":
         require_mpii(model.skeleton)
+    backend = TorchBackend(model, next(model.parameters()).device, precision, cycle=cycle)
     results, broken = predict_people(
-        model,
-        people.people,
-        batch_size=batch_size,
-        workers=workers,
-        flip_test=flip_test,
-        cycle=cycle,
-        precision=precision,
-        advance=advance,
+        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
     )
     if people.people and not len(results):
         raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
     if metric == "mpii":
-        measured = [person for person in people.people if str(person.image) not in broken]
-        return Evaluation(pckh(results, measured, model.skeleton), results, broken)
+        readable = [person for person in people.people if str(person.image) not in broken]
+        return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
     metrics = coco_ap(results, people, model.skeleton, scoring=scoring, nms=nms, metric=metric)
     return Evaluation(metrics, results, broken)
 
@@ -194,15 +157,15 @@ def coco_ap(
     """OKS AP and AR of poses, wherever they come from, on a data set.
 
     Raises:
-        LeanposeError: the data set has no ground truth, or the style is `wholebody` and the skeleton has no parts.
+        LeanposeError: the data set has no ground truth, or the metric is `wholebody` and the skeleton has no parts.
     """
     ground_truth, labelled = labelled_only(ground_truth_of(people))
-    sigmas, found = [skeleton.sigmas[k] for k in labelled], results.with_keypoints(labelled)
+    sigmas, pred = [skeleton.sigmas[k] for k in labelled], results.with_keypoints(labelled)
     if metric == "wholebody":
         require_parts(skeleton)
         parts = labelled_parts(skeleton, labelled)
-        return part_metrics(wholebody_ap(ground_truth, found, sigmas, parts, scoring=scoring, nms=nms))
-    return average_precision(ground_truth, found, sigmas, scoring=scoring, nms=nms, metric=metric)
+        return part_metrics(wholebody_ap(ground_truth, pred, sigmas, parts, scoring=scoring, nms=nms))
+    return average_precision(ground_truth, pred, sigmas, scoring=scoring, nms=nms, metric=metric)
 
 
 def ground_truth_of(people: PoseDataset) -> dict:
@@ -231,16 +194,9 @@ def mean_pose(
     labelled = points[..., 2:] > 0
     in_region = (points[..., :2] - centers[:, None]) / scales[:, None]
     mean = np.where(labelled, in_region, 0).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
-    boxes = np.stack([person.box for person in people]).astype(np.float64)
-    centers, scales = bbox_to_center_scale(boxes, input_size)
-    return PosePredictions(
-        image_ids=np.array([person.image_id for person in people], np.int64),
-        keypoints=centers[:, None] + mean * scales[:, None],
-        keypoint_scores=np.ones((len(people), len(mean))),
-        boxes=boxes,
-        box_scores=np.array([person.score for person in people], np.float64),
-        areas=scales.prod(axis=1),
-    )
+    centers, scales = bbox_to_center_scale(np.stack([person.box for person in people]).astype(np.float64), input_size)
+    keypoints = centers[:, None] + mean * scales[:, None]
+    return _in_boxes(people, input_size, keypoints, np.ones(keypoints.shape[:2]))
 
 
 def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:

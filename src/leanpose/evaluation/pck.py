@@ -1,4 +1,4 @@
-"""Percentage of correct keypoints (PCK, PCKh) and its kin (AUC, EPE, NME), on arrays of people.
+"""Percentage of correct keypoints (PCK, PCKh) and its kin (AUC, EPE, NME), on arrays of people, and MPII's table of PCKh.
 
 A keypoint is correct when it is closer to its label than `threshold` × the size of the person: the box (PCK of the
 papers' toolbox), the torso (LSP's PCK@0.2) or the head (MPII's PCKh@0.5). What is not labelled takes no part.
@@ -6,13 +6,15 @@ papers' toolbox), the torso (LSP's PCK@0.2) or the head (MPII's PCKh@0.5). What 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.skeleton import Skeleton
 
 MPII_GROUPS = {
@@ -26,6 +28,8 @@ MPII_GROUPS = {
 }
 MPII_UNCOUNTED = ("pelvis", "thorax")
 """Labelled in MPII, but left out of its figures."""
+
+TOTAL, FINE = "PCKh@0.5", "PCKh@0.1"
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def mpii_accuracy(
         LeanposeError: a keypoint of the table is not among the names, or the shapes do not fit together.
     """
     index = {name: k for k, name in enumerate(names)}
-    missing = [name for group in MPII_GROUPS.values() for name in group if name not in index]
+    missing = _missing(names)
     if missing:
         raise LeanposeError(f"MPII's table needs the keypoint '{missing[0]}', which these people do not have.")
     counted = np.asarray(visible).astype(bool) & ~np.isin(np.asarray(names), MPII_UNCOUNTED)
@@ -199,12 +203,11 @@ def mpii_accuracy(
     distances = normalised_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
     accuracy = _accuracy(distances, 0.5)
     sides = {group: accuracy.per_keypoint[[index[name] for name in MPII_GROUPS[group]]] for group in MPII_GROUPS}
-    table = {f"{group} PCK": _percent_of(shares[shares >= 0]) for group, shares in sides.items()}
+    table = {
+        f"{group} PCK": 100 * float(shares[shares >= 0].mean()) if (shares >= 0).any() else -1.0
+        for group, shares in sides.items()
+    }
     return table | {"PCK": 100 * accuracy.overall, "PCK@0.1": 100 * _accuracy(distances, 0.1).overall}
-
-
-def _percent_of(shares: Float[np.ndarray, " N"]) -> float:
-    return 100 * float(shares.mean()) if len(shares) else -1.0
 
 
 def box_sizes(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
@@ -257,3 +260,59 @@ def _distance(
     points = np.asarray(labelled, np.float64)
     both = np.asarray(visible)[:, a].astype(bool) & np.asarray(visible)[:, b].astype(bool)
     return np.where(both, np.linalg.norm(points[:, a] - points[:, b], axis=-1), np.nan)
+
+
+def require_mpii(skeleton: Skeleton) -> None:
+    """See that a skeleton has all keypoints of MPII's table.
+
+    Raises:
+        LeanposeError: one is missing.
+    """
+    missing = _missing(skeleton.keypoints)
+    if missing:
+        raise LeanposeError(
+            f"MPII's PCKh is measured at '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
+            f"another metric."
+        )
+
+
+def has_mpii(skeleton: Skeleton) -> bool:
+    """Whether a skeleton has all keypoints of MPII's table."""
+    return not _missing(skeleton.keypoints)
+
+
+def _missing(keypoints: Sequence[str]) -> list[str]:
+    """The keypoints of MPII's table that are not among these names."""
+    return [name for group in MPII_GROUPS.values() for name in group if name not in keypoints]
+
+
+def mpii_pckh(results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton) -> dict[str, float]:
+    """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, in 0..1; -1 where nobody has a label.
+
+    Every label weighs the same in the total; pelvis and thorax take no part, as in the official evaluation.
+
+    Args:
+        results: one pose for each of `people`, in their order.
+        people: with labels and head sizes; who has no head size does not count.
+        skeleton: of both.
+
+    Raises:
+        LeanposeError: the skeleton lacks a keypoint of the table, or nobody has a head size.
+    """
+    require_mpii(skeleton)
+    sizes = np.array([person.head_size for person in people], np.float64)
+    if not (sizes > 0).any():
+        raise LeanposeError("PCKh needs the sizes of heads, and none of these people has one; is the data set MPII's?")
+    labels = np.stack([person.keypoints for person in people]).astype(np.float64)
+    table = mpii_accuracy(
+        results.keypoints, labels[..., :2], labels[..., 2] > 0, sizes, skeleton.keypoints, one_based_labels=False
+    )
+    groups = {f"{TOTAL} {group}": table[f"{group} PCK"] for group in MPII_GROUPS}
+    percent = {TOTAL: table["PCK"], **groups, FINE: table["PCK@0.1"]}
+    return {name: value / 100 if value >= 0 else -1.0 for name, value in percent.items()}
+
+
+def group_rows(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """(column, share) in the order of the papers' tables, the total last; empty where these metrics are others."""
+    columns = [(group, metrics[f"{TOTAL} {group}"]) for group in MPII_GROUPS if f"{TOTAL} {group}" in metrics]
+    return [*columns, ("Total", metrics[TOTAL])] if columns else []

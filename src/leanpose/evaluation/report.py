@@ -1,239 +1,350 @@
-"""One self-contained HTML page about one or more runs: the table, the curves, pictures, and the exact settings."""
+"""One model on one data set: every figure this package knows, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int
 
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.headline import PRIMARY_METRICS, primary_metric
-from leanpose.evaluation.wholebody_ap import part_rows
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    Suppression,
+    best_of_images,
+    has_parts,
+    keypoint_similarity,
+    part_rows,
+    rank_people,
+)
+from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, has_mpii, head_sizes, pck, pckh, torso_sizes
+from leanpose.evaluation.predictions import PosePredictions, Scoring
 from leanpose.files import atomic_write
-from leanpose.models.cost import model_cost
-from leanpose.training.log import read_table
-from leanpose.training.recipe import Recipe, saved_recipe
+from leanpose.models.base import PoseModel
+from leanpose.skeleton import Skeleton
 
-SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
-"""The figures that the table has columns for, where any run measured them."""
+PRIMARY_METRICS = {"AP": "AR", "PCKh@0.5": "PCKh@0.1", "top-1": "top-5"}
+"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of them counts."""
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2129; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; } .best { font-weight: 700; }
-figure { margin: 1rem 0; } figure img, figure svg { max-width: 100%; height: auto; } figcaption { color: #555; }
-pre { background: #f6f7f9; padding: 1rem; overflow-x: auto; font-size: .85rem; } .note { color: #555; }
-"""
+MIN_OKS = 0.5
+"""A predicted person less similar to a labelled one is not taken for it in the keypoint table."""
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+PCK_TOLERANCE = 0.1
+
+MOST_ROWS = 40
+"""A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A finished (or stopped) run, as its folder tells it.
+class EvaluationReport:
+    """What was measured, on what, and how.
 
     Attributes:
-        name: what the report calls it.
-        recipe: its settings.
-        losses: rows of `train.csv`, numbers by column.
-        validations: rows of `val.csv`.
+        settings: everything that the figures depend on.
+        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and of
+            each part as `AP face` and so on.
+        keypoint_metrics: PCK and its kin over labelled boxes by name; empty with detected boxes.
+        by_keypoint: one row a keypoint.
+        results: the poses.
+        broken: images that could not be read, with the reason.
+        by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
     """
 
-    name: str
-    recipe: Recipe
-    losses: list[dict[str, float]]
-    validations: list[dict[str, float]]
-
-    @property
-    def last(self) -> dict[str, float]:
-        """The last validation; empty where there was none."""
-        return self.validations[-1] if self.validations else {}
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The validation with the highest AP, or whatever this run is judged by."""
-        return max(self.validations, key=lambda row: row[self.figure], default={})
-
-    @property
-    def figure(self) -> str:
-        """The name of what this run is judged by."""
-        return primary_metric(self.last) if self.last else "AP"
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    keypoint_metrics: dict[str, float]
+    by_keypoint: list[dict[str, Any]]
+    results: PosePredictions
+    broken: dict[str, str] = field(default_factory=dict)
+    by_part: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An RGB picture with the sentence below it."""
+def evaluation_report(
+    model: PoseModel,
+    source: DatasetConfig,
+    *,
+    root: Path | str = ".",
+    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
+    nms: Literal["oks", "soft"] | None = "oks",
+    flip_test: bool = True,
+    cycle: Literal["first", "last"] = "first",
+    batch_size: int = 32,
+    workers: int = 0,
+    advance: Callable[[int, int], None] = lambda count, total: None,
+) -> EvaluationReport:
+    """Run a model over a data set and evaluate it.
 
-    image: UInt8[np.ndarray, "H W 3"]
-    caption: str
+    `advance` is called after each batch with its number of people and that of all.
 
-
-@dataclass(frozen=True)
-class Report:
-    """What a page shows, in its order.
-
-    Attributes:
-        title: of the page.
-        summary: sentences at the top: what was done and what came out, also when nothing was won.
-        runs: rows of the table, lines of the curves.
-        pictures: shown at their own width.
-        notes: sentences at the end.
-    """
-
-    title: str
-    summary: Sequence[str]
-    runs: Sequence[RunRecord]
-    pictures: Sequence[Picture] = ()
-    notes: Sequence[str] = field(default=())
-
-
-def read_run(folder: Path, name: str | None = None) -> RunRecord:
-    """What a run's folder tells.
+    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones. Where the set
+    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured. On MPII a model that finds
+    its joints is measured by PCKh in place of AP.
 
     Raises:
-        LeanposeError: there is no run in it.
+        LeanposeError: the data set cannot be read, or holds nothing to measure against.
     """
-    recipe = saved_recipe(folder)
-
-    def rows(table: str) -> list[dict[str, float]]:
-        path = folder / f"{table}.csv"
-        if not path.is_file():
-            return []
-        return [{column: float(value) for column, value in row.items()} for row in read_table(path)]
-
-    record = RunRecord(name or folder.name, recipe, rows("train"), rows("val"))
-    if not record.losses and not record.validations:
-        raise LeanposeError(f"The run in {folder} has no log yet.")
-    return record
-
-
-def write_report(path: Path, report: Report) -> None:
-    """Write the page; everything it shows is inside the one file.
-
-    Raises:
-        LeanposeError: it cannot be written.
-    """
-    parts = [f"<h1>{escape(report.title)}</h1>"]
-    parts += [f"<p>{escape(sentence)}</p>" for sentence in report.summary]
-    parts.append("<h2>What was measured</h2>" + _table(report.runs) + _part_table(report.runs))
-    parts.append("<h2>Curves</h2>" + _curves(report.runs))
-    if report.pictures:
-        parts.append("<h2>Pictures</h2>" + "".join(_figure(picture) for picture in report.pictures))
-    parts.append("<h2>Exact settings</h2>")
-    for run in report.runs:
-        parts.append(
-            f"<details><summary>{escape(run.name)}</summary><pre>{escape(run.recipe.to_yaml())}</pre></details>"
-        )
-    parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    people = read_people(source, model.skeleton, root, training=False)
+    ground_truth, labelled = labelled_only(ground_truth_of(people))
+    metric = metric_of(source, model.skeleton, labelled)
+    evaluation = evaluate(
+        model,
+        people,
+        batch_size=batch_size,
+        workers=workers,
+        flip_test=flip_test,
+        cycle=cycle,
+        scoring=scoring,
+        nms=nms,
+        metric=metric,
+        advance=lambda count: advance(count, len(people.people)),
     )
-    with atomic_write(path) as temporary:
-        temporary.write_text(page)
+    results, broken = evaluation.results, evaluation.broken
+    pred = results.with_keypoints(labelled)
+    part = _part(model.skeleton, labelled)
+    plain = "crowdpose" if metric == "crowdpose" else "coco"
+    table = keypoint_table(ground_truth, pred, part, scoring=scoring, nms=nms, metric=plain)
+    readable = [person for person in people.people if str(person.image) not in broken]
+    keypoint_metrics = {} if source.bbox_file else _keypoint_metrics(pred, readable, labelled, part)
+    if metric == "mpii":
+        keypoint_metrics.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
+    settings = {
+        "model": model.name,
+        "input_size": "x".join(str(side) for side in model.input_size),
+        "data": people.name,
+        "people": len(results),
+        "boxes": "detected" if source.bbox_file else "labelled",
+        "split": source.split,
+        "keypoints": list(part.keypoints),
+        "scoring": scoring,
+        "nms": nms or "none",
+        "flip_test": flip_test,
+        "cycle": cycle,
+        "metric": metric,
+    }
+    metrics = evaluation.metrics
+    return EvaluationReport(settings, metrics, keypoint_metrics, table.rows(), results, broken, part_rows(metrics))
 
 
-def _table(runs: Sequence[RunRecord]) -> str:
-    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
-    metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
-    figures = _figures(runs)
-    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {figures}"]
-    winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in PRIMARY_METRICS}
-    rows = []
-    for run in runs:
-        cost = model_cost(run.recipe.model, skeleton=run.recipe.skeleton, **run.recipe.model_options)
-        last = run.last
-        cells = [
-            run.name,
-            run.recipe.model,
-            f"{cost.parameters / 1e6:.2f}",
-            f"{(cost.macs + cost.attention_macs) / 1e9:.3f}",
-            f"{last.get('epoch', 0):.0f}",
-            f"{last.get('seconds', 0) / 60:.1f}",
-            *(f"{100 * last[name]:.1f}" if name in last else "–" for name in metrics),
-            f"{100 * run.best[run.figure]:.1f}" if run.best else "–",
-        ]
-        chosen = ' class="best"' if last.get(run.figure) == winners[run.figure] else ""
-        rows.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    header = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
+    """Which figures a data set is measured by.
+
+    Args:
+        source: the set.
+        skeleton: of the model.
+        labelled: the indices of the keypoints that the set labels.
+    """
+    metric = READERS[source.format].metric
+    if metric == "crowdpose" or (metric == "mpii" and has_mpii(skeleton)):
+        return metric
+    return "wholebody" if has_parts(skeleton, labelled) else "coco"
 
 
-def _figures(runs: Sequence[RunRecord]) -> str:
-    """What these runs are judged by."""
-    return " or ".join(dict.fromkeys(run.figure for run in runs))
+def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:
+    """The skeleton with only these keypoints."""
+    new = {old: i for i, old in enumerate(indices)}
+    return Skeleton(
+        skeleton.name,
+        tuple(skeleton.keypoints[i] for i in indices),
+        tuple((new[a], new[b]) for a, b in skeleton.limbs if a in new and b in new),
+        tuple(skeleton.sigmas[i] for i in indices),
+    )
 
 
-def _part_table(runs: Sequence[RunRecord]) -> str:
-    """AP and AR of each part after the last epoch, of the runs that measured parts; nothing where none did."""
-    measured = [(run.name, part_rows(run.last)) for run in runs]
-    if not any(rows for _, rows in measured):
-        return ""
-    names = list(dict.fromkeys(row["part"] for _, rows in measured for row in rows))
-    header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ("AP / AR of run", *names))
-    lines = []
-    for run, rows in measured:
-        found = {row["part"]: f"{_percent(row['AP'])} / {_percent(row['AR'])}" for row in rows}
-        cells = [run, *(found.get(name, "–") for name in names)]
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<h3>By part</h3><table><tr>{header}</tr>{''.join(lines)}</table>"
+def _keypoint_metrics(
+    results: PosePredictions, people: list[PoseAnnotation], labelled: list[int], skeleton: Skeleton
+) -> dict[str, float]:
+    """PCK in boxes, torsos and heads, and AUC, of poses that stand beside their labels one to one."""
+    target = np.stack([person.keypoints[labelled] for person in people]).astype(np.float64)
+    points, visible = target[..., :2], target[..., 2] > 0
+    boxes = box_sizes(results.boxes)
+    figures = {"PCK@0.05 box": pck(results.keypoints, points, visible, boxes, 0.05).mean}
+    names = set(skeleton.keypoints)
+    if {"left_shoulder", "right_hip", "right_shoulder", "left_hip"} <= names:
+        torsos = torso_sizes(points, visible, skeleton)
+        figures["PCK@0.2 torso"] = pck(results.keypoints, points, visible, torsos, 0.2).mean
+        figures["AUC 0–1 torso"] = auc(results.keypoints, points, visible, torsos)
+    heads = np.array([person.head_size for person in people], np.float64)
+    if not (heads > 0).any() and {"neck", "head_top"} <= names:
+        heads = head_sizes(points, visible, skeleton)
+    if (heads > 0).any():
+        figures[TOTAL] = pckh(results.keypoints, points, visible, heads).mean
+    return figures
 
 
-def _percent(value: float) -> str:
+def print_report(report: EvaluationReport) -> None:
+    """The figures as tables on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    settings = report.settings
+    console.print(
+        f"[bold]{settings['model']}[/bold] {settings['input_size']} on {settings['data']}: {settings['people']} people, "
+        f"{settings['boxes']} boxes, {'' if settings['flip_test'] else 'no '}flip test, {settings['nms']} NMS, "
+        f"{settings['cycle']} cycle",
+        highlight=False,
+    )
+    in_table = {f"{figure} {line['part']}" for line in report.by_part for figure in ("AP", "AR")}
+    groups = group_rows(report.metrics)
+    in_table |= {f"{TOTAL} {group}" for group, _ in groups}
+    row = {name: value for name, value in {**report.metrics, **report.keypoint_metrics}.items() if name not in in_table}
+    figures = [f"{name} {percent(value)}" for name, value in row.items()]
+    console.print("   ".join(figures), highlight=False)
+    if groups:
+        heads = Table(TOTAL, *(group for group, _ in groups), show_edge=False)
+        heads.add_row("", *(percent(share) for _, share in groups))
+        console.print(heads)
+    if report.by_part:
+        parts = Table("part", "AP", "AR", show_edge=False)
+        for line in report.by_part:
+            parts.add_row(line["part"].replace("_", " "), percent(line["AP"]), percent(line["AR"]))
+        console.print(parts)
+    if len(report.by_keypoint) > MOST_ROWS:
+        console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.", highlight=False)
+    else:
+        table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
+        for line in report.by_keypoint:
+            shares = [line[column] for column in ("oks", "recall", "error", "pck")]
+            cells = [f"{value:.3f}" if value == value else "–" for value in shares]
+            table.add_row(line["keypoint"], str(line["labelled"]), str(line["matched"]), *cells)
+        console.print(table)
+    for sentence in report.broken.values():
+        console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+
+
+def percent(value: float) -> str:
+    """A share in percent; a dash for -1, which stands for nothing to measure."""
     return f"{100 * value:.1f}" if value >= 0 else "–"
 
 
-def _curves(runs: Sequence[RunRecord]) -> str:
-    """The first cycle's share of the loss is not logged apart, so a run's pose loss is shown per supervised cycle."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+def write_report(report: EvaluationReport, out: Path | None, results: Path | None) -> None:
+    """Write the figures (`out`) and the poses in COCO's results format (`results`) as JSON."""
+    if out is not None:
+        figures = {
+            "settings": report.settings,
+            "figures": {**report.metrics, **report.keypoint_metrics},
+            "by_part": report.by_part,
+            "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in report.by_keypoint],
+            "broken": report.broken,
+        }
+        with atomic_write(out) as path:
+            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+    if results is not None:
+        with atomic_write(results) as path:
+            path.write_text(json.dumps(report.results.to_coco(boxes=True)))
 
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    FigureCanvasSVG(figure)
-    left, right = figure.subplots(1, 2)
-    for run in runs:
-        cycles = supervised_cycles(run.recipe)
-        term = "class" if run.losses and "class" in run.losses[0] else "pose"
-        left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
-        right.plot(
-            [row["epoch"] for row in run.validations],
-            [100 * row[run.figure] for row in run.validations],
-            marker="o",
-            label=run.name,
+
+@dataclass(frozen=True)
+class KeypointTable:
+    """Figures of each of K keypoints; NaN where there is nothing to measure.
+
+    Every labelled person that is not ignored is given at most one found person, as COCO's matching does at OKS 0.50:
+    found people choose in order of score, each the most similar one that is left.
+
+    Attributes:
+        names: of the keypoints.
+        labelled: how many people have a label of it.
+        matched: how many of them were found.
+        oks: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in 0..1.
+        recall: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
+            were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
+        error: mean distance from the label over the matched ones, relative to √area of the person.
+        error_pixels: the same in pixels.
+        pck: share of the matched ones closer to their label than 0.1 √area.
+    """
+
+    names: tuple[str, ...]
+    labelled: Int[np.ndarray, " K"]
+    matched: Int[np.ndarray, " K"]
+    oks: Float[np.ndarray, " K"]
+    recall: Float[np.ndarray, " K"]
+    error: Float[np.ndarray, " K"]
+    error_pixels: Float[np.ndarray, " K"]
+    pck: Float[np.ndarray, " K"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary a keypoint, its name first."""
+        columns = ("labelled", "matched", "oks", "recall", "error", "error_pixels", "pck")
+        return [
+            {"keypoint": name, **{column: getattr(self, column)[k].item() for column in columns}}
+            for k, name in enumerate(self.names)
+        ]
+
+
+def keypoint_table(
+    ground_truth: Mapping[str, Any],
+    results: PosePredictions,
+    skeleton: Skeleton,
+    *,
+    scoring: Scoring = "bbox_keypoint",
+    nms: Suppression | None = "oks",
+    metric: BoxMetric = "coco",
+) -> KeypointTable:
+    """The table of `results` against a COCO keypoint dictionary in the same skeleton.
+
+    Args:
+        ground_truth, results, scoring, nms, metric: as `average_precision`.
+        skeleton: names and OKS constants of the K keypoints.
+
+    Raises:
+        LeanposeError: annotations or results do not fit the skeleton or each other.
+    """
+    if len(results) and results.keypoints.shape[1] != len(skeleton):
+        raise LeanposeError(
+            f"The results have {results.keypoints.shape[1]} keypoints but skeleton '{skeleton.name}' has "
+            f"{len(skeleton)}."
         )
-    likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
-    scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
-    right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    svg = buffer.getvalue()
-    return f"<figure>{svg[svg.index('<svg') :]}</figure>"
+    sigmas = np.asarray(skeleton.sigmas, np.float64)
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms)
+    similarity = np.full((len(truth), len(skeleton)), np.nan)
+    distance = np.full_like(similarity, np.nan)
+    for _, people, group in best_of_images(truth, pred, scores):
+        points = pred.keypoints[group].astype(np.float64)
+        alike, counted = keypoint_similarity(truth, people, points, sigmas)
+        oks = np.einsum("dgk,gk->dg", alike, counted.astype(np.float64)) / counted.sum(axis=1)
+        oks[:, truth.ignored[people]] = -1.0
+        for row in range(len(group)):
+            person = int(oks[row].argmax())
+            if oks[row, person] >= MIN_OKS:
+                target = people.start + person
+                similarity[target] = alike[row, person]
+                distance[target] = np.linalg.norm(points[row] - truth.keypoints[target], axis=-1)
+                oks[:, person] = -1.0
+    counted = truth.labelled & ~truth.ignored[:, None]
+    hit = counted & ~np.isnan(similarity)
+    relative = distance / np.sqrt(truth.areas)[:, None]
+    labelled, matched = counted.sum(axis=0), hit.sum(axis=0)
+    met = (similarity[..., None] >= THRESHOLDS) & hit[..., None]
+
+    def mean(values: Float[np.ndarray, "G K"], among: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+        return np.where(among > 0, np.where(hit, values, 0.0).sum(axis=0) / np.maximum(among, 1), np.nan)
+
+    return KeypointTable(
+        names=skeleton.keypoints,
+        labelled=labelled,
+        matched=matched,
+        oks=mean(similarity, matched),
+        recall=mean(met.mean(axis=-1), labelled),
+        error=mean(relative, matched),
+        error_pixels=mean(distance, matched),
+        pck=mean(relative < PCK_TOLERANCE, matched),
+    )
 
 
-def supervised_cycles(recipe: Recipe) -> int:
-    """How many predictions meet the ground truth in one step."""
-    from leanpose.models.registry import configure_model
-
-    section = recipe.distillation
-    if section.method != "cycles" or section.supervise == "last":
-        return 1
-    return configure_model(recipe.model, **recipe.model_options).cycles
+def primary_metric(metrics: Mapping[str, float]) -> str:
+    """The name of the figure by which the best weights are chosen."""
+    return next(name for name in PRIMARY_METRICS if name in metrics)
 
 
-def _figure(picture: Picture) -> str:
-    import cv2
-
-    flag, data = cv2.imencode(".jpg", picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert flag, "OpenCV encodes every uint8 picture"
-    encoded = base64.b64encode(data.tobytes()).decode()
-    caption = escape(picture.caption)
-    return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"><figcaption>{caption}</figcaption></figure>'
+def headline(metrics: Mapping[str, float]) -> str:
+    """That figure and the one beside it, in percent."""
+    name = primary_metric(metrics)
+    return "  ".join(f"{each} {100 * metrics[each]:.1f}" for each in (name, PRIMARY_METRICS[name]))

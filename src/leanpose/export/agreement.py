@@ -8,7 +8,7 @@ single precision confident keypoints always are: those must not jump. Scores are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,13 +17,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
+from leanpose.backends.exported import named_outputs
 from leanpose.codecs.base import Codec, Prediction
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends.base import Crops, KeypointArrays, Precision
-from leanpose.inference.backends.graph import named_outputs
 
 CONFIDENT = 0.3  # the score from which a keypoint is drawn
 DISTURBANCES = 3
+CHECKED_CROPS = 8
+PORTRAIT_BOXES = ((60, 0, 420, 512), (140, 0, 330, 260), (0, 0, 512, 512), (100, 80, 400, 500))  # xyxy in pixels
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,10 @@ class Agreement:
         units = {"prediction": "of the greatest value", "score": "in scores"}
         names = {"prediction": "the prediction", "median": "half of the keypoints", "tail": "1 % of the keypoints"}
         for field in fields(Bounds):
-            found, bound = getattr(self, field.name), getattr(bounds, field.name)
-            if found is not None and not found <= bound:  # NaN is beyond every bound
+            value, bound = getattr(self, field.name), getattr(bounds, field.name)
+            if value is not None and not value <= bound:  # NaN is beyond every bound
                 unit = units.get(field.name, "pixels or more")
-                return f"{names.get(field.name, 'a keypoint')} by {found:.3g} {unit}, allowed are {bound:g}"
+                return f"{names.get(field.name, 'a keypoint')} by {value:.3g} {unit}, allowed are {bound:g}"
         return None
 
     def __str__(self) -> str:
@@ -91,30 +95,19 @@ class Agreement:
         return "; ".join(parts)
 
 
-def compare(
-    reference: Callable[[Crops], Prediction],
-    codec: Codec,
-    crops: Crops,
-    batches: Sequence[int],
-    *,
-    predict: Callable[[Crops], Prediction] | None,
-    predict_keypoints: Callable[[Crops], KeypointArrays],
-    precision: Precision,
-) -> Agreement:
-    """Run both sides on the same crops and compare.
+def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequence[int]) -> Agreement:
+    """Run both backends on the same crops and compare.
 
     Args:
         reference: the model in float32.
-        codec: reads its prediction.
+        exported: what is to say the same, in its own precision; where it decodes itself, keypoints alone are compared.
         crops: RGB crops of the model's size, taken in order, and again from the first where they do not suffice.
         batches: sizes of the batches to run.
-        predict: the other side's prediction; None where it gives keypoints alone.
-        locate: the other side's keypoints and scores.
-        precision: of the other side.
 
     Raises:
         LeanposeError: the other side's outputs have other names or shapes, or there is nothing to compare.
     """
+    codec, precision = reference.spec.codec, exported.precision
     worst = 0.0
     gaps, score_gaps, settled, counted = [], [], [], []
     at = 0
@@ -122,27 +115,29 @@ def compare(
         chosen = np.ascontiguousarray(crops[np.arange(at, at + size) % len(crops)])
         at += size
         with torch.inference_mode():
-            wanted = reference(chosen)
-            points, scores = (part.float().cpu().numpy() for part in codec.decode(wanted))
-            firm = _settled(codec, wanted, precision)
-        if predict is not None:
-            worst = max(worst, _difference(wanted, predict(chosen)))
-        found, found_scores = predict_keypoints(chosen)
-        if found.shape != points.shape or found_scores.shape != scores.shape:
-            raise LeanposeError(f"For {size} crops the keypoints have the shape {found.shape}, not {points.shape}.")
+            target = reference.predict(chosen)
+            points, scores = (part.float().cpu().numpy() for part in codec.decode(target))
+            firm = _settled(codec, target, precision)
+        if not exported.includes_decoding:
+            worst = max(worst, _difference(target, exported.predict(chosen)))
+        pred_points, pred_scores = exported.predict_keypoints(chosen)
+        if pred_points.shape != points.shape or pred_scores.shape != scores.shape:
+            raise LeanposeError(
+                f"For {size} crops the keypoints have the shape {pred_points.shape}, not {points.shape}."
+            )
         settled.append(firm)
         counted.append(firm if precision == "fp32" else firm | (scores >= CONFIDENT))
-        gaps.append(np.linalg.norm(found - points, axis=-1))
-        score_gaps.append(np.abs(found_scores - scores))
+        gaps.append(np.linalg.norm(pred_points - points, axis=-1))
+        score_gaps.append(np.abs(pred_scores - scores))
     used = np.concatenate(counted)
     gap = np.concatenate(gaps)[used]
-    if predict is None and not gap.size:
+    if exported.includes_decoding and not gap.size:
         raise LeanposeError(
             "On these pictures the model is not sure of a single keypoint, so decoding cannot be checked; "
-            "give pictures that it knows, or export with --decode outside."
+            "give pictures that it knows, or export with --no-include-decoding."
         )
     return Agreement(
-        prediction=None if predict is None else worst,
+        prediction=None if exported.includes_decoding else worst,
         median=float(np.median(gap)) if gap.size else None,
         tail=float(np.quantile(gap, 0.99)) if gap.size else None,
         score=float(np.concatenate(score_gaps).max()),
@@ -153,14 +148,16 @@ def compare(
     )
 
 
-def _difference(wanted: Prediction, found: Prediction) -> float:
+def _difference(target: Prediction, pred: Prediction) -> float:
     """The greatest difference of all values, each tensor relative to its greatest absolute value; NaN stays NaN."""
-    ours, theirs = named_outputs(wanted), named_outputs(found)
-    if ours.keys() != theirs.keys():
-        raise LeanposeError(f"The file gives {', '.join(theirs)} where the model gives {', '.join(ours)}.")
+    target_outputs, pred_outputs = named_outputs(target), named_outputs(pred)
+    if target_outputs.keys() != pred_outputs.keys():
+        raise LeanposeError(
+            f"The file gives {', '.join(pred_outputs)} where the model gives {', '.join(target_outputs)}."
+        )
     differences = []
-    for name, value in ours.items():
-        value, other = value.float().cpu(), theirs[name].float().cpu()
+    for name, value in target_outputs.items():
+        value, other = value.float().cpu(), pred_outputs[name].float().cpu()
         if value.shape != other.shape:
             raise LeanposeError(
                 f"The file's output {name} has the shape {tuple(other.shape)}, not {tuple(value.shape)}."
@@ -186,3 +183,34 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
         moved = (codec.decode(disturbed)[0] - points).norm(dim=-1)
         firm &= moved <= limit
     return firm.cpu().numpy()
+
+
+def check_crops(spec: ModelSpec, pictures: Sequence[str] = ()) -> Crops:
+    """At most `CHECKED_CROPS` crops of a model's size to compare on.
+
+    Args:
+        spec: of the model.
+        pictures: files, folders or patterns; each picture is taken for one person. Empty: parts of the portrait of the
+            astronaut Eileen Collins that comes with scikit-image (NASA, public domain), plain and mirrored.
+
+    Raises:
+        LeanposeError: there are no pictures, or none can be read.
+    """
+    if not pictures:
+        from skimage import data  # takes a moment to load
+
+        portrait = np.asarray(data.astronaut())
+        crops, _ = spec.crop([portrait] * len(PORTRAIT_BOXES), np.array(PORTRAIT_BOXES, np.float64))
+        return np.concatenate([crops, crops[:, :, ::-1]])
+    files = find_inputs(pictures).pictures
+    if not files:
+        raise LeanposeError("To check the export on your own pictures, give pictures, not videos.")
+    images, reason = [], ""
+    for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
+        try:
+            images.append(read_image(file.path))
+        except BrokenImageError as error:
+            reason = str(error)
+    if not images:
+        raise LeanposeError(f"None of the pictures can be read: {reason}")
+    return spec.crop(images, np.array([[0, 0, image.shape[1], image.shape[0]] for image in images], np.float64))[0]

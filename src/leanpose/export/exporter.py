@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from leanpose.backends import open_exported
+from leanpose.backends.base import Crops, ModelSpec, Precision, first_line
+from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
+from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.export.agreement import BOUNDS, Agreement, Bounds, compare
-from leanpose.export.crops import check_crops
-from leanpose.export.program import TYPES, CropProgram
-from leanpose.export.writers import write_onnx, write_openvino, write_torch
+from leanpose.export.agreement import BOUNDS, Agreement, Bounds, check_crops, compare
+from leanpose.export.program import TYPES, CropProgram, write_onnx, write_openvino, write_torch
 from leanpose.files import describe_os_error
-from leanpose.inference.backends.base import Crops, ModelSpec, Precision
-from leanpose.inference.backends.files import open_exported
-from leanpose.inference.backends.graph import KEY, ExportCard, GraphBackend
-from leanpose.inference.backends.torch_backend import TorchBackend
 from leanpose.models.base import PoseModel
+from leanpose.weights import load_model
+from leanpose.weights.storage import card_of, describe
 
 Format = Literal["onnx", "openvino", "torch-export"]
-Where = Literal["inside", "outside"]
 
 FORMATS: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 """The endings of the files of each format."""
@@ -65,13 +65,13 @@ def export_model(
     path: Path | str,
     *,
     format: Format = "onnx",
-    normalise: Where = "inside",
-    decode: Where = "outside",
+    include_preprocessing: bool = True,
+    include_decoding: bool = False,
     precision: Precision = "fp32",
     crops: Crops | Sequence[str] = (),
     batches: Sequence[int] = BATCHES,
 ) -> ExportReport:
-    """Write a model as a file for another run-time. The file takes any number of crops at once.
+    """Write a model as a file for another backend. The file takes any number of crops at once.
 
     The written file is run, in onnxruntime, OpenVINO or torch, beside the model on the same crops. It is kept only if
     predictions and keypoints agree within the bounds of `leanpose.export.agreement.BOUNDS`.
@@ -80,8 +80,8 @@ def export_model(
         model: a released name, a weights file or a model; a model's weights are not changed.
         path: where to write, ending as the format's files end.
         format: `onnx`, `openvino` (`.xml` and `.bin`) or `torch-export` (`.pt2`).
-        normalise: `inside`: the input is uint8 RGB (B, H, W, 3); `outside`: float32 (B, 3, H, W), normalised.
-        decode: `inside`: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K); `outside`: the prediction.
+        include_preprocessing: the file takes uint8 RGB (B, H, W, 3), else float32 (B, 3, H, W), normalised.
+        include_decoding: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K), else the prediction.
         precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO files,
             whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).
         crops: to check on: RGB crops of the model's size, or pictures' files, folders or patterns; by default a portrait
@@ -93,9 +93,11 @@ def export_model(
             written, or the file and the model differ.
     """
     path = Path(path)
-    _check_arguments(path, format, normalise, decode, precision)
-    weights = _weights_card(model)
-    model = _load(model)
+    _check_arguments(path, format, precision)
+    if isinstance(model, PoseModel):
+        weights = card_of(model, training_data=[], licence="not stated", metrics={})
+    else:
+        weights, model = describe(model), load_model(model)
     spec = ModelSpec.of(model)
     chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
     if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
@@ -103,28 +105,41 @@ def export_model(
         raise LeanposeError(
             f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
         )
-    card = ExportCard(spec, normalise == "inside", decode == "inside", precision, weights)
+    card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
     network = copy.deepcopy(model).cpu().eval().to(dtype)
-    program = CropProgram(network, normalise=card.normalise_inside, decode=card.decode_inside, dtype=dtype).eval()
+    program = CropProgram(
+        network, include_preprocessing=include_preprocessing, include_decoding=include_decoding, dtype=dtype
+    ).eval()
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
+    with staging_folder(path) as folder:
+        temporary = folder / f"{path.stem}{FORMATS[format]}"
+        WRITERS[format](program, card, temporary)
+        agreement = verify(model, outputs, card, temporary, chosen, batches)
+        excess = agreement.exceeds(BOUNDS[precision])
+        if excess is not None:
+            raise LeanposeError(
+                f"{path} is not written, since the exported file differs from '{model.name}': {excess}."
+            )
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        move_files(temporary, path)
+    return ExportReport(path, size, card, agreement, BOUNDS[precision])
+
+
+@contextlib.contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for files that are not finished; it is deleted at the end.
+
+    Raises:
+        LeanposeError: something cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder:
-            temporary = Path(folder) / f"{path.stem}{FORMATS[format]}"
-            WRITERS[format](program, card, temporary)
-            agreement = verify(model, outputs, card, temporary, chosen, batches)
-            wrong = agreement.exceeds(BOUNDS[precision])
-            if wrong is not None:
-                raise LeanposeError(
-                    f"{path} is not written, since the exported file differs from '{model.name}': {wrong}."
-                )
-            size = sum(file.stat().st_size for file in Path(folder).iterdir())
-            move_files(temporary, path)
+            yield Path(folder)
     except OSError as error:
         raise describe_os_error(path, error) from error
-    return ExportReport(path, size, card, agreement, BOUNDS[precision])
 
 
 def verify(
@@ -153,22 +168,14 @@ def verify(
         raise LeanposeError(f"The card of the exported '{model.name}' cannot be read back as it was written.")
     reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))
     try:
-        return compare(
-            reference.predict,
-            card.spec.codec,
-            crops,
-            batches,
-            predict=None if card.decode_inside else backend.predict,
-            predict_keypoints=backend.predict_keypoints,
-            precision=card.precision,
-        )
+        return compare(reference, backend, crops, batches)
     except LeanposeError:
         raise
-    except Exception as error:  # a run-time's own exception, of which each has several
+    except Exception as error:  # a backend's own exception, of which each has several
         raise LeanposeError(f"{backend.name} cannot run the exported '{model.name}': {first_line(error)}") from error
 
 
-class TorchProgram(GraphBackend):
+class TorchProgram(ExportedBackend):
     """A file of `torch.export` that this process has written itself: the format may hold code, so no other is opened."""
 
     name = "torch"
@@ -181,22 +188,12 @@ class TorchProgram(GraphBackend):
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the program; the outputs in order."""
         with torch.inference_mode():
-            found = cast("tuple[Tensor, ...]", self._program(torch.from_numpy(images)))
-        return [part.numpy() for part in found]
+            outputs = cast("tuple[Tensor, ...]", self._program(torch.from_numpy(images)))
+        return [part.numpy() for part in outputs]
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a run-time's message, not too long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _check_arguments(path: Path, format: str, normalise: str, decode: str, precision: str) -> None:
-    for name, value, choices in (
-        ("format", format, list(FORMATS)),
-        ("normalise", normalise, list(get_args(Where))),
-        ("decode", decode, list(get_args(Where))),
-        ("precision", precision, list(TYPES)),
-    ):
+def _check_arguments(path: Path, format: str, precision: str) -> None:
+    for name, value, choices in (("format", format, list(FORMATS)), ("precision", precision, list(TYPES))):
         if value not in choices:
             raise LeanposeError(f"Unknown {name} '{value}'; {did_you_mean(str(value), choices)}")
     if path.suffix != FORMATS[format]:
@@ -205,22 +202,6 @@ def _check_arguments(path: Path, format: str, normalise: str, decode: str, preci
         )
     if format == "onnx" and precision == "bf16":
         raise LeanposeError("onnxruntime does not compute in bf16 on a CPU; use fp16 or fp32, or the format openvino.")
-
-
-def _weights_card(model: PoseModel | str | Path) -> dict[str, Any]:
-    from leanpose.weights.storage import card_of, describe
-
-    if isinstance(model, PoseModel):
-        return card_of(model, training_data=[], licence="not stated", metrics={})
-    return describe(model)
-
-
-def _load(model: PoseModel | str | Path) -> PoseModel:
-    if isinstance(model, PoseModel):
-        return model
-    from leanpose.weights import load_model
-
-    return load_model(model)
 
 
 def move_files(temporary: Path, path: Path) -> None:

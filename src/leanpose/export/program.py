@@ -1,23 +1,35 @@
-"""The network with what surrounds it, as one program that `torch.export` can follow."""
+"""The network with preprocessing and decoding as one program that `torch.export` can follow, and a writer for each format."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from leanpose.backends.base import first_line
+from leanpose.backends.exported import DECODED, INPUT, KEY, ExportCard, named_outputs
+from leanpose.backends.openvino import import_openvino
 from leanpose.codecs.traceable import decode_traceable
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends.graph import DECODED, INPUT, named_outputs
 from leanpose.models.base import PoseModel
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+OPSET = 20
+LARGEST_ONNX = 2**31  # bytes: protobuf's limit; larger files would need a second one for the weights
+NETWORK = "model"  # the attribute of `CropProgram` that holds the network
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes the modules that a node came from
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -26,28 +38,31 @@ class CropProgram(nn.Module):
 
     Args:
         model: in eval mode, its weights in `dtype`.
-        normalise: take uint8 RGB (B, H, W, 3), else normalised float32 (B, 3, H, W).
-        decode: give keypoints in crop pixels and scores, else the network's prediction in float32.
+        include_preprocessing: take uint8 RGB (B, H, W, 3), else normalised float32 (B, 3, H, W).
+        include_decoding: give keypoints in crop pixels and scores, else the network's prediction in float32.
         dtype: in which the network computes; normalisation and decoding stay in float32.
     """
 
-    def __init__(self, model: PoseModel, *, normalise: bool, decode: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: PoseModel, *, include_preprocessing: bool, include_decoding: bool, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.model, self.normalise, self.decode, self.dtype = model, normalise, decode, dtype
+        self.model, self.dtype = model, dtype
+        self.include_preprocessing, self.include_decoding = include_preprocessing, include_decoding
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs in the order of `outputs`."""
-        if self.normalise:
+        if self.include_preprocessing:
             images = self.model.normalise(images)
         prediction = self.model(images.to(self.dtype)).prediction
-        if not self.decode:
+        if not self.include_decoding:
             return tuple(part.float() for part in named_outputs(prediction).values())
         return decode_traceable(self.model.codec, prediction)
 
     def example(self, batch: int = 2) -> Tensor:
         """An input of the right shape and type."""
         height, width = self.model.input_size
-        if self.normalise:
+        if self.include_preprocessing:
             return torch.zeros((batch, height, width, 3), dtype=torch.uint8)
         return torch.zeros((batch, 3, height, width))
 
@@ -66,9 +81,9 @@ class CropProgram(nn.Module):
                 raise
             raise LeanposeError(
                 f"'{self.model.name}' computes a part in single precision, such as its coordinates, and cannot be written "
-                "in half; use fp32, or the format openvino, whose run-time decides layer by layer."
+                "in half; use fp32, or the format openvino, whose backend decides layer by layer."
             ) from error
-        return DECODED if self.decode else tuple(named_outputs(prediction))
+        return DECODED if self.include_decoding else tuple(named_outputs(prediction))
 
 
 def trace(program: CropProgram) -> ExportedProgram:
@@ -84,9 +99,9 @@ def trace(program: CropProgram) -> ExportedProgram:
         except LeanposeError:
             raise
         except Exception as error:  # torch raises whatever the failing operation raised
-            reason = str(error).strip().splitlines()[0][:200]
-            what = "decoding of this model" if program.decode else f"model '{program.model.name}'"
-            hint = "; export with --decode outside" if program.decode else ""
+            reason = first_line(error)
+            what = "decoding of this model" if program.include_decoding else f"model '{program.model.name}'"
+            hint = "; export with --no-include-decoding" if program.include_decoding else ""
             raise LeanposeError(f"The {what} cannot be exported: {reason}{hint}.") from error
 
 
@@ -117,3 +132,102 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
+    """An ONNX file: constants folded, one file with the weights in it, the card among its metadata.
+
+    Raises:
+        LeanposeError: onnx or onnxscript is missing, or the program cannot be written in ONNX.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch's exporter needs it and says so in a traceback)
+    except ImportError as error:
+        raise LeanposeError(
+            f"Exporting needs the package {error.name}; `pip install 'leanpose[export]'` brings it."
+        ) from error
+    size = sum(weight.numel() * weight.element_size() for weight in program.state_dict().values())
+    if size > LARGEST_ONNX:
+        raise LeanposeError(
+            f"'{program.model.name}' has {size / 1e9:.1f} GB of weights, more than one ONNX file holds."
+        )
+    exported = trace(program)
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        written = torch.onnx.export(
+            exported,
+            (),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(program.outputs),
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    assert written is not None
+    proto = written.model_proto
+    name_nodes(proto)
+    del proto.metadata_props[:]
+    for node in proto.graph.node:  # the exporter's notes: stack traces with this machine's paths
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    proto.metadata_props.add(key=KEY, value=card.to_json())
+    proto.producer_name = "leanpose"
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+
+
+def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
+    """An OpenVINO file, `.xml`, and its weights beside it, `.bin`; the card is in its runtime information.
+
+    Weights are stored in half precision where the card says so.
+
+    Raises:
+        LeanposeError: openvino, onnx or onnxscript is missing, or the program cannot be converted.
+    """
+    openvino = import_openvino()
+    onnx_path = path.with_suffix(".onnx")
+    try:
+        write_onnx(program, card, onnx_path)
+        try:
+            model = openvino.Core().read_model(onnx_path)
+        except RuntimeError as error:
+            raise LeanposeError(f"OpenVINO cannot read the graph of '{program.model.name}': {error}") from error
+        model.set_rt_info(card.to_json(), [KEY])
+        openvino.save_model(model, path, compress_to_fp16=card.precision != "fp32")
+    finally:
+        onnx_path.unlink(missing_ok=True)
+
+
+def write_torch(program: CropProgram, card: ExportCard, path: Path) -> None:
+    """A `torch.export` archive, `.pt2`, with the card as an extra file.
+
+    Raises:
+        LeanposeError: torch cannot follow the program.
+    """
+    exported = trace(program)
+    with quiet():
+        torch.export.save(exported, path, extra_files={KEY: card.to_json()})
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Name each node after the module that it came from, in place of a number. To be done while the exporter's notes are there."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    taken: dict[str, int] = {}
+    for node in model.graph.node:
+        name = f"{_module(node, weights) or 'around'}/{node.op_type}"
+        taken[name] = taken.get(name, 0) + 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _module(node: NodeProto, weights: Collection[str]) -> str:
+    """The module's name; empty for what surrounds the network."""
+    # A batch norm that was folded into the convolution before it leaves its own name on both.
+    if "Conv" in node.op_type and node.input[1] in weights and node.input[1].startswith(f"{NETWORK}."):
+        return node.input[1].removesuffix(".weight")
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(notes.get(SCOPES, "[]"))
+    return next((scope for scope in reversed(scopes[:-1]) if scope), "")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.coco import load_json
+from leanpose.data.inputs import ImageFile
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.inference.detectors import Detections
-from leanpose.inference.pictures import Picture
 
 PERSON = 1  # COCO's category, in files that do not name theirs
 
@@ -58,8 +58,8 @@ class BoxFile:
             if read is not None and read[2] >= threshold:
                 boxes[read[0]].append((read[1], read[2]))
         self._boxes = {
-            key: (xywh_to_xyxy(np.array([box for box, _ in found])), np.array([score for _, score in found]))
-            for key, found in boxes.items()
+            key: (xywh_to_xyxy(np.array([box for box, _ in people])), np.array([score for _, score in people]))
+            for key, people in boxes.items()
         }
 
     def _enter(self, record: dict[str, Any], ambiguous: set[str]) -> None:
@@ -97,23 +97,23 @@ class BoxFile:
         text = str(image)
         return int(text) if text.isdigit() and int(text) in self._names.values() else text
 
-    def image_id(self, picture: Picture) -> int:
+    def image_id(self, picture: ImageFile) -> int:
         """The file's own number for a picture, or the picture's where it has none."""
         keys = [key for key in self._keys(picture) if isinstance(key, int)]
         return keys[0] if keys else picture.image_id
 
-    def boxes(self, picture: Picture) -> Detections:
+    def boxes(self, picture: ImageFile) -> Detections:
         """Boxes xyxy and scores of the people in a picture; none where the file does not know it."""
         for key in self._keys(picture):
             if key in self._boxes:
                 return self._boxes[key]
         return np.zeros((0, 4)), np.zeros(0)
 
-    def knows(self, picture: Picture) -> bool:
+    def knows(self, picture: ImageFile) -> bool:
         """Whether the file has boxes or a record of this picture."""
         return any(key in self._boxes or key in self._names.values() for key in self._keys(picture))
 
-    def _keys(self, picture: Picture) -> Iterator[int | str]:
+    def _keys(self, picture: ImageFile) -> Iterator[int | str]:
         for name in (picture.name, picture.path.name):
             if name in self._names:
                 yield self._names[name]

@@ -148,11 +148,11 @@ def best_boxes(
     if len(scores) and (scores.min() < 0 or scores.max() > 1):
         scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
     rows = np.flatnonzero((scores[:, 0] >= threshold) & (scores.argmax(axis=1) == 0))
-    found, certainty = boxes[rows].astype(np.float64), scores[rows, 0]
-    corner_and_size = np.hstack([found[:, :2], found[:, 2:] - found[:, :2]])
+    boxes, certainty = boxes[rows].astype(np.float64), scores[rows, 0]
+    corner_and_size = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
     kept = cv2.dnn.NMSBoxes(corner_and_size.tolist(), certainty.tolist(), threshold, overlap)
     best = np.asarray(kept, dtype=int).reshape(-1)
-    return found[best], certainty[best]
+    return boxes[best], certainty[best]
 
 
 def _strides(cells: int, input_size: tuple[int, int]) -> tuple[int, ...] | None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from leanpose.backends.exported import describe_values
+from leanpose.backends.onnx import open_session, values_of
 from leanpose.errors import LeanposeError
-from leanpose.inference.backends.base import thread_count
 from leanpose.inference.detector_outputs import Detections, Kind, kind_of, people
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Detector(ABC):
             threshold: people below this score are left out.
             input_size: (height, width) for ONNX files that take any size; 320×320 for RTMDet, 640×640 for YOLOX by
                 default.
-            device: `"auto"` (a GPU where there is one and the run-time can use it), `"cpu"`, `"cuda"`, …
+            device: `"auto"` (a GPU where there is one and the backend can use it), `"cpu"`, `"cuda"`, …
 
         Raises:
             LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
@@ -114,7 +115,7 @@ class OnnxDetector(Detector):
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise LeanposeError(f"A detector's input height and width are multiples of 32, not {self.input_size}.")
         self._normalised = not yolox
-        self.kind: Kind = self._recognise(Path(path))
+        self.kind: Kind = self._find_kind(Path(path))
         self.name = f"{Path(path).name} ({'YOLOX' if yolox else 'RTMDet'})"
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
@@ -139,7 +140,7 @@ class OnnxDetector(Detector):
             zip(self._names, cast("list[np.ndarray]", self._session.run(None, {self._input: batch})), strict=True)
         )
 
-    def _recognise(self, path: Path) -> Kind:
+    def _find_kind(self, path: Path) -> Kind:
         """The kind of the file, by what it answers for a grey image: shapes in files are often left open."""
         try:
             outputs = self._run(np.full((*self.input_size, 3), PADDING, np.float32))
@@ -179,18 +180,11 @@ def check_threshold(threshold: float) -> None:
 def _open_session(path: Path, device: str) -> InferenceSession:
     if not path.is_file():
         raise LeanposeError(f"There is no detector file {path}.")
-    import onnxruntime
+    import onnxruntime  # takes a moment to load
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said once, by the error
-    options.intra_op_num_threads = thread_count()
-    # Threads that spin while they wait take the cores from the pose model's threads.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    available = onnxruntime.get_available_providers()
-    wanted = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [p for p in wanted if p in available]
+    cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return open_session(path, cuda=cuda)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         raise LeanposeError(
             f"The detector {path} is no ONNX model that onnxruntime can open; is the file whole?"
@@ -213,12 +207,8 @@ def _image_input(session: InferenceSession, path: Path) -> tuple[list[int | str]
 
 
 def _unknown(session: InferenceSession, path: Path) -> LeanposeError:
-    describe = (
-        ", ".join(f"`{v.name}` {'×'.join(str(side) for side in v.shape) or 'scalar'}" for v in values)
-        for values in (session.get_inputs(), session.get_outputs())
-    )
+    inputs, outputs = values_of(session)
     return LeanposeError(
-        "The file {} is no person detector that is known here: it has the inputs {} and the outputs {}; {}".format(
-            path, *describe, EXPECTED
-        )
+        f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
+        f"outputs {describe_values(outputs)}; {EXPECTED}"
     )

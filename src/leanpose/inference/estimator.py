@@ -7,64 +7,50 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.backends import FILE_SUFFIXES, open_exported
+from leanpose.backends.base import Backend, ModelSpec
+from leanpose.backends.exported import NO_PREDICTION
+from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.geometry import (
-    apply_affine,
-    bbox_to_center_scale,
-    boxes_from_keypoints,
-    invert_affine,
-    warp_image,
-    warp_matrix,
-)
-from leanpose.inference.backends.base import Backend, ModelSpec
+from leanpose.geometry import apply_affine, boxes_from_keypoints, invert_affine
+from leanpose.inference.choice import BACKENDS, UNMEASURED, benchmark_backends, open_backend, remember
 from leanpose.inference.detectors import Detections, Detector, WholeImage
-from leanpose.inference.images import ImageInput, as_rgb
-from leanpose.inference.poses import PoseResult
+from leanpose.inference.results import PoseResult
+from leanpose.skeleton import Skeleton, get_skeleton
+from leanpose.weights import load_model
 
 if TYPE_CHECKING:
     import torch
 
     from leanpose.models.base import PoseModel
-    from leanpose.skeleton import Skeleton
 
 Boxes = Float[np.ndarray, "P 4"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
 DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
-REFINE_SCORE, REFINE_POINTS, REFINE_MARGIN = 0.3, 4, 0.1
-BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-LARGE_JOB = 500  # pictures or frames; measuring the run-times takes about as long as torch needs for these
+SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
+LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as long as torch needs for these
 
 
 @dataclass(eq=False)
 class _Request:
-    """An image under way: what is looked for in it, and what has been found so far."""
+    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do."""
 
     image: UInt8[np.ndarray, "H W 3"]
-    boxes: Boxes
-    box_scores: Float[np.ndarray, " P"]
-    keypoints: Float[np.ndarray, "P K 2"]
-    scores: Float[np.ndarray, "P K"]
-    left: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.left = len(self.boxes)
-
-    def poses(self, skeleton: Skeleton) -> PoseResult:
-        return PoseResult(self.keypoints, self.scores, self.boxes, self.box_scores, skeleton)
+    poses: PoseResult
+    left: int
 
 
 class PoseEstimator:
@@ -80,7 +66,7 @@ class PoseEstimator:
             `expect` or `leanpose bench` has measured it for this model on this machine, and torch until then.
         batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
         flip_test: average with the mirrored crop: twice the work, a little more accurate.
-        refine: look a second time, at the box around the keypoints found first; the more certain result counts. For
+        two_pass: look a second time, at the box around the keypoints found first; the more certain result counts. For
             boxes that are far too large, as the whole image often is.
         precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or less where it
             was measured to keep the keypoints in their place.
@@ -110,31 +96,31 @@ class PoseEstimator:
         *,
         batch_size: int | None = None,
         flip_test: bool = False,
-        refine: bool = False,
-        precision: Precision = "auto",
+        two_pass: bool = False,
+        precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
     ) -> None:
-        if backend not in BACKENDS:
-            raise LeanposeError(f"Unknown backend '{backend}'; {did_you_mean(backend, BACKENDS)}")
-        if precision not in PRECISIONS:
-            raise LeanposeError(f"Unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}")
+        for option, value, known in (
+            ("backend", backend, ("auto", *BACKENDS)),
+            ("precision", precision, get_args(PrecisionChoice)),
+        ):
+            if value not in known:
+                raise LeanposeError(f"Unknown {option} '{value}'; {did_you_mean(value, known)}")
         if batch_size is not None and batch_size < 1:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         self.device = choose_device(str(device))
         self.detector = choose_detector(detector, device=str(device))
         self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
-        self._wanted = (backend, precision)
+        self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
-        if flip_test and self.backend.keypoints_alone:
-            from leanpose.inference.backends.graph import KEYPOINTS_ALONE
-
-            raise LeanposeError(KEYPOINTS_ALONE)
+        if flip_test and self.backend.includes_decoding:
+            raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.flip_test, self.refine, self.precision = flip_test, refine, self.backend.precision
+        self.flip_test, self.two_pass, self.precision = flip_test, two_pass, self.backend.precision
         self.model_seconds = 0.0
 
     def tune(self, *, seconds: float = 6.0, advance: Callable[[str], None] = lambda _: None) -> None:
-        """Measure every run-time that is installed, go on with the fastest that agrees with torch, and remember it.
+        """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
 
         The first time for a model this exports it, which takes ten seconds and more. With `backend="auto"` alone: a named
         backend and an exported file stay what they are.
@@ -143,20 +129,16 @@ class PoseEstimator:
             seconds: for the timing; exporting and opening come on top.
             advance: told what is under way.
         """
-        backend, precision = self._wanted
+        backend, precision = self._asked
         if backend != "auto" or isinstance(self.model, ModelSpec):
             return
-        from leanpose.inference.backends.choice import measure, open_backend, remember
-
-        results = measure(self.model, self.device, seconds=seconds, precision=precision, advance=advance)
+        results = benchmark_backends(self.model, self.device, seconds=seconds, precision=precision, advance=advance)
         remember(self.model, self.device, results, precision)
         self.backend, self.backend_reason = open_backend(self.model, self.device, "auto", precision)
         self.precision = self.backend.precision
 
     def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Say how many pictures or frames are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
-        from leanpose.inference.backends.choice import UNMEASURED
-
         if pictures >= LARGE_JOB and self.backend_reason == UNMEASURED:
             self.tune(advance=advance)
 
@@ -214,18 +196,18 @@ class PoseEstimator:
         for image, boxes in images:
             request = self._request(as_rgb(image), boxes)
             requests.append(request)
-            waiting.extend((request, person) for person in range(len(request.boxes)))
+            waiting.extend((request, person) for person in range(request.left))
             while len(waiting) >= self.batch_size:
                 self._run([waiting.popleft() for _ in range(self.batch_size)])
             held = sum(pending.image.shape[0] * pending.image.shape[1] for pending in requests)
             if waiting and (len(requests) >= self.batch_size or held > HELD_PIXELS):
                 self._run([waiting.popleft() for _ in range(len(waiting))])
             while requests and requests[0].left == 0:
-                yield requests.popleft().poses(self.skeleton)
+                yield requests.popleft().poses
         if waiting:
             self._run(list(waiting))
         for request in requests:
-            yield request.poses(self.skeleton)
+            yield request.poses
 
     def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
         if boxes is None:
@@ -233,34 +215,28 @@ class PoseEstimator:
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
-        people, points = len(boxes), len(self.skeleton)
-        return _Request(
-            image,
-            np.array(boxes, np.float32),
-            np.array(box_scores, np.float32),
-            np.zeros((people, points, 2), np.float32),
-            np.zeros((people, points), np.float32),
-        )
+        shape = (len(boxes), len(self.skeleton))
+        keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+        boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
+        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes))
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
         """Look at one batch of people and write what is found into their requests."""
         images = [request.image for request, _ in people]
-        boxes = np.stack([request.boxes[person] for request, person in people]).astype(np.float64)
+        boxes = np.stack([request.poses.boxes[person] for request, person in people]).astype(np.float64)
         keypoints, scores = self._look(images, boxes)
-        if self.refine:
+        if self.two_pass:
             keypoints, scores, boxes = self._look_again(images, boxes, keypoints, scores)
         for (request, person), points, confidence, box in zip(people, keypoints, scores, boxes, strict=True):
-            request.keypoints[person], request.scores[person], request.boxes[person] = points, confidence, box
+            poses = request.poses
+            poses.keypoints[person], poses.scores[person], poses.boxes[person] = points, confidence, box
             request.left -= 1
 
     def _look(
         self, images: Sequence[UInt8[np.ndarray, "H W 3"]], boxes: Float[np.ndarray, "B 4"]
     ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
         """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
-        size, warp = self.model.input_size, self.model.codec.warp
-        centers, scales = bbox_to_center_scale(boxes, size)
-        matrices = np.stack([warp_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
-        crops = np.stack([warp_image(image, m, size) for image, m in zip(images, matrices, strict=True)])
+        crops, matrices = self.backend.spec.crop(images, boxes)
         begun = time.perf_counter()
         in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
         self.model_seconds += time.perf_counter() - begun
@@ -274,14 +250,13 @@ class PoseEstimator:
         scores: Float[np.ndarray, "B K"],
     ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"], Float[np.ndarray, "B 4"]]:
         """A second pass around the keypoints found; of both passes, the one with the higher mean score counts."""
-        certain = scores >= REFINE_SCORE
-        rows = np.flatnonzero(certain.sum(axis=1) >= REFINE_POINTS)
+        certain = scores >= SECOND_PASS_SCORE
+        rows = np.flatnonzero(certain.sum(axis=1) >= SECOND_PASS_POINTS)
         if not len(rows):
             return keypoints, scores, boxes
         closer = boxes_from_keypoints(np.concatenate([keypoints, certain[..., None]], axis=2)[rows])
-        margin = REFINE_MARGIN * (closer[:, 2:] - closer[:, :2]).max(
-            axis=1, keepdims=True
-        )  # a label's box is wider than its points
+        # A label's box is wider than its points.
+        margin = SECOND_PASS_MARGIN * (closer[:, 2:] - closer[:, :2]).max(axis=1, keepdims=True)
         closer = closer + np.concatenate([-margin, -margin, margin, margin], axis=1)
         second, second_scores = self._look([images[row] for row in rows.tolist()], closer)
         better = second_scores.mean(axis=1) > scores[rows].mean(axis=1)
@@ -312,17 +287,14 @@ def _open(
     model: PoseModel | str | Path,
     device: torch.device,
     backend: str,
-    precision: Precision,
+    precision: PrecisionChoice,
     skeleton: str | Path | Skeleton | None,
 ) -> tuple[PoseModel | ModelSpec, Backend, str]:
     """What is known of the model, what runs it, and why that."""
-    from leanpose.inference.backends.files import FILE_SUFFIXES, open_exported
-    from leanpose.skeleton import get_skeleton
-
     if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
         chosen = open_exported(
             model,
-            runtime=backend,
+            backend=backend,
             precision=None if precision == "auto" else precision,
             cuda=device.type == "cuda",
             skeleton=None if skeleton is None else get_skeleton(skeleton),
@@ -330,11 +302,7 @@ def _open(
         return chosen.spec, chosen, "as the file says" if backend == "auto" else "as asked"
     if skeleton is not None:
         raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")
-    from leanpose.inference.backends.choice import open_backend
-
     if isinstance(model, (str, Path)):
-        from leanpose.weights import load_model
-
         model = load_model(model)
     if model.task != "pose":
         raise LeanposeError(f"'{model.name}' tells classes apart and finds no poses.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.data.images import BrokenImageError
+from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.pictures import Picture, read_ahead, target_names
-from leanpose.inference.poses import PoseResult, Style
+from leanpose.inference.results import PoseResult, Style
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
@@ -47,8 +47,8 @@ class Outcome:
     done: int = 0
     people: int = 0
     empty: int = 0
-    skipped: list[tuple[Picture, str]] = field(default_factory=list)
-    undrawn: list[tuple[Picture, str]] = field(default_factory=list)
+    skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
+    undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -71,7 +71,7 @@ class UndrawableError(LeanposeError):
 
 def predict_pictures(
     estimator: PoseEstimator,
-    pictures: list[Picture],
+    pictures: list[ImageFile],
     *,
     boxes: BoxFile | None = None,
     drawings: Path | None = None,
@@ -80,7 +80,7 @@ def predict_pictures(
     threshold: float = 0.3,
     style: Style = "overlay",
     resolution: int | None = None,
-    advance: Callable[[Outcome], None] | None = None,
+    advance: Callable[[Outcome], None] = lambda _: None,
 ) -> Outcome:
     """Estimate the poses in pictures and write them as they come.
 
@@ -108,21 +108,20 @@ def predict_pictures(
         targets = dict(zip((p.path for p in pictures), names, strict=True))
     paint = partial(_paint_openpose, resolution=resolution) if style == "openpose" else _paint
     outcome = Outcome()
-    read: deque[tuple[Picture, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
+    read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
         for picture, pixels in read_ahead(pictures):
             if isinstance(pixels, BrokenImageError):
                 outcome.skipped.append((picture, str(pixels)))
-                if advance is not None:
-                    advance(outcome)
+                advance(outcome)
                 continue
             given, scores = (None, None) if boxes is None else boxes.boxes(picture)
             read.append((picture, pixels, scores))
             yield pixels, given
 
     with open_results(coco, table, estimator.skeleton) as results, ThreadPoolExecutor(1) as painter:
-        painted: deque[tuple[Picture, Future[None]]] = deque()
+        painted: deque[tuple[ImageFile, Future[None]]] = deque()
 
         def wait_for_oldest() -> None:
             drawn, future = painted.popleft()
@@ -144,8 +143,7 @@ def predict_pictures(
                 outcome.done += 1
                 outcome.people += len(poses)
                 outcome.empty += not len(poses)
-                if advance is not None:
-                    advance(outcome)
+                advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
         while painted:
@@ -167,7 +165,7 @@ class ResultFiles:
             self._rows = csv.DictWriter(table, PoseResult.row_names(skeleton), lineterminator="\n")
             self._rows.writeheader()
 
-    def write(self, picture: Picture, image_id: int, poses: PoseResult) -> None:
+    def write(self, picture: ImageFile, image_id: int, poses: PoseResult) -> None:
         """Append the people of one picture. COCO's records get its `file_name` too."""
         if self._coco is not None:
             for record in poses.to_coco(image_id):
@@ -229,3 +227,40 @@ def _write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
         raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
     with atomic_write(target) as temporary:
         temporary.write_bytes(content.tobytes())
+
+
+def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:
+    """Where each picture's annotated copy goes in `folder`: the same name, or a JPEG for rarer formats.
+
+    Args:
+        pictures: what is drawn.
+        folder: for the copies; folders below it are those of the pictures' names.
+        ending: takes the place of the pictures' own suffix, such as `_openpose.png`.
+
+    Raises:
+        LeanposeError: a copy would replace one of the pictures themselves.
+    """
+    originals = {picture.path for picture in pictures}
+    targets: dict[Path, None] = {}
+    for picture in pictures:
+        target = folder / picture.name
+        if ending is not None:
+            target = target.with_name(target.stem + ending)
+        elif target.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
+            target = target.with_suffix(".jpg")
+        target = unused_name(target, targets)
+        if target.resolve() in originals:
+            raise LeanposeError(
+                f"The annotated pictures in {folder} would replace the originals; choose another folder."
+            )
+        targets[target] = None
+    return list(targets)
+
+
+def unused_name(target: Path, taken: Collection[Path]) -> Path:
+    """The path, with a number behind its stem where it is taken."""
+    stem, number = target.stem, 2
+    while target in taken:
+        target = target.with_stem(f"{stem}-{number}")
+        number += 1
+    return target

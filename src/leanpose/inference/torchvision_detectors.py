@@ -69,13 +69,13 @@ class TorchvisionDetector(Detector):
             for image in images
         ]
         with torch.inference_mode():
-            found = self._model(batch)
-        return [self._people({key: value.cpu().numpy() for key, value in one.items()}) for one in found]
+            detected = self._model(batch)
+        return [self._people({key: value.cpu().numpy() for key, value in one.items()}) for one in detected]
 
-    def _people(self, found: dict[str, Any]) -> Detections:
-        boxes, scores = found["boxes"].astype(np.float64), found["scores"].astype(np.float64)
+    def _people(self, detected: dict[str, Any]) -> Detections:
+        boxes, scores = detected["boxes"].astype(np.float64), detected["scores"].astype(np.float64)
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
-        rows = np.flatnonzero((found["labels"] == PERSON) & (scores >= self.threshold) & real)
+        rows = np.flatnonzero((detected["labels"] == PERSON) & (scores >= self.threshold) & real)
         rows = rows[np.argsort(-scores[rows], kind="stable")]
         return boxes[rows], scores[rows]
 

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from leanpose.data.dataset import start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.headline import headline, primary_metric
+from leanpose.evaluation.report import headline, primary_metric
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel
 from leanpose.training.log import RunLog, RunProgress

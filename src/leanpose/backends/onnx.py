@@ -1,0 +1,94 @@
+"""onnxruntime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from leanpose.backends.base import first_line
+from leanpose.backends.exported import KEY, ExportCard, ExportedBackend, Shaped, rtmpose_card
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+    from leanpose.skeleton import Skeleton
+
+
+class OnnxBackend(ExportedBackend):
+    """An ONNX file in onnxruntime.
+
+    Args:
+        path: the file.
+        cuda: run on the first NVIDIA GPU.
+        skeleton: what the keypoints of a file without a card are.
+
+    Raises:
+        LeanposeError: the file is missing, damaged, or no pose model that is known here; or there is no GPU for it.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, cuda: bool = False, skeleton: Skeleton | None = None) -> None:
+        session = _open(path, cuda)
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        outputs = [output.name for output in session.get_outputs()]
+        if text is None:
+            card, outputs = rtmpose_card(*values_of(session), path, skeleton)
+        else:
+            card = ExportCard.from_json(text, str(path))
+        super().__init__(card, outputs)
+        self._session, self._input = session, session.get_inputs()[0].name
+        self._names = [output.name for output in session.get_outputs()]
+
+    def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        """Run the graph on its input; the outputs in order."""
+        return cast("list[np.ndarray]", self._session.run(self._names, {self._input: images}))
+
+
+def _open(path: Path, cuda: bool) -> InferenceSession:
+    if not path.is_file():
+        raise LeanposeError(f"There is no file {path}.")
+    try:
+        return open_session(path, cuda=cuda)
+    except LeanposeError:
+        raise
+    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
+        reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
+
+
+def open_session(path: Path, *, cuda: bool) -> InferenceSession:
+    """An ONNX file in onnxruntime, with as many threads as torch has, so that one setting holds for all backends.
+
+    Raises:
+        LeanposeError: there is no GPU for it.
+    """
+    import onnxruntime  # takes a moment to load
+
+    providers = ["CPUExecutionProvider"]
+    if cuda:
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise LeanposeError(
+                "This onnxruntime has no CUDA; put onnxruntime-gpu in its place, or use --device cpu or --backend torch."
+            )
+        providers.insert(0, "CUDAExecutionProvider")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is said once, by the error
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin while they wait take the cores from the other models' threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=providers)
+
+
+def values_of(session: InferenceSession) -> tuple[list[Shaped], list[Shaped]]:
+    """The names and shapes of a file's inputs and outputs."""
+    inputs, outputs = (
+        [(value.name, list(value.shape)) for value in values]
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs

@@ -1,0 +1,65 @@
+"""Annotated people, and where their pixels are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Where an image's bytes are: a file, or a member of a tar archive.
+
+    Attributes:
+        path: the image file, or the archive.
+        member: the name inside the archive; None for a plain file.
+    """
+
+    path: str
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.member is None else f"{self.path}:{self.member}"
+
+
+@dataclass(frozen=True)
+class PoseAnnotation:
+    """A person of an image, in the skeleton of the model that will see it.
+
+    Attributes:
+        image: where the pixels are.
+        box: (4,) xyxy in pixels.
+        keypoints: (K, 3): x, y in pixels and COCO's visibility (0 not labelled, 1 labelled but hidden, 2 visible).
+        image_id, person_id: the data set's own ids; they come back in results and messages.
+        area: of the person's segmentation in square pixels, as OKS uses it (the box's where there is none).
+        score: of the detection that the box came from; 1 for a labelled box.
+        head_size: in pixels, as PCKh uses it; NaN where the data set does not say.
+    """
+
+    image: ImageRef
+    box: Float[np.ndarray, " 4"]
+    keypoints: Float[np.ndarray, "K 3"]
+    image_id: int
+    person_id: int
+    area: float
+    score: float = 1.0
+    head_size: float = math.nan
+
+
+@dataclass(frozen=True)
+class PoseDataset:
+    """The people of one data set (or of several), in one skeleton.
+
+    Attributes:
+        name: for messages and reports.
+        people: the samples.
+        ground_truth: a COCO-style dictionary (`images`, `annotations`, `categories`) in `skeleton`'s keypoint order,
+            for evaluation; None where there is none to evaluate against.
+    """
+
+    name: str
+    people: list[PoseAnnotation]
+    ground_truth: dict | None = None

@@ -1,0 +1,290 @@
+"""Which backend is the fastest for a model on this machine, among those that agree with torch.
+
+Each model is exported once for the backends of this machine; the files and the choice are kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+import leanpose
+from leanpose.backends import open_exported
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, first_line
+from leanpose.backends.openvino import cpu_precisions, import_openvino
+from leanpose.backends.torch import TorchBackend
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
+from leanpose.export.exporter import export_model
+from leanpose.files import atomic_write, cache_folder
+from leanpose.models.base import PoseModel
+from leanpose.weights.storage import digest
+
+BackendName = Literal["torch", "onnxruntime", "openvino"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+BATCHES = (1, 8)
+UNMEASURED = "no backend has been measured for this model"
+ENOUGH = 1.05  # torch stays unless another is faster than this
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend and the precision to compute in."""
+
+    backend: BackendName
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found out about a candidate.
+
+    Attributes:
+        milliseconds: for a batch of each size; empty where it cannot be used.
+        agreement: how near to torch it is; None for torch itself, and where it cannot be run.
+        reason: why it cannot be used; None where it can.
+    """
+
+    candidate: Candidate
+    milliseconds: Mapping[int, float] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    reason: str | None = None
+
+
+def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]:
+    """The backends to try on a device; torch in float32 is the first.
+
+    Args:
+        precision: `auto`, or the one to compute in.
+    """
+    reference = Candidate("torch", "fp32")
+    others: list[Candidate] = []
+    if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        others.append(Candidate("torch", "bf16"))
+    if device.type in ("cpu", "cuda"):
+        others.append(Candidate("onnxruntime", "fp32"))
+    if device.type == "cpu":
+        try:
+            others += [Candidate("openvino", kind) for kind in cpu_precisions()]
+        except LeanposeError:
+            others.append(Candidate("openvino", "fp32"))  # so that a table says what is missing
+    return [reference, *(c for c in others if precision in ("auto", c.precision))]
+
+
+def model_key(model: PoseModel) -> str:
+    """A name for a model with these very weights, codec and sizes, and for this release of leanpose."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    parts = [
+        leanpose.__version__,
+        model.name,
+        repr(model.config),
+        model.skeleton.to_dict(),
+        model.codec.to_dict(),
+        model.mean,
+        model.std,
+        digest(tensors),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def cached_export(model: PoseModel) -> Path:
+    """An ONNX file of the model, with preprocessing and without decoding; both other backends read it.
+
+    It is made where there is none, which takes ten seconds and more.
+
+    Raises:
+        LeanposeError: the packages for exporting are missing, or the model cannot be exported as it is.
+    """
+    path = cache_folder() / "exports" / f"{model_key(model)}.onnx"
+    if not path.is_file():
+        export_model(model, path, batches=(1, 3))
+    return path
+
+
+def open_candidate(model: PoseModel, device: torch.device, candidate: Candidate) -> Backend:
+    """Make a candidate ready to run.
+
+    Raises:
+        LeanposeError: it is not installed, or the model cannot be exported.
+    """
+    if candidate.backend == "torch":
+        return TorchBackend(model, device, candidate.precision)
+    if candidate.backend == "openvino":
+        import_openvino()  # before the export, which takes long
+    path, cuda = cached_export(model), device.type == "cuda"
+    return open_exported(path, backend=candidate.backend, precision=candidate.precision, cuda=cuda)
+
+
+def benchmark_backends(
+    model: PoseModel,
+    device: torch.device,
+    *,
+    batches: Sequence[int] = BATCHES,
+    seconds: float = 6.0,
+    precision: str = "auto",
+    clock: Callable[[], float] = time.perf_counter,
+    advance: Callable[[str], None] = lambda _: None,
+) -> list[Measurement]:
+    """Try every backend that is installed: does it agree with torch, and how long does a batch take?
+
+    All take turns, so that a machine that is busy for a while slows all of them.
+
+    Args:
+        model: in eval mode.
+        device: where to run.
+        batches: sizes of the batches.
+        seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
+        precision: `auto`, or the one to compute in.
+        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
+        advance: told what is under way.
+    """
+    spec = ModelSpec.of(model)
+    crops = check_crops(spec)
+    results: list[Measurement] = []
+    ready: dict[int, Backend] = {}  # by place in `results`
+    for candidate in candidates(device, precision):
+        advance(f"opening {candidate}")
+        agreement = None
+        try:
+            backend = open_candidate(copy.deepcopy(model), device, candidate)
+            if ready:
+                agreement = compare(ready[0], backend, crops, (1, len(crops)))
+                excess = agreement.exceeds(BOUNDS[candidate.precision])
+                if excess is not None:
+                    raise LeanposeError(f"differs from torch: {excess}")
+        except LeanposeError as error:
+            results.append(Measurement(candidate, reason=str(error)))
+        except Exception as error:  # a backend's own exception, of which each has several
+            results.append(Measurement(candidate, reason=first_line(error)))
+        else:
+            ready[len(results)] = backend
+            results.append(Measurement(candidate, agreement=agreement))
+    advance("timing")
+    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    for place, milliseconds in zip(ready, times, strict=True):
+        results[place] = replace(results[place], milliseconds=milliseconds)
+    return results
+
+
+def interleaved_benchmark(
+    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], seconds: float, clock: Callable[[], float]
+) -> list[dict[int, float]]:
+    """For each backend the median milliseconds of a batch of each size.
+
+    Args:
+        backends: they take turns.
+        crops: RGB, of the models' size; they are repeated where a batch is larger.
+        batches: sizes of the batches.
+        seconds: for all together; three rounds are run in any case.
+        clock: what to time by, in seconds.
+    """
+    inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
+    times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]
+    for backend in backends:
+        for batch in inputs.values():
+            backend.predict_keypoints(batch)  # the first run of a size prepares it
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < 3 or (time.perf_counter() < end and rounds < 100):
+        for backend, record in zip(backends, times, strict=True):
+            for size, batch in inputs.items():
+                began = clock()
+                backend.predict_keypoints(batch)
+                record[size].append(1000 * (clock() - began))
+        rounds += 1
+    return [{size: statistics.median(values) for size, values in record.items()} for record in times]
+
+
+def fastest(results: Sequence[Measurement]) -> Candidate:
+    """The quickest of those that agree, as the mean ratio over the sizes of batches; torch where it is nearly as quick."""
+    base = next(r for r in results if r.candidate == Candidate("torch", "fp32") and r.reason is None)
+    ratios = {
+        r.candidate: math.exp(
+            statistics.fmean(math.log(base.milliseconds[b] / r.milliseconds[b]) for b in base.milliseconds)
+        )
+        for r in results
+        if r.reason is None
+    }
+    best = max(ratios, key=lambda candidate: ratios[candidate])
+    return best if ratios[best] > ENOUGH else base.candidate
+
+
+def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> Candidate | None:
+    """What `remember` was told for this model on this machine, if anything."""
+    folder = cache_folder() / "backends"
+    if not folder.is_dir():
+        return None  # most users' case, without hashing the weights
+    try:
+        choice = json.loads(_record(model, device, precision).read_text())["choice"]
+        candidate = Candidate(choice["backend"], choice["precision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return candidate if candidate in candidates(device, precision) else None
+
+
+def remember(
+    model: PoseModel, device: torch.device, results: Sequence[Measurement], precision: str = "auto"
+) -> Candidate:
+    """Keep the fastest backend of a measurement for later."""
+    choice = fastest(results)
+    content = {"choice": asdict(choice), "results": [asdict(result) for result in results]}
+    with atomic_write(_record(model, device, precision)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+    return choice
+
+
+def _record(model: PoseModel, device: torch.device, precision: str) -> Path:
+    """The file of a choice: another machine, version, number of threads or precision has another."""
+    versions = []
+    for package in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    setting = [*versions, platform.node(), platform.machine(), str(device), torch.get_num_threads(), precision]
+    mark = hashlib.sha256(json.dumps(setting).encode()).hexdigest()[:8]
+    return cache_folder() / "backends" / f"{model_key(model)}-{mark}.json"
+
+
+def open_backend(model: PoseModel, device: torch.device, backend: str, precision: str) -> tuple[Backend, str]:
+    """The backend that is meant, ready, and in a few words why it is this one.
+
+    Args:
+        backend: one of `BACKENDS`, or `auto`: the one that was measured to be the fastest, else torch.
+        precision: `fp32`, `bf16`, `fp16`, or `auto`: single precision, or less where it was measured to agree.
+
+    Raises:
+        LeanposeError: it is unknown, not installed, or does not compute in this precision.
+    """
+    why = "as asked"
+    if backend == "auto":
+        choice = remembered(model, device, precision)
+        if choice is not None:
+            try:
+                return open_candidate(model, device, choice), "the fastest measured here"
+            except LeanposeError as error:
+                fallback = Candidate("torch", "bf16" if precision == "bf16" else "fp32")
+                return open_candidate(model, device, fallback), f"{choice} was measured to be faster, but: {error}"
+        backend, why = "torch", UNMEASURED
+    if backend not in BACKENDS:
+        raise LeanposeError(f"Unknown backend '{backend}'; {did_you_mean(backend, ['auto', *BACKENDS])}")
+    chosen: Precision = "fp32" if precision == "auto" else precision  # pyright: ignore[reportAssignmentType]
+    can = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}[backend]
+    if chosen not in can:
+        raise LeanposeError(f"The backend {backend} computes in {' or '.join(can)} here, not in {chosen}.")
+    return open_candidate(model, device, Candidate(backend, chosen)), why

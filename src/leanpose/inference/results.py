@@ -1,0 +1,271 @@
+"""The poses found in one image, and their way into other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from leanpose.data.inputs import ImageInput, as_rgb
+from leanpose.drawing.openpose import controlnet_size, draw_openpose
+from leanpose.drawing.skeleton import draw_poses
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.openpose import openpose_json, openpose_people
+from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import supervision
+
+Style: TypeAlias = Literal["overlay", "openpose"]
+RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """P people of one image; P may be 0.
+
+    Attributes:
+        keypoints: (x, y) in image pixels, pixel centres at whole numbers.
+        scores: 0..1 for each keypoint.
+        boxes: xyxy in pixels: where the model looked for each person (before padding).
+        box_scores: 0..1: of the detections; 1 for boxes that were given.
+        skeleton: names the K keypoints.
+        ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+
+    Example:
+        >>> from leanpose.skeleton import COCO17
+        >>> poses = PoseResult.empty(COCO17)
+        >>> len(poses), poses.skeleton.keypoint_names[0], poses.to_coco(image_id=1)
+        (0, 'nose', [])
+    """
+
+    keypoints: Float[np.ndarray, "P K 2"]
+    scores: Float[np.ndarray, "P K"]
+    boxes: Float[np.ndarray, "P 4"]
+    box_scores: Float[np.ndarray, " P"]
+    skeleton: Skeleton
+    ids: Int[np.ndarray, " P"] | None = None
+
+    def __post_init__(self) -> None:
+        people, points = len(self.keypoints), len(self.skeleton)
+        shapes = {
+            "keypoints": (people, points, 2),
+            "scores": (people, points),
+            "boxes": (people, 4),
+            "box_scores": (people,),
+        } | ({} if self.ids is None else {"ids": (people,)})
+        for name, shape in shapes.items():
+            given = np.shape(getattr(self, name))
+            if given != shape:
+                raise LeanposeError(f"Poses of '{self.skeleton.name}' got {name} of shape {given}; expected {shape}.")
+
+    @classmethod
+    def empty(cls, skeleton: Skeleton) -> PoseResult:
+        """Nobody."""
+        points = len(skeleton)
+        return cls(
+            np.zeros((0, points, 2), np.float32),
+            np.zeros((0, points), np.float32),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            skeleton,
+        )
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult:
+        """Some of the people: `poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`."""
+        if isinstance(people, (int, np.integer)):
+            people = [int(people)]
+        rows = np.arange(len(self))[people]
+        return PoseResult(
+            self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton,
+            None if self.ids is None else self.ids[rows],
+        )  # fmt: skip
+
+    @property
+    def person_scores(self) -> Float[np.ndarray, " P"]:
+        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2."""
+        counted = self.scores > RESCORE_THRESHOLD
+        mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+        return mean * self.box_scores
+
+    def _triples(self) -> Float[np.ndarray, "P K 3"]:
+        return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+
+    def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
+        """The same people in the picture scaled from `image_size` to `new_size`, both (height, width)."""
+        factor = np.array([new_size[1] / image_size[1], new_size[0] / image_size[0]], dtype=np.float32)
+        keypoints = (self.keypoints + 0.5) * factor - 0.5
+        boxes = (self.boxes + 0.5) * np.tile(factor, 2) - 0.5
+        return replace(self, keypoints=keypoints, boxes=boxes)
+
+    def draw(
+        self,
+        image: ImageInput,
+        *,
+        style: Style = "overlay",
+        threshold: float = 0.3,
+        boxes: bool = False,
+        **options: Any,
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The image with the skeletons on it, or ControlNet's picture of the poses, as a new RGB array.
+
+        Args:
+            image: the picture that the poses were found in.
+            style: `overlay` draws on the image, with the ids of people who were tracked; `openpose` draws on a black canvas of its size (`draw_openpose`).
+            threshold: keypoints from this score on are drawn in full, those above half of it faintly (`openpose`:
+                not at all).
+            boxes: frame each person too.
+            options: for `leanpose.drawing.draw_poses` or `leanpose.drawing.draw_openpose`.
+
+        Raises:
+            LeanposeError: the style is unknown, or cannot be drawn.
+        """
+        if style == "openpose":
+            if boxes:
+                raise LeanposeError("ControlNet's picture has no boxes; leave boxes=True out with style='openpose'.")
+            return self.draw_openpose(as_rgb(image).shape[:2], threshold=threshold, **options)
+        if style != "overlay":
+            raise LeanposeError(f"Unknown style '{style}'; {did_you_mean(style, ['overlay', 'openpose'])}")
+        if self.ids is not None:
+            options = {"labels": [str(i) for i in self.ids], **options}
+        return draw_poses(
+            as_rgb(image), self.keypoints, self.scores, self.skeleton,
+            boxes=self.boxes if boxes else None, threshold=threshold, **options,
+        )  # fmt: skip
+
+    def draw_openpose(
+        self, image_size: tuple[int, int], *, resolution: int | None = None, threshold: float = 0.3, **options: Any
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The conditioning picture of ControlNet's OpenPose models: the poses alone on black, RGB.
+
+        Args:
+            image_size: (height, width) of the picture that the poses were found in; the canvas is as large.
+            resolution: scale the canvas instead, so that its shorter side is about this long
+                (`leanpose.drawing.controlnet_size`).
+            threshold: keypoints below this score are not drawn.
+            options: for `leanpose.drawing.draw_openpose`.
+
+        Raises:
+            LeanposeError: the skeleton has none of OpenPose's 18 body points.
+        """
+        poses, size = self, image_size
+        if resolution is not None:
+            size = controlnet_size(image_size, resolution)
+            poses = self.resized(image_size, size)
+        return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
+
+    def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
+        """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.
+
+        People who were tracked have a `track_id` too.
+
+        Args:
+            image_id: the image's in the annotations that the results shall be compared with.
+        """
+        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": _rounded(points[p]),
+                "score": round(float(score), 5),
+                "bbox": _rounded([*self.boxes[p, :2], *sides[p]]),
+                **({} if self.ids is None else {"track_id": int(self.ids[p])}),
+            }
+            for p, score in enumerate(self.person_scores)
+        ]
+
+    def to_openpose(
+        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
+    ) -> dict[str, Any]:
+        """OpenPose's JSON (version 1.3), with the 18 points of its COCO model.
+
+        The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and
+        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face
+        points become OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1 as OpenPose writes it
+        where nobody tracked.
+
+        Args:
+            image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
+            threshold: keypoints below this score count as missing.
+            controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
+                1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is
+                the middle of the shoulders for every skeleton, as `draw_openpose` has it. Needs `image_size`.
+
+        Raises:
+            LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.
+        """
+        people = openpose_people(
+            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
+        )
+        ids = None if self.ids is None else self.ids.tolist()
+        return openpose_json(people, ids=ids, image_size=image_size, controlnet=controlnet)
+
+    def to_supervision(self) -> supervision.KeyPoints:
+        """`supervision.KeyPoints`, for its annotators, trackers and zones.
+
+        Raises:
+            LeanposeError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise LeanposeError(
+                "to_supervision() needs the package supervision: pip install 'leanpose[supervision]'."
+            ) from error
+        import inspect
+
+        arguments: dict[str, Any] = {
+            "xy": self.keypoints.astype(np.float32),
+            "class_id": np.zeros(len(self), dtype=int),
+            "data": {"class_name": np.array(["person"] * len(self))},
+        }
+        if self.ids is not None:
+            arguments["data"]["tracker_id"] = np.asarray(self.ids, dtype=int)
+        known = inspect.signature(supervision.KeyPoints.__init__).parameters
+        if "keypoint_confidence" in known:  # since 0.29; `confidence` before
+            arguments["keypoint_confidence"] = self.scores.astype(np.float32)
+            arguments["detection_confidence"] = self.box_scores.astype(np.float32)
+        else:
+            arguments["confidence"] = self.scores.astype(np.float32)
+        return supervision.KeyPoints(**arguments)
+
+    @staticmethod
+    def row_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
+        """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score.
+
+        Args:
+            skeleton: of the poses.
+            tracked: whether the poses have `ids`, which make the column `track_id`.
+        """
+        columns = ["image", "person", *(["track_id"] if tracked else []), "score"]
+        columns += ["box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
+        return columns + [f"{name}_{value}" for name in skeleton.keypoints for value in ("x", "y", "score")]
+
+    def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
+        """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
+        columns = self.row_names(self.skeleton, tracked=self.ids is not None)
+        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
+        return [
+            dict(
+                zip(
+                    columns,
+                    [image, p, *([] if self.ids is None else [int(self.ids[p])]), round(float(score), 5),
+                     *_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5), *_rounded(points[p])],
+                    strict=True,
+                )
+            )
+            for p, score in enumerate(self.person_scores)
+        ]  # fmt: skip
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Plain numbers with four decimals: a ten-thousandth of a pixel, and files a third as long."""
+    return [round(float(value), 4) for value in values]

@@ -1,0 +1,235 @@
+"""One self-contained HTML page about one or more runs: the table, the curves, images, and the exact settings."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.ap import part_rows
+from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
+from leanpose.files import atomic_write
+from leanpose.models.cost import model_cost
+from leanpose.training.log import read_table
+from leanpose.training.recipe import Recipe, saved_recipe
+
+SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
+"""The figures that the table has columns for, where any run measured them."""
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2129; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
+th:first-child, td:first-child { text-align: left; } .best { font-weight: 700; }
+figure { margin: 1rem 0; } figure img, figure svg { max-width: 100%; height: auto; } figcaption { color: #555; }
+pre { background: #f6f7f9; padding: 1rem; overflow-x: auto; font-size: .85rem; } .note { color: #555; }
+"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished (or stopped) run, as its folder tells it.
+
+    Attributes:
+        name: what the report calls it.
+        recipe: its settings.
+        losses: rows of `train.csv`, numbers by column.
+        validations: rows of `val.csv`.
+    """
+
+    name: str
+    recipe: Recipe
+    losses: list[dict[str, float]]
+    validations: list[dict[str, float]]
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last validation; empty where there was none."""
+        return self.validations[-1] if self.validations else {}
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The validation with the highest AP, or whatever this run is judged by."""
+        return max(self.validations, key=lambda row: row[self.figure], default={})
+
+    @property
+    def figure(self) -> str:
+        """The name of what this run is judged by."""
+        return primary_metric(self.last) if self.last else "AP"
+
+
+@dataclass(frozen=True)
+class ReportImage:
+    """An RGB image with the sentence below it."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows, in its order.
+
+    Attributes:
+        title: of the page.
+        summary: sentences at the top: what was done and what came out, also when nothing was won.
+        runs: rows of the table, lines of the curves.
+        images: shown at their own width.
+        notes: sentences at the end.
+    """
+
+    title: str
+    summary: Sequence[str]
+    runs: Sequence[RunRecord]
+    images: Sequence[ReportImage] = ()
+    notes: Sequence[str] = field(default=())
+
+
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
+    """What a run's folder tells.
+
+    Raises:
+        LeanposeError: there is no run in it.
+    """
+    recipe = saved_recipe(folder)
+
+    def rows(table: str) -> list[dict[str, float]]:
+        path = folder / f"{table}.csv"
+        if not path.is_file():
+            return []
+        return [{column: float(value) for column, value in row.items()} for row in read_table(path)]
+
+    record = RunRecord(name or folder.name, recipe, rows("train"), rows("val"))
+    if not record.losses and not record.validations:
+        raise LeanposeError(f"The run in {folder} has no log yet.")
+    return record
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the page; everything it shows is inside the one file.
+
+    Raises:
+        LeanposeError: it cannot be written.
+    """
+    parts = [f"<h1>{escape(report.title)}</h1>"]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in report.summary]
+    parts.append("<h2>What was measured</h2>" + _table(report.runs) + _part_table(report.runs))
+    parts.append("<h2>Curves</h2>" + _curves(report.runs))
+    if report.images:
+        parts.append("<h2>Pictures</h2>" + "".join(_figure(image) for image in report.images))
+    parts.append("<h2>Exact settings</h2>")
+    for run in report.runs:
+        parts.append(
+            f"<details><summary>{escape(run.name)}</summary><pre>{escape(run.recipe.to_yaml())}</pre></details>"
+        )
+    parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(page)
+
+
+def _table(runs: Sequence[RunRecord]) -> str:
+    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
+    metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
+    figures = _figures(runs)
+    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {figures}"]
+    winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in PRIMARY_METRICS}
+    rows = []
+    for run in runs:
+        cost = model_cost(run.recipe.model, skeleton=run.recipe.skeleton, **run.recipe.model_options)
+        last = run.last
+        cells = [
+            run.name,
+            run.recipe.model,
+            f"{cost.parameters / 1e6:.2f}",
+            f"{(cost.macs + cost.attention_macs) / 1e9:.3f}",
+            f"{last.get('epoch', 0):.0f}",
+            f"{last.get('seconds', 0) / 60:.1f}",
+            *(f"{100 * last[name]:.1f}" if name in last else "–" for name in metrics),
+            f"{100 * run.best[run.figure]:.1f}" if run.best else "–",
+        ]
+        chosen = ' class="best"' if last.get(run.figure) == winners[run.figure] else ""
+        rows.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    header = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+
+
+def _figures(runs: Sequence[RunRecord]) -> str:
+    """What these runs are judged by."""
+    return " or ".join(dict.fromkeys(run.figure for run in runs))
+
+
+def _part_table(runs: Sequence[RunRecord]) -> str:
+    """AP and AR of each part after the last epoch, of the runs that measured parts; nothing where none did."""
+    measured = [(run.name, part_rows(run.last)) for run in runs]
+    if not any(rows for _, rows in measured):
+        return ""
+    names = list(dict.fromkeys(row["part"] for _, rows in measured for row in rows))
+    header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ("AP / AR of run", *names))
+    lines = []
+    for run, rows in measured:
+        cells_of = {row["part"]: f"{percent(row['AP'])} / {percent(row['AR'])}" for row in rows}
+        cells = [run, *(cells_of.get(name, "–") for name in names)]
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return f"<h3>By part</h3><table><tr>{header}</tr>{''.join(lines)}</table>"
+
+
+def _curves(runs: Sequence[RunRecord]) -> str:
+    """The first cycle's share of the loss is not logged apart, so a run's pose loss is shown per supervised cycle."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    FigureCanvasSVG(figure)
+    left, right = figure.subplots(1, 2)
+    for run in runs:
+        cycles = supervised_cycles(run.recipe)
+        term = "class" if run.losses and "class" in run.losses[0] else "pose"
+        left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
+        right.plot(
+            [row["epoch"] for row in run.validations],
+            [100 * row[run.figure] for row in run.validations],
+            marker="o",
+            label=run.name,
+        )
+    likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
+    scale = "linear" if likelihoods else "log"
+    left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
+    right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    svg = buffer.getvalue()
+    return f"<figure>{svg[svg.index('<svg') :]}</figure>"
+
+
+def supervised_cycles(recipe: Recipe) -> int:
+    """How many predictions meet the ground truth in one step."""
+    from leanpose.models.registry import configure_model
+
+    section = recipe.distillation
+    if section.method != "sdpose" or section.supervise == "last":
+        return 1
+    return configure_model(recipe.model, **recipe.model_options).cycles
+
+
+def _figure(image: ReportImage) -> str:
+    import cv2
+
+    flag, data = cv2.imencode(".jpg", image.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert flag, "OpenCV encodes every uint8 image"
+    encoded = base64.b64encode(data.tobytes()).decode()
+    caption = escape(image.caption)
+    return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"><figcaption>{caption}</figcaption></figure>'

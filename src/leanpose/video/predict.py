@@ -1,0 +1,301 @@
+"""Pose estimation over a video: decode, detect, pose, draw and encode at the same time.
+
+One thread decodes ahead. The calling thread runs the tracker, that is detector and pose model. A third one writes the
+lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanpose.data.inputs import Clip
+from leanpose.data.prefetch import Prefetcher
+from leanpose.errors import LeanposeError
+from leanpose.files import describe_os_error
+from leanpose.inference.folders import unused_name
+from leanpose.video.reader import Frame, VideoError, VideoReader
+from leanpose.video.writer import open_writer
+
+if TYPE_CHECKING:
+    from leanpose.inference.results import PoseResult
+    from leanpose.video.tracking import PoseTracker
+
+DECODED_AHEAD = 4  # frames that may wait for the tracker, which holds some itself
+WRITTEN_BEHIND = 4  # frames that may wait for being drawn and encoded
+
+
+@dataclass
+class VideoOutcome:
+    """What came of a video; it grows while the video runs.
+
+    Attributes:
+        frames: looked at.
+        expected: frames to come in all, as far as known.
+        seconds: the time of the last frame in the video.
+        people: found, in all frames together.
+        ids: of the different people.
+        elapsed: seconds that it took, from the opened files to the last frame's being written.
+        model_seconds: of these, seconds in which the pose model computed.
+        damaged: packets and frames that could not be decoded, or only in part.
+        dropped: frames of a camera that came faster than they could be looked at.
+        cut_off: whether the file ended before the end that it names.
+        stopped: whether the user stopped the run before its end.
+        notices: what could not be kept, a sentence each.
+    """
+
+    frames: int = 0
+    expected: int | None = None
+    seconds: float = 0.0
+    people: int = 0
+    ids: set[int] = field(default_factory=set)
+    elapsed: float = 0.0
+    model_seconds: float = 0.0
+    damaged: int = 0
+    dropped: int = 0
+    cut_off: bool = False
+    stopped: bool = False
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def speed(self) -> float:
+        """Frames looked at in a second."""
+        return self.frames / self.elapsed if self.elapsed else 0.0
+
+    @property
+    def busy(self) -> float:
+        """The share of the time, 0..1, in which the pose model computed; what is missing is spent on waiting for it."""
+        return self.model_seconds / self.elapsed if self.elapsed else 0.0
+
+
+def predict_video(
+    tracker: PoseTracker,
+    source: str | Path | int,
+    *,
+    drawing: Path | None = None,
+    lines: Path | None = None,
+    seconds: float | None = None,
+    audio: bool = True,
+    draw: Callable[[UInt8[np.ndarray, "H W 3"], PoseResult], UInt8[np.ndarray, "H W 3"]] | None = None,
+    advance: Callable[[VideoOutcome], None] = lambda _: None,
+) -> VideoOutcome:
+    """Find the poses in all frames of a video, and write them as they come.
+
+    An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
+
+    Args:
+        tracker: finds the people, their poses and who is who.
+        source: a file, or the number of a camera.
+        drawing: the annotated copy, an MP4 with the source's times and audio.
+        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
+            once, so that a killed run leaves whole lines.
+        seconds: stop there; a camera runs until it is interrupted otherwise.
+        audio: keep the audio.
+        draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
+        advance: called after each frame.
+
+    Raises:
+        VideoError: the source cannot be read.
+        LeanposeError: something cannot be written, or `seconds` is no time.
+    """
+    _require_time(seconds)
+    outcome = VideoOutcome()
+    drawer = draw or (lambda pixels, poses: poses.draw(pixels))
+    with ExitStack() as stack:
+        reader = stack.enter_context(VideoReader(source))
+        outcome.expected = _expected(reader, seconds)
+        writer = None
+        if drawing is not None:
+            writer = stack.enter_context(open_writer(drawing, reader, audio=audio))
+        text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
+        painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
+        frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
+        looked_at: deque[Frame] = deque()
+        painted: deque[Future[None]] = deque()
+        begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
+
+        def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
+            for frame in frames:
+                if seconds is not None and frame.seconds >= seconds:
+                    return
+                looked_at.append(frame)
+                yield frame.pixels, frame.seconds
+
+        def write(index: int, frame: Frame, poses: PoseResult) -> None:
+            if text is not None:
+                text.write(frame_record(index, frame.seconds, poses))
+            if writer is not None:
+                writer.write(drawer(frame.pixels, poses), frame.ticks)
+
+        try:
+            for poses in tracker.stream(feed()):
+                frame = looked_at.popleft()
+                if text is not None and not outcome.frames:
+                    text.begin()
+                painted.append(painter.submit(write, outcome.frames, frame, poses))
+                while len(painted) > WRITTEN_BEHIND:
+                    painted.popleft().result()
+                outcome.frames += 1
+                outcome.people += len(poses)
+                outcome.seconds = frame.seconds
+                if poses.ids is not None:
+                    outcome.ids.update(poses.ids.tolist())
+                outcome.elapsed = time.perf_counter() - begun
+                outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
+                advance(outcome)
+        except KeyboardInterrupt:
+            outcome.stopped = True
+            if not outcome.frames:
+                raise
+        for future in painted:
+            future.result()
+        frames.close()
+        if not outcome.frames:
+            raise VideoError(f"No frame of {reader.name} came within {seconds:g} seconds.")
+        if writer is not None:
+            writer.finish(whole=not outcome.stopped and seconds is None)
+            outcome.notices += writer.notices
+        outcome.elapsed = time.perf_counter() - begun
+    outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
+    outcome.cut_off = reader.cut_off and not outcome.stopped
+    return outcome
+
+
+def header(reader: VideoReader, tracker: PoseTracker) -> dict[str, Any]:
+    """The first line of a file of JSON lines: what is in the others."""
+    skeleton = tracker.estimator.skeleton
+    return {
+        "video": reader.name if reader.live else Path(reader.name).name,
+        "height": reader.size[0],
+        "width": reader.size[1],
+        "frames_per_second": round(float(reader.rate), 4),
+        "skeleton": skeleton.name,
+        "keypoints": list(skeleton.keypoint_names),
+        "limbs": [list(limb) for limb in skeleton.limbs],
+    }
+
+
+def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
+    """One frame as a line: its number from 0, its time, and for each person id, box (xyxy), scores and keypoints."""
+    ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
+    return {
+        "frame": index,
+        "time": round(seconds, 6),
+        "people": [
+            {
+                "id": ids[p],
+                "score": _number(score, 4),
+                "box": [_number(value, 2) for value in poses.boxes[p]],
+                "box_score": _number(poses.box_scores[p], 4),
+                "keypoints": [
+                    [_number(x, 2), _number(y, 2), _number(confidence, 4)]
+                    for (x, y), confidence in zip(poses.keypoints[p], poses.scores[p], strict=True)
+                ],
+            }
+            for p, score in enumerate(poses.person_scores)
+        ],
+    }
+
+
+def _number(value: float, digits: int) -> float | None:
+    """A plain number; JSON has no word for what is not finite."""
+    value = float(value)
+    return round(value, digits) if math.isfinite(value) else None
+
+
+class _Lines:
+    """A file of JSON lines, begun with its first frame: a run that finds none leaves an earlier file alone."""
+
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self.path, self.head = path, head
+        self.file: IO[str] | None = None
+
+    def begin(self) -> None:
+        """
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise describe_os_error(self.path, error) from error
+        self.write(self.head)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        assert self.file is not None
+        try:
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise describe_os_error(self.path, error) from error
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
+    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say.
+
+    Raises:
+        LeanposeError: `seconds` is no time.
+    """
+    _require_time(seconds)
+    if isinstance(source, int):
+        return 0
+    try:
+        with VideoReader(source) as reader:
+            return _expected(reader, seconds) or 0
+    except VideoError:
+        return 0  # whoever reads it says so
+
+
+def _require_time(seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
+
+
+def _expected(reader: VideoReader, seconds: float | None) -> int | None:
+    """How many frames will be looked at, as far as that can be known."""
+    if seconds is None:
+        return reader.count
+    asked = math.ceil(seconds * reader.rate)
+    return asked if reader.count is None else min(asked, reader.count)
+
+
+def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:
+    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go beside it with the ending `.jsonl`.
+
+    Args:
+        clips: what is looked at.
+        folder: for the copies and the lines; folders below it are those of the videos' names.
+        drawn: whether the copies are written, and not the lines alone.
+
+    Raises:
+        LeanposeError: a copy would replace one of the videos themselves.
+    """
+    originals = {clip.source for clip in clips}
+    targets: dict[Path, None] = {}
+    for clip in clips:
+        target = folder / (f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4"))
+        target = unused_name(target, targets)
+        if drawn and target.resolve() in originals:
+            raise LeanposeError(f"The annotated videos in {folder} would replace the originals; choose another folder.")
+        targets[target] = None
+    return list(targets)

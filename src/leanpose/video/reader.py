@@ -1,0 +1,342 @@
+"""Videos and cameras as upright RGB frames with their times, read through PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
+HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
+CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
+
+
+class VideoError(LeanposeError):
+    """A video cannot be read."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    Attributes:
+        pixels: RGB, upright.
+        ticks: when it is shown, in units of the reader's `time_base`; each is larger than the one before.
+        seconds: the same in seconds, from the beginning of the file on (of a camera: from its first picture on).
+    """
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    ticks: int
+    seconds: float
+
+
+class VideoReader:
+    """An opened video or camera; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
+
+    Args:
+        source: a file, or the number of a camera.
+
+    Attributes:
+        size: (height, width) of the first frame, upright.
+        time_base: seconds in one tick.
+        rate: frames a second, on average, as far as known beforehand.
+        start: where the container's own clock stands at tick 0, in seconds.
+        pixel_aspect: width of a pixel by its height.
+        duration: seconds, or None where the container does not say (a camera, a stream).
+        count: frames to come, as far as known beforehand.
+        damaged: packets and frames so far that the decoder could not make out (or only in part).
+        cut_off: whether the file ended before the end that it names; known at the end.
+
+    Raises:
+        VideoError: it cannot be opened, or not one frame can be decoded.
+
+    Example:
+        >>> with VideoReader("clip.mp4") as video:  # doctest: +SKIP
+        ...     for frame in video:
+        ...         print(frame.seconds, frame.pixels.shape)
+    """
+
+    def __init__(self, source: str | Path | int) -> None:
+        self.live = isinstance(source, int)
+        self.name = f"camera {source}" if self.live else str(source)
+        self._container = _open_camera(source) if isinstance(source, int) else _open_file(Path(source))
+        try:
+            self._stream = _video_stream(self._container, self.name)
+            self._describe()
+            self._frames = self._upright_frames()
+            first = next(self._frames, None)
+            if first is None:
+                raise VideoError(
+                    f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut "
+                    "off at its start."
+                )
+        except BaseException:
+            self._container.close()
+            raise
+        self.size: tuple[int, int] = first.pixels.shape[:2]
+        if self._turned:
+            self.pixel_aspect = 1 / self.pixel_aspect
+        self._frames = chain([first], self._frames)
+
+    def _describe(self) -> None:
+        stream, container = self._stream, self._container
+        self.time_base = stream.time_base or Fraction(1, 1_000_000)
+        rates = (stream.average_rate, stream.guessed_rate)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
+        self._step = max(1, round(1 / (self.rate * self.time_base)))
+        self._clock = _Clock()
+        self._last: int | None = None
+        self.start = Fraction(container.start_time or 0, 1_000_000)
+        self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        self.duration: float | None = None
+        self._end: float | None = None  # of the pictures, where the container names it
+        if not self.live:
+            self._end = self._named_end()
+            self.duration = self._end
+            if self._end is None and container.duration:  # perhaps that of a longer audio track
+                self.duration = container.duration / 1_000_000
+                self._end = self.duration if len(container.streams) == 1 else None
+        self.count: int | None = stream.frames or None
+        if self.count is None and self.duration is not None:
+            self.count = max(1, round(self.duration * self.rate))
+        self.damaged, self.cut_off, self._turned = 0, False, False
+
+    def _named_end(self) -> float | None:
+        """How long the pictures themselves last, in seconds; None where the container does not say."""
+        if self._stream.duration:
+            return float(self._stream.duration * self.time_base)
+        named = _DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))  # Matroska, on the container's clock
+        if named is None:
+            return None
+        hours, minutes, seconds = (float(part) for part in named.groups())
+        return max(0.0, 3600 * hours + 60 * minutes + seconds - float(self.start)) or None
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
+
+    def _upright_frames(self) -> Iterator[Frame]:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()
+        shown = 0
+        for decoded in self._decoded():
+            if self._last is None and self.live:
+                self.start = (decoded.pts or 0) * self.time_base
+            self._last = ticks = self._ticks(self._clock.time(decoded.pts, decoded.dts))
+            shown = max(self._step, decoded.duration or 0)
+            try:
+                pixels = _rgb(decoded, reformatter)
+            except (av.FFmpegError, ValueError) as error:
+                raise VideoError(
+                    f"The colours of {self.name} ({decoded.format.name}) cannot be turned into RGB."
+                ) from error
+            pixels, turned = upright(pixels, decoded)
+            self._turned = turned
+            yield Frame(pixels, ticks, float(ticks * self.time_base))
+        if self._end is not None and self._last is not None:
+            self.cut_off |= float((self._last + shown) * self.time_base) < self._end - CUT_OFF_SECONDS
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """All frames that can be decoded, in the order in which they are shown."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new picture
+                    time.sleep(CAMERA_PAUSE)
+                    packets = self._container.demux(self._stream)
+                    continue
+                self.cut_off, packet = True, None  # no more can be read; what waits in the decoder still comes out
+            try:
+                decoded = self._stream.decode(packet)
+            except EOFError:  # the file's own end has emptied the decoder already
+                return
+            except av.FFmpegError:
+                self.damaged += 1
+                decoded = []
+            for frame in decoded:
+                self.damaged += frame.is_corrupt
+                yield frame
+            if packet is None:
+                return
+
+    def _ticks(self, pts: int | None) -> int:
+        """When a frame is shown; one without a time, or out of order, follows the one before it."""
+        ticks = None if pts is None else pts - round(self.start / self.time_base)
+        if self._last is None:
+            return max(0, ticks or 0)
+        if ticks is None or ticks <= self._last - self._step:  # the clock has been set back
+            return self._last + self._step
+        return max(ticks, self._last + 1)
+
+    def close(self) -> None:
+        """Close the file or the camera."""
+        self._container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Clock:
+    """Which of a frame's two times to trust: when it is shown (pts), or, as FFmpeg's own players do, when it is decoded
+    (dts) where that grows more steadily: old containers such as AVI do not hold the first for reordered frames."""
+
+    def __init__(self) -> None:
+        self._last: list[int | None] = [None, None]
+        self._faults = [0, 0]
+
+    def time(self, pts: int | None, dts: int | None) -> int | None:
+        for i, value in enumerate((pts, dts)):
+            if value is not None:
+                last = self._last[i]
+                self._faults[i] += last is not None and value <= last
+                self._last[i] = value
+        if pts is None or (dts is not None and self._faults[0] > self._faults[1]):
+            return dts
+        return pts
+
+
+def looks_like_video(path: Path) -> bool:
+    """Whether a file of any name holds a video (and not a single picture)."""
+    try:
+        container = _open_file(path)
+    except VideoError:
+        return False
+    with container:
+        return container.format.name != "tty" and _moving_picture(container) is not None and not _is_picture(container)
+
+
+def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+    """The picture as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
+
+    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras write.
+    """
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return pixels, False
+    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+    turned = abs(a) < abs(b)
+    if turned:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    rows, columns = (slice(None, None, -1 if value < 0 else None) for value in (d, a))
+    return np.ascontiguousarray(pixels[rows, columns]), turned
+
+
+def _rgb(frame: VideoFrame, reformatter: Any) -> UInt8[np.ndarray, "H W 3"]:
+    from av.video.reformatter import ColorRange, Colorspace
+
+    colours = frame.colorspace
+    if colours == 2:  # not named
+        colours = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
+    return reformatter.reformat(
+        frame, format="rgb24", src_colorspace=colours, src_color_range=frame.color_range,
+        dst_color_range=ColorRange.JPEG,
+    ).to_ndarray()  # fmt: skip
+
+
+def _open_file(path: Path) -> InputContainer:
+    if not path.exists():
+        raise VideoError(f"There is no video file {path}.")
+    if not path.is_file():
+        raise VideoError(f"{path} is no file.")
+    import av
+
+    try:
+        if not path.stat().st_size:
+            raise VideoError(f"The video {path} is empty (0 bytes).")
+        # The absolute path, since FFmpeg takes what stands before a colon for a protocol.
+        return av.open(str(path.resolve()), metadata_errors="ignore")
+    except OSError as error:
+        raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"The video {path} cannot be opened: it is damaged, cut off before its end, or no video at all."
+        ) from error
+
+
+def camera_address(number: int) -> tuple[str, str]:
+    """What FFmpeg calls a camera on this platform: its address and the kind of input.
+
+    Raises:
+        VideoError: there is no such camera, as far as that can be told without opening it.
+    """
+    if sys.platform == "darwin":
+        return str(number), "avfoundation"
+    if sys.platform != "win32":
+        return f"/dev/video{number}", "v4l2"
+    try:
+        from av.device import enumerate_input_devices
+    except ImportError as error:
+        raise VideoError("To find cameras on Windows, leanpose needs a newer PyAV: pip install -U av.") from error
+    cameras = [device.name for device in enumerate_input_devices("dshow") if "video" in device.media_types]
+    if number >= len(cameras):
+        raise VideoError(f"There is no camera {number}; {len(cameras)} were found here.")
+    return f"video={cameras[number]}", "dshow"
+
+
+def _open_camera(number: int) -> InputContainer:
+    import av
+
+    address, kind = camera_address(number)
+    if kind not in {name for known in av.formats_available for name in known.split(",")}:
+        raise VideoError(f"The installed PyAV has no support for cameras here (FFmpeg's {kind}).")
+    try:
+        return av.open(address, format=kind, options={"framerate": "30"} if kind == "avfoundation" else {})
+    except FileNotFoundError as error:
+        raise VideoError(f"There is no camera {number} ({address}).") from error
+    except av.FFmpegError as error:
+        raise VideoError(f"Camera {number} ({address}) cannot be opened: {error.strerror}.") from error
+
+
+def _is_picture(container: InputContainer) -> bool:
+    return container.format.name.endswith("_pipe") or container.format.name == "image2"
+
+
+def _moving_picture(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is not the cover of a record."""
+    from av.stream import Disposition
+
+    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+
+
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
+    if _is_picture(container):
+        raise VideoError(f"{name} is a picture, not a video, whatever its name ends with.")
+    stream = _moving_picture(container)
+    if stream is None:
+        only = " only audio" if container.streams.audio else " no pictures"
+        raise VideoError(f"{name} is no video: it holds{only}.")
+    if stream.codec_context is None:
+        raise VideoError(
+            f"The video {name} is coded in a way that the installed PyAV (FFmpeg) cannot decode, or it is damaged."
+        )
+    return stream

@@ -1,0 +1,125 @@
+"""The One-Euro filter for poses: little jitter at rest, little lag in motion (Casiez et al., CHI 2012).
+
+A first-order low-pass filter whose cut-off frequency grows with the speed of what it filters: fc = min_cutoff +
+beta · |speed|. Here the speed is the length of a keypoint's velocity, in sizes of the person a second, so that one
+setting holds for any resolution and any distance from the camera.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from leanpose.errors import LeanposeError
+from leanpose.geometry import box_area
+from leanpose.inference.results import PoseResult
+
+
+@dataclass(frozen=True)
+class OneEuro:
+    """Settings of the One-Euro filter.
+
+    Attributes:
+        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a motion.
+        beta: how many hertz the cut-off grows by for a speed of one person's size (the square root of the box's area)
+            a second. Higher means less lag in motion.
+        derivative_cutoff: hertz; the cut-off of the speed itself (the paper's dcutoff).
+        min_score: keypoints below this score pass as they are and leave the filter as it was.
+
+    Raises:
+        LeanposeError: a setting is out of its range.
+    """
+
+    min_cutoff: float = 1.0
+    beta: float = 12.0
+    derivative_cutoff: float = 1.0
+    min_score: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("min_cutoff", "derivative_cutoff"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise LeanposeError(f"OneEuro's {name} is a frequency above 0 hertz, not {getattr(self, name)}.")
+        if not (math.isfinite(self.beta) and self.beta >= 0):
+            raise LeanposeError(f"OneEuro's beta is 0 or more, not {self.beta}.")
+        if not 0 <= self.min_score <= 1:
+            raise LeanposeError(f"OneEuro's min_score lies between 0 and 1, not at {self.min_score}.")
+
+
+def smoothing_factor(
+    cutoff: Float[np.ndarray, "*N"] | float, step: Float[np.ndarray, "*N"] | float
+) -> Float[np.ndarray, "*N"]:
+    """The weight of a new value in a low-pass filter of this cut-off (hertz) after this time (seconds): eq. 2 and 3."""
+    turn = 2 * math.pi * np.asarray(cutoff, np.float64) * step
+    return turn / (turn + 1)
+
+
+class PoseSmoother:
+    """Smooths the keypoints of tracked people, each point of each person by itself; call it frame by frame.
+
+    A person who is not in a frame is forgotten: whoever comes back starts afresh.
+
+    Args:
+        settings: of the filter.
+    """
+
+    def __init__(self, settings: OneEuro | None = None) -> None:
+        self.settings = settings or OneEuro()
+        self._ids: Int[np.ndarray, " P"] = np.zeros(0, np.int64)
+        self._points: Float[np.ndarray, "P K 2"] = np.zeros((0, 0, 2))
+        self._velocity: Float[np.ndarray, "P K 2"] = np.zeros((0, 0, 2))  # pixels a second
+        self._seen: Float[np.ndarray, "P K"] = np.zeros((0, 0))  # the time of each point's last update
+
+    def __call__(self, poses: PoseResult, seconds: float) -> PoseResult:
+        """The same people with smoothed keypoints.
+
+        Args:
+            poses: of one frame, with `ids`.
+            seconds: the frame's time; the steps may be uneven, but time must go on.
+
+        Raises:
+            LeanposeError: the poses have no ids.
+        """
+        if poses.ids is None:
+            raise LeanposeError("Only tracked poses can be smoothed: these have no ids.")
+        measured = poses.keypoints.astype(np.float64)
+        sizes = np.sqrt(np.maximum(box_area(poses.boxes), 1.0))[:, None]
+        known = self._take(poses.ids, poses.keypoints.shape[1])
+        certain = (poses.scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
+        fresh = certain & ~known
+        step = np.where(known, seconds - self._seen, 0.0)
+        going = certain & known & (step > 0)
+
+        safe = np.where(going, step, 1.0)
+        velocity = np.where(going[..., None], (measured - self._points) / safe[..., None], 0.0)
+        weight = smoothing_factor(self.settings.derivative_cutoff, safe)[..., None]
+        velocity = weight * velocity + (1 - weight) * self._velocity
+        speed = np.linalg.norm(velocity, axis=2) / sizes
+        weight = smoothing_factor(self.settings.min_cutoff + self.settings.beta * speed, safe)[..., None]
+        filtered = weight * measured + (1 - weight) * self._points
+
+        self._velocity = np.where(going[..., None], velocity, self._velocity)
+        self._points = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, self._points))
+        self._seen = np.where(going | fresh, seconds, self._seen)
+        smoothed = np.where(certain[..., None], self._points, measured)
+        return replace(poses, keypoints=smoothed.astype(poses.keypoints.dtype))
+
+    def _take(self, ids: Int[np.ndarray, " P"], points: int) -> Bool[np.ndarray, "P K"]:
+        """Line the memory up with these people; which of their points it knows."""
+        place = {int(person): row for row, person in enumerate(self._ids)}
+        rows = np.array([place.get(int(person), -1) for person in ids], dtype=int)
+        old = rows >= 0
+
+        def lined_up(values: np.ndarray, empty: float, *shape: int) -> np.ndarray:
+            taken = np.full((len(ids), *shape), empty)
+            if old.any():
+                taken[old] = values[rows[old]]
+            return taken
+
+        self._points = lined_up(self._points, 0.0, points, 2)
+        self._velocity = lined_up(self._velocity, 0.0, points, 2)
+        self._seen = lined_up(self._seen, -np.inf, points)
+        self._ids = np.asarray(ids, np.int64)
+        return np.isfinite(self._seen)

@@ -1,0 +1,268 @@
+"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.video.reader import HD_HEIGHT, VideoReader
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+ENCODERS = ("libx264", "mpeg4")  # the first that is there
+X264_OPTIONS = {"preset": "veryfast", "crf": "20"}
+MPEG4_BITS = 0.25  # a pixel, about as good to look at as the above
+MPEG4_CLOCK = 65_535  # MPEG-4 counts at most so many ticks a second
+AUDIO_ENCODER, AUDIO_RATE = "aac", 48_000
+AUDIO_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}  # AAC's
+COPIED_AUDIO = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # what MP4 holds and players play
+
+
+class VideoWriter:
+    """An MP4 that grows frame by frame; `open_writer` makes one.
+
+    Attributes:
+        notices: what could not be kept, a sentence each.
+    """
+
+    def __init__(self, path: Path, reader: VideoReader, *, audio: Path | None) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self.notices: list[str] = []
+        self._reformatter = VideoReformatter()
+        self._step = max(1, round(1 / (reader.rate * reader.time_base)))
+        self._time_base = reader.time_base
+        self._seconds = 0.0
+        self._container: OutputContainer = av.open(str(path.resolve()), "w", format="mp4")
+        self._audio: _AudioTrack | None = None
+        try:
+            self._stream = _picture_stream(self._container, reader)
+            if audio is not None:
+                self._audio = _AudioTrack.open(audio, reader.start, self._container, self.notices)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
+        """Append an RGB frame, shown from `ticks` of the reader's time base on, and the audio up to there."""
+        from av import VideoFrame
+        from av.video.reformatter import ColorRange, Colorspace
+
+        hd = self._stream.height >= HD_HEIGHT
+        rgb = VideoFrame.from_ndarray(self._fitted(pixels), format="rgb24")
+        frame = self._reformatter.reformat(
+            rgb, format="yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709 if hd else Colorspace.ITU601,
+        )  # fmt: skip
+        frame.pts, frame.time_base, frame.duration = ticks, self._time_base, self._step
+        self._seconds = float((ticks + self._step) * self._time_base)
+        self._container.mux(self._stream.encode(frame))
+        if self._audio is not None:
+            self._audio.write_until(self._seconds)
+
+    def finish(self, *, whole: bool) -> None:
+        """Write what the encoders still hold; after a `whole` video also the audio that goes on behind it."""
+        self._container.mux(self._stream.encode(None))
+        if self._audio is not None:
+            self._audio.write_until(None if whole else self._seconds)
+            self._audio.finish()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._audio is not None:
+            self._audio.close()
+        self._container.close()
+
+    def _fitted(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """A picture of the video's size: a last row or column is doubled to make it even, a stray size is scaled."""
+        import cv2
+
+        height, width = self._stream.height, self._stream.width
+        below, right = height - pixels.shape[0], width - pixels.shape[1]
+        if below == right == 0:
+            return np.ascontiguousarray(pixels)
+        if below in (0, 1) and right in (0, 1):
+            return cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+@contextmanager
+def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Iterator[VideoWriter]:
+    """Write an MP4 with the size, the clock and (where it is a file) the audio of a video that is being read.
+
+    Call `finish` after the last frame. The file appears, whole, when the `with` ends, and not at all after an error.
+
+    Raises:
+        LeanposeError: it cannot be written, or PyAV has no encoder.
+    """
+    import av
+
+    source = Path(reader.name) if audio and not reader.live else None
+    with atomic_write(path) as temporary:
+        writer = None
+        try:
+            writer = VideoWriter(temporary, reader, audio=source)
+            yield writer
+            writer.close()
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise LeanposeError(f"The video {path} cannot be written: {error.strerror or error}.") from error
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStream:
+    import av
+
+    names = [name for name in ENCODERS if name in av.codecs_available and _encodes(name)]
+    if not names:
+        raise LeanposeError(
+            f"The installed PyAV has no encoder for video ({' or '.join(ENCODERS)}); install it from PyPI "
+            "(pip install av), or leave out the annotated copy (--no-draw)."
+        )
+    height, width = (side + side % 2 for side in reader.size)
+    stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
+        names[0], rate=reader.rate, options=X264_OPTIONS if names[0] == "libx264" else {}
+    )
+    clock = reader.time_base
+    if names[0] == "mpeg4":
+        stream.bit_rate = int(MPEG4_BITS * height * width * reader.rate)
+        if clock.denominator > MPEG4_CLOCK:
+            clock = Fraction(1, clock.denominator // -(-clock.denominator // MPEG4_CLOCK))
+    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    stream.codec_context.time_base = stream.time_base = clock
+    stream.codec_context.sample_aspect_ratio = reader.pixel_aspect
+    primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = primaries
+    context.color_range = 1  # 16 … 235
+    return stream
+
+
+def _encodes(name: str) -> bool:
+    from av.codec import Codec
+
+    try:
+        return Codec(name, "w").is_encoder
+    except ValueError:
+        return False
+
+
+class _AudioTrack:
+    """The first audio of a file on its way into another: copied as it is where MP4 can hold it, else coded as AAC."""
+
+    def __init__(self, path: Path, start: Fraction, output: OutputContainer) -> None:
+        import av
+
+        self._source = av.open(str(path.resolve()), metadata_errors="ignore")
+        self._output = output
+        self._ahead: Packet | None = None
+        self._last: int | None = None
+        try:
+            self._input = self._source.streams.audio[0]
+            if self._input.codec_context is None:
+                raise LookupError("unknown")
+            self._copied = self._input.codec_context.codec.canonical_name in COPIED_AUDIO
+            if self._copied:
+                self._stream: AudioStream = output.add_stream_from_template(self._input)
+            else:
+                rate = self._input.rate if self._input.rate in AUDIO_RATES else AUDIO_RATE
+                self._stream = output.add_stream(AUDIO_ENCODER, rate=rate)
+                self._stream.layout = "mono" if self._input.channels == 1 else "stereo"
+        except BaseException:
+            self._source.close()
+            raise
+        self._time_base = self._input.time_base or Fraction(1, self._input.rate)
+        self._offset = round(start / self._time_base)
+        self._packets = self._source.demux(self._input)
+
+    @classmethod
+    def open(cls, path: Path, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
+        """The audio of a file; None where it has none, or none that can be kept, which is then told."""
+        import av
+
+        try:
+            return cls(path, start, output)
+        except IndexError:
+            return None
+        except (av.FFmpegError, LookupError, ValueError):
+            notices.append(
+                f"The audio of {path} is left out, since it can neither be copied into an MP4 nor be decoded."
+            )
+            return None
+
+    def write_until(self, seconds: float | None) -> None:
+        """Copy what plays before a time of the video; None for all that is left."""
+        import av
+
+        while True:
+            if self._ahead is None:
+                try:
+                    self._ahead = next(self._packets, None)
+                except av.FFmpegError:  # cut off here
+                    self._packets = iter(())
+            packet = self._ahead
+            if packet is None:
+                return
+            time = packet.dts
+            # The last packet of all is empty and has no time; MP4 cannot hold audio that goes back in time.
+            if time is not None and (self._last is None or time > self._last):
+                if seconds is not None and float((time - self._offset) * self._time_base) >= seconds:
+                    return
+                self._last = time
+                self._write(packet, time)
+            self._ahead = None
+
+    def _write(self, packet: Packet, time: int) -> None:
+        import av
+
+        if self._copied:
+            packet.pts = (time if packet.pts is None else packet.pts) - self._offset
+            packet.dts = time - self._offset
+            packet.stream = self._stream
+            self._output.mux_one(packet)
+            return
+        try:
+            frames: list[AudioFrame] = self._input.decode(packet)
+        except av.FFmpegError:  # a damaged packet: a moment of silence
+            return
+        self._encode(frames)
+
+    def _encode(self, frames: Sequence[AudioFrame]) -> None:
+        for frame in frames:
+            if frame.pts is not None:
+                frame.pts -= round(self._offset * self._time_base / (frame.time_base or self._time_base))
+            self._output.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the coders still hold."""
+        import av
+
+        if self._copied:
+            return
+        try:
+            rest = self._input.decode(None)
+        except av.FFmpegError:
+            rest = []
+        self._encode(rest)
+        self._output.mux(self._stream.encode(None))
+
+    def close(self) -> None:
+        """Close the file that the audio comes from."""
+        self._source.close()

@@ -1,0 +1,183 @@
+"""Backends: the same keypoints from each, from models and from exported files, their own and others'."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from leanpose.backends import open_exported
+from leanpose.backends.base import ModelSpec
+from leanpose.backends.torch import TorchBackend
+from leanpose.errors import LeanposeError
+from leanpose.export import export_model
+from leanpose.export.agreement import check_crops
+from leanpose.inference.estimator import PoseEstimator
+from leanpose.models.registry import create_model
+from leanpose.skeleton import COCO17
+from spots import SPOTS, PureSpotFinder, scene
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The spot finder as files: with everything outside, as a prediction, and as keypoints."""
+    folder = tmp_path_factory.mktemp("files")
+    found = {}
+    for name, preprocessing, decoding, format in (
+        ("outside.onnx", False, False, "onnx"),
+        ("points.onnx", True, True, "onnx"),
+        ("points.xml", False, True, "openvino"),
+        ("raw.xml", True, False, "openvino"),
+    ):
+        found[name] = export_model(
+            PureSpotFinder(),
+            folder / name,
+            format=format,
+            include_preprocessing=preprocessing,
+            include_decoding=decoding,
+            batches=(1, 2),
+        ).path  # pyright: ignore
+    return found
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_a_model_finds_the_same_in_each(backend: str, flip_test: bool) -> None:
+    given = scene(0, 3)
+    estimator = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", backend, flip_test=flip_test)
+    poses = estimator(given.image, given.boxes)
+    assert np.abs(poses.keypoints - given.points).max() < 0.4
+    assert (poses.scores > 0.5).all()
+    assert str(estimator.backend) == f"{backend} fp32"
+    torch_poses = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", "torch", flip_test=flip_test)(
+        given.image, given.boxes
+    )
+    assert np.abs(poses.keypoints - torch_poses.keypoints).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["outside.onnx", "points.onnx", "points.xml", "raw.xml"])
+def test_an_exported_file_is_a_model(name: str, files: dict[str, Path]) -> None:
+    given = scene(1, 3)
+    estimator = PoseEstimator(files[name], "whole-image", "cpu", batch_size=2)
+    poses = estimator(given.image, given.boxes)
+    assert np.abs(poses.keypoints - given.points).max() < 0.4
+    assert poses.skeleton == SPOTS
+    assert isinstance(estimator.model, ModelSpec)
+    assert estimator.model.name == "spot_finder"
+    assert estimator.backend.name == ("openvino" if name.endswith("xml") else "onnxruntime")
+    estimator.tune()  # changes nothing for a file
+    assert estimator.backend_reason == "as the file says"
+
+
+def test_openvino_runs_onnx_files(files: dict[str, Path]) -> None:
+    given = scene(1, 1)
+    estimator = PoseEstimator(files["outside.onnx"], "whole-image", "cpu", "openvino")
+    assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
+    assert str(estimator.backend) == "openvino fp32"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("points.onnx", {"flip_test": True}, "--no-include-decoding"),
+        ("raw.xml", {"backend": "onnxruntime"}, "use the backend openvino"),
+        ("outside.onnx", {"backend": "torch"}, "Torch does not run"),
+        ("outside.onnx", {"precision": "bf16"}, "computes in fp32"),
+        ("absent.onnx", {}, r"no file .*absent\.onnx"),
+        ("absent.xml", {}, r"no file .*absent\.xml"),
+    ],
+)
+def test_files_that_cannot_be_used_so(name: str, arguments: dict, words: str, files: dict[str, Path]) -> None:
+    with pytest.raises(LeanposeError, match=words):
+        PoseEstimator(files.get(name, Path(name)), "whole-image", "cpu", **arguments)
+
+
+def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(files["outside.onnx"].read_bytes()[:500])
+    with pytest.raises(LeanposeError, match=r"cannot open .*cut\.onnx"):
+        open_exported(cut)
+    torn = tmp_path / "torn.xml"
+    torn.write_text(files["raw.xml"].read_text()[:3000])
+    with pytest.raises(LeanposeError, match=r"no file .*torn\.bin"):
+        open_exported(torn)
+    torn.with_suffix(".bin").write_bytes(files["raw.xml"].with_suffix(".bin").read_bytes())
+    with pytest.raises(LeanposeError, match=r"cannot open .*torn\.xml"):
+        open_exported(torn)
+    strange = onnx.load(files["outside.onnx"])
+    strange.metadata_props[0].value = '{"model": "spots"}'
+    onnx.save(strange, tmp_path / "strange.onnx")
+    with pytest.raises(LeanposeError, match=r"strange\.onnx has a card that cannot be read"):
+        open_exported(tmp_path / "strange.onnx")
+    with pytest.raises(LeanposeError, match="must end in"):
+        open_exported(tmp_path / "model.pt2")
+
+
+def test_an_rtmpose_without_a_card(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("rtmpose_t", input_size=(64, 96))
+    with torch.no_grad():
+        model.maps.weight.mul_(100)  # so that the bins have clear peaks
+    path = export_model(model, tmp_path / "ours.onnx", include_preprocessing=False, batches=(1, 2)).path
+    foreign = onnx.load(path)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "end2end.onnx")
+    backend = open_exported(tmp_path / "end2end.onnx")
+    assert backend.spec.skeleton == COCO17
+    assert backend.spec.input_size == (64, 96)
+    crops = check_crops(backend.spec)[:3]
+    points, scores = backend.predict_keypoints(crops)
+    wanted, wanted_scores = TorchBackend(model, torch.device("cpu")).predict_keypoints(crops)
+    assert np.abs(points - wanted).max() <= 0.5
+    assert np.mean(points == wanted) > 0.95
+    assert np.abs(scores - wanted_scores).max() < 1e-3
+
+
+def simcc_file(path: Path, keypoints: int, bins: tuple[int, int] = (64, 128)) -> Path:
+    """A file with an RTMPose's inputs and outputs that always answers the same."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node(
+            "ConstantOfShape",
+            [f"shape_{axis}"],
+            [f"simcc_{axis}"],
+            value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.5]),
+        )
+        for axis in "xy"
+    ]
+    shapes = [
+        helper.make_tensor(f"shape_{axis}", TensorProto.INT64, [3], [1, keypoints, n])
+        for axis, n in zip("xy", bins, strict=True)
+    ]
+    outputs = [value(f"simcc_{a}", TensorProto.FLOAT, [1, keypoints, n]) for a, n in zip("xy", bins, strict=True)]
+    images = value("input", TensorProto.FLOAT, ["batch", 3, 64, 32])
+    graph = helper.make_graph(nodes, "g", [images], outputs, shapes)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_foreign_files_keypoints_get_names(tmp_path: Path) -> None:
+    whole = open_exported(simcc_file(tmp_path / "a.onnx", 133))
+    assert whole.spec.skeleton.name == "coco_wholebody133"
+    turned = open_exported(simcc_file(tmp_path / "b.onnx", 17, (128, 64)))  # y before x
+    assert turned.spec.codec.bins == (64, 128)  # pyright: ignore
+    with pytest.raises(LeanposeError, match="26 keypoints and does not name them"):
+        open_exported(simcc_file(tmp_path / "c.onnx", 26))
+    named = PoseEstimator(simcc_file(tmp_path / "d.onnx", 3), "whole-image", "cpu", skeleton=SPOTS)
+    assert named.skeleton is SPOTS
+    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'spots' has 3"):
+        open_exported(tmp_path / "b.onnx", skeleton=SPOTS)
+    with pytest.raises(LeanposeError, match="no pose model that is known here"):
+        open_exported(simcc_file(tmp_path / "e.onnx", 17, (60, 128)))
+
+
+def test_openvino_reports_to_nobody() -> None:
+    from leanpose.backends.openvino import import_openvino
+
+    import_openvino()
+    assert sys.modules["openvino_telemetry"] is None

@@ -1,0 +1,194 @@
+"""Finding pictures, and boxes for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leanpose.data.images import BrokenImageError
+from leanpose.data.inputs import ImageFile, find_inputs, read_ahead
+from leanpose.errors import LeanposeError
+from leanpose.inference.box_file import BoxFile
+from leanpose.inference.folders import target_names
+
+
+def write_picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 10), (10, 200, 30)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.png", "deep/er/c.webp", "deep/b.jpg", ".hidden/d.jpg"):
+        write_picture(tmp_path / "in" / name)
+    (tmp_path / "in/notes.txt").write_text("nothing to see")
+    return tmp_path / "in"
+
+
+def test_a_folder_with_all_below_it(folder: Path):
+    inputs = find_inputs([str(folder)])
+    pictures, others = inputs.pictures, inputs.others
+    assert [p.name for p in pictures] == ["a.png", "b.jpg", "deep/b.jpg", "deep/er/c.webp"]
+    assert others == ["notes.txt"]
+
+
+def test_files_patterns_and_folders_together_each_once(folder: Path):
+    pictures = find_inputs(
+        [str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)]
+    ).pictures
+    assert [p.name for p in pictures] == ["b.jpg", "c.webp", "a.png", "deep/b.jpg"]
+    assert [p.image_id for p in pictures] == [1, 2, 3, 4]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path):
+    write_picture(tmp_path / "holiday[1].jpg")
+    assert [p.name for p in find_inputs([str(tmp_path / "holiday[1].jpg")]).pictures] == ["holiday[1].jpg"]
+
+
+def test_earlier_results_are_not_looked_at(folder: Path):
+    write_picture(folder / "out/a.png")
+    assert "out/a.png" not in [p.name for p in find_inputs([str(folder)], besides=folder / "out").pictures]
+    assert [p.name for p in find_inputs([str(folder / "out")], besides=folder / "out").pictures] == ["a.png"]
+
+
+def test_a_pattern_that_matches_nothing(folder: Path):
+    with pytest.raises(LeanposeError, match=r"No file matches the pattern .*\*\.tiff"):
+        find_inputs([str(folder / "*.tiff")])
+
+
+def test_a_folder_without_pictures(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(LeanposeError, match=r"no pictures or videos in .*a\.txt"):
+        find_inputs([str(tmp_path)])
+
+
+def test_numbers_as_names_are_the_ids(tmp_path: Path):
+    for name in ("000000000785.jpg", "12.jpg", "x.jpg"):
+        write_picture(tmp_path / name)
+    assert {p.name: p.image_id for p in find_inputs([str(tmp_path)]).pictures} == {
+        "000000000785.jpg": 785,
+        "12.jpg": 12,
+        "x.jpg": 786,
+    }
+
+
+def test_two_that_share_a_number_are_counted(tmp_path: Path):
+    for name in ("a/1.jpg", "b/1.jpg", "7.jpg"):
+        write_picture(tmp_path / name)
+    assert sorted(p.image_id for p in find_inputs([str(tmp_path)]).pictures) == [1, 2, 3]
+
+
+def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
+    (folder / "broken.jpg").write_bytes(b"")
+    pictures = find_inputs([str(folder), str(folder / "absent.jpg")]).pictures
+    read = list(read_ahead(pictures))
+    assert [p.name for p, _ in read] == [p.name for p in pictures]
+    broken = [p.name for p, pixels in read if isinstance(pixels, BrokenImageError)]
+    assert broken == ["broken.jpg", "absent.jpg"]
+    assert all(pixels.shape == (10, 20, 3) for _, pixels in read if isinstance(pixels, np.ndarray))
+
+
+def test_reading_can_be_left_off(folder: Path):
+    reading = read_ahead(find_inputs([str(folder)]).pictures)
+    assert next(reading)[0].name == "a.png"
+    reading.close()
+
+
+def test_targets_keep_names_apart(tmp_path: Path):
+    names = ["a.jpg", "a.tif", "a.bmp", "x/a.jpg", "a.PNG"]
+    pictures = [ImageFile(tmp_path / "in" / str(i) / name, name, i) for i, name in enumerate(names)]
+    targets = target_names(pictures, tmp_path / "out")
+    assert [t.relative_to(tmp_path / "out").as_posix() for t in targets] == [
+        "a.jpg", "a-2.jpg", "a-3.jpg", "x/a.jpg", "a.PNG",
+    ]  # fmt: skip
+
+
+def test_targets_never_replace_the_originals(folder: Path):
+    with pytest.raises(LeanposeError, match="replace the originals"):
+        target_names(find_inputs([str(folder)]).pictures, folder)
+
+
+def picture(name: str, image_id: int = 1) -> ImageFile:
+    return ImageFile(Path("/pictures") / name, name, image_id)
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_boxes_of_annotations_by_file_name(tmp_path: Path):
+    content = {
+        "images": [{"id": 5, "file_name": "val/a.jpg"}, {"id": 6, "file_name": "b.jpg"}],
+        "categories": [{"id": 3, "name": "person"}, {"id": 4, "name": "dog"}],
+        "annotations": [
+            {"image_id": 5, "category_id": 3, "bbox": [10, 20, 30, 40]},
+            {"image_id": 5, "category_id": 4, "bbox": [0, 0, 9, 9]},
+            {"image_id": 5, "category_id": 3, "bbox": [0, 0, 99, 99], "iscrowd": 1},
+            {"image_id": 5, "category_id": 3, "bbox": [0, 0, 0, 9]},
+        ],
+    }
+    boxes = BoxFile(write_json(tmp_path / "boxes.json", content))
+    assert boxes.boxes(picture("a.jpg"))[0].tolist() == [[10, 20, 40, 60]]
+    assert boxes.image_id(picture("a.jpg")) == 5
+    assert boxes.boxes(picture("b.jpg"))[0].shape == (0, 4)
+    assert boxes.image_id(picture("b.jpg")) == 6
+
+
+def test_boxes_of_detections_by_number_name_and_score(tmp_path: Path):
+    content = [
+        {"image_id": 785, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9},
+        {"image_id": 785, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.1},
+        {"image_id": 785, "category_id": 2, "bbox": [0, 0, 30, 30], "score": 0.9},
+        {"file_name": "x.jpg", "bbox": [1, 1, 5, 5], "score": 0.5},
+        {"image_id": "y", "bbox": [2, 2, 5, 5]},
+    ]
+    boxes = BoxFile(write_json(tmp_path / "boxes.json", content), threshold=0.3)
+    found, scores = boxes.boxes(picture("000000000785.jpg", 9))
+    assert found.tolist() == [[0, 0, 10, 10]]
+    assert scores.tolist() == [0.9]
+    assert boxes.image_id(picture("000000000785.jpg", 9)) == 785
+    assert boxes.boxes(picture("x.jpg"))[0].tolist() == [[1, 1, 6, 6]]
+    assert boxes.boxes(picture("y.png"))[1].tolist() == [1]
+    assert len(boxes.boxes(picture("unknown.jpg"))[0]) == 0
+    assert boxes.image_id(picture("unknown.jpg", 4)) == 4
+
+
+def test_a_name_that_two_images_have_is_no_name(tmp_path: Path):
+    content = {
+        "images": [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": "b/x.jpg"}],
+        "annotations": [{"image_id": 1, "bbox": [0, 0, 5, 5]}, {"image_id": 2, "bbox": [0, 0, 6, 6]}],
+    }
+    boxes = BoxFile(write_json(tmp_path / "boxes.json", content))
+    assert boxes.boxes(picture("b/x.jpg"))[0].tolist() == [[0, 0, 6, 6]]
+    assert len(boxes.boxes(picture("x.jpg"))[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"boxes": []}, "holds no boxes"),
+        (7, "holds no boxes"),
+        ([{"bbox": [0, 0, 1, 1]}], "Box 0"),
+        ([{"image_id": 1, "bbox": [0, 0, 1]}], "Box 0"),
+        ([{"image_id": 1, "bbox": [0, 0, 1, "x"]}], "Box 0"),
+        ([[1, 2, 3, 4]], "Box 0"),
+        ({"images": [{"id": 1}], "annotations": []}, "file_name"),
+    ],
+)
+def test_files_of_another_form(tmp_path: Path, content: object, words: str):
+    with pytest.raises(LeanposeError, match=words):
+        BoxFile(write_json(tmp_path / "boxes.json", content))
+
+
+def test_files_that_are_missing_or_cut_off(tmp_path: Path):
+    with pytest.raises(LeanposeError, match=r"absent\.json"):
+        BoxFile(tmp_path / "absent.json")
+    (tmp_path / "cut.json").write_text('[{"image_id": 1, "bb')
+    with pytest.raises(LeanposeError, match="cut off"):
+        BoxFile(tmp_path / "cut.json")

@@ -1,0 +1,155 @@
+"""`leanpose predict` with videos, in this process and as a real one that is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clips import frame_times, heard, write_clip
+from leanpose.inference import estimator
+from leanpose.video import reader as reader_file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    write_clip(folder / "clip.mov", frames=6, audio="aac")
+    write_clip(folder / "deep/clip.mkv", frames=4)
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(folder / "photo.jpg")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "notes.txt").write_text("not to be looked at")
+    return folder
+
+
+def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
+    result = predict(folder)
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "predictions"
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert written == [
+        "clip.jsonl", "clip.mp4", "deep/clip.jsonl", "deep/clip.mp4", "photo.jpg", "poses.csv", "poses.json",
+    ]  # fmt: skip
+    for words in ("Pictures: 1", "Videos:   3", "notes.txt", "clip.mov, 6 frames", "clip.mkv, 4 frames", "busy"):
+        assert words in result.output
+    assert "empty.mp4 is empty (0 bytes)" in result.output
+    head, *frames = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
+    assert head["skeleton"] == "body19"
+    assert len(frames) == len(frame_times(out / "clip.mp4")) == 6
+    assert heard(out / "clip.mp4")[0] == "aac"
+    assert heard(out / "deep/clip.mp4")[0] == ""
+
+
+def test_a_long_video_is_worth_measuring(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(estimator, "LARGE_JOB", 11)
+    monkeypatch.setattr(estimator.PoseEstimator, "expect", lambda _self, count, advance: asked.append(count))
+    assert predict(folder / "clip.mov", "--no-draw").exit_code == 0
+    assert asked == []
+    assert predict(folder, "--no-draw").exit_code == 0
+    assert asked == [11]  # 6 and 4 frames, one picture
+
+
+def test_options(predict, folder: Path, tmp_path: Path):
+    result = predict(
+        folder / "clip.mov", "--out", "o", "--seconds", 0.1, "--no-audio", "--detect-every", 2, "--no-smooth"
+    )
+    assert result.exit_code == 0, result.output
+    assert len(frame_times(tmp_path / "o/clip.mp4")) == 3
+    assert heard(tmp_path / "o/clip.mp4")[0] == ""
+    result = predict(folder / "clip.mov", "--out", "lines", "--no-draw")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "lines").iterdir()] == ["clip.jsonl"]
+    assert len((tmp_path / "lines/clip.jsonl").read_text().splitlines()) == 7
+    result = predict(folder / "deep/clip.mkv", write_clip(folder / "deep/b.mp4"), "--out", folder / "deep", "--no-draw")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (folder / "deep").iterdir()) == ["b.jsonl", "b.mp4", "clip.jsonl", "clip.mkv"]
+
+
+def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def address(number: int) -> tuple[str, str]:
+        asked.append(number)
+        return "testsrc=size=64x48:rate=30,realtime", "lavfi"
+
+    monkeypatch.setattr(reader_file, "camera_address", address)
+    result = predict(2, "--seconds", 0.5)
+    assert result.exit_code == 0, result.output
+    assert asked == [2]
+    assert "camera2" in result.output
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["camera2.jsonl", "camera2.mp4"]
+
+
+def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
+    write_clip(folder / "clip.mp4", frames=2)
+    result = predict(folder / "clip.mov", folder / "clip.mp4", "--seconds", 0.1)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert names == ["clip-2.jsonl", "clip-2.mp4", "clip.jsonl", "clip.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["in/empty.mp4"], "is empty (0 bytes)"),
+        (["absent.mp4"], "There is no video file"),
+        (["absent.mp4", "in/empty.mp4"], "No video could be read"),
+        (["in/clip.mov", "--boxes", "absent.json"], "--boxes is for pictures"),
+        (["in/clip.mov", "--seconds", "0"], "No frame of"),
+        (["in/clip.mov", "--seconds", "inf"], "0 or more, not inf"),
+        (["in/clip.mov", "--style", "openpose", "--resolution", "512"], "--resolution is for pictures"),
+        (["in/clip.mov", "--csv", "poses.csv"], "--coco and --csv are for pictures"),
+        (["in/clip.mov", "--coco", "poses.json"], "--coco and --csv are for pictures"),
+        (["in/deep/clip.mkv", "in/empty.mp4", "--out", "in"], "replace the originals"),
+        (["97"], "amera"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: list[str], words: str):
+    result = predict(*arguments)
+    assert result.exit_code == 1
+    assert words in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
+    write_clip(tmp_path / "long.mp4", frames=1000, audio="aac")
+    command = [
+        sys.executable,
+        "-m",
+        "leanpose",
+        "predict",
+        "long.mp4",
+        "--model",
+        str(small_model_file),
+        "--device",
+        "cpu",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEANPOSE_DETECTOR": ""}
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    lines, deadline = tmp_path / "predictions/long.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        if lines.exists() and lines.read_text().count("\n") > 10:
+            break
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    printed, errors = running.communicate(timeout=120)
+    assert running.returncode == 130, errors
+    assert "Stopped:  long.mp4 after" in printed
+    assert "Traceback" not in errors
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    times = frame_times(tmp_path / "predictions/long.mp4")
+    assert 10 <= len(times) == len(found) - 1 < 1000
+    assert heard(tmp_path / "predictions/long.mp4")[2] == pytest.approx(times[-1], abs=0.2)
+    assert sorted(path.name for path in lines.parent.iterdir()) == ["long.jsonl", "long.mp4"]
