@@ -81,8 +81,9 @@ def draw_poses(
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
     """
-    keypoints = np.asarray(keypoints, dtype=np.float64)
-    scores = np.asarray(scores, dtype=np.float64)
+    import cv2
+
+    keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(image, keypoints, scores, skeleton, boxes)
     picture = np.ascontiguousarray(image).copy()
     dim_threshold = threshold / 2 if dim_threshold is None else min(dim_threshold, threshold)
@@ -99,7 +100,7 @@ def draw_poses(
                 _draw_box(layer, boxes[p])
             _draw_person(layer, keypoints[p], drawable[p], confident[p], skeleton, sizes[p] * line_scale, layer_of_dim)
         opacity = DIM_OPACITY if layer_of_dim else OPACITY
-        picture = _blend(picture, layer, opacity)
+        picture = cv2.addWeighted(layer, opacity, picture, 1 - opacity, 0)
     for p, label in enumerate(labels or ()):
         if drawable[p].any():
             _write_label(picture, label, keypoints[p][drawable[p]])
@@ -253,9 +254,8 @@ def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour,
     import cv2
 
     if width < 2.5:
-        cv2.line(
-            layer, _fixed_point(start), _fixed_point(end), colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS
-        )
+        ends = _fixed_point(start), _fixed_point(end)
+        cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
         return
     # OpenCV's own line width is a whole number of pixels; a polygon is as wide as it should be.
     along = end - start
@@ -280,21 +280,8 @@ def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
     if np.isfinite(box).all():
         width = max(1, round(0.002 * max(layer.shape[:2])))
         corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-        cv2.rectangle(
-            layer,
-            _fixed_point(corners[0]),
-            _fixed_point(corners[1]),
-            (235, 235, 235),
-            width,
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
-
-
-def _blend(below: np.ndarray, above: np.ndarray, opacity: float) -> np.ndarray:
-    import cv2
-
-    return cv2.addWeighted(above, opacity, below, 1 - opacity, 0)
+        upper_left, lower_right = (_fixed_point(corner) for corner in corners)
+        cv2.rectangle(layer, upper_left, lower_right, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _caption(text: str, width: int, height: int, background: Colour) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Coordinates
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.output import PoseOutput
-from leanpose.models.tfpose import TFPose
+from leanpose.models.tfpose import DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
 
 
@@ -173,11 +173,11 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         model: is left in the mode in which it was.
         images: one normalised crop.
     """
-    training = model.training
+    training, traces = model.training, list[DecoderTrace]()
     try:
         with torch.inference_mode():
-            output, looks = model.eval().forward_recorded(images)
-            around = torch.cat([model.on_padded(look.reference) for look in looks])
+            output = model.eval().forward_recorded(images, traces)
+            references = torch.cat([model.on_padded(trace.reference) for trace in traces])
     finally:
         model.train(training)
 
@@ -185,13 +185,13 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
         return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
 
-    stages = [Coordinates(looks[0].reference), *output.aux_outputs]
-    attention = [look.query_attention for look in looks if look.query_attention is not None]
+    stages = [Coordinates(traces[0].reference), *output.aux_outputs]
+    attention = [trace.query_attention for trace in traces if trace.query_attention is not None]
     return DecoderRecording(
         output,
         points=np.stack([model.codec.decode(stage)[0][0].cpu().numpy() for stage in stages]),
-        references=pixels(around),
-        samples=pixels(torch.cat([look.samples.locations for look in looks])),
-        weights=torch.cat([look.samples.weights for look in looks]).float().cpu().numpy(),
+        references=pixels(references),
+        samples=pixels(torch.cat([trace.samples.locations for trace in traces])),
+        weights=torch.cat([trace.samples.weights for trace in traces]).float().cpu().numpy(),
         query_attention=torch.cat(attention).float().cpu().numpy() if attention else None,
     )

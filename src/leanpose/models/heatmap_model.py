@@ -86,14 +86,8 @@ class SimCCPose(HeatmapModel):
 
     def __init__(self, name: str, config: SimCCConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
-        self.codec = SimCCCodec(
-            config.input_size,
-            sigma=(6.0, 6.0),
-            simcc_split_ratio=config.simcc_split_ratio,
-            normalize=True,
-            beta=1.0,
-            label_softmax=False,
-        )
+        size, ratio = config.input_size, config.simcc_split_ratio
+        self.codec = SimCCCodec(size, (6.0, 6.0), ratio, normalize=True, beta=1.0, label_softmax=False)
         pixels = math.prod(self.heatmap_size)
         self.bins_x, self.bins_y = (nn.Linear(pixels, bins) for bins in self.codec.bins)
         for layer in (self.bins_x, self.bins_y):

@@ -106,11 +106,8 @@ class MoveNetBackbone(Backbone):
             x = block(x)
             skips[index] = x
         x = self.top(F.relu6(self.last(x)))
-        for stride, skip, merge in (
-            (16, self.skip16, self.merge16),
-            (8, self.skip8, self.merge8),
-            (4, self.skip4, self.merge4),
-        ):
+        upward = ((16, self.skip16, self.merge16), (8, self.skip8, self.merge8), (4, self.skip4, self.merge4))
+        for stride, skip, merge in upward:
             above = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = merge(above + skip(skips[_SKIPS[stride]]))
         return self.keypoints(x)
