@@ -1,4 +1,4 @@
-"""`leanpose explain`: pictures of what a model does with one person."""
+"""`leanpose explain`: figures of what a model does with one person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(help="An image.")],
     model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
     teacher: Annotated[
         str | None,
@@ -53,7 +53,7 @@ def explain(
 
     folder = out or image.with_name(f"{image.stem}_explained")
     check_folder(folder)
-    picture, net = read_image(image), load_model(model)
+    photo, net = read_image(image), load_model(model)
     choose_keypoints(net.skeleton, keypoint or [])
     teacher_net = None if teacher is None else load_model(teacher)
     if teacher_net is not None:
@@ -61,10 +61,10 @@ def explain(
     label, *labels = _labels([model, *(compare or [])])
     others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:
-        chosen, whence = check_box(picture, box), "--box"
+        chosen, whence = check_box(photo, box), "--box"
     else:
         found = choose_detector(detector)
-        chosen, people = choose_box(picture, found, person)
+        chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
         if detector == "auto" and isinstance(found, WholeImage):
             whence += f" ({NO_DETECTOR})"
@@ -73,7 +73,7 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     if missing := _missing(net):
         print(f"          {missing}")
-    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
+    drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
     write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
@@ -96,7 +96,7 @@ def _label(name: str) -> str:
 
 
 def _missing(net: PoseModel) -> str:
-    """Why there are fewer pictures than of other models."""
+    """Why there are fewer figures than of other models."""
     from leanpose.models.tfpose import TFPose
     from leanpose.models.tokenpose import TokenPose
 

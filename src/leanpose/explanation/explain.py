@@ -90,9 +90,9 @@ def explain(
         drawings.append(student.maps())
     else:
         check_teacher(model, teacher)
-        taught_by = _Inference(teacher, look_at(image, box, teacher), "the teacher", chosen)
-        drawings.append(student.beside(taught_by))
-        drawings += taught_by.token_attention("teacher_")
+        of_teacher = _Inference(teacher, look_at(image, box, teacher), "the teacher", chosen)
+        drawings.append(student.beside(of_teacher))
+        drawings += of_teacher.token_attention("teacher_")
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
     figure = draw_weights(compared, f"Weights of {', '.join(compared)}")
     return [*drawings, Drawing("weights.png", "how the weights are distributed", figure)]

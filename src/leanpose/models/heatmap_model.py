@@ -139,7 +139,7 @@ def hrnet_w48() -> HeatmapModelConfig:
 def movenet_topdown() -> HeatmapModelConfig:
     """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
 
-    MoveNet itself looks at a whole picture for the person in its middle, and reads points off heatmaps by way of that
+    MoveNet itself looks at a whole image for the person in its middle, and reads points off heatmaps by way of that
     person's centre. On a crop the heatmaps are enough.
     """
     return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())

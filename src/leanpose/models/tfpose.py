@@ -283,7 +283,7 @@ class TFPose(PoseModel):
         """The backbone's last features, and the encoder's memory: the levels one after the other, each row by row.
 
         Where the crop's sides are no multiples of 32, its lower and right borders are padded with the mean colour, as
-        crops are that reach beyond their picture; then the levels cover the same area.
+        crops are that reach beyond their image; then the levels cover the same area.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -344,7 +344,7 @@ class TFPose(PoseModel):
         """
         if self.config.score == "constant":
             return None
-        if len(layers) == 1:  # nothing is left to be reduced, which run-times treat differently
+        if len(layers) == 1:  # nothing is left to be reduced, which backends treat differently
             return torch.ones_like(layers[0].xy[..., 0])
         xy = torch.stack([layer.xy.detach() for layer in layers], dim=-2)  # (B, K, layers, 2)
         return 0.5 ** (xy.diff(dim=-2).norm(dim=-1).mean(dim=-1) / 0.02)

@@ -1,7 +1,7 @@
 """The features of MoveNet Lightning: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
 
-MoveNet (Google, 2021) finds the person in the middle of a square picture. Its features have learnt from far more people
-than most users have pictures of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
+MoveNet (Google, 2021) finds the person in the middle of a square image. Its features have learnt from far more people
+than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
 """
 
 from __future__ import annotations
