@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from leanpose.models.classifier import Classifier
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models

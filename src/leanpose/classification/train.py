@@ -46,7 +46,7 @@ class ClassificationTask(Task):
             raise LeanposeError(
                 f"distillation.method '{method.method}' is for pose models; '{model.name}' takes none or sdpose."
             )
-        self.model = model
+        self.model = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.method = method
         self.smoothing = section.label_smoothing
         self._mix = _mixing(section, model.config.classes)

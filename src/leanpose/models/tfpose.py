@@ -255,7 +255,8 @@ class TFPose(PoseModel):
 
     @property
     def provides(self) -> frozenset[Provision]:
-        return super().provides | {"layers"}
+        offers: frozenset[Provision] = frozenset({"layers"})
+        return offers | super().provides
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The last layer's points and their scores.
@@ -292,6 +293,7 @@ class TFPose(PoseModel):
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
         if (height, width) != (padded_height, padded_width):
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
+        assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
         projected = [project(level) for project, level in zip(self.projections, pyramid, strict=True)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)

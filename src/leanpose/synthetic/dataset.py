@@ -17,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leanpose import __version__
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.coco import load_json, read_coco, read_coco_wholebody
 from leanpose.data.readers import DatasetConfig
@@ -27,6 +26,7 @@ from leanpose.files import atomic_write, cache_folder
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.rendering import Framing
 from leanpose.synthetic.scene import Scene, render_scene, resolve_skeleton
+from leanpose.version import __version__
 
 _JPEG_QUALITY = 92
 

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.models.backbones.file import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton
+from leanpose.version import __version__
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
@@ -38,7 +38,7 @@ def card_of(
     A pose model has the fields `skeleton` and `codec`, a classifier `classes` in their place.
     """
     return {
-        "version": leanpose.__version__,
+        "version": __version__,
         "model": model.name,
         "config": dataclasses.asdict(model.config),
         **model.card_fields(),
@@ -123,7 +123,7 @@ def load_network(path_or_name: Path | str) -> ImageModel:
     except LeanposeError as error:
         raise LeanposeError(
             f"{path} holds a '{card['model']}' of leanpose {card['version']}, "
-            f"which this version ({leanpose.__version__}) cannot build: {error}"
+            f"which this version ({__version__}) cannot build: {error}"
         ) from error
     model.mean, model.std = tuple(card["mean"]), tuple(card["std"])
     load_strict(model, tensors, source=str(path), name=card["model"])
