@@ -318,7 +318,8 @@ def draw_maps(
         for column, (kind, stack) in enumerate(maps.items()):
             panel = axes[k // per_row, first + column]
             show_tile(panel, lay_over(crop, np.clip(stack[k], 0, 1), colours), f"{name}\n{kind}" if pairs else name)
-        panel.plot(*points[k], "o", color=MAP_MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
+        last = axes[k // per_row, first + len(maps) - 1]
+        last.plot(*points[k], "o", color=MAP_MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
     add_legend(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
     return as_image(figure, title, note)
 

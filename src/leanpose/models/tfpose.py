@@ -326,7 +326,8 @@ class TFPose(PoseModel):
             entering, on_padded = queries, self.on_padded(reference)[:, :, None]
             queries, samples = layer(entering, self.query_position, on_padded, memory, shapes)
             if record is not None:
-                attention: QueryAttention | None = layer.query_attention
+                assert isinstance(layer, DecoderLayer)
+                attention = layer.query_attention
                 among = None if attention is None else attention.weights(entering, self.query_position)
                 record.append(DecoderTrace(reference, samples, among))
             points = before + in_float32(refinement, queries)
