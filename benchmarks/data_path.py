@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.data.augment import Augmentation
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.coco import coco_category
-from leanpose.data.dataset import TopDownDataset, collate
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.dataset import TopDownDataset
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.skeleton import COCO17
 
 SIZE = (256, 192)
@@ -105,7 +105,7 @@ def ours(dataset: TopDownDataset, *, device_part: bool = False) -> Callable[[], 
 
     def run() -> int:
         for start in range(0, len(dataset), BATCH):
-            batch = collate([dataset[i] for i in range(start, min(start + BATCH, len(dataset)))])
+            batch = dataset.collate([dataset[i] for i in range(start, min(start + BATCH, len(dataset)))])
             if device_part:
                 _ = (batch.images.permute(0, 3, 1, 2).float() - mean) / std
                 codec.encode(batch.keypoints, batch.weights)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from leanpose.codecs import HeatmapCodec
-from leanpose.models.output import Heatmaps
+from leanpose.codecs.base import Heatmaps
 
 
 def dark_loop(maps: np.ndarray, kernel: int, stride: float) -> tuple[np.ndarray, np.ndarray]:

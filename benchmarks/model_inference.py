@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from leanpose import create_model
-from leanpose.models.tokenpose import Attention, Layer, TokenPose
+from leanpose.models.layers import Attention, TransformerLayer
+from leanpose.models.tokenpose import TokenPose
 
 
 class ExplicitAttention(Attention):
@@ -41,7 +42,7 @@ def as_the_papers_code(model: TokenPose) -> TokenPose:
     """A copy of the model whose layers attend explicitly."""
     other = copy.deepcopy(model)
     for layer in other.layers:
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, TransformerLayer)
         layer.attention.__class__ = ExplicitAttention
     return other
 

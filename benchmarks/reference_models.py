@@ -19,9 +19,9 @@ import onnxruntime
 import torch
 
 from leanpose.backends.torch import TorchBackend
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.images import read_image
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.ap import average_precision
 from leanpose.evaluation.evaluate import labelled_only, predict_people
 from leanpose.evaluation.pck import pck, torso_sizes
@@ -118,7 +118,7 @@ def main() -> None:
     sets = {
         "labelled": read_people(DatasetConfig.model_validate(coco), BODY19, root, training=False),
         "detected": read_people(
-            DatasetConfig.model_validate({**coco, "boxes": "coco_mini/detections/rtmdet_nano_person_val.json"}),
+            DatasetConfig.model_validate({**coco, "bbox_file": "coco_mini/detections/rtmdet_nano_person_val.json"}),
             BODY19, root, training=False,
         ),
     }  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.pck import box_sizes, nme
 from leanpose.evaluation.report import EvaluationReport, evaluation_report
 from leanpose.models.tfpose import Score, TFPose
@@ -55,7 +55,7 @@ def main() -> None:
     model = load_model(str(args.model))
     if not isinstance(model, TFPose):
         parser.error(f"{args.model} is {model.name}, not a TFPose")
-    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, boxes=args.boxes)
+    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, bbox_file=args.boxes)
     table = Table("layers", *(f"AP, {score}" for score in SCORES), "AR", "PCK@0.2 torso", "error, % of the box")
     for layers in range(1, model.config.decoder_layers + 1):
         reports = {score: evaluation_report(with_layers(model, layers, score), source) for score in SCORES}

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.data.sources import DatasetConfig
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.codecs.base import Heatmaps
+from leanpose.data.readers import DatasetConfig
+from leanpose.models.output import PoseOutput
 from spots import SPOTS, PureSpotFinder, scene
 
 

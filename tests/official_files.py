@@ -10,8 +10,8 @@ from torch import Tensor
 
 from golden_rules import Golden
 from leanpose import load_model
-from leanpose.models.output import Coordinates, Heatmaps, SimCC
-from leanpose.models.tokenpose import sine_position
+from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
+from leanpose.models.layers import sine_position
 from leanpose.weights import Converted, convert
 
 

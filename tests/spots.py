@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import Encoding, HeatmapCodec
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 from leanpose.skeleton import Skeleton
 
 SPOTS = Skeleton("spots", ("red", "green", "blue"), ((0, 1), (1, 2)), (0.05,) * 3)

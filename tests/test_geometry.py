@@ -18,6 +18,7 @@ from leanpose.geometry import (
     bbox_to_center_scale,
     box_area,
     boxes_from_keypoints,
+    compose_affine,
     invert_affine,
     warp_image,
     warp_images,
@@ -236,3 +237,12 @@ def test_boxes() -> None:
     np.testing.assert_array_equal(boxes_from_keypoints(keypoints), [[1, 2, 4, 8], [0, 0, 0, 0]])
     assert boxes_from_keypoints(np.zeros((2, 0, 3))).shape == (2, 4)
     assert geometry.boxes_from_keypoints(np.zeros((0, 17, 3))).shape == (0, 4)
+
+
+def test_compose_applies_the_inner_map_first() -> None:
+    turn = np.array([[0.0, -1, 0], [1, 0, 0]])
+    move = np.array([[1.0, 0, 5], [0, 1, 7]])
+    points = np.array([[1.0, 2.0]])
+    np.testing.assert_allclose(
+        apply_affine(compose_affine(turn, move), points), apply_affine(turn, apply_affine(move, points))
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from leanpose.version import __version__
+
 if TYPE_CHECKING:
     from leanpose import weights
     from leanpose.errors import LeanposeError
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from leanpose.video.smoothing import OneEuro
     from leanpose.video.tracking import PoseTracker
     from leanpose.weights import load_model
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LeanposeError",

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from leanpose.backends.torch import TorchBackend
-from leanpose.data.dataset import TopDownDataset, collate
+from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError
@@ -192,7 +192,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
     times = []
     for step in range(6):
         began = time.perf_counter()
-        batch = collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
+        batch = dataset.collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             losses = task(*batch.inputs)
         sum(losses.values(), start=torch.zeros(())).backward()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from leanpose.errors import LeanposeError
 
@@ -29,8 +29,11 @@ def describe_read_error(path: Path | str, error: OSError) -> LeanposeError:
 
 
 @contextmanager
-def open_safetensors(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Iterator[Any]:
     """Open a safetensors file for reading (`safetensors.safe_open`).
+
+    Args:
+        framework: `np` does without torch, which is enough for the metadata.
 
     Raises:
         LeanposeError: there is no such file, or it or what the caller reads in it (a `ValueError`) is damaged.
@@ -38,7 +41,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
     import safetensors  # takes time that `leanpose --help` does not have
 
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, framework) as file:
             yield file
     except OSError as error:
         raise describe_read_error(path, error) from error

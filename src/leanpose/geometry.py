@@ -150,6 +150,13 @@ def invert_affine(matrix: Float[np.ndarray, "*N 2 3"]) -> Float[np.ndarray, "*N 
     return inverse
 
 
+def compose_affine(outer: Float[np.ndarray, "2 3"], inner: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The affine map that applies `inner`, then `outer`."""
+    result = outer[:, :2] @ inner
+    result[:, 2] += outer[:, 2]
+    return result
+
+
 def apply_affine(
     matrix: Float[np.ndarray, "*N 2 3"], points: Shaped[np.ndarray, "*N K 2"]
 ) -> Float[np.ndarray, "*N K 2"]:

@@ -68,7 +68,7 @@ def convert_onnx(
     if backbone is None:
         raise LeanposeError(
             f"{source} is no RTMDet and no MoveNet with convolutions and norms folded together; known are "
-            f"{', '.join(sorted([MoveNetBackbone.variant, *RTMDETS]))}."
+            f"{', '.join(sorted(['movenet_lightning', *RTMDETS]))}."
         )
     save_backbone(
         backbone.state_dict(),

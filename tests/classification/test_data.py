@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
 from leanpose.classification.data import SEEN, ClassAugmentation, ClassDataset, read_class_folder
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import COCO17
 
 
 def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 56)) -> Path:
@@ -70,14 +69,9 @@ def test_unknown_classes_are_named(tmp_path: Path) -> None:
         read_class_folder(tmp_path / "nowhere")
 
 
-def test_poses_are_not_read_from_it(tmp_path: Path) -> None:
-    write(tmp_path / "train", {"a": 1, "b": 1})
-    source = DatasetConfig(format="image_folder", images=Path("train"))
-    assert source.title == "train"
-    with pytest.raises(LeanposeError, match="which label no keypoints"):
-        read_people(source, COCO17, tmp_path, training=True)
-    with pytest.raises(ValueError, match="needs `images`, the folder of the classes' folders, alone"):
-        DatasetConfig(format="image_folder", images=Path("a"), annotations=Path("b"))
+def test_poses_are_not_read_from_it() -> None:
+    with pytest.raises(ValueError, match="unknown format 'image_folder'"):
+        DatasetConfig(format="image_folder", images=Path("train"))
 
 
 def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
@@ -86,16 +80,16 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
         ClassDataset(folder, (32, 32), augmentation=ClassAugmentation(erasing_probability=1.0), seed=s)
         for s in (1, 1, 2)
     ]
-    first = [sets[0][i].image for i in range(4)]
+    first = [sets[0].read(i).image for i in range(4)]
     random.seed(5), torch.manual_seed(5), np.random.seed(5)  # noqa: NPY002
     before = random.getstate(), torch.get_rng_state()
-    again = [sets[1][i].image for i in reversed(range(4))][::-1]
+    again = [sets[1].read(i).image for i in reversed(range(4))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    assert not np.array_equal(first[0], sets[2][0].image)
+    assert not np.array_equal(first[0], sets[2].read(0).image)
     sets[1].set_epoch(1)
-    assert not np.array_equal(first[0], sets[1][0].image)
+    assert not np.array_equal(first[0], sets[1].read(0).image)
     loader = DataLoader(sets[0], batch_size=4, num_workers=1, collate_fn=sets[0].collate)
     assert all(np.array_equal(a, b) for a, b in zip(first, next(iter(loader)).images.numpy(), strict=True))
 
@@ -105,23 +99,25 @@ def test_without_augmentation_the_middle_is_seen(tmp_path: Path) -> None:
     write(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "a" / "00.jpg").unlink()
     (tmp_path / "a" / "00.png").write_bytes(encoded(columns, ".png"))
-    image = ClassDataset(read_class_folder(tmp_path), (20, 20))[0].image
+    image = ClassDataset(read_class_folder(tmp_path), (20, 20)).read(0).image
     seen = 40 * SEEN
     expected = 40 - seen / 2 + (np.arange(20) + 0.5) * seen / 20 - 0.5
     np.testing.assert_allclose(image[10, 2:-2, 0], expected[2:-2], atol=1.0)
     assert image.shape == (20, 20, 3)
 
 
-def test_a_broken_picture_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_broken_picture_is_named_and_in_training_another_takes_its_place(tmp_path: Path) -> None:
     write(tmp_path, {"a": 2, "b": 1})
     (tmp_path / "a" / "01.jpg").write_bytes(b"no picture")
-    dataset = ClassDataset(read_class_folder(tmp_path), (16, 16))
-    batch = dataset.collate([dataset[i] for i in range(3)])
-    assert [index for index, _ in batch.broken] == [1]
-    assert "01.jpg" in batch.broken[0][1]
-    kept = batch.without_broken()
-    assert kept.indices.tolist() == [0, 2]
-    assert kept.labels.tolist() == [0, 1]
+    folder = read_class_folder(tmp_path)
+    for replace_broken in (False, True):
+        dataset = ClassDataset(folder, (16, 16), replace_broken=replace_broken)
+        batch = dataset.collate([dataset[i] for i in range(3)])
+        assert len(batch.indices) == (3 if replace_broken else 2)
+        assert set(batch.indices.tolist()) == {0, 2}
+        assert batch.labels.tolist() == [int(index == 2) for index in batch.indices.tolist()]
+        assert [Path(name).name for name in batch.broken] == ["01.jpg"]
+        assert "01.jpg" in next(iter(batch.broken.values()))
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:

@@ -281,5 +281,5 @@ def test_data_of_the_wrong_kind_get_one_sentence(few: Path, tmp_path: Path) -> N
         run({**recipe, "data": {**recipe["data"], "train": recipe["data"]["train"] * 2}}, tmp_path / "run")
     pose = {**recipe, "model": "sdpose_t", "model_options": {}}
     del pose["classification"]
-    with pytest.raises(LeanposeError, match="which label no keypoints"):
+    with pytest.raises(LeanposeError, match="unknown format 'image_folder'"):
         run(pose, tmp_path / "run")

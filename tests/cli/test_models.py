@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,9 @@ def test_released_weights_are_listed(
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(LeanposeError, match="did you mean 'sdpose_t'"):
         models("sdpose_tt")
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = "import sys; from leanpose.cli.models import models; models(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -13,8 +13,8 @@ import torch
 import leanpose
 from golden_rules import Golden, to_image
 from leanpose.codecs import CoordinateCodec, CoordinateTarget, build_codec
+from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
-from leanpose.models.output import Coordinates
 from leanpose.skeleton import COCO17
 from leanpose.weights import from_official
 

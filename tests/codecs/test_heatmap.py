@@ -19,8 +19,8 @@ from torch import Tensor
 import leanpose
 from golden_rules import OUTPUT_TOLERANCE, Golden, to_image
 from leanpose.codecs import HeatmapCodec, HeatmapTarget, build_codec
+from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.models.output import Heatmaps
 from leanpose.skeleton import COCO17
 from leanpose.weights import from_official
 
@@ -471,3 +471,17 @@ def test_the_gpu_gives_the_same_points(encoding: Any, decoding: Any) -> None:
     assert found.is_cuda
     assert torch.allclose(found.cpu(), expected, atol=PIXEL)
     assert torch.allclose(scores.cpu(), expected_scores)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "heatmap", "kernel": 11}, "'kernel' of the codec 'heatmap' is called 'blur_kernel_size' now"),
+        ({"name": "simcc", "split": 2}, "'split' of the codec 'simcc' is called 'simcc_split_ratio' now"),
+        ({"name": "coordinates", "encoding": "classic"}, "'classic' of the codec 'coordinates' is called 'msra' now"),
+        ({"name": "simcc", "kernel": 3}, "no setting 'kernel'"),
+    ],
+)
+def test_an_old_name_of_a_setting_gets_the_new_one(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(LeanposeError, match=words):
+        build_codec(values)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import leanpose
 from golden_rules import Golden, to_image
 from leanpose.codecs import SimCCCodec, SimCCTarget, build_codec
+from leanpose.codecs.base import SimCC
 from leanpose.errors import LeanposeError
-from leanpose.models.output import SimCC
 from leanpose.skeleton import COCO17
 from leanpose.weights import from_official
 

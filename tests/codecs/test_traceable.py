@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
+from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.codecs.traceable import decode_traceable
-from leanpose.models.output import Coordinates, Heatmaps, SimCC
 
 WAYS = list(itertools.product(("msra", "unbiased", "udp"), ("argmax", "quarter", "dark"), ("mmpose1x", "mmpose029")))
 

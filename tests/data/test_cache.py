@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data_builders import encoded, person, picture, write_coco
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
 from leanpose.data.images import read_image
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17
 from tiny import write_tiny_coco, write_tiny_recipe

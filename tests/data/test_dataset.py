@@ -11,13 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, person, picture, write_coco
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation, CropParams
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
 from leanpose.data.cache import CropPlan, pack_crops
-from leanpose.data.dataset import TopDownDataset, collate, compose, start_worker
+from leanpose.data.dataset import ATTEMPTS, TopDownDataset, start_worker
 from leanpose.data.images import read_image
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import COCO17
 
@@ -52,7 +51,7 @@ def fixed(placement: CropParams) -> Augmentation:
 
 def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PoseAnnotation]) -> None:
     for warp in ("msra", "udp"):
-        crop = TopDownDataset(people, COCO17, SIZE, warp=warp, augmentation=None)[2]
+        crop = TopDownDataset(people, COCO17, SIZE, warp=warp, augmentation=None).read(2)
         centers, scales = bbox_to_center_scale(people[2].box[None], SIZE)
         matrix = warp_matrix(centers[0], scales[0], SIZE, warp=warp)
         np.testing.assert_allclose(crop.matrix, matrix, rtol=1e-6)
@@ -74,7 +73,7 @@ def test_flip_is_that_of_a_mirrored_picture(people: list[PoseAnnotation], warp: 
         warp=warp,
         augmentation=fixed(CropParams(centers[0], scales[0], 25.0, True)),
         reduced_decoding=False,
-    )[0]
+    ).read(0)
     width = image.shape[1]
     mirrored_center = np.array([width - 1 - centers[0][0], centers[0][1]])
     matrix = warp_matrix(mirrored_center, scales[0], SIZE, rotation=-25.0, warp=warp)
@@ -98,7 +97,7 @@ def test_the_matrix_maps_pixels_and_points_alike(tmp_path: Path) -> None:
     seen = 0
     for epoch in range(40):
         dataset.set_epoch(epoch)
-        crop = dataset[0]
+        crop = dataset.read(0)
         x, y = crop.keypoints[0]
         if not (6 < x < 90 and 6 < y < 122):
             continue
@@ -114,7 +113,7 @@ def test_items_depend_on_seed_epoch_and_index_alone(people: list[PoseAnnotation]
     def crops(seed: int, epoch: int, order: list[int]) -> dict[int, np.ndarray]:
         dataset = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=seed)
         dataset.set_epoch(epoch)
-        return {i: dataset[i].image for i in order}
+        return {i: dataset.read(i).image for i in order}
 
     first, again = crops(3, 5, [0, 1, 2, 3]), crops(3, 5, [3, 1, 0, 2])
     assert all((first[i] == again[i]).all() for i in first)
@@ -125,35 +124,83 @@ def test_items_depend_on_seed_epoch_and_index_alone(people: list[PoseAnnotation]
 def test_workers_give_the_same_and_see_the_epoch_change(people: list[PoseAnnotation]) -> None:
     dataset = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
     loader = DataLoader(
-        dataset, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True, worker_init_fn=start_worker
+        dataset,
+        batch_size=2,
+        num_workers=2,
+        collate_fn=dataset.collate,
+        persistent_workers=True,
+        worker_init_fn=start_worker,
     )
     plain = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), seed=1)
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
         plain.set_epoch(epoch)
         images = torch.cat([batch.images for batch in loader]).numpy()
-        np.testing.assert_array_equal(images, np.stack([plain[i].image for i in range(len(plain))]))
+        np.testing.assert_array_equal(images, np.stack([plain.read(i).image for i in range(len(plain))]))
 
 
-def test_a_broken_image_gives_a_black_crop_and_a_sentence(tmp_path: Path) -> None:
-    write_coco(tmp_path, 3)
-    (tmp_path / "images" / "0002.jpg").write_bytes(b"")
-    (tmp_path / "images" / "0003.jpg").unlink()
-    dataset = TopDownDataset(read(tmp_path), COCO17, SIZE, augmentation=Augmentation())
-    batch = collate([dataset[i] for i in range(3)])
-    assert [index for index, _ in batch.broken] == [1, 2]
-    assert "0002.jpg is empty" in batch.broken[0][1]
-    assert "No such file" in batch.broken[1][1]
-    assert batch.weights.sum(dim=1).tolist() == [17, 0, 0]
-    assert int(batch.images[1:].max()) == 0
-    kept = batch.without_broken()
-    assert kept.indices.tolist() == [0]
-    assert kept.images.shape == (1, *SIZE, 3)
+def broken_people(folder: Path) -> list[PoseAnnotation]:
+    """Six people; the images of the second and the third cannot be read."""
+    write_coco(folder, 6)
+    (folder / "images" / "0002.jpg").write_bytes(b"")
+    (folder / "images" / "0003.jpg").unlink()
+    return read(folder)
+
+
+def test_in_evaluation_who_cannot_be_seen_is_left_out_and_named(tmp_path: Path) -> None:
+    dataset = TopDownDataset(broken_people(tmp_path), COCO17, SIZE)
+    batch = dataset.collate([dataset[i] for i in range(4)])
+    assert batch.indices.tolist() == [0, 3]
+    assert batch.images.shape == (2, *SIZE, 3)
+    empty, missing = sorted(batch.broken.items())
+    assert empty[0].endswith("0002.jpg")
+    assert "0002.jpg is empty" in empty[1]
+    assert "No such file" in missing[1]
+    nobody = dataset.collate([dataset[1]])
+    assert nobody.images.shape == (0, *SIZE, 3)
+    assert (nobody.keypoints.shape, nobody.weights.shape, nobody.matrices.shape) == ((0, 17, 2), (0, 17), (0, 2, 3))
+    assert list(nobody.broken) == [empty[0]]
+
+
+def test_in_training_somebody_else_takes_the_place(tmp_path: Path) -> None:
+    """Whom depends on seed, epoch and index alone: loaders with any number of workers agree."""
+    people = broken_people(tmp_path)
+    options = {"augmentation": Augmentation(), "seed": 1, "replace_broken": True}
+    dataset = TopDownDataset(people, COCO17, SIZE, **options)  # type: ignore[arg-type]
+    seen, places = [], set()
+    for workers in (0, 1, 2):
+        loader = DataLoader(
+            dataset, batch_size=3, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
+        )
+        batches = list(loader)
+        assert all(len(batch.indices) == 3 for batch in batches)
+        seen.append((torch.cat([b.indices for b in batches]).tolist(), torch.cat([b.images for b in batches]).numpy()))
+        assert {Path(name).name for batch in batches for name in batch.broken} == {"0002.jpg", "0003.jpg"}
+    for indices, images in seen[1:]:
+        assert indices == seen[0][0]
+        np.testing.assert_array_equal(images, seen[0][1])
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        crop, broken = dataset[1]
+        assert crop is not None
+        assert next(iter(broken)).endswith("0002.jpg")
+        np.testing.assert_array_equal(crop.image, dataset.read(crop.index).image)  # a crop like that person's own
+        places.add(crop.index)
+    assert places == {0, 3, 4, 5}
+
+
+def test_where_nothing_can_be_read_the_search_ends(tmp_path: Path) -> None:
+    people = broken_people(tmp_path)[1:3] * 20
+    dataset = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), replace_broken=True)
+    tried: list[int] = []
+    dataset.image_name = lambda index: str(tried.append(index))  # type: ignore[method-assign]
+    assert dataset[0][0] is None
+    assert len(tried) == ATTEMPTS
 
 
 def test_batches_have_the_stated_types(people: list[PoseAnnotation]) -> None:
     dataset = TopDownDataset(people, COCO17, SIZE, augmentation=None)
-    batch = collate([dataset[i] for i in range(4)]).to("cpu")
+    batch = dataset.collate([dataset[i] for i in range(4)]).to("cpu")
     assert (batch.images.dtype, batch.images.shape) == (torch.uint8, (4, *SIZE, 3))
     assert (batch.keypoints.dtype, batch.keypoints.shape) == (torch.float32, (4, 17, 2))
     assert (batch.weights.dtype, batch.weights.shape) == (torch.float32, (4, 17))
@@ -170,7 +217,7 @@ def test_unlabelled_points_have_no_weight_on_either_side(tmp_path: Path) -> None
     for flip, missing in ((False, left_wrist), (True, right_wrist)):
         crop = TopDownDataset(
             read(tmp_path), COCO17, SIZE, augmentation=fixed(CropParams(centers[0], scales[0], 0.0, flip))
-        )[0]
+        ).read(0)
         assert np.flatnonzero(crop.weights == 0).tolist() == [missing]
         assert crop.keypoints[missing].tolist() == [0, 0]
 
@@ -190,7 +237,7 @@ def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
         for epoch in range(4):
             whole.set_epoch(epoch)
             reduced.set_epoch(epoch)
-            a, b = whole[0], reduced[0]
+            a, b = whole.read(0), reduced.read(0)
             np.testing.assert_array_equal(a.keypoints, b.keypoints)
             inside = cv2.erode((a.image.max(axis=2) > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
             assert np.abs(a.image.astype(int) - b.image)[inside].mean() < 1.5
@@ -203,7 +250,7 @@ def test_cached_crops_have_the_same_geometry(people: list[PoseAnnotation], tmp_p
     plain = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(half_body_probability=0), seed=2)
     cached = TopDownDataset(people, COCO17, SIZE, augmentation=plain.augmentation, seed=2, cache=cache)
     for index in range(len(people)):
-        a, b = plain[index], cached[index]
+        a, b = plain.read(index), cached.read(index)
         np.testing.assert_array_equal(a.keypoints, b.keypoints)
         np.testing.assert_array_equal(a.matrix, b.matrix)
         both = (a.image.max(axis=2) > 0) & (b.image.max(axis=2) > 0)
@@ -212,26 +259,16 @@ def test_cached_crops_have_the_same_geometry(people: list[PoseAnnotation], tmp_p
         assert np.abs(a.image.astype(int) - b.image)[both].mean() < (3 if encoding == "raw" else 4)
 
 
-def test_compose_applies_the_inner_map_first() -> None:
-    turn = np.array([[0.0, -1, 0], [1, 0, 0]])
-    move = np.array([[1.0, 0, 5], [0, 1, 7]])
-    points = np.array([[1.0, 2.0]])
-    np.testing.assert_allclose(
-        apply_affine(compose(turn, move), points), apply_affine(turn, apply_affine(move, points))
-    )
-
-
 def test_the_last_epochs_vary_crops_otherwise(people: list[PoseAnnotation]) -> None:
     """From its epoch on the late augmentation counts; looks are as reproducible as places, and places do not depend on them."""
     look = PhotometricAugmentation(coarse_dropout_probability=1.0, value=30)
-    plain, early = Augmentation(), Augmentation(appearance=look)
+    plain, early = Augmentation(), Augmentation(photometric=look)
     bare = TopDownDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
     varied = TopDownDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
-    assert bare.fingerprint() != varied.fingerprint()
     for epoch in (0, 2, 3, 5):
         bare.set_epoch(epoch)
         varied.set_epoch(epoch)
-        a, b = bare[1], varied[1]
+        a, b = bare.read(1), varied.read(1)
         np.testing.assert_array_equal(a.keypoints, b.keypoints)
         assert (a.image == b.image).all() == (epoch >= 3)
-        np.testing.assert_array_equal(b.image, varied[1].image)
+        np.testing.assert_array_equal(b.image, varied.read(1).image)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_builders import encoded, picture, write_tar
+from leanpose.data.annotations import ImageRef
 from leanpose.data.images import (
     BrokenImageError,
     decode_image,
@@ -24,7 +25,6 @@ from leanpose.data.images import (
     read_image,
     tar_members,
 )
-from leanpose.data.sample import ImageRef
 from leanpose.errors import LeanposeError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_builders import MPII_STANDING, mpii_person, mpii_record, structs, write_lsp, write_mpii_json, write_mpii_mat
 from leanpose.data.mpii import load_mpii
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
 from leanpose.geometry import bbox_to_center_scale

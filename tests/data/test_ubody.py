@@ -11,7 +11,7 @@ import pytest
 
 from data_builders import encoded, picture, whole_person, write_tar
 from leanpose.data.images import read_image
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.ubody import video_of
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, WHOLEBODY133
@@ -99,7 +99,7 @@ def test_splits_go_by_video(tmp_path: Path) -> None:
 
 def test_every_so_many_frames(tmp_path: Path) -> None:
     write_ubody(tmp_path)
-    read = read_people(ubody(every=3), WHOLEBODY133, tmp_path, training=True)
+    read = read_people(ubody(frame_stride=3), WHOLEBODY133, tmp_path, training=True)
     assert [Path(p.image.path).name for p in read.people] == [
         "000001.png", "000004.png", "000001.png", "000004.png", "000003.png", "000002.png",
     ]  # fmt: skip
@@ -147,5 +147,5 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(LeanposeError, match=message):
             read_people(ubody(**changes), WHOLEBODY133, tmp_path, training=True)
-    with pytest.raises(ValueError, match="are for the format 'ubody'"):
-        DatasetConfig(format="coco", images=Path("i"), annotations=Path("a"), every=2)
+    with pytest.raises(ValueError, match="`frame_stride` is for ubody, not for the format 'coco'"):
+        DatasetConfig(format="coco", images=Path("i"), annotations=Path("a"), frame_stride=2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_builders import coco_content, whole_person, write_coco
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, join_parts, split_parts, valid_points
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
@@ -115,7 +115,9 @@ def test_a_wrong_part_gets_one_sentence(tmp_path: Path, changes: dict, message: 
 
 
 def test_a_skeleton_cannot_be_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="says it already"):
+    with pytest.raises(
+        ValueError, match="`skeleton` is for coco, crowdpose, lsp, mpii, not for the format 'coco_wholebody'"
+    ):
         source(skeleton="coco17")
 
 

@@ -197,7 +197,7 @@ def test_swaps_are_seen_however_the_body_lies(degrees: float) -> None:
 
 
 def test_real_people_are_rarely_suspected(shared: Path) -> None:
-    from leanpose.data.sources import DatasetConfig, read_people
+    from leanpose.data.readers import DatasetConfig, read_people
 
     source = DatasetConfig(
         format="coco",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanpose.data.sample import PoseDataset
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.evaluate import coco_ap, mean_pose
 from leanpose.geometry import bbox_to_center_scale
 from leanpose.skeleton import COCO17

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from data_builders import write_mpii_json
 from leanpose import create_model
 from leanpose.cli import app
-from leanpose.data.sample import ImageRef, PoseAnnotation
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.annotations import ImageRef, PoseAnnotation
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.pck import group_rows, mpii_pckh
 from leanpose.evaluation.predictions import PosePredictions

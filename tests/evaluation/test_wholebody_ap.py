@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from golden_rules import detections
-from leanpose.data.sample import PoseDataset
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation import PosePredictions, wholebody_ap
 from leanpose.evaluation.ap import has_parts, labelled_parts, part_metrics, part_rows, require_parts

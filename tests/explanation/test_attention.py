@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from leanpose.codecs.base import Prediction
 from leanpose.explanation import Recording, record_attention
-from leanpose.models.output import Prediction
 from leanpose.models.registry import create_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from leanpose.skeleton import COCO17

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, SimCC
 from leanpose.models.registry import create_model
 from tiny import TINY_MODEL
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.export.program import CropProgram
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import build_task

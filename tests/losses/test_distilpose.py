@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from leanpose.codecs import CoordinateCodec, CoordinateTarget
+from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 
 
 def method(**weights: float) -> DistilPoseLoss:

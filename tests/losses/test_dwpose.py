@@ -11,11 +11,12 @@ import torch
 
 from golden_rules import rule_r
 from leanpose.codecs import SimCCCodec
+from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.errors import LeanposeError
 from leanpose.losses import DWPoseStage1, DWPoseStage2
 from leanpose.losses.dwpose import DWPoseSection, DWPoseStage2Section, feature_kd_loss, logit_kd_loss
-from leanpose.models.output import Heatmaps, PoseOutput, SimCC
+from leanpose.models.output import PoseOutput
 
 Arrays = dict[str, torch.Tensor]
 CODEC = SimCCCodec((32, 24), beta=10.0, label_softmax=True)

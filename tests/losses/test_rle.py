@@ -11,9 +11,9 @@ import torch
 
 from golden_rules import rule_r
 from leanpose.codecs import CoordinateTarget
+from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.losses.rle import RealNVP, RLELoss
-from leanpose.models.output import Coordinates
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import build_task

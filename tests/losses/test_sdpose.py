@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.losses import SDPoseLoss, Supervised
 from leanpose.losses.sdpose import SDPoseSection
-from leanpose.models.output import Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from leanpose.models import cost as counting
+from leanpose.models.cost import model_cost, table_row
+from leanpose.models.registry import list_models
+from leanpose.models.table import model_table
 
-model_cost = cache(counting.model_cost)
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_stored_table_is_what_is_counted(name: str) -> None:
+    """The other tests read the table. `python -m leanpose.models.cost` writes it anew."""
+    assert model_table().get(name) == table_row(name), "write the table anew: python -m leanpose.models.cost"
+
+
+def test_the_table_has_no_model_that_is_gone() -> None:
+    assert list(model_table()) == list_models()
+
 
 # model, reference file with the same layout
 SAME = [
@@ -41,7 +51,7 @@ SAME = [
 def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: str) -> None:
     facts = json.loads((shared / "golden" / "models" / f"{file}.json").read_text())
     flops = facts.get("flops_one_image_cycle_num_1", facts["flops_one_image"])
-    cost = model_cost(name)
+    cost = model_table()[name]
     assert cost.parameters == facts["n_params_requires_grad"]
     papers = next(count for tool, count in flops.items() if "fvcore" not in tool)
     assert cost.macs == pytest.approx(papers, rel=0.01)
@@ -52,7 +62,7 @@ def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: st
 @pytest.mark.parametrize("size", ["t", "s", "m", "l"])
 def test_cost_of_whole_bodies_is_what_the_official_code_counts(shared: Path, size: str) -> None:
     facts = json.loads((shared / "golden" / "models" / f"rtmpose_{size}_wholebody133_256x192.json").read_text())
-    cost = model_cost(f"dwpose_{size}")
+    cost = model_table()[f"dwpose_{size}"]
     assert cost.parameters == facts["n_params_requires_grad"]
     for flops in facts["flops_one_image"].values():
         assert cost.macs + cost.attention_macs == pytest.approx(flops, rel=0.01)
@@ -74,7 +84,7 @@ def test_cost_of_whole_bodies_is_what_the_official_code_counts(shared: Path, siz
     ],
 )
 def test_cost_is_what_the_paper_prints(name: str, millions: float, gmacs: float) -> None:
-    cost = model_cost(name)
+    cost = model_table()[name]
     assert cost.parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
 
@@ -96,22 +106,20 @@ SMALL = {"encoder_layers": 2, "decoder_layers": 4}
     ],
 )
 def test_cost_of_tfpose_is_what_the_paper_prints(name: str, overrides: dict, gmacs: float) -> None:
-    cost = counting.model_cost(name, **overrides)
+    cost = model_cost(name, **overrides)
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
     assert (cost.macs + cost.attention_macs) / 1e9 == pytest.approx(gmacs, rel=0.03)
 
 
 def test_what_deformable_attention_samples_is_counted() -> None:
-    one, two = (counting.model_cost("tfpose_r18", decoder_layers=1, encoder_layers=n) for n in (1, 2))
+    one, two = (model_cost("tfpose_r18", decoder_layers=1, encoder_layers=n) for n in (1, 2))
     # 1,008 features read 3 levels x 4 points in each of 256 channels, each mixed from 4 neighbours and weighed.
     assert two.attention_macs - one.attention_macs == 1008 * 3 * 4 * 256 * 5
-    with_queries, without = (counting.model_cost("tfpose_r18", query_attention=on) for on in (True, False))
+    with_queries, without = (model_cost("tfpose_r18", query_attention=on) for on in (True, False))
     assert with_queries.attention_macs - without.attention_macs == 6 * 2 * 17 * 17 * 256
 
 
 def test_overrides_change_the_cost() -> None:
-    small = model_cost("sdpose_t", input_size=(128, 96))
-    assert small.parameters < model_cost("sdpose_t").parameters  # the head writes a smaller map
-    assert small.macs == pytest.approx(
-        model_cost("sdpose_t").macs / 4, rel=0.1
-    )  # there are as many keypoint tokens as before
+    small, usual = model_cost("sdpose_t", input_size=(128, 96)), model_table()["sdpose_t"]
+    assert small.parameters < usual.parameters  # the head writes a smaller map
+    assert small.macs == pytest.approx(usual.macs / 4, rel=0.1)  # there are as many keypoint tokens as before

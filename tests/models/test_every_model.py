@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from leanpose.codecs.base import Prediction
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Prediction
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 from leanpose.models.tfpose import TFPose
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.losses import SDPoseLoss
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
 from leanpose.models.ppt import PPT, scheduled_keep_ratio
 from leanpose.models.registry import create_model
 
@@ -60,8 +60,9 @@ def test_the_tokens_that_the_keypoints_attend_to_most_stay(images: Tensor) -> No
     model = small_model(prune_layers=(0,))
     with torch.inference_mode():
         first = model.layers[0]
-        weights = first.attention.weights(first.attention_norm(model.embed(model.forward_features(images))))
-        score = weights[:, :, :KEYPOINTS, KEYPOINTS:].mean(dim=1).sum(dim=1)
+        normed = first.attention_norm(model.embed(model.forward_features(images)))
+        _, weights = first.attention.with_weights(normed, KEYPOINTS)
+        score = weights[:, :, :, KEYPOINTS:].mean(dim=1).sum(dim=1)
         kept = model(images).keep_indices
     for of_image, indices in zip(score.tolist(), kept.tolist(), strict=True):
         assert set(indices) == set(sorted(range(PATCHES), key=of_image.__getitem__)[-12:])
@@ -155,9 +156,9 @@ def test_the_second_cycle_teaches_dropped_patches_too(images: Tensor) -> None:
 
 def test_all_losses_of_sdpose_reach_every_parameter(images: Tensor) -> None:
     model = small_model().train()
-    method = SDPoseLoss(model.codec, keypoint_tokens=1.0, visual_tokens=1.0)
+    method = SDPoseLoss(model.codec, SDPoseSection(keypoint_token_weight=1.0, visual_token_weight=1.0))
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
-    losses = method.losses(model.forward_train(images), None, target)
+    losses = method(model.forward_train(images), None, target)
     assert set(losses) == {"pose", "keypoint_tokens", "visual_tokens"}
     torch.stack(list(losses.values())).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []

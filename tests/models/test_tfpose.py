@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from leanpose.codecs import CoordinateCodec
+from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.losses import Supervised
-from leanpose.models.output import Coordinates
 from leanpose.models.registry import create_model
 from leanpose.models.tfpose import TFPose, TFPoseConfig
 from leanpose.skeleton import Skeleton
@@ -62,7 +62,7 @@ def test_every_layer_meets_the_labels_by_l1() -> None:
     weights = torch.ones(2, 17)
     weights[0, 3] = 0
     target = model.codec.encode(keypoints, weights)
-    losses = Supervised(model.codec).losses(output, None, target)
+    losses = Supervised(model.codec)(output, None, target)
     errors = [((layer.xy - keypoints / 63).abs() * weights[..., None]).mean() for layer in output.aux_outputs]
     torch.testing.assert_close(losses["pose"], sum(errors))
     model.codec.loss(output.aux_outputs[1], target).backward()
@@ -204,7 +204,7 @@ def test_its_crops_and_points_are_udps() -> None:
         ({"encoder_layers": -1}, "encoder_layers=-1 must be at least 0"),
         ({"dropout": 1.0}, "dropout must be in 0..1"),
         ({"score": "certainty"}, "score='certainty' does not fit"),
-        ({"backbone": "hrnet_w32"}, "backbone='hrnet_w32' does not fit"),
+        ({"backbone": "hrnet_w32"}, "the backbone 'hrnet_w32' has one"),
         ({"layers": 3}, "no setting 'layers'; did you mean"),
     ],
 )

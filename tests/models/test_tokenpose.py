@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from leanpose.errors import LeanposeError
 from leanpose.models import registry
-from leanpose.models.registry import create_model, list_models
-from leanpose.models.tokenpose import TokenPose, TokenPoseConfig, sine_position
+from leanpose.models.layers import sine_position
+from leanpose.models.registry import configure_model, create_model, list_models
+from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
 @settings(max_examples=15, deadline=None)
@@ -26,13 +28,13 @@ from leanpose.models.tokenpose import TokenPose, TokenPoseConfig, sine_position
     cycles=st.integers(1, 3),
 )
 def test_any_size_that_fits_the_patches_works(
-    rows: int, columns: int, patch: tuple[int, int], heads: int, depth: int, cycles: int
+    rows: int, columns: int, patch: tuple[int, int], num_heads: int, depth: int, cycles: int
 ) -> None:
     size = (rows * patch[0] * 4, columns * patch[1] * 4)
     if min(size) < 8:  # a heatmap needs two pixels each way
         return
     model = create_model(
-        "sdpose_t", skeleton="lsp14", input_size=size, patch_size=patch, num_heads=heads, depth=depth, cycles=cycles,
+        "sdpose_t", skeleton="lsp14", input_size=size, patch_size=patch, num_heads=num_heads, depth=depth, cycles=cycles,
         embed_dim=16, stem_width=4, stage1_width=2, stage1_blocks=1, head_hidden=None,
     )  # fmt: skip
     with torch.inference_mode():
@@ -143,12 +145,13 @@ def test_fresh_weights_are_drawn_as_stated() -> None:
         ({"depth": 0}, "depth=0 must be at least 1"),
         ({"cycles": 0}, "cycles=0 must be at least 1"),
         ({"head_hidden": 0}, "head_hidden=0"),
-        ({"backbone": "resnet"}, "backbone='resnet' does not fit"),
-        ({"backbone": "hrnet_w32", "stem_width": 32}, "stem_width and stage1_blocks are fixed"),
+        ({"backbone": "resnet"}, "Unknown backbone 'resnet'; did you mean 'resnet"),
+        ({"backbone": "hrnet_w32", "stem_width": 32}, "'hrnet_w32' has no stem_width to be set"),
         ({"backbone": "hrnet_w32", "input_size": (96, 72)}, "a multiple of 16, the width of 48"),
         ({"dept": 6}, "did you mean 'depth'"),
+        ({"width": 96}, "the setting 'width' is called 'embed_dim' now"),
         ({"skeleton": "coco71"}, "did you mean 'coco17'"),
-        ({"pretrained": True}, "No weights are released as 'sdpose_t'"),
+        ({"pretrained": True}, "leanpose.load_model loads a released model"),
         ({"pretrained": "backbone"}, "has no ImageNet weights"),
     ],
 )
@@ -156,6 +159,13 @@ def test_settings_that_do_not_fit_get_one_sentence(overrides: dict[str, Any], me
     with pytest.raises(LeanposeError, match=message) as caught:
         create_model("sdpose_t", **overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_every_renamed_setting_is_one_of_today() -> None:
+    fields = [{field.name for field in dataclasses.fields(configure_model(name))} for name in list_models()]
+    for old, new in registry.RENAMED_SETTINGS.items():
+        assert any(new in known for known in fields)
+        assert not any(old in known for known in fields)
 
 
 def test_an_unknown_model_gets_the_nearest_name() -> None:

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from data_builders import coco_content, encoded, picture, write_tar
 from landmark_models import TruthModels, labelled_person
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.pseudo_labels import AcceptanceThresholds, BodyDataset, OnnxLandmarkModels, find_parts, label_wholebody
 from leanpose.pseudo_labels.report import count_bands, draw_contact_sheet, known_errors

@@ -10,7 +10,7 @@ import pytest
 
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends import open_exported
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMATS
 from leanpose.inference.estimator import PoseEstimator

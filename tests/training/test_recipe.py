@@ -102,6 +102,7 @@ def test_a_recipe_survives_being_written_out() -> None:
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},
             ["data.train.0", "bbox_file", "lsp"],
         ),
+        ({"data": {"train": [{"format": "cocoa", "images": "i"}]}}, ["data.train.0", "did you mean 'coco'"]),
         ({"accumulate": 4}, ["unknown key 'accumulate'", "called 'grad_accum_steps' now"]),
         ({"optimizer": {"clip": 1.0}}, ["optimizer.clip", "called 'grad_clip_norm' now"]),
         ({"data": {"train": [{"format": "coco", "every": 2}]}}, ["data.train.0.every", "called 'frame_stride' now"]),

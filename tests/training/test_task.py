@@ -14,12 +14,13 @@ import torch
 
 from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
+from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss, SDPoseLoss
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
 from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.weights import from_official
 

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction
 from leanpose.geometry import bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Prediction
 from leanpose.skeleton import Skeleton
 
 Crops = UInt8[np.ndarray, "B H W 3"]

@@ -14,9 +14,9 @@ import torch
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
 from leanpose.codecs import SimCCCodec, build_codec
+from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import imagenet
-from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 
 KEY = "leanpose"

@@ -87,8 +87,5 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
 
 def values_of(session: InferenceSession) -> tuple[list[Shaped], list[Shaped]]:
     """The names and shapes of a file's inputs and outputs."""
-    inputs, outputs = (
-        [(value.name, list(value.shape)) for value in values]
-        for values in (session.get_inputs(), session.get_outputs())
-    )
-    return inputs, outputs
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    return [(value.name, list(value.shape)) for value in inputs], [(value.name, list(value.shape)) for value in outputs]

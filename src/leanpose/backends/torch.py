@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
+from leanpose.codecs.base import Prediction
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Prediction
 
 
 class TorchBackend(Backend):

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from leanpose.data.images import BrokenImageError, decode_image, read_bytes
+from leanpose.data.dataset import ImageDataset
+from leanpose.data.images import decode_image, read_bytes
+from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ class ClassFolder:
         return len(self.files)
 
 
-def read_class_folder(
-    path: Path, classes: Sequence[str] | None = None, split: Literal["all", "train", "val"] = "all"
-) -> ClassFolder:
+def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: Split = "all") -> ClassFolder:
     """List the pictures of a folder that holds a folder for each class.
 
     Args:
@@ -94,7 +93,7 @@ def read_class_folder(
         pictures = sorted(file for file in (path / name).rglob("*") if file.suffix.lower() in SUFFIXES)
         if not pictures:
             empty.append(name)
-        chosen = [file for position, file in enumerate(pictures) if _in_split(position, split)]
+        chosen = [file for position, file in enumerate(pictures) if in_split(position, split)]
         files += chosen
         labels += [known.index(name)] * len(chosen)
     if len(empty) == len(found):
@@ -155,16 +154,14 @@ class ClassSample:
     """One picture as a model sees it.
 
     Attributes:
-        image: RGB; None where it cannot be read.
+        image: RGB.
         label: index of its class.
         index: of the picture in the data set.
-        broken: pictures that could not be read, by name, and why.
     """
 
-    image: UInt8[np.ndarray, "h w 3"] | None
+    image: UInt8[np.ndarray, "h w 3"]
     label: int
     index: int
-    broken: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -197,14 +194,14 @@ class ClassBatch:
         return ClassBatch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.broken)
 
 
-class ClassDataset(Dataset[ClassSample]):
+class ClassDataset(ImageDataset[ClassSample]):
     """A map-style data set of pictures with classes.
 
     Args:
         folder: the pictures.
         input_size: height and width that they are brought to.
         augmentation: how they vary; None for the middle of the picture, as in evaluation.
-        seed: item (epoch, index) depends on nothing else that is random.
+        seed, replace_broken: see `ImageDataset`.
     """
 
     unit = "pictures"
@@ -216,44 +213,42 @@ class ClassDataset(Dataset[ClassSample]):
         *,
         augmentation: ClassAugmentation | None = None,
         seed: int = 0,
+        replace_broken: bool = False,
     ) -> None:
-        self.folder, self.input_size, self.seed = folder, input_size, seed
+        super().__init__(seed, replace_broken=replace_broken)
+        self.folder, self.input_size = folder, input_size
         self._change = None if augmentation is None else augmentation.build(input_size)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
 
     def __len__(self) -> int:
         return len(self.folder)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that items are drawn for."""
-        self._epoch.fill_(epoch)
-
-    def describe(self, index: int) -> str:
-        """An item, for messages."""
+    def image_name(self, index: int) -> str:
         return str(self.folder.files[index])
 
-    def __getitem__(self, index: int) -> ClassSample:
+    def read(self, index: int) -> ClassSample:
+        """A picture with its class.
+
+        Raises:
+            BrokenImageError: it cannot be read.
+        """
         from PIL import Image
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
-        try:
-            picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
-        except BrokenImageError as error:
-            return ClassSample(None, label, index, {str(file): str(error)})
+        picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
         if self._change is None:
-            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index, {})
-        with _drawn_from(self.seed, int(self._epoch), index):
-            return ClassSample(np.asarray(self._change(picture)), label, index, {})
+            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index)
+        with _drawn_from(self.seed, self.epoch, index):
+            return ClassSample(np.asarray(self._change(picture)), label, index)
 
-    def collate(self, samples: Sequence[ClassSample]) -> ClassBatch:
-        """A loader's `collate_fn`."""
-        images = [sample.image for sample in samples if sample.image is not None]
-        readable = [sample for sample in samples if sample.image is not None]
+    def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
+        """A loader's `collate_fn`: stack the pictures that could be read."""
+        samples = [sample for sample, _ in items if sample is not None]
+        images = [sample.image for sample in samples]
         return ClassBatch(
             torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
-            torch.tensor([sample.label for sample in readable], dtype=torch.int64),
-            torch.tensor([sample.index for sample in readable], dtype=torch.int64),
-            {name: why for sample in samples for name, why in sample.broken.items()},
+            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+            {name: reason for _, broken in items for name, reason in broken.items()},
         )
 
 
@@ -282,8 +277,3 @@ def _drawn_from(*seed: int) -> Iterator[None]:
     finally:
         random.setstate(before)
         np.random.set_state(numpy_before)  # noqa: NPY002
-
-
-def _in_split(position: int, split: str) -> bool:
-    """Every tenth picture is for `val`, the others for `train`."""
-    return split == "all" or (position % 10 == 9) == (split == "val")

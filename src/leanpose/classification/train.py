@@ -46,7 +46,7 @@ class ClassificationTask(Task):
             raise LeanposeError(
                 f"distillation.method '{method.method}' is for pose models; '{model.name}' takes none or sdpose."
             )
-        self.model = model
+        self.model = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.method = method
         self.smoothing = section.label_smoothing
         self._mix = _mixing(section, model.config.classes)
@@ -122,7 +122,7 @@ def train_classifier(
     section = recipe.classification
     vary = section.model_dump(include={"area", "aspect", "flip_probability", "policy", "erasing_probability"})
     augmentation = ClassAugmentation(**vary) if section.enabled else None
-    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed)
+    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
     validation = None if val is None else Validation(val.name, lambda trained: _validate(recipe, trained, val))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
+    pass
 
 
 def evaluate(
@@ -25,7 +25,7 @@ def evaluate(
     data_format: Annotated[
         str,
         typer.Option(
-            "--format", help="coco, coco_wholebody, ubody, crowdpose, lsp, mpii, or for classifiers image_folder."
+            "--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."
         ),
     ] = "coco",
     boxes: Annotated[
@@ -49,8 +49,6 @@ def evaluate(
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
     for name, value, valid in (
-        ("format", data_format, ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp", "mpii", "image_folder")),
-        ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),
         ("cycle", cycle, ("first", "last")),
@@ -60,22 +58,28 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
     from leanpose.weights import load_model
 
-    source = dataset_config(
-        format=data_format, images=images, annotations=annotations, boxes=boxes, split=split, head_sizes=head_sizes
-    )
-    if source.format == "image_folder":
+    if data_format == "image_folder":
         from leanpose.cli.eval_classes import evaluate_classifier
 
-        if results is not None:
+        if results is not None or annotations is not None:
             raise LeanposeError(
-                "--results writes poses, and pictures by class (image_folder) have none; --out has every number."
+                "Pictures by class (image_folder) have neither --annotations nor poses for --results; --out has every number."
             )
         evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
         return
+    source = DatasetConfig.from_options(
+        format=data_format,
+        images=images,
+        annotations=annotations,
+        bbox_file=boxes,
+        split=split,
+        head_sizes=head_sizes,
+    )
     loaded = load_model(model).to(choose_device(device))
     options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())
@@ -88,20 +92,3 @@ def evaluate(
         report = evaluation_report(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
     print_report(report)
     write_report(report, out, results)
-
-
-def dataset_config(**fields: Any) -> DatasetConfig:
-    """A data set as the command line names it.
-
-    Raises:
-        LeanposeError: the fields do not fit together.
-    """
-    from pydantic import ValidationError
-
-    from leanpose.data.sources import DatasetConfig
-
-    try:
-        return DatasetConfig.model_validate(fields)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise LeanposeError(f"This cannot be measured: {reason}.") from error

@@ -50,7 +50,7 @@ def explain(
     from leanpose.explanation.writing import check_folder, write
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
-    from leanpose.losses.base import require_fit
+    from leanpose.losses.base import require_same_crops
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -59,7 +59,7 @@ def explain(
     choose_keypoints(net.skeleton, keypoint or [])
     master = None if teacher is None else load_model(teacher)
     if master is not None:
-        require_fit(net, master)
+        require_same_crops(net, master)
     label, *labels = _labels([model, *(compare or [])])
     others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:

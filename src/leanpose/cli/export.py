@@ -51,7 +51,7 @@ def export(
         typer.Option(help="The set to measure AP on, as in `leanpose eval`.", rich_help_panel=QUANTISED),
     ] = None,
     data_format: Annotated[
-        str, typer.Option(help="coco, coco_wholebody, ubody, crowdpose or lsp.", rich_help_panel=QUANTISED)
+        str, typer.Option(help="As --format of `leanpose eval`.", rich_help_panel=QUANTISED)
     ] = "coco",
     boxes: Annotated[
         Path | None,

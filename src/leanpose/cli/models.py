@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from leanpose.models.table import ModelRow
 
 
 def models(
@@ -19,31 +24,30 @@ def models(
     ] = None,
 ) -> None:
     """List models, what they cost and what they reach, and the released weights."""
-    from fnmatch import fnmatchcase
-
     from leanpose.errors import LeanposeError, did_you_mean
-    from leanpose.models.registry import list_models
-    from leanpose.weights import RELEASED
+    from leanpose.models.table import model_table
+    from leanpose.weights.released import RELEASED
 
     if "=" in pattern:
         raise LeanposeError(f"Say first whose option '{pattern}' is, for example: leanpose models tfpose_r50 {pattern}")
     options = _options(settings or [])
-    names = list_models(pattern)
+    rows = {name: row for name, row in model_table().items() if fnmatchcase(name, pattern)}
     released = [name for name in RELEASED if fnmatchcase(name, pattern) and not options]
-    if not names and not released:
-        raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*list_models(), *RELEASED])}")
+    if not rows and not released:
+        raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*model_table(), *RELEASED])}")
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)  # for files and pipes: one line a model
-    if names:
-        with console.status(f"Counting {len(names)} models …"):
-            table = _architectures(names, options)
-        console.print(table)
+    if options:
+        with console.status(f"Counting {len(rows)} models …"):
+            rows = {name: _counted(name, options) for name in rows}
+    if rows:
+        console.print(_architectures(rows))
         console.print(
             "GMACs: of one crop at inference, as mmcv counts them, without the products of attention; "
             "'with attention' adds those. AP: on COCO val2017, as published, not measured here; '(whole body)': over the "
             "133 keypoints of COCO-WholeBody val, which is another measure; '(top-1)': of a classifier, in percent of "
-            "ImageNet's pictures.",
+            "ImageNet's images.",
             style="dim",
         )
     if released:
@@ -58,32 +62,35 @@ def _options(settings: list[str]) -> dict[str, Any]:
     return dict(read_setting(setting, "encoder_layers=4") for setting in settings)
 
 
-def _architectures(names: list[str], options: dict[str, Any]) -> Table:
-    from leanpose.models.cost import model_cost
-    from leanpose.models.registry import configure_model, model_entry
+def _counted(name: str, options: dict[str, Any]) -> ModelRow:
+    """The row of a model with other settings than its own."""
+    from leanpose.models.cost import table_row
 
+    changed = ", ".join(f"{key}={value}" for key, value in options.items())
+    return replace(table_row(name, **options), published="–", source=f"with {changed}")
+
+
+def _architectures(rows: dict[str, ModelRow]) -> Table:
     table = Table(title="Models: leanpose.create_model(name)", title_justify="left")
     table.add_column("name", no_wrap=True)
     for title in ("parameters", "GMACs", "with attention", "input", "AP"):
         table.add_column(title, justify="right")
     table.add_column("source of AP")
-    for name in names:
-        cost, (height, width) = model_cost(name, **options), configure_model(name, **options).input_size
-        changed = ", ".join(f"{key}={value}" for key, value in options.items())
-        published = ("–", f"with {changed}") if options else model_entry(name).published
+    for name, row in rows.items():
         table.add_row(
             name,
-            f"{cost.parameters / 1e6:.2f} M",
-            f"{cost.macs / 1e9:.2f}",
-            f"{(cost.macs + cost.attention_macs) / 1e9:.2f}",
-            f"{height}x{width}",
-            *published,
+            f"{row.parameters / 1e6:.2f} M",
+            f"{row.macs / 1e9:.2f}",
+            f"{(row.macs + row.attention_macs) / 1e9:.2f}",
+            "{}x{}".format(*row.input_size),
+            row.published,
+            row.source,
         )
     return table
 
 
 def _releases(names: list[str]) -> Table:
-    from leanpose.weights import RELEASED, describe
+    from leanpose.weights.released import RELEASED
 
     table = Table(title="Released weights: leanpose.load_model(name)", title_justify="left")
     table.add_column("name", no_wrap=True)
@@ -92,7 +99,8 @@ def _releases(names: list[str]) -> Table:
     for title in ("licence", "what it is"):
         table.add_column(title)
     for name in names:
-        card, release = describe(name), RELEASED[name]
+        release = RELEASED[name]
+        card = release.card
         table.add_row(
             name,
             f"{card['parameters'] / 1e6:.2f} M",

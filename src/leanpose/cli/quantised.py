@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
+    from leanpose.data.readers import DatasetConfig
     from leanpose.models.base import PoseModel
     from leanpose.quantisation import QuantisationReport
 
-DATA_FORMATS = ("coco", "coco_wholebody", "ubody", "crowdpose", "lsp")
 MOST_NAMES = 12
 
 
@@ -30,10 +29,6 @@ def measured_sets(
     Raises:
         LeanposeError: something is missing or does not fit.
     """
-    if data_format not in DATA_FORMATS:
-        raise LeanposeError(f"Unknown --data-format '{data_format}'; {did_you_mean(data_format, DATA_FORMATS)}")
-    if split not in ("all", "train", "val"):
-        raise LeanposeError(f"--split {split} is not valid; choose one of: all, train, val.")
     if annotations is None or len(images) != 1:
         raise LeanposeError(
             "A quantised file is kept only if its AP is; give the set to measure it on with --annotations FILE and one "
@@ -41,14 +36,16 @@ def measured_sets(
         )
     if calibration_annotations is None and calibration_images is not None:
         raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
-    from leanpose.cli.eval import dataset_config
+    from leanpose.data.readers import DatasetConfig
 
     folder = Path(images[0])
-    measured = dataset_config(format=data_format, annotations=annotations, images=folder, boxes=boxes, split=split)
+    measured = DatasetConfig.from_options(
+        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+    )
     if calibration_annotations is None:
         return measured, None
     others = calibration_images or folder
-    return measured, dataset_config(format=data_format, annotations=calibration_annotations, images=others)
+    return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
 def export_quantised(

@@ -1,4 +1,4 @@
-"""Codecs: the ways to write keypoints down for a network. Each has `encode`, `decode`, `loss`, `merge_flipped`."""
+"""Codecs: encodings of keypoints for a network. Each has `encode`, `decode`, `loss` and `merge_flipped`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ __all__ = [
 ]
 
 CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
-    "coordinates": CoordinateCodec,
-    "heatmap": HeatmapCodec,
-    "simcc": SimCCCodec,
+    codec.name: codec for codec in (CoordinateCodec, HeatmapCodec, SimCCCodec)
 }
+
+RENAMED_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
+"""Old names of settings, which cards and recipes may still have."""
 
 
 def build_codec(values: Mapping[str, Any]) -> Codec:
@@ -48,6 +49,10 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
         raise LeanposeError(f"Unknown codec '{name}'; {did_you_mean(str(name), CODECS)}")
     known = [field.name for field in fields(CODECS[name])]
     for key, value in settings.items():
+        if RENAMED_SETTINGS.get(key) in known:
+            raise LeanposeError(f"The setting '{key}' of the codec '{name}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if (key, value) == ("encoding", "classic"):
+            raise LeanposeError(f"The encoding 'classic' of the codec '{name}' is called 'msra' now.")
         if key not in known:
             raise LeanposeError(f"The codec '{name}' has no setting '{key}'; {did_you_mean(str(key), known)}")
         if isinstance(value, list):

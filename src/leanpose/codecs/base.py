@@ -1,25 +1,62 @@
-"""The one interface of all codecs: how keypoints are written down for a network, read back, and compared."""
+"""The interface of all codecs: how keypoints are encoded for a network, decoded, and compared; and the forms of a prediction."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
+from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
-from leanpose.models.output import Prediction
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
+
+    heatmaps: Float[Tensor, "B K H W"]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The keypoints themselves.
+
+    Attributes:
+        xy: fractions of the crop's width and height; may lie outside of 0..1.
+        sigma: the predicted deviation along x and y, above 0; None where the model predicts none.
+        score: the predicted confidence, as the network wrote it; None where the model predicts none.
+    """
+
+    xy: Float[Tensor, "B K 2"]
+    sigma: Float[Tensor, "B K 2"] | None = None
+    score: Float[Tensor, "B K"] | None = None
+
+
+@dataclass(frozen=True)
+class SimCC:
+    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalised)."""
+
+    x: Float[Tensor, "B K X"]
+    y: Float[Tensor, "B K Y"]
+
+
+Prediction = Heatmaps | Coordinates | SimCC
+"""A model's keypoints in one of the codecs' forms."""
 
 
 class Codec(ABC):
-    """Knows one way to write keypoints down. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
+    """Knows one encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
 
     Attributes:
+        name: in `leanpose.codecs.CODECS`.
         warp: the convention of the crop's affine map that this codec was made for.
     """
 
+    name: ClassVar[str]
     warp: Warp = "msra"
 
     @abstractmethod
@@ -38,6 +75,19 @@ class Codec(ABC):
     def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Prediction:
         """The mean of a prediction and of the prediction for the mirrored image, turned back (flip test)."""
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The codec's name and settings, as a checkpoint states them; `leanpose.codecs.build_codec` reads them."""
+        """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+    def _require_known(self, **literals: Any) -> None:
+        """See that settings have one of the values of their `Literal`.
+
+        Raises:
+            LeanposeError: the first that has not.
+        """
+        for setting, literal in literals.items():
+            value, choices = getattr(self, setting), get_args(literal)
+            if value not in choices:
+                known = did_you_mean(str(value), choices)
+                raise LeanposeError(f"The codec '{self.name}' has no {setting} '{value}'; {known}")

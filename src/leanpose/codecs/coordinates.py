@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
-from leanpose.codecs.base import Codec
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.codecs.base import Codec, Coordinates, Prediction
+from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
-from leanpose.models.output import Coordinates, Prediction
 
-Encoding = Literal["msra", "udp"]
 Distance = Literal["smooth_l1", "l1"]
 
 
@@ -45,17 +43,14 @@ class CoordinateCodec(Codec):
         LeanposeError: a size is not positive, or a setting is unknown.
     """
 
+    name = "coordinates"
     input_size: tuple[int, int] = (256, 192)
     flip_shift: bool = False
-    encoding: Encoding = "msra"
+    encoding: Warp = "msra"
     distance: Distance = "smooth_l1"
 
     def __post_init__(self) -> None:
-        for name, literal in (("encoding", Encoding), ("distance", Distance)):
-            value, choices = getattr(self, name), get_args(literal)
-            if value not in choices:
-                known = did_you_mean(str(value), choices)
-                raise LeanposeError(f"The codec 'coordinates' has no {name} '{value}'; {known}")
+        self._require_known(encoding=Warp, distance=Distance)
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise LeanposeError(f"The codec 'coordinates' needs a positive input_size, not {self.input_size}.")
 
@@ -119,7 +114,3 @@ class CoordinateCodec(Codec):
         xy = mean(prediction.xy, mirrored)
         assert xy is not None
         return Coordinates(xy, mean(prediction.sigma, flipped.sigma), mean(prediction.score, flipped.score))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The codec's name and settings in plain values."""
-        return {"name": "coordinates"} | {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

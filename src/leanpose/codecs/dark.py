@@ -182,7 +182,10 @@ def dark_offsets(
     with torch.autocast(maps.device.type, enabled=False):
         around = _blurred_around(maps, x, y, value, refined, kernel, convention)
         # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
-        step = _parabola_step(around.float().clamp_(convention.floor, convention.ceiling).log_(), convention)
+        log = around.float().clamp_(convention.floor, convention.ceiling).log_()
+        dtype = _product_dtype(log.device)
+        _, weights = _differences(convention.reach, log.device, dtype)
+        step = newton_step((log.to(dtype) @ weights).float().T.contiguous(), convention)
     usable = refined & step.isfinite().all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
 
@@ -260,13 +263,6 @@ def _differences(
     read, weights = difference_weights(reach)
     with torch.inference_mode(False):
         return torch.tensor(read, device=device), torch.tensor(weights, device=device, dtype=dtype)
-
-
-def _parabola_step(log: Float[Tensor, "N read"], convention: DarkConvention) -> Float[Tensor, "N 2"]:
-    """Newton's step on the logarithm, with the derivatives of the convention."""
-    dtype = _product_dtype(log.device)
-    _, weights = _differences(convention.reach, log.device, dtype)
-    return newton_step((log.to(dtype) @ weights).float().T.contiguous(), convention)
 
 
 def newton_step(derivatives: Float[Tensor, "5 N"], convention: DarkConvention) -> Float[Tensor, "N 2"]:

@@ -14,18 +14,17 @@ SDPose and DistilPose train with `unbiased` and test with `dark`, kernel 11.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
-from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, dark_offsets, find_peaks, quarter_offsets
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.codecs.base import Codec, Heatmaps, Prediction
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
+from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
-from leanpose.models.output import Heatmaps, Prediction
 
 Encoding = Literal["msra", "unbiased", "udp"]
 Decoding = Literal["argmax", "quarter", "dark"]
@@ -72,6 +71,7 @@ class HeatmapCodec(Codec):
         LeanposeError: a setting is out of range or unknown.
     """
 
+    name = "heatmap"
     input_size: tuple[int, int] = (256, 192)
     heatmap_size: tuple[int, int] = (64, 48)
     sigma: float = 2.0
@@ -82,10 +82,7 @@ class HeatmapCodec(Codec):
     flip_shift: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, literal in (("encoding", Encoding), ("decoding", Decoding), ("toolbox", Toolbox)):
-            value, choices = getattr(self, name), get_args(literal)
-            if value not in choices:
-                raise LeanposeError(f"Unknown heatmap {name} '{value}'; {did_you_mean(str(value), choices)}")
+        self._require_known(encoding=Encoding, decoding=Decoding, toolbox=Toolbox)
         for name in ("input_size", "heatmap_size"):
             if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 2:
                 raise LeanposeError(f"A heatmap codec's {name} is (height, width), each at least 2 pixels.")
@@ -99,13 +96,18 @@ class HeatmapCodec(Codec):
         """The crop's convention that the maps' coordinates fit to."""
         return "udp" if self.encoding == "udp" else "msra"
 
-    def _stride(self, device: torch.device) -> Float[Tensor, " 2"]:
+    @property
+    def dark_convention(self) -> DarkConvention:
+        """Which of the published ways of DARK this codec decodes by."""
+        if self.encoding != "udp":
+            return MSRA
+        return UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
+
+    def stride(self, device: torch.device | None = None) -> Float[Tensor, " 2"]:
         """Crop pixels per map pixel, (x, y)."""
         less = 1 if self.encoding == "udp" else 0
-        return torch.tensor(
-            [(i - less) / (h - less) for i, h in zip(self.input_size[::-1], self.heatmap_size[::-1], strict=True)],
-            device=device,
-        )
+        sides = zip(self.input_size[::-1], self.heatmap_size[::-1], strict=True)
+        return torch.tensor([(pixels - less) / (cells - less) for pixels, cells in sides], device=device)
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> HeatmapTarget:
@@ -116,7 +118,7 @@ class HeatmapCodec(Codec):
             weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
-        exact = torch.where(labelled[..., None], keypoints.float(), 0.0) / self._stride(keypoints.device)
+        exact = torch.where(labelled[..., None], keypoints.float(), 0.0) / self.stride(keypoints.device)
         # Rounding as the official code does it: half a pixel is added, then cut towards zero, also below zero.
         pixel = exact if self.encoding == "unbiased" else (exact + 0.5).trunc()
         radius = 3 * self.sigma
@@ -167,10 +169,8 @@ class HeatmapCodec(Codec):
         if self.decoding == "quarter":
             points += quarter_offsets(maps, x, y, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
-            udp = UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
-            convention = udp if self.encoding == "udp" else MSRA
-            points += dark_offsets(maps, x, y, value, kernel=self.blur_kernel_size, convention=convention)
-        points = torch.where(found[:, None], points, -1.0) * self._stride(maps.device)
+            points += dark_offsets(maps, x, y, value, kernel=self.blur_kernel_size, convention=self.dark_convention)
+        points = torch.where(found[:, None], points, -1.0) * self.stride(maps.device)
         return points, value.clamp(0, 1)
 
     def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
@@ -196,8 +196,3 @@ class HeatmapCodec(Codec):
         else:
             mean += back
         return Heatmaps(mean.mul_(0.5))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"name": "heatmap"} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction, SimCC
 from leanpose.codecs.dark import line_offsets
-from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.models.output import Prediction, SimCC
+from leanpose.errors import LeanposeError
 
 LineDecoding = Literal["argmax", "dark"]
 
@@ -55,6 +54,7 @@ class SimCCCodec(Codec):
         LeanposeError: a setting is out of range or unknown.
     """
 
+    name = "simcc"
     input_size: tuple[int, int] = (256, 192)
     sigma: tuple[float, float] = (4.9, 5.66)
     simcc_split_ratio: float = 2.0
@@ -64,10 +64,7 @@ class SimCCCodec(Codec):
     decoding: LineDecoding = "argmax"
 
     def __post_init__(self) -> None:
-        if self.decoding not in get_args(LineDecoding):
-            raise LeanposeError(
-                f"Unknown SimCC decoding '{self.decoding}'; {did_you_mean(str(self.decoding), get_args(LineDecoding))}"
-            )
+        self._require_known(decoding=LineDecoding)
         if len(self.input_size) != 2 or min(self.input_size) < 2:
             raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
         if len(self.sigma) != 2 or not min(self.sigma) > 0:
@@ -116,8 +113,10 @@ class SimCCCodec(Codec):
         assert isinstance(prediction, SimCC)
         rows = (prediction.x.float(), prediction.y.float())
         if (rows[0].shape[-1], rows[1].shape[-1]) != self.bins:
-            have, expected = (f"{x} and {y}" for x, y in ((rows[0].shape[-1], rows[1].shape[-1]), self.bins))
-            raise LeanposeError(f"The prediction has {have} bins, but the codec was made for {expected}.")
+            raise LeanposeError(
+                f"The prediction has {rows[0].shape[-1]} and {rows[1].shape[-1]} bins, but the codec was made for "
+                "{} and {}.".format(*self.bins)
+            )
         (best_x, x), (best_y, y) = (row.max(dim=-1) for row in rows)
         value = torch.minimum(best_x, best_y)
         found = (value > 0) & best_x.isfinite() & best_y.isfinite()
@@ -139,9 +138,9 @@ class SimCCCodec(Codec):
         assert isinstance(prediction, SimCC)
         total = target.weights.new_zeros(())
         for row, labels in ((prediction.x, target.x), (prediction.y, target.y)):
-            log_found = (row.float() * self.beta).log_softmax(dim=-1)
-            wanted = (labels * self.beta).softmax(dim=-1) if self.label_softmax else labels
-            divergence = F.kl_div(log_found, wanted, reduction="none").mean(dim=-1)
+            log_pred = (row.float() * self.beta).log_softmax(dim=-1)
+            distribution = (labels * self.beta).softmax(dim=-1) if self.label_softmax else labels
+            divergence = F.kl_div(log_pred, distribution, reduction="none").mean(dim=-1)
             total = total + (divergence * target.weights).sum()
         return total / target.weights.shape[1]
 
@@ -153,11 +152,6 @@ class SimCCCodec(Codec):
         x = flipped.x.float().index_select(1, order).flip(-1)
         y = flipped.y.float().index_select(1, order)
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"name": "simcc"} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 
 def _blur_width(sigma: float) -> int:

@@ -11,11 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.dark import (
-    MSRA,
-    UDP,
-    UDP_MIRROR,
     DarkConvention,
     blur_matrix,
     can_refine,
@@ -24,7 +21,6 @@ from leanpose.codecs.dark import (
     quarter_offsets,
 )
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.models.output import Heatmaps, Prediction
 
 Points = tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]
 
@@ -42,21 +38,17 @@ def decode_traceable(codec: Codec, prediction: Prediction) -> Points:
 
 def _decode_heatmaps(codec: HeatmapCodec, maps: Float[Tensor, "B K H W"]) -> Points:
     count, (height, width) = maps.shape[1], codec.heatmap_size
-    flat = maps.reshape(-1, height * width)
-    value, index = flat.max(dim=1)
+    maps = maps.reshape(-1, height, width)
+    value, index = maps.flatten(1).max(dim=1)
     x, y = index % width, index // width
     found = (value > 0) & (value < float("inf"))
     value = torch.where(found, value, 0.0)
     points = torch.stack([x, y], dim=1).float()
     if codec.decoding == "quarter":
-        points = points + quarter_offsets(maps.reshape(-1, height, width), x, y, both=codec.toolbox == "mmpose029")
+        points = points + quarter_offsets(maps, x, y, both=codec.toolbox == "mmpose029")
     elif codec.decoding == "dark":
-        udp = UDP if codec.toolbox == "mmpose1x" else UDP_MIRROR
-        convention = udp if codec.encoding == "udp" else MSRA
-        points = points + _dark_offsets(
-            maps.reshape(-1, height, width), x, y, value, codec.blur_kernel_size, convention
-        )
-    points = torch.where(found[:, None], points, -1.0) * _stride(codec)
+        points = points + _dark_offsets(maps, x, y, value, codec.blur_kernel_size, codec.dark_convention)
+    points = torch.where(found[:, None], points, -1.0) * codec.stride()
     return points.reshape(-1, count, 2), value.clamp(0, 1).reshape(-1, count)
 
 
@@ -88,12 +80,6 @@ def _dark_offsets(
     # Comparisons are false for NaN: this says "finite" in an operation that every run-time has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
-
-
-def _stride(codec: HeatmapCodec) -> Float[Tensor, " 2"]:
-    less = 1 if codec.encoding == "udp" else 0
-    sides = zip(codec.input_size[::-1], codec.heatmap_size[::-1], strict=True)
-    return torch.tensor([(pixels - less) / (cells - less) for pixels, cells in sides])
 
 
 def _constant(matrix: np.ndarray) -> Float[Tensor, "rows columns"]:

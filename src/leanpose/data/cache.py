@@ -13,26 +13,24 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import ImageRef, PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import bbox_to_center_scale
 
 MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
-
-Encoding = Literal["raw", "jpeg"]
 
 _ROW = np.dtype(
     [
@@ -62,7 +60,7 @@ class CropPlan:
     input_size: tuple[int, int]
     margin: float = 1.5
     density: float = 1.0
-    encoding: Encoding = "raw"
+    encoding: Literal["raw", "jpeg"] = "raw"
     quality: int = 95
 
 
@@ -70,33 +68,38 @@ class CropCache:
     """Coarse crops of a data set's people, in a file or in memory.
 
     Args:
-        data: the whole file.
+        data: the bytes of a whole file.
+        path: the file; a worker process that gets a copy maps it again instead of copying the pixels.
+
+    Attributes:
         index: one row a person, sorted by key.
         plan: how the crops were made.
-        path: the file; a worker process that gets a copy maps it again instead of copying the pixels.
         broken: image → sentence for those that could not be read while packing.
         stamps: image → size and time of change that the broken ones' files had; None where there was no file.
+
+    Raises:
+        ValueError: the bytes are no whole file.
     """
 
-    def __init__(
-        self,
-        data: UInt8[np.ndarray, " bytes"],
-        index: np.ndarray,
-        plan: CropPlan,
-        path: Path | None = None,
-        broken: dict[str, str] | None = None,
-        stamps: dict[str, list[int] | None] | None = None,
-    ) -> None:
-        self.data, self.index, self.plan, self.path = data, index, plan, path
-        self.broken, self.stamps = broken or {}, stamps or {}
+    def __init__(self, data: UInt8[np.ndarray, " bytes"], path: Path | None = None) -> None:
+        self.data, self.path = data, path
+        end = len(data) - len(MAGIC) - 8
+        if end < 0 or data[-len(MAGIC) :].tobytes() != MAGIC:
+            raise ValueError(path)
+        length = int.from_bytes(data[end : end + 8].tobytes(), "little")
+        description = json.loads(data[end - length : end].tobytes())
+        index = data[description["data_bytes"] : end - length].tobytes()
+        self.index: np.ndarray = np.load(io.BytesIO(index), allow_pickle=False)
+        plan = description["plan"]
+        self.plan = CropPlan(**{**plan, "input_size": tuple(plan["input_size"])})
+        self.broken: dict[str, str] = description["broken"]
+        self.stamps: dict[str, list[int] | None] = description["stamps"]
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.path is not None:
-            return CropCache.open, (self.path,)
-        return CropCache, (self.data, self.index, self.plan)
+        return (CropCache, (self.data,)) if self.path is None else (CropCache.open, (self.path,))
 
     @classmethod
     def open(cls, path: Path | str) -> CropCache:
@@ -108,9 +111,7 @@ class CropCache:
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
         try:
-            data = np.memmap(path, np.uint8, mode="r")
-            index, plan, broken, stamps = _read_index(data, path)
-            return cls(data, index, plan, path, broken, stamps)
+            return cls(np.memmap(path, np.uint8, mode="r"), path)
         except OSError as error:
             raise LeanposeError(f"Cannot read the crop cache {path}: {error.strerror or error}.") from error
         except ValueError as error:
@@ -141,11 +142,11 @@ class CropCache:
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
 
-def person_key(sample: PoseAnnotation) -> int:
+def person_key(person: PoseAnnotation) -> int:
     """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
-    name = (sample.image.member or sample.image.path).replace("\\", "/").rsplit("/", 1)[-1]
-    box = ",".join(f"{value:.2f}" for value in sample.box)
-    text = f"{name}|{sample.image_id}|{sample.person_id}|{box}"
+    name = (person.image.member or person.image.path).replace("\\", "/").rsplit("/", 1)[-1]
+    box = ",".join(f"{value:.2f}" for value in person.box)
+    text = f"{name}|{person.image_id}|{person.person_id}|{box}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -170,9 +171,8 @@ def pack_crops(
     """
     if path is None:
         buffer = io.BytesIO()
-        index, broken, stamps = _write(buffer, people, plan, threads, advance)
-        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8), index, plan, None, broken, stamps)
-    path = Path(path)
+        _write(buffer, people, plan, threads, advance)
+        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8))
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         _write(file, people, plan, threads, advance)
     return CropCache.open(path)
@@ -206,32 +206,31 @@ def _write(
     plan: CropPlan,
     threads: int | None,
     advance: Callable[[int], None] | None,
-) -> tuple[np.ndarray, dict[str, str], dict[str, list[int] | None]]:
-    """Write a whole cache file; returns its index, what could not be read, and the stamps of those files."""
+) -> None:
+    """Write a whole cache file."""
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
     rows, broken, stamps, offset = [], {}, {}, 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        for some in _chunks(groups, 256):  # results wait for their turn in memory, so not all at once
+        for start in range(0, len(groups), 256):  # results wait for their turn in memory, so not all at once
+            some = groups[start : start + 256]
             for group, result in zip(some, pool.map(lambda group: _cut_group(group, plan), some), strict=True):
                 if isinstance(result, tuple):
-                    image = group[0][1].image
-                    broken[str(image)], stamps[str(image)] = result
+                    image = str(group[0][1].image)
+                    broken[image], stamps[image] = result
                 else:
-                    for key, data, shape, scale, shift in result:
+                    for key, data, *placed in result:
                         file.write(data)
-                        rows.append((key, offset, len(data), *shape, scale, shift))
+                        rows.append((key, offset, len(data), *placed))
                         offset += len(data)
                 if advance is not None:
                     advance(len(group))
     index = np.array(rows, _ROW)
-    index = index[np.argsort(index["key"])]
-    np.save(file, index, allow_pickle=False)
-    described = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
-    description = json.dumps(described).encode()
-    file.write(description + len(description).to_bytes(8, "little") + MAGIC)
-    return index, broken, stamps
+    np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
+    description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
+    encoded = json.dumps(description).encode()
+    file.write(encoded + len(encoded).to_bytes(8, "little") + MAGIC)
 
 
 def _stamp(image: ImageRef) -> list[int] | None:
@@ -243,12 +242,13 @@ def _stamp(image: ImageRef) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-_CutCrop = tuple[int, bytes, tuple[int, int], tuple[float, float], tuple[float, float]]
+_CoarseCrop = tuple[int, bytes, int, int, tuple[float, float], tuple[float, float]]
+"""Key, bytes, and the last four fields of `_ROW`."""
 
 
 def _cut_group(
     group: list[tuple[int, PoseAnnotation]], plan: CropPlan
-) -> list[_CutCrop] | tuple[str, list[int] | None]:
+) -> list[_CoarseCrop] | tuple[str, list[int] | None]:
     """The coarse crops of one image's people, or why it cannot be read and its file's stamp."""
     import cv2
 
@@ -257,7 +257,7 @@ def _cut_group(
         image = read_image(group[0][1].image)
     except BrokenImageError as error:
         return str(error), stamp
-    cut = []
+    crops = []
     for key, person in group:
         centers, scales = bbox_to_center_scale(person.box[None], plan.input_size)
         half = scales[0] * plan.margin / 2
@@ -266,45 +266,24 @@ def _cut_group(
         x1, y1 = np.clip(np.ceil(centers[0] + half) + 1, 0, limits).astype(int)
         if x1 <= x0 or y1 <= y0:
             continue  # the box lies outside its image: the crop is black either way
-        part = image[y0:y1, x0:x1]
+        crop = image[y0:y1, x0:x1]
         fineness = min(1.0, plan.density * plan.input_size[1] / scales[0][0])
         width, height = max(1, round((x1 - x0) * fineness)), max(1, round((y1 - y0) * fineness))
-        if (height, width) != part.shape[:2]:
-            part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        if (height, width) != crop.shape[:2]:
+            crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
         # A resized pixel's centre is the centre of those that it covers: (x + ½) · scale - ½.
         sx, sy = width / (x1 - x0), height / (y1 - y0)
         shift = (float((0.5 - x0) * sx - 0.5), float((0.5 - y0) * sy - 0.5))
-        cut.append((key, _encode(part, plan), (height, width), (float(sx), float(sy)), shift))
-    return cut
+        crops.append((key, _encode(crop, plan), height, width, (float(sx), float(sy)), shift))
+    return crops
 
 
-def _encode(pixels: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
+def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
     if plan.encoding == "raw":
-        return pixels.tobytes()
+        return crop.tobytes()
     import cv2
 
     settings = [cv2.IMWRITE_JPEG_QUALITY, plan.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
-    assert done
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
+    assert encoded
     return data.tobytes()
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _read_index(
-    data: UInt8[np.ndarray, " bytes"], path: Path
-) -> tuple[np.ndarray, CropPlan, dict[str, str], dict[str, list[int] | None]]:
-    """Index, plan, broken images and their stamps at the end of a cache file; ValueError where it is not whole."""
-    end = len(data) - len(MAGIC) - 8
-    if end < 0 or data[-len(MAGIC) :].tobytes() != MAGIC:
-        raise ValueError(path)
-    length = int.from_bytes(data[end : end + 8].tobytes(), "little")
-    described = json.loads(data[end - length : end].tobytes())
-    start, plan = described["data_bytes"], described["plan"]
-    plan["input_size"] = tuple(plan["input_size"])
-    index = np.load(io.BytesIO(data[start : end - length].tobytes()), allow_pickle=False)
-    return index, CropPlan(**plan), described["broken"], described["stamps"]

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.wholebody import join_parts, valid_points
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.images import ImageFolder
+from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.wholebody import join_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
-from leanpose.geometry import box_area
+from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
 
 _HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
 
@@ -132,25 +131,26 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
     return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
 
 
-def clean_keypoints(values: list[float] | np.ndarray, count: int, where: str) -> Float[np.ndarray, "K 3"]:
+def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
     """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
 
     Raises:
         LeanposeError: their number does not fit the skeleton.
     """
-    try:
-        points = np.array(values, dtype=np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has keypoints that are no list of (x, y, v).") from error
+    points = parse_triples(values, "keypoints", where)
     if len(points) != count:
         raise LeanposeError(
             f"{where} has {len(points)} keypoints, but its skeleton has {count}; name the right `skeleton`."
         )
-    finite = np.isfinite(points).all(axis=1)
-    points[~finite] = 0.0
+    points[~np.isfinite(points).all(axis=1)] = 0.0
     points[:, 2] = np.where(points[:, 2] <= 0, 0, np.where(points[:, 2] <= 1, 1, 2))
-    points[points[:, 2] == 0] = 0.0
-    return points
+    return zero_unlabelled(points)
+
+
+def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*N K 3"]:
+    """Points (x, y, v) that are not labelled, or not finite, become 0, 0, 0."""
+    labelled = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0)
+    return np.where(labelled[..., None], points, 0.0)
 
 
 def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "K 3"]:
@@ -160,39 +160,46 @@ def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) ->
     return mapped.astype(np.float32)
 
 
-def read_coco(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """Read a COCO, CrowdPose or COCO-WholeBody set; see `leanpose.data.sources.read_people`."""
-    from leanpose.data.sources import ImageFolder, in_split, source_skeleton
+def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a COCO set, or one written like it; see `leanpose.data.readers.read_people`."""
+    return _read(config, skeleton, root, config.labelled_skeleton(root))
 
-    assert source.annotations is not None
-    assert source.images is not None
-    path = root / source.annotations
-    named = {"crowdpose": CROWDPOSE14, "coco_wholebody": WHOLEBODY133}.get(source.format)
-    if source.skeleton is not None and source.format != "coco_wholebody":
-        named = source_skeleton(source, root, CROWDPOSE14)
-    file = load_coco(path, named)
-    folder = ImageFolder(root / source.images, source.title)
+
+def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a CrowdPose set, whose category names its keypoints otherwise; see `leanpose.data.readers.read_people`."""
+    return _read(config, skeleton, root, config.labelled_skeleton(root) or CROWDPOSE14)
+
+
+def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a COCO-WholeBody set; see `leanpose.data.readers.read_people`."""
+    return _read(config, skeleton, root, WHOLEBODY133, in_parts=True)
+
+
+def _read(
+    config: DatasetConfig, skeleton: Skeleton, root: Path, labelled: Skeleton | None, *, in_parts: bool = False
+) -> PoseDataset:
+    """Read a file that labels the skeleton `labelled`, or the one that it names itself."""
+    path, image_path = config.paths(root)
+    file = load_coco(path, labelled)
+    folder = ImageFolder(image_path, config.title)
     # Crops of one picture stay on one side of the split.
-    groups = sorted({record.get("coco_image_id", image_id) for image_id, record in file.images.items()})
-    positions = {group: position for position, group in enumerate(groups)}
+    group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
+    positions = {group: position for position, group in enumerate(sorted({*group_of.values()}))}
     images = {
         image_id: record
         for image_id, record in file.images.items()
-        if in_split(positions[record.get("coco_image_id", image_id)], source.split)
+        if in_split(positions[group_of[image_id]], config.split)
     }
-    people, annotations = collect_people(
-        file, images, folder, skeleton, source.title, in_parts=source.format == "coco_wholebody"
-    )
-    if source.boxes is not None:
-        people = _read_boxes(root / source.boxes, images, folder, len(skeleton))
-    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PoseDataset(source.title, people, truth)
+    people, annotations = collect_people(file, images, folder, skeleton, config.title, in_parts=in_parts)
+    if config.bbox_file is not None:
+        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton))
+    return PoseDataset(config.title, people, ground_truth(images.values(), annotations, skeleton))
 
 
 def collect_people(
     file: CocoFile,
     images: dict[int, dict[str, Any]],
-    place: Callable[[str], ImageRef],
+    image_ref: Callable[[str], ImageRef],
     skeleton: Skeleton,
     title: str,
     *,
@@ -202,7 +209,7 @@ def collect_people(
 
     Args:
         images: those of the file that are wanted.
-        place: where an image is, by its file name.
+        image_ref: where an image is, by its file name.
         skeleton: of the model.
         title: of the data set, for messages.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
@@ -211,10 +218,8 @@ def collect_people(
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
     """
-    from leanpose.data.sources import match_keypoints
-
     indices = match_keypoints(title, file.skeleton, skeleton)
-    whole = sum(index >= 0 for index in indices) == len(file.skeleton)
+    complete = sum(index >= 0 for index in indices) == len(file.skeleton)
     people, annotations = [], []
     for record in file.annotations:
         image = images.get(record["image_id"])
@@ -225,39 +230,72 @@ def collect_people(
                 )
             continue
         where = f"Annotation {record['id']} of {file.path}"
-        given = join_parts(record, where) if in_parts else record["keypoints"]
-        measured = learnt = map_keypoints(clean_keypoints(given, len(file.skeleton), where), indices)
-        if in_parts:
-            learnt = measured * valid_points(record)[list(indices), None]
-        count = int((measured[:, 2] > 0).sum())
-        if whole and not in_parts:
-            counted = record.get("num_keypoints")  # CrowdPose does not count head and neck: its rule stays
-            count = int(counted) if isinstance(counted, int | float) else count
+        points = join_parts(record, where) if in_parts else record["keypoints"]
+        target = map_keypoints(clean_keypoints(points, len(file.skeleton), where), indices)
+        learnt = target * valid_points(record)[list(indices), None] if in_parts else target
+        count = int((target[:, 2] > 0).sum())
+        if complete and not in_parts and isinstance(record.get("num_keypoints"), int | float):
+            count = int(record["num_keypoints"])  # CrowdPose does not count head and neck: its rule stays
         try:
             box = clip_box(record["bbox"], image.get("width"), image.get("height"))
-            drawn = np.array([float(value) for value in record["bbox"]])
-            area = float(record["area"]) if "area" in record else float(max(drawn[2], 0) * max(drawn[3], 0))
+            xywh = [float(value) for value in record["bbox"]]
+            area = float(record["area"]) if "area" in record else max(xywh[2], 0) * max(xywh[3], 0)
         except (KeyError, TypeError, ValueError) as error:
             raise LeanposeError(f"{where} has no valid box: {type(error).__name__} {error}.") from error
-        crowd = int(bool(record.get("iscrowd")))
+        crowd = bool(record.get("iscrowd"))
         annotations.append(
-            {
-                "id": record["id"],
-                "image_id": record["image_id"],
-                "category_id": 1,
-                "iscrowd": crowd,
-                "bbox": drawn.tolist(),
-                "area": area,
-                "num_keypoints": count,
-                "keypoints": measured.astype(np.float64).round(4).reshape(-1).tolist(),
-            }
+            coco_annotation(record["id"], record["image_id"], xywh, area, target, count=count, crowd=crowd)
         )
         if crowd or count == 0 or box is None or area <= 0 or not (learnt[:, 2] > 0).any():
             continue
-        people.append(
-            PoseAnnotation(place(str(image["file_name"])), box, learnt, record["image_id"], int(record["id"]), area)
-        )
+        ref = image_ref(str(image["file_name"]))
+        people.append(PoseAnnotation(ref, box, learnt, record["image_id"], record["id"], area))
     return people, annotations
+
+
+def labelled_dataset(
+    title: str, people: Iterable[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
+) -> PoseDataset:
+    """A data set whose ground truth says of its people what they say themselves.
+
+    Who has no labelled keypoint or no extent stands in the ground truth alone.
+    """
+    people = list(people)
+    annotations = [
+        coco_annotation(p.person_id, p.image_id, xyxy_to_xywh(p.box).tolist(), p.area, p.keypoints) for p in people
+    ]
+    kept = [person for person in people if (person.keypoints[:, 2] > 0).any() and person.area > 0]
+    return PoseDataset(title, kept, ground_truth(images, annotations, skeleton))
+
+
+def coco_annotation(
+    person_id: int,
+    image_id: int,
+    xywh: list[float],
+    area: float,
+    keypoints: Float[np.ndarray, "K 3"],
+    *,
+    count: int | None = None,
+    crowd: bool = False,
+) -> dict[str, Any]:
+    """A record of a COCO file; `count` is its `num_keypoints` where that is not the number of labelled ones."""
+    return {
+        "id": person_id,
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": int(crowd),
+        "bbox": xywh,
+        "area": area,
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()) if count is None else count,
+        "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+    }
+
+
+def ground_truth(
+    images: Iterable[dict[str, Any]], annotations: list[dict[str, Any]], skeleton: Skeleton
+) -> dict[str, Any]:
+    """The content of a COCO file: what `PoseDataset.ground_truth` is."""
+    return {"images": list(images), "annotations": annotations, "categories": [coco_category(skeleton)]}
 
 
 def coco_category(skeleton: Skeleton) -> dict[str, Any]:
@@ -271,7 +309,9 @@ def coco_category(skeleton: Skeleton) -> dict[str, Any]:
     }
 
 
-def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, count: int) -> list[PoseAnnotation]:
+def _read_detections(
+    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int
+) -> list[PoseAnnotation]:
     """People from a detector's COCO result file: every box of the set's images, whatever its score."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
@@ -284,15 +324,10 @@ def _read_boxes(path: Path, images: dict[int, dict[str, Any]], folder: Any, coun
             category = int(record.get("category_id", 1))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LeanposeError(f"Result {number} of {path} lacks or garbles {error}.") from error
-        if (
-            category != 1
-            or image_id not in images
-            or not (w > 0 and h > 0)
-            or not np.isfinite([x, y, w, h, score]).all()
-        ):
+        if category != 1 or image_id not in images or not np.isfinite([x, y, w, h, score]).all() or min(w, h) <= 0:
             continue
         box = np.array([x, y, x + w, y + h])
-        nothing = np.zeros((count, 3), np.float32)
+        unlabelled = np.zeros((count, 3), np.float32)
         image = folder(str(images[image_id]["file_name"]))
-        people.append(PoseAnnotation(image, box, nothing, image_id, number, float(box_area(box)), score))
+        people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
     return people

@@ -7,12 +7,10 @@ worker decodes, warps once, and does little else.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,17 +18,89 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from leanpose import __version__
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation, CropParams
-from leanpose.data.cache import person_key
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
+from leanpose.data.cache import CropCache
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
-from leanpose.data.sample import PoseAnnotation
-from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, invert_affine, warp_image, warp_matrix
+from leanpose.geometry import (
+    Warp,
+    apply_affine,
+    bbox_to_center_scale,
+    compose_affine,
+    invert_affine,
+    warp_image,
+    warp_matrix,
+)
 from leanpose.skeleton import Skeleton
 
-if TYPE_CHECKING:
-    from leanpose.data.cache import CropCache
+ATTEMPTS = 8
+"""So many items are tried in training before one is given up."""
+
+Item = TypeVar("Item")
+
+
+class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], Generic[Item]):
+    """A map-style data set of images: what an item is depends on (seed, epoch, index) alone, and broken images stop nothing.
+
+    An item comes with the images that could not be read on the way to it, by name with the reason.
+
+    Args:
+        seed: of all that is drawn.
+        replace_broken: another item takes the place of one whose image cannot be read, as in training; otherwise that item
+            is None, as in evaluation.
+    """
+
+    unit: str
+    """What an item is, for messages: people."""
+
+    def __init__(self, seed: int, *, replace_broken: bool) -> None:
+        self.seed = seed
+        self.replace_broken = replace_broken
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Item:
+        """An item of this epoch.
+
+        Raises:
+            BrokenImageError: its image cannot be read.
+        """
+        raise NotImplementedError
+
+    def image_name(self, index: int) -> str:
+        """Where an item's pixels come from."""
+        raise NotImplementedError
+
+    def describe(self, index: int) -> str:
+        """An item, for messages."""
+        return self.image_name(index)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that items are drawn for."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other items from now on, in running workers too."""
+        self._epoch.fill_(epoch)
+
+    def generator(self, *key: int) -> np.random.Generator:
+        """What draws of this epoch come from: the same for the same key."""
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch, *key]))
+
+    def __getitem__(self, index: int) -> tuple[Item | None, dict[str, str]]:
+        broken: dict[str, str] = {}
+        chosen = index
+        for attempt in range(ATTEMPTS if self.replace_broken else 1):
+            if attempt:
+                chosen = int(self.generator(index, 2, attempt).integers(len(self)))
+            try:
+                return self.read(chosen), broken
+            except BrokenImageError as error:
+                broken[self.image_name(chosen)] = str(error)
+        return None, broken
 
 
 @dataclass(frozen=True)
@@ -43,7 +113,6 @@ class Crop:
         weights: 1 labelled (inside the crop or not), 0 not labelled.
         matrix: image → crop.
         index: of the person in the data set.
-        broken: why there is no picture (it is black then, and all weights are 0).
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -51,12 +120,11 @@ class Crop:
     weights: Float[np.ndarray, " K"]
     matrix: Float[np.ndarray, "2 3"]
     index: int
-    broken: str | None = None
 
 
 @dataclass(frozen=True)
 class CropBatch:
-    """What `collate` makes of crops.
+    """The crops of a batch that could be read.
 
     Attributes:
         images: RGB.
@@ -64,7 +132,7 @@ class CropBatch:
         weights: 1 labelled, 0 not labelled.
         matrices: image → crop.
         indices: of the people in the data set.
-        broken: (index, sentence) of each image that could not be read.
+        broken: images that could not be read, by name, and why.
     """
 
     images: UInt8[Tensor, "B h w 3"]
@@ -72,42 +140,27 @@ class CropBatch:
     weights: Float[Tensor, "B K"]
     matrices: Float[Tensor, "B 2 3"]
     indices: Int[Tensor, " B"]
-    broken: list[tuple[int, str]]
+    broken: dict[str, str]
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """What the training task's `forward` takes."""
         return self.images, self.keypoints, self.weights
 
-    def without_broken(self) -> CropBatch:
-        """The crops whose image could be read."""
-        if not self.broken:
-            return self
-        kept = ~torch.isin(self.indices, torch.tensor([index for index, _ in self.broken], device=self.indices.device))
-        return CropBatch(
-            self.images[kept], self.keypoints[kept], self.weights[kept], self.matrices[kept], self.indices[kept], []
-        )
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> CropBatch:
+    def to(self, device: torch.device | str) -> CropBatch:
         """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device))
 
     def pin_memory(self) -> CropBatch:
         """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> CropBatch:
-        return CropBatch(
-            change(self.images),
-            change(self.keypoints),
-            change(self.weights),
-            change(self.matrices),
-            change(self.indices),
-            self.broken,
-        )
+        tensors = (self.images, self.keypoints, self.weights, self.matrices, self.indices)
+        return CropBatch(*(change(tensor) for tensor in tensors), broken=self.broken)
 
 
-class TopDownDataset(Dataset[Crop]):
+class TopDownDataset(ImageDataset[Crop]):
     """A map-style data set of one crop a person.
 
     Args:
@@ -116,7 +169,7 @@ class TopDownDataset(Dataset[Crop]):
         warp: the pixel convention of the affine map; the codec states it.
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
-        seed: item (epoch, index) depends on nothing else that is random.
+        seed, replace_broken: see `ImageDataset`.
         cache: coarse crops made before; people who are not in it are read from their images.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
             augmentation: evaluation sees what the papers' toolbox would show.
@@ -134,81 +187,63 @@ class TopDownDataset(Dataset[Crop]):
         augmentation: Augmentation | None = None,
         late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
+        replace_broken: bool = False,
         cache: CropCache | None = None,
         reduced_decoding: bool | None = None,
     ) -> None:
+        super().__init__(seed, replace_broken=replace_broken)
         self.people = people
         self.skeleton = skeleton
         self.input_size = input_size
         self.warp: Warp = warp
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
-        self.seed = seed
         self.cache = cache
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
-        self._rows = cache.find(people) if cache is not None else np.empty(0, np.int64)
+        self._rows = cache.find(people) if cache is not None else np.full(len(people), -1)
         self._flip_indices = np.array(skeleton.flip_indices)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
 
     def __len__(self) -> int:
         return len(self.people)
 
-    @staticmethod
-    def collate(crops: Sequence[Crop]) -> CropBatch:
-        """A loader's `collate_fn`."""
-        return collate(crops)
-
     def image_name(self, index: int) -> str:
-        """Where an item's pixels come from."""
         return str(self.people[index].image)
 
     def describe(self, index: int) -> str:
-        """An item, for messages."""
         return f"person {self.people[index].person_id} of {self.people[index].image}"
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that items are drawn for."""
-        return int(self._epoch)
+    def read(self, index: int) -> Crop:
+        """The crop of a person.
 
-    def fingerprint(self) -> str:
-        """A hash of what the pixels of an epoch's crops depend on: the same hash, the same crops.
-
-        Of the images' pixels it knows the sizes of their files and when these were changed.
+        Raises:
+            BrokenImageError: the image cannot be read.
         """
-        packed = self.cache.plan if self.cache is not None else None
-        vary = (self.augmentation, self.late_augmentation)
-        plan = (__version__, self.input_size, self.warp, vary, self.seed, self.reduced_decoding, packed)
-        digest = hashlib.sha256(repr((*plan, self.skeleton.to_dict())).encode())
-        for path in sorted({person.image.path for person in self.people}):
-            facts = os.stat(path) if os.path.exists(path) else None
-            digest.update(repr(facts and (facts.st_size, facts.st_mtime_ns)).encode())
-        for person in self.people:
-            digest.update(person_key(person).to_bytes(8, "little") + person.keypoints.tobytes())
-        return digest.hexdigest()[:16]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other crops from now on, in running workers too."""
-        self._epoch.fill_(epoch)
-
-    def place(self, index: int) -> CropParams:
-        """Where the crop of a person lies in this epoch."""
-        sample = self.people[index]
+        person = self.people[index]
+        params = self.crop_params(index)
+        matrix = self.crop_matrix(params)
+        keypoints = apply_affine(matrix, person.keypoints[:, :2].astype(np.float64))
+        labelled = person.keypoints[:, 2] > 0
+        if params.flip:
+            keypoints, labelled = keypoints[self._flip_indices], labelled[self._flip_indices]
+        keypoints = np.where(labelled[:, None], keypoints, 0.0)
+        image = self._pixels(index, params, matrix)
         augmentation = self._augmentation_now()
+        if augmentation is not None and augmentation.photometric != PhotometricAugmentation():
+            image = augmentation.photometric.apply(self.generator(index, 1), image)
+        labels = keypoints.astype(np.float32), labelled.astype(np.float32)
+        return Crop(image, *labels, matrix.astype(np.float32), index)
+
+    def crop_params(self, index: int) -> CropParams:
+        """Where the crop of a person lies in this epoch."""
+        person, augmentation = self.people[index], self._augmentation_now()
         if augmentation is None:
-            centers, scales = bbox_to_center_scale(sample.box[None], self.input_size)
+            centers, scales = bbox_to_center_scale(person.box[None], self.input_size)
             return CropParams(centers[0], scales[0], 0.0, False)
-        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-        return augmentation.sample(rng, sample, self.skeleton, self.input_size)
+        return augmentation.sample(self.generator(index), person, self.skeleton, self.input_size)
 
-    def _augmentation_now(self) -> Augmentation | None:
-        if self.late_augmentation is not None and self.epoch >= self.late_augmentation[0]:
-            return self.late_augmentation[1]
-        return self.augmentation
-
-    def matrix(self, placement: CropParams) -> Float[np.ndarray, "2 3"]:
-        """The affine map image → crop of a placement."""
-        center, scale, rotation, flip = placement
+    def crop_matrix(self, params: CropParams) -> Float[np.ndarray, "2 3"]:
+        """The affine map image → crop."""
+        center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
             # The papers' toolbox mirrors the picture and then crops it: the region's centre stays on w / 2, where
@@ -216,75 +251,49 @@ class TopDownDataset(Dataset[Crop]):
             matrix[0, 2] += 1.0
         return matrix
 
-    def __getitem__(self, index: int) -> Crop:
-        sample = self.people[index]
-        placement = self.place(index)
-        matrix = self.matrix(placement)
-        keypoints = apply_affine(matrix, sample.keypoints[:, :2].astype(np.float64))
-        labelled = sample.keypoints[:, 2] > 0
-        if placement.flip:
-            keypoints, labelled = keypoints[self._flip_indices], labelled[self._flip_indices]
-        weights = labelled.astype(np.float32)
-        keypoints = np.where(labelled[:, None], keypoints, 0.0).astype(np.float32)
-        try:
-            image, broken = self._vary_look(index, self._pixels(index, placement, matrix)), None
-        except BrokenImageError as error:
-            image, broken = np.zeros((*self.input_size, 3), np.uint8), str(error)
-            weights = np.zeros_like(weights)
-        return Crop(image, keypoints, weights, matrix.astype(np.float32), index, broken)
+    def _augmentation_now(self) -> Augmentation | None:
+        if self.late_augmentation is not None and self.epoch >= self.late_augmentation[0]:
+            return self.late_augmentation[1]
+        return self.augmentation
 
-    def _vary_look(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        augmentation = self._augmentation_now()
-        if augmentation is None or augmentation.appearance == PhotometricAugmentation():
-            return image
-        rng = np.random.Generator(
-            np.random.PCG64([self.seed, self.epoch, index, 1])
-        )  # apart from the placement's draws
-        return augmentation.appearance.apply(rng, image)
-
-    def _pixels(
-        self, index: int, placement: CropParams, matrix: Float[np.ndarray, "2 3"]
-    ) -> UInt8[np.ndarray, "h w 3"]:
+    def _pixels(self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
-        source, to_source = self._source(index, placement, matrix)
+        if self.cache is not None and self._rows[index] >= 0:
+            source, to_source = self.cache.read(int(self._rows[index]))
+        else:
+            source, to_source = self._decode(self.people[index], params, matrix)
         if to_source is not None:
-            matrix = compose(matrix, invert_affine(to_source))
+            matrix = compose_affine(matrix, invert_affine(to_source))
         return warp_image(source, matrix, self.input_size)
 
-    def _source(
-        self, index: int, placement: CropParams, matrix: Float[np.ndarray, "2 3"]
+    def _decode(
+        self, person: PoseAnnotation, params: CropParams, matrix: Float[np.ndarray, "2 3"]
     ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
-        if self.cache is not None and (row := int(self._rows[index])) >= 0:
-            return self.cache.read(row)
-        sample = self.people[index]
-        data = read_bytes(sample.image)
+        """As much of an image as the crop needs, and the map from the image to it (None: they are the same)."""
+        data = read_bytes(person.image)
         height, width = self.input_size
-        corners = apply_affine(
-            invert_affine(matrix), np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
-        )
-        lowest = min(float(corners[:, 1].max()), 65535.0)
-        shrinkage = placement.scale[0] / width if self.reduced_decoding else 1.0
+        corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
+        lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
+        shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
         reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
-        return decode_part(data, name=str(sample.image), rows=int(lowest) + 2, reduction=reduction)
+        return decode_part(data, name=str(person.image), rows=int(lowest) + 2, reduction=reduction)
 
+    def collate(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch:
+        """A loader's `collate_fn`: stack the crops that could be read."""
+        crops = [crop for crop, _ in items if crop is not None]
+        points = len(self.skeleton)
 
-def compose(outer: Float[np.ndarray, "2 3"], inner: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
-    """The affine map that applies `inner`, then `outer`."""
-    result = outer[:, :2] @ inner
-    result[:, 2] += outer[:, 2]
-    return result
+        def stack(arrays: list[np.ndarray], dtype: type, *shape: int) -> Tensor:
+            return torch.from_numpy(np.stack(arrays) if arrays else np.zeros((0, *shape), dtype))
 
-
-def collate(crops: Sequence[Crop]) -> CropBatch:
-    """Stack crops into a batch, for a loader's `collate_fn`."""
-    return CropBatch(
-        images=torch.from_numpy(np.stack([crop.image for crop in crops])),
-        keypoints=torch.from_numpy(np.stack([crop.keypoints for crop in crops])),
-        weights=torch.from_numpy(np.stack([crop.weights for crop in crops])),
-        matrices=torch.from_numpy(np.stack([crop.matrix for crop in crops])),
-        indices=torch.tensor([crop.index for crop in crops]),
-        broken=[(crop.index, crop.broken) for crop in crops if crop.broken is not None],
-    )
+        return CropBatch(
+            images=stack([crop.image for crop in crops], np.uint8, *self.input_size, 3),
+            keypoints=stack([crop.keypoints for crop in crops], np.float32, points, 2),
+            weights=stack([crop.weights for crop in crops], np.float32, points),
+            matrices=stack([crop.matrix for crop in crops], np.float32, 2, 3),
+            indices=torch.tensor([crop.index for crop in crops], dtype=torch.int64),
+            broken={name: reason for _, broken in items for name, reason in broken.items()},
+        )
 
 
 def start_worker(_worker: int = 0) -> None:

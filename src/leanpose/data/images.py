@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.data.sample import ImageRef
+from leanpose.data.annotations import ImageRef
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class JpegHeader:
 def parse_jpeg_header(data: bytes) -> JpegHeader | None:
     """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
     position, exif, restarts = 2, False, False
-    height_at = frame_kind = 0
-    frame_numbers = (0, 0, 0)
+    frame, frame_kind, height_at = b"", 0, 0
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return None
@@ -68,25 +67,16 @@ def parse_jpeg_header(data: bytes) -> JpegHeader | None:
             continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == 0xDA:  # start of scan
-            if not height_at or position + 4 >= len(data):
+            if not frame or position + 4 >= len(data):
                 return None
-            height, width, channels = frame_numbers
-            return JpegHeader(
-                height=height,
-                width=width,
-                channels=channels,
-                exif=exif,
-                scan=position + 2 + length,
-                height_at=height_at,
-                from_the_top=frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts,
-            )
+            height, width, channels = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5]
+            from_the_top = frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts
+            return JpegHeader(height, width, channels, exif, position + 2 + length, height_at, from_the_top)
         # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = data[position + 4 : position + 10]
+            frame, frame_kind, height_at = data[position + 4 : position + 10], marker, position + 5
             if len(frame) < 6 or frame[0] != 8:
                 return None
-            height_at, frame_kind = position + 5, marker
-            frame_numbers = (int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5])
         elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
             exif = True
         elif marker == 0xDD:  # restart interval
@@ -124,6 +114,39 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
         raise LeanposeError(f"Cannot open the image archive {path}: {error.strerror or error}.") from error
 
 
+class ImageFolder:
+    """Turns a set's file names into references, in a folder or an archive.
+
+    Args:
+        path: the folder, or the uncompressed `.tar` archive.
+        title: of the data set, for messages.
+        whole_names: never find a member of an archive by the last part of its name alone.
+
+    Raises:
+        LeanposeError: the folder or archive is not there.
+    """
+
+    def __init__(self, path: Path, title: str, *, whole_names: bool = False) -> None:
+        self.path = path
+        self.archive = path.suffix == ".tar"
+        self.members = tar_members(path) if self.archive else {}
+        # An archive may hold its images in a folder that the annotation file does not name.
+        self._by_last_part = {} if whole_names else {name.rsplit("/", 1)[-1]: name for name in self.members}
+        if not self.archive and not path.is_dir():
+            raise LeanposeError(f"The image folder {path} of the data set '{title}' does not exist.")
+
+    def __contains__(self, file_name: str) -> bool:
+        """Whether there is an image of exactly this name."""
+        return file_name in self.members if self.archive else (self.path / file_name).is_file()
+
+    def __call__(self, file_name: str) -> ImageRef:
+        if not self.archive:
+            return ImageRef(str(self.path / file_name))
+        if file_name not in self.members:
+            file_name = self._by_last_part.get(file_name.rsplit("/", 1)[-1], file_name)
+        return ImageRef(str(self.path), file_name)
+
+
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
     """The bytes of an image file or archive member. No handle stays open, so loader workers cannot disturb each other.
 
@@ -134,9 +157,10 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
         if isinstance(ref, ImageRef) and ref.member is not None:
             members = tar_members(ref.path)
             if ref.member not in members:
-                raise BrokenImageError(
-                    f"The archive {ref.path} has no member {ref.member}; {_nearest(ref.member, members)}"
+                nearest = (
+                    did_you_mean(ref.member, members) if len(members) < 1000 else f"it holds {len(members)} others."
                 )
+                raise BrokenImageError(f"The archive {ref.path} has no member {ref.member}; {nearest}")
             offset, size = members[ref.member]
             with open(ref.path, "rb") as archive:
                 archive.seek(offset)
@@ -145,10 +169,6 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
             return file.read()
     except OSError as error:
         raise BrokenImageError(f"Cannot read the image {ref}: {error.strerror or error}.") from error
-
-
-def _nearest(name: str, members: dict[str, tuple[int, int]]) -> str:
-    return did_you_mean(name, members) if len(members) < 1000 else f"it holds {len(members)} others."
 
 
 def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
@@ -163,11 +183,9 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
     Raises:
         BrokenImageError: it is missing, empty, cut off, damaged, no picture, or larger than `MAX_PIXELS`.
     """
-    return decode_image(ref if isinstance(ref, bytes) else read_bytes(ref), name=_name(ref))
-
-
-def _name(ref: ImageRef | Path | str | bytes) -> str:
-    return "given as bytes" if isinstance(ref, bytes) else str(ref)
+    if isinstance(ref, bytes):
+        return decode_image(ref, name="given as bytes")
+    return decode_image(read_bytes(ref), name=str(ref))
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -188,18 +206,25 @@ def decode_part(
     Returns:
         The pixels, and the (2, 3) affine map from the picture's pixel coordinates to theirs; None for no change.
     """
-    header = _check(data, name)
-    if header is None:
+    if not data:
+        raise BrokenImageError(f"The image {name} is empty (0 bytes).")
+    header = parse_jpeg_header(data) if data.startswith(b"\xff\xd8") else None
+    if header is None or header.channels not in (1, 3):
         return _decode_by_pillow(data, name), None
+    _check_size(header.height, header.width, name)
+    # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
+    # marker behind their start can only be the picture's own.
+    if data.rfind(b"\xff\xd9", header.scan) < 0:
+        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
     if header.exif:
-        return _decode_jpeg(data, name, reduction=1), None
+        return _decode_jpeg(data, name), None
     if rows is not None and header.from_the_top:
         data = _cut_rows(data, header, rows)
     if reduction == 1:
-        return _decode_jpeg(data, name, reduction=1), None
+        return _decode_jpeg(data, name), None
     # A reduced pixel covers `reduction` full ones, whose common centre is (reduction - 1) / 2.
-    matrix = np.array([[1.0, 0.0, (1 - reduction) / 2], [0.0, 1.0, (1 - reduction) / 2]]) / reduction
-    return _decode_jpeg(data, name, reduction=reduction), matrix
+    shift = (1 - reduction) / 2
+    return _decode_jpeg(data, name, reduction), np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]]) / reduction
 
 
 def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
@@ -216,23 +241,6 @@ def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
     return bytes(cut)
 
 
-def _check(data: bytes, name: str) -> JpegHeader | None:
-    """Refuse what must not be decoded. Returns the header of a JPEG that OpenCV may decode, None for Pillow's share."""
-    if not data:
-        raise BrokenImageError(f"The image {name} is empty (0 bytes).")
-    if data[:2] != b"\xff\xd8":
-        return None
-    header = parse_jpeg_header(data)
-    if header is None or header.channels not in (1, 3):
-        return None
-    _check_size(header.height, header.width, name)
-    # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
-    # marker behind their start can only be the picture's own.
-    if data.rfind(b"\xff\xd9", header.scan) < 0:
-        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
-    return header
-
-
 def _check_size(height: int, width: int, name: str) -> None:
     if height * width > MAX_PIXELS:
         raise BrokenImageError(
@@ -240,16 +248,11 @@ def _check_size(height: int, width: int, name: str) -> None:
         )
 
 
-def _decode_jpeg(data: bytes, name: str, reduction: int) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_jpeg(data: bytes, name: str, reduction: int = 1) -> UInt8[np.ndarray, "h w 3"]:
     import cv2
 
     # Reduced reading has no RGB flag, so those few pixels are swapped afterwards.
-    flag = {
-        1: cv2.IMREAD_COLOR_RGB,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[reduction]
+    flag = cv2.IMREAD_COLOR_RGB if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:

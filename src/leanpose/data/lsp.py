@@ -1,23 +1,23 @@
-"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011): joints in MATLAB files."""
+"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011), and reading MATLAB files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.coco import coco_category, map_keypoints
-from leanpose.data.matlab import load_matlab
-from leanpose.data.sample import PoseAnnotation, PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
+from leanpose.data.images import ImageFolder
+from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError
-from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
+from leanpose.geometry import boxes_from_keypoints
 from leanpose.skeleton import LSP14, Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
 
 BOX_PADDING = 1.2
 """LSP has no boxes: the keypoints' extent times this stands in for one."""
@@ -44,9 +44,8 @@ class LspFile:
         """The joints with COCO's visibility."""
         points, flag = self.points.copy(), self.points[..., 2]
         points[..., 2] = np.where(flag > 0, 2, 0) if self.extended else np.where(flag > 0, 1, 2)
-        points[~np.isfinite(self.points).all(axis=2)] = 0.0
-        points[points[..., 2] == 0] = 0.0
-        return points
+        points[~np.isfinite(flag), 2] = 0
+        return zero_unlabelled(points)
 
 
 def load_lsp(path: Path) -> LspFile:
@@ -66,45 +65,22 @@ def load_lsp(path: Path) -> LspFile:
     return LspFile(points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers], extended)
 
 
-def read_lsp(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """Read an LSP set; see `leanpose.data.sources.read_people`. One person an image, in the image's own numbering."""
-    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
-
-    assert source.annotations is not None
-    assert source.images is not None
-    file = load_lsp(root / source.annotations)
+def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read an LSP set; see `leanpose.data.readers.read_people`. One person an image, in the image's own numbering."""
+    path, image_path = config.paths(root)
+    file = load_lsp(path)
+    folder = ImageFolder(image_path, config.title)
+    indices = match_keypoints(config.title, config.labelled_skeleton(root) or LSP14, skeleton)
     joints = file.labelled_points()
-    folder = ImageFolder(root / source.images, source.title)
-    labelled = source_skeleton(source, root, LSP14)
-    indices = match_keypoints(source.title, labelled, skeleton)
-    boxes = lsp_boxes(joints)
-
-    people, images, annotations = [], [], []
-    for position, (points, name, box) in enumerate(zip(joints, file.names, boxes, strict=True)):
-        if not in_split(position, source.split):
-            continue
-        number = int(name[2:-4])
-        keypoints = map_keypoints(points, indices)
-        count = int((keypoints[:, 2] > 0).sum())
-        x, y, width, height = xyxy_to_xywh(box).tolist()
-        area = AREA_OF_BOX * width * height
-        images.append({"id": number, "file_name": name})
-        annotations.append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": [x, y, width, height],
-                "area": area,
-                "num_keypoints": count,
-                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
-            }
-        )
-        if count and area > 0:
+    people, images = [], []
+    for position, (points, name, box) in enumerate(zip(joints, file.names, lsp_boxes(joints), strict=True)):
+        if in_split(position, config.split):
+            number = int(name[2:-4])
+            width, height = (box[2:] - box[:2]).tolist()
+            keypoints, area = map_keypoints(points, indices), AREA_OF_BOX * width * height
             people.append(PoseAnnotation(folder(name), box, keypoints, number, number, area))
-    truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PoseDataset(source.title, people, truth)
+            images.append({"id": number, "file_name": name})
+    return labelled_dataset(config.title, people, images, skeleton)
 
 
 def lsp_boxes(joints: Float[np.ndarray, "N 14 3"]) -> Float[np.ndarray, "N 4"]:
@@ -112,3 +88,41 @@ def lsp_boxes(joints: Float[np.ndarray, "N 14 3"]) -> Float[np.ndarray, "N 4"]:
     extent = boxes_from_keypoints(joints)
     centers, halves = (extent[:, :2] + extent[:, 2:]) / 2, (extent[:, 2:] - extent[:, :2]) / 2 * BOX_PADDING
     return np.concatenate([centers - halves, centers + halves], axis=1)
+
+
+def load_matlab(path: Path, *, structs: bool = False) -> dict[str, Any]:
+    """The variables of a MATLAB file (up to version 7.2) by name.
+
+    Args:
+        path: the `.mat` file.
+        structs: whether structs become objects with attributes, and arrays lose their sides of 1.
+
+    Raises:
+        LeanposeError: the file is missing, cut off, or no such file.
+    """
+    from scipy.io import loadmat  # slow to import
+
+    with _matlab_errors(path):
+        return loadmat(path, struct_as_record=not structs, squeeze_me=structs)
+
+
+def matlab_names(path: Path) -> list[str]:
+    """The names of a MATLAB file's variables, without reading these.
+
+    Raises:
+        LeanposeError: as `load_matlab`.
+    """
+    from scipy.io import whosmat  # slow to import
+
+    with _matlab_errors(path):
+        return [name for name, _, _ in whosmat(path)]
+
+
+@contextmanager
+def _matlab_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
+    except Exception as error:  # scipy raises almost anything on a damaged file
+        raise LeanposeError(f"The annotation file {path} is cut off or no MATLAB file: {error}.") from error

@@ -11,23 +11,21 @@ The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.coco import coco_category, load_json, map_keypoints
-from leanpose.data.lsp import AREA_OF_BOX, lsp_boxes
-from leanpose.data.matlab import load_matlab
-from leanpose.data.sample import PoseAnnotation, PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.coco import labelled_dataset, load_json, map_keypoints, zero_unlabelled
+from leanpose.data.images import ImageFolder
+from leanpose.data.lsp import AREA_OF_BOX, load_matlab, lsp_boxes
+from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError
-from leanpose.geometry import box_area, xyxy_to_xywh
+from leanpose.geometry import box_area
 from leanpose.skeleton import MPII16, Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
 
 PIXELS_PER_SCALE = 200.0
 """`scale` is the person's height in units of this many pixels."""
@@ -145,18 +143,10 @@ def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> Mpii
             odd.append((number, "visibility", f"has the flag {wrong[0]:g} in joints_vis, which is neither 0 nor 1"))
         # This form does not say what is hidden, only what is labelled.
         points = np.concatenate([joints - 1.0, np.where(flags > 0, 2.0, 0.0)[:, None]], axis=1)
-        people.append(MpiiPerson(image, _clean(points), center - 1.0, scale, _head_size(points)))
+        people.append(MpiiPerson(image, zero_unlabelled(points), center - 1.0, scale, _head_size(points)))
     if head_sizes is not None:
         people = _with_head_sizes(people, head_sizes)
     return MpiiFile(path, people, odd)
-
-
-def _clean(points: Float[np.ndarray, "16 3"]) -> Float[np.ndarray, "16 3"]:
-    """Points that are not finite count as not labelled."""
-    points = points.copy()
-    points[~np.isfinite(points).all(axis=1), 2] = 0.0
-    points[points[:, 2] == 0] = 0.0
-    return points
 
 
 def _head_size(points: Float[np.ndarray, "16 3"]) -> float:
@@ -173,25 +163,21 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
         raise LeanposeError(
             f"{path} is no file of head sizes: it must be a list of records with `image` and `head_size`."
         ) from error
-    if [image for image, _ in rows] == [person.image for person in people]:
-        sizes = [size for _, size in rows]
-    elif len(dict(rows)) == len(rows) and len({person.image for person in people}) == len(people):
-        known = dict(rows)
-        missing = [person.image for person in people if person.image not in known]
+    images, sizes = [person.image for person in people], [size for _, size in rows]
+    if [image for image, _ in rows] != images:
+        by_image = dict(rows)
+        if len(by_image) < len(rows) or len(set(images)) < len(images):
+            raise LeanposeError(
+                f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list "
+                f"the same people in the same order."
+            )
+        missing = [image for image in images if image not in by_image]
         if missing:
             raise LeanposeError(
                 f"{path} has no head size for {len(missing)} of the {len(people)} people, such as the one of {missing[0]}."
             )
-        sizes = [known[person.image] for person in people]
-    else:
-        raise LeanposeError(
-            f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list the "
-            f"same people in the same order."
-        )
-    return [
-        MpiiPerson(person.image, person.points, person.center, person.scale, size, person.alone)
-        for person, size in zip(people, sizes, strict=True)
-    ]
+        sizes = [by_image[image] for image in images]
+    return [replace(person, head_size=size) for person, size in zip(people, sizes, strict=True)]
 
 
 def _from_release(release: Any, path: Path) -> MpiiFile:
@@ -222,9 +208,10 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                 points, complaint = _marked(marks)
                 if complaint:
                     odd.append((len(people) + 1, "keypoint count", complaint))
-                center, scale = _placed(rectangle)
-                free = indices is None or position in indices
-                people.append(MpiiPerson(name, points, center, scale, _head_of(rectangle, points), free))
+                place = getattr(rectangle, "objpos", None)
+                center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
+                head_size, free = _head_of(rectangle, points), indices is None or position in indices
+                people.append(MpiiPerson(name, points, center, _number(rectangle, "scale"), head_size, free))
         except (AttributeError, TypeError, ValueError) as error:
             raise LeanposeError(f"{path}: image {number} lacks or garbles a field: {error}.") from error
     return MpiiFile(path, people, odd)
@@ -232,11 +219,7 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
 
 def _structs(value: Any) -> list[Any]:
     """The structs of a field that may be missing, empty, one or many."""
-    if value is None:
-        return []
-    return [
-        entry for entry in np.atleast_1d(np.asarray(value, dtype=object)).reshape(-1) if hasattr(entry, "_fieldnames")
-    ]
+    return [entry for entry in np.asarray(value, dtype=object).reshape(-1) if hasattr(entry, "_fieldnames")]
 
 
 def _marked(marks: list[Any]) -> tuple[Float[np.ndarray, "16 3"], str]:
@@ -252,14 +235,7 @@ def _marked(marks: list[Any]) -> tuple[Float[np.ndarray, "16 3"], str]:
             # Empty for the two ends of the head, which were not looked at, and in places a letter for a number.
             seen = str(getattr(mark, "is_visible", "")).strip()
             points[number] = float(mark.x) - 1.0, float(mark.y) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
-    return _clean(points), complaint
-
-
-def _placed(rectangle: Any) -> tuple[Float[np.ndarray, " 2"], float]:
-    """Centre and scale of a person; NaN where the file has none."""
-    place = getattr(rectangle, "objpos", None)
-    center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
-    return center, _number(rectangle, "scale")
+    return zero_unlabelled(points), complaint
 
 
 def _number(struct: Any, field: str) -> float:
@@ -270,55 +246,39 @@ def _number(struct: Any, field: str) -> float:
 
 def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:
     """The head size, by the rectangle where there is one."""
-    corners = [np.asarray(getattr(rectangle, name, np.nan), np.float64) for name in ("x1", "y1", "x2", "y2")]
-    if any(corner.size != 1 for corner in corners):
-        return _head_size(points)
-    x1, y1, x2, y2 = (float(corner) for corner in corners)
+    x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
     size = HEAD_OF_DIAGONAL * float(np.hypot(x2 - x1, y2 - y1))
     return size if np.isfinite(size) else _head_size(points)
 
 
-def read_mpii(source: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read MPII; see `leanpose.data.sources.read_people`.
+def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read MPII; see `leanpose.data.readers.read_people`.
 
     Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official one
     does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
-    from leanpose.data.sources import ImageFolder, in_split, match_keypoints, source_skeleton
-
-    assert source.annotations is not None
-    assert source.images is not None
-    file = load_mpii(root / source.annotations, None if source.head_sizes is None else root / source.head_sizes)
-    folder = ImageFolder(root / source.images, source.title)
-    indices = match_keypoints(source.title, source_skeleton(source, root, MPII16), skeleton)
+    path, image_path = config.paths(root)
+    file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)
+    folder = ImageFolder(image_path, config.title)
+    indices = match_keypoints(config.title, config.labelled_skeleton(root) or MPII16, skeleton)
     numbers = {name: number for number, name in enumerate(file.images, start=1)}
-    people, images, annotations = [], {}, []
+    people, images = [], {}
     for person_id, person in enumerate(file.people, start=1):
         number, box = numbers[person.image], person.box
-        if not in_split(number - 1, source.split) or not (training or person.alone) or box is None:
+        if not in_split(number - 1, config.split) or not (training or person.alone) or box is None:
             continue
-        keypoints = map_keypoints(person.points, indices)
-        count = int((keypoints[:, 2] > 0).sum())
         # There are no masks: as for LSP, but a person of one joint has no extent.
         area = AREA_OF_BOX * float(box_area(lsp_boxes(person.points[None]))[0] or box_area(box))
         images[number] = {"id": number, "file_name": person.image}
-        annotations.append(
-            {
-                "id": person_id,
-                "image_id": number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": xyxy_to_xywh(box).tolist(),
-                "area": area,
-                "num_keypoints": count,
-                "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
-            }
-        )
-        if count and area > 0:
-            people.append(
-                PoseAnnotation(
-                    folder(person.image), box, keypoints, number, person_id, area, head_size=person.head_size
-                )
+        people.append(
+            PoseAnnotation(
+                folder(person.image),
+                box,
+                map_keypoints(person.points, indices),
+                number,
+                person_id,
+                area,
+                head_size=person.head_size,
             )
-    truth = {"images": list(images.values()), "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PoseDataset(source.title, people, truth)
+        )
+    return labelled_dataset(config.title, people, images.values(), skeleton)

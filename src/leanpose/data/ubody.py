@@ -8,50 +8,48 @@ without the first slash; lists of the videos that are for testing, `splits/intra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import CocoFile, coco_category, collect_people, load_coco
-from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.coco import CocoFile, collect_people, ground_truth, load_coco
+from leanpose.data.images import ImageFolder
+from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import WHOLEBODY133, Skeleton
-
-if TYPE_CHECKING:
-    from leanpose.data.sources import DatasetConfig
 
 ANNOTATIONS_NAME = "keypoint_annotation.json"
 _LOOKED_FOR = 50  # frames of a scene that are looked for to find out where its images are
 
 
-def read_ubody(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """Read one scene's file, or the scenes of a folder; see `leanpose.data.sources.read_people`.
+def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read one scene's file, or the scenes of a folder; see `leanpose.data.readers.read_people`.
 
     Images and people get new numbers where there are several scenes, since each file counts from the start.
     """
-    assert source.annotations is not None
-    assert source.images is not None
-    files = scene_files(root / source.annotations)
-    listed = None if source.split_list is None else read_split_list(root / source.split_list)
+    path, image_path = config.paths(root)
+    scenes = scene_files(path)
+    val_videos = None if config.split_list is None else read_split_list(root / config.split_list)
     people: list[PoseAnnotation] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     first_image = first_person = 0
-    for path in files:
-        file = _renumbered(load_coco(path, WHOLEBODY133), first_image, first_person)
-        chosen = _chosen(file, source, listed)
-        place = _Frames(root / source.images, path.parent.name, file, source.title)
-        found, measured = collect_people(file, chosen, place, skeleton, source.title, in_parts=True)
-        people += found
+    for scene in scenes:
+        file = _renumbered(load_coco(scene, WHOLEBODY133), first_image, first_person)
+        chosen = _chosen_frames(file, config, val_videos)
+        image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
+        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, config.title, in_parts=True)
+        people += new_people
+        annotations += new_annotations
         images += chosen.values()
-        annotations += measured
-        if len(files) > 1:
+        if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    truth = {"images": images, "annotations": annotations, "categories": [coco_category(skeleton)]}
-    return PoseDataset(source.title, people, truth)
+    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton))
 
 
 def scene_files(path: Path) -> list[Path]:
@@ -86,9 +84,7 @@ def read_split_list(path: Path) -> set[str]:
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
-            names = [str(name) for name in array.reshape(-1)] if array.dtype.kind in "US" else []
-            if array.dtype.kind == "S":
-                names = [name.decode() for name in array.reshape(-1).tolist()]
+            names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []
         else:
             names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
@@ -120,48 +116,32 @@ def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile
     return CocoFile(file.path, images, people, file.skeleton)
 
 
-def _chosen(file: CocoFile, source: DatasetConfig, listed: set[str] | None) -> dict[int, dict[str, Any]]:
+def _chosen_frames(file: CocoFile, config: DatasetConfig, val_videos: set[str] | None) -> dict[int, dict[str, Any]]:
     """Every so many frames of the videos that are in the split."""
-    from leanpose.data.sources import in_split
-
-    videos = sorted({video_of(str(record["file_name"])) for record in file.images.values()})
-    if source.split == "all":
-        wanted = set(videos)
-    elif listed is not None:
-        wanted = {video for video in videos if (video in listed) == (source.split == "val")}
-    else:
-        wanted = {video for position, video in enumerate(videos) if in_split(position, source.split)}
-    return {
-        image_id: record
-        for position, (image_id, record) in enumerate(file.images.items())
-        if position % source.every == 0 and video_of(str(record["file_name"])) in wanted
+    videos = {image_id: video_of(str(record["file_name"])) for image_id, record in file.images.items()}
+    chosen = {
+        video
+        for position, video in enumerate(sorted(set(videos.values())))
+        if config.split == "all"
+        or (
+            in_split(position, config.split) if val_videos is None else (video in val_videos) == (config.split == "val")
+        )
     }
+    frames = islice(file.images.items(), 0, None, config.frame_stride)
+    return {image_id: record for image_id, record in frames if videos[image_id] in chosen}
 
 
-class _Frames:
-    """Turns the file names of one scene into references, whether they begin with the scene or not.
+def _find_frames(path: Path, scene: str, file: CocoFile, title: str) -> Callable[[str], ImageRef]:
+    """From the file names of one scene to references, whether they begin with the scene or not.
 
     Raises:
         LeanposeError: the folder or archive is not there, or holds none of the frames that were looked for.
     """
-
-    def __init__(self, path: Path, scene: str, file: CocoFile, title: str) -> None:
-        from leanpose.data.sources import ImageFolder
-
-        self.folder = ImageFolder(path, title)
-        names = [str(record["file_name"]) for record in file.images.values()]
-        some = list(islice(names, 0, None, max(1, len(names) // _LOOKED_FOR)))
-        for prefix in (f"{scene}/", ""):
-            if any(self._holds(prefix + name) for name in some):
-                self.prefix = prefix
-                return
-        example = f", such as {scene}/{some[0]}" if some else ""
-        raise LeanposeError(f"{path} holds none of the frames of {file.path} that were looked for{example}.")
-
-    def _holds(self, name: str) -> bool:
-        return name in self.folder.members if self.folder.archive else (self.folder.path / name).is_file()
-
-    def __call__(self, file_name: str) -> ImageRef:
-        if self.folder.archive:  # never by the last part of the name alone: every video has a frame 000001
-            return ImageRef(str(self.folder.path), self.prefix + file_name)
-        return self.folder(self.prefix + file_name)
+    folder = ImageFolder(path, title, whole_names=True)  # every video has a frame 000001
+    names = [str(record["file_name"]) for record in file.images.values()]
+    some = names[:: max(1, len(names) // _LOOKED_FOR)]
+    for prefix in (f"{scene}/", ""):
+        if any(prefix + name in folder for name in some):
+            return lambda name, prefix=prefix: folder(prefix + name)
+    example = f", such as {scene}/{some[0]}" if some else ""
+    raise LeanposeError(f"{path} holds none of the frames of {file.path} that were looked for{example}.")

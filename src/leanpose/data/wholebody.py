@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from leanpose.errors import LeanposeError
+from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 from leanpose.skeleton import WHOLEBODY133
 
 FIELDS = {
@@ -54,13 +55,18 @@ def part_triples(record: dict[str, Any], part: str, where: str) -> Float[np.ndar
     values = record.get(field)
     if values is None or (isinstance(values, list) and not values):
         return np.zeros((count, 3))
-    triples = _triples(values, field, where)
+    triples = parse_triples(values, field, where)
     if len(triples) != count:
         raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
     return triples
 
 
-def _triples(values: Any, field: str, where: str) -> Float[np.ndarray, "S 3"]:
+def parse_triples(values: Any, field: str, where: str) -> Float[np.ndarray, "S 3"]:
+    """The (x, y, v) triples that a field holds as one list.
+
+    Raises:
+        LeanposeError: it holds anything else.
+    """
     try:
         return np.array(values, np.float64).reshape(-1, 3)
     except (TypeError, ValueError) as error:
@@ -79,7 +85,7 @@ def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]
     """
     body = record.get("keypoints")
     if isinstance(body, list) and len(body) == 3 * len(WHOLEBODY133):
-        return _triples(body, "keypoints", where)
+        return parse_triples(body, "keypoints", where)
     return np.concatenate([part_triples(record, part, where) for part in FIELDS])
 
 
@@ -107,8 +113,6 @@ def split_parts(triples: Float[np.ndarray, "133 3"]) -> dict[str, Any]:
             continue
         fields[flag_field(part)] = bool(labelled.any())
         if part in _BOXES:
-            low = points[labelled, :2].min(axis=0, initial=np.inf)
-            high = points[labelled, :2].max(axis=0, initial=-np.inf)
-            box = [*low.tolist(), *(high - low).tolist()] if labelled.any() else [0.0] * 4
-            fields[box_field(part)] = [round(value, 2) for value in box]
+            box = xyxy_to_xywh(boxes_from_keypoints(points[None]))[0]
+            fields[box_field(part)] = [round(value, 2) for value in box.tolist()]
     return fields

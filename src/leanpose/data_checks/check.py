@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
-from leanpose.data.images import BrokenImageError, decode_image, read_bytes
-from leanpose.data.sample import ImageRef
-from leanpose.data.sources import ImageFolder
+from leanpose.data.annotations import ImageRef
+from leanpose.data.images import BrokenImageError, ImageFolder, decode_image, read_bytes
 from leanpose.data_checks.findings import CheckedSet, CheckReport
 from leanpose.data_checks.people import check_person
 from leanpose.data_checks.reading import annotation_files, exists, read_set

@@ -7,8 +7,8 @@ from collections import defaultdict
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.annotations import ImageRef
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import ImageRef
 from leanpose.data_checks.findings import KINDS, CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.drawing import contact_sheet, draw_poses
 from leanpose.errors import LeanposeError

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.sample import ImageRef
+from leanpose.data.annotations import ImageRef
 from leanpose.skeleton import Skeleton
 
 Level = Literal["broken", "odd", "suspect"]

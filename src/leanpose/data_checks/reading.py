@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import load_json, parse_coco
-from leanpose.data.images import tar_members
-from leanpose.data.lsp import load_lsp, lsp_boxes
-from leanpose.data.matlab import matlab_names
+from leanpose.data.images import ImageFolder, tar_members
+from leanpose.data.lsp import load_lsp, lsp_boxes, matlab_names
 from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
-from leanpose.data.sample import ImageRef
-from leanpose.data.sources import ImageFolder
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError

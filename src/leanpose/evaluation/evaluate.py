@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from leanpose.backends.base import Backend, Precision
 from leanpose.backends.torch import TorchBackend
-from leanpose.data.dataset import TopDownDataset, collate, start_worker
-from leanpose.data.sample import PoseAnnotation, PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
     BoxMetric,
@@ -65,14 +65,12 @@ def predict_people(
     spec = backend.spec
     dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=start_worker
+        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []
     for batch in loader:
-        for index, sentence in batch.broken:
-            broken[str(people[index].image)] = sentence
-        batch = batch.without_broken()
+        broken |= batch.broken
         if not len(batch.indices):
             continue
         in_crop, confidence = backend.predict_keypoints(batch.images.numpy(), flip_test=flip_test)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.data.sample import PoseAnnotation
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.skeleton import Skeleton

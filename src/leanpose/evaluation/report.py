@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.data.sample import PoseAnnotation
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
     BoxMetric,
@@ -112,7 +112,7 @@ def evaluation_report(
     plain = "crowdpose" if metric == "crowdpose" else "coco"
     table = keypoint_table(ground_truth, pred, part, scoring=scoring, nms=nms, metric=plain)
     readable = [person for person in people.people if str(person.image) not in broken]
-    keypoint_metrics = {} if source.boxes else _keypoint_metrics(pred, readable, labelled, part)
+    keypoint_metrics = {} if source.bbox_file else _keypoint_metrics(pred, readable, labelled, part)
     if metric == "mpii":
         keypoint_metrics.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
     settings = {
@@ -120,7 +120,7 @@ def evaluation_report(
         "input_size": "x".join(str(side) for side in model.input_size),
         "data": people.name,
         "people": len(results),
-        "boxes": "detected" if source.boxes else "labelled",
+        "boxes": "detected" if source.bbox_file else "labelled",
         "split": source.split,
         "keypoints": list(part.keypoints),
         "scoring": scoring,
@@ -141,10 +141,9 @@ def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) ->
         skeleton: of the model.
         labelled: the indices of the keypoints that the set labels.
     """
-    if source.format == "crowdpose":
-        return "crowdpose"
-    if source.format == "mpii" and has_mpii(skeleton):
-        return "mpii"
+    metric = READERS[source.format].metric
+    if metric == "crowdpose" or (metric == "mpii" and has_mpii(skeleton)):
+        return metric
     return "wholebody" if has_parts(skeleton, labelled) else "coco"
 
 

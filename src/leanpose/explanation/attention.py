@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from leanpose.models.layers import TransformerLayer
 from leanpose.models.output import PoseOutput
-from leanpose.models.tokenpose import Layer, TokenPose
+from leanpose.models.tokenpose import TokenPose
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class _Watch:
     comparing what enters the MLP with what left the attention.
     """
 
-    def __init__(self, layer: Layer, keypoints: int) -> None:
+    def __init__(self, layer: TransformerLayer, keypoints: int) -> None:
         self.layer = layer
         self.keypoints = keypoints
         self.weights: list[Float[Tensor, "heads K T"]] = []  # one for each cycle
@@ -89,8 +90,9 @@ class _Watch:
         ]
 
     def see_attention(self, norm: nn.Module, inputs: tuple[Tensor], normed: Float[Tensor, "1 T D"]) -> None:
-        self.weights.append(self.layer.attention.weights(normed, self.keypoints)[0].float().cpu())
-        self.attended = inputs[0] + self.layer.attention(normed)
+        attended, weights = self.layer.attention.with_weights(normed, self.keypoints)
+        self.weights.append(weights[0].float().cpu())
+        self.attended = inputs[0] + attended
 
     def see_mlp(self, norm: nn.Module, inputs: tuple[Float[Tensor, "1 S D"]]) -> None:
         if inputs[0].shape[1] == self.attended.shape[1]:
@@ -110,7 +112,7 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Reco
         images: one normalised crop.
     """
     keypoints, training = len(model.skeleton), model.training
-    watches = [_Watch(layer, keypoints) for layer in model.layers if isinstance(layer, Layer)]
+    watches = [_Watch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
     try:
         with torch.inference_mode():
             output = model.eval().forward_train(images)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.models.output import Coordinates, PoseOutput
+from leanpose.codecs.base import Coordinates
+from leanpose.models.output import PoseOutput
 from leanpose.models.tfpose import TFPose
 
 

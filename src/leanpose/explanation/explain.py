@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.drawing.attention import (
     draw_attention,
     draw_kept,
@@ -27,7 +28,6 @@ from leanpose.explanation.person import PersonView, look_at
 from leanpose.losses.base import require_same_crops
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.models.tfpose import STRIDES, TFPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
 from leanpose.backends.exported import named_outputs
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
-from leanpose.models.output import Prediction
 
 CONFIDENT = 0.3  # the score from which a keypoint is drawn
 DISTURBANCES = 3

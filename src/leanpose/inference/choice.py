@@ -21,7 +21,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-import leanpose
 from leanpose.backends import open_exported
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
@@ -31,6 +30,7 @@ from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
 from leanpose.files import atomic_write, cache_folder
 from leanpose.models.base import PoseModel
+from leanpose.version import __version__
 from leanpose.weights.storage import digest
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
@@ -91,7 +91,7 @@ def model_key(model: PoseModel) -> str:
     """A name for a model with these very weights, codec and sizes, and for this release of leanpose."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     parts = [
-        leanpose.__version__,
+        __version__,
         model.name,
         repr(model.config),
         model.skeleton.to_dict(),

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leanpose.codecs import CoordinateCodec, HeatmapCodec
+from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput
+from leanpose.models.output import PoseOutput
 from leanpose.schema import TeacherSection
 
 

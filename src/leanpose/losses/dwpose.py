@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, kl_div
 
 from leanpose.codecs import SimCCCodec
+from leanpose.codecs.base import SimCC
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import Criterion, Distillation, require_same_crops
 from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, SimCC
+from leanpose.models.output import PoseOutput
 from leanpose.schema import Stage, TeacherSection
 
 Reduction = Literal["official", "paper"]

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Coordinates, Prediction
 from leanpose.codecs.coordinates import CoordinateTarget
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
-from leanpose.models.output import Coordinates, Prediction
 
 
 class RealNVP(nn.Module):

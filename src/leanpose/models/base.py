@@ -1,7 +1,8 @@
-"""What every model has in common, and what every pose model."""
+"""What all models have in common, and what all pose models."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from leanpose.codecs import Codec, build_codec
+from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import Backbone, imagenet
 from leanpose.models.backbones.file import read_backbone
-from leanpose.models.output import Coordinates, Heatmaps, PoseOutput, Provision, SimCC
+from leanpose.models.output import PoseOutput, Provision
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
@@ -26,14 +28,35 @@ torch.export.register_dataclass(SimCC, serialized_type_name="leanpose.SimCC")
 torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
 
 
+def require(condition: object, message: str) -> None:
+    """Refuse a configuration.
+
+    Raises:
+        LeanposeError: the condition does not hold; the message says what does not fit.
+    """
+    if not condition:
+        raise LeanposeError(f"{message}.")
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """See that these fields of a configuration, of those that are set, are at least 1.
+
+    Raises:
+        LeanposeError: the first that is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= 1, f"{name}={value} must be at least 1")
+
+
 class ImageModel(nn.Module):
-    """A named network that looks at pictures of one size.
+    """A named network for images of one size.
 
     Attributes:
         task: what it does with them.
         name: the variant it was created as.
         config: its configuration, a frozen dataclass.
-        input_size: height and width of its pictures, in pixels.
+        input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
     """
 
@@ -102,11 +125,13 @@ class PoseModel(ImageModel):
 
     Attributes:
         skeleton: the keypoints that it finds.
-        codec: how its prediction is to be read and taught; may be replaced.
+        backbone: makes features of the crops.
+        codec: decodes its prediction and encodes its targets; may be replaced.
         feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
         feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
     """
 
+    backbone: Backbone
     codec: Codec
     feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
@@ -133,21 +158,51 @@ class PoseModel(ImageModel):
     @property
     def provides(self) -> frozenset[Provision]:
         """What `forward_train` offers to losses beside the prediction."""
-        return frozenset()
+        return frozenset({"features"})
 
-    @abstractmethod
+    def require_fit(self, vertical: int = 1, horizontal: int = 1) -> None:
+        """See that the backbone can work on the input size, and that each of its features covers `stride` pixels.
+
+        Args:
+            vertical, horizontal: of what else height and width must be multiples, in pixels.
+
+        Raises:
+            LeanposeError: the size does not fit.
+        """
+        (h, w), unit = self.input_size, math.lcm(self.backbone.stride, self.backbone.size_divisor)
+        vertical, horizontal = math.lcm(unit, vertical), math.lcm(unit, horizontal)
+        require(
+            min(h, w) >= 1 and h % vertical == 0 and w % horizontal == 0,
+            f"input_size {h}x{w} (height x width) does not fit '{self.name}': the height must be a multiple of {vertical}, "
+            f"the width of {horizontal}",
+        )
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference."""
+        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference.
+
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        return self.forward_head(self.forward_features(images))
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """Like `forward`, with everything that the paper's losses compare."""
         return self.forward(images)
 
+    def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
+        """The backbone's features.
+
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        self.require_size(images)
+        return self.backbone(images)
+
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The head's part of `forward`: the prediction from the backbone's features.
 
         Raises:
-            LeanposeError: this network is not made of a backbone and a head.
+            LeanposeError: the head reads more than the backbone's features.
         """
         raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
 
@@ -157,9 +212,7 @@ class PoseModel(ImageModel):
         Raises:
             LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
         """
-        backbone = getattr(self, "backbone", None)
-        if not isinstance(backbone, Backbone):
-            raise LeanposeError(f"The backbone of '{self.name}' has no ImageNet weights; train it from scratch.")
+        backbone = self.backbone
         if file is None:
             backbone.load_imagenet()
             return

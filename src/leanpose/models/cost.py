@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from leanpose.models.registry import create_model
+from leanpose.files import atomic_write
+from leanpose.models.registry import configure_model, create_model, list_models, model_entry
+from leanpose.models.table import TABLE, ModelRow
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,8 @@ def model_cost(name: str, **overrides: Any) -> Cost:
         aten.relu_: relu,
     }
     with torch.device("meta"):
-        model = create_model(name, **overrides).requires_grad_(
-            False
-        )  # or the counter looks for gradients of parameters
+        # Without gradients, or the counter looks for those of the parameters.
+        model = create_model(name, **overrides).requires_grad_(False)
         counter = FlopCounterMode(display=False, custom_mapping=counting)
         with torch.inference_mode(), counter:
             model(torch.empty(1, 3, *model.input_size))
@@ -69,3 +71,22 @@ def model_cost(name: str, **overrides: Any) -> Cost:
     in_attention = ("bmm", "attention", "grid_sampler")
     attention = sum(n for op, n in counts.items() if any(part in str(op) for part in in_attention))
     return Cost(sum(p.numel() for p in model.parameters()), (sum(counts.values()) - attention) // 2, attention // 2)
+
+
+def table_row(name: str, **overrides: Any) -> ModelRow:
+    """What `leanpose.models.table` says of a model, counted; the arguments are those of `model_cost`."""
+    entry, config = model_entry(name), configure_model(name, **overrides)
+    published, source = entry.published
+    cost = asdict(model_cost(name, **overrides))
+    return ModelRow(entry.summary, config.input_size, **cost, published=published, source=source)
+
+
+def write_table() -> None:
+    """Count all models of the library and write the table anew."""
+    rows = [f'"{name}": {json.dumps(asdict(table_row(name)), ensure_ascii=False)}' for name in list_models()]
+    with atomic_write(TABLE) as path:
+        path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table()

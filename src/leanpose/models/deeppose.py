@@ -1,30 +1,22 @@
 """Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same network.
 
-A ResNet, the mean of its features over the picture, and one linear map to every keypoint's coordinates. RLE lets it
+A ResNet, the mean of its features over the image, and one linear map to every keypoint's coordinates. RLE lets it
 predict a deviation too, and is otherwise a loss (`leanpose.losses.rle`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones.resnet import ResNet
-from leanpose.models.base import PoseModel
+from leanpose.models.backbones import backbone_class, create_backbone
+from leanpose.models.base import PoseModel, require
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
-from leanpose.models.regression import (
-    OUTPUTS_PROVIDE,
-    VALUES_PER_KEYPOINT,
-    Outputs,
-    in_full_precision,
-    read_coordinates,
-)
 from leanpose.skeleton import Skeleton
 
 
@@ -33,13 +25,11 @@ class DeepPoseConfig:
     """A backbone, and what is predicted of each keypoint."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
-    backbone: Literal["resnet50", "resnet101", "resnet152"] = "resnet50"
+    backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     outputs: Outputs = "xy"
 
     def __post_init__(self) -> None:
-        if min(self.input_size) < 32:
-            h, w = self.input_size
-            raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be at least 32.")
+        backbone_class(self.backbone)  # refuses an unknown name
 
 
 class DeepPose(PoseModel):
@@ -52,7 +42,10 @@ class DeepPose(PoseModel):
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
-        self.backbone = ResNet(config.backbone)
+        self.backbone = create_backbone(config.backbone)
+        require(
+            min(config.input_size) >= self.backbone.stride, f"both sides must be at least {self.backbone.stride} pixels"
+        )
         self.head = nn.Linear(self.backbone.channels, len(skeleton) * VALUES_PER_KEYPOINT[config.outputs])
         self.codec = CoordinateCodec(input_size=config.input_size)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -60,11 +53,10 @@ class DeepPose(PoseModel):
 
     @property
     def provides(self) -> frozenset[Provision]:
-        return OUTPUTS_PROVIDE[self.config.outputs] | {"features"}
+        return super().provides | OUTPUTS_PROVIDE[self.config.outputs]
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        features = self.backbone(images)
-        values = in_full_precision(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        values = in_float32(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
         return PoseOutput(read_coordinates(values, self.config.outputs, bounded=False), features=features)
 
 

@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Prediction
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.models.output import Prediction, Provision
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
+from leanpose.models.output import Provision
 from leanpose.models.registry import register_model
-from leanpose.models.regression import (
-    OUTPUTS_PROVIDE,
-    VALUES_PER_KEYPOINT,
-    Outputs,
-    in_full_precision,
-    read_coordinates,
-)
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
@@ -51,7 +45,7 @@ class DistilPose(TokenPose):
 
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
         """See `TokenPose.predict`."""
-        return self.read(in_full_precision(self.head, tokens))
+        return self.read(in_float32(self.head, tokens))
 
     def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
         """What the head's numbers mean."""
@@ -63,13 +57,13 @@ DISTILPOSE = "DistilPose (CVPR 2023)"
 
 @register_model(DistilPose, ap=71.6, source=DISTILPOSE)
 def distilpose_s() -> DistilPoseConfig:
-    """DistilPose-S: a stem and 12 layers. 71.6 AP, taught by TokenPose on HRNet-W48."""
+    """DistilPose-S: a stem and 12 layers. 71.6 AP, distilled from TokenPose on HRNet-W48."""
     return DistilPoseConfig()
 
 
 @register_model(DistilPose, ap=74.4, source=DISTILPOSE)
 def distilpose_l() -> DistilPoseConfig:
-    """DistilPose-L: three stages of HRNet-W48 and 12 layers. 74.4 AP, taught by TokenPose on HRNet-W48."""
+    """DistilPose-L: three stages of HRNet-W48 and 12 layers. 74.4 AP, distilled from TokenPose on HRNet-W48."""
     return DistilPoseConfig(backbone="hrnet_w48")
 
 

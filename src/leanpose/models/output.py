@@ -1,4 +1,4 @@
-"""What every model returns, and what every codec and distillation reads."""
+"""What every pose model returns, and what losses can find in it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Heatmaps:
-    """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
-
-    heatmaps: Float[Tensor, "B K H W"]
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """The keypoints themselves.
-
-    Attributes:
-        xy: fractions of the crop's width and height; may lie outside of 0..1.
-        sigma: the predicted deviation along x and y, above 0; None where the model predicts none.
-        score: the predicted confidence, as the network wrote it; None where the model predicts none.
-    """
-
-    xy: Float[Tensor, "B K 2"]
-    sigma: Float[Tensor, "B K 2"] | None = None
-    score: Float[Tensor, "B K"] | None = None
-
-
-@dataclass(frozen=True)
-class SimCC:
-    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalised)."""
-
-    x: Float[Tensor, "B K X"]
-    y: Float[Tensor, "B K Y"]
-
-
-Prediction = Heatmaps | Coordinates | SimCC
-"""A model's keypoints in one of the codecs' forms."""
-
+from leanpose.codecs.base import Prediction
 
 Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]
 """What a model's `forward_train` offers to losses, beside the prediction:

@@ -15,9 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leanpose.models.output import PoseOutput, Prediction
+from leanpose.codecs.base import Prediction
+from leanpose.models.base import require
+from leanpose.models.layers import TransformerLayer
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
-from leanpose.models.tokenpose import Layer, TokenPose, TokenPoseConfig
+from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from leanpose.skeleton import Skeleton
 
 
@@ -31,13 +34,13 @@ class PPTConfig(TokenPoseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         layers = self.prune_layers
-        self._require(
+        require(
             all(0 <= layer < self.depth for layer in layers),
             f"prune_layers={list(layers)} must lie in 0..{self.depth - 1}, as depth={self.depth} says",
         )
-        self._require(list(layers) == sorted(set(layers)), f"prune_layers={list(layers)} must ascend")
-        self._require(0 < self.keep_ratio <= 1, f"keep_ratio={self.keep_ratio} must be above 0 and at most 1")
-        self._require(self.stages == 1, f"stages={self.stages} must be 1 where tokens are dropped")
+        require(list(layers) == sorted(set(layers)), f"prune_layers={list(layers)} must ascend")
+        require(0 < self.keep_ratio <= 1, f"keep_ratio={self.keep_ratio} must be above 0 and at most 1")
+        require(self.stages == 1, f"stages={self.stages} must be 1 where tokens are dropped")
 
 
 def scheduled_keep_ratio(epoch: float, epochs: int, final: float) -> float:
@@ -75,9 +78,8 @@ class PPT(TokenPose):
         """Set the keep ratio of this epoch; it depends on nothing else, so a resumed training has the same."""
         self.training_keep_ratio = scheduled_keep_ratio(epoch, epochs, self.config.keep_ratio)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The first cycle alone, without the tokens that it drops."""
-        features = self.forward_features(images)
         prediction, tokens, places = self.pruned_cycle(self.embed(features))
         return self.pruned_output(prediction, tokens, places, features)
 
@@ -112,7 +114,7 @@ class PPT(TokenPose):
             if i not in self.config.prune_layers:
                 tokens = layer(tokens)
             else:
-                assert isinstance(layer, Layer)
+                assert isinstance(layer, TransformerLayer)
                 attended, weights = layer.attention.with_weights(layer.attention_norm(tokens), len(self.skeleton))
                 tokens = tokens + attended
                 chosen = self.choose(weights)

@@ -29,7 +29,7 @@ class ModelEntry:
         ap: published COCO val2017 AP; None where nobody has published one.
         source: where that figure, or `whole_body_ap`, stands.
         skeleton: what it finds when nobody says otherwise.
-        whole_body_ap: published COCO-WholeBody val AP over all 133 keypoints: another measure, on the same pictures.
+        whole_body_ap: published COCO-WholeBody val AP over all 133 keypoints: another measure, on the same images.
         top1: of a classifier, published ImageNet accuracy in percent.
     """
 
@@ -65,6 +65,12 @@ class ModelEntry:
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
+
+RENAMED_SETTINGS = {
+    "width": "embed_dim", "heads": "num_heads", "points": "num_points", "attention_width": "gau_qk_dim",
+    "deconvolutions": "deconv_channels", "predicts": "outputs", "kernel": "kernel_size", "split": "simcc_split_ratio",
+}  # fmt: skip
+"""Old names of settings, which cards and recipes of earlier versions have."""
 
 
 def register_model(
@@ -140,6 +146,8 @@ def configure_model(name: str, **overrides: Any) -> Any:
     config = model_entry(name).configure()
     fields = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
+        if RENAMED_SETTINGS.get(key) in fields and key not in fields:
+            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_SETTINGS[key]}' now.")
         if key not in fields:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:

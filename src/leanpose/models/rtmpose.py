@@ -1,6 +1,6 @@
 """RTMPose: a fast backbone and SimCC read off one attention layer (Jiang et al., 2023, arXiv 2303.07399).
 
-DWPose (Yang et al., ICCV 2023 workshop) are these networks with 133 keypoints, trained by a larger one of them.
+DWPose (Yang et al., ICCV 2023 workshop) are these networks with 133 keypoints, distilled from a larger one of them.
 
 Image → CSPNeXt features → a map per keypoint → its pixels, as a vector, become the keypoint's token → one gated attention
 unit → a row of bins along x and one along y from each token.
@@ -9,18 +9,17 @@ unit → a row of bins along x and one along y from each token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import SimCC
 from leanpose.codecs.simcc import SimCCCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, Provision, SimCC
+from leanpose.models.backbones import backbone_class, create_backbone
+from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -30,10 +29,7 @@ class RTMPoseConfig:
     """A backbone and the sizes of the head. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal[
-        "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        RTMDetName, MoveNetName,
-    ] = "cspnext_m"  # fmt: skip
+    backbone: str = "cspnext_m"  # a name in `leanpose.models.backbones.BACKBONES`
     kernel_size: int = 7  # of the convolution that draws the keypoints' maps
     embed_dim: int = 256  # of a token
     gau_qk_dim: int = 128  # of queries and keys
@@ -41,15 +37,10 @@ class RTMPoseConfig:
     simcc_split_ratio: float = 2.0  # bins per pixel
 
     def __post_init__(self) -> None:
-        for side in self.input_size:
-            if side < 32 or side % 32:
-                h, w = self.input_size
-                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise LeanposeError(f"kernel_size must be an odd number of pixels, not {self.kernel_size}.")
-        for name in ("embed_dim", "gau_qk_dim", "expansion", "simcc_split_ratio"):
-            if not getattr(self, name) > 0:
-                raise LeanposeError(f"{name} must be above 0, not {getattr(self, name):g}.")
+        backbone_class(self.backbone)  # refuses an unknown name
+        require_positive(self, "embed_dim", "gau_qk_dim", "expansion")
+        require(self.kernel_size % 2 == 1, f"kernel_size must be an odd number of pixels, not {self.kernel_size}")
+        require(self.simcc_split_ratio > 0, f"simcc_split_ratio must be above 0, not {self.simcc_split_ratio:g}")
 
 
 class ScaleNorm(nn.Module):
@@ -104,6 +95,7 @@ class RTMPose(PoseModel):
         c = config
         (height, width) = c.input_size
         self.backbone = create_backbone(c.backbone)
+        self.require_fit()
         stride = self.backbone.stride
         self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel_size, padding=c.kernel_size // 2)
         pixels = (height // stride) * (width // stride)
@@ -120,20 +112,7 @@ class RTMPose(PoseModel):
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=0.01)
         nn.init.normal_(self.maps.weight, std=0.001)
-        assert self.maps.bias is not None
-        nn.init.zeros_(self.maps.bias)
-
-    @property
-    def provides(self) -> frozenset[Provision]:
-        return frozenset({"features"})
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """
-        Raises:
-            LeanposeError: the images are not of this model's size.
-        """
-        self.require_size(images)
-        return self.forward_head(self.backbone(images))
+        nn.init.zeros_(self.maps.bias)  # pyright: ignore[reportArgumentType] (it has one)
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         if features.device.type == "cpu" and min(features.shape[2:]) < self.config.kernel_size // 2:

@@ -17,15 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Coordinates
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones import PyramidName, create_pyramid
-from leanpose.models.base import PoseModel
-from leanpose.models.deformable import MultiScaleDeformableAttention, SamplingPoints
-from leanpose.models.output import Coordinates, PoseOutput, Provision
+from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
+from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
+from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
-from leanpose.models.regression import in_full_precision
-from leanpose.models.tokenpose import sine_position
 from leanpose.skeleton import Skeleton
 
 STRIDES = (8, 16, 32)
@@ -40,7 +38,7 @@ class TFPoseConfig:
     """Every size of a TFPose network. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded to multiples of 32 within
-    backbone: PyramidName = "resnet50"
+    backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     embed_dim: int = 256  # of features and queries
     encoder_layers: int = 6  # 0: the decoder reads the projected features
     decoder_layers: int = 6
@@ -53,24 +51,22 @@ class TFPoseConfig:
 
     def __post_init__(self) -> None:
         (h, w), least = self.input_size, STRIDES[-1]
-        self._require(min(h, w) >= least, f"input_size {h}x{w} (height x width): both sides must be at least {least}")
-        for name in ("decoder_layers", "num_heads", "num_points", "mlp_ratio"):
-            self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
-        self._require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must be at least 0")
-        self._require(
+        require(min(h, w) >= least, f"input_size {h}x{w} (height x width): both sides must be at least {least}")
+        require(
+            issubclass(backbone_class(self.backbone), PyramidBackbone),
+            f"TFPose reads three levels of features, and the backbone '{self.backbone}' has one",
+        )
+        require_positive(self, "decoder_layers", "num_heads", "num_points", "mlp_ratio")
+        require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must be at least 0")
+        require(
             self.embed_dim >= 32 and self.embed_dim % 32 == 0,
             f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
         )
-        self._require(
+        require(
             self.embed_dim % self.num_heads == 0,
             f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
         )
-        self._require(0 <= self.dropout < 1, f"dropout must be in 0..1, not {self.dropout:g}")
-
-    @staticmethod
-    def _require(condition: bool, message: str) -> None:
-        if not condition:
-            raise LeanposeError(f"TFPose: {message}.")
+        require(0 <= self.dropout < 1, f"dropout must be in 0..1, not {self.dropout:g}")
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -215,7 +211,9 @@ class TFPose(PoseModel):
         c, keypoints = config, len(skeleton)
         self.feature_map_shape = (c.embed_dim, *c.grid_sizes[0])
         self.feature_map_area = c.padded_size
-        self.backbone = create_pyramid(c.backbone)
+        backbone = create_backbone(c.backbone)
+        assert isinstance(backbone, PyramidBackbone)
+        self.backbone = backbone
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1), nn.GroupNorm(32, c.embed_dim))
             for channels in self.backbone.pyramid_channels
@@ -269,7 +267,8 @@ class TFPose(PoseModel):
 
     @property
     def provides(self) -> frozenset[Provision]:
-        return frozenset({"features", "layers"})
+        offers: frozenset[Provision] = frozenset({"layers"})
+        return offers | super().provides
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """The last layer's points and their scores.
@@ -310,6 +309,7 @@ class TFPose(PoseModel):
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
         if (height, width) != (padded_height, padded_width):
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
+        assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
         projected = [project(level) for project, level in zip(self.projections, pyramid, strict=True)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
@@ -344,7 +344,7 @@ class TFPose(PoseModel):
             if record is not None:
                 assert isinstance(layer, DecoderLayer)
                 record.append(DecoderTrace(reference, samples, layer.among_queries(heard, self.query_position)))
-            points = before + in_full_precision(refinement, queries)
+            points = before + in_float32(refinement, queries)
             layers.append(Coordinates(points.sigmoid()))
         return Coordinates(layers[-1].xy, score=self.scores(layers)), layers, queries
 

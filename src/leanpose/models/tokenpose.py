@@ -1,7 +1,7 @@
 """TokenPose: keypoint tokens in a vision transformer (Li et al., ICCV 2021, arXiv 2104.03516).
 
 SDPose (Chen et al., CVPR 2024, §3.1) sends the tokens through the same layers more than once; `cycles` says how often.
-The later cycles teach the first in training; inference computes the first alone.
+In training the later cycles supervise the first; inference computes the first alone.
 
 Image → backbone features → patches → visual tokens, beside one learnt token per keypoint → transformer → a heatmap from
 each keypoint token.
@@ -10,26 +10,26 @@ each keypoint token.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones import RTMDetName
-from leanpose.models.backbones.hrnet import HRNet
-from leanpose.models.backbones.rtmdet import RTMDetBackbone
-from leanpose.models.backbones.stem import Stem
-from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput, Prediction, Provision
+from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
+from leanpose.models.backbones.stem import Image
+from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.layers import TransformerLayer, sine_position
+from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
+
+BACKBONE_SETTINGS = {"backbone_stages", "stem_width", "stage1_width", "stage1_blocks"}
+"""The fields of a configuration that the backbone gets, where it has such a setting."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TokenPoseConfig:
     """
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal["stem", "hrnet_w32", "hrnet_w48", "image", RTMDetName] = "stem"  # "image": patches of the picture
+    backbone: str = "stem"  # a name in `leanpose.models.backbones.BACKBONES`; "image": patches of the image itself
     backbone_stages: int = 3  # of HRNet: 3, or all 4
     stem_width: int = 64  # the two strided convolutions (HRNet's is fixed at 64)
     stage1_width: int = 64  # inner channels of the bottlenecks; four times as many come out
@@ -63,63 +63,29 @@ class TokenPoseConfig:
     cycles: int = 1  # passes through the layers in training; latent depth = depth × cycles (SDPose §3.1)
 
     def __post_init__(self) -> None:
-        for name in (
-            "stem_width",
-            "stage1_width",
-            "stage1_blocks",
-            "embed_dim",
-            "depth",
-            "stages",
-            "num_heads",
-            "mlp_ratio",
-        ):
-            self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
-        self._require(self.cycles >= 1, f"cycles={self.cycles} must be at least 1")
-        self._require(
-            self.head_hidden is None or self.head_hidden >= 1, f"head_hidden={self.head_hidden} must be positive"
-        )
-        self._require(min(*self.patch_size, self.heatmap_stride) >= 1, "patch and heatmap sizes must be at least 1")
-        self._require(
+        require_positive(
+            self, "stem_width", "stage1_width", "stage1_blocks", "embed_dim", "depth", "stages", "num_heads", "mlp_ratio",
+            "head_hidden", "heatmap_stride", "cycles",
+        )  # fmt: skip
+        require(min(self.patch_size) >= 1, "patch_size must be at least 1 each way")
+        require(self.backbone_stages in (3, 4), f"backbone_stages={self.backbone_stages} must be 3 or 4")
+        require(
             self.embed_dim % self.num_heads == 0,
             f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
         )
-        self._require(
+        require(
             self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not divisible by 4, as its sine embedding needs"
         )
-        self._require(self.depth % self.stages == 0, f"depth={self.depth} is not divisible by stages={self.stages}")
-        if self.backbone.startswith("hrnet"):
-            self._require(
-                self.stem_width == 64 and self.stage1_blocks == 4, "HRNet's stem_width and stage1_blocks are fixed"
-            )
-        self._require(self.backbone_stages in (3, 4), f"backbone_stages={self.backbone_stages} must be 3 or 4")
-        (h, w), (ph, pw) = self.input_size, self.patch_size
-        coarsest = 1
-        if self.backbone.startswith("hrnet"):
-            coarsest = 4 << (self.backbone_stages - 1)
-        elif self.backbone.startswith("rtmdet"):
-            coarsest = 32
-        stride = math.lcm(self.feature_stride, coarsest)
-        unit = (
-            math.lcm(ph * self.feature_stride, stride, self.heatmap_stride),
-            math.lcm(pw * self.feature_stride, stride, self.heatmap_stride),
-        )
-        self._require(
-            h >= 1 and w >= 1 and h % unit[0] == 0 and w % unit[1] == 0,
-            f"input_size {h}x{w} (height x width) does not fit patches of {ph}x{pw} features: "
-            f"the height must be a multiple of {unit[0]}, the width of {unit[1]}",
-        )
-
-    @staticmethod
-    def _require(condition: bool, message: str) -> None:
-        if not condition:
-            raise LeanposeError(f"TokenPose: {message}.")
+        require(self.depth % self.stages == 0, f"depth={self.depth} is not divisible by stages={self.stages}")
+        known = backbone_settings(self.backbone)
+        for field in fields(self):
+            changed = field.name in BACKBONE_SETTINGS and getattr(self, field.name) != field.default
+            require(field.name in known or not changed, f"the backbone '{self.backbone}' has no {field.name} to be set")
 
     @property
     def feature_stride(self) -> int:
         """Image pixels per feature."""
-        if self.backbone == "image":
-            return 1
-        return RTMDetBackbone.stride if self.backbone.startswith("rtmdet") else 4
+        return backbone_class(self.backbone).stride
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -131,81 +97,6 @@ class TokenPoseConfig:
     def heatmap_size(self) -> tuple[int, int]:
         """Height and width of a heatmap."""
         return self.input_size[0] // self.heatmap_stride, self.input_size[1] // self.heatmap_stride
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, fused; no bias on queries, keys and values."""
-
-    def __init__(self, embed_dim: int, num_heads: int, scale: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = scale
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
-        self.out = nn.Linear(embed_dim, embed_dim)
-
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return self._mix(*self._split(x))
-
-    def weights(self, x: Float[Tensor, "B T D"], queries: int | None = None) -> Float[Tensor, "B heads Q T"]:
-        """How much each of the first `queries` tokens (None: all) attends to every token; each row sums to 1."""
-        q, k, _ = self._split(x)
-        return self._weigh(q[:, :, :queries], k)
-
-    def with_weights(
-        self, x: Float[Tensor, "B T D"], queries: int
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B heads Q T"]]:
-        """What `forward` and `weights` return, from one projection of the tokens."""
-        q, k, v = self._split(x)
-        return self._mix(q, k, v), self._weigh(q[:, :, :queries], k)
-
-    def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, heads, T, D / heads)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
-
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-            # On a CPU, going back in bfloat16 takes 2 (273 tokens) to 6 times (81 tokens) as long as in float32.
-            with torch.autocast("cpu", enabled=False):
-                x = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=self.scale).to(q.dtype)
-        else:
-            x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return self.out(x.transpose(1, 2).flatten(2))
-
-    def _weigh(self, q: Tensor, k: Tensor) -> Float[Tensor, "B heads Q T"]:
-        return (q @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
-
-
-class Layer(nn.Module):
-    """A pre-norm transformer layer with an exact GELU."""
-
-    def __init__(self, embed_dim: int, num_heads: int, mlp_width: int, scale: float) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(embed_dim)
-        self.attention = Attention(embed_dim, num_heads, scale)
-        self.mlp_norm = nn.LayerNorm(embed_dim)
-        self.mlp = nn.Sequential(nn.Linear(embed_dim, mlp_width), nn.GELU(), nn.Linear(mlp_width, embed_dim))
-
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
-
-
-def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "rows*columns D"]:
-    """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
-
-    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
-    """
-
-    def encode(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
-        wavelength = 10000 ** (torch.arange(0, embed_dim // 2, 2, dtype=torch.float32) / (embed_dim // 2))
-        angle = position[:, None] / wavelength
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-    y = encode(rows)[:, None].expand(rows, columns, -1)
-    x = encode(columns)[None].expand(rows, columns, -1)
-    return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
 
 
 class TokenPose(PoseModel):
@@ -222,18 +113,11 @@ class TokenPose(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.feature_map_shape = (c.embed_dim, *c.grid_size)
-        if c.backbone == "image":
-            self.backbone, channels = nn.Identity(), 3
-        elif c.backbone == "stem":
-            self.backbone = Stem(c.stem_width, c.stage1_width, c.stage1_blocks)
-            channels = self.backbone.channels
-        elif c.backbone.startswith("rtmdet"):
-            self.backbone = RTMDetBackbone(c.backbone)
-            channels = self.backbone.channels
-        else:
-            self.backbone = HRNet(c.backbone, c.backbone_stages, c.stage1_width)
-            channels = self.backbone.channels
-        self.patch_embedding = nn.Linear(c.patch_size[0] * c.patch_size[1] * channels, c.embed_dim)
+        own = {key: getattr(c, key) for key in BACKBONE_SETTINGS & backbone_settings(c.backbone)}
+        self.backbone = create_backbone(c.backbone, **own)
+        (height, width), stride = c.patch_size, self.backbone.stride
+        self.require_fit(math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride))
+        self.patch_embedding = nn.Linear(height * width * self.backbone.channels, c.embed_dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
         position = sine_position(*c.grid_size, c.embed_dim)
         # Keypoint tokens have no position: zeros in their place let one addition serve the whole sequence.
@@ -242,7 +126,7 @@ class TokenPose(PoseModel):
         self.position: Tensor
         scale = (c.embed_dim // c.num_heads if c.attention_scale == "head_dim" else c.embed_dim) ** -0.5
         self.layers = nn.ModuleList(
-            Layer(c.embed_dim, c.num_heads, c.mlp_ratio * c.embed_dim, scale) for _ in range(c.depth)
+            TransformerLayer(c.embed_dim, c.num_heads, c.mlp_ratio * c.embed_dim, scale) for _ in range(c.depth)
         )
         sizes = [c.stages * c.embed_dim, *([] if c.head_hidden is None else [c.head_hidden]), self.values_per_keypoint]
         self.head = nn.Sequential()
@@ -254,7 +138,7 @@ class TokenPose(PoseModel):
     @property
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
-        return offers if self.config.backbone == "image" else offers | {"features"}
+        return offers if isinstance(self.backbone, Image) else offers | super().provides
 
     @property
     def values_per_keypoint(self) -> int:
@@ -315,9 +199,8 @@ class TokenPose(PoseModel):
                 read.append(tokens[:, :keypoints])
         return self.predict(read[0] if len(read) == 1 else torch.cat(read, dim=-1)), tokens
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The first cycle alone."""
-        features = self.forward_features(images)
         return self.output(*self.cycle(self.embed(features)), features)
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
@@ -338,15 +221,6 @@ class TokenPose(PoseModel):
         prediction, tokens = self.cycle(tokens, record)
         dense = tuple(self.as_maps(layer) for layer in record)
         return replace(self.output(prediction, tokens, features), feature_maps=dense), tokens
-
-    def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        """The backbone's features.
-
-        Raises:
-            LeanposeError: the images are not of this model's size.
-        """
-        self.require_size(images)
-        return self.backbone(images)
 
     def as_maps(self, tokens: Float[Tensor, "B K+N D"]) -> Float[Tensor, "B D rows columns"]:
         """The visual tokens in their places."""

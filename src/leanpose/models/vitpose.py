@@ -1,19 +1,20 @@
-"""ViTPose: a plain vision transformer with a msra or a simple decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
+"""ViTPose: a plain vision transformer with a classic or a simple decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones.vit import ViT
-from leanpose.models.base import PoseModel
-from leanpose.models.convolutional import deconv_layers
-from leanpose.models.output import Heatmaps, PoseOutput, Provision
+from leanpose.models.backbones import Backbone
+from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.layers import deconv_layers
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -27,26 +28,54 @@ class ViTPoseConfig:
     depth: int = 12
     num_heads: int = 12
     drop_path: float = 0.1  # how often the last layer is left out while training
-    decoder: Literal["msra", "simple"] = "msra"
-    """`msra`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
+    decoder: Literal["classic", "simple"] = "classic"
+    """`classic`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
     first; the order here is that of the toolbox's code.)"""
 
     def __post_init__(self) -> None:
-        for side in self.input_size:
-            if side < 16 or side % 16:
-                h, w = self.input_size
-                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 16.")
-        if min(self.embed_dim, self.depth, self.num_heads) < 1 or self.embed_dim % self.num_heads:
-            raise LeanposeError(
-                f"embed_dim {self.embed_dim}, depth {self.depth}, num_heads {self.num_heads}: each must be above 0, and embed_dim a multiple of num_heads."
-            )
-        if not 0 <= self.drop_path < 1:
-            raise LeanposeError(f"drop_path must be in 0..1, not {self.drop_path:g}.")
+        require_positive(self, "embed_dim", "depth", "num_heads")
+        require(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
+        )
+        require(0 <= self.drop_path < 1, f"drop_path must be in 0..1, not {self.drop_path:g}")
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
         """Height and width of a heatmap."""
         return self.input_size[0] // 4, self.input_size[1] // 4
+
+
+class ViT(Backbone):
+    """Patches of 16×16 pixels through transformer layers, back in their places: features at stride 16.
+
+    The image is padded by two pixels, as ViTPose does it, and there is no class token.
+    """
+
+    stride = 16
+
+    def __init__(self, config: ViTPoseConfig) -> None:
+        super().__init__("vit")
+        from timm.models.vision_transformer import VisionTransformer  # takes seconds
+
+        self.channels = config.embed_dim
+        self.grid = (config.input_size[0] // self.stride, config.input_size[1] // self.stride)
+        self.net = VisionTransformer(
+            img_size=config.input_size,
+            patch_size=self.stride,
+            num_classes=0,
+            global_pool="",
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            class_token=False,
+            drop_path_rate=config.drop_path,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        )
+        self.net.patch_embed.proj.padding = (2, 2)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/16 W/16"]:
+        return self.net.forward_features(images).transpose(1, 2).unflatten(-1, self.grid)
 
 
 class ViTPose(PoseModel):
@@ -61,8 +90,9 @@ class ViTPose(PoseModel):
     def __init__(self, name: str, config: ViTPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
-        self.backbone = ViT(c.input_size, c.embed_dim, c.depth, c.num_heads, c.drop_path)
-        if c.decoder == "msra":
+        self.backbone = ViT(c)
+        self.require_fit()
+        if c.decoder == "classic":
             self.deconvolutions = deconv_layers(c.embed_dim, (256, 256))
             self.head = nn.Conv2d(256, len(skeleton), 1)
         else:
@@ -70,21 +100,10 @@ class ViTPose(PoseModel):
             self.deconvolutions = nn.Sequential(nn.ReLU(), enlarge)
             self.head = nn.Conv2d(c.embed_dim, len(skeleton), 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.001)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType] (it has one)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=c.heatmap_size, encoding="udp")
 
-    @property
-    def provides(self) -> frozenset[Provision]:
-        return frozenset({"features"})
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """
-        Raises:
-            LeanposeError: the images are not of this model's size.
-        """
-        self.require_size(images)
-        features = self.backbone(images)
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
 
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import CocoFile, clean_keypoints, load_json, parse_coco
-from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.sample import ImageRef
-from leanpose.data.sources import ImageFolder
+from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error
 from leanpose.pseudo_labels.landmarks import LandmarkModels

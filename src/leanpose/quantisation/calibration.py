@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from leanpose.backends.base import Crops, ModelSpec
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.sample import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.sources import DatasetConfig, read_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 
 
@@ -98,8 +98,8 @@ def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
         LeanposeError: none of the pictures can be read.
     """
     dataset = TopDownDataset(people, spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
-    crops = [dataset[index] for index in range(len(dataset))]
-    readable = [crop.image for crop in crops if crop.broken is None]
-    if not readable:
-        raise LeanposeError(f"None of the pictures to calibrate on can be read: {crops[0].broken}")
-    return np.stack(readable)
+    batch = dataset.collate([dataset[index] for index in range(len(dataset))])
+    if not len(batch.images):
+        reason = next(iter(batch.broken.values()))
+        raise LeanposeError(f"None of the pictures to calibrate on can be read: {reason}")
+    return batch.images.numpy()

@@ -18,7 +18,7 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import Crops, ModelSpec, first_line
 from leanpose.backends.exported import NO_PREDICTION, ExportCard, ExportedBackend
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
@@ -123,7 +123,7 @@ def quantise_model(
     flips = not include_decoding if flip_test is None else flip_test
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
-    if source.format == "mpii":
+    if READERS[source.format].metric == "mpii":
         raise LeanposeError(
             "A quantised file is judged by its AP, and MPII has none; give a set in the format of COCO."
         )
@@ -171,7 +171,7 @@ def quantise_model(
             "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
             "measured_on": people.name,
             "people": looked_at,
-            "boxes": "detected" if source.boxes else "labelled",
+            "boxes": "detected" if source.bbox_file else "labelled",
             "flip_test": flips,
             "AP_float": round(job.float_ap, 3),
             "AP": round(attempt.ap, 3),

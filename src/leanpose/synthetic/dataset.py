@@ -17,16 +17,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leanpose import __version__
-from leanpose.data.coco import load_json, read_coco
-from leanpose.data.sample import PoseDataset
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.coco import load_json, read_coco, read_coco_wholebody
+from leanpose.data.readers import DatasetConfig
 from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, cache_folder
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.rendering import Framing
 from leanpose.synthetic.scene import Scene, render_scene, resolve_skeleton
+from leanpose.version import __version__
 
 _JPEG_QUALITY = 92
 
@@ -142,31 +142,31 @@ def write_synthetic(
     return SyntheticFiles(files.images, files.annotations, count, len(annotations))
 
 
-def read_synthetic(source: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
+def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a data set of format `synthetic`; its pictures are drawn once, into its folder or one named after its settings.
 
     Raises:
         LeanposeError: its folder holds pictures drawn with other settings.
     """
-    names = zlib.crc32(",".join([*skeleton.keypoints, *source.poses]).encode())
-    size = f"{source.size[0]}x{source.size[1]}"
-    key = f"{__version__}-{source.count}-{source.seed}-{size}-{skeleton.name}-{names:08x}"
-    folder = root / source.images if source.images is not None else cache_folder() / "synthetic" / key
+    names = zlib.crc32(",".join([*skeleton.keypoints, *config.poses]).encode())
+    size = f"{config.size[0]}x{config.size[1]}"
+    key = f"{__version__}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
+    folder = root / config.images if config.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if annotations.exists():
-        _check_settings(annotations, source)
+        _check_settings(annotations, config)
     else:
-        write_synthetic(folder, source.count, source.seed, source.size, skeleton, poses=source.poses)
-    written = "coco_wholebody" if skeleton == WHOLEBODY133 else "coco"
-    files = {"format": written, "name": source.title, "images": folder / "images.tar", "annotations": annotations}
-    return read_coco(source.model_copy(update=files), skeleton, root)
+        write_synthetic(folder, config.count, config.seed, config.size, skeleton, poses=config.poses)
+    files = {"name": config.title, "images": folder / "images.tar", "annotations": annotations}
+    read = read_coco_wholebody if skeleton == WHOLEBODY133 else read_coco
+    return read(config.model_copy(update=files), skeleton, root, training=training)
 
 
-def _check_settings(annotations: Path, source: DatasetConfig) -> None:
+def _check_settings(annotations: Path, config: DatasetConfig) -> None:
     """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}
-    wanted = {"count": source.count, "seed": source.seed, "size": [*source.size], "poses": [*source.poses]}
+    wanted = {"count": config.count, "seed": config.seed, "size": [*config.size], "poses": [*config.poses]}
     differences = [
         f"{name} {present.get(name, 'unknown')} instead of {value}"
         for name, value in wanted.items()

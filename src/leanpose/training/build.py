@@ -12,12 +12,11 @@ import torch
 from lightning_fabric import Fabric
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.augment import Augmentation
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.augmentation import Augmentation, PhotometricAugmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.sample import PoseDataset
-from leanpose.data.sources import read_people
+from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
@@ -142,7 +141,7 @@ def read_validation_people(recipe: Recipe) -> PoseDataset | None:
         require_parts(skeleton)
     if recipe.validation.metric == "mpii":
         require_mpii(skeleton)
-        if recipe.data.val.format != "mpii":
+        if READERS[recipe.data.val.format].metric != "mpii":
             raise LeanposeError(
                 "validation.metric=mpii measures in head sizes, which a data.val of format mpii alone has."
             )
@@ -223,6 +222,7 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
         augmentation=augmentation,
         late_augmentation=late_augmentation,
         seed=recipe.seed,
+        replace_broken=True,
         cache=cache,
     )
     with fabric.rank_zero_first():
@@ -255,4 +255,4 @@ def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augme
 def _augmentation_from(section: AugmentationSection) -> Augmentation:
     values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
     photometric = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
-    return Augmentation(**values, appearance=PhotometricAugmentation(**photometric))
+    return Augmentation(**values, photometric=PhotometricAugmentation(**photometric))

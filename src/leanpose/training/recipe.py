@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from leanpose.data.sources import DatasetConfig
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.schema import MethodSection, Section, validate
 

@@ -217,10 +217,11 @@ def _curves(runs: Sequence[RunRecord]) -> str:
 
 def supervised_cycles(recipe: Recipe) -> int:
     """How many predictions meet the ground truth in one step."""
+    from leanpose.losses.sdpose import SDPoseSection
     from leanpose.models.registry import configure_model
 
     section = recipe.distillation
-    if section.method != "sdpose" or section.supervise == "last":
+    if not isinstance(section, SDPoseSection) or section.supervise == "last":
         return 1
     return configure_model(recipe.model, **recipe.model_options).cycles
 

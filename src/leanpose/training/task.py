@@ -90,7 +90,7 @@ class PoseTask(Task):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.distillation = distillation
         self.auxiliary = auxiliary
         self.teacher = teacher

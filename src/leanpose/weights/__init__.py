@@ -1,10 +1,17 @@
-"""Weights: self-describing files, the released ones, and conversion of the papers' own checkpoints."""
+"""Weights: self-describing files, the released ones, and conversion of the papers' own checkpoints.
+
+The names below are imported when they are first used: the list of released weights needs no torch.
+"""
 
 from __future__ import annotations
 
-from leanpose.weights.official import Converted, convert, from_official
-from leanpose.weights.released import RELEASED, Official, Release, official_checkpoints
-from leanpose.weights.storage import describe, load_model, load_weights, save_model
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leanpose.weights.official import Converted, convert, from_official
+    from leanpose.weights.released import RELEASED, Official, Release, official_checkpoints
+    from leanpose.weights.storage import describe, load_model, load_weights, save_model
 
 __all__ = [
     "RELEASED",
@@ -19,3 +26,17 @@ __all__ = [
     "official_checkpoints",
     "save_model",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Converted", "convert", "from_official"), "official"),
+    **dict.fromkeys(("RELEASED", "Official", "Release", "official_checkpoints"), "released"),
+    **dict.fromkeys(("describe", "load_model", "load_weights", "save_model"), "storage"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leanpose.weights' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"leanpose.weights.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

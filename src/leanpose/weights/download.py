@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error, describe_read_error
+from leanpose.version import __version__
 
 ATTEMPTS = 3  # so often a transfer that breaks off is taken up again
 TIMEOUT = 30.0  # seconds without a byte
@@ -104,7 +104,7 @@ def _fetch(url: str, partial: Path, progress: Progress) -> None:
 
 def _transfer(url: str, partial: Path, start: int, progress: Progress) -> None:
     """Append to a file what follows its first `start` bytes, or write it anew if the server cannot do that."""
-    headers = {"User-Agent": f"leanpose/{leanpose.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"leanpose/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:

@@ -16,8 +16,8 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.convolutional import HeatmapModel
 from leanpose.models.deeppose import DeepPose
+from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose

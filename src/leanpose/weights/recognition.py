@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from leanpose.errors import LeanposeError
-from leanpose.models.regression import VALUES_PER_KEYPOINT
-from leanpose.models.tokenpose import sine_position
+from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position
 from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
 from leanpose.weights.checkpoint import StoredArray
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import cache_folder
+from leanpose.files import cache_folder, open_safetensors
 from leanpose.models.registry import list_models
 from leanpose.weights.download import Progress, download
 
@@ -35,6 +37,12 @@ class Release:
     def path(self) -> Path:
         """Where it lies."""
         return FOLDER / self.file
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What the file says of itself, read without torch."""
+        with open_safetensors(self.path, "np") as file:
+            return json.loads(file.metadata()["leanpose"])
 
 
 RELEASED: dict[str, Release] = {

@@ -16,39 +16,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.models.backbones.file import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.registry import create_model, model_entry
+from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton
+from leanpose.version import __version__
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
 _FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
 _OF_POSES = ("skeleton", "codec")
-
-OLD_CONFIG_KEYS: dict[str, dict[str, str]] = {
-    "DeepPose": {"predicts": "outputs"},
-    "DeiT": {"width": "embed_dim", "heads": "num_heads"},
-    "DistilPose": {"predicts": "outputs"},
-    "HeatmapModel": {"deconvolutions": "deconv_channels"},
-    "RTMPose": {
-        "kernel": "kernel_size",
-        "width": "embed_dim",
-        "attention_width": "gau_qk_dim",
-        "split": "simcc_split_ratio",
-    },
-    "SimCCPose": {"split": "simcc_split_ratio"},
-    "TFPose": {"width": "embed_dim", "heads": "num_heads", "points": "num_points"},
-    "TokenPose": {"width": "embed_dim", "heads": "num_heads"},
-    "ViTPose": {"width": "embed_dim", "heads": "num_heads"},
-    "heatmap": {"kernel": "blur_kernel_size"},
-    "simcc": {"split": "simcc_split_ratio"},
-}
-"""How settings were called in the cards of earlier releases, by the model's class (its subclasses included) or the
-codec's `name`: old to new. Such cards are not read; the sentence that says so names the new setting."""
 
 
 def card_of(
@@ -59,7 +38,7 @@ def card_of(
     A pose model has the fields `skeleton` and `codec`, a classifier `classes` in their place.
     """
     return {
-        "version": leanpose.__version__,
+        "version": __version__,
         "model": model.name,
         "config": dataclasses.asdict(model.config),
         **model.card_fields(),
@@ -137,7 +116,6 @@ def load_network(path_or_name: Path | str) -> ImageModel:
     path = released_path(path_or_name)
     card, tensors = _read(path)
     try:
-        _require_current_settings(card)
         skeleton = Skeleton.from_dict(card["skeleton"]) if "skeleton" in card else None
         # Fields that JSON has no tuples for are set right by create_model.
         model: ImageModel = create_model(card["model"], skeleton=skeleton, **card["config"])
@@ -145,7 +123,7 @@ def load_network(path_or_name: Path | str) -> ImageModel:
     except LeanposeError as error:
         raise LeanposeError(
             f"{path} holds a '{card['model']}' of leanpose {card['version']}, "
-            f"which this version ({leanpose.__version__}) cannot build: {error}"
+            f"which this version ({__version__}) cannot build: {error}"
         ) from error
     model.mean, model.std = tuple(card["mean"]), tuple(card["std"])
     load_strict(model, tensors, source=str(path), name=card["model"])
@@ -227,12 +205,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if digest(tensors) != card["sha256"]:
         raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
     return card, tensors
-
-
-def _require_current_settings(card: dict[str, Any]) -> None:
-    codec = card.get("codec", {})
-    sections = [(cls.__name__, card["config"]) for cls in model_entry(card["model"]).model.__mro__]
-    for family, settings in (*sections, (codec.get("name"), codec)):
-        for old, new in OLD_CONFIG_KEYS.get(family, {}).items():
-            if old in settings:
-                raise LeanposeError(f"its setting '{old}' is called '{new}' today.")

@@ -1,33 +1,57 @@
-"""Feature extractors that several papers' models share."""
+"""Feature extractors that several papers' models share: a new one is one file here, and one line in `BACKBONES`."""
 
-from typing import Literal
+from __future__ import annotations
 
+import inspect
+from typing import Any
+
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.models.backbones.base import Backbone, PyramidBackbone
 from leanpose.models.backbones.cspnext import CSPNeXt
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.resnet import ResNet
-from leanpose.models.backbones.rtmdet import RTMDetBackbone
+from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
+from leanpose.models.backbones.stem import Image, Stem
 
-Backbone = ResNet | HRNet | CSPNeXt | RTMDetBackbone | MoveNetBackbone
-Pyramid = ResNet | RTMDetBackbone
+__all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "backbone_class", "backbone_settings", "create_backbone"]
 
-RTMDetName = Literal["rtmdet_nano", "rtmdet_tiny", "rtmdet_s", "rtmdet_m"]
-MoveNetName = Literal["movenet_lightning"]
-PyramidName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", RTMDetName]
-
-
-def create_backbone(variant: str) -> Backbone:
-    """The feature extractor of that name, with all of its stages; each has `channels` at its `stride`."""
-    if variant.startswith("hrnet"):
-        return HRNet(variant, stages=4)
-    if variant == "movenet_lightning":
-        return MoveNetBackbone()
-    for prefix, network in (("cspnext", CSPNeXt), ("rtmdet", RTMDetBackbone)):
-        if variant.startswith(prefix):
-            return network(variant)
-    return ResNet(variant)
+BACKBONES: dict[str, type[Backbone]] = {
+    "image": Image,
+    "stem": Stem,
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), ResNet),
+    **dict.fromkeys(("hrnet_w32", "hrnet_w48"), HRNet),
+    **dict.fromkeys(("cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"), CSPNeXt),
+    **dict.fromkeys(RTMDETS, RTMDetBackbone),
+    "movenet_lightning": MoveNetBackbone,
+}
+"""The class of each backbone by name; it is built by `BACKBONES[name](name)`."""
 
 
-def create_pyramid(variant: PyramidName) -> Pyramid:
-    """The same, of those that have features at strides 8, 16 and 32: `pyramid`, as wide as `pyramid_channels`."""
-    return RTMDetBackbone(variant) if variant.startswith("rtmdet") else ResNet(variant)
+def backbone_class(name: str) -> type[Backbone]:
+    """The class of a backbone.
+
+    Raises:
+        LeanposeError: there is none of that name.
+    """
+    if name not in BACKBONES:
+        raise LeanposeError(f"Unknown backbone '{name}'; {did_you_mean(name, BACKBONES)}")
+    return BACKBONES[name]
+
+
+def backbone_settings(name: str) -> set[str]:
+    """The names of what may be set of a backbone beside its variant.
+
+    Raises:
+        LeanposeError: there is no such backbone.
+    """
+    return set(inspect.signature(backbone_class(name)).parameters) - {"variant"}
+
+
+def create_backbone(name: str, **settings: Any) -> Backbone:
+    """Build the backbone of that name with fresh weights.
+
+    Raises:
+        LeanposeError: there is no such backbone.
+    """
+    return backbone_class(name)(name, **settings)

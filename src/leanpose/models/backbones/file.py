@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-import leanpose
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
+from leanpose.version import __version__
 
 BACKBONE_KEY = "leanpose_backbone"
 """Of the metadata, under which the card lies."""
@@ -27,7 +27,7 @@ def save_backbone(
     if path.suffix != ".safetensors":
         raise LeanposeError(f"Cannot save a backbone as {path}: the name must end in .safetensors.")
     card = {
-        "version": leanpose.__version__,
+        "version": __version__,
         "backbone": variant,
         "training_data": training_data,
         "licence": licence,

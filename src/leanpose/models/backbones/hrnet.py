@@ -9,27 +9,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.imagenet import load_imagenet
+from leanpose.models.backbones.base import Backbone
 
 
-class HRNet(nn.Module):
+class HRNet(Backbone):
     """The first stages of HRNet (Sun et al., CVPR 2019), of which the finest branch is read, at stride 4.
 
     Parameters bear the names of timm and of the papers' code.
 
     Args:
         variant: timm's name, such as `hrnet_w32`.
-        stages: 3 or all 4.
+        backbone_stages: 3 or all 4.
         stage1_width: inner channels of the four bottlenecks of stage 1 (64 in HRNet's paper).
     """
 
     stride = 4
+    size_divisor = 32  # 16 without the last stage
+    in_timm = True
 
-    def __init__(self, variant: str = "hrnet_w32", stages: int = 3, stage1_width: int = 64) -> None:
-        super().__init__()
+    def __init__(self, variant: str, backbone_stages: int = 4, stage1_width: int = 64) -> None:
+        super().__init__(variant)
         from timm.models.hrnet import HighResolutionNet, cfg_cls
 
-        self.variant = variant
+        self.size_divisor = 4 << (backbone_stages - 1)
         settings: dict[str, Any] = copy.deepcopy(cfg_cls[variant])
         settings["stage1"]["num_channels"] = (stage1_width,)
         # Most of HRNet's weights lie behind the third stage: on the meta device they take neither memory nor time.
@@ -42,21 +44,13 @@ class HRNet(nn.Module):
         self.layer1 = net.layer1
         self.transition1, self.stage2 = net.transition1, net.stage2
         self.transition2, self.stage3 = net.transition2, net.stage3
-        self.transition3, self.stage4 = (net.transition3, net.stage4) if stages == 4 else (None, None)
+        self.transition3, self.stage4 = (net.transition3, net.stage4) if backbone_stages == 4 else (None, None)
         last: Any = (self.stage4 or self.stage3)[-1]
         last.fuse_layers = last.fuse_layers[:1]  # nothing reads the coarser outputs
         self.to_empty(device=device)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.reset_parameters()
-
-    def load_imagenet(self) -> None:
-        """Take timm's ImageNet weights wherever name and shape agree: all but stage 1, if that is narrower here.
-
-        Raises:
-            LeanposeError: they cannot be downloaded.
-        """
-        load_imagenet(self, self.variant)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = self.relu(self.bn1(self.conv1(images)))

@@ -1,4 +1,4 @@
-"""What backbones have from ImageNet: how their pictures are normalised, and published weights for those that are timm's."""
+"""What backbones have from ImageNet: how their images are normalised, and published weights for those that are timm's."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.errors import LeanposeError
 from leanpose.models.backbones import imagenet
+from leanpose.models.backbones.base import Backbone
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
@@ -64,17 +64,18 @@ class SeparableConv(nn.Module):
         return F.relu(self.pointwise(self.depthwise(x)))
 
 
-class MoveNetBackbone(nn.Module):
+class MoveNetBackbone(Backbone):
     """MoveNet up to what its keypoint heatmaps are read from, at stride 4."""
 
     stride = 4
+    size_divisor = 32
     channels = 96
-    variant = "movenet_lightning"
+    start_instead = "start it from MoveNet itself: leanpose convert MOVENET.onnx -o FILE.safetensors, then pretrained: FILE.safetensors"
     image_scale: Tensor
     image_shift: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, variant: str = "movenet_lightning") -> None:
+        super().__init__(variant)
         # From this library's normalisation to the network's own range of -1 to 1.
         mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (imagenet.MEAN, imagenet.STD))
         self.register_buffer("image_scale", std, persistent=False)
@@ -97,16 +98,6 @@ class MoveNetBackbone(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-
-    def load_imagenet(self) -> None:
-        """
-        Raises:
-            LeanposeError: always; MoveNet is published as a whole, not its ImageNet weights.
-        """
-        raise LeanposeError(
-            f"{self.variant} has no ImageNet weights; start it from MoveNet itself: "
-            "leanpose convert MOVENET.onnx -o FILE.safetensors, then pretrained: FILE.safetensors."
-        )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = F.relu6(self.stem(images * self.image_scale + self.image_shift))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from leanpose.models.backbones.imagenet import load_imagenet
+from leanpose.models.backbones.base import PyramidBackbone
 
 
-class ResNet(nn.Module):
+class ResNet(PyramidBackbone):
     """All four stages of a ResNet; the last one's features are read, at stride 32.
 
     Parameters bear the names of torchvision, timm and the papers' code.
@@ -20,25 +20,17 @@ class ResNet(nn.Module):
     """
 
     stride = 32
+    in_timm = True
 
-    def __init__(self, variant: str = "resnet50") -> None:
-        super().__init__()
-        import timm
+    def __init__(self, variant: str) -> None:
+        super().__init__(variant)
+        import timm  # takes seconds
 
-        self.variant = variant
         net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="", zero_init_last=False)
         self.channels: int = net.num_features
         self.pyramid_channels = (self.channels // 4, self.channels // 2, self.channels)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-
-    def load_imagenet(self) -> None:
-        """Take timm's ImageNet weights.
-
-        Raises:
-            LeanposeError: they cannot be downloaded.
-        """
-        load_imagenet(self, self.variant)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/32 W/32"]:
         return self.pyramid(images)[-1]

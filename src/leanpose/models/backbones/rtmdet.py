@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.errors import LeanposeError
+from leanpose.models.backbones.base import PyramidBackbone
 
 
 class RTMDetSize(NamedTuple):
@@ -141,7 +141,7 @@ class Pyramid(nn.Module):
         return fine, middle, coarse
 
 
-class RTMDetBackbone(nn.Module):
+class RTMDetBackbone(PyramidBackbone):
     """RTMDet up to the finest level of its pyramid, at stride 8; the levels above it by `pyramid`.
 
     Parameters bear the names of mmdetection without their first word.
@@ -151,10 +151,14 @@ class RTMDetBackbone(nn.Module):
     """
 
     stride = 8
+    size_divisor = 32
+    start_instead = (
+        "start it from a person detector: leanpose convert DETECTOR.onnx -o FILE.safetensors, "
+        "then pretrained: FILE.safetensors"
+    )
 
     def __init__(self, variant: str = "rtmdet_nano") -> None:
-        super().__init__()
-        self.variant = variant
+        super().__init__(variant)
         width, depth, depthwise = RTMDETS[variant]
         stem = int(64 * width)
         self.stem = nn.Sequential(
@@ -164,16 +168,6 @@ class RTMDetBackbone(nn.Module):
         self.pyramid_channels = (int(256 * width), int(512 * width), int(1024 * width))
         self.channels = self.pyramid_channels[0]
         self.neck = Pyramid(self.pyramid_channels, max(round(3 * depth), 1), depthwise)
-
-    def load_imagenet(self) -> None:
-        """
-        Raises:
-            LeanposeError: always; nobody publishes this network's ImageNet weights.
-        """
-        raise LeanposeError(
-            f"{self.variant} has no ImageNet weights; start it from a person detector: "
-            "leanpose convert DETECTOR.onnx -o FILE.safetensors, then pretrained: FILE.safetensors."
-        )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/8 W/8"]:
         return self.pyramid(images)[0]

@@ -1,9 +1,11 @@
-"""The convolutional stem of the small token models: HRNet's first stage alone (TokenPose-S, SDPose-T and -S)."""
+"""The features of the small token models: the image itself (TokenPose-T), or HRNet's first stage (TokenPose-S, SDPose-T, -S)."""
 
 from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from leanpose.models.backbones.base import Backbone
 
 EXPANSION = 4
 
@@ -35,7 +37,17 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-class Stem(nn.Module):
+class Image(Backbone):
+    """No layers: the features are the normalised pixels."""
+
+    stride = 1
+    channels = 3
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        return images
+
+
+class Stem(Backbone):
     """Two strided 3×3 convolutions and a row of bottlenecks: features at a quarter of the image's size.
 
     Args:
@@ -46,8 +58,10 @@ class Stem(nn.Module):
 
     stride = 4
 
-    def __init__(self, stem_width: int = 64, stage1_width: int = 64, stage1_blocks: int = 4) -> None:
-        super().__init__()
+    def __init__(
+        self, variant: str = "stem", stem_width: int = 64, stage1_width: int = 64, stage1_blocks: int = 4
+    ) -> None:
+        super().__init__(variant)
         self.channels = EXPANSION * stage1_width
         self.conv1 = nn.Conv2d(3, stem_width, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_width)

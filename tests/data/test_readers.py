@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,46 @@ import numpy as np
 import pytest
 
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import clip_box, keypoint_name, load_coco
 from leanpose.data.images import read_image
-from leanpose.data.sources import DatasetConfig, in_split, read_people
+from leanpose.data.readers import READERS, DatasetConfig, Reader, in_split, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
 
 
 def coco(**changes: Any) -> DatasetConfig:
     return DatasetConfig(**{"format": "coco", "images": "images", "annotations": "annotations.json", **changes})
+
+
+def read_one_person(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """The reader of a format of one's own."""
+    image, box = ImageRef(str(root / "one.jpg")), np.array([0.0, 0, 9, 9])
+    return PoseDataset(config.title, [PoseAnnotation(image, box, np.ones((len(skeleton), 3)), 1, 1, 81.0)])
+
+
+def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(READERS, "one", Reader(f"{__name__}:read_one_person", needs=("annotations",), takes=("seed",)))
+    config = DatasetConfig(format="one", annotations=Path("one.txt"), seed=3, repeat=2)
+    people = read_people(config, COCO17, tmp_path, training=True)
+    assert (people.name, len(people.people)) == ("one", 2)
+    for changes, words in (
+        ({"annotations": None}, "needs `annotations`"),
+        ({"images": Path("i")}, "`images` is for coco, .*synthetic, not for the format 'one'"),
+        ({"format": "ones"}, "unknown format 'ones'; did you mean 'one'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            DatasetConfig.model_validate({**config.model_dump(), **changes})
+    with pytest.raises(
+        LeanposeError, match=r"This cannot be measured: split: Input should be 'all', 'train' or 'val'\."
+    ):
+        DatasetConfig.from_options(format="one", annotations="one.txt", split="half")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_table_of_formats_names_functions(name: str) -> None:
+    assert callable(pkgutil.resolve_name(READERS[name].function))
+    assert READERS[name].keys <= set(DatasetConfig.model_fields)
 
 
 def test_coco_people(tmp_path: Path) -> None:
@@ -191,13 +223,13 @@ def test_detected_boxes(tmp_path: Path) -> None:
         {"image_id": 99, "category_id": 1, "bbox": [40, 5, 60, 110], "score": 0.7},
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(results))
-    people = read_people(coco(boxes="boxes.json"), COCO17, tmp_path, training=False)
+    people = read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     assert [(p.image_id, p.score) for p in people.people] == [(1, 0.9), (2, 0.01)]
     np.testing.assert_array_equal(people.people[1].box, [-10, 5, 50, 115])
     assert people.ground_truth is not None
     assert len(people.ground_truth["annotations"]) == 2
     with pytest.raises(LeanposeError, match="training uses the labelled ones"):
-        read_people(coco(boxes="boxes.json"), COCO17, tmp_path, training=True)
+        read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=True)
 
 
 def test_repeat_counts_in_training_only(tmp_path: Path) -> None:
@@ -377,7 +409,7 @@ def test_real_detected_boxes(shared: Path) -> None:
         format="coco",
         images=Path("coco_mini/images"),
         annotations=Path("coco_mini/annotations/person_keypoints_val.json"),
-        boxes=Path("coco_mini/detections/rtmdet_nano_person_val.json"),
+        bbox_file=Path("coco_mini/detections/rtmdet_nano_person_val.json"),
     )
     people = read_people(source, COCO17, shared / "data", training=False).people
     assert len(people) == 3839

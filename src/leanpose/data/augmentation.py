@@ -1,8 +1,11 @@
-"""Geometric augmentation: one draw decides shift, half body, scale, rotation and flip of a person's crop.
+"""How a person's crop varies in training: where it lies (`Augmentation`), and how it looks (`PhotometricAugmentation`).
 
-The recipe is SDPose's (its configurations on mmpose 0.29): the same steps, in the same order, from the same
-distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with. Nothing is warped here; the
-result is folded into one affine map.
+The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
+order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
+Nothing is warped here; the result is folded into one affine map.
+
+The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations): YOLOX's colour change, two blurs, and one
+dropped rectangle. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy.special import ndtr, ndtri
 
-from leanpose.data.appearance import PhotometricAugmentation
-from leanpose.data.sample import PoseAnnotation
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.geometry import bbox_to_center_scale
 from leanpose.skeleton import Skeleton
+
+BLUR_SIZES = (3, 5, 7)  # sides of the kernels
 
 
 class CropParams(NamedTuple):
@@ -36,10 +40,68 @@ class CropParams(NamedTuple):
     flip: bool
 
 
-def _truncated(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Uniform draws between 0 and 1, made draws of the normal distribution between its first deviations."""
     low, high = ndtr(-1.0), ndtr(1.0)
     return ndtri(low + (high - low) * ranks)
+
+
+@dataclass(frozen=True)
+class PhotometricAugmentation:
+    """How a crop's look is varied; by default not at all. RTMPose's values are those in brackets.
+
+    Attributes:
+        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
+            half of the crops.
+        blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
+        coarse_dropout_probability: of a black rectangle [1].
+        coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
+    """
+
+    hue: float = 0.0
+    saturation: float = 0.0
+    value: float = 0.0
+    blur_probability: float = 0.0
+    coarse_dropout_probability: float = 0.0
+    coarse_dropout_size: tuple[float, float] = (0.2, 0.4)
+
+    def apply(self, rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The crop with another look; the array that is given stays as it is.
+
+        Args:
+            rng: the only source of randomness; every call takes the same number of draws from it.
+            image: RGB.
+        """
+        import cv2
+
+        amounts, happens = rng.uniform(-1.0, 1.0, 3), rng.random(3) < 0.5
+        chance, kernels = rng.random(3), rng.integers(len(BLUR_SIZES), size=2)
+        sides, corner = rng.uniform(*self.coarse_dropout_size, 2), rng.random(2)
+
+        change = (amounts * happens * (self.hue, self.saturation, self.value)).astype(np.int16)
+        if change.any():
+            image = _shift_colours(image, change)
+        if chance[0] < self.blur_probability:
+            image = cv2.blur(image, (BLUR_SIZES[kernels[0]],) * 2).astype(np.uint8)
+        if chance[1] < self.blur_probability:
+            image = cv2.medianBlur(image, BLUR_SIZES[kernels[1]]).astype(np.uint8)
+        if chance[2] < self.coarse_dropout_probability:
+            size = np.array(image.shape[:2])
+            hole = np.maximum((sides * size).astype(int), 1)
+            top, left = (corner * (size - hole + 1)).astype(int)
+            image = image.copy()
+            image[top : top + hole[0], left : left + hole[1]] = 0
+        return image
+
+
+def _shift_colours(image: UInt8[np.ndarray, "h w 3"], change: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    """Add to hue (which goes round), saturation and value (which are cut)."""
+    import cv2
+
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16) + change
+    hsv[..., 0] %= 180
+    np.clip(hsv[..., 1:], 0, 255, out=hsv[..., 1:])
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -54,9 +116,9 @@ class Augmentation:
         half_body_padding: the half's keypoint extent is enlarged by this factor.
         scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
         rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncated: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
+        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
             the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform).
-        appearance: how the crop's look changes besides.
+        photometric: how the crop's look changes besides.
     """
 
     shift: float = 0.16
@@ -69,10 +131,10 @@ class Augmentation:
     rotation: float = 45.0
     rotation_probability: float = 0.6
     truncnorm: bool = False
-    appearance: PhotometricAugmentation = field(default_factory=PhotometricAugmentation)
+    photometric: PhotometricAugmentation = field(default_factory=PhotometricAugmentation)
 
     def sample(
-        self, rng: np.random.Generator, sample: PoseAnnotation, skeleton: Skeleton, input_size: tuple[int, int]
+        self, rng: np.random.Generator, person: PoseAnnotation, skeleton: Skeleton, input_size: tuple[int, int]
     ) -> CropParams:
         """Draw the crop of one person.
 
@@ -84,18 +146,17 @@ class Augmentation:
         chance = rng.random(4)
         scale_normal, rotation_normal, half_normal = rng.standard_normal(3)
         if self.truncnorm:
-            scale_normal, rotation_normal = _truncated(ndtr(np.array([scale_normal, rotation_normal])))
-            shift_by = _truncated((shift_by + 1) / 2)
+            scale_normal, rotation_normal = _truncnorm(ndtr(np.array([scale_normal, rotation_normal])))
+            shift_by = _truncnorm((shift_by + 1) / 2)
 
-        centers, scales = bbox_to_center_scale(sample.box[None], input_size)
-        center = np.asarray(centers[0], np.float64)
-        scale = np.asarray(scales[0], np.float64)
+        centers, scales = bbox_to_center_scale(person.box[None], input_size)
+        center, scale = centers[0], scales[0]
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
-        labelled = sample.keypoints[:, 2] > 0
+        labelled = person.keypoints[:, 2] > 0
         if labelled.sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
             # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
-            half = self._half_body(sample.keypoints, labelled, skeleton, input_size, prefer_upper=half_normal < 0.5)
+            half = self._half_body(person.keypoints, labelled, skeleton, input_size, prefer_upper=half_normal < 0.5)
             if half is not None:
                 center, scale = half
         scale = scale * np.clip(1.0 + scale_normal * self.scale, 1.0 - self.scale, 1.0 + self.scale)

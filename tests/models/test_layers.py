@@ -8,7 +8,7 @@ from transformers.models.deformable_detr import modeling_deformable_detr as inde
 from transformers.models.deformable_detr.configuration_deformable_detr import DeformableDetrConfig
 
 from leanpose.errors import LeanposeError
-from leanpose.models.deformable import MultiScaleDeformableAttention
+from leanpose.models.layers import MultiScaleDeformableAttention
 
 SHAPES = [(6, 5), (3, 4), (2, 1)]
 FEATURES = sum(rows * columns for rows, columns in SHAPES)
@@ -119,8 +119,8 @@ def test_it_compiles_in_one_graph() -> None:
 
 def test_sizes_that_do_not_fit_get_one_sentence() -> None:
     for arguments, words in (
-        ((30, 4), "embed_dim=30 is not divisible by num_heads=4"),
-        ((32, 8, 3, 0), "points of at least 1"),
+        ((30, 4), "embed_dim=30, num_heads=4.* embed_dim a multiple of num_heads"),
+        ((32, 8, 3, 0), "num_points=0 must be at least 1"),
     ):
         with pytest.raises(LeanposeError, match=words):
             MultiScaleDeformableAttention(*arguments)

@@ -1,4 +1,4 @@
-"""One annotated person, and where its pixels are."""
+"""Annotated people, and where their pixels are."""
 
 from __future__ import annotations
 

@@ -1,24 +1,27 @@
-"""Convolutional heatmap networks: SimpleBaseline (Xiao et al., ECCV 2018), HRNet (Sun et al., CVPR 2019), MoveNet's features.
+"""A backbone and a convolutional head: SimpleBaseline (Xiao et al., ECCV 2018), HRNet (Sun et al., CVPR 2019), SimCC.
 
-All are a backbone and a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are
-first enlarged by transposed convolutions. They have no tokens: as teachers they teach by their heatmaps. With a CSPNeXt
-backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an RTMDet's or
-MoveNet's, which come from a trained detector or pose network, a small network learns from few pictures.
+The head is a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are first
+enlarged by transposed convolutions. SimCC (Li et al., ECCV 2022) flattens SimpleBaseline's maps into rows of bins.
+
+With a CSPNeXt backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an
+RTMDet's or MoveNet's, which come from a trained detector or pose network, a small network learns from few images.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.errors import LeanposeError
-from leanpose.models.backbones import MoveNetName, RTMDetName, create_backbone
-from leanpose.models.base import PoseModel
-from leanpose.models.output import Heatmaps, PoseOutput, Provision
+from leanpose.codecs.simcc import SimCCCodec
+from leanpose.models.backbones import backbone_class, create_backbone
+from leanpose.models.base import PoseModel, require
+from leanpose.models.layers import deconv_layers
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -28,29 +31,11 @@ class HeatmapModelConfig:
     """A backbone and its head. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    backbone: Literal[
-        "resnet50", "resnet101", "resnet152", "hrnet_w32", "hrnet_w48",
-        "cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x",
-        RTMDetName, MoveNetName,
-    ] = "resnet50"  # fmt: skip
+    backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
 
     def __post_init__(self) -> None:
-        for side in self.input_size:
-            if side < 32 or side % 32:
-                h, w = self.input_size
-                raise LeanposeError(f"input_size {h}x{w} (height x width): both sides must be multiples of 32.")
-
-
-def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
-    layers = nn.Sequential()
-    for width in widths:
-        layer = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
-        nn.init.normal_(layer.weight, std=0.001)
-        layers.extend([layer, nn.BatchNorm2d(width), nn.ReLU(inplace=True)])
-        channels = width
-    return layers
+        backbone_class(self.backbone)  # refuses an unknown name
 
 
 class HeatmapModel(PoseModel):
@@ -66,24 +51,60 @@ class HeatmapModel(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = create_backbone(c.backbone)
+        self.require_fit()
         self.deconvolutions = deconv_layers(self.backbone.channels, c.deconv_channels)
         self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton), 1)
         (height, width), factor = c.input_size, 2 ** len(c.deconv_channels)
         self.heatmap_size = (height // self.backbone.stride * factor, width // self.backbone.stride * factor)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=self.heatmap_size)
         nn.init.normal_(self.head.weight, std=0.001)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
-
-    @property
-    def provides(self) -> frozenset[Provision]:
-        return frozenset({"features"})
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        return self.forward_head(self.backbone(images))
+        nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType] (it has one)
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
+
+
+@dataclass(frozen=True)
+class SimCCConfig(HeatmapModelConfig):
+    """SimpleBaseline's sizes, and how finely the sides are divided."""
+
+    simcc_split_ratio: float = 2.0  # bins per pixel
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.simcc_split_ratio > 0, f"simcc_split_ratio must be above 0, not {self.simcc_split_ratio:g}")
+
+
+class SimCCPose(HeatmapModel):
+    """SimCC: two linear maps from all pixels of a keypoint's map to its bins, shared by all keypoints.
+
+    Trained by plain divergence from Gaussians of a sigma of 6 bins. Fresh weights: of the linear maps normal with sigma
+    0.01, the rest as SimpleBaseline's.
+    """
+
+    config: SimCCConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, name: str, config: SimCCConfig, skeleton: Skeleton) -> None:
+        super().__init__(name, config, skeleton)
+        self.codec = SimCCCodec(
+            config.input_size,
+            sigma=(6.0, 6.0),
+            simcc_split_ratio=config.simcc_split_ratio,
+            normalize=True,
+            beta=1.0,
+            label_softmax=False,
+        )
+        pixels = math.prod(self.heatmap_size)
+        self.bins_x, self.bins_y = (nn.Linear(pixels, bins) for bins in self.codec.bins)
+        for layer in (self.bins_x, self.bins_y):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        output = super().forward_head(features)
+        assert isinstance(output.prediction, Heatmaps)
+        pixels = output.prediction.heatmaps.flatten(2)
+        return PoseOutput(SimCC(self.bins_x(pixels), self.bins_y(pixels)), features=output.features)
 
 
 SIMPLE_BASELINE = "SimpleBaseline (ECCV 2018)"
@@ -128,3 +149,9 @@ def movenet_topdown() -> HeatmapModelConfig:
     person's centre. On a crop the heatmaps are enough.
     """
     return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())
+
+
+@register_model(SimCCPose, ap=None, source="SimCC (ECCV 2022)")
+def simcc_r50() -> SimCCConfig:
+    """SimCC on SimpleBaseline with ResNet-50."""
+    return SimCCConfig()

@@ -1,21 +1,136 @@
-"""Multi-scale deformable attention (Zhu et al., "Deformable DETR", ICLR 2021, §4.1, eq. 3), in plain PyTorch.
-
-A query does not compare itself with every feature. It says itself where to look: a few points around its reference point
-on each of several feature maps, and how much each of them counts. The cost grows with the number of queries alone.
-"""
+"""Layers that several papers' models share: transformer layers, deformable attention, and the heads' parts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
+from leanpose.models.output import Provision
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, fused; no bias on queries, keys and values."""
+
+    def __init__(self, embed_dim: int, num_heads: int, scale: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = scale
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.out = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return self._mix(*self._split(x))
+
+    def with_weights(
+        self, x: Float[Tensor, "B T D"], queries: int
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B heads Q T"]]:
+        """What `forward` returns, and how much each of the first `queries` tokens attends to every token; a row sums to 1."""
+        q, k, v = self._split(x)
+        return self._mix(q, k, v), (q[:, :, :queries] @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
+
+    def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, T, D / heads)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+            # On a CPU, going back in bfloat16 takes 2 (273 tokens) to 6 times (81 tokens) as long as in float32.
+            with torch.autocast("cpu", enabled=False):
+                x = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=self.scale).to(q.dtype)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(x.transpose(1, 2).flatten(2))
+
+
+class TransformerLayer(nn.Module):
+    """A pre-norm transformer layer with an exact GELU."""
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_width: int, scale: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.attention = Attention(embed_dim, num_heads, scale)
+        self.mlp_norm = nn.LayerNorm(embed_dim)
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, mlp_width), nn.GELU(), nn.Linear(mlp_width, embed_dim))
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "rows*columns D"]:
+    """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
+
+    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+    """
+
+    def encode(length: int) -> Tensor:
+        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
+        wavelength = 10000 ** (torch.arange(0, embed_dim // 2, 2, dtype=torch.float32) / (embed_dim // 2))
+        angle = position[:, None] / wavelength
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+    y = encode(rows)[:, None].expand(rows, columns, -1)
+    x = encode(columns)[None].expand(rows, columns, -1)
+    return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
+
+
+def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
+    layers = nn.Sequential()
+    for width in widths:
+        layer = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
+        nn.init.normal_(layer.weight, std=0.001)
+        layers.extend([layer, nn.BatchNorm2d(width), nn.ReLU(inplace=True)])
+        channels = width
+    return layers
+
+
+Outputs = Literal["xy", "xy_sigma_score", "rle"]
+"""`xy`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
+pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y as they are, and their
+deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
+
+VALUES_PER_KEYPOINT: dict[Outputs, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
+"""How many numbers each of them takes."""
+
+OUTPUTS_PROVIDE: dict[Outputs, frozenset[Provision]] = {
+    "xy": frozenset(),
+    "xy_sigma_score": frozenset({"heatmap_sigma", "score"}),
+    "rle": frozenset({"rle_sigma"}),
+}
+"""What each of them offers to losses."""
+
+
+def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+    """A head's numbers without autocast: between 0.5 and 1 bfloat16 knows 128 coordinates, steps of a pixel of 128."""
+    if features.device.type == "meta":  # where costs are counted; it knows no autocast
+        return head(features)
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.float())
+
+
+def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
+    """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
+
+    Args:
+        bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `rle`.
+    """
+    xy = values[..., :2]
+    if outputs == "rle":
+        return Coordinates(xy, values[..., 2:].sigmoid())
+    xy = xy.sigmoid() if bounded else xy
+    if outputs == "xy":
+        return Coordinates(xy)
+    return Coordinates(xy, F.softplus(values[..., 3:]), values[..., 2])
 
 
 class SamplingPoints(NamedTuple):
@@ -53,17 +168,10 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def __init__(self, embed_dim: int, num_heads: int = 8, num_levels: int = 3, num_points: int = 4) -> None:
         super().__init__()
-        for name, value in (
-            ("embed_dim", embed_dim),
-            ("num_heads", num_heads),
-            ("num_levels", num_levels),
-            ("num_points", num_points),
-        ):
-            if value < 1:
-                raise LeanposeError(f"Deformable attention needs {name} of at least 1, not {value}.")
-        if embed_dim % num_heads:
+        if min(embed_dim, num_heads, num_levels, num_points) < 1 or embed_dim % num_heads:
             raise LeanposeError(
-                f"Deformable attention: embed_dim={embed_dim} is not divisible by num_heads={num_heads}."
+                f"Deformable attention: embed_dim={embed_dim}, num_heads={num_heads}, num_levels={num_levels} and "
+                f"num_points={num_points} must be at least 1, and embed_dim a multiple of num_heads."
             )
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)

@@ -1,0 +1,1 @@
+"""People: reading data sets, and cutting crops for training and evaluation."""

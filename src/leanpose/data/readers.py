@@ -1,0 +1,186 @@
+"""Where people come from: a data set as a recipe describes it, the one table of formats, and what all readers share."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leanpose.data.annotations import PoseDataset
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.skeleton import Skeleton, get_skeleton
+
+Split = Literal["all", "train", "val"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How data sets of one format are read.
+
+    Attributes:
+        function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
+            imported, since readers import `DatasetConfig`, and some stand above this package.
+        needs: keys of `DatasetConfig` that must be given.
+        takes: other keys that may be; `name`, `split` and `repeat` always may.
+        metric: what the set's official evaluation measures.
+    """
+
+    function: str
+    needs: tuple[str, ...] = ("images", "annotations")
+    takes: tuple[str, ...] = ()
+    metric: Literal["coco", "crowdpose", "mpii"] = "coco"
+
+    @property
+    def keys(self) -> set[str]:
+        """All keys of `DatasetConfig` that mean something to this format."""
+        return {"format", "name", "split", "repeat", *self.needs, *self.takes}
+
+
+READERS = {
+    "coco": Reader("leanpose.data.coco:read_coco", takes=("bbox_file", "skeleton")),
+    "coco_wholebody": Reader("leanpose.data.coco:read_coco_wholebody", takes=("bbox_file",)),
+    "crowdpose": Reader("leanpose.data.coco:read_crowdpose", takes=("bbox_file", "skeleton"), metric="crowdpose"),
+    "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",)),
+    "mpii": Reader("leanpose.data.mpii:read_mpii", takes=("head_sizes", "skeleton"), metric="mpii"),
+    "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
+    "synthetic": Reader(
+        "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size", "poses")
+    ),
+}
+"""The formats of data sets by name: the only list of them."""
+
+
+class DatasetConfig(BaseModel):
+    """A data set, as a recipe names it.
+
+    Attributes:
+        format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
+            (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
+            `synthetic`.
+        name: for messages and reports; otherwise the annotation file's name.
+        images: a folder or an uncompressed `.tar` archive.
+        annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
+        bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
+        split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
+            tenth video, or those of `split_list`.
+        split_list: of `ubody`: the `.npy` file that names the videos of `val`.
+        head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two points.
+        frame_stride: of `ubody`: take only every so many frames.
+        repeat: how many times a training epoch goes through this set.
+        skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
+        count, seed, size, poses: of the images (height, width) that `synthetic` draws; all kinds of poses when empty.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str
+    name: str | None = None
+    images: Path | None = None
+    annotations: Path | None = None
+    bbox_file: Path | None = None
+    split: Split = "all"
+    split_list: Path | None = None
+    head_sizes: Path | None = None
+    frame_stride: int = Field(default=1, ge=1)
+    repeat: int = Field(default=1, ge=1)
+    skeleton: str | None = None
+    count: int = Field(default=1000, ge=1)
+    seed: int = Field(default=0, ge=0)
+    size: tuple[int, int] = (256, 192)
+    poses: tuple[str, ...] = ()
+
+    @classmethod
+    def from_options(cls, **options: Any) -> DatasetConfig:
+        """A data set that the command line names, to measure on.
+
+        Raises:
+            LeanposeError: the options do not describe one.
+        """
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{key}: " for key in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            raise LeanposeError(f"This cannot be measured: {where}{reason}.") from error
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> DatasetConfig:
+        if self.format not in READERS:
+            raise ValueError(f"unknown format '{self.format}'; {did_you_mean(self.format, READERS).rstrip('.')}")
+        reader = READERS[self.format]
+        missing = [f"`{key}`" for key in reader.needs if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"a data set of format '{self.format}' needs {' and '.join(missing)}")
+        for key, field in type(self).model_fields.items():
+            if key not in reader.keys and getattr(self, key) != field.default:
+                formats = ", ".join(name for name, other in READERS.items() if key in other.keys)
+                raise ValueError(f"`{key}` is for {formats}, not for the format '{self.format}'")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The name to show."""
+        return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
+
+    def paths(self, root: Path) -> tuple[Path, Path]:
+        """The annotation file, and the folder or archive of images, of a format that needs both."""
+        assert self.annotations is not None
+        assert self.images is not None
+        return root / self.annotations, root / self.images
+
+    def labelled_skeleton(self, root: Path) -> Skeleton | None:
+        """The skeleton that the set labels, where `skeleton` says so: by name, or as a YAML file below `root`."""
+        if self.skeleton is None:
+            return None
+        path = root / self.skeleton
+        return get_skeleton(path if path.suffix in (".yaml", ".yml") else self.skeleton)
+
+
+def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
+    """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
+
+    People without a labelled keypoint and crowd regions are left out, as the papers' toolbox does in training and with
+    labelled boxes alike; `ground_truth` still holds them, since OKS evaluation ignores what is found there.
+
+    Args:
+        config: the data set; its relative paths start at `root`.
+        skeleton: of the model that will see the people.
+        training: whether for training (`repeat` counts) or for evaluation (`bbox_file` counts).
+
+    Raises:
+        LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
+    """
+    if training and config.bbox_file is not None:
+        raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
+    read = pkgutil.resolve_name(READERS[config.format].function)
+    dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
+    if not dataset.people:
+        raise LeanposeError(
+            f"The data set '{config.title}' is empty: {config.annotations or 'it'} holds no person with a valid box and a "
+            f"labelled keypoint."
+        )
+    return replace(dataset, people=dataset.people * config.repeat) if training else dataset
+
+
+def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:
+    """For each keypoint of `skeleton` its index among those that the set labels, or -1.
+
+    Raises:
+        LeanposeError: they have no name in common.
+    """
+    indices = skeleton.indices_in(labelled)
+    if max(indices) < 0:
+        raise LeanposeError(
+            f"The data set '{title}' labels {', '.join(labelled.keypoints[:4])} …; none of them is a keypoint of the "
+            f"skeleton '{skeleton.name}' ({', '.join(skeleton.keypoints[:4])} …)."
+        )
+    return indices
+
+
+def in_split(position: int, split: Split) -> bool:
+    """Whether the image at `position` in the set's order belongs to `split`: every tenth is for validation."""
+    return split == "all" or (position % 10 == 9) == (split == "val")
