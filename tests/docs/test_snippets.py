@@ -22,6 +22,7 @@ from PIL import Image
 from clips import write_clip
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
+from leanpose.losses import METHODS
 from leanpose.models import registry
 from leanpose.models.backbones import BACKBONES
 from leanpose.models.registry import list_models
@@ -110,7 +111,7 @@ def line_pattern(line: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
     from skimage import data
 
@@ -129,8 +130,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     list_models()  # so that all of the library's own are entered before the copy
     monkeypatch.setattr(
         registry, "_ENTRIES", dict(registry._ENTRIES)
-    )  # a page registers a model; later tests do not see it
-    return tmp_path
+    )  # a page registers a model and a method; later tests do not see them
+    methods = dict(METHODS)
+    yield tmp_path
+    METHODS.clear()
+    METHODS.update(methods)
 
 
 @pytest.mark.parametrize("page", pages_with_snippets(), ids=name_of)
