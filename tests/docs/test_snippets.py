@@ -1,8 +1,9 @@
 """What the documentation says is true: its snippets run, its links and names exist, its table of models is counted.
 
-The snippets of a page run in order in one folder, as a reader would run them: `bash` as commands of leanpose, `python`
-in one session, `yaml` is written to the file that its first line names. A `text` block after commands is what they
-print, with any number for a number and anything for `…`. A snippet below `<!-- not run: reason -->` is left out.
+The snippets of a page run in order, in one folder and one process, as a reader would run them: `bash` as commands of
+leanpose, `python` in one session, `yaml` is written to the file that its first line names. A `text` block after commands
+is what they print, with any number for a number and anything for `…`. A snippet below `<!-- not run: reason -->` is left
+out.
 """
 
 from __future__ import annotations
