@@ -11,11 +11,11 @@ import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
-from leanpose.classification.deit import Classifier
+from leanpose.classification.deit import Classifier, load_classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
-from leanpose.weights import describe, from_official, load_classifier, load_model, save_model
+from leanpose.weights import describe, from_official, load_model, save_model
 
 SMALL: dict[str, Any] = {
     "input_size": (32, 48),
@@ -102,11 +102,11 @@ def test_a_file_describes_it(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(loaded(pictures()).logits, model.eval()(pictures()).logits)
     assert describe(path)["classes"] == list(model.class_names)
-    with pytest.raises(LeanposeError, match="tells classes apart and finds no poses"):
+    with pytest.raises(LeanposeError, match="is a classifier and finds no poses"):
         load_model(path)
     pose = tmp_path / "pose.safetensors"
     save_model(create_model("sdpose_t", input_size=(64, 48), depth=1), pose, training_data=[], licence="", metrics={})
-    with pytest.raises(LeanposeError, match="finds poses and tells no classes apart"):
+    with pytest.raises(LeanposeError, match="finds poses and is no classifier"):
         load_classifier(pose)
 
 

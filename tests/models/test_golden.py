@@ -252,7 +252,7 @@ def test_rtmpose_is_the_toolboxs(shared: Path, file: str) -> None:
     model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     codec = golden.facts["codec"]
-    assert (list(model.codec.sigma), model.codec.split) == (codec["sigma"], codec["simcc_split_ratio"])
+    assert (list(model.codec.sigma), model.codec.simcc_split_ratio) == (codec["sigma"], codec["simcc_split_ratio"])
     inside: dict[str, torch.Tensor] = {}
     for part in ("maps", "embedding", "attention"):
         getattr(model, part).register_forward_hook(lambda _m, _i, output, part=part: inside.update({part: output}))

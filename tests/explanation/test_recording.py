@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from leanpose.codecs.base import Prediction
-from leanpose.explanation import Recording, record_attention
+from leanpose.explanation import AttentionRecording, record_attention
 from leanpose.models.registry import create_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from leanpose.skeleton import COCO17
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was(model: TokenPose, images: Tensor):
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     after = model.eval()(images).prediction
-    for name in ("maps", "xy"):
+    for name in ("heatmaps", "xy"):
         if hasattr(before, name):
             assert torch.equal(getattr(before, name), getattr(after, name))
             assert torch.equal(getattr(before, name), getattr(output.prediction, name))
@@ -123,6 +123,6 @@ def _cycles(model: PruningPose, images: Tensor):
     return model.output(prediction, tokens, images)
 
 
-def _dropped(recording: Recording, layer: int) -> int:
+def _dropped(recording: AttentionRecording, layer: int) -> int:
     patches = recording.layers[layer].over_patches(0, recording.grid_size)
     return int((patches != patches).sum())
