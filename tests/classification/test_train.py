@@ -101,7 +101,7 @@ def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few:
     changes = {"model_options": dict(SMALL), "init_from": weights}
     with pytest.raises(LeanposeError, match=r"tells 10 other classes apart \(0, 1, 2 …\) than the 3 of the data"):
         run(quick(few, **changes), tmp_path / "run")
-    tuned = run(quick(few, **changes, strict=false), tmp_path / "run")
+    tuned = run(quick(few, **changes, strict=False), tmp_path / "run")
     assert load_classifier(tuned.folder / "last.safetensors").class_names == ("0", "1", "2")
 
 
@@ -111,7 +111,7 @@ def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp
     model.class_names = ("a", "b", "c")
     save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
     options = {**SMALL, "classes": 3}
-    recipe = parse_recipe(quick(few, model_options=options, init_from=str(tmp_path / "abc.safetensors"), strict=false))
+    recipe = parse_recipe(quick(few, model_options=options, init_from=str(tmp_path / "abc.safetensors"), strict=False))
     for classes, same in ((("0", "1", "2"), False), (("a", "b", "c"), True)):
         made = build_classifier(recipe, classes).state_dict()
         for name, weight in model.state_dict().items():
