@@ -11,8 +11,8 @@ from torch import Tensor
 from golden_rules import Golden
 from leanpose import load_model
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
+from leanpose.conversion.convert import Converted, convert
 from leanpose.models.layers import sine_position
-from leanpose.weights import Converted, convert
 
 
 def official_weights(golden: Golden, grid: tuple[int, int] = (16, 16)) -> dict[str, Tensor]:

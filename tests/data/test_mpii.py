@@ -183,7 +183,7 @@ def test_a_file_that_is_not_mpiis_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
         load_mpii(mat)
     bad = mpii_person(x1="left")
-    with pytest.raises(LeanposeError, match="image 1 lacks or garbles a field"):
+    with pytest.raises(LeanposeError, match="image 1 lacks or garbles"):
         load_mpii(write_mpii_mat(tmp_path / "garbled", [[bad]]))
 
 

@@ -12,7 +12,8 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from leanpose.weights import Converted, Official
+    from leanpose.conversion.catalogue import Official
+    from leanpose.conversion.convert import Converted
 
 
 def convert(
@@ -52,12 +53,12 @@ def convert(
         )
     size = None if input_size is None else _size(input_size)
     if source.endswith(".onnx"):
-        from leanpose.onnx_backbones import convert_onnx
+        from leanpose.conversion.onnx_backbones import convert_onnx
 
         _print(convert_onnx(source, out, training_data=training_data, licence=licence), source)
         return
 
-    from leanpose.weights import convert as run
+    from leanpose.conversion.convert import convert as run
 
     with _progress() as progress:
         task = progress.add_task("download", total=None, visible=False)
@@ -106,8 +107,8 @@ def _print_list(pattern: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from leanpose.conversion.catalogue import official_checkpoints
     from leanpose.errors import did_you_mean
-    from leanpose.weights import official_checkpoints
 
     known = official_checkpoints()
     found = [entry for name, entry in known.items() if fnmatchcase(name, pattern)]

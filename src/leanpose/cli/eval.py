@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from leanpose.errors import LeanposeError
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -49,6 +46,7 @@ def evaluate(
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
     for name, value, valid in (
+        ("split", split, ("all", "train", "val")),
         ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
         ("nms", nms, ("oks", "soft", "none")),
         ("cycle", cycle, ("first", "last")),

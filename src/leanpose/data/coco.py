@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ def load_json(path: Path, what: str) -> Any:
         raise LeanposeError(f"The {what} {path} is cut off or no JSON: {error}.") from error
 
 
+@contextmanager
+def record_errors(what: str) -> Iterator[None]:
+    """Any way in which a file's record can be unlike what is read of it becomes one sentence about `what`.
+
+    Raises:
+        LeanposeError: a field is missing, or holds something else.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LeanposeError(f"{what} lacks or garbles {error}.") from error
+
+
 def load_coco(path: Path, skeleton: Skeleton | None = None) -> CocoFile:
     """Read a COCO keypoint file's records.
 
@@ -82,7 +96,7 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None) -> Co
     """The records of a COCO keypoint file whose JSON is read already; see `load_coco`."""
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
-    try:
+    with record_errors(f"{path} is no COCO annotation file: a record"):
         images = {int(record["id"]): record for record in content["images"]}
         for record in images.values():
             str(record["file_name"])
@@ -93,8 +107,6 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None) -> Co
             annotations = [a for a in annotations if a.get("category_id", categories[0]["id"]) == categories[0]["id"]]
         for record in annotations:
             record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LeanposeError(f"{path} is no COCO annotation file: a record lacks or garbles {error}.") from error
     if skeleton is None:
         if not categories:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
@@ -318,12 +330,10 @@ def _read_detections(
         raise LeanposeError(f"{path} is no file of detected boxes: it must hold a list of results.")
     people = []
     for number, record in enumerate(content):
-        try:
+        with record_errors(f"Result {number} of {path}"):
             image_id, score = int(record["image_id"]), float(record["score"])
             x, y, w, h = (float(value) for value in record["bbox"])
             category = int(record.get("category_id", 1))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise LeanposeError(f"Result {number} of {path} lacks or garbles {error}.") from error
         if category != 1 or image_id not in images or not np.isfinite([x, y, w, h, score]).all() or min(w, h) <= 0:
             continue
         box = np.array([x, y, x + w, y + h])

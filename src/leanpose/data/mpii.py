@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.coco import labelled_dataset, load_json, map_keypoints, zero_unlabelled
+from leanpose.data.coco import labelled_dataset, load_json, map_keypoints, record_errors, zero_unlabelled
 from leanpose.data.images import ImageFolder
 from leanpose.data.lsp import AREA_OF_BOX, load_matlab, lsp_boxes
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
@@ -124,15 +124,11 @@ def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> Mpii
         )
     people, odd = [], []
     for number, record in enumerate(content, start=1):
-        try:
+        with record_errors(f"{path} is no MPII annotation file: person {number}"):
             joints = np.array(record["joints"], np.float64)
             flags = np.array(record["joints_vis"], np.float64).reshape(-1)
             center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
             image = str(record["image"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(
-                f"{path} is no MPII annotation file: person {number} lacks or garbles {error}."
-            ) from error
         if joints.shape != (16, 2) or flags.shape != (16,):
             raise LeanposeError(
                 f"{path}: person {number} has `joints` of {' × '.join(map(str, joints.shape))} numbers and {len(flags)} flags "
@@ -157,12 +153,8 @@ def _head_size(points: Float[np.ndarray, "16 3"]) -> float:
 
 def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
     content = load_json(path, "file of head sizes")
-    try:
+    with record_errors(f"{path} is no list of `image` and `head_size`: it"):
         rows = [(str(record["image"]), float(record["head_size"])) for record in content]
-    except (KeyError, TypeError, ValueError) as error:
-        raise LeanposeError(
-            f"{path} is no file of head sizes: it must be a list of records with `image` and `head_size`."
-        ) from error
     images, sizes = [person.image for person in people], [size for _, size in rows]
     if [image for image, _ in rows] != images:
         by_image = dict(rows)
@@ -199,7 +191,7 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
         if not trains:
             continue
         indices = None if chosen is None else {int(i) for i in np.atleast_1d(chosen).reshape(-1)}
-        try:
+        with record_errors(f"{path}: image {number}"):
             name = str(image.image.name)
             for position, rectangle in enumerate(_structs(getattr(image, "annorect", None)), start=1):
                 marks = _structs(getattr(getattr(rectangle, "annopoints", None), "point", None))
@@ -212,8 +204,6 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                 center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
                 head_size, free = _head_of(rectangle, points), indices is None or position in indices
                 people.append(MpiiPerson(name, points, center, _number(rectangle, "scale"), head_size, free))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise LeanposeError(f"{path}: image {number} lacks or garbles a field: {error}.") from error
     return MpiiFile(path, people, odd)
 
 

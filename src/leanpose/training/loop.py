@@ -421,9 +421,8 @@ class Trainer:
             batch = next(parts)
             self.broken.update(batch.broken)
             if not len(batch.indices):
-                raise LeanposeError(
-                    f"None of {len(self.broken)} pictures can be read: {next(iter(self.broken.values()))}"
-                )
+                first = next(iter(batch.broken.values()))
+                raise LeanposeError(f"None of the {len(batch.broken)} images tried for a batch can be read: {first}")
             return batch.to(self.fabric.device)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):

@@ -1,4 +1,4 @@
-"""Weights: self-describing files, the released ones, and conversion of the papers' own checkpoints.
+"""Weights: self-describing files, the released ones, and the names in the papers' own code.
 
 The names below are imported when they are first used: the list of released weights needs no torch.
 """
@@ -9,27 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leanpose.weights.official import Converted, convert, from_official
-    from leanpose.weights.released import RELEASED, Official, Release, official_checkpoints
+    from leanpose.weights.official import from_official
+    from leanpose.weights.released import RELEASED, Release
     from leanpose.weights.storage import describe, load_model, load_weights, save_model
 
 __all__ = [
     "RELEASED",
-    "Converted",
-    "Official",
     "Release",
-    "convert",
     "describe",
     "from_official",
     "load_model",
     "load_weights",
-    "official_checkpoints",
     "save_model",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Converted", "convert", "from_official"), "official"),
-    **dict.fromkeys(("RELEASED", "Official", "Release", "official_checkpoints"), "released"),
+    "from_official": "official",
+    **dict.fromkeys(("RELEASED", "Release"), "released"),
     **dict.fromkeys(("describe", "load_model", "load_weights", "save_model"), "storage"),
 }
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from leanpose.conversion.convert import Converted
+from leanpose.conversion.download import sha256_of
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 from leanpose.models.backbones import imagenet
@@ -17,8 +19,6 @@ from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.synthetic import render_scene
-from leanpose.weights import Converted
-from leanpose.weights.download import sha256_of
 
 # Of RGB; the detector takes BGR.
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD))

@@ -12,9 +12,9 @@ import torch
 from onnx import numpy_helper
 
 from leanpose import create_model
+from leanpose.conversion.onnx_backbones import convert_onnx
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
-from leanpose.onnx_backbones import convert_onnx
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from leanpose.conversion import download as module
+from leanpose.conversion.download import download
 from leanpose.errors import LeanposeError
-from leanpose.weights import download as module
-from leanpose.weights.download import download
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from leanpose import create_model
+from leanpose.conversion.checkpoint import PickleStub, StoredArray, read_checkpoint, stub_attribute
 from leanpose.errors import LeanposeError
 from leanpose.weights import save_model
-from leanpose.weights.checkpoint import PickleStub, StoredArray, read_checkpoint, stub_attribute
 
 LEGACY = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from leanpose.conversion.catalogue import (
+    Official,
+    fetch_official,
+    official_checkpoint,
+    official_checkpoints,
+    official_with,
+)
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import list_models
 from leanpose.skeleton import get_skeleton
-from leanpose.weights import Official, official_checkpoints
-from leanpose.weights.released import fetch_official, official_checkpoint, official_with
 
 KNOWN = official_checkpoints()
 
@@ -59,7 +64,9 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 def test_downloads_lie_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path))
     asked: dict[str, object] = {}
-    monkeypatch.setattr("leanpose.weights.released.download", lambda url, path, **more: asked.update(url=url, **more))
+    monkeypatch.setattr(
+        "leanpose.conversion.catalogue.download", lambda url, path, **more: asked.update(url=url, **more)
+    )
     entry = KNOWN["dw-ll_ucoco_384"]
     assert fetch_official(entry) == tmp_path / "official" / "dw-ll_ucoco_384.pth"
     assert (asked["url"], asked["sha256"], asked["size"]) == (entry.url, entry.sha256, 406878486)

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from golden_rules import Golden
 from leanpose import create_model, load_model
+from leanpose.conversion.convert import convert
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.training.recipe import parse_recipe
-from leanpose.weights import convert
 
 
 def start(model: PoseModel, name: str) -> torch.Tensor:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, load_model
+from leanpose.conversion.catalogue import Official
+from leanpose.conversion.convert import convert
 from leanpose.errors import LeanposeError
-from leanpose.weights import Official, convert, describe
+from leanpose.weights import describe
 from official_files import converted, deviation, official_weights, save
 
 
@@ -191,7 +193,7 @@ def test_the_catalogue_fills_the_card_of_a_file_that_it_knows(
         licence="theirs",
         source="https://example.org",
     )
-    monkeypatch.setattr("leanpose.weights.released.official_checkpoints", lambda: {"dwpose-t": entry})
+    monkeypatch.setattr("leanpose.conversion.catalogue.official_checkpoints", lambda: {"dwpose-t": entry})
     done = converted(rtmpose, tmp_path)
     card = describe(done.path)
     assert done.official == entry

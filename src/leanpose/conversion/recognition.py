@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leanpose.conversion.checkpoint import StoredArray
 from leanpose.errors import LeanposeError
 from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position
 from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
-from leanpose.weights.checkpoint import StoredArray
 
 Size = tuple[int, int]
 

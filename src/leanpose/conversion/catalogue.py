@@ -1,0 +1,103 @@
+"""The papers' own published checkpoints, whose places `official.yaml` lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from leanpose.conversion.download import Progress, download
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import cache_folder
+
+_OFFICIAL = Path(__file__).with_name("official.yaml")
+
+
+@dataclass(frozen=True)
+class Official:
+    """A published checkpoint.
+
+    Attributes:
+        name: what `leanpose convert` calls it.
+        url: where it lies.
+        sha256: its checksum, or the first digits of it, which are all that is known of most.
+        size: in bytes; None where nobody states it.
+        model: leanpose's name for the network; None: a backbone alone.
+        input_size: of the crop (height, width), in pixels; None for a backbone.
+        skeleton: the name of its keypoints; None for a backbone.
+        published: the authors' figures in percent, by what was measured on which data.
+        training_data: what it was trained on.
+        licence: its terms.
+        source: the page that gives address and figure, in the commit that was read.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int | None
+    model: str | None
+    input_size: tuple[int, int] | None
+    skeleton: str | None
+    published: dict[str, float]
+    training_data: tuple[str, ...]
+    licence: str
+    source: str
+
+    @property
+    def file(self) -> str:
+        """The name that the file has on its server."""
+        return self.url.rpartition("/")[2]
+
+
+@cache
+def official_checkpoints() -> dict[str, Official]:
+    """All that are known, by name."""
+    content = yaml.safe_load(_OFFICIAL.read_text(encoding="utf-8"))
+    return {
+        name: Official(
+            name=name,
+            url=entry["url"],
+            sha256=entry["sha256"],
+            size=entry.get("size"),
+            model=entry.get("model"),
+            input_size=tuple(entry["input_size"]) if "input_size" in entry else None,
+            skeleton=entry.get("skeleton"),
+            published=entry.get("published", {}),
+            training_data=tuple(content["data"][entry["data"]]),
+            licence=content["terms"][entry["terms"]],
+            source="https://github.com/{repository}/blob/{commit}/{path}".format(**content["sources"][entry["source"]]),
+        )
+        for name, entry in content["files"].items()
+    }
+
+
+def official_checkpoint(name: str) -> Official:
+    """The one of this name.
+
+    Raises:
+        LeanposeError: there is none.
+    """
+    known = official_checkpoints()
+    if name not in known:
+        near = did_you_mean(name, known)
+        listed = near if near.startswith("did") else "`leanpose convert --list` shows those that are known."
+        raise LeanposeError(f"'{name}' is neither a file nor an official checkpoint; {listed}")
+    return known[name]
+
+
+def official_with(sha256: str) -> Official | None:
+    """The official checkpoint whose checksum this is; None: none that is known."""
+    return next((entry for entry in official_checkpoints().values() if sha256.startswith(entry.sha256)), None)
+
+
+def fetch_official(entry: Official, progress: Progress = lambda _done, _total: None) -> Path:
+    """Download a checkpoint to the cache folder, unless it is there.
+
+    Raises:
+        LeanposeError: see `leanpose.conversion.download.download`.
+    """
+    path = cache_folder() / "official" / entry.file
+    download(entry.url, path, sha256=entry.sha256, size=entry.size, progress=progress)
+    return path
