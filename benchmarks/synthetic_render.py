@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections import defaultdict
 
 import cv2
 
@@ -46,9 +47,9 @@ def draw(count: int, size: tuple[int, int], people: tuple[int, int]) -> float:
     return (time.thread_time() - start) / count * 1e3
 
 
-def time_stages(count: int, size: tuple[int, int], people: tuple[int, int]) -> Counter[str]:
+def time_stages(count: int, size: tuple[int, int], people: tuple[int, int]) -> dict[str, float]:
     """Milliseconds a scene spends in each of `STAGES`."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, function: Callable) -> Callable:
         def run(*arguments, **named):

@@ -11,11 +11,11 @@ import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
-from leanpose.classification.deit import Classifier
+from leanpose.classification.deit import Classifier, load_classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
-from leanpose.weights import describe, from_official, load_classifier, load_model, save_model
+from leanpose.weights import describe, from_official, load_model, save_model
 
 SMALL: dict[str, Any] = {
     "input_size": (32, 48),
@@ -30,7 +30,9 @@ SIZES = [("tiny", {}), ("small", {"embed_dim": 384, "num_heads": 6}), ("base", {
 
 def small(cycles: int = 2, **changes: Any) -> Classifier:
     torch.manual_seed(0)
-    return create_model("deit_tiny", **{**SMALL, "cycles": cycles, **changes})
+    model = create_model("deit_tiny", **{**SMALL, "cycles": cycles, **changes})
+    assert isinstance(model, Classifier)
+    return model
 
 
 def pictures(count: int = 2) -> torch.Tensor:
@@ -43,6 +45,7 @@ def pictures(count: int = 2) -> torch.Tensor:
 def test_outputs_are_timms(shared: Path, size: str, overrides: dict[str, Any]) -> None:
     golden = Golden.load(shared, f"deit_{size}_patch16_224")
     model = create_model("deit_tiny", **overrides)
+    assert isinstance(model, Classifier)
     model.load_state_dict(from_official("deit_tiny", golden.state_dict(), **overrides), strict=True)
     with torch.inference_mode():
         output = model(golden.images)

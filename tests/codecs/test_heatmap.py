@@ -362,7 +362,7 @@ def test_the_benchmark_compares_equals(benchmark: ModuleType, capsys: pytest.Cap
 
 
 def test_autocast_and_inference_mode_change_nothing() -> None:
-    codec = HeatmapCodec((200, 160), (50, 40), kernel=13)  # a size that no other test has put into the cache
+    codec = HeatmapCodec((200, 160), (50, 40), blur_kernel_size=13)  # a size that no other test has put into the cache
     maps = torch.rand(2, 5, 50, 40) ** 20
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         inside, _ = codec.decode(Heatmaps(maps))

@@ -7,12 +7,14 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import leanpose
+from leanpose.codecs.heatmap import Encoding
 from leanpose.errors import LeanposeError
 from leanpose.inference import estimator as estimator_file
 from leanpose.inference.detectors import Detector, WholeImage
@@ -43,7 +45,7 @@ class Forbidden(Detector):
 
 @pytest.mark.parametrize("encoding", ["msra", "unbiased", "udp"])
 @pytest.mark.parametrize("flip_test", [False, True])
-def test_keypoints_come_out_where_they_are(encoding: str, flip_test: bool):
+def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
     model = SpotFinder(encoding)
     given = scene(0, 3)
     poses = PoseEstimator(model, Forbidden(), "cpu", flip_test=flip_test)(given.image, given.boxes)
@@ -172,7 +174,8 @@ def test_boxes_that_cannot_be_used(spot_finder: SpotFinder, boxes, words: str):
 
 def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
     given = scene(0, 1)
-    for boxes in (given.boxes, [given.boxes] * 2):
+    wrong: list[Any] = [given.boxes, [given.boxes] * 2]
+    for boxes in wrong:
         with pytest.raises(LeanposeError, match="list of 1"):
             PoseEstimator(spot_finder, "whole-image", "cpu")([given.image], boxes)
 

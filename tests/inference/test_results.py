@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_coco_results_are_accepted_by_pycocotools():
     from pycocotools.coco import COCO
 
     poses = two_people()
-    truth = COCO()
+    truth: Any = COCO()
     truth.dataset = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     truth.createIndex()
     assert [record["image_id"] for record in poses.to_coco()] == [0, 0]
@@ -158,7 +159,8 @@ def test_tracked_people_keep_their_ids_on_every_way_out():
 
 def test_ids_reach_supervision():
     pytest.importorskip("supervision")
-    assert replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"].tolist() == [7, 3]
+    tracked = replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"]
+    assert list(tracked) == [7, 3]
 
 
 def test_drawing_changes_the_picture_only_where_people_are():

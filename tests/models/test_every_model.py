@@ -53,7 +53,8 @@ def small_model(name: str) -> PoseModel:
     model = create_model(name, **overrides)
     if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture
         for refinement in model.refinements:
-            torch.nn.init.normal_(refinement[-1].weight, std=0.1)
+            assert isinstance(refinement, torch.nn.Sequential)
+            torch.nn.init.normal_(refinement[-1].get_parameter("weight"), std=0.1)
     return model
 
 

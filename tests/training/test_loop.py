@@ -293,7 +293,7 @@ def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
     whole = train(recipe, tmp_path / "whole", quiet=True)
     write = RunLog.write
 
-    def killed(self: RunLog, table: str, *row: object) -> None:
+    def killed(self: RunLog, table: str, *row: Any) -> None:
         if table == "val":
             raise KeyboardInterrupt
         write(self, table, *row)
