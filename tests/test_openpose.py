@@ -10,6 +10,7 @@ import pytest
 
 from leanpose.drawing.openpose import draw_openpose
 from leanpose.errors import LeanposeError
+from leanpose.inference.controlnet import conditioning_image
 from leanpose.inference.results import PoseResult
 from leanpose.openpose import openpose_people
 from leanpose.skeleton import BODY19, COCO17, Skeleton
@@ -97,8 +98,7 @@ def test_controlnets_readers_get_every_point_that_is_drawn():
             points[p, WHOLE.parts[part]], scores[p, WHOLE.parts[part]] = rows[:, :2], rows[:, 2] >= 1
     drawn = draw_openpose((content["canvas_height"], content["canvas_width"]), points, scores, WHOLE)
     assert drawn.any()
-    assert (drawn == poses.draw_openpose(SIZE)).all()
-    assert (drawn == poses.draw(np.zeros((*SIZE, 3), np.uint8), style="openpose")).all()
+    assert (drawn == conditioning_image(poses, SIZE)).all()
 
 
 def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
@@ -144,11 +144,11 @@ def test_a_point_in_the_corner_is_not_a_missing_one():
 
 def test_a_smaller_canvas():
     poses = poses_of(WHOLE)
-    small = poses.draw_openpose(SIZE, resolution=192)
+    small = conditioning_image(poses, SIZE, resolution=192)
     assert small.shape == (192, 256, 3)
     scaled = poses.resized(SIZE, (192, 256))
     assert np.allclose(scaled.keypoints, (poses.keypoints + 0.5) * 0.64 - 0.5, atol=1e-4)
-    assert (scaled.draw_openpose((192, 256)) == small).all()
+    assert (conditioning_image(scaled, (192, 256)) == small).all()
 
 
 def test_the_corners_of_a_picture_stay_its_corners():
@@ -159,12 +159,3 @@ def test_the_corners_of_a_picture_stay_its_corners():
     scaled = poses.resized((50, 100), (150, 50))
     assert np.allclose(scaled.keypoints, [[[-0.5, -0.5], [49.5, 149.5]]])
     assert np.allclose(scaled.boxes, [[-0.5, -0.5, 49.5, 149.5]])
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"style": "openpoze"}, "did you mean 'openpose'"), ({"style": "openpose", "boxes": True}, "boxes")],
-)
-def test_styles_that_cannot_be(options: dict[str, Any], words: str):
-    with pytest.raises(LeanposeError, match=words):
-        poses_of(COCO17).draw(np.zeros((*SIZE, 3), np.uint8), **options)

@@ -11,7 +11,7 @@ import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
-from leanpose.classification.deit import Classifier, load_classifier
+from leanpose.classification.deit import DeiT, load_classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
@@ -28,10 +28,10 @@ SMALL: dict[str, Any] = {
 SIZES = [("tiny", {}), ("small", {"embed_dim": 384, "num_heads": 6}), ("base", {"embed_dim": 768, "num_heads": 12})]
 
 
-def small(cycles: int = 2, **changes: Any) -> Classifier:
+def small(cycles: int = 2, **changes: Any) -> DeiT:
     torch.manual_seed(0)
     model = create_model("deit_tiny", **{**SMALL, "cycles": cycles, **changes})
-    assert isinstance(model, Classifier)
+    assert isinstance(model, DeiT)
     return model
 
 
@@ -45,7 +45,7 @@ def pictures(count: int = 2) -> torch.Tensor:
 def test_outputs_are_timms(shared: Path, size: str, overrides: dict[str, Any]) -> None:
     golden = Golden.load(shared, f"deit_{size}_patch16_224")
     model = create_model("deit_tiny", **overrides)
-    assert isinstance(model, Classifier)
+    assert isinstance(model, DeiT)
     model.load_state_dict(from_official("deit_tiny", golden.state_dict(), **overrides), strict=True)
     with torch.inference_mode():
         output = model(golden.images)
@@ -105,11 +105,11 @@ def test_a_file_describes_it(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(loaded(pictures()).logits, model.eval()(pictures()).logits)
     assert describe(path)["classes"] == list(model.class_names)
-    with pytest.raises(LeanposeError, match="tells classes apart and finds no poses"):
+    with pytest.raises(LeanposeError, match="is a classifier and finds no poses"):
         load_model(path)
     pose = tmp_path / "pose.safetensors"
     save_model(create_model("sdpose_t", input_size=(64, 48), depth=1), pose, training_data=[], licence="", metrics={})
-    with pytest.raises(LeanposeError, match="finds poses and tells no classes apart"):
+    with pytest.raises(LeanposeError, match="finds poses and is no classifier"):
         load_classifier(pose)
 
 

@@ -23,7 +23,10 @@ from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
 from leanpose.training.loop import RunStopped, Trainer
+from leanpose.training.recipe import parse_recipe
+from leanpose.training.train import train
 from leanpose.weights import save_model
+from tiny import tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     for words in (["predict", picture, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
         refused = CliRunner().invoke(app, words)
         assert isinstance(refused.exception, LeanposeError)
-        assert "tells classes apart and finds no poses" in str(refused.exception)
+        assert "is a classifier and finds no poses" in str(refused.exception)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few: Path, tmp_path: Path) -> None:
@@ -109,8 +112,9 @@ def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp
     model.class_names = ("a", "b", "c")
     save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
     options = {**SMALL, "classes": 3}
-    changes = {"model_options": options, "init_from": str(tmp_path / "abc.safetensors"), "strict": False}
-    recipe = parse_classification_recipe(quick(few, **changes))
+    recipe = parse_classification_recipe(
+        quick(few, model_options=options, init_from=str(tmp_path / "abc.safetensors"), strict=False)
+    )
     for classes, same in ((("0", "1", "2"), False), (("a", "b", "c"), True)):
         made = build_classifier(recipe, classes).state_dict()
         for name, weight in model.state_dict().items():
@@ -171,8 +175,8 @@ def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
     first, second = task.model.forward_train(task.model.normalise(images)).cycles
     expected = {
         "class": cross_entropy(first.logits, labels) + cross_entropy(second.logits, labels),
-        "keypoint_token_weight": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
-        "visual_token_weight": 0.25 * mse_loss(first.visual_tokens, second.visual_tokens),
+        "keypoint_tokens": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
+        "visual_tokens": 0.25 * mse_loss(first.visual_tokens, second.visual_tokens),
     }
     assert set(losses) == set(expected)
     for name, value in expected.items():
@@ -246,13 +250,15 @@ def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"validation": {"metric": "mpii"}}, "the recipe's 'validation.metric' is for models that find poses"),
-        ({"validation": {"flip_test": False}}, "the recipe's 'validation.flip_test' is for models that find poses"),
-        ({"skeleton": "coco17"}, "the recipe's 'skeleton' is for models that find poses"),
-        ({"codec": {"sigma": 3.0}}, "the recipe's 'codec' is for models that find poses"),
-        ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or cycles"),
-        ({"model": "sdpose_t", "model_options": {}}, "'classification' is for classifiers"),
+        ({"validation": {"metric": "mpii"}}, r"unknown key 'validation\.metric'"),
+        ({"skeleton": "coco17"}, "unknown key 'skeleton'"),
+        ({"codec": {"sigma": 3.0}}, "unknown key 'codec'"),
+        ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or sdpose"),
+        ({"model": "sdpose_t", "model_options": {}}, "Model 'sdpose_t' has no setting 'classes'"),
         ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
+        ({"classification": {"aspect": [2, 0.5]}}, "the first number is the least"),
+        ({"classification": {"aspect": [0, 1]}}, "greater than 0"),
+        ({"classification": {"area": [1.0, 0.1]}}, "the first number is the least"),
     ],
 )
 def test_what_does_not_fit_gets_one_sentence(few: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -264,12 +270,12 @@ def test_what_does_not_fit_gets_one_sentence(few: Path, tmp_path: Path, change: 
 
 def test_data_of_the_wrong_kind_get_one_sentence(few: Path, tmp_path: Path) -> None:
     recipe = quick(few)
-    people = {"format": "coco", "images": "i", "annotations": "a.json"}
-    with pytest.raises(LeanposeError, match="of the format image_folder, not 'coco'"):
-        run({**recipe, "data": {**recipe["data"], "train": [people]}}, tmp_path / "run")
-    with pytest.raises(LeanposeError, match="on one folder of classes, not on 2"):
-        run({**recipe, "data": {**recipe["data"], "train": recipe["data"]["train"] * 2}}, tmp_path / "run")
-    pose = {**recipe, "model": "sdpose_t", "model_options": {}}
-    del pose["classification"]
-    with pytest.raises(LeanposeError, match="unknown format 'image_folder'"):
-        run(pose, tmp_path / "run")
+    for source, words in (
+        ([{"format": "coco", "images": "i"}], "Input should be 'image_folder'"),
+        ([{"format": "image_folder", "images": "i", "repeat": 3}], "data.train.0.repeat"),
+        (recipe["data"]["train"] * 2, "at most 1 item"),
+    ):
+        with pytest.raises(LeanposeError, match=words):
+            run({**recipe, "data": {**recipe["data"], "train": source}}, tmp_path / "run")
+    with pytest.raises(LeanposeError, match="'deit_tiny' is a classifier"):
+        train(parse_recipe(tiny_recipe(tmp_path, model="deit_tiny", model_options={})), tmp_path / "run")

@@ -104,7 +104,7 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
         (["photo.jpg", "--teacher", "body.safetensors"], "finds the 19 keypoints"),
         (["photo.jpg", "--teacher", "student.safetensors"], "predicts no heatmaps"),
         (["photo.jpg", "--person", "3"], "no person 3"),
-        (["photo.jpg", "--box", "200", "0", "300", "50"], "outside of the picture"),
+        (["photo.jpg", "--box", "200", "0", "300", "50"], "outside of the image"),
         (["photo.jpg", "--box", "1", "1", "9", "9", "--person", "1"], "not both"),
         (["photo.jpg", "--out", "full"], "full holds something that is not an earlier explanation"),
         (["photo.jpg", "--out", "photo.jpg"], "photo.jpg is a file"),

@@ -70,6 +70,6 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 
 def test_the_list_needs_no_torch() -> None:
-    code = "import sys; from leanpose.cli.models import models; models(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys; from leanpose.cli.models import models; models(); print(sorted({'torch', 'timm', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

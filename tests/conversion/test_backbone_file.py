@@ -66,7 +66,7 @@ def test_a_backbone_that_does_not_fit_is_named(shared: Path, tmp_path: Path) -> 
     path = convert(tmp_path / "rtmpose.pth", tmp_path / "backbone.safetensors", backbone_only=True).path
     for model, message in (
         ("rtmpose_s", "holds a cspnext_tiny, not the cspnext_s"),
-        ("sdpose_t", "has no ImageNet weights"),
+        ("sdpose_t", "holds a cspnext_tiny, not the stem"),
     ):
         with pytest.raises(LeanposeError, match=message):
             create_model(model, pretrained=path)

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from leanpose import create_model
 from leanpose.conversion.onnx_backbones import convert_onnx
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones.base import PyramidBackbone
 from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
 from outputs import gradient
 
@@ -43,6 +44,7 @@ def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_pa
     done = convert_onnx(detector, tmp_path / "nano.safetensors", licence="Apache-2.0")
     assert (done.model, done.family) == ("rtmdet_nano", "backbone")
     model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=done.path)
+    assert isinstance(model.backbone, PyramidBackbone)
     rgb = np.random.default_rng(0).normal(size=(1, 3, 160, 192)).astype(np.float32)
     with torch.no_grad():
         levels = [level.numpy() for level in model.backbone.pyramid(torch.tensor(rgb))]

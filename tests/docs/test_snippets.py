@@ -117,7 +117,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     astronaut.resize((256, 256)).save(tmp_path / "photos" / "a.jpg")
     astronaut.crop((60, 0, 420, 512)).save(tmp_path / "photos" / "b.png")
-    write_clip(tmp_path / "clip.mp4", sound="aac")
+    write_clip(tmp_path / "clip.mp4", audio="aac")
     write_tiny_coco(tmp_path / "my_data")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)

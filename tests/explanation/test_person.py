@@ -56,7 +56,7 @@ def test_a_box_that_is_none_is_refused(box: tuple[float, ...]):
 
 
 def test_a_box_outside_is_refused_and_one_over_the_edge_is_not():
-    with pytest.raises(LeanposeError, match="outside of the picture, which is 90 wide and 120 high"):
+    with pytest.raises(LeanposeError, match="outside of the image, which is 90 wide and 120 high"):
         check_box(PHOTO, (90, 0, 100, 50))
     assert check_box(PHOTO, (-10, -10, 50, 50)).tolist() == [-10, -10, 50, 50]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
+from leanpose.inference.controlnet import ENDING, paint_openpose
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
 from leanpose.skeleton import Skeleton
@@ -79,7 +81,9 @@ def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_fi
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
     estimator = PoseEstimator(finder, "whole-image", "cpu", batch_size=3)
-    predict_pictures(estimator, pictures, boxes=box_file, drawings=out, style="openpose", resolution=128)
+    predict_pictures(
+        estimator, pictures, boxes=box_file, drawings=out, paint=partial(paint_openpose, resolution=128), ending=ENDING
+    )
     expected = [f"{number}_openpose.{kind}" for number in (10, 11, 13, 14) for kind in ("json", "png")]
     assert sorted(p.name for p in out.iterdir()) == expected
     for seed in (0, 1, 3, 4):
@@ -100,7 +104,9 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
     estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_inputs([str(tmp_path / "1.png")]).pictures
-    outcome = predict_pictures(estimator, found, drawings=out, style="openpose", resolution=512)
+    outcome = predict_pictures(
+        estimator, found, drawings=out, paint=partial(paint_openpose, resolution=512), ending=ENDING
+    )
     assert [(p.name, "576000 pixels long" in reason) for p, reason in outcome.undrawn] == [("1.png", True)]
     assert outcome.done == 1
 
@@ -108,7 +114,9 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
 def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     out = tmp_path / "out"
     with pytest.raises(LeanposeError, match="'spots' has none of OpenPose's body points"):
-        predict_pictures(estimator, pictures, drawings=out, coco=out / "poses.json", style="openpose")
+        predict_pictures(
+            estimator, pictures, drawings=out, coco=out / "poses.json", paint=paint_openpose, ending=ENDING
+        )
     assert not list(out.iterdir())
 
 

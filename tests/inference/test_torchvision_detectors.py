@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.detectors import Detector
+from leanpose.inference.detectors import Detector, TorchvisionDetector
 from leanpose.inference.estimator import choose_detector
-from leanpose.inference.torchvision_detectors import TorchvisionDetector
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"

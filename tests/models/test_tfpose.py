@@ -11,8 +11,9 @@ from leanpose.codecs import CoordinateCodec
 from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.losses import Supervised
+from leanpose.models.backbones.base import PyramidBackbone
 from leanpose.models.registry import create_model
-from leanpose.models.tfpose import DecoderLayer, TFPose, TFPoseConfig
+from leanpose.models.tfpose import DecoderLayer, DecoderTrace, TFPose, TFPoseConfig
 from leanpose.skeleton import Skeleton
 from outputs import coordinates, gradient, present
 
@@ -117,7 +118,8 @@ def test_without_encoder_layers_the_decoder_reads_the_projected_features() -> No
     model = small(encoder_layers=0)
     with torch.inference_mode():
         memory = model.encode(IMAGES)[1]
-        fine = model.get_submodule("projections.0")(model.backbone.pyramid(IMAGES)[0])
+        assert isinstance(model.backbone, PyramidBackbone)
+        fine = model.projections[0](model.backbone.pyramid(IMAGES)[0])
     torch.testing.assert_close(memory[:, :64], fine.flatten(2).transpose(1, 2))
     assert not hasattr(model, "level_position")
 
@@ -140,22 +142,25 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
     model = moving(input_size=(70, 64))
     images = torch.randn(2, 3, 70, 64)
     with torch.inference_mode():
-        output, looks = model.forward_recorded(images)
+        traces: list[DecoderTrace] = []
+        output = model.forward_recorded(images, traces)
         plain = model.forward_train(images)
     torch.testing.assert_close(coordinates(output.prediction).xy, coordinates(plain.prediction).xy)
-    assert len(looks) == 3
-    torch.testing.assert_close(looks[0].reference, model.reference_points.sigmoid().expand(2, -1, -1))
-    for i, look in enumerate(looks):
+    assert len(traces) == 3
+    torch.testing.assert_close(traces[0].reference, model.reference_points.sigmoid().expand(2, -1, -1))
+    for i, trace in enumerate(traces):
         if i:
-            torch.testing.assert_close(look.reference, coordinates(output.aux_outputs[i - 1]).xy)
-        assert look.samples.locations.shape == (2, 17, 8, 3, 4, 2)
-        torch.testing.assert_close(look.samples.weights.sum(dim=(-1, -2)), torch.ones(2, 17, 8))
-        assert present(look.query_attention).shape == (2, 8, 17, 17)
-        torch.testing.assert_close(present(look.query_attention).sum(dim=-1), torch.ones(2, 8, 17))
+            torch.testing.assert_close(trace.reference, coordinates(output.aux_outputs[i - 1]).xy)
+        assert trace.samples.locations.shape == (2, 17, 8, 3, 4, 2)
+        torch.testing.assert_close(trace.samples.weights.sum(dim=(-1, -2)), torch.ones(2, 17, 8))
+        assert present(trace.query_attention).shape == (2, 8, 17, 17)
+        torch.testing.assert_close(present(trace.query_attention).sum(dim=-1), torch.ones(2, 8, 17))
         # Fresh offsets point to all sides alike, so that their middle is nearly the reference.
-        middle = look.samples.locations[:, :, :, 0].mean(dim=(2, 3))
-        torch.testing.assert_close(middle, model.on_padded(look.reference), atol=1e-3, rtol=0)
-    assert small(query_attention=False).forward_recorded(IMAGES)[1][0].query_attention is None
+        middle = trace.samples.locations[:, :, :, 0].mean(dim=(2, 3))
+        torch.testing.assert_close(middle, model.on_padded(trace.reference), atol=1e-3, rtol=0)
+    without: list[DecoderTrace] = []
+    small(query_attention=False).forward_recorded(IMAGES, without)
+    assert without[0].query_attention is None
 
 
 def test_the_attention_among_queries_is_what_the_layer_computes() -> None:

@@ -9,7 +9,8 @@ import torch
 from leanpose.export import export_model
 from leanpose.export.program import name_nodes
 from leanpose.models.registry import create_model
-from leanpose.quantisation.layers import fewest_in_float, find_followers, find_layers
+from leanpose.quantisation.layers import find_followers, find_layers
+from leanpose.quantisation.sensitivity import fewest_in_float
 
 
 @pytest.fixture(scope="module")

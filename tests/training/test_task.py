@@ -15,7 +15,6 @@ import torch
 from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
-from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss, SDPoseLoss
 from leanpose.losses.base import sum_of

@@ -85,7 +85,7 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
 
-def values_of(session: InferenceSession) -> tuple[list[Shaped], list[Shaped]]:
+def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:
     """The names and shapes of a file's inputs and outputs."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     return [(value.name, list(value.shape)) for value in inputs], [(value.name, list(value.shape)) for value in outputs]

@@ -1,4 +1,4 @@
-"""`leanpose explain`: pictures of what a model does with one person."""
+"""`leanpose explain`: figures of what a model does with one person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(help="An image.")],
     model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
     teacher: Annotated[
         str | None,
@@ -45,28 +45,26 @@ def explain(
 
     from leanpose.data.images import read_image
     from leanpose.explanation import explain as draw
-    from leanpose.explanation.explain import choose_keypoints
+    from leanpose.explanation.explain import check_folder, check_teacher, choose_keypoints, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.explanation.writing import check_folder, write
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
-    from leanpose.losses.base import require_same_crops
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
     check_folder(folder)
-    picture, net = read_image(image), load_model(model)
+    photo, net = read_image(image), load_model(model)
     choose_keypoints(net.skeleton, keypoint or [])
-    master = None if teacher is None else load_model(teacher)
-    if master is not None:
-        require_same_crops(net, master)
+    teacher_net = None if teacher is None else load_model(teacher)
+    if teacher_net is not None:
+        check_teacher(net, teacher_net)
     label, *labels = _labels([model, *(compare or [])])
     others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:
-        chosen, whence = check_box(picture, box), "--box"
+        chosen, whence = check_box(photo, box), "--box"
     else:
         found = choose_detector(detector)
-        chosen, people = choose_box(picture, found, person)
+        chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
         if detector == "auto" and isinstance(found, WholeImage):
             whence += f" ({NO_DETECTOR})"
@@ -75,8 +73,8 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     if missing := _missing(net):
         print(f"          {missing}")
-    drawings = draw(picture, chosen, net, label=label, keypoints=keypoint or [], teacher=master, others=others)
-    write(folder, drawings)
+    drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
+    write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
@@ -98,7 +96,7 @@ def _label(name: str) -> str:
 
 
 def _missing(net: PoseModel) -> str:
-    """Why there are fewer pictures than of other models."""
+    """Why there are fewer figures than of other models."""
     from leanpose.models.tfpose import TFPose
     from leanpose.models.tokenpose import TokenPose
 

@@ -173,7 +173,7 @@ def fresh_model(name: str) -> PoseModel | None:
     from leanpose.errors import LeanposeError
 
     if model_entry(name).task != "pose":
-        raise LeanposeError(f"'{name}' tells classes apart and finds no poses; this command is for models that do.")
+        raise LeanposeError(f"'{name}' is a classifier and finds no poses; this command is for models that do.")
     import torch
 
     torch.manual_seed(0)

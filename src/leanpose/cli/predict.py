@@ -10,12 +10,16 @@ import typer
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from jaxtyping import UInt8
     from rich.progress import Progress, TaskID
 
     from leanpose.data.inputs import Clip, Inputs
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
-    from leanpose.inference.results import Style
+    from leanpose.inference.results import PoseResult
     from leanpose.video.predict import VideoOutcome
     from leanpose.video.reader import VideoError
     from leanpose.video.tracking import PoseTracker
@@ -82,14 +86,18 @@ def predict(
     if resolution is not None and style != "openpose":
         raise LeanposeError("--resolution is the size of conditioning pictures; give --style openpose too.")
 
+    from functools import partial
+
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
+    from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, predict_pictures
     from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
+    openpose = style == "openpose"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video)
     if files.clips and boxes is not None:
         raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
@@ -110,9 +118,14 @@ def predict(
     if files.clips:
         from leanpose.video.tracking import PoseTracker
 
+        def draw_frame(pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> UInt8[np.ndarray, "H W 3"]:
+            if openpose:
+                return conditioning_image(poses, (pixels.shape[0], pixels.shape[1]), threshold=threshold)
+            return poses.draw(pixels, threshold=threshold)
+
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         unread = _predict_clips(
-            tracker, files.clips, out, draw=draw, style=style, threshold=threshold, seconds=seconds, audio=audio
+            tracker, files.clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio
         )
         if unread and len(files.clips) == 1 and not files.pictures:
             raise unread[0]
@@ -136,8 +149,8 @@ def predict(
                 coco=coco,
                 table=csv,
                 threshold=threshold,
-                style=style,
-                resolution=resolution,
+                paint=partial(paint_openpose, threshold=threshold, resolution=resolution) if openpose else None,
+                ending=ENDING if openpose else None,
                 advance=lambda so_far: progress.update(task, completed=so_far.looked_at, people=so_far.people),
             )
         except NothingReadError as error:
@@ -219,9 +232,7 @@ def _predict_clips(
     clips: list[Clip],
     out: Path,
     *,
-    draw: bool,
-    style: Style,
-    threshold: float,
+    draw: Callable[[np.ndarray, PoseResult], np.ndarray] | None,
     seconds: float | None,
     audio: bool,
 ) -> list[VideoError]:
@@ -234,7 +245,7 @@ def _predict_clips(
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
-    targets = clip_targets(clips, out, drawn=draw)
+    targets = clip_targets(clips, out, drawn=draw is not None)
     unread: list[VideoError] = []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
@@ -249,7 +260,7 @@ def _predict_clips(
             try:
                 outcome = predict_video(
                     tracker, clip.source, drawing=target if draw else None, lines=lines, seconds=seconds, audio=audio,
-                    draw=lambda pixels, poses: poses.draw(pixels, style=style, threshold=threshold), advance=advance,
+                    draw=draw, advance=advance,
                 )  # fmt: skip
             except VideoError as error:
                 unread.append(error)

@@ -73,11 +73,11 @@ def _dark_offsets(
     around = blurred.gather(1, rows * width + columns)
     if convention.rescale:
         around = around * (value / blurred.amax(dim=1))[:, None]
-    # NaN passes through a clamp in torch, but not in every run-time; a point with one in it stays where it is either way.
+    # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
     slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
     step = newton_step(slopes.T, convention)
     usable = can_refine(x, y, value, (height, width), convention)
-    # Comparisons are false for NaN: this says "finite" in an operation that every run-time has.
+    # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
 

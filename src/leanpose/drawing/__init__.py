@@ -1,4 +1,4 @@
-"""Pictures of poses: skeleton overlays, ControlNet's OpenPose pictures and contact sheets."""
+"""Images of poses: skeleton overlays, ControlNet's OpenPose images and contact sheets."""
 
 from __future__ import annotations
 

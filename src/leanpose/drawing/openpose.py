@@ -1,6 +1,6 @@
-"""The conditioning picture of ControlNet's OpenPose models: people on black, as the DWPose annotator draws them.
+"""The conditioning image of ControlNet's OpenPose models: people on black, as the DWPose annotator draws them.
 
-A network was trained on such pictures, so they must look alike to the pixel: colours, order, widths and the rounding of
+A network was trained on such images, so they must look alike to the pixel: colours, order, widths and the rounding of
 coordinates are those of the annotators (docs/openpose.md says which). All colours are RGB.
 """
 
@@ -117,7 +117,7 @@ def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple
     """The canvas on which ControlNet's annotators draw: the shorter side `resolution`, then both to multiples of 64.
 
     Args:
-        image_size: (height, width) of the picture.
+        image_size: (height, width) of the image.
         resolution: pixels, at least 64.
 
     Returns:
@@ -139,7 +139,7 @@ def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple
 
 def _check_size(image_size: tuple[int, int]) -> None:
     if len(image_size) != 2 or min(image_size) < 1:
-        raise LeanposeError(f"A picture's size is (height, width) in pixels, not {tuple(image_size)}.")
+        raise LeanposeError(f"An image's size is (height, width) in pixels, not {tuple(image_size)}.")
 
 
 def _xinsir_scale(image_size: tuple[int, int]) -> int:

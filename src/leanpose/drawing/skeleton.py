@@ -1,4 +1,4 @@
-"""Skeleton overlays on photographs, and contact sheets of several pictures.
+"""Skeleton overlays on photographs, and contact sheets of several images.
 
 Images go in and come out as RGB uint8 (H, W, 3). OpenCV draws into whatever channel order it is given, so nothing
 here is ever turned into BGR.
@@ -81,10 +81,11 @@ def draw_poses(
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
     """
-    keypoints = np.asarray(keypoints, dtype=np.float64)
-    scores = np.asarray(scores, dtype=np.float64)
+    import cv2
+
+    keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(image, keypoints, scores, skeleton, boxes)
-    picture = np.ascontiguousarray(image).copy()
+    canvas = np.ascontiguousarray(image).copy()
     dim_threshold = threshold / 2 if dim_threshold is None else min(dim_threshold, threshold)
     drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= dim_threshold)
     confident = drawable & (scores >= threshold)
@@ -93,24 +94,24 @@ def draw_poses(
              for p, (points, seen) in enumerate(zip(keypoints, drawable, strict=True))]  # fmt: skip
     order = sorted(range(len(keypoints)), key=lambda p: -sizes[p])
     for layer_of_dim in (True, False):
-        layer = picture.copy()
+        layer = canvas.copy()
         for p in order:
             if boxes is not None and layer_of_dim:
                 _draw_box(layer, boxes[p])
             _draw_person(layer, keypoints[p], drawable[p], confident[p], skeleton, sizes[p] * line_scale, layer_of_dim)
         opacity = DIM_OPACITY if layer_of_dim else OPACITY
-        picture = _blend(picture, layer, opacity)
+        canvas = cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0)
     for p, label in enumerate(labels or ()):
         if drawable[p].any():
-            _write_label(picture, label, keypoints[p][drawable[p]])
-    return picture
+            _write_label(canvas, label, keypoints[p][drawable[p]])
+    return canvas
 
 
-def _write_label(picture: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np.ndarray, "N 2"]) -> None:
-    """White on a dark outline, in the middle above the points, inside the picture."""
+def _write_label(canvas: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np.ndarray, "N 2"]) -> None:
+    """White on a dark outline, in the middle above the points, inside the image."""
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = canvas.shape[:2]
     size = max(0.4, min(height, width) / 900)
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -118,7 +119,7 @@ def _write_label(picture: UInt8[np.ndarray, "H W 3"], text: str, points: Float[n
     y = np.clip(low[1] - 2 * text_height, text_height, max(height - below, text_height))
     for colour, thickness in (((20, 20, 20), round(6 * size)), ((255, 255, 255), max(1, round(2 * size)))):
         at = (round(float(x)), round(float(y)))
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(thickness, 1), cv2.LINE_AA)
+        cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(thickness, 1), cv2.LINE_AA)
 
 
 def contact_sheet(
@@ -129,25 +130,25 @@ def contact_sheet(
     cell: tuple[int, int] | None = None,
     background: Colour = (28, 29, 33),
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay pictures out in a grid, row by row, each scaled to fit its cell and centred, with its caption below.
+    """Lay images out in a grid, row by row, each scaled to fit its cell and centred, with its caption below.
 
     Args:
-        images: RGB pictures of any sizes.
-        columns: cells in a row (fewer where there are fewer pictures).
-        captions: one line for each picture; too long ones are cut with "…".
-        cell: (height, width) of a cell in pixels; the largest height and width among the pictures by default, at most
+        images: RGB images of any sizes.
+        columns: cells in a row (fewer where there are fewer images).
+        captions: one line for each image; too long ones are cut with "…".
+        cell: (height, width) of a cell in pixels; the largest height and width among the images by default, at most
             320 pixels.
-        background: RGB around the pictures.
+        background: RGB around the images.
 
     Raises:
-        LeanposeError: there are no pictures, no columns, or not one caption for each picture.
+        LeanposeError: there are no images, no columns, or not one caption for each image.
     """
     import cv2
 
     if not images or columns < 1:
-        raise LeanposeError("A contact sheet needs at least one picture and one column.")
+        raise LeanposeError("A contact sheet needs at least one image and one column.")
     if captions is not None and len(captions) != len(images):
-        raise LeanposeError(f"A contact sheet got {len(captions)} captions for {len(images)} pictures.")
+        raise LeanposeError(f"A contact sheet got {len(captions)} captions for {len(images)} images.")
     if cell is None:
         height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
         shrink = min(1.0, 320 / max(height, width))
@@ -217,7 +218,7 @@ def _draw_person(
     """Draw the faint parts (`dim`) or the full ones of a person: first the dark outlines, then colour upon them."""
     widths = _widths(skeleton)
     sides = keypoint_sides(skeleton)
-    limit = 0.02 * max(layer.shape[:2])  # nobody so near that the lines hide the picture
+    limit = 0.02 * max(layer.shape[:2])  # nobody so near that the lines hide the image
     line, dot = (float(np.clip(per * size, 1.0, max(limit, 1.0))) for per in (LINE_PER_SIZE, DOT_PER_SIZE))
     limbs = [
         (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])
@@ -253,9 +254,8 @@ def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour,
     import cv2
 
     if width < 2.5:
-        cv2.line(
-            layer, _fixed_point(start), _fixed_point(end), colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS
-        )
+        ends = _fixed_point(start), _fixed_point(end)
+        cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
         return
     # OpenCV's own line width is a whole number of pixels; a polygon is as wide as it should be.
     along = end - start
@@ -280,21 +280,8 @@ def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
     if np.isfinite(box).all():
         width = max(1, round(0.002 * max(layer.shape[:2])))
         corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-        cv2.rectangle(
-            layer,
-            _fixed_point(corners[0]),
-            _fixed_point(corners[1]),
-            (235, 235, 235),
-            width,
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
-
-
-def _blend(below: np.ndarray, above: np.ndarray, opacity: float) -> np.ndarray:
-    import cv2
-
-    return cv2.addWeighted(above, opacity, below, 1 - opacity, 0)
+        upper_left, lower_right = (_fixed_point(corner) for corner in corners)
+        cv2.rectangle(layer, upper_left, lower_right, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _caption(text: str, width: int, height: int, background: Colour) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin, suppression of duplicates."""
 
-from leanpose.evaluation.ap import average_precision, wholebody_ap
+from leanpose.evaluation.ap import average_precision
 from leanpose.evaluation.nms import box_nms, oks_between, oks_matrix, oks_nms, soft_oks_nms
 from leanpose.evaluation.pck import (
     KeypointAccuracy,
@@ -16,6 +16,7 @@ from leanpose.evaluation.pck import (
 )
 from leanpose.evaluation.predictions import PosePredictions, concatenate
 from leanpose.evaluation.report import KeypointTable, keypoint_table
+from leanpose.evaluation.wholebody import wholebody_ap
 
 __all__ = [
     "KeypointAccuracy",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from leanpose.explanation.attention import LayerAttention, Recording, record_attention
-from leanpose.explanation.deformable import DecoderRecording, record_decoder
 from leanpose.explanation.explain import Drawing, explain
 from leanpose.explanation.person import PersonView, choose_box, look_at
+from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
 
 __all__ = [
+    "AttentionRecording",
     "DecoderRecording",
     "Drawing",
-    "LayerAttention",
     "PersonView",
-    "Recording",
     "choose_box",
     "explain",
     "look_at",

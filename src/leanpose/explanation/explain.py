@@ -1,9 +1,10 @@
-"""All pictures that explain what a model does with one person."""
+"""All figures that explain what a model does with one person, and the folder that they are written to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from re import sub
 
 import numpy as np
@@ -11,33 +12,35 @@ import torch
 from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
-from leanpose.drawing.attention import (
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.explanation.decoder_figures import draw_refinement, draw_sampling
+from leanpose.explanation.figures import (
+    chosen_layers,
+    column_count,
     draw_attention,
     draw_kept,
-    draw_keypoint_attention,
     draw_links,
-    draw_query_attention,
+    draw_maps,
+    draw_matrices,
+    draw_weights,
+    stretch,
 )
-from leanpose.drawing.maps import draw_maps, stretch
-from leanpose.drawing.sampling import draw_refinement, draw_sampling
-from leanpose.drawing.weights import draw_weights
-from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.explanation.attention import Recording, record_attention
-from leanpose.explanation.deformable import DecoderRecording, record_decoder
 from leanpose.explanation.person import PersonView, look_at
-from leanpose.losses.base import require_same_crops
+from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
+from leanpose.files import atomic_write, describe_os_error
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.tfpose import STRIDES, TFPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 
-MOST_MAPS = 24  # keypoints, where none are chosen
+MAX_MAPS = 24  # keypoints, where none are chosen
+MARKER = ".leanpose-explain"  # lists the figures that were written, so that these alone are replaced
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture, RGB, with the name of its file and a line that says what it shows."""
+    """One figure, RGB, with the name of its file and a line that says what it shows."""
 
     name: str
     caption: str
@@ -67,42 +70,46 @@ def explain(
     teacher: PoseModel | None = None,
     others: Mapping[str, PoseModel] | None = None,
 ) -> list[Drawing]:
-    """Draw all that there is to see of a model at work on one person.
+    """Draw attention, predictions and weights of a model for one person.
 
     Args:
         image: RGB.
         box: xyxy in pixels.
-        label: what the pictures call the model.
-        keypoints: names; the pictures of single tokens or queries take the nose (or the first) where none are given.
+        label: what the figures call the model.
+        keypoints: names; the figures of single tokens or queries take the nose (or the first) where none are given.
         teacher: a heatmap model of the same keypoints and crops, whose heatmaps and attention stand beside.
-        others: models whose weights are compared, by the name that the picture gives them.
+        others: models whose weights are compared, by the name that the figure gives them.
 
     Raises:
         LeanposeError: a keypoint is unknown, or the teacher does not fit.
     """
     chosen = choose_keypoints(model.skeleton, keypoints)
-    if teacher is not None:
-        require_same_crops(model, teacher)
-    view = look_at(image, box, model)
-    prediction, recording = _run(model, view)
-    drawings = []
-    if isinstance(recording, DecoderRecording):
-        drawings += _sampling(recording, view, model.skeleton, chosen, label)
-        drawings += _refinement(recording, view, model.skeleton, label)
-    elif recording is not None:
-        drawings += _gaze(recording, view, model.skeleton, chosen, label)
-        drawings += _relations(recording, view, model, label)
+    student = _Inference(model, look_at(image, box, model), label, chosen)
+    drawings = student.attention()
     if teacher is None:
-        drawings += _maps(view, model, prediction, label, chosen)
+        drawings.append(student.maps())
     else:
-        theirs = look_at(image, box, teacher)
-        lesson, looks = _run(teacher, theirs)
-        drawings += _comparison(view, (model, prediction), (teacher, lesson), label, chosen)
-        if isinstance(looks, Recording):
-            drawings += _gaze(looks, theirs, teacher.skeleton, chosen, "the teacher", "teacher_")
+        check_teacher(model, teacher)
+        of_teacher = _Inference(teacher, look_at(image, box, teacher), "the teacher", chosen)
+        drawings.append(student.beside(of_teacher))
+        drawings += of_teacher.token_attention("teacher_")
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
-    picture = draw_weights(compared, f"Weights of {', '.join(compared)}")
-    return [*drawings, Drawing("weights.png", "how the weights are distributed", picture)]
+    figure = draw_weights(compared, f"Weights of {', '.join(compared)}")
+    return [*drawings, Drawing("weights.png", "how the weights are distributed", figure)]
+
+
+def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
+    """See that two models can be compared; the warp of their crops may differ.
+
+    Raises:
+        LeanposeError: their keypoints or the size of their crops differ.
+    """
+    if (teacher.skeleton.keypoints, teacher.input_size) != (model.skeleton.keypoints, model.input_size):
+        that, this = (
+            f"the {len(net.skeleton)} keypoints of '{net.skeleton.name}' in crops of {'x'.join(map(str, net.input_size))}"
+            for net in (teacher, model)
+        )
+        raise LeanposeError(f"The teacher does not fit: '{teacher.name}' finds {that}, '{model.name}' {this}.")
 
 
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
@@ -118,105 +125,151 @@ def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
     ]
 
 
-def _run(model: PoseModel, view: PersonView) -> tuple[Prediction, Recording | DecoderRecording | None]:
-    """What a model predicts at inference, and where it has tokens or a decoder, what these attended to."""
-    if isinstance(model, TokenPose):
-        recording = record_attention(model, view.images)
-        return recording.output.prediction, recording
-    if isinstance(model, TFPose):
-        recording = record_decoder(model, view.images)
-        return recording.output.prediction, recording
-    with torch.inference_mode():
-        return model(view.images).prediction, None
+class _Inference:
+    """What one model makes of one person's crop, to be drawn.
 
+    Args:
+        label: what the figures call the model.
+        chosen: keypoints of interest; none: the nose for figures of one keypoint, all for the others.
+    """
 
-def _gaze(
-    recording: Recording, view: PersonView, skeleton: Skeleton, chosen: Sequence[int], label: str, prefix: str = ""
-) -> list[Drawing]:
-    """What the tokens of single keypoints attend to in the crop."""
-    drawings = []
-    for k in _looked_at(skeleton, chosen):
-        name = skeleton.keypoints[k]
-        maps = _by_cycle(recording, [layer.over_patches(k, recording.grid_size) for layer in recording.layers])
-        picture = draw_attention(view.shown, maps, f"Where the {name} token of {label} looks")
-        file = _file(f"{prefix}attention_{name}")
-        whose = " of the teacher" if prefix else ""
-        caption = f"attention of the {name} token{whose} to the patches, by layer and cycle"
-        drawings.append(Drawing(file, caption, picture))
-    return drawings
+    def __init__(self, model: PoseModel, view: PersonView, label: str, chosen: Sequence[int]) -> None:
+        self.model, self.view, self.label, self.chosen = model, view, label, chosen
+        self.skeleton = model.skeleton
+        self.recording: AttentionRecording | DecoderRecording | None = None
+        if isinstance(model, TokenPose):
+            self.recording = record_attention(model, view.images)
+        elif isinstance(model, TFPose):
+            self.recording = record_decoder(model, view.images)
+        with torch.inference_mode():
+            output = model(view.images) if self.recording is None else self.recording.output
+        self.prediction: Prediction = output.prediction
+        self.points = view.to_shown(model.codec.decode(self.prediction)[0][0].float().cpu().numpy())
 
+    def single_keypoints(self) -> list[tuple[int, str]]:
+        """Index and name of the keypoints whose own attention is drawn."""
+        names = self.skeleton.keypoints
+        return [(k, names[k]) for k in self.chosen or [names.index("nose") if "nose" in names else 0]]
 
-def _relations(recording: Recording, view: PersonView, model: PoseModel, label: str) -> list[Drawing]:
-    """The attention among the keypoint tokens, and which patches are left to attend to."""
-    among = _by_cycle(recording, [layer.among_keypoints for layer in recording.layers])
-    points = _points(view, model, recording.output.prediction)
-    title = f"Attention among the keypoint tokens of {label}"
-    matrix = draw_keypoint_attention(among, model.skeleton.keypoints, title)
-    links = draw_links(view.shown, points, among.mean(axis=1), model.skeleton, f"{title}, on the person")
-    drawings = [
-        Drawing("keypoint_attention.png", "attention among the keypoint tokens, by cycle", matrix),
-        Drawing("keypoint_links.png", "the strongest of it, as arrows on the person", links),
-    ]
-    if recording.kept:
-        kept = draw_kept(view.shown, recording.kept, recording.grid_size, f"The patches that {label} keeps")
-        drawings.append(Drawing("kept_patches.png", "the patches that are kept, layer by layer", kept))
-    return drawings
+    def attention(self) -> list[Drawing]:
+        """What tokens or queries attend to, where there are any."""
+        if isinstance(self.recording, DecoderRecording):
+            return self.decoder(self.recording)
+        if isinstance(self.recording, AttentionRecording):
+            return [*self.token_attention(), *self.token_relations(self.recording)]
+        return []
 
+    def token_attention(self, prefix: str = "") -> list[Drawing]:
+        """What the tokens of single keypoints attend to in the crop; nothing for models without."""
+        recording, drawings = self.recording, []
+        if not isinstance(recording, AttentionRecording):
+            return []
+        for k, name in self.single_keypoints():
+            maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
+            figure = draw_attention(self.view.shown, maps, f"Where the {name} token of {self.label} looks")
+            whose = " of the teacher" if prefix else ""
+            caption = f"attention of the {name} token{whose} to the patches, by layer and cycle"
+            drawings.append(Drawing(_file(f"{prefix}attention_{name}"), caption, figure))
+        return drawings
 
-def _looked_at(skeleton: Skeleton, chosen: Sequence[int]) -> list[int]:
-    """The keypoints whose own attention is drawn: the nose, or the first, where none are chosen."""
-    return list(chosen) or [skeleton.keypoints.index("nose") if "nose" in skeleton.keypoints else 0]
+    def token_relations(self, recording: AttentionRecording) -> list[Drawing]:
+        """The attention among the keypoint tokens, and which patches are left to attend to."""
+        among = recording.by_cycle([layer.among_keypoints for layer in recording.layers])
+        depth = among.shape[1]
+        parts = {"last layer": among[:, -1], f"mean of {depth} layers": among.mean(axis=1)}
+        matrices = {}
+        for cycle in range(recording.cycles):
+            for name, attention in list(parts.items())[:depth]:
+                rest = 1 - attention[cycle].sum(axis=1).mean()
+                matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
+        title = f"Attention among the keypoint tokens of {self.label}"
+        matrix = draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title, whose="token")
+        on_person = f"{title}, on the person"
+        links = draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, on_person)
+        drawings = [
+            Drawing("keypoint_attention.png", "attention among the keypoint tokens, by cycle", matrix),
+            Drawing("keypoint_links.png", "the strongest of it, as arrows on the person", links),
+        ]
+        if recording.kept:
+            title = f"The patches that {self.label} keeps"
+            kept = draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
+            drawings.append(Drawing("kept_patches.png", "the patches that are kept, layer by layer", kept))
+        return drawings
+
+    def decoder(self, recording: DecoderRecording) -> list[Drawing]:
+        """Where queries read the features, how the decoder moves its points, and whom the queries attend to."""
+        shown, points, drawings = self.view.shown, self.view.to_shown(recording.points), []
+        samples, references = self.view.to_shown(recording.samples), self.view.to_shown(recording.references)
+        for k, name in self.single_keypoints():
+            title = f"Where the {name} query of {self.label} reads the features"
+            figure = draw_sampling(
+                shown, samples[:, k], recording.weights[:, k], references[:, k], points[1:, k], STRIDES, title
+            )
+            caption = f"the sampling points of the {name} query and their weights, by decoder layer"
+            drawings.append(Drawing(_file(f"sampling_{name}"), caption, figure))
+        moves = draw_refinement(shown, points, self.skeleton, f"How {self.label} moves its points, layer by layer")
+        drawings.append(Drawing("refinement.png", "the points before the first decoder layer and after each", moves))
+        among = recording.among_queries
+        if among is None:
+            return drawings
+        title = f"Attention among the queries of {self.label}"
+        matrices = {f"layer {layer + 1}": among[layer] for layer in chosen_layers(len(among))}
+        columns = column_count(len(matrices))
+        matrix = draw_matrices(matrices, columns, self.skeleton.keypoints, title, whose="query")
+        links = draw_links(shown, points[-1], among, self.skeleton, f"{title}, on the person", part="layer")
+        return [
+            *drawings,
+            Drawing("query_attention.png", "attention among the queries, by decoder layer", matrix),
+            Drawing("query_links.png", "the strongest of it, as arrows on the person", links),
+        ]
+
+    def maps(self) -> Drawing:
+        """What is predicted of each keypoint."""
+        maps, name, what = predicted_maps(self.view, self.model, self.prediction), "heatmaps.png", "the heatmap"
+        if maps is None:
+            name, what = "points.png", "the point"
+        elif isinstance(self.prediction, Coordinates):
+            name, what = "distributions.png", "the Gaussian"
+        title = f"{what.capitalize()} that {self.label} predicts for each keypoint"
+        figure = self.draw_maps({self.label: maps}, title, "the keypoint that is decoded")
+        return Drawing(name, f"{what} that is predicted for each keypoint", figure)
+
+    def beside(self, teacher: _Inference) -> Drawing:
+        """The teacher's heatmaps and what this student predicts.
+
+        Raises:
+            LeanposeError: the teacher predicts no heatmaps.
+        """
+        if not isinstance(teacher.prediction, Heatmaps):
+            raise LeanposeError(f"The teacher '{teacher.model.name}' predicts no heatmaps; choose one that does.")
+        maps = {
+            "teacher": predicted_maps(teacher.view, teacher.model, teacher.prediction),
+            "student": predicted_maps(self.view, self.model, self.prediction),
+        }
+        title = f"The teacher's heatmaps and what {self.label} predicts"
+        figure = self.draw_maps(maps, title, "the student's keypoint")
+        return Drawing("teacher_and_student.png", "the teacher's heatmap beside the student's prediction", figure)
+
+    def draw_maps(
+        self, maps: dict[str, Float[np.ndarray, "K h w"] | None], title: str, circled: str
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """Maps of the chosen keypoints, or of the first `MAX_MAPS`; empty ones for None."""
+        count = len(self.skeleton)
+        shown = list(self.chosen) or list(range(min(count, MAX_MAPS)))
+        rest = f" · the first {MAX_MAPS} of {count} keypoints" if not self.chosen and count > MAX_MAPS else ""
+        empty = np.zeros((count, *self.view.shown.shape[:2]))
+        return draw_maps(
+            self.view.shown,
+            {kind: (empty if stack is None else stack)[shown] for kind, stack in maps.items()},
+            [self.skeleton.keypoints[k] for k in shown],
+            self.points[shown],
+            title,
+            f"circle: {circled}{rest}",
+        )
 
 
 def _file(name: str) -> str:
     return sub(r"[^\w-]", "_", name) + ".png"
-
-
-def _sampling(
-    recording: DecoderRecording, view: PersonView, skeleton: Skeleton, chosen: Sequence[int], label: str
-) -> list[Drawing]:
-    """Where the queries of single keypoints read the features."""
-    drawings = []
-    for k in _looked_at(skeleton, chosen):
-        name = skeleton.keypoints[k]
-        picture = draw_sampling(
-            view.shown,
-            view.to_shown(recording.samples[:, k]),
-            recording.weights[:, k],
-            view.to_shown(recording.references[:, k]),
-            view.to_shown(recording.points[1:, k]),
-            STRIDES,
-            f"Where the {name} query of {label} reads the features",
-        )
-        caption = f"the sampling points of the {name} query and their weights, by decoder layer"
-        drawings.append(Drawing(_file(f"sampling_{name}"), caption, picture))
-    return drawings
-
-
-def _refinement(recording: DecoderRecording, view: PersonView, skeleton: Skeleton, label: str) -> list[Drawing]:
-    """How the decoder moves its points, and what the queries say to each other."""
-    points, among = view.to_shown(recording.points), recording.among_queries
-    moves = draw_refinement(view.shown, points, skeleton, f"How {label} moves its points, layer by layer")
-    drawings = [Drawing("refinement.png", "the points before the first decoder layer and after each", moves)]
-    if among is not None:
-        title = f"Attention among the queries of {label}"
-        matrix = draw_query_attention(among, skeleton.keypoints, title)
-        links = draw_links(view.shown, points[-1], among, skeleton, f"{title}, on the person", part="layer")
-        drawings += [
-            Drawing("query_attention.png", "attention among the queries, by decoder layer", matrix),
-            Drawing("query_links.png", "the strongest of it, as arrows on the person", links),
-        ]
-    return drawings
-
-
-def _by_cycle(recording: Recording, arrays: list[np.ndarray]) -> Float[np.ndarray, "cycles layers ..."]:
-    stacked = np.stack(arrays)
-    return stacked.reshape(recording.cycles, -1, *stacked.shape[1:])
-
-
-def _points(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K 2"]:
-    """The keypoints in pixels of the crop that is drawn upon."""
-    return view.to_shown(model.codec.decode(prediction)[0][0].float().cpu().numpy())
 
 
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:
@@ -237,60 +290,40 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     if prediction.sigma is None:
         return None
     # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
-    fractions = model.config.outputs == "rle"
-    rows, columns = (1, 1) if fractions else (side / 4 for side in model.input_size)
+    rows, columns = (1, 1) if "rle_sigma" in model.provides else (side / 4 for side in model.input_size)
     pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
     return simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0].cpu().numpy()
 
 
-def _maps(
-    view: PersonView, model: PoseModel, prediction: Prediction, label: str, chosen: Sequence[int]
-) -> list[Drawing]:
-    maps, (shown, note) = predicted_maps(view, model, prediction), _shown(model.skeleton, chosen)
-    name, what = "heatmaps.png", "the heatmap"
-    if maps is None:
-        name, what = "points.png", "the point"
-        maps = np.zeros((len(model.skeleton), *view.shown.shape[:2]))
-    elif isinstance(prediction, Coordinates):
-        name, what = "distributions.png", "the Gaussian"
-    picture = draw_maps(
-        view.shown,
-        {label: maps[shown]},
-        [model.skeleton.keypoints[k] for k in shown],
-        f"{what.capitalize()} that {label} predicts for each keypoint",
-        points=_points(view, model, prediction)[shown],
-        note=f"circle: the keypoint that is read{note}",
-    )
-    return [Drawing(name, f"{what} that is predicted for each keypoint", picture)]
+def check_folder(folder: Path) -> None:
+    """Whether figures may be written there.
+
+    Raises:
+        LeanposeError: it is a file, or holds something that is not an earlier explanation.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LeanposeError(f"{folder} is a file; choose another --out.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise LeanposeError(f"{folder} holds something that is not an earlier explanation; choose another --out.")
 
 
-def _comparison(
-    view: PersonView,
-    student: tuple[PoseModel, Prediction],
-    teacher: tuple[PoseModel, Prediction],
-    label: str,
-    chosen: Sequence[int],
-) -> list[Drawing]:
-    if not isinstance(teacher[1], Heatmaps):
-        raise LeanposeError(f"The teacher '{teacher[0].name}' predicts no heatmaps; choose one that does.")
-    (shown, note), skeleton = _shown(student[0].skeleton, chosen), student[0].skeleton
-    lesson, learnt = predicted_maps(view, *teacher), predicted_maps(view, *student)
-    assert lesson is not None
-    if learnt is None:
-        learnt = np.zeros_like(lesson)
-    picture = draw_maps(
-        view.shown,
-        {"teacher": lesson[shown], "student": learnt[shown]},
-        [skeleton.keypoints[k] for k in shown],
-        f"The teacher's heatmaps and what {label} predicts",
-        points=_points(view, *student)[shown],
-        note=f"circle: the student's keypoint{note}",
-    )
-    return [Drawing("teacher_and_student.png", "the teacher's heatmap beside the student's prediction", picture)]
+def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
+    """Write PNG files in place of those of an earlier explanation; whatever else lies there stays.
 
+    Raises:
+        LeanposeError: as for `check_folder`, or the folder cannot be written.
+    """
+    from PIL import Image
 
-def _shown(skeleton: Skeleton, chosen: Sequence[int]) -> tuple[list[int], str]:
-    """The keypoints whose maps are drawn, and a remark where they are not all."""
-    if chosen or len(skeleton) <= MOST_MAPS:
-        return list(chosen) or list(range(len(skeleton))), ""
-    return list(range(MOST_MAPS)), f" · the first {MOST_MAPS} of {len(skeleton)} keypoints"
+    check_folder(folder)
+    marker = folder / MARKER
+    try:
+        for name in marker.read_text().splitlines() if marker.exists() else ():
+            (folder / Path(name).name).unlink(missing_ok=True)
+    except OSError as error:
+        raise describe_os_error(folder, error) from error
+    with atomic_write(marker) as path:
+        path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
+    for drawing in drawings:
+        with atomic_write(folder / drawing.name) as path:
+            Image.fromarray(drawing.image).save(path)

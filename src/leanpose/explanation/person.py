@@ -1,4 +1,4 @@
-"""Which person of a picture is looked at, and the crop as the model sees it and as people like to see it."""
+"""Which person of an image is looked at, and the crop as the model sees it and as people like to see it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def choose_box(
     """
     boxes = detector([image])[0][0]
     if not len(boxes):
-        raise LeanposeError("The detector finds nobody in the picture; give the person's --box X1 Y1 X2 Y2.")
+        raise LeanposeError("The detector finds nobody in the image; give the person's --box X1 Y1 X2 Y2.")
     if not 0 <= person < len(boxes):
         found = "one person" if len(boxes) == 1 else f"{len(boxes)} people"
         raise LeanposeError(f"There is no person {person}: the detector finds {found}, counted from 0 for the largest.")
@@ -60,14 +60,14 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
     """The box that a user gave.
 
     Raises:
-        LeanposeError: it is none, or lies outside of the picture.
+        LeanposeError: it is none, or lies outside of the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
     if not (np.isfinite(box).all() and x1 < x2 and y1 < y2):
         raise LeanposeError(f"The box {_numbers(box)} is not x1 y1 x2 y2 in pixels with x1 < x2 and y1 < y2.")
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         raise LeanposeError(
-            f"The box {_numbers(box)} lies outside of the picture, which is {width} wide and {height} high."
+            f"The box {_numbers(box)} lies outside of the image, which is {width} wide and {height} high."
         )
     return np.array(box, dtype=np.float64)
 

@@ -305,7 +305,7 @@ def _open(
     if isinstance(model, (str, Path)):
         model = load_model(model)
     if model.task != "pose":
-        raise LeanposeError(f"'{model.name}' tells classes apart and finds no poses.")
+        raise LeanposeError(f"'{model.name}' is a classifier and finds no poses.")
     model = model.to(device).eval()
     return model, *open_backend(model, device, backend, precision)
 

@@ -18,17 +18,18 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
-from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.results import PoseResult, Style
+from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
-LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
+
+Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
+"""Writes what is drawn of a picture and its poses to a path."""
 
 
 @dataclass
@@ -78,8 +79,8 @@ def predict_pictures(
     coco: Path | None = None,
     table: Path | None = None,
     threshold: float = 0.3,
-    style: Style = "overlay",
-    resolution: int | None = None,
+    paint: Painter | None = None,
+    ending: str | None = None,
     advance: Callable[[Outcome], None] = lambda _: None,
 ) -> Outcome:
     """Estimate the poses in pictures and write them as they come.
@@ -93,9 +94,8 @@ def predict_pictures(
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         threshold: keypoints from this score on are drawn in full.
-        style: `overlay` for annotated copies; `openpose` for ControlNet's conditioning picture of each, NAME_openpose.png,
-            and its poses in NAME_openpose.json.
-        resolution: about the shorter side of the conditioning pictures; as large as the picture by default.
+        paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
+        ending: of the drawings' names, in place of the pictures' own suffix.
         advance: called after each picture, done or skipped.
 
     Raises:
@@ -104,9 +104,9 @@ def predict_pictures(
     """
     targets: dict[Path, Path] = {}
     if drawings is not None:
-        names = target_names(pictures, drawings, ending="_openpose.png" if style == "openpose" else None)
+        names = target_names(pictures, drawings, ending=ending)
         targets = dict(zip((p.path for p in pictures), names, strict=True))
-    paint = partial(_paint_openpose, resolution=resolution) if style == "openpose" else _paint
+    paint = paint or partial(paint_overlay, threshold=threshold)
     outcome = Outcome()
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
@@ -137,7 +137,7 @@ def predict_pictures(
                     poses = replace(poses, box_scores=scores.astype(np.float32))
                 results.write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if picture.path in targets:
-                    painted.append((picture, painter.submit(paint, poses, pixels, threshold, targets[picture.path])))
+                    painted.append((picture, painter.submit(paint, poses, pixels, targets[picture.path])))
                 while len(painted) > DRAWN_AHEAD:
                     wait_for_oldest()
                 outcome.done += 1
@@ -195,27 +195,21 @@ def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> I
         results.finish()
 
 
-def _paint(poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path) -> None:
-    _write_picture(poses.draw(pixels, threshold=threshold), target)
+def paint_overlay(poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float) -> None:
+    """Write the picture with the skeletons on it.
+
+    Raises:
+        UndrawableError: it is too large for its format.
+    """
+    write_picture(poses.draw(pixels, threshold=threshold), target)
 
 
-def _paint_openpose(
-    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], threshold: float, target: Path, resolution: int | None
-) -> None:
-    size = (pixels.shape[0], pixels.shape[1])
-    canvas = size if resolution is None else controlnet_size(size, resolution)
-    if max(canvas) > max(LONGEST_SIDE, *size):
-        raise UndrawableError(
-            f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
-        )
-    poses = poses.resized(size, canvas)
-    _write_picture(poses.draw_openpose(canvas, threshold=threshold), target)
-    with atomic_write(target.with_suffix(".json")) as temporary:
-        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
-        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+def write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
+    """Write an RGB picture in the format of its suffix.
 
-
-def _write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
+    Raises:
+        UndrawableError: it is too large for the format.
+    """
     import cv2
 
     height, width = picture.shape[:2]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.inputs import ImageInput, as_rgb
-from leanpose.drawing.openpose import controlnet_size, draw_openpose
 from leanpose.drawing.skeleton import draw_poses
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.errors import LeanposeError
 from leanpose.openpose import openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     import supervision
 
-Style: TypeAlias = Literal["overlay", "openpose"]
 RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
 
 
@@ -108,57 +106,24 @@ class PoseResult:
         self,
         image: ImageInput,
         *,
-        style: Style = "overlay",
         threshold: float = 0.3,
         boxes: bool = False,
         **options: Any,
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """The image with the skeletons on it, or ControlNet's picture of the poses, as a new RGB array.
+        """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
         Args:
             image: the picture that the poses were found in.
-            style: `overlay` draws on the image, with the ids of people who were tracked; `openpose` draws on a black canvas of its size (`draw_openpose`).
-            threshold: keypoints from this score on are drawn in full, those above half of it faintly (`openpose`:
-                not at all).
+            threshold: keypoints from this score on are drawn in full, those above half of it faintly.
             boxes: frame each person too.
-            options: for `leanpose.drawing.draw_poses` or `leanpose.drawing.draw_openpose`.
-
-        Raises:
-            LeanposeError: the style is unknown, or cannot be drawn.
+            options: for `leanpose.drawing.draw_poses`.
         """
-        if style == "openpose":
-            if boxes:
-                raise LeanposeError("ControlNet's picture has no boxes; leave boxes=True out with style='openpose'.")
-            return self.draw_openpose(as_rgb(image).shape[:2], threshold=threshold, **options)
-        if style != "overlay":
-            raise LeanposeError(f"Unknown style '{style}'; {did_you_mean(style, ['overlay', 'openpose'])}")
         if self.ids is not None:
             options = {"labels": [str(i) for i in self.ids], **options}
         return draw_poses(
             as_rgb(image), self.keypoints, self.scores, self.skeleton,
             boxes=self.boxes if boxes else None, threshold=threshold, **options,
         )  # fmt: skip
-
-    def draw_openpose(
-        self, image_size: tuple[int, int], *, resolution: int | None = None, threshold: float = 0.3, **options: Any
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        """The conditioning picture of ControlNet's OpenPose models: the poses alone on black, RGB.
-
-        Args:
-            image_size: (height, width) of the picture that the poses were found in; the canvas is as large.
-            resolution: scale the canvas instead, so that its shorter side is about this long
-                (`leanpose.drawing.controlnet_size`).
-            threshold: keypoints below this score are not drawn.
-            options: for `leanpose.drawing.draw_openpose`.
-
-        Raises:
-            LeanposeError: the skeleton has none of OpenPose's 18 body points.
-        """
-        poses, size = self, image_size
-        if resolution is not None:
-            size = controlnet_size(image_size, resolution)
-            poses = self.resized(image_size, size)
-        return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.
@@ -197,7 +162,7 @@ class PoseResult:
             threshold: keypoints below this score count as missing.
             controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
                 1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is
-                the middle of the shoulders for every skeleton, as `draw_openpose` has it. Needs `image_size`.
+                the middle of the shoulders for every skeleton, as `conditioning_image` has it. Needs `image_size`.
 
         Raises:
             LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.

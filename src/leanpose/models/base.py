@@ -49,6 +49,16 @@ def require_positive(config: Any, *names: str) -> None:
         require(value is None or value >= 1, f"{name}={value} must be at least 1")
 
 
+def require_divisible(config: Any, name: str, by: str) -> None:
+    """See that one field of a configuration is a multiple of another.
+
+    Raises:
+        LeanposeError: it is not.
+    """
+    value, divisor = getattr(config, name), getattr(config, by)
+    require(value % divisor == 0, f"{name}={value} is not divisible by {by}={divisor}")
+
+
 class ImageModel(nn.Module):
     """A named network for images of one size.
 

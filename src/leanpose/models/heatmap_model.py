@@ -86,14 +86,8 @@ class SimCCPose(HeatmapModel):
 
     def __init__(self, name: str, config: SimCCConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
-        self.codec = SimCCCodec(
-            config.input_size,
-            sigma=(6.0, 6.0),
-            simcc_split_ratio=config.simcc_split_ratio,
-            normalize=True,
-            beta=1.0,
-            label_softmax=False,
-        )
+        size, ratio = config.input_size, config.simcc_split_ratio
+        self.codec = SimCCCodec(size, (6.0, 6.0), ratio, normalize=True, beta=1.0, label_softmax=False)
         pixels = math.prod(self.heatmap_size)
         self.bins_x, self.bins_y = (nn.Linear(pixels, bins) for bins in self.codec.bins)
         for layer in (self.bins_x, self.bins_y):
@@ -145,7 +139,7 @@ def hrnet_w48() -> HeatmapModelConfig:
 def movenet_topdown() -> HeatmapModelConfig:
     """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
 
-    MoveNet itself looks at a whole picture for the person in its middle, and reads points off heatmaps by way of that
+    MoveNet itself looks at a whole image for the person in its middle, and reads points off heatmaps by way of that
     person's centre. On a crop the heatmaps are enough.
     """
     return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())

@@ -137,7 +137,7 @@ class SamplingPoints(NamedTuple):
     """Where each query looks, and how much it takes from there.
 
     Attributes:
-        locations: x and y as fractions of the picture that the maps cover, 0 its left and upper edge and 1 its right and
+        locations: x and y as fractions of the image that the maps cover, 0 its left and upper edge and 1 its right and
             lower one (edges of pixels, not centres); may lie outside.
         weights: of one query and head they sum to 1 over all points of all levels.
     """
@@ -154,7 +154,7 @@ class MultiScaleDeformableAttention(nn.Module):
     drawn by Xavier's uniform rule.
 
     Under autocast too, places are added up and features read there in float32: bfloat16 knows 128 places between the
-    middle of the picture and its border.
+    middle of the image and its border.
 
     Args:
         embed_dim: of queries, features and outputs; divisible by `num_heads`.

@@ -80,8 +80,8 @@ class PPT(TokenPose):
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The first cycle alone, without the tokens that it drops."""
-        prediction, tokens, places = self.pruned_cycle(self.embed(features))
-        return self.pruned_output(prediction, tokens, places, features)
+        prediction, tokens, kept = self.pruned_cycle(self.embed(features))
+        return self.output(prediction, tokens, features, kept)
 
     def train_cycle(
         self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
@@ -90,13 +90,13 @@ class PPT(TokenPose):
         if index > 0:
             return super().train_cycle(index, tokens, features)
         record: list[Tensor] = []
-        prediction, alive, places = self.pruned_cycle(tokens, record)
+        prediction, alive, kept = self.pruned_cycle(tokens, record)
         dense = tuple(self.as_maps(layer) for layer in record)
-        return replace(self.pruned_output(prediction, alive, places, features), feature_maps=dense), record[-1]
+        return replace(self.output(prediction, alive, features, kept), feature_maps=dense), record[-1]
 
     def pruned_cycle(
         self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
-    ) -> tuple[Prediction, Float[Tensor, "B K+M D"], Int[Tensor, "B K+M"] | None]:
+    ) -> tuple[Prediction, Float[Tensor, "B K+M D"], Int[Tensor, "B M"] | None]:
         """One pass through all layers that drops tokens on the way.
 
         Args:
@@ -104,10 +104,9 @@ class PPT(TokenPose):
             record: gets the tokens after each layer, again of all patches: the dropped ones as they were last.
 
         Returns:
-            What is read off the keypoint tokens, the tokens that are left, and their places in the whole sequence (None:
-            all are left).
+            What is read off the keypoint tokens, the tokens that are left, and `PoseOutput.keep_indices`.
         """
-        position, places, everything = self.position, None, tokens
+        position, places, everything, keypoints = self.position, None, tokens, len(self.skeleton)
         for i, layer in enumerate(self.layers):
             if i > 0:
                 tokens = tokens + position
@@ -115,7 +114,7 @@ class PPT(TokenPose):
                 tokens = layer(tokens)
             else:
                 assert isinstance(layer, TransformerLayer)
-                attended, weights = layer.attention.with_weights(layer.attention_norm(tokens), len(self.skeleton))
+                attended, weights = layer.attention.with_weights(layer.attention_norm(tokens), keypoints)
                 tokens = tokens + attended
                 chosen = self.choose(weights)
                 if chosen is not None:
@@ -127,7 +126,8 @@ class PPT(TokenPose):
                 tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
             if record is not None:
                 record.append(put_back(tokens, places, everything))
-        return self.predict(tokens[:, : len(self.skeleton)]), tokens, places
+        kept = None if places is None else places[:, keypoints:] - keypoints
+        return self.predict(tokens[:, :keypoints]), tokens, kept
 
     def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B K+M"] | None:
         """The places, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.
@@ -145,18 +145,6 @@ class PPT(TokenPose):
         kept = score.topk(count, dim=1, sorted=False).indices.sort(dim=1).values + keypoints
         always = torch.arange(keypoints, device=kept.device).expand(kept.shape[0], -1)
         return torch.cat([always, kept], dim=1)
-
-    def pruned_output(
-        self,
-        prediction: Prediction,
-        tokens: Float[Tensor, "B K+M D"],
-        places: Int[Tensor, "B K+M"] | None,
-        features: Tensor,
-    ) -> PoseOutput:
-        """Name the parts of a pruned cycle's result."""
-        keypoints = len(self.skeleton)
-        kept = None if places is None else places[:, keypoints:] - keypoints
-        return replace(self.output(prediction, tokens, features), keep_indices=kept)
 
 
 def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:

@@ -44,7 +44,7 @@ class ModelEntry:
 
     @property
     def task(self) -> Task:
-        """Whether it finds poses or tells classes apart."""
+        """Whether it finds poses or classifies pictures."""
         return self.model.task
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Coordinates
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.base import PoseModel, require, require_divisible, require_positive
 from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
@@ -62,10 +62,7 @@ class TFPoseConfig:
             self.embed_dim >= 32 and self.embed_dim % 32 == 0,
             f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
         )
-        require(
-            self.embed_dim % self.num_heads == 0,
-            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
-        )
+        require_divisible(self, "embed_dim", "num_heads")
         require(0 <= self.dropout < 1, f"dropout must be in 0..1, not {self.dropout:g}")
 
     @property
@@ -180,12 +177,6 @@ class DecoderLayer(nn.Module):
         queries = self.attention_norm(queries + self.dropout(self.attention.read(samples, memory, shapes)))
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
 
-    def among_queries(
-        self, queries: Float[Tensor, "B K D"], position: Float[Tensor, "K D"]
-    ) -> Float[Tensor, "B heads K K"] | None:
-        """How much the queries that enter this layer attend to each other; None where they do not."""
-        return None if self.query_attention is None else self.query_attention.weights(queries, position)
-
 
 def _mlp(config: TFPoseConfig) -> nn.Sequential:
     inner = config.mlp_ratio * config.embed_dim
@@ -227,10 +218,7 @@ class TFPose(PoseModel):
         self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
         self.refinements = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(c.embed_dim, c.embed_dim),
-                nn.ReLU(),
-                nn.Linear(c.embed_dim, c.embed_dim),
-                nn.ReLU(),
+                *(nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU(), nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU()),
                 nn.Linear(c.embed_dim, 2),
             )
             for _ in range(c.decoder_layers)
@@ -282,14 +270,10 @@ class TFPose(PoseModel):
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         """Also every layer's points, and the finest level of the encoder's memory for auxiliary heatmaps."""
-        return self._forward_all(images, None)
+        return self.forward_recorded(images, None)
 
-    def forward_recorded(self, images: Float[Tensor, "B 3 H W"]) -> tuple[PoseOutput, tuple[DecoderTrace, ...]]:
-        """What `forward_train` returns, and what each layer of the decoder looked at on the way."""
-        looks: list[DecoderTrace] = []
-        return self._forward_all(images, looks), tuple(looks)
-
-    def _forward_all(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderTrace] | None) -> PoseOutput:
+    def forward_recorded(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderTrace] | None) -> PoseOutput:
+        """What `forward_train` returns; `record` gets what each layer of the decoder looked at on the way."""
         features, memory = self.encode(images)
         prediction, layers, queries = self.decode(memory, record)
         rows, columns = self.config.grid_sizes[0]
@@ -300,7 +284,7 @@ class TFPose(PoseModel):
         """The backbone's last features, and the encoder's memory: the levels one after the other, each row by row.
 
         Where the crop's sides are no multiples of 32, its lower and right borders are padded with the mean colour, as
-        crops are that reach beyond their picture; then the levels cover the same area.
+        crops are that reach beyond their image; then the levels cover the same area.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -339,11 +323,13 @@ class TFPose(PoseModel):
         for layer, refinement in zip(self.decoder, self.refinements, strict=True):
             before = points.detach() if layers else points
             reference = before.sigmoid()
-            around, heard = self.on_padded(reference)[:, :, None], queries
-            queries, samples = layer(heard, self.query_position, around, memory, shapes)
+            entering, on_padded = queries, self.on_padded(reference)[:, :, None]
+            queries, samples = layer(entering, self.query_position, on_padded, memory, shapes)
             if record is not None:
                 assert isinstance(layer, DecoderLayer)
-                record.append(DecoderTrace(reference, samples, layer.among_queries(heard, self.query_position)))
+                attention = layer.query_attention
+                among = None if attention is None else attention.weights(entering, self.query_position)
+                record.append(DecoderTrace(reference, samples, among))
             points = before + in_float32(refinement, queries)
             layers.append(Coordinates(points.sigmoid()))
         return Coordinates(layers[-1].xy, score=self.scores(layers)), layers, queries
@@ -361,7 +347,7 @@ class TFPose(PoseModel):
         """
         if self.config.score == "constant":
             return None
-        if len(layers) == 1:  # nothing is left to be reduced, which run-times treat differently
+        if len(layers) == 1:  # nothing is left to be reduced, which backends treat differently
             return torch.ones_like(layers[0].xy[..., 0])
         xy = torch.stack([layer.xy.detach() for layer in layers], dim=-2)  # (B, K, layers, 2)
         return 0.5 ** (xy.diff(dim=-2).norm(dim=-1).mean(dim=-1) / 0.02)

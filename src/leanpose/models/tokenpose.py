@@ -22,7 +22,7 @@ from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
 from leanpose.models.backbones.stem import Image
-from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.base import PoseModel, require, require_divisible, require_positive
 from leanpose.models.layers import TransformerLayer, sine_position
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
@@ -69,14 +69,11 @@ class TokenPoseConfig:
         )  # fmt: skip
         require(min(self.patch_size) >= 1, "patch_size must be at least 1 each way")
         require(self.backbone_stages in (3, 4), f"backbone_stages={self.backbone_stages} must be 3 or 4")
-        require(
-            self.embed_dim % self.num_heads == 0,
-            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
-        )
+        require_divisible(self, "embed_dim", "num_heads")
         require(
             self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not divisible by 4, as its sine embedding needs"
         )
-        require(self.depth % self.stages == 0, f"depth={self.depth} is not divisible by stages={self.stages}")
+        require_divisible(self, "depth", "stages")
         known = backbone_settings(self.backbone)
         for field in fields(self):
             changed = field.name in BACKBONE_SETTINGS and getattr(self, field.name) != field.default
@@ -226,10 +223,12 @@ class TokenPose(PoseModel):
         """The visual tokens in their places."""
         return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
-    def output(self, prediction: Prediction, tokens: Float[Tensor, "B K+N D"], features: Tensor) -> PoseOutput:
-        """Name the parts of one cycle's result."""
+    def output(
+        self, prediction: Prediction, tokens: Float[Tensor, "B K+M D"], features: Tensor, kept: Tensor | None = None
+    ) -> PoseOutput:
+        """Name the parts of one cycle's result; `kept` is `PoseOutput.keep_indices`."""
         keypoints = len(self.skeleton)
-        return PoseOutput(prediction, tokens[:, :keypoints], tokens[:, keypoints:], features)
+        return PoseOutput(prediction, tokens[:, :keypoints], tokens[:, keypoints:], features, kept)
 
 
 TOKENPOSE = "TokenPose (ICCV 2021)"

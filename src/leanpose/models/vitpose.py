@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.models.backbones import Backbone
-from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.models.base import PoseModel, require, require_divisible, require_positive
 from leanpose.models.layers import deconv_layers
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
@@ -34,10 +34,7 @@ class ViTPoseConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "embed_dim", "depth", "num_heads")
-        require(
-            self.embed_dim % self.num_heads == 0,
-            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
-        )
+        require_divisible(self, "embed_dim", "num_heads")
         require(0 <= self.drop_path < 1, f"drop_path must be in 0..1, not {self.drop_path:g}")
 
     @property
@@ -61,17 +58,10 @@ class ViT(Backbone):
         self.channels = config.embed_dim
         self.grid = (config.input_size[0] // self.stride, config.input_size[1] // self.stride)
         self.net = VisionTransformer(
-            img_size=config.input_size,
-            patch_size=self.stride,
-            num_classes=0,
-            global_pool="",
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            class_token=False,
-            drop_path_rate=config.drop_path,
+            config.input_size, self.stride, num_classes=0, global_pool="", embed_dim=config.embed_dim, depth=config.depth,
+            num_heads=config.num_heads, class_token=False, drop_path_rate=config.drop_path,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )
+        )  # fmt: skip
         self.net.patch_embed.proj.padding = (2, 2)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/16 W/16"]:

@@ -26,7 +26,6 @@ from leanpose.export.exporter import BATCHES, FORMATS, export_model, move_files,
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.quantisation.calibration import choose_people, crops_of
-from leanpose.quantisation.layers import Sensitivity, fewest_in_float, outputs_of, rank_layers
 from leanpose.quantisation.quantisers import (
     FORMAT_OF,
     SCHEMES,
@@ -36,6 +35,7 @@ from leanpose.quantisation.quantisers import (
     open_quantiser,
     require,
 )
+from leanpose.quantisation.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
 from leanpose.weights import load_model
 
 MAX_AP_DROP = 0.5  # AP points

@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.ap import part_rows
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
+from leanpose.evaluation.wholebody import part_rows
 from leanpose.files import atomic_write
+from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.cost import model_cost
+from leanpose.models.registry import configure_model
 from leanpose.training.log import read_table
 from leanpose.training.recipe import Recipe, saved_recipe
 
@@ -217,9 +219,6 @@ def _curves(runs: Sequence[RunRecord]) -> str:
 
 def supervised_cycles(recipe: Recipe) -> int:
     """How many predictions meet the ground truth in one step."""
-    from leanpose.losses.sdpose import SDPoseSection
-    from leanpose.models.registry import configure_model
-
     section = recipe.distillation
     if not isinstance(section, SDPoseSection) or section.supervise == "last":
         return 1

@@ -145,7 +145,8 @@ def predict_video(
                     text.begin()
                 painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
-                    painted.popleft().result()
+                    painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
+                    painted.popleft()
                 outcome.frames += 1
                 outcome.people += len(poses)
                 outcome.seconds = frame.seconds

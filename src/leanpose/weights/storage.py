@@ -105,7 +105,7 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     model = load_network(path_or_name)
     if not isinstance(model, PoseModel):
         raise LeanposeError(
-            f"{path_or_name} holds a '{model.name}', which tells classes apart and finds no poses; `leanpose eval` with --format "
+            f"{path_or_name} holds a '{model.name}', which is a classifier and finds no poses; `leanpose eval` with --format "
             f"image_folder measures it."
         )
     return model

@@ -1,7 +1,7 @@
 """The features of MoveNet Lightning: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
 
-MoveNet (Google, 2021) finds the person in the middle of a square picture. Its features have learnt from far more people
-than most users have pictures of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
+MoveNet (Google, 2021) finds the person in the middle of a square image. Its features have learnt from far more people
+than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
 """
 
 from __future__ import annotations
@@ -106,11 +106,8 @@ class MoveNetBackbone(Backbone):
             x = block(x)
             skips[index] = x
         x = self.top(F.relu6(self.last(x)))
-        for stride, skip, merge in (
-            (16, self.skip16, self.merge16),
-            (8, self.skip8, self.merge8),
-            (4, self.skip4, self.merge4),
-        ):
+        upward = ((16, self.skip16, self.merge16), (8, self.skip8, self.merge8), (4, self.skip4, self.merge4))
+        for stride, skip, merge in upward:
             above = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = merge(above + skip(skips[_SKIPS[stride]]))
         return self.keypoints(x)

@@ -1,6 +1,6 @@
 """The features of a person detector: RTMDet's CSPNeXt and the upper half of its pyramid (Lyu et al., "RTMDet", 2022).
 
-A detector has learnt from many pictures where people are and of what parts they are made. Whoever has few pictures
+A detector has learnt from many images where people are and of what parts they are made. Whoever has few images
 of their own starts from that: `leanpose convert DETECTOR.onnx -o FILE.safetensors`.
 """
 
@@ -68,7 +68,7 @@ class CSPNeXtBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel times a number that its mean over the picture decides."""
+    """Each channel times a number that its mean over the image decides."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,12 @@
-"""The attention of keypoint tokens in every layer of every cycle (pictured in SDPose, CVPR 2024, Fig. 4 and 5)."""
+"""What a model attends to, recorded while it runs.
+
+The attention of keypoint tokens in every layer of every cycle (drawn in SDPose, CVPR 2024, Fig. 4 and 5), and what a
+decoder of deformable attention looks at, layer by layer (TFPose, 2021, Fig. 6 to 12).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from leanpose.codecs.base import Coordinates
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.output import PoseOutput
+from leanpose.models.tfpose import DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
 
 
@@ -44,7 +51,7 @@ class LayerAttention:
 
 
 @dataclass(frozen=True)
-class Recording:
+class AttentionRecording:
     """One pass of one person's crop through all cycles.
 
     Attributes:
@@ -62,17 +69,19 @@ class Recording:
         """How often the tokens passed through the layers."""
         return self.layers[-1].cycle + 1
 
-    def in_cycle(self, cycle: int) -> tuple[LayerAttention, ...]:
-        """The layers of one cycle."""
-        return tuple(layer for layer in self.layers if layer.cycle == cycle)
+    def by_cycle(self, arrays: Sequence[Float[np.ndarray, ...]]) -> Float[np.ndarray, "cycles layers ..."]:
+        """One array for each of `layers`, stacked by cycle and layer."""
+        stacked = np.stack(arrays)
+        return stacked.reshape(self.cycles, -1, *stacked.shape[1:])
 
     @property
     def kept(self) -> dict[int, Int[np.ndarray, " M"]]:
         """What is left after each layer of the first cycle, the one that inference computes, that drops patches."""
-        return {layer.layer: layer.kept for layer in self.in_cycle(0) if len(layer.kept) < len(layer.patches)}
+        first = (layer for layer in self.layers if layer.cycle == 0)
+        return {layer.layer: layer.kept for layer in first if len(layer.kept) < len(layer.patches)}
 
 
-class _Watch:
+class _LayerWatch:
     """Hooks beside one layer, which leave its fused attention as it is: the weights are computed a second time.
 
     A model may drop visual tokens between a layer's attention and its MLP (PPT, ECCV 2022). Which ones go on is seen by
@@ -104,7 +113,7 @@ class _Watch:
         self.going_on.append(going_on)
 
 
-def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Recording:
+def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> AttentionRecording:
     """Run all cycles in eval mode and note the attention on the way.
 
     Args:
@@ -112,7 +121,7 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Reco
         images: one normalised crop.
     """
     keypoints, training = len(model.skeleton), model.training
-    watches = [_Watch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
+    watches = [_LayerWatch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
     try:
         with torch.inference_mode():
             output = model.eval().forward_train(images)
@@ -128,4 +137,61 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Reco
             kept = patches[places]
             layers.append(LayerAttention(cycle, number, watch.weights[cycle].numpy(), patches, kept))
             patches = kept
-    return Recording(output, tuple(layers), model.config.grid_size)
+    return AttentionRecording(output, tuple(layers), model.config.grid_size)
+
+
+@dataclass(frozen=True)
+class DecoderRecording:
+    """One pass of one person's crop through D decoder layers; places are (x, y) in pixels of the crop.
+
+    Attributes:
+        output: what `forward_train` returned.
+        points: the K keypoints before the first layer, and after each.
+        references: what each layer reads the features around.
+        samples: where each query reads them, on each level (fine to coarse); may lie outside of the crop.
+        weights: of these; of one query and head they sum to 1 over levels and points.
+        query_attention: how much each query (row) attends to each (column); None where queries do not.
+    """
+
+    output: PoseOutput
+    points: Float[np.ndarray, "D+1 K 2"]
+    references: Float[np.ndarray, "D K 2"]
+    samples: Float[np.ndarray, "D K heads levels P 2"]
+    weights: Float[np.ndarray, "D K heads levels P"]
+    query_attention: Float[np.ndarray, "D heads K K"] | None
+
+    @property
+    def among_queries(self) -> Float[np.ndarray, "D K K"] | None:
+        """The mean of the heads of `query_attention`."""
+        return None if self.query_attention is None else self.query_attention.mean(axis=1)
+
+
+def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:
+    """Run in eval mode and note what each layer of the decoder looks at.
+
+    Args:
+        model: is left in the mode in which it was.
+        images: one normalised crop.
+    """
+    training, traces = model.training, list[DecoderTrace]()
+    try:
+        with torch.inference_mode():
+            output = model.eval().forward_recorded(images, traces)
+            references = torch.cat([model.on_padded(trace.reference) for trace in traces])
+    finally:
+        model.train(training)
+
+    def pixels(fractions: Tensor) -> np.ndarray:
+        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
+        return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
+
+    stages = [Coordinates(traces[0].reference), *output.aux_outputs]
+    attention = [trace.query_attention for trace in traces if trace.query_attention is not None]
+    return DecoderRecording(
+        output,
+        points=np.stack([model.codec.decode(stage)[0][0].cpu().numpy() for stage in stages]),
+        references=pixels(references),
+        samples=pixels(torch.cat([trace.samples.locations for trace in traces])),
+        weights=torch.cat([trace.samples.weights for trace in traces]).float().cpu().numpy(),
+        query_attention=torch.cat(attention).float().cpu().numpy() if attention else None,
+    )

@@ -1,20 +1,26 @@
-"""Pictures of attention: colour lies where the attention is, and what does not fit is refused."""
+"""Figures: colour lies where the attention is, maps lie where the crop is, histograms lie on top of each other."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from leanpose.drawing.attention import (
+from leanpose.explanation.figures import (
+    MAX_LAYERS,
+    chosen_layers,
+    column_count,
     draw_attention,
     draw_kept,
-    draw_keypoint_attention,
     draw_links,
-    draw_query_attention,
+    draw_maps,
+    draw_matrices,
+    draw_weights,
+    enlarge,
+    heat_colours,
     keep_patches,
+    lay_over,
+    stretch,
 )
-from leanpose.drawing.figure import MOST_LAYERS, chosen_layers, column_count, enlarge, heat_colours, lay_over
-from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, Skeleton
 
 CROP = np.random.default_rng(0).integers(60, 200, (128, 96, 3), np.uint8)
@@ -54,7 +60,7 @@ def test_cells_of_any_grid_cover_the_whole_crop():
     assert (large[0, 0], large[-1, -1], len(np.unique(large))) == (0, 34, 35)
 
 
-@pytest.mark.parametrize(("depth", "count"), [(1, 1), (4, 4), (12, 12), (24, MOST_LAYERS)])
+@pytest.mark.parametrize(("depth", "count"), [(1, 1), (4, 4), (12, 12), (24, MAX_LAYERS)])
 def test_of_many_layers_first_and_last_are_among_the_chosen(depth: int, count: int):
     layers = chosen_layers(depth)
     assert len(layers) == count
@@ -67,7 +73,7 @@ def test_the_grid_has_a_row_of_tiles_for_each_cycle(shape: tuple[int, ...]):
     picture = draw_attention(CROP, attention, "Where it looks")
     assert picture.dtype == np.uint8
     assert picture.shape[0] > 130 * shape[0]
-    assert picture.shape[1] > 130 * min(shape[1], MOST_LAYERS)
+    assert picture.shape[1] > 130 * min(shape[1], MAX_LAYERS)
     attention[0, 0, 0, 0] = 0.2
     assert (draw_attention(CROP, attention, "Where it looks") != picture).any()
 
@@ -77,29 +83,18 @@ def test_no_attention_at_all_can_be_drawn():
     assert draw_attention(CROP, np.full((1, 2, 4, 4), np.nan), "all dropped").size
 
 
-def test_attention_of_another_form_is_refused():
-    with pytest.raises(LeanposeError, match=r"\(8, 8\) is not \(cycles, layers, rows, columns\)"):
-        draw_attention(CROP, np.zeros((8, 8)), "")
-
-
-@pytest.mark.parametrize(("keypoints", "depth"), [(1, 1), (17, 4), (133, 2)])
-def test_a_matrix_for_any_number_of_keypoints(keypoints: int, depth: int):
-    attention = np.random.default_rng(0).random((2, depth, keypoints, keypoints)) / keypoints
+@pytest.mark.parametrize(("keypoints", "count"), [(1, 1), (17, 4), (133, 2), (17, 12)])
+def test_a_matrix_for_any_number_of_keypoints(keypoints: int, count: int):
+    attention = np.random.default_rng(0).random((count, keypoints, keypoints)) / keypoints
     names = tuple(f"keypoint_{i}" for i in range(keypoints))
-    assert draw_keypoint_attention(attention, names, "Attention").ndim == 3
-    with pytest.raises(LeanposeError, match="does not fit"):
-        draw_keypoint_attention(attention, (*names, "more"), "Attention")
 
+    def draw() -> np.ndarray:
+        matrices = {f"layer {layer + 1}": matrix for layer, matrix in enumerate(attention)}
+        return draw_matrices(matrices, column_count(count), names, "Attention", whose="query")
 
-@pytest.mark.parametrize(("keypoints", "depth"), [(1, 1), (17, 4), (133, 2), (17, 24)])
-def test_a_matrix_for_each_layer_of_queries(keypoints: int, depth: int):
-    attention = np.random.default_rng(0).random((depth, keypoints, keypoints)) / keypoints
-    names = tuple(f"keypoint_{i}" for i in range(keypoints))
-    picture = draw_query_attention(attention, names, "Attention")
+    before = draw()
     attention[-1, 0, 0] = 0.9
-    assert (draw_query_attention(attention, names, "Attention") != picture).any()
-    with pytest.raises(LeanposeError, match="does not fit"):
-        draw_query_attention(attention, (*names, "more"), "Attention")
+    assert (draw() != before).any()
 
 
 @pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 3), (12, 3)])
@@ -142,6 +137,55 @@ def test_kept_patches_stay_as_they_are_and_the_others_are_dark():
 
 def test_a_tile_for_each_pruning():
     kept = {3: np.arange(9), 6: np.arange(4)}
-    assert draw_kept(CROP, kept, (4, 4)).shape[1] > draw_kept(CROP, {3: np.arange(9)}, (4, 4)).shape[1]
-    with pytest.raises(LeanposeError, match="outside of the grid of 4×4"):
-        draw_kept(CROP, {3: np.array([16])}, (4, 4))
+    two, one = (draw_kept(CROP, drops, (4, 4), "Kept") for drops in (kept, {3: kept[3]}))
+    assert two.shape[1] > one.shape[1]
+
+
+@pytest.mark.parametrize("udp", [False, True])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (10, 5), (31, 23)])
+def test_a_peak_is_stretched_to_where_the_convention_has_it(udp: bool, row: int, column: int):
+    heatmap = np.zeros((32, 24))
+    heatmap[row, column] = 1.0
+    y, x = np.unravel_index(stretch(heatmap, (128, 96), udp=udp).argmax(), (128, 96))
+    expected = (row * 127 / 31, column * 95 / 23) if udp else (4 * row, 4 * column)
+    assert np.abs(np.array([y, x]) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("keypoints", "kinds"), [(1, 1), (17, 1), (5, 2)])
+def test_a_tile_for_each_keypoint_and_kind(keypoints: int, kinds: int):
+    maps = {f"kind {i}": np.zeros((keypoints, 128, 96)) for i in range(kinds)}
+    names = [f"keypoint_{i}" for i in range(keypoints)]
+    points = np.full((keypoints, 2), 20.0)
+    empty = draw_maps(CROP, maps, names, points, "Maps", "")
+    maps["kind 0"][-1, 60, 40] = 1.0
+    maps["kind 0"][-1, 55:65, 35:45] = 1.0
+    assert (draw_maps(CROP, maps, names, points, "Maps", "") != empty).any()
+
+
+def test_a_point_outside_does_not_widen_the_picture():
+    maps, names = {"it": np.zeros((1, 128, 96))}, ["nose"]
+    far, farther = (draw_maps(CROP, maps, names, np.array([[x, -300.0]]), "Maps", "") for x in (500.0, 900.0))
+    near = draw_maps(CROP, maps, names, np.array([[40.0, 40.0]]), "Maps", "")
+    assert (far == farther).all()
+    assert far.shape == near.shape
+    assert (far != near).any()
+
+
+def layers_of(deviation: float, layers: int) -> list[np.ndarray]:
+    return [np.random.default_rng(i).normal(0, deviation, 2000) for i in range(layers)]
+
+
+def test_a_second_panel_shows_the_last_layer_where_there_are_several():
+    one, several = draw_weights({"a": layers_of(0.1, 1)}, "Weights"), draw_weights({"a": layers_of(0.1, 3)}, "Weights")
+    assert several.shape[1] > 1.8 * one.shape[1]
+
+
+def test_models_lie_on_top_of_each_other():
+    alone = draw_weights({"a": layers_of(0.1, 2)}, "Weights")
+    both = draw_weights({"a": layers_of(0.1, 2), "b": layers_of(0.3, 4)}, "Weights")
+    assert both.shape == alone.shape
+    assert (both != alone).any()
+
+
+def test_weights_that_are_all_zero_can_be_drawn():
+    assert draw_weights({"a": [np.zeros(10)]}, "Weights").size

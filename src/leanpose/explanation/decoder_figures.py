@@ -1,7 +1,7 @@
-"""Pictures of a decoder that refines points: where deformable attention reads the features, and how the points move.
+"""Figures of a decoder that refines points: where deformable attention reads the features, and how the points move.
 
 After TFPose (2021, Fig. 7, 11 and 12). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers are
-counted from 0 in arguments and from 1 in the pictures.
+counted from 0 in arguments and from 1 in the figures.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from leanpose.drawing.figure import (
-    as_picture,
+from leanpose.drawing.skeleton import draw_poses
+from leanpose.explanation.figures import (
+    as_image,
     chosen_layers,
     column_count,
     grey_copy,
-    keep_to_crop,
     new_figure,
-    set_text,
     show_tile,
+    tile_grid,
 )
-from leanpose.drawing.skeleton import draw_poses
-from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TILE = 2.5  # inches across, of sampling points
 SMALL_TILE = 1.75  # of a skeleton
@@ -58,57 +57,40 @@ def draw_sampling(
         references: the point that each layer starts from.
         found: where it moves that to.
         strides: image pixels per feature of each level.
-
-    Raises:
-        LeanposeError: the arrays do not fit each other.
     """
-    depth, levels = len(samples), len(strides)
-    if samples.shape[:-1] != weights.shape or samples.ndim != 5 or samples.shape[2] != levels or not depth:
-        raise LeanposeError(
-            f"Sampling points of shape {samples.shape} and weights of shape {weights.shape} on {levels} levels are not "
-            "(layers, heads, levels, points, 2) and (layers, heads, levels, points)."
-        )
-    if references.shape != (depth, 2) or found.shape != (depth, 2):
-        raise LeanposeError(f"{depth} layers start from {len(references)} points and end with {len(found)}.")
-    layers = chosen_layers(depth)
+    layers = chosen_layers(len(samples))
     columns = column_count(len(layers))
-    rows = -(-len(layers) // columns)
-    aspect = crop.shape[0] / crop.shape[1]
-    figure = new_figure(max(5.5, columns * TILE + 1.4), rows * (TILE * aspect + 0.45) + 0.8)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    tile = (TILE, TILE * crop.shape[0] / crop.shape[1] + 0.45)
+    figure, axes = tile_grid(-(-len(layers) // columns), columns, tile, margin=(1.4, 0.8))
     shares = weights / weights.shape[1]  # of the query's whole attention
     inside = lies_inside(samples, crop)
     largest = float(shares[layers].max()) or 1.0
-    below = grey_copy(crop)
-    for panel in axes[len(layers) :]:
-        panel.axis("off")
-    for panel, layer in zip(axes, layers, strict=False):
+    for panel, layer in zip(axes.flat, layers, strict=False):
         outside = 1 - (shares[layer] * inside[layer]).sum()
         by_level = zip(strides, shares[layer].sum(axis=(0, 2)), strict=True)
         divided = " · ".join(f"{stride}: {share:.0%}" for stride, share in by_level)
-        show_tile(panel, below, f"layer {layer + 1}, {outside:.0%} outside\nstride {divided}")
+        show_tile(panel, grey_copy(crop), f"layer {layer + 1}, {outside:.0%} outside\nstride {divided}")
         order = np.argsort(shares[layer], axis=None, kind="stable")  # those that count most on top
         order = order[inside[layer].ravel()[order]]
-        level = np.broadcast_to(np.arange(levels)[:, None], shares.shape[1:]).ravel()[order]
+        level = np.broadcast_to(np.arange(len(strides))[:, None], shares.shape[1:]).ravel()[order]
         panel.scatter(
             *samples[layer].reshape(-1, 2)[order].T,
             s=dot_area(shares[layer].ravel()[order], largest),
-            c=[LEVEL_COLOURS[i % len(LEVEL_COLOURS)] for i in level],
+            c=[LEVEL_COLOURS[i] for i in level],
             alpha=0.85,
             edgecolors=EDGE,
             linewidths=0.4,
         )
-        _cross(panel, references[layer])
+        for colour, width in ((EDGE, 3.4), (MARK, 1.6)):
+            panel.plot(*references[layer], "x", color=colour, markeredgewidth=width, markersize=9)
         panel.plot(*found[layer], "o", color=MARK, fillstyle="none", markeredgewidth=1.4, markersize=9)
-        keep_to_crop(panel, crop)
-    _sampling_legend(axes[0], strides, largest)
-    set_text(
+    _sampling_legend(figure, strides, largest)
+    return as_image(
         figure,
         title,
         f"all sampling points of the {samples.shape[1]} heads · cross: the point that the layer starts from; circle: where "
         "it moves it · above: the share of the attention that lies outside of the crop, and of each stride",
     )
-    return as_picture(figure)
 
 
 def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, ...]:
@@ -122,36 +104,19 @@ def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarra
     return np.maximum(LARGEST * shares / largest, SMALLEST)
 
 
-def _cross(panel: Axes, point: Float[np.ndarray, " 2"]) -> None:
-    for colour, width in ((EDGE, 3.4), (MARK, 1.6)):
-        panel.plot(*point, "x", color=colour, markeredgewidth=width, markersize=9)
-
-
-def _sampling_legend(panel: Axes, strides: Sequence[int], largest: float) -> None:
+def _sampling_legend(figure: Figure, strides: Sequence[int], largest: float) -> None:
     from matplotlib.lines import Line2D
 
-    def dot(label: str, colour: str, share: float) -> Line2D:
-        size = float(dot_area(np.array([share]), largest)[0]) ** 0.5
-        return Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor=EDGE, markeredgewidth=0.4,
-                      markersize=size, label=label)  # fmt: skip
-
-    def heading(text: str) -> Line2D:
-        return Line2D([], [], linestyle="", label=text)
-
-    figure = panel.get_figure()
-    assert figure is not None
-    figure.legend(
-        handles=[
-            heading("colour: level"),
-            *(dot(f"stride {stride}", LEVEL_COLOURS[i % len(LEVEL_COLOURS)], largest / 2) for i, stride in enumerate(strides)),
-            heading("size: share of\nthe attention"),
-            *(dot(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)),
-        ],
-        loc="outside right upper",
-        fontsize=8,
-        labelspacing=0.9,
-        handletextpad=0.4,
-    )  # fmt: skip
+    colour = [(f"stride {s}", c, largest / 2) for s, c in zip(strides, LEVEL_COLOURS, strict=False)]
+    size = [(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)]
+    handles = []
+    for heading, dots in (("colour: level", colour), ("size: share of\nthe attention", size)):
+        handles.append(Line2D([], [], linestyle="", label=heading))
+        for label, shade, share in dots:
+            diameter = float(dot_area(np.array([share]), largest)[0]) ** 0.5
+            style = {"color": shade, "markeredgecolor": EDGE, "markeredgewidth": 0.4, "markersize": diameter}
+            handles.append(Line2D([], [], linestyle="", marker="o", label=label, **style))
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, labelspacing=0.9, handletextpad=0.4)
 
 
 def draw_refinement(
@@ -161,47 +126,43 @@ def draw_refinement(
 
     Args:
         points: before the first layer, and after each.
-
-    Raises:
-        LeanposeError: there is no layer, or not one point for each keypoint.
     """
-    if points.ndim != 3 or len(points) < 2 or points.shape[1:] != (len(skeleton), 2):
-        raise LeanposeError(
-            f"Points of shape {points.shape} are not (layers + 1, {len(skeleton)}, 2), as the skeleton '{skeleton.name}' "
-            "and one layer or more need."
-        )
     depth = len(points) - 1
     stages = [0, *(layer + 1 for layer in chosen_layers(depth))]
     columns = -(-len(stages) // 2)
     aspect = crop.shape[0] / crop.shape[1]
     height = 2 * SMALL_TILE * aspect + 0.3  # of two small tiles, and so of the large one
     figure = new_figure(height / aspect + columns * SMALL_TILE + 1.1, height + 0.95)
-    below = grey_copy(crop)
     grid = figure.add_gridspec(2, columns + 1, width_ratios=[height / aspect / SMALL_TILE, *[1] * columns])
+
+    def show_skeleton(panel: Axes, stage: int, title: str, line_scale: float = 1.0) -> None:
+        scores = np.ones((1, len(skeleton)))
+        show_tile(
+            panel, draw_poses(grey_copy(crop), points[None, stage], scores, skeleton, line_scale=line_scale), title
+        )
+
     large = figure.add_subplot(grid[:, 0])
-    show_tile(large, _with_skeleton(below, points[-1], skeleton, fine=True), "the way of each point")
+    show_skeleton(large, -1, "the way of each point", line_scale=0.45)
     colours = track_colours(depth)
     for k in range(len(skeleton)):
         large.plot(*points[:, k].T, color=EDGE, linewidth=3.2)
         for layer in range(depth):
             large.plot(*points[layer : layer + 2, k].T, color=colours[layer + 1], linewidth=1.8)
-    for stage in range(depth + 1):
+    for stage, colour in enumerate(colours):
+        style = {"color": colour, "markeredgecolor": EDGE, "markersize": 3.6 if stage < depth else 5.0}
         label = _stage_name(stage) if stage in stages else None
-        large.plot(*points[stage].T, "o", color=colours[stage], markeredgecolor=EDGE, markeredgewidth=0.6,
-                   markersize=3.6 if stage < depth else 5.0, label=label)  # fmt: skip
-    keep_to_crop(large, crop)
+        large.plot(*points[stage].T, "o", markeredgewidth=0.6, label=label, **style)
     for number, stage in enumerate(stages):
-        panel = figure.add_subplot(grid[number // columns, 1 + number % columns])
         step = f": moves {mean_step(points, stage, crop):.1%}" if stage else ""
-        show_tile(panel, _with_skeleton(below, points[stage], skeleton), _stage_name(stage) + step)
+        panel = figure.add_subplot(grid[number // columns, 1 + number % columns])
+        show_skeleton(panel, stage, _stage_name(stage) + step)
     figure.legend(*large.get_legend_handles_labels(), loc="outside right upper", fontsize=8, markerscale=1.5)
-    set_text(
+    return as_image(
         figure,
         title,
-        "start: learnt, and the same for every picture · moves: how far this layer moves the points on average, in per cent of "
+        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per cent of "
         "the crop's height · the skeleton on the left is that of the last layer",
     )
-    return as_picture(figure)
 
 
 def mean_step(points: Float[np.ndarray, "layers+1 K 2"], stage: int, crop: UInt8[np.ndarray, "h w 3"]) -> float:
@@ -219,9 +180,3 @@ def track_colours(depth: int) -> list[tuple[float, float, float, float]]:
 
 def _stage_name(stage: int) -> str:
     return f"layer {stage}" if stage else "start"
-
-
-def _with_skeleton(
-    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "K 2"], skeleton: Skeleton, *, fine: bool = False
-) -> UInt8[np.ndarray, "h w 3"]:
-    return draw_poses(crop, points[None], np.ones((1, len(skeleton))), skeleton, line_scale=0.45 if fine else 1.0)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leanpose.drawing import sampling
-from leanpose.drawing.figure import MOST_LAYERS
-from leanpose.drawing.sampling import dot_area, draw_refinement, draw_sampling, lies_inside, mean_step, track_colours
-from leanpose.errors import LeanposeError
+from leanpose.explanation import decoder_figures
+from leanpose.explanation.decoder_figures import (
+    dot_area,
+    draw_refinement,
+    draw_sampling,
+    lies_inside,
+    mean_step,
+    track_colours,
+)
+from leanpose.explanation.figures import MAX_LAYERS
 from leanpose.skeleton import COCO17, Skeleton
 
 GREY = np.full((128, 96, 3), 128, np.uint8)
@@ -59,7 +65,7 @@ def test_the_area_of_a_dot_is_its_share():
 
 def test_a_tile_says_what_lies_outside_and_what_each_level_counts(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    monkeypatch.setattr(sampling, "show_tile", lambda panel, picture, title: said.append(title))
+    monkeypatch.setattr(decoder_figures, "show_tile", lambda panel, picture, title: said.append(title))
     samples = np.full((2, 2, 3, 1, 2), 40.0)
     samples[1, 0, 2] = 400.0
     weights = np.tile(np.array([0.5, 0.3, 0.2])[:, None], (2, 2, 1, 1))
@@ -77,20 +83,6 @@ def test_nothing_but_points_outside_and_many_layers_can_be_drawn():
     assert picture.shape[0] > 4 * 250
 
 
-@pytest.mark.parametrize(
-    ("samples", "weights", "ends"),
-    [
-        ((2, 8, 3, 4, 2), (2, 8, 3, 5), (2, 2)),
-        ((2, 8, 2, 4, 2), (2, 8, 2, 4), (2, 2)),
-        ((0, 8, 3, 4, 2), (0, 8, 3, 4), (0, 2)),
-        ((2, 8, 3, 4, 2), (2, 8, 3, 4), (3, 2)),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(samples: tuple, weights: tuple, ends: tuple):
-    with pytest.raises(LeanposeError, match=r"are not \(layers|layers start from 3 points"):
-        draw_sampling(GREY, np.zeros(samples), np.zeros(weights), np.zeros(ends), np.zeros(ends), (8, 16, 32), "")
-
-
 def way(depth: int, keypoints: int = 17) -> np.ndarray:
     """Points that come from the middle."""
     target = np.random.default_rng(0).uniform(10, 90, (keypoints, 2))
@@ -105,13 +97,13 @@ def test_the_mean_step_is_a_share_of_the_crops_height():
     assert mean_step(points, 2, GREY) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("depth", "stages"), [(1, 2), (6, 7), (24, MOST_LAYERS + 1)])
+@pytest.mark.parametrize(("depth", "stages"), [(1, 2), (6, 7), (24, MAX_LAYERS + 1)])
 def test_the_skeleton_is_shown_at_the_start_and_after_each_layer(
     depth: int, stages: int, monkeypatch: pytest.MonkeyPatch
 ):
     said: list[str] = []
-    show = sampling.show_tile
-    monkeypatch.setattr(sampling, "show_tile", lambda *args: (said.append(args[2]), show(*args)))
+    show = decoder_figures.show_tile
+    monkeypatch.setattr(decoder_figures, "show_tile", lambda *args: (said.append(args[2]), show(*args)))
     assert draw_refinement(GREY, way(depth), COCO17, "moves").dtype == np.uint8
     assert len(said) == 1 + stages
     assert said[1] == "start"
@@ -140,9 +132,3 @@ def test_points_far_outside_do_not_widen_the_tile():
     far = way(2)
     far[1, 0] = 4000
     assert draw_refinement(GREY, far, COCO17, "moves").shape == draw_refinement(GREY, way(2), COCO17, "moves").shape
-
-
-@pytest.mark.parametrize("shape", [(1, 17, 2), (3, 16, 2), (17, 2)])
-def test_points_that_do_not_fit_are_refused(shape: tuple[int, ...]):
-    with pytest.raises(LeanposeError, match=r"are not \(layers \+ 1, 17, 2\)"):
-        draw_refinement(GREY, np.zeros(shape), COCO17, "moves")

@@ -1,0 +1,97 @@
+"""Which layers break when they are quantised, and how many of them must stay in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leanpose.backends.base import Crops
+from leanpose.backends.exported import ExportedBackend
+from leanpose.quantisation.layers import Layer
+from leanpose.quantisation.quantisers import Quantiser
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a layer does to the outputs when it alone is quantised.
+
+    Attributes:
+        layer: the layer.
+        error: root mean square of the outputs' change, over the outputs' standard deviation.
+    """
+
+    layer: Layer
+    error: float
+
+
+def rank_layers(
+    quantiser: Quantiser,
+    plain: ExportedBackend,
+    crops: Crops,
+    folder: Path,
+    open_file: Callable[[Path], ExportedBackend],
+    advance: Callable[[str], None] = lambda _: None,
+) -> list[Sensitivity]:
+    """Quantise each layer alone and compare the outputs with those in float; the worst comes first.
+
+    Args:
+        quantiser: of the model.
+        plain: the model in float, in the same backend.
+        crops: RGB crops of people.
+        folder: for files that are deleted again.
+        open_file: opens what the quantiser writes.
+        advance: told what is under way.
+    """
+    target = outputs_of(plain, crops)
+    names = [layer.name for layer in quantiser.layers]
+    ranking = []
+    for index, layer in enumerate(quantiser.layers):
+        advance(f"quantising layer {index + 1} of {len(names)} alone")
+        path = folder / f"alone{index}{quantiser.suffix}"
+        quantiser.write([name for name in names if name != layer.name], path, roughly=True)
+        ranking.append(Sensitivity(layer, _change(target, outputs_of(open_file(path), crops))))
+        for suffix in {quantiser.suffix, ".bin"}:
+            path.with_suffix(suffix).unlink(missing_ok=True)
+    return sorted(ranking, key=lambda sensitivity: -sensitivity.error)
+
+
+def fewest_in_float(loss: Callable[[int], float], most: int, allowed: float) -> int | None:
+    """The least number of layers, of those that break most, that must stay in float; found by doubling and halving.
+
+    Args:
+        loss: what is lost with this many layers in float.
+        most: how many may be.
+        allowed: how much may be lost.
+
+    Returns:
+        The number, or None where the loss stays too large.
+    """
+    failed, count = 0, min(1, most)
+    while count > failed and not loss(count) <= allowed:
+        failed, count = count, min(2 * count, most)
+    if count == failed:
+        return None
+    while count - failed > 1:
+        middle = (count + failed) // 2
+        if loss(middle) <= allowed:
+            count = middle
+        else:
+            failed = middle
+    return count
+
+
+def outputs_of(backend: ExportedBackend, crops: Crops) -> list[np.ndarray]:
+    """What a file gives for these crops, copied, as its backend may use the memory again."""
+    return [np.array(value, np.float32) for value in backend.compute(backend.prepare(crops))]
+
+
+def _change(target: Sequence[np.ndarray], pred: Sequence[np.ndarray]) -> float:
+    """The greatest of the outputs' changes; infinite where something is not finite."""
+    changes = []
+    for before, after in zip(target, pred, strict=True):
+        change = float(np.sqrt(np.mean((after - before) ** 2)) / max(float(before.std()), 1e-12))
+        changes.append(change if np.isfinite(change) else float("inf"))
+    return max(changes)
