@@ -343,7 +343,7 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: B
 
 def group_by_image(
     truth: GroundTruth, results: PosePredictions
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " I+1"]]:
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " starts"]]:
     """The order that sorts the results by image, and where each image of `truth` begins in that order.
 
     Raises:
