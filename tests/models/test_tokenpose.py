@@ -176,6 +176,7 @@ def test_an_unknown_model_gets_the_nearest_name() -> None:
         create_model("tokenpose_sv1")
 
 
+@pytest.mark.unshaped
 def test_images_of_another_size_are_refused() -> None:
     model = create_model("sdpose_t", input_size=(64, 48))
     for shape in [(1, 3, 48, 64), (1, 1, 64, 48), (3, 64, 48)]:

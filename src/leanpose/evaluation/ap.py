@@ -153,7 +153,7 @@ def rank_people(
     return truth, results.select(order), scores[order]
 
 
-def _mean(values: Float[np.ndarray, " ..."]) -> float:
+def _mean(values: Float[np.ndarray, " ..."] | np.floating) -> float:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 
