@@ -52,7 +52,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
-        return Ended(int(end.value.code or 0), *capsys.readouterr())
+        written = capsys.readouterr()
+        return Ended(int(end.value.code or 0), written.out, written.err)
 
     return run
 

@@ -405,6 +405,7 @@ def test_nobody_is_black():
     assert not picture.any()
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize(
     ("call", "words"),
     [

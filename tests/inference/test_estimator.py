@@ -88,6 +88,7 @@ def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder
     assert found[1].keypoints.shape == (0, 3, 2)
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize("nobody", [np.zeros((0, 4)), np.zeros(0), []])
 def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
     assert len(PoseEstimator(spot_finder, Forbidden(), "cpu")(scene(0, 1).image, nobody)) == 0
@@ -157,6 +158,7 @@ def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
         PoseEstimator(spot_finder, "whole-image", "cpu")(half)
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [

@@ -36,6 +36,7 @@ def test_names_and_length():
     assert poses.skeleton.keypoint_names[5] == "left_shoulder"
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize("field", ["scores", "boxes", "box_scores", "keypoints"])
 def test_arrays_that_do_not_fit_are_refused(field: str):
     poses = two_people()
@@ -142,6 +143,7 @@ def test_rows_fit_a_csv_table():
     assert float(rows[1]["box_x2"]) == 90
 
 
+@pytest.mark.unshaped
 def test_tracked_people_keep_their_ids_on_every_way_out():
     poses = replace(two_people(), ids=np.array([7, 3]))
     assert poses[1].ids == poses[[False, True]].ids == [3]

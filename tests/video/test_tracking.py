@@ -362,6 +362,7 @@ def test_settings_out_of_range(settings: dict, words: str):
         PoseTracker(CrowdEstimator([]), **settings)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.unshaped
 def test_an_image_that_is_no_image():
     with pytest.raises(LeanposeError, match="RGB, uint8"):
         list(PoseTracker(CrowdEstimator([])).stream([(np.zeros((4, 4)), 0.0)]))  # type: ignore[arg-type]

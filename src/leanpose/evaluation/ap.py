@@ -154,6 +154,7 @@ def rank_people(
 
 
 def _mean(values: Float[np.ndarray, " ..."] | np.floating) -> float:
+    values = np.asarray(values)
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 
@@ -263,7 +264,7 @@ class GroundTruth:
 
     image_ids: Int[np.ndarray, " I"]
     crowd_index: Float[np.ndarray, " I"]
-    first: Int[np.ndarray, " I+1"]
+    first: Int[np.ndarray, " starts"]
     keypoints: Float[np.ndarray, "G K 2"]
     labelled: Bool[np.ndarray, "G K"]
     boxes: Float[np.ndarray, "G 4"]
