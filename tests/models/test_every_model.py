@@ -150,7 +150,11 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
 
 
 @pytest.mark.unshaped
-@pytest.mark.parametrize("model", sorted(OF_EACH_KIND.values()), indirect=True)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=() if name in OF_EACH_KIND.values() else pytest.mark.slow) for name in NAMES],
+    indirect=True,
+)
 def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
     more = torch.randn(3, 3, *model.input_size)
