@@ -93,7 +93,7 @@ def predict(
     from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
-    from leanpose.inference.folders import NothingReadError, predict_pictures
+    from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
     from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
@@ -138,6 +138,9 @@ def predict(
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
+    paint = partial(paint_overlay, threshold=threshold)
+    if openpose:
+        paint = partial(paint_openpose, threshold=threshold, resolution=resolution)
     with _progress("images") as progress:
         task = progress.add_task("pictures", total=len(files.pictures), people=0)
         try:
@@ -148,8 +151,7 @@ def predict(
                 drawings=out if draw else None,
                 coco=coco,
                 table=csv,
-                threshold=threshold,
-                paint=partial(paint_openpose, threshold=threshold, resolution=resolution) if openpose else None,
+                paint=paint,
                 ending=ENDING if openpose else None,
                 advance=lambda so_far: progress.update(task, completed=so_far.looked_at, people=so_far.people),
             )

@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -33,11 +33,7 @@ Format = Literal["onnx", "openvino", "torch-export"]
 FORMATS: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 """The endings of the files of each format."""
 
-WRITERS: dict[str, Callable[[CropProgram, ExportCard, Path], None]] = {
-    "onnx": write_onnx,
-    "openvino": write_openvino,
-    "torch-export": write_torch,
-}
+WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "torch-export": write_torch}
 BATCHES = (1, 2, 5)
 
 
@@ -101,17 +97,13 @@ def export_model(
     spec = ModelSpec.of(model)
     chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
     if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
-        h, w = spec.input_size
-        raise LeanposeError(
-            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
-        )
+        given = f"{chosen.dtype} {chosen.shape}"
+        raise LeanposeError(f"Crops to check on are uint8 of shape (crops, *{spec.input_size}, 3), not {given}.")
     card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
     network = copy.deepcopy(model).cpu().eval().to(dtype)
-    program = CropProgram(
-        network, include_preprocessing=include_preprocessing, include_decoding=include_decoding, dtype=dtype
-    ).eval()
+    program = CropProgram(network, dtype, include_preprocessing, include_decoding).eval()
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
     with staging_folder(path) as folder:
         temporary = folder / f"{path.stem}{FORMATS[format]}"
@@ -119,9 +111,7 @@ def export_model(
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
-            raise LeanposeError(
-                f"{path} is not written, since the exported file differs from '{model.name}': {excess}."
-            )
+            raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
         size = sum(file.stat().st_size for file in folder.iterdir())
         move_files(temporary, path)
     return ExportReport(path, size, card, agreement, BOUNDS[precision])

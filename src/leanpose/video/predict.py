@@ -24,7 +24,7 @@ from leanpose.data.inputs import Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
-from leanpose.inference.folders import unused_name
+from leanpose.inference.folders import distinct_paths
 from leanpose.video.reader import Frame, VideoError, VideoReader
 from leanpose.video.writer import open_writer
 
@@ -291,12 +291,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
-    originals = {clip.source for clip in clips}
-    targets: dict[Path, None] = {}
-    for clip in clips:
-        target = folder / (f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4"))
-        target = unused_name(target, targets)
-        if drawn and target.resolve() in originals:
-            raise LeanposeError(f"The annotated videos in {folder} would replace the originals; choose another folder.")
-        targets[target] = None
-    return list(targets)
+    names = [
+        f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4") for clip in clips
+    ]
+    return distinct_paths([folder / name for name in names], {clip.source for clip in clips} if drawn else ())
