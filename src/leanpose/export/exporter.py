@@ -97,8 +97,10 @@ def export_model(
     spec = ModelSpec.of(model)
     chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
     if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
-        given = f"{chosen.dtype} {chosen.shape}"
-        raise LeanposeError(f"Crops to check on are uint8 of shape (crops, *{spec.input_size}, 3), not {given}.")
+        h, w = spec.input_size
+        raise LeanposeError(
+            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
+        )
     card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
