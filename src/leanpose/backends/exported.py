@@ -111,7 +111,8 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     """
     for kind, names in OUTPUTS.items():
         if names[0] in outputs:
-            return kind(*(outputs.get(name) for name in names))
+            values: list[Any] = [outputs.get(name) for name in names]
+            return kind(*values)
     raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
 
 
@@ -135,18 +136,17 @@ def read_card(
     """
     if text is not None:
         return ExportCard.from_json(text, str(path)), [name for name, _ in outputs]
-    names = None
     match [list(shape) for _, shape in (*inputs, *outputs)]:
-        case [[_, 3, int(height), int(width)], [_, int(keypoints), first], [_, other, second]] if keypoints == other:
-            bins = width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT
-            if (first, second) in (bins, bins[::-1]):
-                names = ["simcc_x", "simcc_y"] if (first, second) == bins else ["simcc_y", "simcc_x"]
-    if names is None:
-        raise LeanposeError(
-            f"{path} is no pose model that is known here: it has no card of leanpose, the inputs {describe_values(inputs)} "
-            f"and the outputs {describe_values(outputs)}; expected a file that `leanpose export` wrote, or an RTMPose with "
-            "the outputs `simcc_x` and `simcc_y`."
-        )
+        case [[_, 3, int(height), int(width)], [_, int(keypoints), first], [_, other, second]] if (
+            keypoints == other and (first, second) in _rtmpose_outputs(height, width)
+        ):
+            names = _rtmpose_outputs(height, width)[first, second]
+        case _:
+            raise LeanposeError(
+                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
+                f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; expected a file that `leanpose export` "
+                "wrote, or an RTMPose with the outputs `simcc_x` and `simcc_y`."
+            )
     skeleton = skeleton or next((known for known in (COCO17, WHOLEBODY133) if len(known) == keypoints), None)
     if skeleton is None:
         raise LeanposeError(f"{path} finds {keypoints} keypoints and does not name them; give a skeleton that does.")
@@ -158,6 +158,12 @@ def read_card(
     codec = SimCCCodec((height, width), sigma=sigma, simcc_split_ratio=RTMPOSE_SPLIT)
     spec = ModelSpec(path.stem, skeleton, codec, (height, width), imagenet.MEAN, imagenet.STD)
     return ExportCard(spec, includes_preprocessing=False, includes_decoding=False), names
+
+
+def _rtmpose_outputs(height: int, width: int) -> dict[tuple[float, float], list[str]]:
+    """What an RTMPose's two outputs are, by their numbers of bins."""
+    x, y = width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT
+    return {(y, x): ["simcc_y", "simcc_x"], (x, y): ["simcc_x", "simcc_y"]}
 
 
 def describe_values(values: Sequence[Shaped]) -> str:

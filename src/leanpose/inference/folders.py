@@ -234,7 +234,7 @@ def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | N
     return distinct_paths(targets, {picture.path for picture in pictures})
 
 
-def distinct_paths(targets: Sequence[Path], originals: Collection[Path]) -> list[Path]:
+def distinct_paths(targets: Sequence[Path], originals: Collection[object]) -> list[Path]:
     """The paths of annotated copies, with a number behind the stem where two are one.
 
     Raises:

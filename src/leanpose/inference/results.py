@@ -64,7 +64,7 @@ class PoseResult:
     def empty(cls, skeleton: Skeleton) -> PoseResult:
         """Nobody."""
         shapes = ((0, len(skeleton), 2), (0, len(skeleton)), (0, 4), (0,))
-        return cls(*(np.zeros(shape, np.float32) for shape in shapes), skeleton)
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes), skeleton=skeleton)
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -76,7 +76,7 @@ class PoseResult:
         rows = np.arange(len(self))[people]
         ids = None if self.ids is None else self.ids[rows]
         columns = (self.keypoints, self.scores, self.boxes, self.box_scores)
-        return PoseResult(*(column[rows] for column in columns), self.skeleton, ids)
+        return PoseResult(*(column[rows] for column in columns), skeleton=self.skeleton, ids=ids)
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:

@@ -127,15 +127,12 @@ def quantise_model(
     assert metric != "mpii"
     crops = crops_of(chosen, spec)
     broken: dict[str, str] = {}
-    looked_at = 0
 
     def evaluate_ap(backend: ExportedBackend) -> float:
-        nonlocal looked_at
         results, unread = predict_people(backend, people.people, batch_size=BATCH, flip_test=flips)
         if not len(results):
             raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(unread.values()))}")
         broken.update(unread)
-        looked_at = len(results)
         return 100 * coco_ap(results, people, spec.skeleton, metric=metric)["AP"]
 
     with staging_folder(path) as folder:
@@ -160,7 +157,7 @@ def quantise_model(
             "backend": BACKENDS[scheme],
             "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
             "measured_on": people.name,
-            "people": looked_at,
+            "people": sum(str(person.image) not in broken for person in people.people),
             "boxes": "detected" if source.bbox_file else "labelled",
             "flip_test": flips,
             "AP_float": round(job.float_ap, 3),

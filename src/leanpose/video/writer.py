@@ -128,28 +128,26 @@ def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Itera
 
 
 def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStream:
-    import av
-
-    names = [name for name in ENCODERS if name in av.codecs_available and _encodes(name)]
-    if not names:
+    encoder = next((name for name in ENCODERS if _encodes(name)), None)
+    if encoder is None:
         raise LeanposeError(
             f"The installed PyAV has no encoder for video ({' or '.join(ENCODERS)}); install it from PyPI "
             "(pip install av), or leave out the annotated copy (--no-draw)."
         )
     height, width = (side + side % 2 for side in reader.size)
     stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
-        names[0], rate=reader.rate, options=X264_OPTIONS if names[0] == "libx264" else {}
+        encoder, rate=reader.rate, options=X264_OPTIONS if encoder == "libx264" else {}
     )
     clock = reader.time_base
-    if names[0] == "mpeg4":
+    if encoder == "mpeg4":
         stream.bit_rate = int(MPEG4_BITS * height * width * reader.rate)
         if clock.denominator > MPEG4_CLOCK:
             clock = Fraction(1, clock.denominator // -(-clock.denominator // MPEG4_CLOCK))
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-    stream.codec_context.time_base = stream.time_base = clock
-    stream.codec_context.sample_aspect_ratio = reader.pixel_aspect
-    primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
     context = stream.codec_context
+    context.time_base = stream.time_base = clock
+    context.sample_aspect_ratio = reader.pixel_aspect
+    primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
     context.colorspace = context.color_primaries = context.color_trc = primaries
     context.color_range = 1  # 16 … 235
     return stream
