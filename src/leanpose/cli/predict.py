@@ -73,31 +73,31 @@ def predict(
     ] = None,
 ) -> None:
     """Find the poses of all people in pictures and videos: annotated copies, COCO results, a CSV table, JSON lines."""
-    if boxes is not None and detector != "auto":
-        raise LeanposeError("Give --boxes or --detector, not both.")
-    if style == "openpose" and not draw:
-        raise LeanposeError("--style openpose draws; leave --no-draw out.")
-    if resolution is not None and style != "openpose":
-        raise LeanposeError("--resolution is the size of conditioning pictures; give --style openpose too.")
-
     from functools import partial
 
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
-    from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
+    from leanpose.inference.estimator import PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
     from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
     openpose = style == "openpose"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video)
-    if files.clips and boxes is not None:
-        raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
-    if files.clips and resolution is not None:
-        raise LeanposeError("--resolution is for pictures; the copies of videos are as large as the videos.")
-    if not files.pictures and (coco is not None or csv is not None):
-        raise LeanposeError("--coco and --csv are for pictures; the poses in videos are written as JSON lines.")
+    videos, only_videos = bool(files.clips), not files.pictures
+    mistakes = {
+        "Give --boxes or --detector, not both.": boxes and detector != "auto",
+        "--style openpose draws; leave --no-draw out.": openpose and not draw,
+        "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
+        "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
+        "--resolution is for pictures; the copies of videos are as large as the videos.": videos and resolution,
+        "--coco and --csv are for pictures; the poses in videos are written as JSON lines.": only_videos
+        and (coco or csv),
+    }
+    for sentence, made in mistakes.items():
+        if made:
+            raise LeanposeError(sentence)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     source = "whole-image" if boxes is not None else detector
     chosen = choose_detector(source, threshold=box_threshold, device=device)
@@ -105,8 +105,7 @@ def predict(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass
     )
     coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
-    if coming >= LARGE_JOB:
-        estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
+    estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
     if files.clips:
         from leanpose.video.tracking import PoseTracker
@@ -120,13 +119,13 @@ def predict(
         unread = _predict_clips(
             tracker, files.clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio
         )
-        if unread and len(files.clips) == 1 and not files.pictures:
+        if only_videos and len(unread) == len(files.clips) == 1:
             raise unread[0]
         for error in unread:
             print(f"Skipped:  {error}")
-        if len(unread) == len(files.clips) and not files.pictures:
+        if only_videos and len(unread) == len(files.clips):
             raise LeanposeError("No video could be read, so nothing was written.")
-    if not files.pictures:
+    if only_videos:
         return
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")

@@ -61,7 +61,6 @@ class Agreement:
         median, tail: see `Bounds`.
         score: greatest difference of a keypoint's score.
         compared, settled, points: how many keypoints were compared, how many of all are settled, and all.
-        batches: the sizes of the batches that were run.
     """
 
     prediction: float | None
@@ -71,7 +70,6 @@ class Agreement:
     compared: int
     settled: int
     points: int
-    batches: tuple[int, ...]
 
     def exceeds(self, bounds: Bounds) -> str | None:
         """What differs too much, in words, or None."""
@@ -146,7 +144,6 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
         compared=int(used.sum()),
         settled=int(np.concatenate(settled).sum()),
         points=used.size,
-        batches=tuple(batches),
     )
 
 

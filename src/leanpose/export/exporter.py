@@ -21,7 +21,7 @@ from leanpose.backends.base import Crops, ModelSpec, Precision, first_line
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
 from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.export.agreement import BOUNDS, Agreement, Bounds, check_crops, compare
+from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.program import TYPES, CropProgram, write_onnx, write_openvino, write_torch
 from leanpose.files import describe_os_error
 from leanpose.models.base import PoseModel
@@ -46,14 +46,12 @@ class ExportReport:
         bytes: of all files together.
         card: what the file says of itself.
         agreement: how far it is from the model.
-        bounds: how far it might have been.
     """
 
     path: Path
     bytes: int
     card: ExportCard
     agreement: Agreement
-    bounds: Bounds
 
 
 def export_model(
@@ -116,7 +114,7 @@ def export_model(
             raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
         size = sum(file.stat().st_size for file in folder.iterdir())
         move_files(temporary, path)
-    return ExportReport(path, size, card, agreement, BOUNDS[precision])
+    return ExportReport(path, size, card, agreement)
 
 
 @contextlib.contextmanager
@@ -135,12 +133,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
 
 
 def verify(
-    model: PoseModel,
-    outputs: Sequence[str],
-    card: ExportCard,
-    path: Path,
-    crops: Crops,
-    batches: Sequence[int] = BATCHES,
+    model: PoseModel, outputs: Sequence[str], card: ExportCard, path: Path, crops: Crops, batches: Sequence[int]
 ) -> Agreement:
     """Measure how far an exported file is from its model, on the CPU in float32.
 

@@ -102,10 +102,8 @@ class PoseEstimator:
         precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
     ) -> None:
-        for option, value, known in (
-            ("backend", backend, ("auto", *BACKENDS)),
-            ("precision", precision, get_args(PrecisionChoice)),
-        ):
+        known_names = {"backend": (backend, ("auto", *BACKENDS)), "precision": (precision, get_args(PrecisionChoice))}
+        for option, (value, known) in known_names.items():
             if value not in known:
                 raise LeanposeError(f"Unknown {option} '{value}'; {did_you_mean(value, known)}")
         if batch_size is not None and batch_size < 1:
@@ -118,7 +116,7 @@ class PoseEstimator:
         if flip_test and self.backend.includes_decoding:
             raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.flip_test, self.two_pass, self.precision = flip_test, two_pass, self.backend.precision
+        self.flip_test, self.two_pass = flip_test, two_pass
         self.model_seconds = 0.0
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
@@ -136,7 +134,6 @@ class PoseEstimator:
         results = benchmark_backends(self.model, self.device, precision=precision, advance=advance)
         remember(self.model, self.device, results, precision)
         self.backend, self.backend_reason = open_backend(self.model, self.device, "auto", precision)
-        self.precision = self.backend.precision
 
     def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Say how many pictures or frames are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -228,21 +228,22 @@ class _AudioTrack:
             self._ahead = None
 
     def _write(self, packet: Packet, time: int) -> None:
-        import av
-
         if self._copied:
             packet.pts = (time if packet.pts is None else packet.pts) - self._offset
             packet.dts = time - self._offset
             packet.stream = self._stream
             self._output.mux_one(packet)
             return
+        self._code(packet)
+
+    def _code(self, packet: Packet | None) -> None:
+        """Code what a packet holds as AAC; with None what the decoder still holds."""
+        import av
+
         try:
             frames: list[AudioFrame] = self._input.decode(packet)
         except av.FFmpegError:  # a damaged packet: a moment of silence
-            return
-        self._encode(frames)
-
-    def _encode(self, frames: Sequence[AudioFrame]) -> None:
+            frames = []
         for frame in frames:
             if frame.pts is not None:
                 frame.pts -= round(self._offset * self._time_base / (frame.time_base or self._time_base))
@@ -250,16 +251,9 @@ class _AudioTrack:
 
     def finish(self) -> None:
         """Write what the coders still hold."""
-        import av
-
-        if self._copied:
-            return
-        try:
-            rest = self._input.decode(None)
-        except av.FFmpegError:
-            rest = []
-        self._encode(rest)
-        self._output.mux(self._stream.encode(None))
+        if not self._copied:
+            self._code(None)
+            self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
         """Close the file that the audio comes from."""
