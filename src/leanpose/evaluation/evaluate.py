@@ -55,6 +55,9 @@ def predict_people(
         people: whose boxes are looked at; labels are not used.
         flip_test: average with the mirrored crop.
         advance: called with the number of people done, after each batch.
+
+    Raises:
+        LeanposeError: there are images, and none can be read.
     """
     spec = backend.spec
     dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
@@ -73,6 +76,8 @@ def predict_people(
         scores.append(confidence)
         done.append(batch.indices.numpy())
         advance(len(batch.indices))
+    if broken and not done:
+        raise LeanposeError(f"None of the images can be read: {next(iter(broken.values()))}")
     if not done:
         return PosePredictions.empty(len(spec.skeleton)), broken
     looked_at = [people[i] for i in np.concatenate(done)]
@@ -129,8 +134,6 @@ def evaluate(
     results, broken = predict_people(
         backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
     )
-    if people.people and not len(results):
-        raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]
         return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
