@@ -160,7 +160,7 @@ def read_card(
     return ExportCard(spec, includes_preprocessing=False, includes_decoding=False), names
 
 
-def _rtmpose_outputs(height: int, width: int) -> dict[tuple[float, float], list[str]]:
+def _rtmpose_outputs(height: int, width: int) -> dict[tuple[object, object], list[str]]:
     """What an RTMPose's two outputs are, by their numbers of bins."""
     x, y = width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT
     return {(y, x): ["simcc_y", "simcc_x"], (x, y): ["simcc_x", "simcc_y"]}

@@ -121,7 +121,6 @@ def benchmark_backends(
     batches: Sequence[int] = BATCHES,
     seconds: float = 6.0,
     precision: str = "auto",
-    clock: Callable[[], float] = time.perf_counter,
     advance: Callable[[str], None] = lambda _: None,
 ) -> list[Measurement]:
     """Try every backend that is installed: does it agree with torch, and how long does a batch take?
@@ -134,7 +133,6 @@ def benchmark_backends(
         batches: sizes of the batches.
         seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
-        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
         advance: told what is under way.
     """
     spec = ModelSpec.of(model)
@@ -158,7 +156,7 @@ def benchmark_backends(
             ready[len(results)] = backend
             results.append(Measurement(candidate, agreement=agreement))
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, time.perf_counter)
     for place, milliseconds in zip(ready, times, strict=True):
         results[place] = replace(results[place], milliseconds=milliseconds)
     return results
@@ -174,7 +172,7 @@ def interleaved_benchmark(
         crops: RGB, of the models' size; they are repeated where a batch is larger.
         batches: sizes of the batches.
         seconds: for all together; three rounds are run in any case.
-        clock: what to time by, in seconds.
+        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
     times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]

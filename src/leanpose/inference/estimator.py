@@ -282,13 +282,9 @@ def _open(
 ) -> tuple[PoseModel | ModelSpec, Backend, str]:
     """What is known of the model, what runs it, and why that."""
     if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
-        chosen = open_exported(
-            model,
-            backend=backend,
-            precision=None if precision == "auto" else precision,
-            cuda=device.type == "cuda",
-            skeleton=None if skeleton is None else get_skeleton(skeleton),
-        )
+        asked = None if precision == "auto" else precision
+        named = None if skeleton is None else get_skeleton(skeleton)
+        chosen = open_exported(model, backend=backend, precision=asked, cuda=device.type == "cuda", skeleton=named)
         return chosen.spec, chosen, "as the file says" if backend == "auto" else "as asked"
     if skeleton is not None:
         raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")
