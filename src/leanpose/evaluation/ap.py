@@ -246,7 +246,7 @@ class GroundTruth:
 
     image_ids: Int[np.ndarray, " I"]
     crowd_index: Float[np.ndarray, " I"]
-    first: Int[np.ndarray, " I+1"]
+    first: Int[np.ndarray, " starts"]
     keypoints: Float[np.ndarray, "G K 2"]
     labelled: Bool[np.ndarray, "G K"]
     boxes: Float[np.ndarray, "G 4"]
@@ -318,7 +318,7 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: B
 
 def group_by_image(
     truth: GroundTruth, results: PosePredictions
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " I+1"]]:
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " starts"]]:
     """The order that sorts the results by image, and where each image of `truth` begins in that order.
 
     Raises:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from leanpose.models.base import PoseModel
 
-Boxes = Float[np.ndarray, "P 4"]
-Pixels = UInt8[np.ndarray, "H W 3"]
+Boxes = Float[np.ndarray, "_ 4"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
