@@ -41,10 +41,10 @@ def xyxy_to_xywh(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N 4"]
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"] | np.floating:
+def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
     """The area of xyxy boxes in square pixels; 0 where the corners are in the wrong order."""
     sides = np.maximum(np.asarray(boxes[..., 2:], dtype=np.float64) - boxes[..., :2], 0.0)
-    return sides[..., 0] * sides[..., 1]
+    return np.asarray(sides[..., 0] * sides[..., 1])
 
 
 def boxes_from_keypoints(keypoints: Shaped[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
