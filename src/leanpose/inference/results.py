@@ -85,7 +85,7 @@ class PoseResult:
         mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
         return mean * self.box_scores
 
-    def _triples(self) -> Float[np.ndarray, "P 3*K"]:
+    def _triples(self) -> Float[np.ndarray, "P values"]:
         """x, y and score of every keypoint, one row a person."""
         triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
         return triples.reshape(len(self), 3 * len(self.skeleton))
