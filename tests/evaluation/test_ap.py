@@ -44,32 +44,6 @@ def test_every_mode_equals_the_toolbox(shared: Path, metric, people: str):
             assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), (mode, name)
 
 
-@pytest.mark.parametrize("people", ["A", "B"])
-def test_area_keypoints_give_the_toolbox_figures_of_133_keypoints(shared: Path, people: str):
-    golden = json.loads((shared / f"golden/metrics/ap_coco_wholebody_{people}.json").read_text())
-    parts = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
-    annotations = [
-        {
-            **{name: value for name, value in person.items() if name != "num_keypoints"},
-            "keypoints": [number for part in parts for number in person[part]],
-        }
-        for person in golden["ground_truth"]["annotations"]
-    ]
-    ground_truth = {"images": golden["ground_truth"]["images"], "annotations": annotations}
-    results = detections(golden["detections"])
-    for mode, expected in golden["results"].items():
-        options = json.loads(mode)
-        ours = average_precision(
-            ground_truth,
-            results,
-            golden["sigmas"],
-            scoring=options["score_mode"],
-            nms=SUPPRESSION[options["nms_mode"]],
-            area_keypoints=range(17),
-        )
-        assert ours == pytest.approx(expected, rel=0, abs=1e-6)
-
-
 def test_equal_to_pycocotools_on_real_labels(shared: Path):
     ground_truth = json.loads((shared / "data/coco_mini/annotations/person_keypoints_val.json").read_text())
     rng = np.random.default_rng(0)
@@ -246,7 +220,6 @@ def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
     first = PosePredictions(**{**vars(double), "box_scores": np.array([0.9, 0.5])})
     # The wrong one comes first: precision 1/2 at every recall.
     assert average_precision(ground_truth, first, SIGMAS)["AP"] == pytest.approx(0.5)
-    assert average_precision(ground_truth, first, SIGMAS, score_threshold=0.6)["AP"] == 0
     last = PosePredictions(**{**vars(double), "box_scores": np.array([0.5, 0.9])})
     assert average_precision(ground_truth, last, SIGMAS)["AP"] == pytest.approx(1)
     twice = results.select([0, 0, 0])
@@ -300,9 +273,6 @@ def test_crowdpose_levels_and_areas():
         ground_truth["images"][1]["crowdIndex"] = index
         figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose")
         assert [n for n in ("AP(E)", "AP(M)", "AP(H)") if figures[n] == 1] == [name]
-    ground_truth["images"][1]["crowdIndex"] = 0.15
-    figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose", crowd_levels=(0.1, 0.8))
-    assert figures["AP(M)"] == 1
 
 
 def test_inputs_stay_as_they_were_and_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn):

@@ -112,5 +112,5 @@ def test_nothing_found_and_nothing_labelled_are_nan_not_an_error(recwarn: pytest
 
 
 def test_another_skeleton_is_refused():
-    with pytest.raises(LeanposeError, match="2 keypoints but skeleton 'coco17' has 17"):
+    with pytest.raises(LeanposeError, match="2 keypoints, but there are 17 sigmas"):
         keypoint_table({"images": [{"id": 1}], "annotations": []}, found([[[0, 0], [1, 1]]], [1], [1.0]), COCO17)

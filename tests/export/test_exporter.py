@@ -167,7 +167,7 @@ def test_a_missing_package_is_named(
 
 
 def test_bounds() -> None:
-    fits = Agreement(prediction=1e-6, median=0.0, tail=0.01, score=1e-5, compared=9, settled=9, points=10, batches=(1,))
+    fits = Agreement(prediction=1e-6, median=0.0, tail=0.01, score=1e-5, compared=9, settled=9, points=10)
     assert fits.exceeds(BOUNDS["fp32"]) is None
     for field, value in (("prediction", 0.5), ("median", 0.2), ("tail", 0.2), ("score", float("nan"))):
         wrong = Agreement(**{**vars(fits), field: value}).exceeds(BOUNDS["fp32"])

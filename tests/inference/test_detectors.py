@@ -103,11 +103,11 @@ def test_a_fixed_input_size_cannot_be_changed(shared: Path):
 
 
 def test_files_that_are_no_model(tmp_path: Path):
-    with pytest.raises(LeanposeError, match="no detector file"):
+    with pytest.raises(LeanposeError, match=r"There is no file .*absent\.onnx"):
         Detector.load(tmp_path / "absent.onnx")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    with pytest.raises(LeanposeError, match=r"broken\.onnx is no ONNX model"):
+    with pytest.raises(LeanposeError, match=r"cannot open .*broken\.onnx"):
         Detector.load(broken)
 
 
@@ -244,7 +244,6 @@ def test_rtmdet_levels_as_two_maps_each(tmp_path: Path, unit: str, classes: int,
     boxes, scores, detector = found_by(answering(tmp_path / "raw.onnx", outputs, open_shapes=open_shapes))
     assert np.allclose(boxes, WANTED, atol=1e-3)
     assert scores == pytest.approx([0.9, 0.6], abs=1e-5)
-    assert detector.kind == "levels"
     assert "RTMDet" in detector.name
 
 
@@ -285,10 +284,9 @@ def test_boxes_and_scores_without_selection(tmp_path: Path, form: str, scores_fi
     outputs = {"bboxes": boxes[None], "scores": given[None]}
     if scores_first:
         outputs = dict(reversed(outputs.items()))
-    found, certainty, detector = found_by(answering(tmp_path / "raw.onnx", outputs))
+    found, certainty, _ = found_by(answering(tmp_path / "raw.onnx", outputs))
     assert np.allclose(found, WANTED)
     assert certainty == pytest.approx([0.9, 0.6])
-    assert detector.kind == "candidates"
 
 
 def test_boxes_with_their_number(tmp_path: Path):
@@ -311,7 +309,6 @@ def test_yolox_of_people_alone(tmp_path: Path, classes: int):
     found, certainty, detector = found_by(answering(tmp_path / "people.onnx", outputs))
     assert np.allclose(found, WANTED, atol=1e-3)
     assert certainty == pytest.approx([0.9, 0.6])
-    assert detector.kind == "yolox"
     assert "YOLOX" in detector.name
 
 
@@ -349,7 +346,6 @@ def test_the_real_rtmdet_without_its_selection_gives_the_same(
     images = [image for _, image in photos]
     whole, cut = Detector.load(shared / RTMDET), Detector.load(cut_rtmdet[kind])
     assert isinstance(cut, OnnxDetector)
-    assert cut.kind == kind
     count = 0
     for (boxes, scores), (others, certainty) in zip(whole(images), cut(images), strict=True):
         assert np.allclose(boxes, others, atol=0.02)

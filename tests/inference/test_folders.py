@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_old_results(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders.ResultFiles, "write", full)
+    monkeypatch.setattr(folders.PoseResult, "to_coco", full)
     with pytest.raises(LeanposeError, match="the disk is full"):
         predict_pictures(estimator, pictures, coco=tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text() == "old"

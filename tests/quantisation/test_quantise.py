@@ -42,7 +42,7 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
     estimator = PoseEstimator(report.path, "whole-image", "cpu", FORMAT_OF[scheme].replace("onnx", "onnxruntime"))
     found = estimator(given.image, given.boxes)
     assert np.abs(found.keypoints - given.points).max() < 1.5
-    assert estimator.precision == "int8"
+    assert estimator.backend.precision == "int8"
     card = open_exported(report.path).card
     assert card.quantisation is not None
     assert card.quantisation["AP"] == pytest.approx(report.ap, abs=1e-3)

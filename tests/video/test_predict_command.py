@@ -48,14 +48,13 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     assert heard(out / "deep/clip.mp4")[0] == ""
 
 
-def test_a_long_video_is_worth_measuring(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_coming_is_told_to_the_estimator(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[int] = []
-    monkeypatch.setattr(estimator, "LARGE_JOB", 11)
     monkeypatch.setattr(estimator.PoseEstimator, "expect", lambda _self, count, advance: asked.append(count))
     assert predict(folder / "clip.mov", "--no-draw").exit_code == 0
-    assert asked == []
+    assert asked == [6]
     assert predict(folder, "--no-draw").exit_code == 0
-    assert asked == [11]  # 6 and 4 frames, one picture
+    assert asked == [6, 11]  # 6 and 4 frames, one picture
 
 
 def test_options(predict, folder: Path, tmp_path: Path):

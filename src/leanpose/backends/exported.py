@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,13 @@ NO_PREDICTION = (
     "This file gives decoded keypoints, not the prediction; for the flip test export with --no-include-decoding."
 )
 RTMPOSE_SPLIT = 2.0  # bins per pixel of every RTMPose that is published
+
+OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
+    Heatmaps: ("heatmaps",),
+    SimCC: ("simcc_x", "simcc_y"),
+    Coordinates: ("xy", "sigma", "score"),
+}
+"""The names of a prediction's fields in exported files."""
 
 Shaped = tuple[str, Sequence[int | str | None]]
 """The name and shape of a file's input or output; a size that is left open is a word or None."""
@@ -80,34 +87,20 @@ class ExportCard:
         try:
             card = json.loads(text)
             export = card.pop("export")
-            spec = ModelSpec(
-                card["model"],
-                Skeleton.from_dict(card["skeleton"]),
-                build_codec(card["codec"]),
-                cast("tuple[int, int]", tuple(card["input_size"])),
-                cast("tuple[float, float, float]", tuple(card["mean"])),
-                cast("tuple[float, float, float]", tuple(card["std"])),
-            )
-            return cls(
-                spec,
-                bool(export["preprocessing"]),
-                bool(export["decoding"]),
-                export["precision"],
-                weights=card,
-                quantisation=export.get("quantisation"),
-            )
+            size, mean, std = (tuple(card[key]) for key in ("input_size", "mean", "std"))
+            skeleton, codec = Skeleton.from_dict(card["skeleton"]), build_codec(card["codec"])
+            spec = ModelSpec(card["model"], skeleton, codec, size, mean, std)
+            included = bool(export["preprocessing"]), bool(export["decoding"])
+            return cls(spec, *included, export["precision"], card, export.get("quantisation"))
         except (KeyError, TypeError, ValueError, LeanposeError) as error:
             raise LeanposeError(f"{source} has a card that cannot be read ({error!r}); export it again.") from error
 
 
 def named_outputs(prediction: Prediction) -> dict[str, Any]:
     """A prediction's tensors by the names that they have in exported files."""
-    if isinstance(prediction, Heatmaps):
-        return {"heatmaps": prediction.heatmaps}
-    if isinstance(prediction, SimCC):
-        return {"simcc_x": prediction.x, "simcc_y": prediction.y}
-    parts = {"xy": prediction.xy, "sigma": prediction.sigma, "score": prediction.score}
-    return {name: part for name, part in parts.items() if part is not None}
+    values = [getattr(prediction, field.name) for field in fields(prediction)]
+    named = zip(OUTPUTS[type(prediction)], values, strict=True)
+    return {name: value for name, value in named if value is not None}
 
 
 def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
@@ -116,73 +109,66 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     Raises:
         LeanposeError: they are none.
     """
-    if "heatmaps" in outputs:
-        return Heatmaps(outputs["heatmaps"])
-    if "simcc_x" in outputs and "simcc_y" in outputs:
-        return SimCC(outputs["simcc_x"], outputs["simcc_y"])
-    if "xy" in outputs:
-        return Coordinates(outputs["xy"], outputs.get("sigma"), outputs.get("score"))
+    for kind, names in OUTPUTS.items():
+        if names[0] in outputs:
+            values: list[Any] = [outputs.get(name) for name in names]
+            return kind(*values)
     raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
 
 
-def rtmpose_card(
-    inputs: Sequence[Shaped], outputs: Sequence[Shaped], path: Path, skeleton: Skeleton | None
+def read_card(
+    text: str | None, inputs: Sequence[Shaped], outputs: Sequence[Shaped], path: Path, skeleton: Skeleton | None
 ) -> tuple[ExportCard, list[str]]:
-    """The card of an RTMPose as MMDeploy exports it and rtmlib runs it, from the shapes of its inputs and outputs.
+    """The card of a file, and names for its outputs in their order.
 
-    Known is one form: a float input (B, 3, H, W), normalised with ImageNet's mean and deviation, and two outputs, rows of
-    bins along x (B, K, 2 W) and along y (B, K, 2 H).
+    A file without a card must be an RTMPose as MMDeploy exports it and rtmlib runs it, known by the shapes: a float input
+    (B, 3, H, W), normalised with ImageNet's mean and deviation, and two outputs, rows of bins along x (B, K, 2 W) and along y
+    (B, K, 2 H).
 
     Args:
-        skeleton: the names of the K keypoints; where it is None, K says it.
-
-    Returns:
-        A card, and names for the outputs in their order.
+        text: the card in the file; None where it has none.
+        inputs, outputs: of the graph.
+        path: the file.
+        skeleton: the names of the K keypoints of a file without a card; where it is None, K says it.
 
     Raises:
-        LeanposeError: the file is of another form, or K says nothing.
+        LeanposeError: the card is damaged, the file is of another form, or K says nothing.
     """
-    shape = list(inputs[0][1]) if len(inputs) == 1 else []
-    rows = [list(of) for _, of in outputs]
-    is_image = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
-    if not is_image or len(rows) != 2 or any(len(row) != 3 for row in rows) or rows[0][1] != rows[1][1]:
-        raise LeanposeError(_unknown(inputs, outputs, path))
-    height, width, keypoints = int(shape[2] or 0), int(shape[3] or 0), rows[0][1]
-    sizes, bins = [row[2] for row in rows], [width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT]
-    if sizes not in (bins, bins[::-1]) or not isinstance(keypoints, int):
-        raise LeanposeError(_unknown(inputs, outputs, path))
-    names = ["simcc_x", "simcc_y"] if sizes == bins else ["simcc_y", "simcc_x"]
-    skeleton = _skeleton(keypoints, skeleton, path)
+    if text is not None:
+        return ExportCard.from_json(text, str(path)), [name for name, _ in outputs]
+    match [list(shape) for _, shape in (*inputs, *outputs)]:
+        case [[_, 3, int(height), int(width)], [_, int(keypoints), first], [_, other, second]] if (
+            keypoints == other and (first, second) in _rtmpose_outputs(height, width)
+        ):
+            names = _rtmpose_outputs(height, width)[first, second]
+        case _:
+            raise LeanposeError(
+                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
+                f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; expected a file that `leanpose export` "
+                "wrote, or an RTMPose with the outputs `simcc_x` and `simcc_y`."
+            )
+    skeleton = skeleton or next((known for known in (COCO17, WHOLEBODY133) if len(known) == keypoints), None)
+    if skeleton is None:
+        raise LeanposeError(f"{path} finds {keypoints} keypoints and does not name them; give a skeleton that does.")
+    if len(skeleton) != keypoints:
+        raise LeanposeError(
+            f"{path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}."
+        )
     sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
     codec = SimCCCodec((height, width), sigma=sigma, simcc_split_ratio=RTMPOSE_SPLIT)
     spec = ModelSpec(path.stem, skeleton, codec, (height, width), imagenet.MEAN, imagenet.STD)
     return ExportCard(spec, includes_preprocessing=False, includes_decoding=False), names
 
 
-def _skeleton(keypoints: int, given: Skeleton | None, path: Path) -> Skeleton:
-    if given is not None:
-        if len(given) != keypoints:
-            raise LeanposeError(
-                f"{path} finds {keypoints} keypoints, but the skeleton '{given.name}' has {len(given)}."
-            )
-        return given
-    for known in (COCO17, WHOLEBODY133):
-        if len(known) == keypoints:
-            return known
-    raise LeanposeError(f"{path} finds {keypoints} keypoints and does not name them; give a skeleton with their names.")
+def _rtmpose_outputs(height: int, width: int) -> dict[tuple[object, object], list[str]]:
+    """What an RTMPose's two outputs are, by their numbers of bins."""
+    x, y = width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT
+    return {(y, x): ["simcc_y", "simcc_x"], (x, y): ["simcc_x", "simcc_y"]}
 
 
 def describe_values(values: Sequence[Shaped]) -> str:
     """The inputs or outputs of a file, for messages."""
     return ", ".join(f"`{name}` {'×'.join(str(side) for side in shape) or 'scalar'}" for name, shape in values)
-
-
-def _unknown(inputs: Sequence[Shaped], outputs: Sequence[Shaped], path: Path) -> str:
-    return (
-        f"{path} is no pose model that is known here: it has no card of leanpose, the inputs {describe_values(inputs)} and "
-        f"the outputs {describe_values(outputs)}; expected a file that `leanpose export` wrote, or an RTMPose with the "
-        "outputs `simcc_x` and `simcc_y`."
-    )
 
 
 class ExportedBackend(Backend):

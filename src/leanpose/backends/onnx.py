@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import KEY, ExportCard, ExportedBackend, Shaped, rtmpose_card
+from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -34,14 +34,9 @@ class OnnxBackend(ExportedBackend):
     name = "onnxruntime"
 
     def __init__(self, path: Path, *, cuda: bool = False, skeleton: Skeleton | None = None) -> None:
-        session = _open(path, cuda)
+        session = open_session(path, cuda=cuda)
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
-        outputs = [output.name for output in session.get_outputs()]
-        if text is None:
-            card, outputs = rtmpose_card(*values_of(session), path, skeleton)
-        else:
-            card = ExportCard.from_json(text, str(path))
-        super().__init__(card, outputs)
+        super().__init__(*read_card(text, *values_of(session), path, skeleton))
         self._session, self._input = session, session.get_inputs()[0].name
         self._names = [output.name for output in session.get_outputs()]
 
@@ -50,26 +45,16 @@ class OnnxBackend(ExportedBackend):
         return cast("list[np.ndarray]", self._session.run(self._names, {self._input: images}))
 
 
-def _open(path: Path, cuda: bool) -> InferenceSession:
-    if not path.is_file():
-        raise LeanposeError(f"There is no file {path}.")
-    try:
-        return open_session(path, cuda=cuda)
-    except LeanposeError:
-        raise
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
-        reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
-        raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
-
-
 def open_session(path: Path, *, cuda: bool) -> InferenceSession:
     """An ONNX file in onnxruntime, with as many threads as torch has, so that one setting holds for all backends.
 
     Raises:
-        LeanposeError: there is no GPU for it.
+        LeanposeError: the file is missing or damaged, or there is no GPU for it.
     """
     import onnxruntime  # takes a moment to load
 
+    if not path.is_file():
+        raise LeanposeError(f"There is no file {path}.")
     providers = ["CPUExecutionProvider"]
     if cuda:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -82,7 +67,11 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that spin while they wait take the cores from the other models' threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
+        reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 
 def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Precision
-from leanpose.backends.exported import KEY, ExportCard, ExportedBackend, Shaped, rtmpose_card
+from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ class OpenVinoBackend(ExportedBackend):
         try:
             model = core.read_model(path)
             text = _card_text(model, path)
-            outputs = [output.get_any_name() for output in model.outputs]
-            if text is None:
-                card, outputs = rtmpose_card(_shapes(model.inputs), _shapes(model.outputs), path, skeleton)
-            else:
-                card = ExportCard.from_json(text, str(path))
+            card, outputs = read_card(text, _shapes(model.inputs), _shapes(model.outputs), path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
                 raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
@@ -91,9 +87,7 @@ class OpenVinoBackend(ExportedBackend):
             self._requests: dict[int, InferRequest] = {}
             self._request_for(1)
         except RuntimeError as error:
-            reason = next(
-                (line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given"
-            )
+            reason = (str(error).strip() or "no reason given").splitlines()[-1]
             raise LeanposeError(f"OpenVINO cannot open {path}: {reason.strip()[:200]}") from error
         super().__init__(card, outputs)
         self.precision = chosen

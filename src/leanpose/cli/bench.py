@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanpose.cli.options import AnyModel, Backend, Device, status, wide_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ ROUNDS = 5  # of whole pictures
 
 
 def bench(
-    model: Annotated[
-        str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
-    ] = "leanpose-body-s",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model: AnyModel = "leanpose-body-s",
+    device: Device = "auto",
     batches: Annotated[str, typer.Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
     seconds: Annotated[float, typer.Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
@@ -34,14 +33,13 @@ def bench(
         int | None, typer.Option(min=1, help="Time whole pictures with 1 to this many people instead.")
     ] = None,
     detector: Annotated[str, typer.Option(help="With --people: an ONNX person detector.")] = "whole-image",
-    backend: Annotated[str, typer.Option(help="With --people: torch, onnxruntime, openvino or auto.")] = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Time each backend that is installed, and remember the fastest one that agrees with torch.
 
     Where a backend differs, distances of keypoints are in pixels of the crop.
     """
     import torch
-    from rich.console import Console
 
     from leanpose.cli.export import fresh_model
     from leanpose.device import choose_device
@@ -53,9 +51,6 @@ def bench(
         torch.set_num_threads(threads)
     chosen = choose_device(device)
     net = (fresh_model(model) or load_model(model)).to(chosen).eval()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
     if people is not None:
         _whole_pictures(net, people, detector, chosen, backend)
         return
@@ -63,11 +58,9 @@ def bench(
     print(
         f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {chosen}, {torch.get_num_threads()} threads"
     )
-    with Console(stderr=True).status("…") as status:
-        results = benchmark_backends(
-            net, chosen, batches=sizes, seconds=seconds, advance=lambda step: status.update(f"{step} …")
-        )
-    console.print(_table(results, sizes))
+    with status() as advance:
+        results = benchmark_backends(net, chosen, batches=sizes, seconds=seconds, advance=advance)
+    wide_console().print(_table(results, sizes))
     for result in results:
         if result.reason is not None:
             print(f"{result.candidate}: not used: {result.reason}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from leanpose.cli.options import Boxes, Device, Split, progress
 from leanpose.errors import LeanposeError
 
 
@@ -25,37 +26,26 @@ def evaluate(
             "--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."
         ),
     ] = "coco",
-    boxes: Annotated[
-        Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
-    ] = None,
+    boxes: Boxes = None,
     head_sizes: Annotated[
         Path | None, typer.Option(help="Head sizes for MPII as JSON. [default: from the heads' points]")
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="all, or for sets without splits train or val (every tenth image).")
-    ] = "all",
-    scoring: Annotated[str, typer.Option(help="bbox_keypoint, keypoint or bbox.")] = "bbox_keypoint",
-    nms: Annotated[str, typer.Option(help="oks, soft or none.")] = "oks",
+    split: Split = "all",
+    scoring: Annotated[
+        Literal["bbox_keypoint", "keypoint", "bbox"], typer.Option(help="How people are ranked.")
+    ] = "bbox_keypoint",
+    nms: Annotated[Literal["oks", "soft", "none"], typer.Option(help="Suppression of duplicates.")] = "oks",
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop.")] = True,
-    cycle: Annotated[str, typer.Option(help="first, or last to run every cycle of a multi-cycle model.")] = "first",
+    cycle: Annotated[
+        Literal["first", "last"], typer.Option(help="last: run every cycle of a multi-cycle model.")
+    ] = "first",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     workers: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
-    for name, value, valid in (
-        ("split", split, ("all", "train", "val")),
-        ("scoring", scoring, ("bbox_keypoint", "keypoint", "bbox")),
-        ("nms", nms, ("oks", "soft", "none")),
-        ("cycle", cycle, ("first", "last")),
-    ):
-        if value not in valid:
-            raise LeanposeError(f"--{name} {value} is not valid; choose one of: {', '.join(valid)}.")
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
@@ -71,22 +61,15 @@ def evaluate(
         evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
         return
     source = DatasetConfig.from_options(
-        format=data_format,
-        images=images,
-        annotations=annotations,
-        bbox_file=boxes,
-        split=split,
-        head_sizes=head_sizes,
+        format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes
     )
     loaded = load_model(model).to(choose_device(device))
-    options = {"scoring": scoring, "nms": None if nms == "none" else nms, "flip_test": flip_test, "cycle": cycle}
-    columns = (BarColumn(), TextColumn("{task.completed}/{task.total} people"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=None)
-
-        def advance(count: int, total: int) -> None:
-            progress.update(task, advance=count, total=total)
-
-        report = evaluation_report(loaded, source, batch_size=batch_size, workers=workers, advance=advance, **options)
+    with progress("people") as bar:
+        task = bar.add_task("measuring", total=None)
+        report = evaluation_report(
+            loaded, source, scoring=scoring, nms=None if nms == "none" else nms, flip_test=flip_test, cycle=cycle,
+            batch_size=batch_size, workers=workers,
+            advance=lambda count, total: bar.update(task, advance=count, total=total),
+        )  # fmt: skip
     print_report(report)
     write_report(report, out, results)

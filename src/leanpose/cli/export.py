@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanpose.cli.options import AnyModel
+
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.models.base import PoseModel
 
-QUANTISED = "Quantised files"
+quantised = partial(typer.Option, rich_help_panel="Quantised files")
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
-    ],
+    model: AnyModel,
     format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None,
@@ -40,55 +41,29 @@ def export(
         ),
     ] = None,
     quantise: Annotated[
-        str | None,
-        typer.Option(
-            help="int8: dynamic or static (onnx), nncf (openvino); kept only if AP stays.",
-            rich_help_panel=QUANTISED,
-        ),
+        str | None, quantised(help="int8: dynamic or static (onnx), nncf (openvino); kept only if AP stays.")
     ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(help="The set to measure AP on, as in `leanpose eval`.", rich_help_panel=QUANTISED),
-    ] = None,
-    data_format: Annotated[
-        str, typer.Option(help="As --format of `leanpose eval`.", rich_help_panel=QUANTISED)
-    ] = "coco",
-    boxes: Annotated[
-        Path | None,
-        typer.Option(help="Detected boxes (COCO results JSON) to measure in.", rich_help_panel=QUANTISED),
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="all, or for sets without splits train or val.", rich_help_panel=QUANTISED)
-    ] = "all",
+    annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
+    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
+    boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
+    split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
         bool | None,
-        typer.Option(
+        quantised(
             "--flip-test/--no-flip-test",
             help="Measure with the mirrored crop too. [default: unless --include-decoding]",
-            rich_help_panel=QUANTISED,
         ),
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        typer.Option(
-            help="Other people, to calibrate on. [default: some pictures of the set, which are not measured]",
-            rich_help_panel=QUANTISED,
-        ),
+        quantised(help="Other people, to calibrate on. [default: some pictures of the set, which are not measured]"),
     ] = None,
-    calibration_images: Annotated[
-        Path | None,
-        typer.Option(help="Their images. [default: --images]", rich_help_panel=QUANTISED),
-    ] = None,
-    calibration_people: Annotated[
-        int, typer.Option(min=1, help="How many people calibrate, at most.", rich_help_panel=QUANTISED)
-    ] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Decides who calibrates.", rich_help_panel=QUANTISED)] = 0,
-    max_ap_drop: Annotated[
-        float, typer.Option(help="AP points that may be lost; beyond, nothing is written.", rich_help_panel=QUANTISED)
-    ] = 0.5,
+    calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
+    calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
+    seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
+    max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
     max_float_layers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Layers that may stay in float. [default: half]", rich_help_panel=QUANTISED),
+        int | None, quantised(min=0, help="Layers that may stay in float. [default: half]")
     ] = None,
 ) -> None:
     """Write a model as a file for another backend, checked against the model on pictures."""
@@ -97,7 +72,8 @@ def export(
 
     if format not in FORMATS:
         raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
-    source = fresh_model(model)
+    fresh = fresh_model(model)
+    source = model if fresh is None else fresh
     if quantise is not None:
         from leanpose.cli.quantised import export_quantised, measured_sets
         from leanpose.quantisation import FORMAT_OF
@@ -106,7 +82,7 @@ def export(
             raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, FORMAT_OF)}")
         if format != FORMAT_OF[quantise]:
             raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
-        sets = measured_sets(
+        source_set, calibration = measured_sets(
             annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
         )
         if precision != "fp32":
@@ -114,30 +90,24 @@ def export(
                 f"With --quantise the rest of the file is fp32, not {precision}; leave --precision out."
             )
         export_quantised(
-            source if source is not None else model,
-            quantise,
-            out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"),
-            sets,
-            calibration_people=calibration_people,
-            seed=seed,
-            max_ap_drop=max_ap_drop,
-            max_float_layers=max_float_layers,
-            flip_test=flip_test,
-            include_preprocessing=include_preprocessing,
+            source, out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"), source_set, calibration=calibration,
+            scheme=quantise, calibration_people=calibration_people, seed=seed, max_ap_drop=max_ap_drop,
+            max_float_layers=max_float_layers, flip_test=flip_test, include_preprocessing=include_preprocessing,
             include_decoding=include_decoding,
-        )
+        )  # fmt: skip
         return
-    for option, value in (
-        ("--annotations", annotations),
-        ("--boxes", boxes),
-        ("--calibration-annotations", calibration_annotations),
-        ("--calibration-images", calibration_images),
-    ):
+    only_quantised = {
+        "--annotations": annotations,
+        "--boxes": boxes,
+        "--calibration-annotations": calibration_annotations,
+        "--calibration-images": calibration_images,
+    }
+    for option, value in only_quantised.items():
         if value is not None:
             raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
     path = out or Path(Path(model).stem + FORMATS[format])
     report = export_model(
-        source if source is not None else model,
+        source,
         path,
         format=format,  # pyright: ignore[reportArgumentType]
         include_preprocessing=include_preprocessing,
@@ -147,7 +117,7 @@ def export(
     )
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
     print_interface(report.card)
-    if source is not None:
+    if fresh is not None:
         print(f"          ('{model}' has no released weights: the file holds fresh ones)")
     print(f"Checked:  {report.agreement}")
 

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from leanpose.cli.options import wide_console
 
 if TYPE_CHECKING:
     from leanpose.models.table import ModelRow
@@ -35,9 +36,7 @@ def models(
     released = [name for name in RELEASED if fnmatchcase(name, pattern) and not options]
     if not rows and not released:
         raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*model_table(), *RELEASED])}")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # for files and pipes: one line a model
+    console = wide_console()
     if options:
         with console.status(f"Counting {len(rows)} models …"):
             rows = {name: _counted(name, options) for name in rows}

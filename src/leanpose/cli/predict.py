@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from leanpose.cli.options import Backend, Detector, Device, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from jaxtyping import UInt8
-    from rich.progress import Progress, TaskID
 
     from leanpose.data.inputs import Clip, Inputs
     from leanpose.inference.estimator import PoseEstimator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leanpose.video.reader import VideoError
     from leanpose.video.tracking import PoseTracker
 
+PEOPLE = "{task.fields[people]} people"
 LISTED = 50  # skipped pictures named one by one
 
 
@@ -36,12 +37,7 @@ def predict(
         str, typer.Option(help="A released name, a .safetensors file, or an exported .onnx or .xml file.")
     ] = "leanpose-body-s",
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
-    detector: Annotated[
-        str,
-        typer.Option(
-            help="ONNX person detector (RTMDet or YOLOX), torchvision:NAME, whole-image, or auto: $LEANPOSE_DETECTOR if set."
-        ),
-    ] = "auto",
+    detector: Detector = "auto",
     boxes: Annotated[
         Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
     ] = None,
@@ -62,10 +58,8 @@ def predict(
     coco: Annotated[Path | None, typer.Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Draw keypoints from this score on.")] = 0.3,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest measured (see `leanpose bench`).")
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     two_pass: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
@@ -79,41 +73,39 @@ def predict(
     ] = None,
 ) -> None:
     """Find the poses of all people in pictures and videos: annotated copies, COCO results, a CSV table, JSON lines."""
-    if boxes is not None and detector != "auto":
-        raise LeanposeError("Give --boxes or --detector, not both.")
-    if style == "openpose" and not draw:
-        raise LeanposeError("--style openpose draws; leave --no-draw out.")
-    if resolution is not None and style != "openpose":
-        raise LeanposeError("--resolution is the size of conditioning pictures; give --style openpose too.")
-
     from functools import partial
 
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
-    from leanpose.inference.detectors import Detector
-    from leanpose.inference.estimator import LARGE_JOB, PoseEstimator, choose_detector
-    from leanpose.inference.folders import NothingReadError, predict_pictures
+    from leanpose.inference.estimator import PoseEstimator, choose_detector
+    from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
     from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
     openpose = style == "openpose"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video)
-    if files.clips and boxes is not None:
-        raise LeanposeError("--boxes is for pictures; the people in videos are found by a --detector.")
-    if files.clips and resolution is not None:
-        raise LeanposeError("--resolution is for pictures; the copies of videos are as large as the videos.")
-    if not files.pictures and (coco is not None or csv is not None):
-        raise LeanposeError("--coco and --csv are for pictures; the poses in videos are written as JSON lines.")
+    videos, only_videos = bool(files.clips), not files.pictures
+    mistakes = {
+        "Give --boxes or --detector, not both.": boxes and detector != "auto",
+        "--style openpose draws; leave --no-draw out.": openpose and not draw,
+        "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
+        "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
+        "--resolution is for pictures; the copies of videos are as large as the videos.": videos and resolution,
+        "--coco and --csv are for pictures; the poses in videos are written as JSON lines.": only_videos
+        and (coco or csv),
+    }
+    for sentence, made in mistakes.items():
+        if made:
+            raise LeanposeError(sentence)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     source = "whole-image" if boxes is not None else detector
-    chosen: Detector = choose_detector(source, threshold=box_threshold, device=device)
+    chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass
     )
     coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
-    if coming >= LARGE_JOB:
-        estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
+    estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
     if files.clips:
         from leanpose.video.tracking import PoseTracker
@@ -127,19 +119,22 @@ def predict(
         unread = _predict_clips(
             tracker, files.clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio
         )
-        if unread and len(files.clips) == 1 and not files.pictures:
+        if only_videos and len(unread) == len(files.clips) == 1:
             raise unread[0]
         for error in unread:
             print(f"Skipped:  {error}")
-        if len(unread) == len(files.clips) and not files.pictures:
+        if only_videos and len(unread) == len(files.clips):
             raise LeanposeError("No video could be read, so nothing was written.")
-    if not files.pictures:
+    if only_videos:
         return
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
-    with _progress("images") as progress:
-        task = progress.add_task("pictures", total=len(files.pictures), people=0)
+    paint = partial(paint_overlay, threshold=threshold)
+    if openpose:
+        paint = partial(paint_openpose, threshold=threshold, resolution=resolution)
+    with progress("images", PEOPLE) as bar:
+        task = bar.add_task("pictures", total=len(files.pictures), people=0)
         try:
             outcome = predict_pictures(
                 estimator,
@@ -148,13 +143,12 @@ def predict(
                 drawings=out if draw else None,
                 coco=coco,
                 table=csv,
-                threshold=threshold,
-                paint=partial(paint_openpose, threshold=threshold, resolution=resolution) if openpose else None,
+                paint=paint,
                 ending=ENDING if openpose else None,
-                advance=lambda so_far: progress.update(task, completed=so_far.looked_at, people=so_far.people),
+                advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
             )
         except NothingReadError as error:
-            progress.stop()
+            bar.stop()
             _list_skipped(error.outcome)
             raise
     _summarise(outcome, len(files.pictures))
@@ -182,30 +176,6 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
     if others := files.others:
         names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
-
-
-def _progress(unit: str) -> Progress:
-    """A bar with the speed in this unit, such as images, and the people found."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
-
-    name, people = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[people]} people")
-    columns = (name, BarColumn(), MofNCompleteColumn(), Speed(), people, TimeRemainingColumn(), TextColumn("left"))
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def _summarise(outcome: Outcome, count: int) -> None:
@@ -242,6 +212,8 @@ def _predict_clips(
         LeanposeError: something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
+    from functools import partial
+
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
@@ -249,13 +221,11 @@ def _predict_clips(
     unread: list[VideoError] = []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
-        with _progress("frames") as progress:
-            task = progress.add_task(clip.name, total=None, visible=False, people=0)
+        with progress("frames", PEOPLE) as bar:
+            task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
-            def advance(so_far: VideoOutcome, progress: Progress = progress, task: TaskID = task) -> None:
-                progress.update(
-                    task, completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids)
-                )
+            def advance(so_far: VideoOutcome, update: Callable[..., None] = partial(bar.update, task)) -> None:
+                update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
 
             try:
                 outcome = predict_video(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanpose.cli.options import status
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -48,29 +49,12 @@ def measured_sets(
     return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
-def export_quantised(
-    model: PoseModel | str, scheme: str, path: Path, sets: tuple[DatasetConfig, DatasetConfig | None], **settings: Any
-) -> None:
-    """Write the file and print what was measured.
-
-    Raises:
-        LeanposeError: see `leanpose.quantisation.quantise_model`.
-    """
+def export_quantised(model: PoseModel | str, path: Path, source: DatasetConfig, **settings: Any) -> None:
+    """Write the file and print what was measured. Arguments as `leanpose.quantisation.quantise_model`."""
     from leanpose.quantisation import quantise_model
 
-    source, calibration = sets
-    from rich.console import Console
-
-    with Console(stderr=True).status("…") as status:
-        report = quantise_model(
-            model,
-            path,
-            source,
-            scheme=scheme,  # pyright: ignore[reportArgumentType]
-            calibration=calibration,
-            advance=lambda step: status.update(f"{step} …"),
-            **settings,
-        )
+    with status() as advance:
+        report = quantise_model(model, path, source, advance=advance, **settings)
     print_report(report)
 
 
@@ -91,16 +75,13 @@ def print_report(report: QuantisationReport) -> None:
         f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {_loss(report.float_ap - report.ap)}"
     )
     print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
-    names = [
-        f"{kept.layer.title} (alone it changes the output by {100 * kept.error:.1f} %)" for kept in report.in_float
-    ]
-    if len(names) > MOST_NAMES:
-        names = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more, which the file's card names"]
     print(
-        f"In float: {len(report.in_float)} of {summary['layers']} layers" + (", those that break most" if names else "")
+        f"In float: {len(report.in_float)} of {summary['layers']} layers{', those that break most' * bool(report.in_float)}"
     )
-    for name in names:
-        print(f"          {name}")
+    for kept in report.in_float[:MOST_NAMES]:
+        print(f"          {kept.layer.title} (alone it changes the output by {100 * kept.error:.1f} %)")
+    if len(report.in_float) > MOST_NAMES:
+        print(f"          and {len(report.in_float) - MOST_NAMES} more, which the file's card names")
     print(f"Speed:    {report.speedup:.2f} times as fast as in float, for one crop on one thread")
     for sentence in report.broken.values():
         print(f"skipped:  {sentence}")

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.nms import oks_matrix, oks_nms, soft_oks_nms
+from leanpose.evaluation.nms import oks_between, oks_nms, soft_oks_nms
 from leanpose.evaluation.predictions import PosePredictions, Scoring
+
+if TYPE_CHECKING:
+    from faster_coco_eval import COCO
 
 BoxMetric = Literal["coco", "crowdpose"]
 Suppression = Literal["oks", "soft"]
@@ -45,10 +48,7 @@ def average_precision(
     nms: Suppression | None = "oks",
     nms_threshold: float = 0.9,
     keypoint_threshold: float = 0.2,
-    score_threshold: float = 0.0,
     metric: BoxMetric = "coco",
-    crowd_levels: tuple[float, float] = CROWD_LEVELS,
-    area_keypoints: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """AP and AR over OKS 0.50, 0.55 … 0.95, with at most 20 people an image.
 
@@ -64,11 +64,7 @@ def average_precision(
             keep all (None).
         nms_threshold: of the suppression.
         keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring.
-        score_threshold: people ranked below it are left out.
         metric: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
-        crowd_levels: the crowd index where easy images end and where hard ones begin.
-        area_keypoints: the keypoints that a found person's area is taken from; all by default. Whole-body evaluation
-            takes those of the body.
 
     Returns:
         For `coco`: AP, AP .5, AP .75, AP (M), AP (L), AR, AR .5, AR .75, AR (M), AR (L). For `crowdpose`: AP, AP .5,
@@ -82,24 +78,16 @@ def average_precision(
         raise LeanposeError(f"Unknown evaluation metric '{metric}'; {did_you_mean(str(metric), get_args(BoxMetric))}")
     sigmas = np.asarray(sigmas, np.float64)
     truth, pred, scores = rank_people(
-        ground_truth,
-        results,
-        sigmas,
-        metric=metric,
-        scoring=scoring,
-        nms=nms,
-        nms_threshold=nms_threshold,
+        ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms, nms_threshold=nms_threshold,
         keypoint_threshold=keypoint_threshold,
-    )
-    kept = scores >= score_threshold
-    pred, scores = pred.select(kept), scores[kept]
-    matching = Matching(truth, pred, scores, sigmas, keypoint_areas(pred, area_keypoints))
+    )  # fmt: skip
+    matching = Matching(truth, pred, scores, sigmas, keypoint_areas(pred))
     figures = matching.figures()
     if metric == "crowdpose":
         figures = {name: value for name, value in figures.items() if "(" not in name}
-        easy, hard = truth.crowd_index < crowd_levels[0], truth.crowd_index >= crowd_levels[1]
-        medium_images = ~easy & ~hard & ~np.isnan(truth.crowd_index)
-        for name, chosen in {"AP(E)": easy, "AP(M)": medium_images, "AP(H)": hard}.items():
+        levels = np.digitize(truth.crowd_index, CROWD_LEVELS)
+        for level, name in enumerate(("AP(E)", "AP(M)", "AP(H)")):
+            chosen = (levels == level) & ~np.isnan(truth.crowd_index)
             figures[name] = round(_mean(matching.evaluate(chosen)[0][:, :, 0]), 4) if chosen.any() else -1.0
     return figures
 
@@ -142,19 +130,14 @@ def rank_people(
         kept = []
         for begin, end in pairwise(first):
             group = order[begin:end]
-            if len(group) > 1:
-                similarity = oks_matrix(results.keypoints[group], results.areas[group], sigmas)
-                if nms == "oks":
-                    group = group[oks_nms(similarity, scores[group], nms_threshold)]
-                else:
-                    group = group[soft_oks_nms(similarity, scores[group], nms_threshold, MAX_DETECTIONS)]
-            kept.append(group)
+            people = results.keypoints[group], results.areas[group]
+            suppress = oks_nms if nms == "oks" else soft_oks_nms
+            kept.append(group[suppress(oks_between(*people, *people, sigmas), scores[group], nms_threshold)])
         order = np.concatenate(kept)
     return truth, results.select(order), scores[order]
 
 
-def _mean(values: Float[np.ndarray, " ..."] | np.floating) -> float:
-    values = np.asarray(values)
+def _mean(values: Float[np.ndarray, " ..."]) -> float:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 
@@ -178,8 +161,6 @@ class Matching:
         sigmas: Float[np.ndarray, " K"],
         areas: Float[np.ndarray, " N"],
     ) -> None:
-        from faster_coco_eval import COCO
-
         self.truth = truth
         self.similarities: dict[int, np.ndarray | list] = {image_id: [] for image_id in truth.image_ids.tolist()}
         for image, people, group in best_of_images(truth, results, scores):
@@ -188,42 +169,43 @@ class Matching:
             )
             total = np.einsum("dgk,gk->dg", similarity, counted.astype(np.float64))
             self.similarities[int(truth.image_ids[image])] = total / counted.sum(axis=1)
-        images = [{"id": image_id} for image_id in truth.image_ids.tolist()]
         owners = np.repeat(truth.image_ids, np.diff(truth.first))
-        targets = zip(owners.tolist(), truth.areas.tolist(), truth.crowds.tolist(), truth.ignored.tolist(), strict=True)
-        predictions = zip(results.image_ids.tolist(), areas.tolist(), scores.tolist(), strict=True)
-
-        def as_coco(people: list[dict[str, Any]]) -> COCO:
-            for number, person in enumerate(people, start=1):
-                person.update(id=number, category_id=1)
-            return COCO({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]})
-
-        self.target = as_coco(
-            [
-                {"image_id": image, "area": area, "iscrowd": int(crowd), "num_keypoints": int(not ignored)}
-                for image, area, crowd, ignored in targets
-            ]
+        self.target = self._as_coco(
+            image_id=owners,
+            area=truth.areas,
+            iscrowd=truth.crowds.astype(int),
+            num_keypoints=(~truth.ignored).astype(int),
         )
-        self.pred = as_coco(
-            [{"image_id": image, "area": area, "iscrowd": 0, "score": score} for image, area, score in predictions]
+        self.pred = self._as_coco(
+            image_id=results.image_ids, area=areas, iscrowd=np.zeros(len(results), int), score=scores
         )
+
+    def _as_coco(self, **columns: np.ndarray) -> COCO:
+        """People, given by field, as faster-coco-eval takes them."""
+        from faster_coco_eval import COCO
+
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        people = [
+            {**dict(zip(columns, row, strict=True)), "id": number, "category_id": 1}
+            for number, row in enumerate(rows, start=1)
+        ]
+        images = [{"id": image_id} for image_id in self.truth.image_ids.tolist()]
+        return COCO({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]})
 
     def figures(self) -> dict[str, float]:
         """COCO's ten figures over all images."""
         precision, recall = self.evaluate(np.ones(len(self.truth.image_ids), bool))
-        all_, medium, large = range(3)
-        return {
-            "AP": _mean(precision[:, :, all_]),
-            "AP .5": _mean(precision[0, :, all_]),
-            "AP .75": _mean(precision[5, :, all_]),
-            "AP (M)": _mean(precision[:, :, medium]),
-            "AP (L)": _mean(precision[:, :, large]),
-            "AR": _mean(recall[:, all_]),
-            "AR .5": _mean(recall[0, all_]),
-            "AR .75": _mean(recall[5, all_]),
-            "AR (M)": _mean(recall[:, medium]),
-            "AR (L)": _mean(recall[:, large]),
-        }
+        figures = {}
+        for name, values in (("AP", precision), ("AR", recall[:, None])):
+            everyone, medium, large = (values[..., area] for area in range(len(AREAS)))
+            figures |= {
+                name: _mean(everyone),
+                f"{name} .5": _mean(everyone[0]),
+                f"{name} .75": _mean(everyone[5]),
+                f"{name} (M)": _mean(medium),
+                f"{name} (L)": _mean(large),
+            }
+        return figures
 
     def evaluate(self, images: Bool[np.ndarray, " I"]) -> tuple[Float[np.ndarray, "T R A"], Float[np.ndarray, "T A"]]:
         """Precision by OKS threshold, recall and area, and recall by OKS threshold and area; -1 where not defined."""
@@ -290,14 +272,8 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: B
     try:
         image_ids = np.array([image["id"] for image in ground_truth["images"]], np.int64).reshape(-1)
         crowd_index = np.array([image.get("crowdIndex", np.nan) for image in ground_truth["images"]], np.float64)
-        with_keypoints = {
-            category["id"] for category in ground_truth.get("categories", ()) if category.get("keypoints")
-        }
-        people = [
-            person
-            for person in ground_truth["annotations"]
-            if not with_keypoints or person.get("category_id") in with_keypoints
-        ]
+        kinds = {kind["id"] for kind in ground_truth.get("categories", ()) if kind.get("keypoints")}
+        people = [p for p in ground_truth["annotations"] if not kinds or p.get("category_id") in kinds]
         bare = [0.0] * (3 * keypoints)  # of crowds that come without the field
         numbers = [person.get("keypoints") or bare for person in people]
         for person, triplets in zip(people, numbers, strict=True):
@@ -315,10 +291,8 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: B
             areas = np.array([person["area"] for person in people], np.float64)
         labelled = triplets[..., 2] > 0
         # The field rules where it is there: CrowdPose counts only its 12 limb keypoints in it.
-        counts = np.array(
-            [person.get("num_keypoints", count) for person, count in zip(people, labelled.sum(axis=1), strict=True)],
-            int,
-        )
+        labels = zip(people, labelled.sum(axis=1), strict=True)
+        counts = np.array([person.get("num_keypoints", count) for person, count in labels], int)
         crowds = np.array([bool(person.get("iscrowd", 0)) for person in people], bool)
     except (KeyError, TypeError, ValueError) as error:
         raise LeanposeError(f"Cannot evaluate against these annotations: {type(error).__name__} {error}.") from error

@@ -15,9 +15,9 @@ from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.ap import BoxMetric, average_precision
+from leanpose.evaluation.ap import BoxMetric, Suppression, average_precision
 from leanpose.evaluation.pck import mpii_pckh, require_mpii
-from leanpose.evaluation.predictions import PosePredictions
+from leanpose.evaluation.predictions import PosePredictions, Scoring
 from leanpose.evaluation.wholebody import labelled_parts, part_metrics, require_parts, wholebody_ap
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
@@ -55,6 +55,9 @@ def predict_people(
         people: whose boxes are looked at; labels are not used.
         flip_test: average with the mirrored crop.
         advance: called with the number of people done, after each batch.
+
+    Raises:
+        LeanposeError: there are images, and none can be read.
     """
     spec = backend.spec
     dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
@@ -68,12 +71,13 @@ def predict_people(
         if not len(batch.indices):
             continue
         in_crop, confidence = backend.predict_keypoints(batch.images.numpy(), flip_test=flip_test)
-        keypoints.append(
-            apply_affine(invert_affine(batch.matrices.numpy().astype(np.float64)), in_crop.astype(np.float64))
-        )
+        to_image = invert_affine(batch.matrices.numpy().astype(np.float64))
+        keypoints.append(apply_affine(to_image, in_crop.astype(np.float64)))
         scores.append(confidence)
         done.append(batch.indices.numpy())
         advance(len(batch.indices))
+    if broken and not done:
+        raise LeanposeError(f"None of the images can be read: {next(iter(broken.values()))}")
     if not done:
         return PosePredictions.empty(len(spec.skeleton)), broken
     looked_at = [people[i] for i in np.concatenate(done)]
@@ -108,8 +112,8 @@ def evaluate(
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
     precision: Precision = "fp32",
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
-    nms: Literal["oks", "soft"] | None = "oks",
+    scoring: Scoring = "bbox_keypoint",
+    nms: Suppression | None = "oks",
     metric: Metric = "coco",
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -130,13 +134,12 @@ def evaluate(
     results, broken = predict_people(
         backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
     )
-    if people.people and not len(results):
-        raise LeanposeError(f"None of the images of {people.name} can be read: {next(iter(broken.values()))}")
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]
         return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
-    metrics = coco_ap(results, people, model.skeleton, scoring=scoring, nms=nms, metric=metric)
-    return Evaluation(metrics, results, broken)
+    return Evaluation(
+        coco_ap(results, people, model.skeleton, scoring=scoring, nms=nms, metric=metric), results, broken
+    )
 
 
 def coco_ap(
@@ -144,8 +147,8 @@ def coco_ap(
     people: PoseDataset,
     skeleton: Skeleton,
     *,
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
-    nms: Literal["oks", "soft"] | None = "oks",
+    scoring: Scoring = "bbox_keypoint",
+    nms: Suppression | None = "oks",
     metric: OksMetric = "coco",
 ) -> dict[str, float]:
     """OKS AP and AR of poses, wherever they come from, on a data set.

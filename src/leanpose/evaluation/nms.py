@@ -12,31 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 
-def oks_matrix(
-    keypoints: Float[np.ndarray, "N K 2"],
-    areas: Float[np.ndarray, " N"],
-    sigmas: Sequence[float] | Float[np.ndarray, " K"],
-    *,
-    keypoint_scores: Float[np.ndarray, "N K"] | None = None,
-    visibility_threshold: float | None = None,
-) -> Float[np.ndarray, "N N"]:
-    """Similarity in 0..1 of every two of N people.
-
-    Args:
-        keypoints: x, y in pixels.
-        areas: of each person, in square pixels; a pair uses the mean of both.
-        sigmas: the skeleton's K constants.
-        keypoint_scores: needed with `visibility_threshold`.
-        visibility_threshold: leave out the keypoints that are not above it in both people; 0 where none is left.
-    """
-    if visibility_threshold is None:
-        return oks_between(keypoints, areas, keypoints, areas, sigmas)
-    if keypoint_scores is None:
-        raise ValueError("visibility_threshold needs keypoint_scores")
-    visible = np.asarray(keypoint_scores) > visibility_threshold
-    return oks_between(keypoints, areas, keypoints, areas, sigmas, visible=(visible, visible))
-
-
 def oks_between(
     first: Float[np.ndarray, "N K 2"],
     first_areas: Float[np.ndarray, " N"],
@@ -72,24 +47,18 @@ def _best_first(scores: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
 
 
 def oks_nms(
-    similarity: Float[np.ndarray, "N N"],
-    scores: Float[np.ndarray, " N"] | Float[np.ndarray, "N K"],
-    threshold: float = 0.9,
+    similarity: Float[np.ndarray, "N N"], scores: Float[np.ndarray, " N"], threshold: float = 0.9
 ) -> Int[np.ndarray, " M"]:
     """Indices of the people to keep, the best first: each drops the worse ones that are more similar than `threshold`.
 
     Args:
-        similarity: from `oks_matrix`.
-        scores: one a person, or one a keypoint (their mean counts).
+        similarity: from `oks_between` of the people and themselves.
+        scores: of the people.
         threshold: of OKS.
     """
-    scores = np.asarray(scores)
-    if scores.ndim == 2:
-        scores = scores.mean(axis=1)
-    order = _best_first(scores)
-    alive = np.ones(len(order), bool)
+    alive = np.ones(len(scores), bool)
     keep = []
-    for index in order:
+    for index in _best_first(scores):
         if alive[index]:
             keep.append(index)
             alive &= similarity[index] <= threshold
@@ -100,7 +69,7 @@ def oks_nms(
 
 def soft_oks_nms(
     similarity: Float[np.ndarray, "N N"],
-    scores: Float[np.ndarray, " N"] | Float[np.ndarray, "N K"],
+    scores: Float[np.ndarray, " N"],
     threshold: float = 0.9,
     max_detections: int = 20,
 ) -> Int[np.ndarray, " M"]:
@@ -110,14 +79,11 @@ def soft_oks_nms(
     order and who is among the first `max_detections`, as in the papers' toolbox.
 
     Args:
-        similarity: from `oks_matrix`.
-        scores: one a person, or one a keypoint (their mean counts).
+        similarity: from `oks_between` of the people and themselves.
+        scores: of the people.
         threshold: the width of the Gaussian.
         max_detections: how many to keep.
     """
-    scores = np.asarray(scores)
-    if scores.ndim == 2:
-        scores = scores.mean(axis=1)
     order = _best_first(scores)
     left = scores[order].astype(np.float64)
     keep = []
@@ -131,30 +97,23 @@ def soft_oks_nms(
 
 
 def box_nms(
-    boxes: Float[np.ndarray, "N 4"],
-    scores: Float[np.ndarray, " N"],
-    threshold: float = 0.5,
-    *,
-    whole_pixels: bool = True,
+    boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], threshold: float = 0.5
 ) -> Int[np.ndarray, " M"]:
     """Indices of the boxes to keep, the best first: each drops the worse ones that overlap it more than `threshold`.
 
     Args:
-        boxes: xyxy in pixels.
+        boxes: xyxy in pixels. A box from x 3 to x 5 covers three pixels (3, 4, 5), as the papers' toolbox counts.
         scores: of the boxes.
         threshold: intersection over union.
-        whole_pixels: a box from x 3 to x 5 covers three pixels (3, 4, 5), as the papers' toolbox counts; otherwise 2.
     """
     boxes = np.asarray(boxes, np.float64)
-    extra = 1.0 if whole_pixels else 0.0
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2] + extra, 0), axis=1)
-    order = _best_first(np.asarray(scores))
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2] + 1, 0), axis=1)
+    order = _best_first(scores)
     keep = []
     while len(order):
         best, order = order[0], order[1:]
         keep.append(best)
         corner = np.maximum(boxes[best, :2], boxes[order, :2])
-        overlap = np.prod(np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner + extra, 0), axis=1)
-        union = areas[best] + areas[order] - overlap
-        order = order[overlap <= threshold * union]
+        overlap = np.prod(np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner + 1, 0), axis=1)
+        order = order[overlap <= threshold * (areas[best] + areas[order] - overlap)]
     return np.array(keep, np.int64)

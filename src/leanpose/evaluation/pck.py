@@ -17,6 +17,11 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.skeleton import Skeleton
 
+Points = Float[np.ndarray, "N K 2"]
+Visible = Bool[np.ndarray, "N K"]
+Sizes = Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float
+"""Pixels: of every person, of every person in x and in y, or one for all."""
+
 MPII_GROUPS = {
     "Head": ("head_top",),
     "Shoulder": ("left_shoulder", "right_shoulder"),
@@ -37,16 +42,12 @@ class KeypointAccuracy:
     """How many keypoints are correct.
 
     Attributes:
-        threshold: what it was measured with.
         per_keypoint: share of correct ones in 0..1 of every keypoint; -1 where nobody has a label.
         counts: how many people have a label of it (and a size to compare with).
-        names: of the keypoints, where they were given.
     """
 
-    threshold: float
     per_keypoint: Float[np.ndarray, " K"]
     counts: Int[np.ndarray, " K"]
-    names: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -60,17 +61,9 @@ class KeypointAccuracy:
         total = int(self.counts.sum())
         return float((self.per_keypoint * self.counts).sum() / total) if total else 0.0
 
-    def by_name(self) -> dict[str, float]:
-        """The share of every keypoint that somebody has, by its name."""
-        rows = zip(self.names, self.per_keypoint.tolist(), self.counts.tolist(), strict=True)
-        return {name: share for name, share, count in rows if count}
-
 
 def normalised_distances(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
+    predicted: Points, labelled: Points, visible: Visible, sizes: Sizes
 ) -> Float[np.ndarray, "N K"]:
     """Distance of every keypoint from its label, in sizes of its person; NaN where it does not count.
 
@@ -78,8 +71,7 @@ def normalised_distances(
         predicted: pixels.
         labelled: pixels; what is not visible may hold anything.
         visible: which labels count.
-        sizes: pixels: of every person, of every person in x and in y, or one for all. A person whose size is not
-            above 0 does not count.
+        sizes: a person whose size is not above 0 does not count.
 
     Raises:
         LeanposeError: the shapes do not fit together.
@@ -102,13 +94,7 @@ def normalised_distances(
 
 
 def pck(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
-    threshold: float = 0.2,
-    *,
-    names: Sequence[str] = (),
+    predicted: Points, labelled: Points, visible: Visible, sizes: Sizes, threshold: float = 0.2
 ) -> KeypointAccuracy:
     """Share of keypoints closer to their label than `threshold` × size.
 
@@ -116,54 +102,34 @@ def pck(
         predicted: pixels.
         labelled: pixels.
         visible: which labels count.
-        sizes: pixels, from `box_sizes`, `torso_sizes` or `head_sizes`.
+        sizes: from `box_sizes`, `torso_sizes` or `head_sizes`.
         threshold: in sizes.
-        names: of the K keypoints, for the table.
 
     Raises:
         LeanposeError: the shapes do not fit together.
     """
-    return _accuracy(normalised_distances(predicted, labelled, visible, sizes), threshold, names)
+    return _accuracy(normalised_distances(predicted, labelled, visible, sizes), threshold)
 
 
 def pckh(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    head_sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"],
-    threshold: float = 0.5,
-    *,
-    names: Sequence[str] = (),
+    predicted: Points, labelled: Points, visible: Visible, head_sizes: Sizes, threshold: float = 0.5
 ) -> KeypointAccuracy:
     """PCK in sizes of the head (MPII: 0.6 × the diagonal of the labelled head box). Arguments as `pck`."""
-    return pck(predicted, labelled, visible, head_sizes, threshold, names=names)
+    return pck(predicted, labelled, visible, head_sizes, threshold)
 
 
-def auc(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float = 30.0,
-    steps: int = 20,
-) -> float:
+def auc(predicted: Points, labelled: Points, visible: Visible, sizes: Sizes = 30.0, steps: int = 20) -> float:
     """Area under the PCK curve: the mean PCK at the thresholds 0, 1/steps … (steps - 1)/steps. Arguments as `pck`."""
     distances = normalised_distances(predicted, labelled, visible, sizes)
     return float(np.mean([_accuracy(distances, step / steps).mean for step in range(steps)]))
 
 
-def epe(
-    predicted: Float[np.ndarray, "N K 2"], labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"]
-) -> float:
+def epe(predicted: Points, labelled: Points, visible: Visible) -> float:
     """End-point error: the mean distance from the labels in pixels; NaN where nothing is labelled."""
     return nme(predicted, labelled, visible, 1.0)
 
 
-def nme(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float,
-) -> float:
+def nme(predicted: Points, labelled: Points, visible: Visible, sizes: Sizes) -> float:
     """Normalised mean error: the mean distance from the labels in sizes; NaN where nothing is labelled."""
     distances = normalised_distances(predicted, labelled, visible, sizes)
     counted = distances[~np.isnan(distances)]
@@ -171,10 +137,10 @@ def nme(
 
 
 def mpii_accuracy(
-    predicted: Float[np.ndarray, "N K 2"],
-    labelled: Float[np.ndarray, "N K 2"],
-    visible: Bool[np.ndarray, "N K"],
-    head_sizes: Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"],
+    predicted: Points,
+    labelled: Points,
+    visible: Visible,
+    head_sizes: Sizes,
     names: Sequence[str],
     *,
     one_based_labels: bool = True,
@@ -194,19 +160,17 @@ def mpii_accuracy(
     Raises:
         LeanposeError: a keypoint of the table is not among the names, or the shapes do not fit together.
     """
-    index = {name: k for k, name in enumerate(names)}
-    missing = _missing(names)
+    missing = missing_mpii(names)
     if missing:
         raise LeanposeError(f"MPII's table needs the keypoint '{missing[0]}', which these people do not have.")
     counted = np.asarray(visible).astype(bool) & ~np.isin(np.asarray(names), MPII_UNCOUNTED)
     shift = 1.0 if one_based_labels else 0.0
     distances = normalised_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
     accuracy = _accuracy(distances, 0.5)
-    sides = {group: accuracy.per_keypoint[[index[name] for name in MPII_GROUPS[group]]] for group in MPII_GROUPS}
-    table = {
-        f"{group} PCK": 100 * float(shares[shares >= 0].mean()) if (shares >= 0).any() else -1.0
-        for group, shares in sides.items()
-    }
+    table = {}
+    for group, sides in MPII_GROUPS.items():
+        shares = accuracy.per_keypoint[np.isin(np.asarray(names), sides)]
+        table[f"{group} PCK"] = 100 * float(shares[shares >= 0].mean()) if (shares >= 0).any() else -1.0
     return table | {"PCK": 100 * accuracy.overall, "PCK@0.1": 100 * _accuracy(distances, 0.1).overall}
 
 
@@ -215,9 +179,7 @@ def box_sizes(boxes: Shaped[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
     return np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
 
 
-def torso_sizes(
-    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton
-) -> Float[np.ndarray, " N"]:
+def torso_sizes(labelled: Points, visible: Visible, skeleton: Skeleton) -> Float[np.ndarray, " N"]:
     """Distance from left shoulder to right hip, as LSP's PCK@0.2 takes it.
 
     The other diagonal where one of the two is not labelled; NaN where neither is: such a person does not count.
@@ -229,28 +191,22 @@ def torso_sizes(
     return np.where(np.isnan(first), _distance(labelled, visible, skeleton, "right_shoulder", "left_hip"), first)
 
 
-def head_sizes(
-    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton
-) -> Float[np.ndarray, " N"]:
+def head_sizes(labelled: Points, visible: Visible, skeleton: Skeleton) -> Float[np.ndarray, " N"]:
     """Distance from neck to top of the head, for data sets without labelled head boxes; NaN where not labelled.
 
     Raises:
-        LeanposeError: the skeleton has no `neck` (or `upper_neck`) or no `head_top`.
+        LeanposeError: the skeleton has no `neck` or no `head_top`.
     """
-    neck = "upper_neck" if "upper_neck" in skeleton.keypoints else "neck"
-    return _distance(labelled, visible, skeleton, neck, "head_top")
+    return _distance(labelled, visible, skeleton, "neck", "head_top")
 
 
-def _accuracy(distances: Float[np.ndarray, "N K"], threshold: float, names: Sequence[str] = ()) -> KeypointAccuracy:
+def _accuracy(distances: Float[np.ndarray, "N K"], threshold: float) -> KeypointAccuracy:
     counts = (~np.isnan(distances)).sum(axis=0)
     correct = (distances < threshold).sum(axis=0)  # NaN is below nothing
-    shares = np.where(counts > 0, correct / np.maximum(counts, 1), -1.0)
-    return KeypointAccuracy(threshold, shares, counts, tuple(names))
+    return KeypointAccuracy(np.where(counts > 0, correct / np.maximum(counts, 1), -1.0), counts)
 
 
-def _distance(
-    labelled: Float[np.ndarray, "N K 2"], visible: Bool[np.ndarray, "N K"], skeleton: Skeleton, one: str, other: str
-) -> Float[np.ndarray, " N"]:
+def _distance(labelled: Points, visible: Visible, skeleton: Skeleton, one: str, other: str) -> Float[np.ndarray, " N"]:
     for name in (one, other):
         if name not in skeleton.keypoints:
             raise LeanposeError(
@@ -268,7 +224,7 @@ def require_mpii(skeleton: Skeleton) -> None:
     Raises:
         LeanposeError: one is missing.
     """
-    missing = _missing(skeleton.keypoints)
+    missing = missing_mpii(skeleton.keypoints)
     if missing:
         raise LeanposeError(
             f"MPII's PCKh is measured at '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
@@ -276,12 +232,7 @@ def require_mpii(skeleton: Skeleton) -> None:
         )
 
 
-def has_mpii(skeleton: Skeleton) -> bool:
-    """Whether a skeleton has all keypoints of MPII's table."""
-    return not _missing(skeleton.keypoints)
-
-
-def _missing(keypoints: Sequence[str]) -> list[str]:
+def missing_mpii(keypoints: Sequence[str]) -> list[str]:
     """The keypoints of MPII's table that are not among these names."""
     return [name for group in MPII_GROUPS.values() for name in group if name not in keypoints]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import Skeleton
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
@@ -57,7 +58,7 @@ class PosePredictions:
                     f"Pose results with keypoints {self.keypoints.shape} need {name} of shape {shape}, "
                     f"not {getattr(self, name).shape}."
                 )
-        for name in ("keypoints", "keypoint_scores", "boxes", "box_scores", "areas"):
+        for name in ("keypoints", *list(shapes)[1:]):
             finite = np.isfinite(getattr(self, name))
             if not finite.all():
                 image_id = self.image_ids[np.argwhere(~finite)[0, 0]]
@@ -71,21 +72,13 @@ class PosePredictions:
     @classmethod
     def empty(cls, keypoints: int) -> PosePredictions:
         """No people, of a skeleton with so many keypoints."""
-        return cls(
-            np.zeros(0, np.int64),
-            np.zeros((0, keypoints, 2), np.float32),
-            np.zeros((0, keypoints), np.float32),
-            np.zeros((0, 4), np.float32),
-            np.zeros(0, np.float32),
-            np.zeros(0, np.float32),
-        )
+        shapes = ((0, keypoints, 2), (0, keypoints), (0, 4), (0,), (0,))
+        return cls(np.zeros(0, np.int64), *(np.zeros(shape, np.float32) for shape in shapes))
 
-    def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | Sequence[int] | slice) -> PosePredictions:
+    def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | list[int]) -> PosePredictions:
         """The people at these indices (in this order), or where this mask is true."""
-        index = people if isinstance(people, slice) else np.asarray(people)
-        if isinstance(index, np.ndarray) and index.size == 0 and index.dtype != bool:
-            index = index.astype(np.int64)
-        return PosePredictions(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        rows = np.arange(len(self))[people]
+        return PosePredictions(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def with_keypoints(self, indices: Sequence[int]) -> PosePredictions:
         """The same people with only these keypoints."""
@@ -141,102 +134,22 @@ class PosePredictions:
             keypoint_scores=np.where(known, self.keypoint_scores[:, index], 0).astype(self.keypoint_scores.dtype),
         )
 
-    def to_coco(
-        self,
-        category_id: int = 1,
-        *,
-        scoring: Scoring = "bbox_keypoint",
-        keypoint_threshold: float = 0.2,
-        boxes: bool = False,
-    ) -> list[dict[str, Any]]:
+    def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.
 
         Args:
-            category_id: of `person` in the annotation file.
             scoring: see `person_scores`.
-            keypoint_threshold: see `person_scores`.
-            boxes: also write `bbox` (xywh), `bbox_score` and `area`, so that `from_coco` reads everything back. Off by
-                default: the official evaluation takes the area of a result with a `bbox` from that box, not from its
-                keypoints, and so gives other AP (M) and AP (L).
+            boxes: also write `bbox` (xywh), `bbox_score` and `area`. Off by default: the official evaluation takes the
+                area of a result with a `bbox` from that box, not from its keypoints, and so gives other AP (M) and AP (L).
         """
-        if not len(self):
-            return []
         triplets = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2).astype(np.float64)
-        rows = zip(
-            self.image_ids.tolist(),
-            triplets.reshape(len(self), -1).tolist(),
-            self.person_scores(scoring, keypoint_threshold).tolist(),
-            strict=True,
-        )
-        people: list[dict[str, Any]] = [
-            {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
-            for image_id, keypoints, score in rows
-        ]
-        if boxes:
-            xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-            for person, box, score, area in zip(
-                people, xywh.tolist(), self.box_scores.tolist(), self.areas.tolist(), strict=True
-            ):
-                person.update(bbox=box, bbox_score=score, area=area)
-        return people
-
-    @classmethod
-    def from_coco(cls, people: Sequence[Mapping[str, Any]], keypoints: int | None = None) -> PosePredictions:
-        """Read a COCO keypoint results list.
-
-        A result without `bbox` gets the extent of its keypoints, without `bbox_score` its `score`, without `area` the
-        box's. Such scores are final: evaluate them with `scoring="bbox"`.
-
-        Args:
-            people: the list that the JSON file holds.
-            keypoints: how many a person must have; needed only where the list may be empty.
-
-        Raises:
-            LeanposeError: a result lacks a field or has another number of keypoints.
-        """
-        if not people:
-            return cls.empty(keypoints or 0)
-        try:
-            length = 3 * keypoints if keypoints else len(people[0]["keypoints"])
-            for number, person in enumerate(people):
-                if len(person["keypoints"]) != length or length % 3:
-                    raise LeanposeError(
-                        f"Result {number} has {len(person['keypoints'])} keypoint numbers, not {length - length % 3}."
-                    )
-            triplets = np.array([person["keypoints"] for person in people], np.float64).reshape(len(people), -1, 3)
-            image_ids = np.array([int(person["image_id"]) for person in people], np.int64)
-            scores = np.array([float(person.get("bbox_score", person["score"])) for person in people], np.float64)
-            points = triplets[..., :2]
-            boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
-            for number, person in enumerate(people):
-                if "bbox" in person:
-                    x, y, width, height = (float(value) for value in person["bbox"])
-                    boxes[number] = (x, y, x + width, y + height)
-            areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-            for number, person in enumerate(people):
-                areas[number] = person.get("area", areas[number])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(
-                f"Not a COCO keypoint results list: {type(error).__name__} {error}; every result needs `image_id`, "
-                "`keypoints` and `score`."
-            ) from error
-        return cls(image_ids, points, triplets[..., 2], boxes, scores, areas)
-
-
-def concatenate(parts: Sequence[PosePredictions]) -> PosePredictions:
-    """All people of several results, in order.
-
-    Raises:
-        LeanposeError: there is no part, or the parts have different numbers of keypoints.
-    """
-    if not parts:
-        raise LeanposeError("There are no pose results to join.")
-    counts = sorted({part.keypoints.shape[1] for part in parts})
-    if len(counts) > 1:
-        raise LeanposeError(f"Pose results with {counts[0]} and {counts[1]} keypoints cannot be joined.")
-    return PosePredictions(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(PosePredictions)
+        columns = {
+            "image_id": self.image_ids,
+            "category_id": np.ones(len(self), np.int64),
+            "keypoints": triplets.reshape(len(self), 3 * self.keypoints.shape[1]),
+            "score": self.person_scores(scoring),
         }
-    )
+        if boxes:
+            columns |= {"bbox": xyxy_to_xywh(self.boxes), "bbox_score": self.box_scores, "area": self.areas}
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,9 @@ from jaxtyping import Float, Int, Shaped
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
-from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import BoxMetric, Suppression, best_of_images, keypoint_similarity, rank_people
 from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
-from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, has_mpii, head_sizes, pck, pckh, torso_sizes
+from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions, Scoring
 from leanpose.evaluation.wholebody import has_parts, part_rows
 from leanpose.files import atomic_write
@@ -65,8 +64,8 @@ def evaluation_report(
     source: DatasetConfig,
     *,
     root: Path | str = ".",
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint",
-    nms: Literal["oks", "soft"] | None = "oks",
+    scoring: Scoring = "bbox_keypoint",
+    nms: Suppression | None = "oks",
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
     batch_size: int = 32,
@@ -88,17 +87,9 @@ def evaluation_report(
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)
     evaluation = evaluate(
-        model,
-        people,
-        batch_size=batch_size,
-        workers=workers,
-        flip_test=flip_test,
-        cycle=cycle,
-        scoring=scoring,
-        nms=nms,
-        metric=metric,
-        advance=lambda count: advance(count, len(people.people)),
-    )
+        model, people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
+        metric=metric, advance=lambda count: advance(count, len(people.people)),
+    )  # fmt: skip
     results, broken = evaluation.results, evaluation.broken
     pred = results.with_keypoints(labelled)
     part = _part(model.skeleton, labelled)
@@ -135,7 +126,7 @@ def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) ->
         labelled: the indices of the keypoints that the set labels.
     """
     metric = READERS[source.format].metric
-    if metric == "crowdpose" or (metric == "mpii" and has_mpii(skeleton)):
+    if metric == "crowdpose" or (metric == "mpii" and not missing_mpii(skeleton.keypoints)):
         return metric
     return "wholebody" if has_parts(skeleton, labelled) else "coco"
 
@@ -185,12 +176,11 @@ def print_report(report: EvaluationReport) -> None:
         f"{settings['cycle']} cycle",
         highlight=False,
     )
-    in_table = {f"{figure} {line['part']}" for line in report.by_part for figure in ("AP", "AR")}
     groups = group_rows(report.metrics)
+    in_table = {f"{figure} {line['part']}" for line in report.by_part for figure in ("AP", "AR")}
     in_table |= {f"{TOTAL} {group}" for group, _ in groups}
-    row = {name: value for name, value in {**report.metrics, **report.keypoint_metrics}.items() if name not in in_table}
-    figures = [f"{name} {percent(value)}" for name, value in row.items()]
-    console.print("   ".join(figures), highlight=False)
+    row = {**report.metrics, **report.keypoint_metrics}
+    console.print("   ".join(f"{k} {percent(v)}" for k, v in row.items() if k not in in_table), highlight=False)
     if groups:
         heads = Table(TOTAL, *(group for group, _ in groups), show_edge=False)
         heads.add_row("", *(percent(share) for _, share in groups))
@@ -205,8 +195,8 @@ def print_report(report: EvaluationReport) -> None:
     else:
         table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
         for line in report.by_keypoint:
-            shares = [line[column] for column in ("oks", "recall", "error", "pck")]
-            cells = [f"{value:.3f}" if value == value else "–" for value in shares]
+            shares = (line[column] for column in ("oks", "recall", "error", "pck"))
+            cells = ("–" if np.isnan(value) else f"{value:.3f}" for value in shares)
             table.add_row(line["keypoint"], str(line["labelled"]), str(line["matched"]), *cells)
         console.print(table)
     for sentence in report.broken.values():
@@ -265,7 +255,7 @@ class KeypointTable:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a keypoint, its name first."""
-        columns = ("labelled", "matched", "oks", "recall", "error", "error_pixels", "pck")
+        columns = [each.name for each in fields(self)[1:]]
         return [
             {"keypoint": name, **{column: getattr(self, column)[k].item() for column in columns}}
             for k, name in enumerate(self.names)
@@ -290,11 +280,6 @@ def keypoint_table(
     Raises:
         LeanposeError: annotations or results do not fit the skeleton or each other.
     """
-    if len(results) and results.keypoints.shape[1] != len(skeleton):
-        raise LeanposeError(
-            f"The results have {results.keypoints.shape[1]} keypoints but skeleton '{skeleton.name}' has "
-            f"{len(skeleton)}."
-        )
     sigmas = np.asarray(skeleton.sigmas, np.float64)
     truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms)
     similarity = np.full((len(truth), len(skeleton)), np.nan)
@@ -320,16 +305,9 @@ def keypoint_table(
     def mean(values: Shaped[np.ndarray, "G K"], among: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         return np.where(among > 0, np.where(hit, values, 0.0).sum(axis=0) / np.maximum(among, 1), np.nan)
 
-    return KeypointTable(
-        names=skeleton.keypoints,
-        labelled=labelled,
-        matched=matched,
-        oks=mean(similarity, matched),
-        recall=mean(met.mean(axis=-1), labelled),
-        error=mean(relative, matched),
-        error_pixels=mean(distance, matched),
-        pck=mean(relative < PCK_TOLERANCE, matched),
-    )
+    recall, accuracy = mean(met.mean(axis=-1), labelled), mean(relative < PCK_TOLERANCE, matched)
+    errors = mean(relative, matched), mean(distance, matched)
+    return KeypointTable(skeleton.keypoints, labelled, matched, mean(similarity, matched), recall, *errors, accuracy)
 
 
 def primary_metric(metrics: Mapping[str, float]) -> str:

@@ -54,25 +54,16 @@ def wholebody_ap(
     """
     sigmas = np.asarray(sigmas, np.float64)
     truth, pred, scores = rank_people(
-        ground_truth,
-        results,
-        sigmas,
-        scoring=scoring,
-        nms=nms,
-        nms_threshold=nms_threshold,
+        ground_truth, results, sigmas, scoring=scoring, nms=nms, nms_threshold=nms_threshold,
         keypoint_threshold=keypoint_threshold,
-    )
+    )  # fmt: skip
     areas = keypoint_areas(pred, parts.get(BODY) or None)
     figures = {}
     for name, part in {WHOLE: range(len(sigmas)), **parts}.items():
         indices = list(part)
         labelled = truth.labelled[:, indices]
-        part_truth = replace(
-            truth,
-            keypoints=truth.keypoints[:, indices],
-            labelled=labelled,
-            ignored=truth.crowds | ~labelled.any(axis=1),
-        )
+        ignored = truth.crowds | ~labelled.any(axis=1)
+        part_truth = replace(truth, keypoints=truth.keypoints[:, indices], labelled=labelled, ignored=ignored)
         if indices:
             pred_part = pred.with_keypoints(indices)
             figures[name] = Matching(part_truth, pred_part, scores, sigmas[indices], areas).figures()

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
@@ -62,7 +61,6 @@ class Agreement:
         median, tail: see `Bounds`.
         score: greatest difference of a keypoint's score.
         compared, settled, points: how many keypoints were compared, how many of all are settled, and all.
-        batches: the sizes of the batches that were run.
     """
 
     prediction: float | None
@@ -72,17 +70,19 @@ class Agreement:
     compared: int
     settled: int
     points: int
-    batches: tuple[int, ...]
 
     def exceeds(self, bounds: Bounds) -> str | None:
         """What differs too much, in words, or None."""
-        units = {"prediction": "of the greatest value", "score": "in scores"}
-        names = {"prediction": "the prediction", "median": "half of the keypoints", "tail": "1 % of the keypoints"}
-        for field in fields(Bounds):
-            value, bound = getattr(self, field.name), getattr(bounds, field.name)
+        words = {
+            "prediction": "the prediction by {} of the greatest value",
+            "median": "half of the keypoints by {} pixels or more",
+            "tail": "1 % of the keypoints by {} pixels or more",
+            "score": "a keypoint by {} in scores",
+        }
+        for name, sentence in words.items():
+            value, bound = getattr(self, name), getattr(bounds, name)
             if value is not None and not value <= bound:  # NaN is beyond every bound
-                unit = units.get(field.name, "pixels or more")
-                return f"{names.get(field.name, 'a keypoint')} by {value:.3g} {unit}, allowed are {bound:g}"
+                return f"{sentence.format(f'{value:.3g}')}, allowed are {bound:g}"
         return None
 
     def __str__(self) -> str:
@@ -144,24 +144,20 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
         compared=int(used.sum()),
         settled=int(np.concatenate(settled).sum()),
         points=used.size,
-        batches=tuple(batches),
     )
 
 
 def _difference(target: Prediction, pred: Prediction) -> float:
     """The greatest difference of all values, each tensor relative to its greatest absolute value; NaN stays NaN."""
     target_outputs, pred_outputs = named_outputs(target), named_outputs(pred)
-    if target_outputs.keys() != pred_outputs.keys():
-        raise LeanposeError(
-            f"The file gives {', '.join(pred_outputs)} where the model gives {', '.join(target_outputs)}."
-        )
+    shapes, pred_shapes = (
+        {name: tuple(value.shape) for name, value in outputs.items()} for outputs in (target_outputs, pred_outputs)
+    )
+    if shapes != pred_shapes:
+        raise LeanposeError(f"The file gives {pred_shapes} where the model gives {shapes}.")
     differences = []
     for name, value in target_outputs.items():
         value, other = value.float().cpu(), pred_outputs[name].float().cpu()
-        if value.shape != other.shape:
-            raise LeanposeError(
-                f"The file's output {name} has the shape {tuple(other.shape)}, not {tuple(value.shape)}."
-            )
         differences.append(float((value - other).abs().max() / value.abs().max().clamp(min=1e-12)))
     return float(np.max(differences))
 
@@ -173,15 +169,14 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
     firm = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     generator = torch.Generator(points.device).manual_seed(0)
 
-    def noise(value: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        drawn = torch.randn(value.shape, generator=generator, device=value.device)
-        return value + drawn * size * value.abs().max()
-
     for _ in range(DISTURBANCES):
-        parts: dict[str, Any] = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
-        disturbed = replace(prediction, **{name: noise(part) for name, part in parts.items() if part is not None})
-        moved = (codec.decode(disturbed)[0] - points).norm(dim=-1)
-        firm &= moved <= limit
+        disturbed: dict[str, Tensor] = {}
+        for field in fields(prediction):
+            value = getattr(prediction, field.name)
+            if value is not None:
+                noise = torch.randn(value.shape, generator=generator, device=value.device)
+                disturbed[field.name] = value + noise * size * value.abs().max()
+        firm &= (codec.decode(replace(prediction, **disturbed))[0] - points).norm(dim=-1) <= limit
     return firm.cpu().numpy()
 
 
@@ -203,14 +198,12 @@ def check_crops(spec: ModelSpec, pictures: Sequence[str] = ()) -> Crops:
         crops, _ = spec.crop([portrait] * len(PORTRAIT_BOXES), np.array(PORTRAIT_BOXES, np.float64))
         return np.concatenate([crops, crops[:, :, ::-1]])
     files = find_inputs(pictures).pictures
-    if not files:
-        raise LeanposeError("To check the export on your own pictures, give pictures, not videos.")
-    images, reason = [], ""
+    images, reason = [], "there are none"
     for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
         try:
             images.append(read_image(file.path))
         except BrokenImageError as error:
             reason = str(error)
     if not images:
-        raise LeanposeError(f"None of the pictures can be read: {reason}")
+        raise LeanposeError(f"The export cannot be checked on these pictures: {reason}")
     return spec.crop(images, np.array([[0, 0, image.shape[1], image.shape[0]] for image in images], np.float64))[0]

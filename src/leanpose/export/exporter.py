@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -21,7 +21,7 @@ from leanpose.backends.base import Crops, ModelSpec, Precision, first_line
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
 from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.export.agreement import BOUNDS, Agreement, Bounds, check_crops, compare
+from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.program import TYPES, CropProgram, write_onnx, write_openvino, write_torch
 from leanpose.files import describe_os_error
 from leanpose.models.base import PoseModel
@@ -33,11 +33,7 @@ Format = Literal["onnx", "openvino", "torch-export"]
 FORMATS: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 """The endings of the files of each format."""
 
-WRITERS: dict[str, Callable[[CropProgram, ExportCard, Path], None]] = {
-    "onnx": write_onnx,
-    "openvino": write_openvino,
-    "torch-export": write_torch,
-}
+WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "torch-export": write_torch}
 BATCHES = (1, 2, 5)
 
 
@@ -50,14 +46,12 @@ class ExportReport:
         bytes: of all files together.
         card: what the file says of itself.
         agreement: how far it is from the model.
-        bounds: how far it might have been.
     """
 
     path: Path
     bytes: int
     card: ExportCard
     agreement: Agreement
-    bounds: Bounds
 
 
 def export_model(
@@ -109,9 +103,7 @@ def export_model(
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]
     network = copy.deepcopy(model).cpu().eval().to(dtype)
-    program = CropProgram(
-        network, include_preprocessing=include_preprocessing, include_decoding=include_decoding, dtype=dtype
-    ).eval()
+    program = CropProgram(network, dtype, include_preprocessing, include_decoding).eval()
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
     with staging_folder(path) as folder:
         temporary = folder / f"{path.stem}{FORMATS[format]}"
@@ -119,12 +111,10 @@ def export_model(
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
-            raise LeanposeError(
-                f"{path} is not written, since the exported file differs from '{model.name}': {excess}."
-            )
+            raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
         size = sum(file.stat().st_size for file in folder.iterdir())
         move_files(temporary, path)
-    return ExportReport(path, size, card, agreement, BOUNDS[precision])
+    return ExportReport(path, size, card, agreement)
 
 
 @contextlib.contextmanager
@@ -143,12 +133,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
 
 
 def verify(
-    model: PoseModel,
-    outputs: Sequence[str],
-    card: ExportCard,
-    path: Path,
-    crops: Crops,
-    batches: Sequence[int] = BATCHES,
+    model: PoseModel, outputs: Sequence[str], card: ExportCard, path: Path, crops: Crops, batches: Sequence[int]
 ) -> Agreement:
     """Measure how far an exported file is from its model, on the CPU in float32.
 

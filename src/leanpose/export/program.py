@@ -7,10 +7,11 @@ import contextlib
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +39,13 @@ class CropProgram(nn.Module):
 
     Args:
         model: in eval mode, its weights in `dtype`.
+        dtype: in which the network computes; normalisation and decoding stay in float32.
         include_preprocessing: take uint8 RGB (B, H, W, 3), else normalised float32 (B, 3, H, W).
         include_decoding: give keypoints in crop pixels and scores, else the network's prediction in float32.
-        dtype: in which the network computes; normalisation and decoding stay in float32.
     """
 
     def __init__(
-        self, model: PoseModel, *, include_preprocessing: bool, include_decoding: bool, dtype: torch.dtype
+        self, model: PoseModel, dtype: torch.dtype, include_preprocessing: bool, include_decoding: bool
     ) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
@@ -59,12 +60,12 @@ class CropProgram(nn.Module):
             return tuple(part.float() for part in named_outputs(prediction).values())
         return decode_traceable(self.model.codec, prediction)
 
-    def example(self, batch: int = 2) -> Tensor:
+    def example(self) -> Tensor:
         """An input of the right shape and type."""
         height, width = self.model.input_size
         if self.include_preprocessing:
-            return torch.zeros((batch, height, width, 3), dtype=torch.uint8)
-        return torch.zeros((batch, 3, height, width))
+            return torch.zeros((2, height, width, 3), dtype=torch.uint8)
+        return torch.zeros((2, 3, height, width))
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -100,8 +101,9 @@ def trace(program: CropProgram) -> ExportedProgram:
             raise
         except Exception as error:  # torch raises whatever the failing operation raised
             reason = first_line(error)
-            what = "decoding of this model" if program.include_decoding else f"model '{program.model.name}'"
-            hint = "; export with --no-include-decoding" if program.include_decoding else ""
+            what, hint = f"model '{program.model.name}'", ""
+            if program.include_decoding:
+                what, hint = "decoding of this model", "; export with --no-include-decoding"
             raise LeanposeError(f"The {what} cannot be exported: {reason}{hint}.") from error
 
 
@@ -113,25 +115,20 @@ def _exact_products() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(cast("str", before))
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' talk, which is for their authors."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._dynamo")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    """Without the talk and progress bars of exporters and quantisers, which are for their authors."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
@@ -144,36 +141,25 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
         import onnx
         import onnxscript  # noqa: F401 (torch's exporter needs it and says so in a traceback)
     except ImportError as error:
-        raise LeanposeError(
-            f"Exporting needs the package {error.name}; `pip install 'leanpose[export]'` brings it."
-        ) from error
+        raise LeanposeError(f"Exporting needs {error.name}; `pip install 'leanpose[export]'` brings it.") from error
     size = sum(weight.numel() * weight.element_size() for weight in program.state_dict().values())
     if size > LARGEST_ONNX:
         raise LeanposeError(
             f"'{program.model.name}' has {size / 1e9:.1f} GB of weights, more than one ONNX file holds."
         )
     exported = trace(program)
-    with quiet(), contextlib.redirect_stdout(io.StringIO()):
-        written = torch.onnx.export(
-            exported,
-            (),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=list(program.outputs),
-            opset_version=OPSET,
-            optimize=True,
-            verbose=False,
-        )
+    with quiet():
+        options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}
+        written = torch.onnx.export(exported, (), dynamo=True, optimize=True, verbose=False, **options)
     assert written is not None
     proto = written.model_proto
     name_nodes(proto)
     del proto.metadata_props[:]
-    for node in proto.graph.node:  # the exporter's notes: stack traces with this machine's paths
-        del node.metadata_props[:]
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]  # the exporter's notes: stack traces with this machine's paths
+    for node in graph.node:
         node.doc_string = ""
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        del value.metadata_props[:]
-    del proto.graph.metadata_props[:]
     proto.metadata_props.add(key=KEY, value=card.to_json())
     proto.producer_name = "leanpose"
     onnx.checker.check_model(proto)
@@ -216,10 +202,10 @@ def write_torch(program: CropProgram, card: ExportCard, path: Path) -> None:
 def name_nodes(model: ModelProto) -> None:
     """Name each node after the module that it came from, in place of a number. To be done while the exporter's notes are there."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    taken: dict[str, int] = {}
+    taken: Counter[str] = Counter()
     for node in model.graph.node:
         name = f"{_module(node, weights) or 'around'}/{node.op_type}"
-        taken[name] = taken.get(name, 0) + 1
+        taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
 
 

@@ -9,11 +9,11 @@ import copy
 import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,18 +25,18 @@ from leanpose.backends import open_exported
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
 from leanpose.backends.torch import TorchBackend
-from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
 from leanpose.files import atomic_write, cache_folder
 from leanpose.models.base import PoseModel
-from leanpose.version import __version__
-from leanpose.weights.storage import digest
+from leanpose.weights.storage import card_of, digest
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
 UNMEASURED = "no backend has been measured for this model"
+PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 ENOUGH = 1.05  # torch stays unless another is faster than this
 
 
@@ -90,44 +90,27 @@ def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]
 def model_key(model: PoseModel) -> str:
     """A name for a model with these very weights, codec and sizes, and for this release of leanpose."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    parts = [
-        __version__,
-        model.name,
-        repr(model.config),
-        model.skeleton.to_dict(),
-        model.codec.to_dict(),
-        model.mean,
-        model.std,
-        digest(tensors),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-def cached_export(model: PoseModel) -> Path:
-    """An ONNX file of the model, with preprocessing and without decoding; both other backends read it.
-
-    It is made where there is none, which takes ten seconds and more.
-
-    Raises:
-        LeanposeError: the packages for exporting are missing, or the model cannot be exported as it is.
-    """
-    path = cache_folder() / "exports" / f"{model_key(model)}.onnx"
-    if not path.is_file():
-        export_model(model, path, batches=(1, 3))
-    return path
+    card = card_of(model, training_data=[], licence="", metrics={})
+    return hashlib.sha256(json.dumps([card, digest(tensors)]).encode()).hexdigest()[:24]
 
 
 def open_candidate(model: PoseModel, device: torch.device, candidate: Candidate) -> Backend:
     """Make a candidate ready to run.
 
+    For the other backends an ONNX file of the model, with preprocessing and without decoding, is kept in the cache folder; it
+    is made where there is none, which takes ten seconds and more.
+
     Raises:
-        LeanposeError: it is not installed, or the model cannot be exported.
+        LeanposeError: the candidate or a package for exporting is not installed, or the model cannot be exported.
     """
     if candidate.backend == "torch":
         return TorchBackend(model, device, candidate.precision)
     if candidate.backend == "openvino":
         import_openvino()  # before the export, which takes long
-    path, cuda = cached_export(model), device.type == "cuda"
+    path = cache_folder() / "exports" / f"{model_key(model)}.onnx"
+    if not path.is_file():
+        export_model(model, path, batches=(1, 3))
+    cuda = device.type == "cuda"
     return open_exported(path, backend=candidate.backend, precision=candidate.precision, cuda=cuda)
 
 
@@ -138,7 +121,6 @@ def benchmark_backends(
     batches: Sequence[int] = BATCHES,
     seconds: float = 6.0,
     precision: str = "auto",
-    clock: Callable[[], float] = time.perf_counter,
     advance: Callable[[str], None] = lambda _: None,
 ) -> list[Measurement]:
     """Try every backend that is installed: does it agree with torch, and how long does a batch take?
@@ -151,7 +133,6 @@ def benchmark_backends(
         batches: sizes of the batches.
         seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
-        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
         advance: told what is under way.
     """
     spec = ModelSpec.of(model)
@@ -168,15 +149,14 @@ def benchmark_backends(
                 excess = agreement.exceeds(BOUNDS[candidate.precision])
                 if excess is not None:
                     raise LeanposeError(f"differs from torch: {excess}")
-        except LeanposeError as error:
-            results.append(Measurement(candidate, reason=str(error)))
-        except Exception as error:  # a backend's own exception, of which each has several
-            results.append(Measurement(candidate, reason=first_line(error)))
+        except Exception as error:  # ours, or a backend's own, of which each has several
+            reason = str(error) if isinstance(error, LeanposeError) else first_line(error)
+            results.append(Measurement(candidate, reason=reason))
         else:
             ready[len(results)] = backend
             results.append(Measurement(candidate, agreement=agreement))
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, time.perf_counter)
     for place, milliseconds in zip(ready, times, strict=True):
         results[place] = replace(results[place], milliseconds=milliseconds)
     return results
@@ -192,7 +172,7 @@ def interleaved_benchmark(
         crops: RGB, of the models' size; they are repeated where a batch is larger.
         batches: sizes of the batches.
         seconds: for all together; three rounds are run in any case.
-        clock: what to time by, in seconds.
+        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
     times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]
@@ -214,9 +194,7 @@ def fastest(results: Sequence[Measurement]) -> Candidate:
     """The quickest of those that agree, as the mean ratio over the sizes of batches; torch where it is nearly as quick."""
     base = next(r for r in results if r.candidate == Candidate("torch", "fp32") and r.reason is None)
     ratios = {
-        r.candidate: math.exp(
-            statistics.fmean(math.log(base.milliseconds[b] / r.milliseconds[b]) for b in base.milliseconds)
-        )
+        r.candidate: statistics.geometric_mean(base.milliseconds[b] / r.milliseconds[b] for b in base.milliseconds)
         for r in results
         if r.reason is None
     }
@@ -252,10 +230,8 @@ def _record(model: PoseModel, device: torch.device, precision: str) -> Path:
     """The file of a choice: another machine, version, number of threads or precision has another."""
     versions = []
     for package in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino"):
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
     setting = [*versions, platform.node(), platform.machine(), str(device), torch.get_num_threads(), precision]
     mark = hashlib.sha256(json.dumps(setting).encode()).hexdigest()[:8]
     return cache_folder() / "backends" / f"{model_key(model)}-{mark}.json"
@@ -269,22 +245,15 @@ def open_backend(model: PoseModel, device: torch.device, backend: str, precision
         precision: `fp32`, `bf16`, `fp16`, or `auto`: single precision, or less where it was measured to agree.
 
     Raises:
-        LeanposeError: it is unknown, not installed, or does not compute in this precision.
+        LeanposeError: it is not installed, or does not compute in this precision.
     """
-    why = "as asked"
     if backend == "auto":
         choice = remembered(model, device, precision)
         if choice is not None:
-            try:
-                return open_candidate(model, device, choice), "the fastest measured here"
-            except LeanposeError as error:
-                fallback = Candidate("torch", "bf16" if precision == "bf16" else "fp32")
-                return open_candidate(model, device, fallback), f"{choice} was measured to be faster, but: {error}"
-        backend, why = "torch", UNMEASURED
-    if backend not in BACKENDS:
-        raise LeanposeError(f"Unknown backend '{backend}'; {did_you_mean(backend, ['auto', *BACKENDS])}")
-    chosen: Precision = "fp32" if precision == "auto" else precision  # pyright: ignore[reportAssignmentType]
-    can = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}[backend]
-    if chosen not in can:
-        raise LeanposeError(f"The backend {backend} computes in {' or '.join(can)} here, not in {chosen}.")
-    return open_candidate(model, device, Candidate(backend, chosen)), why
+            return open_candidate(model, device, choice), "the fastest measured here"
+    name = "torch" if backend == "auto" else backend
+    chosen = "fp32" if precision == "auto" else precision
+    if chosen not in PRECISIONS[name]:
+        raise LeanposeError(f"The backend {name} computes in {' or '.join(PRECISIONS[name])} here, not in {chosen}.")
+    candidate = Candidate(name, chosen)  # pyright: ignore[reportArgumentType]
+    return open_candidate(model, device, candidate), UNMEASURED if backend == "auto" else "as asked"

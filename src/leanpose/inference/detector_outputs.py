@@ -6,80 +6,58 @@ All functions work on one image, in pixels of the detector's input; class 0 is a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-Kind = Literal["selected", "counted", "candidates", "levels", "yolox"]
+from leanpose.geometry import xyxy_to_xywh
+
 Detections = tuple[Float[np.ndarray, "P 4"], Float[np.ndarray, " P"]]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 YOLOX_OVERLAP, RTMDET_OVERLAP = 0.45, 0.6  # the usual thresholds of their non-maximum suppression
 # On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is meant.
 LARGEST_IN_CELLS = 16.0
-COUNTED = ("num_dets", "boxes", "scores", "labels")
 
 
-def kind_of(outputs: Mapping[str, np.ndarray], input_size: tuple[int, int]) -> Kind | None:
-    """How these outputs for one image of `input_size` (height, width) say where people are; None where unknown.
+def people(outputs: Mapping[str, np.ndarray], input_size: tuple[int, int], threshold: float) -> Detections | None:
+    """The people in one image: boxes xyxy in input pixels, and scores; None where no known detector has such outputs.
 
-    - `selected`: `dets` (1, N, 5) and `labels` (1, N), after non-maximum suppression (MMDeploy);
-    - `counted`: `num_dets`, `boxes` (1, N, 4), `scores` and `labels` (1, N), after it (MMYOLO);
-    - `candidates`: boxes (1, N, 4) as corners and scores (1, N, classes), (1, classes, N) or (1, N), before it;
-    - `levels`: RTMDet's grids, before decoding: for each stride class scores and the distances to the box's four
-      sides, as two maps or as one with all channels, channels first or last;
-    - `yolox`: (1, cells, 5 + classes): centre, size, objectness and class scores.
-    """
-    shapes = {name: value.shape for name, value in outputs.items()}
-    if shapes.keys() == {"dets", "labels"}:
-        return "selected" if len(shapes["dets"]) == 3 and shapes["dets"][2] == 5 else None
-    if shapes.keys() == set(COUNTED):
-        return "counted" if len(shapes["boxes"]) == 3 and shapes["boxes"][2] == 4 else None
-    if all(len(shape) == 4 for shape in shapes.values()):
-        return "levels" if _grids(outputs, input_size) is not None else None
-    if len(shapes) == 1:
-        (shape,) = shapes.values()
-        fits = len(shape) == 3 and shape[2] > 5 and _strides(shape[1], input_size) is not None
-        return "yolox" if fits else None
-    return "candidates" if len(shapes) == 2 and _candidate_names(outputs) is not None else None
-
-
-def people(kind: Kind, outputs: Mapping[str, np.ndarray], input_size: tuple[int, int], threshold: float) -> Detections:
-    """The people in one image: boxes xyxy in input pixels, and scores.
+    - `dets` (1, N, 5) and `labels` (1, N): after non-maximum suppression (MMDeploy);
+    - `num_dets`, `boxes` (1, N, 4), `scores` and `labels` (1, N): after it (MMYOLO);
+    - RTMDet's grids, before decoding: for each stride class scores and the distances to the box's four sides, as two maps
+      or as one with all channels, channels first or last;
+    - (1, cells, 5 + classes): YOLOX's centre, size, objectness and class scores;
+    - boxes (1, N, 4) as corners and scores (1, N, classes), (1, classes, N) or (1, N): before suppression.
 
     Args:
-        kind: from `kind_of`.
         outputs: by name, with a first axis of length 1.
         input_size: (height, width).
         threshold: lowest score of a person.
     """
     first = {name: value[0] for name, value in outputs.items()}
-    if kind == "yolox":
-        return decode_yolox(next(iter(first.values())), input_size, threshold)
-    if kind == "levels":
-        grids = _grids(outputs, input_size)
-        assert grids is not None
-        return decode_levels(grids, threshold)
-    if kind == "candidates":
-        names = _candidate_names(outputs)
-        assert names is not None
-        boxes, scores = first[names[0]], first[names[1]]
-        if scores.ndim == 1:
-            scores = scores[:, None]
-        return best_boxes(boxes, scores if len(scores) == len(boxes) else scores.T, threshold)
-    if kind == "counted":
+    if first.keys() == {"dets", "labels"}:
+        boxes, scores, labels = first["dets"][:, :-1], first["dets"][:, -1], first["labels"]
+    elif first.keys() == {"num_dets", "boxes", "scores", "labels"}:
         count = int(first["num_dets"].reshape(-1)[0])
-        boxes, scores, labels = first["boxes"][:count], first["scores"][:count], first["labels"][:count]
+        boxes, scores, labels = (first[name][:count] for name in ("boxes", "scores", "labels"))
+    elif all(value.ndim == 3 for value in first.values()):
+        grids = _grids(first, input_size)
+        return None if grids is None else decode_levels(grids, threshold)
+    elif len(first) == 1:
+        (raw,) = first.values()
+        fits = raw.ndim == 2 and raw.shape[1] > 5 and _strides(len(raw), input_size)
+        return decode_yolox(raw, input_size, threshold) if fits else None
     else:
-        boxes, scores, labels = first["dets"][:, :4], first["dets"][:, 4], first["labels"]
-    person = (labels.reshape(len(boxes)) == 0) & (scores.reshape(len(boxes)) >= threshold)
-    return boxes[person], scores.reshape(len(boxes))[person]
+        return _decode_candidates(first, threshold) if len(first) == 2 else None
+    if boxes.shape[1:] != (4,):
+        return None
+    scores = scores.reshape(len(boxes))
+    person = (labels.reshape(len(boxes)) == 0) & (scores >= threshold)
+    return boxes[person], scores[person]
 
 
-def decode_yolox(
-    raw: Float[np.ndarray, "N C"], input_size: tuple[int, int], threshold: float, *, overlap: float = YOLOX_OVERLAP
-) -> Detections:
+def decode_yolox(raw: Float[np.ndarray, "N C"], input_size: tuple[int, int], threshold: float) -> Detections:
     """People among YOLOX's cells, in input pixels, after non-maximum suppression.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
@@ -89,18 +67,19 @@ def decode_yolox(
         raw: centre, size, objectness and class scores of all cells, finest grid first.
         input_size: (height, width) of the input.
         threshold: lowest score of a person.
-        overlap: of two boxes that overlap by more than this IoU, the better one stays.
     """
-    strides = _strides(len(raw), input_size)
     raw = raw.astype(np.float64)
     # Offsets stay within a few cells; the middle decoded centre lies at half the input.
     if np.median(np.abs(raw[:, :2])) > 32:
         centres, sides = raw[:, :2], raw[:, 2:4]
     else:
-        cells, steps = _cells(input_size, strides or ())
-        centres, sides = (raw[:, :2] + cells) * steps, np.exp(np.minimum(raw[:, 2:4], 20.0)) * steps
-    scores = raw[:, 4:5] * raw[:, 5:]
-    return best_boxes(np.hstack([centres - sides / 2, centres + sides / 2]), scores, threshold, overlap=overlap)
+        strides = _strides(len(raw), input_size)
+        grids = [_cells(input_size[0] // stride, input_size[1] // stride) for stride in strides]
+        steps = np.repeat(strides, [len(grid) for grid in grids])[:, None]
+        centres = (raw[:, :2] + np.concatenate(grids)) * steps
+        sides = np.exp(np.minimum(raw[:, 2:4], 20.0)) * steps
+    boxes = np.hstack([centres - sides / 2, centres + sides / 2])
+    return best_boxes(boxes, raw[:, 4:5] * raw[:, 5:], threshold, YOLOX_OVERLAP)
 
 
 def decode_levels(
@@ -112,27 +91,31 @@ def decode_levels(
     bottom. MMDetection's head gives these in pixels, MMYOLO's in cells; their size on the coarsest grid tells.
 
     Args:
-        grids: the stride, class scores (logits or 0..1) and distances of each level.
+        grids: the stride, class scores (logits or 0..1) and distances of each level, finest first.
         threshold: lowest score of a person.
     """
-    coarsest = max(grids, key=lambda level: level[0])
-    in_cells = np.median(np.abs(coarsest[2])) < LARGEST_IN_CELLS
+    in_cells = np.median(np.abs(grids[-1][2])) < LARGEST_IN_CELLS
     boxes, scores = [], []
     for stride, classes, distances in grids:
-        rows, columns = np.mgrid[: classes.shape[0], : classes.shape[1]]
-        corner = np.stack([columns, rows], axis=2).reshape(-1, 2) * float(stride)
+        corner = _cells(*classes.shape[:2]) * stride
         reach = distances.reshape(-1, 4).astype(np.float64) * (stride if in_cells else 1)
         boxes.append(np.hstack([corner - reach[:, :2], corner + reach[:, 2:]]))
         scores.append(classes.reshape(len(corner), -1))
-    return best_boxes(np.concatenate(boxes), np.concatenate(scores), threshold)
+    return best_boxes(np.concatenate(boxes), np.concatenate(scores), threshold, RTMDET_OVERLAP)
+
+
+def _decode_candidates(outputs: Mapping[str, np.ndarray], threshold: float) -> Detections | None:
+    """People among boxes and scores, whichever of the two comes first; None where they are not these."""
+    names = sorted(outputs, key=lambda name: "box" not in name.lower())
+    for boxes, scores in ((outputs[one], outputs[other]) for one, other in (names, names[::-1])):
+        if boxes.ndim == 2 and boxes.shape[1] == 4 and scores.ndim in (1, 2) and len(boxes) in scores.shape:
+            table = scores.reshape(len(boxes), -1) if len(scores) == len(boxes) else scores.T
+            return best_boxes(boxes, table, threshold, RTMDET_OVERLAP)
+    return None
 
 
 def best_boxes(
-    boxes: Float[np.ndarray, "N 4"],
-    scores: Float[np.ndarray, "N C"],
-    threshold: float,
-    *,
-    overlap: float = RTMDET_OVERLAP,
+    boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, "N C"], threshold: float, overlap: float
 ) -> Detections:
     """The candidates whose best class is 0, after non-maximum suppression.
 
@@ -149,71 +132,51 @@ def best_boxes(
         scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
     rows = np.flatnonzero((scores[:, 0] >= threshold) & (scores.argmax(axis=1) == 0))
     boxes, certainty = boxes[rows].astype(np.float64), scores[rows, 0]
-    corner_and_size = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-    kept = cv2.dnn.NMSBoxes(corner_and_size.tolist(), certainty.tolist(), threshold, overlap)
+    kept = cv2.dnn.NMSBoxes(xyxy_to_xywh(boxes).tolist(), certainty.tolist(), threshold, overlap)
     best = np.asarray(kept, dtype=int).reshape(-1)
     return boxes[best], certainty[best]
 
 
-def _strides(cells: int, input_size: tuple[int, int]) -> tuple[int, ...] | None:
-    """The strides of the grids, found by the number of cells; None where no set of them gives it."""
+def _strides(cells: int, input_size: tuple[int, int]) -> tuple[int, ...]:
+    """The strides of the grids, found by the number of cells; empty where no set of them gives it."""
     for strides in STRIDES:
         if sum((input_size[0] // s) * (input_size[1] // s) for s in strides) == cells:
             return strides
-    return None
+    return ()
 
 
-def _cells(
-    input_size: tuple[int, int], strides: tuple[int, ...]
-) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 1"]]:
-    """The column and row of every cell, and its stride."""
-    cells, sizes = [], []
-    for stride in strides:
-        rows, columns = np.mgrid[: input_size[0] // stride, : input_size[1] // stride]
-        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        sizes.append(np.full((rows.size, 1), stride))
-    return np.concatenate(cells).astype(np.float64), np.concatenate(sizes).astype(np.float64)
+def _cells(height: int, width: int) -> Float[np.ndarray, "N 2"]:
+    """The column and row of every cell of a grid."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float64)
 
 
 def _grids(
     outputs: Mapping[str, np.ndarray], input_size: tuple[int, int]
 ) -> list[tuple[int, np.ndarray, np.ndarray]] | None:
     """RTMDet's levels: stride, class scores (h, w, C) and distances (h, w, 4); None where the maps are no such levels."""
+    strides = {(input_size[0] // stride, input_size[1] // stride): stride for stride in STRIDES[-1]}
     maps: dict[int, list[tuple[str, np.ndarray]]] = {}
     for name, value in outputs.items():
-        for stride in STRIDES[-1]:
-            grid = (input_size[0] // stride, input_size[1] // stride)
-            if value.shape[2:] == grid:
-                maps.setdefault(stride, []).append((name, value[0].transpose(1, 2, 0)))
-                break
-            if value.shape[1:3] == grid:
-                maps.setdefault(stride, []).append((name, value[0]))
-                break
+        if value.shape[1:] in strides:
+            maps.setdefault(strides[value.shape[1:]], []).append((name, value.transpose(1, 2, 0)))
+        elif value.shape[:2] in strides:
+            maps.setdefault(strides[value.shape[:2]], []).append((name, value))
         else:
             return None
     if tuple(sorted(maps)) not in STRIDES:
         return None
     levels = []
-    for stride in sorted(maps):
-        arrays = [array for _, array in maps[stride]]
+    for stride, level in sorted(maps.items()):
+        arrays = [array for _, array in level]
         if len(arrays) == 1 and arrays[0].shape[2] > 4:
             levels.append((stride, arrays[0][..., :-4], arrays[0][..., -4:]))
             continue
         # Four classes would look like distances: then the name or, failing that, the order (scores first) decides.
         boxes = [i for i, array in enumerate(arrays) if array.shape[2] == 4]
-        named = [i for i in boxes if any(word in maps[stride][i][0].lower() for word in ("box", "reg", "dist"))]
+        named = [i for i in boxes if any(word in level[i][0].lower() for word in ("box", "reg", "dist"))]
         if len(arrays) != 2 or not boxes:
             return None
         distances = (named or boxes)[-1]
         levels.append((stride, arrays[1 - distances], arrays[distances]))
     return levels
-
-
-def _candidate_names(outputs: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
-    """The names of the boxes and of the scores; None where two outputs are not these."""
-    first, second = outputs
-    for boxes, scores in sorted(((first, second), (second, first)), key=lambda pair: "box" not in pair[0].lower()):
-        shape, other = outputs[boxes].shape, outputs[scores].shape
-        if len(shape) == 3 and shape[2] == 4 and len(other) in (2, 3) and shape[1] in other[1:]:
-            return boxes, scores
-    return None

@@ -1,7 +1,7 @@
 """Person detectors: ONNX files of the RTMDet and YOLOX kinds through onnxruntime, torchvision's (BSD 3-Clause), or none.
 
 All are published under permissive licences. What an ONNX file is follows from what it answers (see
-`leanpose.inference.detector_outputs.kind_of`): with the selection of boxes inside or without, decoded or not.
+`leanpose.inference.detector_outputs.people`): with the selection of boxes inside or without, decoded or not.
 
 - RTMDet (Lyu et al., arXiv 2212.07784) sees BGR, normalised;
 - YOLOX (Ge et al., arXiv 2107.08430) sees BGR 0..255. Where the outputs are such as both may have, a file with `yolox`
@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from leanpose.backends.exported import describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.inference.detector_outputs import Detections, Kind, kind_of, people
+from leanpose.inference.detector_outputs import Detections, people
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
     from torch import nn
 
 TORCHVISION = "torchvision:"
@@ -75,8 +74,8 @@ class Detector(ABC):
             if input_size is not None:
                 raise LeanposeError(f"The detector {path} scales images itself; leave out the input size.")
             name, _, file = str(path).removeprefix(TORCHVISION).partition(":")
-            return TorchvisionDetector(name, weights=file or None, threshold=threshold, device=device)
-        return OnnxDetector(path, threshold=threshold, input_size=input_size, device=device)
+            return TorchvisionDetector(name, weights=Path(file) if file else None, threshold=threshold, device=device)
+        return OnnxDetector(Path(path), threshold=threshold, input_size=input_size, device=device)
 
 
 class WholeImage(Detector):
@@ -97,28 +96,41 @@ class OnnxDetector(Detector):
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        *,
-        threshold: float = 0.3,
-        input_size: tuple[int, int] | None = None,
-        device: str = "auto",
+        self, path: Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None, device: str = "auto"
     ) -> None:
+        import onnxruntime  # takes a moment to load
+
         check_threshold(threshold)
         self.threshold = threshold
-        self._session = _open_session(Path(path), device)
-        self._names = [output.name for output in self._session.get_outputs()]
-        shape, file_size = _image_input(self._session, Path(path))
-        self._input = self._session.get_inputs()[0].name
-        yolox = "yolox" in Path(path).name.lower() or (len(self._names) == 1 and len(shape) == 3)
+        cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        self._session = open_session(path, cuda=cuda)
+        inputs, outputs = values_of(self._session)
+        self._names = [name for name, _ in outputs]
+        unknown = LeanposeError(
+            f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and "
+            f"the outputs {describe_values(outputs)}; {EXPECTED}"
+        )
+        shape = inputs[0][1] if len(inputs) == 1 else ()
+        if len(shape) != 4 or shape[1] != 3 or self._session.get_inputs()[0].type != "tensor(float)":
+            raise unknown
+        self._input = inputs[0][0]
+        height, width = shape[2:]
+        file_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        yolox = "yolox" in path.name.lower() or (len(outputs) == 1 and len(outputs[0][1]) == 3)
         if file_size is not None and input_size not in (None, file_size):
             raise LeanposeError(f"The detector {path} takes images of {file_size[0]}×{file_size[1]} only.")
         self.input_size: tuple[int, int] = file_size or input_size or (YOLOX_SIZE if yolox else RTMDET_SIZE)
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise LeanposeError(f"A detector's input height and width are multiples of 32, not {self.input_size}.")
         self._normalised = not yolox
-        self.kind: Kind = self._find_kind(Path(path))
-        self.name = f"{Path(path).name} ({'YOLOX' if yolox else 'RTMDet'})"
+        self.name = f"{path.name} ({'YOLOX' if yolox else 'RTMDet'})"
+        # What it answers for a grey image, since shapes in files are often left open.
+        try:
+            grey = self._run(np.full((*self.input_size, 3), PADDING, np.float32))
+        except Exception as error:  # onnxruntime has an exception class for each kind of failure, none of them public
+            raise unknown from error
+        if people(grey, self.input_size, threshold) is None:
+            raise unknown
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image, best first, clipped to the image."""
@@ -126,32 +138,18 @@ class OnnxDetector(Detector):
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         pixels, factor = letterbox(image, self.input_size)
-        boxes, scores = people(self.kind, self._run(pixels), self.input_size, self.threshold)
-        size = np.array([image.shape[1], image.shape[0]] * 2, np.float64)
-        boxes = np.clip(boxes.astype(np.float64) / factor, 0, size)
-        real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        order = np.argsort(-scores[real], kind="stable")
-        return boxes[real][order], scores[real][order].astype(np.float64)
+        found = people(self._run(pixels), self.input_size, self.threshold)
+        assert found is not None  # the constructor has seen to it
+        boxes = np.clip(found[0].astype(np.float64) / factor, 0, image.shape[1::-1] * 2)
+        return _in_order(boxes, found[1])
 
     def _run(self, pixels: Float32[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
         """All outputs for one letterboxed image."""
         if self._normalised:
             pixels = (pixels - np.array(RTMDET_MEAN, np.float32)) / np.array(RTMDET_STD, np.float32)
         batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
-        return dict(
-            zip(self._names, cast("list[np.ndarray]", self._session.run(None, {self._input: batch})), strict=True)
-        )
-
-    def _find_kind(self, path: Path) -> Kind:
-        """The kind of the file, by what it answers for a grey image: shapes in files are often left open."""
-        try:
-            outputs = self._run(np.full((*self.input_size, 3), PADDING, np.float32))
-        except Exception as error:  # onnxruntime has an exception class for each kind of failure, none of them public
-            raise _unknown(self._session, path) from error
-        kind = kind_of(outputs, self.input_size)
-        if kind is None:
-            raise _unknown(self._session, path)
-        return kind
+        outputs = cast("list[np.ndarray]", self._session.run(self._names, {self._input: batch}))
+        return dict(zip(self._names, outputs, strict=True))
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> tuple[Float32[np.ndarray, "h w 3"], float]:
@@ -179,41 +177,11 @@ def check_threshold(threshold: float) -> None:
         raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
 
 
-def _open_session(path: Path, device: str) -> InferenceSession:
-    if not path.is_file():
-        raise LeanposeError(f"There is no detector file {path}.")
-    import onnxruntime  # takes a moment to load
-
-    cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    try:
-        return open_session(path, cuda=cuda)
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
-        raise LeanposeError(
-            f"The detector {path} is no ONNX model that onnxruntime can open; is the file whole?"
-        ) from error
-
-
-def _image_input(session: InferenceSession, path: Path) -> tuple[list[int | str], tuple[int, int] | None]:
-    """The shape of a file's first output, and the size of the images it takes, None where it leaves it open.
-
-    Raises:
-        LeanposeError: its input is no image.
-    """
-    inputs = session.get_inputs()
-    shape = list(inputs[0].shape) if len(inputs) == 1 else []
-    if len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
-        raise _unknown(session, path)
-    height, width = shape[2:]
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return list(session.get_outputs()[0].shape), size
-
-
-def _unknown(session: InferenceSession, path: Path) -> LeanposeError:
-    inputs, outputs = values_of(session)
-    return LeanposeError(
-        f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
-        f"outputs {describe_values(outputs)}; {EXPECTED}"
-    )
+def _in_order(boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"]) -> Detections:
+    """Those that are boxes, the best first."""
+    real = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1))
+    rows = real[np.argsort(-scores[real], kind="stable")]
+    return boxes[rows], scores[rows].astype(np.float64)
 
 
 class TorchvisionDetector(Detector):
@@ -232,14 +200,9 @@ class TorchvisionDetector(Detector):
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        weights: str | Path | None = None,
-        threshold: float = 0.3,
-        device: str = "auto",
+        self, name: str, *, weights: Path | None = None, threshold: float = 0.3, device: str = "auto",
         model: nn.Module | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         from torchvision import models
 
         check_threshold(threshold)
@@ -249,7 +212,7 @@ class TorchvisionDetector(Detector):
         self.threshold = threshold
         self.device = choose_device(device)
         if model is None:
-            model = _downloaded(name) if weights is None else _from_file(name, Path(weights))
+            model = _downloaded(name) if weights is None else _from_file(name, weights)
         self._model = model.to(self.device).eval()
         self.name = f"{TORCHVISION}{name}"
 
@@ -259,20 +222,16 @@ class TorchvisionDetector(Detector):
 
         if not images:
             return []
-        batch = [
-            torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1).float().div_(255)
-            for image in images
-        ]
+        arrays = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
+        batch = [array.to(self.device).permute(2, 0, 1).float().div_(255) for array in arrays]
         with torch.inference_mode():
             detected = self._model(batch)
         return [self._people({key: value.cpu().numpy() for key, value in one.items()}) for one in detected]
 
     def _people(self, detected: dict[str, Any]) -> Detections:
         boxes, scores = detected["boxes"].astype(np.float64), detected["scores"].astype(np.float64)
-        real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
-        rows = np.flatnonzero((detected["labels"] == TORCHVISION_PERSON) & (scores >= self.threshold) & real)
-        rows = rows[np.argsort(-scores[rows], kind="stable")]
-        return boxes[rows], scores[rows]
+        person = (detected["labels"] == TORCHVISION_PERSON) & (scores >= self.threshold)
+        return _in_order(boxes[person], scores[person])
 
 
 def _downloaded(name: str) -> nn.Module:

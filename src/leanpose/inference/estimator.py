@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.backends import FILE_SUFFIXES, open_exported
-from leanpose.backends.base import Backend, ModelSpec
+from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.device import choose_device
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
 
 Boxes = Float[np.ndarray, "_ 4"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
@@ -41,6 +42,7 @@ DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
+BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
 LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as long as torch needs for these
 
 
@@ -48,7 +50,7 @@ LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as lon
 class _Request:
     """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do."""
 
-    image: UInt8[np.ndarray, "H W 3"]
+    image: Pixels
     poses: PoseResult
     left: int
 
@@ -100,10 +102,8 @@ class PoseEstimator:
         precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
     ) -> None:
-        for option, value, known in (
-            ("backend", backend, ("auto", *BACKENDS)),
-            ("precision", precision, get_args(PrecisionChoice)),
-        ):
+        known_names = {"backend": (backend, ("auto", *BACKENDS)), "precision": (precision, get_args(PrecisionChoice))}
+        for option, (value, known) in known_names.items():
             if value not in known:
                 raise LeanposeError(f"Unknown {option} '{value}'; {did_you_mean(value, known)}")
         if batch_size is not None and batch_size < 1:
@@ -116,26 +116,24 @@ class PoseEstimator:
         if flip_test and self.backend.includes_decoding:
             raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.flip_test, self.two_pass, self.precision = flip_test, two_pass, self.backend.precision
+        self.flip_test, self.two_pass = flip_test, two_pass
         self.model_seconds = 0.0
 
-    def tune(self, *, seconds: float = 6.0, advance: Callable[[str], None] = lambda _: None) -> None:
+    def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
 
         The first time for a model this exports it, which takes ten seconds and more. With `backend="auto"` alone: a named
         backend and an exported file stay what they are.
 
         Args:
-            seconds: for the timing; exporting and opening come on top.
             advance: told what is under way.
         """
         backend, precision = self._asked
         if backend != "auto" or isinstance(self.model, ModelSpec):
             return
-        results = benchmark_backends(self.model, self.device, seconds=seconds, precision=precision, advance=advance)
+        results = benchmark_backends(self.model, self.device, precision=precision, advance=advance)
         remember(self.model, self.device, results, precision)
         self.backend, self.backend_reason = open_backend(self.model, self.device, "auto", precision)
-        self.precision = self.backend.precision
 
     def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Say how many pictures or frames are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
@@ -169,14 +167,14 @@ class PoseEstimator:
             LeanposeError: a picture cannot be read, or the boxes do not have that form.
         """
         if isinstance(image, (list, tuple)):
-            if boxes is not None and (not isinstance(boxes, (list, tuple)) or len(boxes) != len(image)):
-                given = f"{len(boxes)}" if isinstance(boxes, (list, tuple)) else f"a {type(boxes).__name__}"
-                raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays, but got {given}.")
+            boxes = [None] * len(image) if boxes is None else boxes
+            if not isinstance(boxes, (list, tuple)) or len(boxes) != len(image):
+                raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays.")
             self.expect(len(image))
-            return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
+            return list(self.stream(zip(image, boxes, strict=True)))
         return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
         if self._announce:
             _notice()
@@ -209,7 +207,7 @@ class PoseEstimator:
         for request in requests:
             yield request.poses
 
-    def _request(self, image: UInt8[np.ndarray, "H W 3"], boxes: Boxes | None) -> _Request:
+    def _request(self, image: Pixels, boxes: Boxes | None) -> _Request:
         if boxes is None:
             boxes, box_scores = self.detect([image])[0]
         else:
@@ -224,17 +222,15 @@ class PoseEstimator:
         """Look at one batch of people and write what is found into their requests."""
         images = [request.image for request, _ in people]
         boxes = np.stack([request.poses.boxes[person] for request, person in people]).astype(np.float64)
-        keypoints, scores = self._look(images, boxes)
+        found = self._look(images, boxes)
         if self.two_pass:
-            keypoints, scores, boxes = self._look_again(images, boxes, keypoints, scores)
-        for (request, person), points, confidence, box in zip(people, keypoints, scores, boxes, strict=True):
+            found, boxes = self._look_again(images, found, boxes)
+        for (request, person), keypoints, scores, box in zip(people, *found, boxes, strict=True):
             poses = request.poses
-            poses.keypoints[person], poses.scores[person], poses.boxes[person] = points, confidence, box
+            poses.keypoints[person], poses.scores[person], poses.boxes[person] = keypoints, scores, box
             request.left -= 1
 
-    def _look(
-        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Float[np.ndarray, "B 4"]
-    ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
+    def _look(self, images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]) -> KeypointArrays:
         """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
         crops, matrices = self.backend.spec.crop(images, boxes)
         begun = time.perf_counter()
@@ -243,43 +239,37 @@ class PoseEstimator:
         return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
 
     def _look_again(
-        self,
-        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-        boxes: Float[np.ndarray, "B 4"],
-        keypoints: Float[np.ndarray, "B K 2"],
-        scores: Float[np.ndarray, "B K"],
-    ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"], Float[np.ndarray, "B 4"]]:
+        self, images: Sequence[Pixels], found: KeypointArrays, boxes: Float[np.ndarray, "B 4"]
+    ) -> tuple[KeypointArrays, Float[np.ndarray, "B 4"]]:
         """A second pass around the keypoints found; of both passes, the one with the higher mean score counts."""
+        keypoints, scores, boxes = found[0].copy(), found[1].copy(), boxes.copy()
         certain = scores >= SECOND_PASS_SCORE
         rows = np.flatnonzero(certain.sum(axis=1) >= SECOND_PASS_POINTS)
-        if not len(rows):
-            return keypoints, scores, boxes
-        closer = boxes_from_keypoints(np.concatenate([keypoints, certain[..., None]], axis=2)[rows])
-        # A label's box is wider than its points.
-        margin = SECOND_PASS_MARGIN * (closer[:, 2:] - closer[:, :2]).max(axis=1, keepdims=True)
-        closer = closer + np.concatenate([-margin, -margin, margin, margin], axis=1)
-        second, second_scores = self._look([images[row] for row in rows.tolist()], closer)
-        better = second_scores.mean(axis=1) > scores[rows].mean(axis=1)
-        keypoints, scores, boxes = keypoints.copy(), scores.copy(), boxes.copy()
-        keypoints[rows[better]], scores[rows[better]], boxes[rows[better]] = (
-            second[better], second_scores[better], closer[better],
-        )  # fmt: skip
-        return keypoints, scores, boxes
+        if len(rows):
+            closer = boxes_from_keypoints(np.concatenate([keypoints, certain[..., None]], axis=2)[rows])
+            # A label's box is wider than its points.
+            margin = SECOND_PASS_MARGIN * (closer[:, 2:] - closer[:, :2]).max(axis=1, keepdims=True)
+            closer = closer + np.concatenate([-margin, -margin, margin, margin], axis=1)
+            again, again_scores = self._look([images[row] for row in rows.tolist()], closer)
+            better = again_scores.mean(axis=1) > scores[rows].mean(axis=1)
+            rows = rows[better]
+            keypoints[rows], scores[rows], boxes[rows] = again[better], again_scores[better], closer[better]
+        return (keypoints, scores), boxes
 
 
 def _check_boxes(boxes: Boxes) -> Boxes:
     try:
         array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise LeanposeError("Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels.") from error
+        raise LeanposeError(BOX_FORM) from error
     if array.size == 0:
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
-        raise LeanposeError(f"Boxes have the shape (people, 4): x1, y1, x2, y2 in pixels, not {array.shape}.")
-    wrong = np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1)))
-    if len(wrong):
-        values = ", ".join(f"{value:g}" for value in array[wrong[0]])
-        raise LeanposeError(f"Box {wrong[0]} ({values}) is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
+        raise LeanposeError(BOX_FORM)
+    proper = np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1)
+    if not proper.all():
+        wrong = int(proper.argmin())
+        raise LeanposeError(f"Box {wrong} ({array[wrong]}) is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
     return array
 
 
@@ -292,13 +282,9 @@ def _open(
 ) -> tuple[PoseModel | ModelSpec, Backend, str]:
     """What is known of the model, what runs it, and why that."""
     if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
-        chosen = open_exported(
-            model,
-            backend=backend,
-            precision=None if precision == "auto" else precision,
-            cuda=device.type == "cuda",
-            skeleton=None if skeleton is None else get_skeleton(skeleton),
-        )
+        asked = None if precision == "auto" else precision
+        named = None if skeleton is None else get_skeleton(skeleton)
+        chosen = open_exported(model, backend=backend, precision=asked, cuda=device.type == "cuda", skeleton=named)
         return chosen.spec, chosen, "as the file says" if backend == "auto" else "as asked"
     if skeleton is not None:
         raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")

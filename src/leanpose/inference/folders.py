@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -78,7 +76,6 @@ def predict_pictures(
     drawings: Path | None = None,
     coco: Path | None = None,
     table: Path | None = None,
-    threshold: float = 0.3,
     paint: Painter | None = None,
     ending: str | None = None,
     advance: Callable[[Outcome], None] = lambda _: None,
@@ -93,7 +90,6 @@ def predict_pictures(
         boxes: boxes by picture, in place of the estimator's detector.
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
-        threshold: keypoints from this score on are drawn in full.
         paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
         ending: of the drawings' names, in place of the pictures' own suffix.
         advance: called after each picture, done or skipped.
@@ -104,9 +100,8 @@ def predict_pictures(
     """
     targets: dict[Path, Path] = {}
     if drawings is not None:
-        names = target_names(pictures, drawings, ending=ending)
-        targets = dict(zip((p.path for p in pictures), names, strict=True))
-    paint = paint or partial(paint_overlay, threshold=threshold)
+        paths = [picture.path for picture in pictures]
+        targets = dict(zip(paths, target_names(pictures, drawings, ending=ending), strict=True))
     outcome = Outcome()
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
@@ -120,82 +115,76 @@ def predict_pictures(
             read.append((picture, pixels, scores))
             yield pixels, given
 
-    with open_results(coco, table, estimator.skeleton) as results, ThreadPoolExecutor(1) as painter:
-        painted: deque[tuple[ImageFile, Future[None]]] = deque()
+    with open_results(coco, table, estimator.skeleton) as write, ThreadPoolExecutor(1) as painter:
+        painted: deque[Future[None]] = deque()
 
-        def wait_for_oldest() -> None:
-            drawn, future = painted.popleft()
+        def draw(picture: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
             try:
-                future.result()
+                (paint or paint_overlay)(poses, pixels, targets[picture.path])
             except UndrawableError as error:
-                outcome.undrawn.append((drawn, str(error)))
+                outcome.undrawn.append((picture, str(error)))
 
         try:
             for poses in estimator.stream(feed()):
                 picture, pixels, scores = read.popleft()
                 if scores is not None:
                     poses = replace(poses, box_scores=scores.astype(np.float32))
-                results.write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
-                if picture.path in targets:
-                    painted.append((picture, painter.submit(paint, poses, pixels, targets[picture.path])))
-                while len(painted) > DRAWN_AHEAD:
-                    wait_for_oldest()
+                write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
+                if targets:
+                    painted.append(painter.submit(draw, picture, pixels, poses))
+                if len(painted) > DRAWN_AHEAD:
+                    painted.popleft().result()
                 outcome.done += 1
                 outcome.people += len(poses)
                 outcome.empty += not len(poses)
                 advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
-        while painted:
-            wait_for_oldest()
-        if not outcome.done and outcome.stopped:
-            raise KeyboardInterrupt
+        for future in painted:
+            future.result()
         if not outcome.done:
-            raise NothingReadError(outcome)
+            raise KeyboardInterrupt if outcome.stopped else NothingReadError(outcome)
     return outcome
 
 
-class ResultFiles:
-    """COCO results and a CSV table, written person by person; `open_results` makes one."""
-
-    def __init__(self, coco: IO[str] | None, table: IO[str] | None, skeleton: Skeleton) -> None:
-        self._coco, self._separator = coco, "[\n"
-        self._rows = None
-        if table is not None:
-            self._rows = csv.DictWriter(table, PoseResult.row_names(skeleton), lineterminator="\n")
-            self._rows.writeheader()
-
-    def write(self, picture: ImageFile, image_id: int, poses: PoseResult) -> None:
-        """Append the people of one picture. COCO's records get its `file_name` too."""
-        if self._coco is not None:
-            for record in poses.to_coco(image_id):
-                self._coco.write(self._separator + json.dumps({**record, "file_name": picture.name}))
-                self._separator = ",\n"
-        if self._rows is not None:
-            self._rows.writerows(poses.to_rows(picture.name))
-
-    def finish(self) -> None:
-        """Write what comes after the last person."""
-        if self._coco is not None:
-            self._coco.write("[]\n" if self._separator == "[\n" else "\n]\n")
-
-
 @contextmanager
-def open_results(coco: Path | None, table: Path | None, skeleton: Skeleton) -> Iterator[ResultFiles]:
-    """Open the files of results; they appear, whole, at the end of the `with`, and not at all after an error."""
+def open_results(
+    coco: Path | None, table: Path | None, skeleton: Skeleton
+) -> Iterator[Callable[[ImageFile, int, PoseResult], None]]:
+    """Open the files of results; they appear, whole, at the end of the `with`, and not at all after an error.
+
+    Yields:
+        What appends the people of one picture (with its image id): COCO's records, with its `file_name` too, and rows.
+    """
     with ExitStack() as stack:
-        coco_file, table_file = (
+        records, rows = (
             None
             if path is None
             else stack.enter_context(open(stack.enter_context(atomic_write(path)), "w", encoding="utf-8", newline=""))
             for path in (coco, table)
         )
-        results = ResultFiles(coco_file, table_file, skeleton)
-        yield results
-        results.finish()
+        writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
+        if writer is not None:
+            writer.writeheader()
+        separator = "[\n"
+
+        def write(picture: ImageFile, image_id: int, poses: PoseResult) -> None:
+            nonlocal separator
+            if records is not None:
+                for record in poses.to_coco(image_id):
+                    records.write(separator + json.dumps({**record, "file_name": picture.name}))
+                    separator = ",\n"
+            if writer is not None:
+                writer.writerows(poses.to_rows(picture.name))
+
+        yield write
+        if records is not None:
+            records.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def paint_overlay(poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float) -> None:
+def paint_overlay(
+    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float = 0.3
+) -> None:
     """Write the picture with the skeletons on it.
 
     Raises:
@@ -213,9 +202,9 @@ def write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
     import cv2
 
     height, width = picture.shape[:2]
-    options = [] if target.suffix.lower() == ".png" else [
-        cv2.IMWRITE_WEBP_QUALITY if target.suffix.lower() == ".webp" else cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY
-    ]  # fmt: skip
+    quality = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
+    kind = target.suffix.lower()
+    options = [quality[kind], JPEG_QUALITY] if kind in quality else []
     encoded, content = cv2.imencode(target.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     if not encoded:
         raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
@@ -234,27 +223,30 @@ def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | N
     Raises:
         LeanposeError: a copy would replace one of the pictures themselves.
     """
-    originals = {picture.path for picture in pictures}
-    targets: dict[Path, None] = {}
+    targets = []
     for picture in pictures:
         target = folder / picture.name
         if ending is not None:
             target = target.with_name(target.stem + ending)
         elif target.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
             target = target.with_suffix(".jpg")
-        target = unused_name(target, targets)
+        targets.append(target)
+    return distinct_paths(targets, {picture.path for picture in pictures})
+
+
+def distinct_paths(targets: Sequence[Path], originals: Collection[object]) -> list[Path]:
+    """The paths of annotated copies, with a number behind the stem where two are one.
+
+    Raises:
+        LeanposeError: a copy would replace one of the originals.
+    """
+    distinct: dict[Path, None] = {}
+    for target in targets:
+        stem, number = target.stem, 2
+        while target in distinct:
+            target = target.with_stem(f"{stem}-{number}")
+            number += 1
         if target.resolve() in originals:
-            raise LeanposeError(
-                f"The annotated pictures in {folder} would replace the originals; choose another folder."
-            )
-        targets[target] = None
-    return list(targets)
-
-
-def unused_name(target: Path, taken: Collection[Path]) -> Path:
-    """The path, with a number behind its stem where it is taken."""
-    stem, number = target.stem, 2
-    while target in taken:
-        target = target.with_stem(f"{stem}-{number}")
-        number += 1
-    return target
+            raise LeanposeError(f"The copies in {target.parent} would replace the originals; choose another folder.")
+        distinct[target] = None
+    return list(distinct)

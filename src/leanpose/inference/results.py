@@ -63,14 +63,8 @@ class PoseResult:
     @classmethod
     def empty(cls, skeleton: Skeleton) -> PoseResult:
         """Nobody."""
-        points = len(skeleton)
-        return cls(
-            np.zeros((0, points, 2), np.float32),
-            np.zeros((0, points), np.float32),
-            np.zeros((0, 4), np.float32),
-            np.zeros(0, np.float32),
-            skeleton,
-        )
+        shapes = ((0, len(skeleton), 2), (0, len(skeleton)), (0, 4), (0,))
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes), skeleton=skeleton)
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -80,10 +74,9 @@ class PoseResult:
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
-        return PoseResult(
-            self.keypoints[rows], self.scores[rows], self.boxes[rows], self.box_scores[rows], self.skeleton,
-            None if self.ids is None else self.ids[rows],
-        )  # fmt: skip
+        ids = None if self.ids is None else self.ids[rows]
+        columns = (self.keypoints, self.scores, self.boxes, self.box_scores)
+        return PoseResult(*(column[rows] for column in columns), skeleton=self.skeleton, ids=ids)
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
@@ -92,8 +85,10 @@ class PoseResult:
         mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
         return mean * self.box_scores
 
-    def _triples(self) -> Float[np.ndarray, "P K 3"]:
-        return np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+    def _triples(self) -> Float[np.ndarray, "P values"]:
+        """x, y and score of every keypoint, one row a person."""
+        triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+        return triples.reshape(len(self), 3 * len(self.skeleton))
 
     def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
         """The same people in the picture scaled from `image_size` to `new_size`, both (height, width)."""
@@ -103,12 +98,7 @@ class PoseResult:
         return replace(self, keypoints=keypoints, boxes=boxes)
 
     def draw(
-        self,
-        image: ImageInput,
-        *,
-        threshold: float = 0.3,
-        boxes: bool = False,
-        **options: Any,
+        self, image: ImageInput, *, threshold: float = 0.3, boxes: bool = False, **options: Any
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
@@ -133,15 +123,14 @@ class PoseResult:
         Args:
             image_id: the image's in the annotations that the results shall be compared with.
         """
-        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
-        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        points, boxes = self._triples(), np.hstack([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]])
         return [
             {
                 "image_id": image_id,
                 "category_id": category_id,
                 "keypoints": _rounded(points[p]),
                 "score": round(float(score), 5),
-                "bbox": _rounded([*self.boxes[p, :2], *sides[p]]),
+                "bbox": _rounded(boxes[p]),
                 **({} if self.ids is None else {"track_id": int(self.ids[p])}),
             }
             for p, score in enumerate(self.person_scores)
@@ -185,22 +174,16 @@ class PoseResult:
             raise LeanposeError(
                 "to_supervision() needs the package supervision: pip install 'leanpose[supervision]'."
             ) from error
-        import inspect
-
-        arguments: dict[str, Any] = {
-            "xy": self.keypoints.astype(np.float32),
-            "class_id": np.zeros(len(self), dtype=int),
-            "data": {"class_name": np.array(["person"] * len(self))},
-        }
+        data: dict[str, Any] = {"class_name": np.array(["person"] * len(self))}
         if self.ids is not None:
-            arguments["data"]["tracker_id"] = np.asarray(self.ids, dtype=int)
-        known = inspect.signature(supervision.KeyPoints.__init__).parameters
-        if "keypoint_confidence" in known:  # since 0.29; `confidence` before
-            arguments["keypoint_confidence"] = self.scores.astype(np.float32)
-            arguments["detection_confidence"] = self.box_scores.astype(np.float32)
-        else:
-            arguments["confidence"] = self.scores.astype(np.float32)
-        return supervision.KeyPoints(**arguments)
+            data["tracker_id"] = np.asarray(self.ids, dtype=int)
+        return supervision.KeyPoints(
+            xy=self.keypoints.astype(np.float32),
+            class_id=np.zeros(len(self), dtype=int),
+            keypoint_confidence=self.scores.astype(np.float32),
+            detection_confidence=self.box_scores.astype(np.float32),
+            data=data,
+        )
 
     @staticmethod
     def row_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
@@ -216,19 +199,13 @@ class PoseResult:
 
     def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
         """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
-        columns = self.row_names(self.skeleton, tracked=self.ids is not None)
-        points = self._triples().reshape(len(self), 3 * len(self.skeleton))
-        return [
-            dict(
-                zip(
-                    columns,
-                    [image, p, *([] if self.ids is None else [int(self.ids[p])]), round(float(score), 5),
-                     *_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5), *_rounded(points[p])],
-                    strict=True,
-                )
-            )
-            for p, score in enumerate(self.person_scores)
-        ]  # fmt: skip
+        columns, rows = self.row_names(self.skeleton, tracked=self.ids is not None), []
+        for p, (score, points) in enumerate(zip(self.person_scores, self._triples(), strict=True)):
+            track = [] if self.ids is None else [int(self.ids[p])]
+            box = [*_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5)]
+            values = [image, p, *track, round(float(score), 5), *box, *_rounded(points)]
+            rows.append(dict(zip(columns, values, strict=True)))
+        return rows
 
 
 def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def choose_people(
 
 def _some_pictures(people: PoseDataset, count: int, rng: np.random.Generator) -> list[PoseAnnotation]:
     """The people of pictures drawn at random, until there are `count` or a third of all."""
-    by_image: dict[int, list[PoseAnnotation]] = {}
+    by_image: dict[int, list[PoseAnnotation]] = defaultdict(list)
     for person in people.people:
-        by_image.setdefault(person.image_id, []).append(person)
+        by_image[person.image_id].append(person)
     images = sorted(by_image)
     most = min(count, len(people.people) // 3)
     chosen: list[PoseAnnotation] = []

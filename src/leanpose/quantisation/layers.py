@@ -7,15 +7,14 @@ softmax, the products of attention, and what surrounds the network: normalisatio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from leanpose.export.program import NETWORK
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FOLLOWERS = ("Add", "Concat", "HardSigmoid", "MaxPool", "Mul", "Relu", "Sigmoid")
@@ -27,13 +26,9 @@ class Layer:
 
     Attributes:
         name: of the node in the graph, such as `model.layers.0.mlp.0/MatMul`.
-        kind: one of `LAYERS`.
-        weights: how many numbers they are.
     """
 
     name: str
-    kind: str
-    weights: int
 
     @property
     def title(self) -> str:
@@ -43,17 +38,17 @@ class Layer:
 
 def find_layers(model: ModelProto, kinds: Collection[str] = LAYERS) -> list[Layer]:
     """The network's layers of these kinds, in the order in which they are computed."""
-    sizes = _constants(model.graph)
+    constants = {tensor.name for tensor in model.graph.initializer}
     return [
-        Layer(node.name, node.op_type, sizes[node.input[1]])
+        Layer(node.name)
         for node in model.graph.node
-        if node.op_type in kinds and in_network(node) and node.input[1] in sizes
+        if node.op_type in kinds and in_network(node) and node.input[1] in constants
     ]
 
 
 def find_followers(model: ModelProto, layers: Collection[str]) -> list[str]:
     """The names of the nodes whose inputs are the convolutions among `layers` (by name), their followers, and constants."""
-    constants = _constants(model.graph)
+    constants = {tensor.name for tensor in model.graph.initializer}
     values: set[str] = set()  # what the layers and their followers give
     followers = []
     for node in model.graph.node:
@@ -70,8 +65,3 @@ def find_followers(model: ModelProto, layers: Collection[str]) -> list[str]:
 def in_network(node: NodeProto) -> bool:
     """Whether a node is the network's own, and no part of normalisation or decoding."""
     return node.name.split("/")[0].split(".")[0] == NETWORK
-
-
-def _constants(graph: GraphProto) -> Mapping[str, int]:
-    """The number of values of each constant."""
-    return {tensor.name: prod(tensor.dims) for tensor in graph.initializer}

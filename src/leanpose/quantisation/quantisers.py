@@ -5,25 +5,19 @@ Each takes an ONNX file in single precision and writes files in which chosen lay
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
+import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from leanpose.backends.exported import INPUT, KEY, ExportCard
 from leanpose.backends.openvino import import_openvino
 from leanpose.errors import LeanposeError
-from leanpose.quantisation.layers import Layer, find_followers, find_layers
-
-if TYPE_CHECKING:
-    from openvino import Model
+from leanpose.export.program import quiet
+from leanpose.quantisation.layers import LAYERS, Layer, find_followers, find_layers
 
 Scheme = Literal["dynamic", "static", "nncf"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -38,17 +32,26 @@ class Quantiser(ABC):
     Args:
         source: the model in single precision, an ONNX file that `leanpose.export` wrote.
         inputs: what the file takes, for one person's crop each; they say how large the values between layers become.
+        card: the source's.
 
     Attributes:
         layers: those that can be quantised.
+        kinds: of layers that can be.
         suffix: of the files that it writes.
-
-    Raises:
-        LeanposeError: a package is missing.
     """
 
-    layers: list[Layer]
-    suffix: str
+    kinds: tuple[str, ...]
+    suffix = ".onnx"
+
+    def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
+        import onnx
+
+        self.source, self.inputs, self.card, self.model = source, inputs, card, onnx.load(source)
+        self.layers: list[Layer] = find_layers(self.model, self.kinds)
+
+    def names_but(self, in_float: Collection[str]) -> list[str]:
+        """The names of all layers but these."""
+        return [layer.name for layer in self.layers if layer.name not in in_float]
 
     @abstractmethod
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
@@ -63,15 +66,6 @@ class Quantiser(ABC):
 
 
 class _OnnxQuantiser(Quantiser):
-    kinds: tuple[str, ...]
-    suffix = ".onnx"
-
-    def __init__(self, source: Path) -> None:
-        import onnx
-
-        self.source, self.model = source, onnx.load(source)
-        self.layers = find_layers(self.model, self.kinds)
-
     def stamp(self, path: Path, card: ExportCard) -> None:
         import onnx
 
@@ -92,14 +86,14 @@ class DynamicQuantiser(_OnnxQuantiser):
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """See `Quantiser.write`."""
-        with silence():
+        with quiet():
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
             quantize_dynamic(
                 str(self.source),
                 str(path),
                 op_types_to_quantize=list(self.kinds),
-                nodes_to_quantize=[layer.name for layer in self.layers if layer.name not in in_float],
+                nodes_to_quantize=self.names_but(in_float),
                 per_channel=True,
                 weight_type=QuantType.QInt8,
             )
@@ -115,31 +109,30 @@ class StaticQuantiser(_OnnxQuantiser):
 
     kinds = ("Conv", "MatMul", "Gemm")
 
-    def __init__(self, source: Path, inputs: Sequence[np.ndarray]) -> None:
-        super().__init__(source)
-        names = [layer.name for layer in self.layers]
-        chosen = {*names, *find_followers(self.model, names)}
+    def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
+        super().__init__(source, inputs, card)
+        chosen = self._with_followers(())
         self.kinds_used = sorted({node.op_type for node in self.model.graph.node if node.name in chosen})
-        self.ranges = self._calibrate(inputs)
-
-    def _calibrate(self, inputs: Sequence[np.ndarray]) -> Any:
-        with silence():
+        with quiet():
             from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
             calibrator = create_calibrator(
-                str(self.source),
+                str(source),
                 self.kinds_used,
-                augmented_model_path=str(self.source.with_suffix(".calibration.onnx")),
+                augmented_model_path=str(source.with_suffix(".calibration.onnx")),
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"moving_average": True},
             )
             calibrator.collect_data(_reader(inputs))
-            return calibrator.compute_data()
+            self.ranges = calibrator.compute_data()
+
+    def _with_followers(self, in_float: Collection[str]) -> list[str]:
+        names = self.names_but(in_float)
+        return [*names, *find_followers(self.model, names)]
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """See `Quantiser.write`."""
-        names = [layer.name for layer in self.layers if layer.name not in in_float]
-        with silence():
+        with quiet():
             import onnx
             from onnxruntime.quantization import QDQQuantizer, QuantType
 
@@ -150,7 +143,7 @@ class StaticQuantiser(_OnnxQuantiser):
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
-                nodes_to_quantize=[*names, *find_followers(self.model, names)],
+                nodes_to_quantize=self._with_followers(in_float),
                 nodes_to_exclude=[],
                 op_types_to_quantize=self.kinds_used,
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
@@ -162,7 +155,7 @@ class StaticQuantiser(_OnnxQuantiser):
 class NncfQuantiser(Quantiser):
     """NNCF's post-training quantisation for OpenVINO, with its corrections of biases."""
 
-    kinds = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+    kinds = LAYERS
     suffix = ".xml"
     # They only hand values on: whether they are quantised is a matter of what comes after them.
     passive = frozenset(
@@ -171,77 +164,59 @@ class NncfQuantiser(Quantiser):
     )
 
     def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
-        openvino = import_openvino()
-        self._nncf = _import_nncf()
-        import onnx
-
-        self._openvino, self.graph = openvino, onnx.load(source)
-        self.layers = find_layers(self.graph, self.kinds)
+        super().__init__(source, inputs, card)
         # Reading alone leaves biases to be computed from shapes; NNCF would take them for values between layers and round them.
-        self.model: Model = openvino.convert_model(source)
-        self.model.set_rt_info(card.to_json(), [KEY])
-        self.inputs = list(inputs)
-        self.attends = any(node.op_type == "Softmax" for node in self.graph.graph.node)
-        outputs = {value.name for value in self.graph.graph.output}
+        self.converted = import_openvino().convert_model(source)
+        self.converted.set_rt_info(card.to_json(), [KEY])
+        nodes, outputs = self.model.graph.node, {value.name for value in self.model.graph.output}
+        self.attends = any(node.op_type == "Softmax" for node in nodes)
         # OpenVINO takes the nodes' names over, but calls what gives an output after it.
-        self._alias = {
-            node.name: next((name for name in node.output if name in outputs), node.name)
-            for node in self.graph.graph.node
-        }
+        self._alias = {node.name: next((name for name in node.output if name in outputs), node.name) for node in nodes}
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """See `Quantiser.write`."""
-        names = [layer.name for layer in self.layers if layer.name not in in_float]
-        chosen = {self._alias[name] for name in (*names, *find_followers(self.graph, names))}
+        names = self.names_but(in_float)
+        chosen = {self._alias[name] for name in (*names, *find_followers(self.model, names))}
         ignored = [
             operation.get_friendly_name()
-            for operation in self.model.get_ops()
+            for operation in self.converted.get_ops()
             if operation.get_type_name() not in self.passive
             and operation.get_friendly_name().removesuffix("/WithoutBiases") not in chosen
         ]
-        nncf = self._nncf
-        with silence():
+        inputs = list(self.inputs[:ROUGHLY] if roughly else self.inputs)
+        with quiet():
+            import nncf
+
             quantised = nncf.quantize(
-                self.model.clone(),
-                nncf.Dataset(self.inputs[:ROUGHLY] if roughly else self.inputs),
-                subset_size=ROUGHLY if roughly else len(self.inputs),
+                self.converted.clone(),
+                nncf.Dataset(inputs),
+                subset_size=len(inputs),
                 model_type=nncf.ModelType.TRANSFORMER if self.attends else None,
                 ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
             )
-            self._openvino.save_model(quantised, path, compress_to_fp16=False)
+            import_openvino().save_model(quantised, path, compress_to_fp16=False)
 
     def write_float(self, path: Path) -> None:
         """Write the model as it was read, in single precision."""
-        self._openvino.save_model(self.model, path, compress_to_fp16=False)
+        import_openvino().save_model(self.converted, path, compress_to_fp16=False)
 
     def stamp(self, path: Path, card: ExportCard) -> None:
         """See `Quantiser.stamp`."""
-        model = self._openvino.Core().read_model(path)
+        openvino = import_openvino()
+        model = openvino.Core().read_model(path)
         model.set_rt_info(card.to_json(), [KEY])
         stamped = path.with_name(f"stamped{path.suffix}")
-        self._openvino.save_model(model, stamped, compress_to_fp16=False)
+        openvino.save_model(model, stamped, compress_to_fp16=False)
         del model  # it holds the file of weights open
         for suffix in (".bin", ".xml"):
             stamped.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-def open_quantiser(scheme: Scheme, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> Quantiser:
-    """The tool of a scheme, ready for one model.
-
-    Args:
-        scheme: one of `SCHEMES`.
-        source: the model in single precision, an ONNX file.
-        inputs: to calibrate on: what the file takes, for one crop each.
-        card: the source's.
-
-    Raises:
-        LeanposeError: a package is missing.
-    """
-    if scheme == "dynamic":
-        return DynamicQuantiser(source)
-    if scheme == "static":
-        return StaticQuantiser(source, inputs)
-    return NncfQuantiser(source, inputs, card)
+QUANTISERS: dict[str, type[Quantiser]] = {
+    "dynamic": DynamicQuantiser,
+    "static": StaticQuantiser,
+    "nncf": NncfQuantiser,
+}
 
 
 def require(scheme: Scheme) -> None:
@@ -250,29 +225,16 @@ def require(scheme: Scheme) -> None:
     Raises:
         LeanposeError: one is missing.
     """
+    names, extra = ("onnx", "onnxruntime.quantization"), "export"
     if scheme == "nncf":
         import_openvino()
-        _import_nncf()
-        return
+        names, extra = ("nncf",), "openvino"
     try:
-        with silence():
-            import onnx  # noqa: F401
-            import onnxruntime.quantization  # noqa: F401
+        with quiet():
+            for name in names:
+                importlib.import_module(name)
     except ImportError as error:
-        raise LeanposeError(
-            f"Quantising needs the package {error.name}; `pip install 'leanpose[export]'` brings it."
-        ) from error
-
-
-def _import_nncf() -> ModuleType:
-    try:
-        with silence():
-            import nncf
-    except ImportError as error:
-        raise LeanposeError(
-            "Quantising for OpenVINO needs nncf; `pip install 'leanpose[openvino]'` brings it."
-        ) from error
-    return nncf
+        raise LeanposeError(f"Quantising needs {error.name}; `pip install 'leanpose[{extra}]'` brings it.") from error
 
 
 def _reader(inputs: Sequence[np.ndarray]) -> Any:
@@ -287,16 +249,3 @@ def _reader(inputs: Sequence[np.ndarray]) -> Any:
             return None if images is None else {INPUT: images}  # pyright: ignore[reportReturnType]
 
     return Reader()
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Without the tools' talk and progress bars."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

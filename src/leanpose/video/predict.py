@@ -24,7 +24,7 @@ from leanpose.data.inputs import Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
-from leanpose.inference.folders import unused_name
+from leanpose.inference.folders import distinct_paths
 from leanpose.video.reader import Frame, VideoError, VideoReader
 from leanpose.video.writer import open_writer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from leanpose.inference.results import PoseResult
     from leanpose.video.tracking import PoseTracker
 
+Pixels = UInt8[np.ndarray, "H W 3"]
 DECODED_AHEAD = 4  # frames that may wait for the tracker, which holds some itself
 WRITTEN_BEHIND = 4  # frames that may wait for being drawn and encoded
 
@@ -87,7 +88,7 @@ def predict_video(
     lines: Path | None = None,
     seconds: float | None = None,
     audio: bool = True,
-    draw: Callable[[UInt8[np.ndarray, "H W 3"], PoseResult], UInt8[np.ndarray, "H W 3"]] | None = None,
+    draw: Callable[[Pixels, PoseResult], Pixels] | None = None,
     advance: Callable[[VideoOutcome], None] = lambda _: None,
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
@@ -111,13 +112,10 @@ def predict_video(
     """
     _require_time(seconds)
     outcome = VideoOutcome()
-    drawer = draw or (lambda pixels, poses: poses.draw(pixels))
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source))
         outcome.expected = _expected(reader, seconds)
-        writer = None
-        if drawing is not None:
-            writer = stack.enter_context(open_writer(drawing, reader, audio=audio))
+        writer = None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio))
         text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
@@ -125,7 +123,7 @@ def predict_video(
         painted: deque[Future[None]] = deque()
         begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
 
-        def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
+        def feed() -> Iterator[tuple[Pixels, float]]:
             for frame in frames:
                 if seconds is not None and frame.seconds >= seconds:
                     return
@@ -136,13 +134,11 @@ def predict_video(
             if text is not None:
                 text.write(frame_record(index, frame.seconds, poses))
             if writer is not None:
-                writer.write(drawer(frame.pixels, poses), frame.ticks)
+                writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
 
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
-                if text is not None and not outcome.frames:
-                    text.begin()
                 painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
                     painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
@@ -222,25 +218,17 @@ class _Lines:
         self.path, self.head = path, head
         self.file: IO[str] | None = None
 
-    def begin(self) -> None:
-        """
-        Raises:
-            LeanposeError: the file cannot be written.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.path.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise describe_os_error(self.path, error) from error
-        self.write(self.head)
-
     def write(self, record: dict[str, Any]) -> None:
-        """
+        """Write a line out at once.
+
         Raises:
             LeanposeError: the file cannot be written.
         """
-        assert self.file is not None
         try:
+            if self.file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("w", encoding="utf-8", newline="")
+                self.file.write(json.dumps(self.head) + "\n")
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
         except OSError as error:
@@ -291,12 +279,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
-    originals = {clip.source for clip in clips}
-    targets: dict[Path, None] = {}
-    for clip in clips:
-        target = folder / (f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4"))
-        target = unused_name(target, targets)
-        if drawn and target.resolve() in originals:
-            raise LeanposeError(f"The annotated videos in {folder} would replace the originals; choose another folder.")
-        targets[target] = None
-    return list(targets)
+    names = [
+        f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4") for clip in clips
+    ]
+    return distinct_paths([folder / name for name in names], {clip.source for clip in clips} if drawn else ())

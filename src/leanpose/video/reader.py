@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,9 +199,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -264,11 +261,10 @@ def _rgb(frame: VideoFrame, reformatter: Any) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _open_file(path: Path) -> InputContainer:
-    if not path.exists():
-        raise VideoError(f"There is no video file {path}.")
-    if not path.is_file():
-        raise VideoError(f"{path} is no file.")
     import av
+
+    if not path.is_file():
+        raise VideoError(f"{path} is no file." if path.exists() else f"There is no video file {path}.")
 
     try:
         if not path.stat().st_size:

@@ -11,11 +11,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from leanpose.errors import LeanposeError
 from leanpose.geometry import box_area
 from leanpose.inference.results import PoseResult
+
+Memory = tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"], Float[np.ndarray, " K"]]
+"""Of a person's points: where they were, their velocity in pixels a second, and when each was updated last."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,7 @@ class PoseSmoother:
 
     def __init__(self, settings: OneEuro | None = None) -> None:
         self.settings = settings or OneEuro()
-        self._ids: Int[np.ndarray, " P"] = np.zeros(0, np.int64)
-        self._points: Float[np.ndarray, "P K 2"] = np.zeros((0, 0, 2))
-        self._velocity: Float[np.ndarray, "P K 2"] = np.zeros((0, 0, 2))  # pixels a second
-        self._seen: Float[np.ndarray, "P K"] = np.zeros((0, 0))  # the time of each point's last update
+        self._memory: dict[int, Memory] = {}
 
     def __call__(self, poses: PoseResult, seconds: float) -> PoseResult:
         """The same people with smoothed keypoints.
@@ -84,42 +84,32 @@ class PoseSmoother:
         """
         if poses.ids is None:
             raise LeanposeError("Only tracked poses can be smoothed: these have no ids.")
+        if not len(poses):
+            self._memory = {}
+            return poses
         measured = poses.keypoints.astype(np.float64)
         sizes = np.sqrt(np.maximum(box_area(poses.boxes), 1.0))[:, None]
-        known = self._take(poses.ids, poses.keypoints.shape[1])
+        points = poses.keypoints.shape[1]
+        blank = np.zeros((points, 2)), np.zeros((points, 2)), np.full(points, -np.inf)
+        memory = [self._memory.get(person, blank) for person in poses.ids.tolist()]
+        last, last_velocity, seen = (np.stack(values) for values in zip(*memory, strict=True))
+        known = np.isfinite(seen)
         certain = (poses.scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
         fresh = certain & ~known
-        step = np.where(known, seconds - self._seen, 0.0)
+        step = np.where(known, seconds - seen, 0.0)
         going = certain & known & (step > 0)
 
         safe = np.where(going, step, 1.0)
-        velocity = np.where(going[..., None], (measured - self._points) / safe[..., None], 0.0)
+        velocity = np.where(going[..., None], (measured - last) / safe[..., None], 0.0)
         weight = smoothing_factor(self.settings.derivative_cutoff, safe)[..., None]
-        velocity = weight * velocity + (1 - weight) * self._velocity
+        velocity = weight * velocity + (1 - weight) * last_velocity
         speed = np.linalg.norm(velocity, axis=2) / sizes
         weight = smoothing_factor(self.settings.min_cutoff + self.settings.beta * speed, safe)[..., None]
-        filtered = weight * measured + (1 - weight) * self._points
+        filtered = weight * measured + (1 - weight) * last
 
-        self._velocity = np.where(going[..., None], velocity, self._velocity)
-        self._points = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, self._points))
-        self._seen = np.where(going | fresh, seconds, self._seen)
-        smoothed = np.where(certain[..., None], self._points, measured)
+        last_velocity = np.where(going[..., None], velocity, last_velocity)
+        last = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, last))
+        seen = np.where(going | fresh, seconds, seen)
+        self._memory = dict(zip(poses.ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
+        smoothed = np.where(certain[..., None], last, measured)
         return replace(poses, keypoints=smoothed.astype(poses.keypoints.dtype))
-
-    def _take(self, ids: Int[np.ndarray, " P"], points: int) -> Bool[np.ndarray, "P K"]:
-        """Line the memory up with these people; which of their points it knows."""
-        place = {int(person): row for row, person in enumerate(self._ids)}
-        rows = np.array([place.get(int(person), -1) for person in ids], dtype=int)
-        old = rows >= 0
-
-        def lined_up(values: np.ndarray, empty: float, *shape: int) -> np.ndarray:
-            taken = np.full((len(ids), *shape), empty)
-            if old.any():
-                taken[old] = values[rows[old]]
-            return taken
-
-        self._points = lined_up(self._points, 0.0, points, 2)
-        self._velocity = lined_up(self._velocity, 0.0, points, 2)
-        self._seen = lined_up(self._seen, -np.inf, points)
-        self._ids = np.asarray(ids, np.int64)
-        return np.isfinite(self._seen)

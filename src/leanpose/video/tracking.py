@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -23,6 +24,9 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.video.smoothing import OneEuro, PoseSmoother
 from leanpose.video.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
+
+TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
+"""A picture and its time in seconds."""
 
 
 @dataclass
@@ -79,11 +83,8 @@ class PoseTracker:
         ):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
                 raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
-        for name, value in (
-            ("oks_threshold", oks_threshold),
-            ("lost_score", lost_score),
-            ("start_score", start_score),
-        ):
+        shares = {"oks_threshold": oks_threshold, "lost_score": lost_score, "start_score": start_score}
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise LeanposeError(f"{name} lies between 0 and 1, not at {value}.")
         if not isinstance(smooth, (bool, OneEuro)):
@@ -91,11 +92,13 @@ class PoseTracker:
         self.estimator = estimator
         self._one_person = isinstance(estimator.detector, WholeImage)
         self.detect_every, self.in_flight = detect_every, in_flight
-        self.max_age, self.oks_threshold = max_age, oks_threshold
-        self.lost_score, self.start_score = lost_score, start_score
+        self._table = partial(
+            TrackTable, estimator.skeleton, max_age=max_age, oks_threshold=oks_threshold, lost_score=lost_score,
+            start_score=start_score,
+        )  # fmt: skip
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
-    def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Generator[PoseResult, None, None]:
+    def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
         """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step.
@@ -107,20 +110,14 @@ class PoseTracker:
             LeanposeError: a frame is no RGB image, or its time no finite number. An error of `frames` themselves
                 comes after the poses of all frames before it.
         """
-        table = TrackTable(
-            self.estimator.skeleton,
-            max_age=self.max_age, oks_threshold=self.oks_threshold,
-            lost_score=self.lost_score, start_score=self.start_score,
-        )  # fmt: skip
+        table = self._table()
         smoother = None if self.smooth is None else PoseSmoother(self.smooth)
         with ThreadPoolExecutor(1, "detector") as pool, closing(self._groups(frames, pool)) as groups:
             for group in groups:
                 for frame, poses in zip(group, self._look(group, table, pool), strict=True):
                     yield poses if smoother is None else smoother(poses, frame.seconds)
 
-    def _groups(
-        self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]], pool: ThreadPoolExecutor
-    ) -> Generator[list[_Frame], None, None]:
+    def _groups(self, frames: Iterable[TimedImage], pool: ThreadPoolExecutor) -> Generator[list[_Frame], None, None]:
         """Frames that can be looked at together, read ahead so that the detector is done or busy with them."""
         source, index = _timed(frames), 0
         ahead: deque[_Frame] = deque()
@@ -193,11 +190,7 @@ class PoseTracker:
         return table.update(poses, ids, frame.seconds, None if detections is None else detections[0])
 
     def _poses(
-        self,
-        frame: _Frame,
-        followed: Float[np.ndarray, "T 4"],
-        owners: np.ndarray,
-        detections: Detections | None,
+        self, frame: _Frame, followed: Float[np.ndarray, "T 4"], owners: np.ndarray, detections: Detections | None
     ) -> PoseResult:
         """The poses in boxes of tracks (with the tracks' ids and box scores of 0) and in detected boxes (ids of 0)."""
         boxes, scores = detections or (np.zeros((0, 4)), np.zeros(0))
@@ -217,9 +210,7 @@ def _together(first: PoseResult, second: PoseResult) -> PoseResult:
     )
 
 
-def _timed(
-    frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]],
-) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], float]]:
+def _timed(frames: Iterable[TimedImage]) -> Iterator[TimedImage]:
     """The frames with times that grow."""
     last, step = -np.inf, USUAL_STEP
     for number, item in enumerate(frames):

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from leanpose.evaluation.nms import oks_between, oks_nms
 from leanpose.geometry import box_area, boxes_from_keypoints
 from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
+
+Boxes = Float[np.ndarray, "N 4"]
+Ids = Int[np.ndarray, " P"]
 
 CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
@@ -130,13 +133,7 @@ class TrackTable:
         self._pair_boxes([track for track in lost if track.id not in set(ids.tolist())], boxes, seconds, ids)
         return ids
 
-    def update(
-        self,
-        poses: PoseResult,
-        ids: Int[np.ndarray, " P"],
-        seconds: float,
-        detections: Float[np.ndarray, "D 4"] | None = None,
-    ) -> PoseResult:
+    def update(self, poses: PoseResult, ids: Ids, seconds: float, detections: Boxes | None = None) -> PoseResult:
         """Take the poses of a frame in: tracks go on, begin, get lost and are forgotten.
 
         Args:
@@ -180,14 +177,9 @@ class TrackTable:
         return replace(poses[rows], ids=final[rows], box_scores=box_scores)
 
     def _continue(
-        self,
-        track: Track,
-        poses: PoseResult,
-        row: int,
-        box: Float[np.ndarray, " 4"],
-        scores: Float[np.ndarray, " K"],
+        self, track: Track, poses: PoseResult, row: int, box: Float[np.ndarray, " 4"], scores: Float[np.ndarray, " K"],
         seconds: float,
-    ) -> None:
+    ) -> None:  # fmt: skip
         keypoints = poses.keypoints[row]
         both = (track.scores >= CERTAIN) & (scores >= CERTAIN)
         moved = np.median((keypoints - track.keypoints)[both], axis=0) if both.any() else np.zeros(2)
@@ -216,7 +208,7 @@ class TrackTable:
             self._usual_step += STEP_WEIGHT * (newest - self._usual_step)
         self._seconds = seconds
 
-    def _confirm(self, detections: Float[np.ndarray, "D 4"]) -> None:
+    def _confirm(self, detections: Boxes) -> None:
         """Count the detections that missed each active track."""
         active = self.active
         if not active:
@@ -226,14 +218,7 @@ class TrackTable:
         for track, share in zip(active, inside.max(axis=1, initial=0.0).tolist(), strict=True):
             track.unconfirmed = 0 if share >= INSIDE else track.unconfirmed + 1
 
-    def _pair(
-        self,
-        tracks: Sequence[Track],
-        poses: PoseResult,
-        boxes: Float[np.ndarray, "P 4"],
-        seconds: float,
-        ids: Int[np.ndarray, " P"],
-    ) -> None:
+    def _pair(self, tracks: Sequence[Track], poses: PoseResult, boxes: Boxes, seconds: float, ids: Ids) -> None:
         """Give the poses that are still without an id those of these tracks, where they are alike."""
         rows = np.flatnonzero(ids == 0)
         if not tracks or not len(rows):
@@ -246,9 +231,7 @@ class TrackTable:
         similarity = self._similarity(keypoints, scores, track_areas, poses[rows], box_area(boxes[rows]))
         _assign(tracks, rows, similarity, self.oks_threshold, ids)
 
-    def _pair_boxes(
-        self, tracks: Sequence[Track], boxes: Float[np.ndarray, "P 4"], seconds: float, ids: Int[np.ndarray, " P"]
-    ) -> None:
+    def _pair_boxes(self, tracks: Sequence[Track], boxes: Boxes, seconds: float, ids: Ids) -> None:
         """The same by the overlap of boxes: a poor pose may look quite different in the next frame."""
         rows = np.flatnonzero(ids == 0)
         if not tracks or not len(rows):
@@ -265,10 +248,7 @@ class TrackTable:
         pose_areas: Float[np.ndarray, " P"],
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
-        visible: tuple[Bool[np.ndarray, "T K"], Bool[np.ndarray, "P K"]] = (
-            scores[:, counted] >= CERTAIN,
-            poses.scores[:, counted] >= CERTAIN,
-        )
+        visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
         return oks_between(
             keypoints[:, counted], areas, poses.keypoints[:, counted], pose_areas, self._sigmas, visible=visible
         )
@@ -290,7 +270,7 @@ def _assign(
     rows: Int[np.ndarray, " N"],
     similarity: Float[np.ndarray, "T N"],
     threshold: float,
-    ids: Int[np.ndarray, " P"],
+    ids: Ids,
 ) -> None:
     """Write the tracks' ids into these rows so that the similarities sum up to the most, none below the threshold."""
     from scipy.optimize import linear_sum_assignment

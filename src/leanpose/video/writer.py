@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -128,28 +128,26 @@ def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Itera
 
 
 def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStream:
-    import av
-
-    names = [name for name in ENCODERS if name in av.codecs_available and _encodes(name)]
-    if not names:
+    encoder = next((name for name in ENCODERS if _encodes(name)), None)
+    if encoder is None:
         raise LeanposeError(
             f"The installed PyAV has no encoder for video ({' or '.join(ENCODERS)}); install it from PyPI "
             "(pip install av), or leave out the annotated copy (--no-draw)."
         )
     height, width = (side + side % 2 for side in reader.size)
     stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
-        names[0], rate=reader.rate, options=X264_OPTIONS if names[0] == "libx264" else {}
+        encoder, rate=reader.rate, options=X264_OPTIONS if encoder == "libx264" else {}
     )
     clock = reader.time_base
-    if names[0] == "mpeg4":
+    if encoder == "mpeg4":
         stream.bit_rate = int(MPEG4_BITS * height * width * reader.rate)
         if clock.denominator > MPEG4_CLOCK:
             clock = Fraction(1, clock.denominator // -(-clock.denominator // MPEG4_CLOCK))
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-    stream.codec_context.time_base = stream.time_base = clock
-    stream.codec_context.sample_aspect_ratio = reader.pixel_aspect
-    primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
     context = stream.codec_context
+    context.time_base = stream.time_base = clock
+    context.sample_aspect_ratio = reader.pixel_aspect
+    primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
     context.colorspace = context.color_primaries = context.color_trc = primaries
     context.color_range = 1  # 16 … 235
     return stream
@@ -230,21 +228,22 @@ class _AudioTrack:
             self._ahead = None
 
     def _write(self, packet: Packet, time: int) -> None:
-        import av
-
         if self._copied:
             packet.pts = (time if packet.pts is None else packet.pts) - self._offset
             packet.dts = time - self._offset
             packet.stream = self._stream
             self._output.mux_one(packet)
             return
+        self._code(packet)
+
+    def _code(self, packet: Packet | None) -> None:
+        """Code what a packet holds as AAC; with None what the decoder still holds."""
+        import av
+
         try:
             frames: list[AudioFrame] = self._input.decode(packet)
         except av.FFmpegError:  # a damaged packet: a moment of silence
-            return
-        self._encode(frames)
-
-    def _encode(self, frames: Sequence[AudioFrame]) -> None:
+            frames = []
         for frame in frames:
             if frame.pts is not None:
                 frame.pts -= round(self._offset * self._time_base / (frame.time_base or self._time_base))
@@ -252,16 +251,9 @@ class _AudioTrack:
 
     def finish(self) -> None:
         """Write what the coders still hold."""
-        import av
-
-        if self._copied:
-            return
-        try:
-            rest = self._input.decode(None)
-        except av.FFmpegError:
-            rest = []
-        self._encode(rest)
-        self._output.mux(self._stream.encode(None))
+        if not self._copied:
+            self._code(None)
+            self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
         """Close the file that the audio comes from."""

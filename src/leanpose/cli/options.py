@@ -1,0 +1,72 @@
+"""What several commands share: options, progress on standard error, and tables as wide as they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+AnyModel = Annotated[
+    str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
+]
+Backend = Annotated[
+    str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest measured (see `leanpose bench`).")
+]
+Boxes = Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
+Detector = Annotated[
+    str,
+    typer.Option(
+        help="ONNX person detector (RTMDet or YOLOX), torchvision:NAME, whole-image, or auto: $LEANPOSE_DETECTOR if set."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Split = Annotated[
+    Literal["all", "train", "val"],
+    typer.Option(help="For sets without splits train or val (every tenth image), else all."),
+]
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A line that says what is under way; call what it gives with each step."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("…") as line:
+        yield lambda step: line.update(f"{step} …")
+
+
+def progress(unit: str, *columns: str) -> Progress:
+    """A bar with the speed in this unit, such as images.
+
+    Args:
+        columns: more of them, in rich's format.
+    """
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.text import Text
+
+    class Speed(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
+
+    return bars.Progress(
+        bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.MofNCompleteColumn(), Speed(),
+        *(bars.TextColumn(column) for column in columns), bars.TimeRemainingColumn(), bars.TextColumn("left"),
+        console=Console(stderr=True),
+    )  # fmt: skip
+
+
+def wide_console() -> Console:
+    """The terminal; for files and pipes one that is wide enough for a line a model."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
