@@ -107,17 +107,14 @@ def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 
 
 
 def _along(tones: np.ndarray, position: np.ndarray) -> np.ndarray:
-    position = np.clip(position, 0, 1) * (len(tones) - 1)
-    low = np.minimum(position.astype(int), len(tones) - 2)
-    return tones[low] + (tones[low + 1] - tones[low]) * (position - low)[:, None]
+    """Colours between `tones`, from the first (0) to the last (1)."""
+    places = np.linspace(0, len(tones) - 1, len(tones))
+    return np.column_stack([np.interp(position * places[-1], places, channel) for channel in tones.T])
 
 
 def _pick(chance: np.ndarray, *choices: tuple[float, np.ndarray | float]) -> np.ndarray:
     """For each person the first choice whose bound is above the person's chance."""
-    result = np.full(len(chance), 0.0)
-    for bound, value in reversed(choices):
-        result = np.where(chance < bound, value, result)
-    return result
+    return np.select([chance < bound for bound, _ in choices], [value for _, value in choices], 0.0)
 
 
 def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:

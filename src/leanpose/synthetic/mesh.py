@@ -6,14 +6,13 @@ trousers reach, whether there is a skirt) is in the rings' radii, the material o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int
 
 from leanpose.synthetic.bodies import SHAPES, Bodies, J, PosedSkeletons
 from leanpose.synthetic.clothing import NOTHING, Material, Outfits
 from leanpose.synthetic.head import HEAD_RINGS, HEAD_SIDES, head_materials, head_vertices
+from leanpose.synthetic.rendering import cross, regular_polygon
 
 # Limbs that clothes can cover in part: sleeves, trouser legs.
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
@@ -74,23 +73,9 @@ def on_torso(
     return upper * (1 - a) + lower * a
 
 
-@dataclass(frozen=True)
-class Surfaces:
-    """The surfaces of P people.
-
-    Attributes:
-        vertices: world positions in metres.
-        materials: the material of each quadrilateral of `QUADS`; `NOTHING` where it is not there.
-    """
-
-    vertices: Float[np.ndarray, "P V 3"]
-    materials: Int[np.ndarray, "P Q"]
-
-
 def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
     """Elliptic rings: center, x, z (…, 3); width, depth (…) along x and z -> (…, sides, 3)."""
-    angle = np.arange(sides) * (2 * np.pi / sides)
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = regular_polygon(sides).T
     return (
         center[..., None, :]
         + (width[..., None] * c)[..., None] * x[..., None, :]
@@ -104,7 +89,7 @@ def _tubes(start, end, front, t, radius, sides: int) -> np.ndarray:
     up = -axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-6)
     z = front - (front * up).sum(-1, keepdims=True) * up
     z = (z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6))[:, :, None]
-    x = np.cross(up[:, :, None], z)
+    x = cross(up[:, :, None], z)
     center = start[:, :, None] + t[..., None] * axis[:, :, None] + radius[..., 2:3] * z
     return _rings(center, x, z, radius[..., 0], radius[..., 1], sides)
 
@@ -180,8 +165,7 @@ def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     shift = _TORSO_SHIFT * h + 0.3 * (girth - 1) * _BELLY * depth
     trunk = bodies.offsets[:, J["neck"], 1] / 0.42
     up = _TORSO_RISE * trunk[:, None]
-    angle = np.arange(_TORSO_SIDES) * (2 * np.pi / _TORSO_SIDES)
-    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in (np.cos(angle), np.sin(angle)))  # a little square
+    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in regular_polygon(_TORSO_SIDES).T)  # a little square
     x, z = width[..., None] * c, shift[..., None] + depth[..., None] * s
     local = np.stack(np.broadcast_arrays(x, up[..., None], z), -1)
     frames, origins = skeletons.frames[:, _TORSO_JOINTS], skeletons.joints[:, _TORSO_JOINTS]
@@ -217,7 +201,7 @@ def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     x = across / np.maximum(2 * half, 1e-6)[..., None]
     x[:, 0] = skeletons.frames[:, J["pelvis"], :, 0]
     axis = center[:, [1, 2, 3, 3]] - center[:, [0, 1, 2, 2]]
-    z = np.cross(x, -axis)
+    z = cross(x, -axis)
     z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
     scale = (bodies.height * bodies.girth)[:, None]
     flare = 1 + outfits.flare[:, None] * t
@@ -247,8 +231,14 @@ def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> t
     return _rings(center, frames[..., 0], frames[..., 2], width, thick, _LONG_HAIR_SIDES), materials
 
 
-def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> Surfaces:
-    """The dressed surfaces of P posed people."""
+def build_surfaces(
+    bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits
+) -> tuple[Float[np.ndarray, "P V 3"], Int[np.ndarray, "P Q"]]:
+    """The dressed surfaces of P posed people.
+
+    Returns:
+        World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is not there.
+    """
     count = len(bodies.height)
     clothed, plain, torso, skirt, long_hair = (
         part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
@@ -263,4 +253,4 @@ def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) 
         *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
     ]  # fmt: skip
     vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
-    return Surfaces(vertices, np.concatenate(materials, axis=1))
+    return vertices, np.concatenate(materials, axis=1)

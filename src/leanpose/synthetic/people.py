@@ -34,7 +34,7 @@ from leanpose.synthetic.head import (
     face_polygons,
     head_scale,
 )
-from leanpose.synthetic.mesh import QUADS, Surfaces, build_surfaces, on_torso
+from leanpose.synthetic.mesh import QUADS, build_surfaces, on_torso
 from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons, regular_polygon
 
 SYNTHETIC135 = Skeleton(
@@ -69,14 +69,15 @@ SURFACE_NORMALS = np.concatenate([FACE_NORMALS[30:31], _EYES_AND_EARS_OUT, FACE_
 
 @dataclass(frozen=True)
 class People:
-    """P people in the world, posed, dressed and placed."""
+    """P people in the world, posed, dressed and placed; `vertices` and `materials` are those of `build_surfaces`."""
 
     bodies: Bodies
     outfits: Outfits
     angles: Float[np.ndarray, "P F"]
     poses: Int[np.ndarray, " P"]
     skeletons: PosedSkeletons
-    surfaces: Surfaces
+    vertices: Float[np.ndarray, "P V 3"]
+    materials: Int[np.ndarray, "P Q"]
     face: Float[np.ndarray, "P 68 3"]
     hands: Float[np.ndarray, "P 2 21 3"]
     keypoints: Float[np.ndarray, "P 135 3"]
@@ -108,14 +109,13 @@ def place_people(
 ) -> People:
     """Pose people and set them on the ground at `places`."""
     skeletons = pose_bodies(bodies, angles, yaw)
-    surfaces = build_surfaces(bodies, skeletons, outfits)
-    lowest = surfaces.vertices[..., 1].min(axis=1)
+    vertices, materials = build_surfaces(bodies, skeletons, outfits)
+    lowest = vertices[..., 1].min(axis=1)
     move = np.stack([places[:, 0], -lowest, places[:, 1]], axis=-1)[:, None]
     skeletons = PosedSkeletons(skeletons.joints + move, skeletons.frames)
-    surfaces = Surfaces(surfaces.vertices + move, surfaces.materials)
     hands = hand_points(bodies, skeletons, angles)
     keypoints = _keypoints(bodies, skeletons, face, hands)
-    return People(bodies, outfits, angles, poses, skeletons, surfaces, face, hands, keypoints)
+    return People(bodies, outfits, angles, poses, skeletons, vertices + move, materials, face, hands, keypoints)
 
 
 def _keypoints(
@@ -152,9 +152,9 @@ _OVER[[Material.HAIR, Material.HAT, Material.SKIRT]] = (0.014, 0.02, 0.05)  # me
 
 
 def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
-    vertices = camera.to_camera(people.surfaces.vertices)
-    person, quad = np.nonzero(people.surfaces.materials != NOTHING)
-    material = people.surfaces.materials[person, quad]
+    vertices = camera.to_camera(people.vertices)
+    person, quad = np.nonzero(people.materials != NOTHING)
+    material = people.materials[person, quad]
     corners = vertices[person[:, None], QUADS[quad]]
     polygons = quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
     # Hair and skirts lie over what is under them, also where their facets are too coarse for the depths to say so.
@@ -233,7 +233,7 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
             outlines = [(piece, Material.PRINT) for piece in _BUTTONS]
         for back in (False, True) if kind == 1 and which > 0.5 else (False,):
             outward = people.skeletons.frames[person, 2, :, 2] * (-1 if back else 1)
-            points = np.stack([on_torso(people.surfaces.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
+            points = np.stack([on_torso(people.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
             points, normal = camera.to_camera(points + 0.004 * outward), camera.rotation @ outward
             if normal @ points[0].mean(axis=0) > 0:
                 continue

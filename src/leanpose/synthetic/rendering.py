@@ -16,6 +16,11 @@ _BAND = 32  # rows of the picture
 _NEAR = 0.25  # metres: what is nearer to the camera is not drawn
 
 
+def cross(a: Float[np.ndarray, "*n 3"], b: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """The vector product; several times as fast as numpy's for few vectors."""
+    return a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]
+
+
 def regular_polygon(corners: int) -> Float[np.ndarray, "C 2"]:
     """The corners of a regular polygon of radius 1."""
     angle = np.arange(corners) * (2 * np.pi / corners)
@@ -197,7 +202,7 @@ def quad_polygons(
     a, b = xy[:, 2] - xy[:, 0], xy[:, 3] - xy[:, 1]
     front = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < -0.1  # twice the area: specks are left out
     quads = quads[front]
-    normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
+    normals = cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
     normals *= -np.sign(normals[:, 2:] + 1e-12)
     return Polygons(xy[front], quads[..., 2].mean(1), light.shade(normals), rgb[front], owner[front], material[front])
 
