@@ -46,6 +46,7 @@ READERS = {
     "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",)),
     "mpii": Reader("leanpose.data.mpii:read_mpii", takes=("head_sizes", "skeleton"), metric="mpii"),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
+    "yolo": Reader("leanpose.data.yolo:read_yolo", needs=("annotations",), takes=("skeleton",)),
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size", "poses")
     ),
