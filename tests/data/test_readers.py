@@ -302,7 +302,7 @@ def broken_annotation(kind: str) -> str:
         ("list", "needs the lists `images` and `annotations`"),
         ("no id", "image_id"),
         ("stranger", "image 77, which is not there"),
-        ("count", "has 16 keypoints, but its skeleton has 17"),
+        ("count", "has 16 points in `keypoints`, not 17"),
         ("no box", "no valid box"),
         ("empty", "is empty"),
     ],

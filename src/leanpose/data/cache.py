@@ -14,7 +14,6 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +24,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import bbox_to_center_scale
@@ -212,20 +212,17 @@ def _write(
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
     rows, broken, stamps, offset = [], {}, {}, 0
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        for start in range(0, len(groups), 256):  # results wait for their turn in memory, so not all at once
-            some = groups[start : start + 256]
-            for group, result in zip(some, pool.map(lambda group: _cut_group(group, plan), some), strict=True):
-                if isinstance(result, tuple):
-                    image = str(group[0][1].image)
-                    broken[image], stamps[image] = result
-                else:
-                    for key, data, *placed in result:
-                        file.write(data)
-                        rows.append((key, offset, len(data), *placed))
-                        offset += len(data)
-                if advance is not None:
-                    advance(len(group))
+    for group, result in threaded_map(lambda group: _cut_group(group, plan), groups, threads):
+        if isinstance(result, tuple):
+            image = str(group[0][1].image)
+            broken[image], stamps[image] = result
+        else:
+            for key, data, *placed in result:
+                file.write(data)
+                rows.append((key, offset, len(data), *placed))
+                offset += len(data)
+        if advance is not None:
+            advance(len(group))
     index = np.array(rows, _ROW)
     np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
     description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}

@@ -128,12 +128,25 @@ def _category_skeleton(category: dict[str, Any], path: Path) -> Skeleton:
     return Skeleton.from_dict({"name": path.stem, "keypoints": names, "limbs": limbs})
 
 
+def parse_box(values: Any, where: str) -> list[float]:
+    """The four numbers of a record's box.
+
+    Raises:
+        LeanposeError: it holds anything else.
+    """
+    try:
+        x, y, w, h = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has no valid box ({error}).") from error
+    return [x, y, w, h]
+
+
 def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
     """A labelled box as xyxy inside its image, the way the papers' toolbox does it; None where nothing is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
     """
-    x, y, w, h = (float(value) for value in xywh)
+    x, y, w, h = xywh
     if not np.isfinite([x, y, w, h]).all():
         return None
     x1, y1 = max(0.0, x), max(0.0, y)
@@ -144,16 +157,12 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
-    """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
+    """The (x, y, v) triples of a record, `count` of them. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
 
     Raises:
         LeanposeError: their number does not fit the skeleton.
     """
-    points = parse_triples(values, "keypoints", where)
-    if len(points) != count:
-        raise LeanposeError(
-            f"{where} has {len(points)} keypoints, but its skeleton has {count}; name the right `skeleton`."
-        )
+    points = parse_triples(values, "keypoints", count, where)
     points[~np.isfinite(points).all(axis=1)] = 0.0
     points[:, 2] = np.where(points[:, 2] <= 0, 0, np.where(points[:, 2] <= 1, 1, 2))
     return zero_unlabelled(points)
@@ -248,12 +257,10 @@ def collect_people(
         count = int((target[:, 2] > 0).sum())
         if complete and not in_parts and isinstance(record.get("num_keypoints"), int | float):
             count = int(record["num_keypoints"])  # CrowdPose does not count head and neck: its rule stays
-        try:
-            box = clip_box(record["bbox"], image.get("width"), image.get("height"))
-            xywh = [float(value) for value in record["bbox"]]
-            area = float(record["area"]) if "area" in record else max(xywh[2], 0) * max(xywh[3], 0)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(f"{where} has no valid box: {type(error).__name__} {error}.") from error
+        xywh = parse_box(record.get("bbox"), where)
+        box = clip_box(xywh, image.get("width"), image.get("height"))
+        with record_errors(where):
+            area = float(record.get("area", max(xywh[2], 0) * max(xywh[3], 0)))
         crowd = bool(record.get("iscrowd"))
         annotations.append(
             coco_annotation(record["id"], record["image_id"], xywh, area, target, count=count, crowd=crowd)

@@ -7,7 +7,7 @@ person's, and rightly found, is told by the labelled body points, with which the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import nan
+from math import cos, nan, radians, sin
 from typing import Any, Literal
 
 import numpy as np
@@ -15,34 +15,35 @@ from jaxtyping import Float
 
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, part_triples, split_parts
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels.landmarks import (
-    ANKLES,
-    EYE_CORNERS,
-    FACE_68,
-    FACE_MARGIN,
-    HAND_MARGIN,
-    HEELS,
-    KNEES,
-    LEFT_EYE,
-    NOSE_TIP,
-    RIGHT_EYE,
-    TOES,
-    Image,
-    LandmarkModels,
-    body_boxes,
-    box_around,
-    direction,
-    face_box,
-    face_size,
-    hand_box,
-    hand_size,
-)
+from leanpose.pseudo_labels.landmarks import Image, LandmarkModels, Point, RotatedBox, box_around, direction
 from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
 PARTS = ("face", "left_hand", "right_hand", "left_foot", "right_foot")
 _BODY = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:17])}
 _FOOT = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}
+
+# Side of a box over the longer side of what it is to show.
+FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
+
+FACE_68 = (
+    162, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 389,  # jaw
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,  # outer lip
+    78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
+)  # fmt: skip
+"""For each of the 68 face points (iBUG's order, from the person's right) a point of the mesh."""
+
+EYE_CORNERS = (33, 263)
+"""The outer corners of the person's right and left eye in the mesh: the line between them is level in a face's crop."""
+
+NOSE_TIP, RIGHT_EYE, LEFT_EYE = 30, slice(36, 42), slice(42, 48)
+"""Among the 68 points: what can be compared with the body's nose and eyes. An eye is the mean of its lids."""
+
+ANKLES, KNEES, TOES, HEELS = (27, 28), (25, 26), (31, 32), (29, 30)
+"""Left and right in BlazePose. There is one toe point a foot, near the big toe."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AcceptanceThresholds:
 
     Attributes:
         face_size, hand_size: about the least longer side in pixels, from the body labels (`face_size` and `hand_size` in
-            `leanpose.pseudo_labels.landmarks`).
+            `leanpose.pseudo_labels.parts`).
         person_size: the least longer side of a person's box in pixels, for feet.
         score: the least score that the models give, 0 … 1.
         face_error: the greatest mean distance of nose and eyes from the labelled ones, over the face's longer side.
@@ -121,6 +122,47 @@ def label_person(
                 right = replace(right, verdict="disagrees", points=right.points[:0])
     parts = (_face(image, keypoints, models, thresholds), left, right)
     return dict(zip(PARTS, (*parts, *_feet(image, keypoints, box, models, thresholds)), strict=True))
+
+
+def face_size(nose: Point, left_eye: Point, right_eye: Point) -> float:
+    """About how long the longer side of a face is, in pixels, from the labelled nose and eyes.
+
+    The eyes of a face seen from aside are near each other, but then the nose is far from them.
+    """
+    between, below = np.hypot(*(left_eye - right_eye)), np.hypot(*(nose - (left_eye + right_eye) / 2))
+    return float(max(2.4 * between, 3.2 * below))
+
+
+def face_box(nose: Point, left_eye: Point, right_eye: Point) -> RotatedBox:
+    """The first box of a face: from the labelled nose and eyes, level with the eyes."""
+    size = face_size(nose, left_eye, right_eye)
+    angle = direction(right_eye, left_eye)
+    middle = (left_eye + right_eye) / 2
+    x, y = middle + 0.22 * size * np.array([-sin(radians(angle)), cos(radians(angle))])
+    return RotatedBox(float(x), float(y), FACE_MARGIN * size, angle)
+
+
+def hand_size(forearm: float, shoulders: float) -> float:
+    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at us."""
+    return 0.75 * max(forearm, 0.6 * shoulders)
+
+
+def body_boxes(box: Float[np.ndarray, " 4"], keypoints: Float[np.ndarray, "17 3"]) -> list[RotatedBox]:
+    """Boxes of a whole body: the labelled xyxy box with three margins, upright and, where hips and shoulders are
+    labelled, rotated so that the body points up. Which one is best shows in the labelled knees and ankles."""
+    x, y = (box[:2] + box[2:]) / 2
+    side = float((box[2:] - box[:2]).max())
+    shoulders, hips = (part[part[:, 2] > 0, :2] for part in (keypoints[5:7], keypoints[11:13]))
+    angles = [0.0]
+    if len(shoulders) and len(hips):
+        angles.append(direction(hips.mean(axis=0), shoulders.mean(axis=0)) + 90)
+    return [RotatedBox(float(x), float(y), margin * side, a) for a in angles for margin in (1.0, 1.25, 1.5)]
+
+
+def hand_box(elbow: Point, wrist: Point, size: float) -> RotatedBox:
+    """A hand of about `size` pixels behind the labelled wrist, rotated so that the forearm points up."""
+    x, y = wrist + 0.4 * size * (wrist - elbow) / max(np.hypot(*(wrist - elbow)), 1e-9)
+    return RotatedBox(float(x), float(y), 1.7 * size, direction(elbow, wrist) + 90)
 
 
 def _refused(verdict: Verdict, size: float = nan, error: float = nan) -> Part:
