@@ -51,6 +51,20 @@ class CocoFile:
     annotations: list[dict[str, Any]]
     skeleton: Skeleton
 
+    def where(self, record: dict[str, Any]) -> str:
+        """A person's record, for messages."""
+        return f"Annotation {record['id']} of {self.path}"
+
+    def image_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of a person's image.
+
+        Raises:
+            LeanposeError: it is not there.
+        """
+        if record["image_id"] not in self.images:
+            raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
+        return self.images[record["image_id"]]
+
 
 def load_json(path: Path, what: str) -> Any:
     """Read a JSON file.
@@ -243,14 +257,9 @@ def collect_people(
     complete = sum(index >= 0 for index in indices) == len(file.skeleton)
     people, annotations = [], []
     for record in file.annotations:
-        image = images.get(record["image_id"])
-        if image is None:
-            if record["image_id"] not in file.images:
-                raise LeanposeError(
-                    f"Annotation {record['id']} of {file.path} belongs to image {record['image_id']}, which is not there."
-                )
+        image, where = file.image_of(record), file.where(record)
+        if record["image_id"] not in images:
             continue
-        where = f"Annotation {record['id']} of {file.path}"
         points = join_parts(record, where) if in_parts else record["keypoints"]
         target = map_keypoints(clean_keypoints(points, len(file.skeleton), where), indices)
         learnt = target * valid_points(record)[list(indices), None] if in_parts else target

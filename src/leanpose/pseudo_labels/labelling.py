@@ -23,14 +23,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.pseudo_labels.landmarks import LandmarkModels
-from leanpose.pseudo_labels.parts import (
-    AcceptanceThresholds,
-    Part,
-    Verdict,
-    label_person,
-    wholebody_points,
-    write_parts,
-)
+from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
@@ -110,10 +103,7 @@ class BodyDataset:
         """Positions in `file.annotations` of people with labelled body points, by the image's id."""
         people: dict[int, list[int]] = defaultdict(list)
         for position, record in enumerate(self.file.annotations):
-            if record["image_id"] not in self.file.images:
-                raise LeanposeError(
-                    f"Annotation {record['id']} of {self.file.path} belongs to image {record['image_id']}, which is not there."
-                )
+            self.file.image_of(record)
             if not record.get("iscrowd") and (self.keypoints(position)[:, 2] > 0).any():
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
@@ -125,13 +115,12 @@ class BodyDataset:
     def keypoints(self, position: int) -> Float[np.ndarray, "17 3"]:
         """A person's body points."""
         record = self.file.annotations[position]
-        return clean_keypoints(record["keypoints"], len(COCO17), f"Annotation {record['id']} of {self.file.path}")
+        return clean_keypoints(record["keypoints"], len(COCO17), self.file.where(record))
 
     def box(self, position: int) -> Float[np.ndarray, " 4"]:
         """A person's xyxy box."""
         record = self.file.annotations[position]
-        where = f"Annotation {record['id']} of {self.file.path}"
-        return xywh_to_xyxy(parse_box(record.get("bbox"), where))
+        return xywh_to_xyxy(parse_box(record.get("bbox"), self.file.where(record)))
 
 
 class ResumeFile:
@@ -163,7 +152,7 @@ class ResumeFile:
                     f"{path} was begun with other annotations, models or settings; delete it to begin anew."
                 )
             for image_id, people in map(json.loads, lines):
-                self.done[image_id] = {p: {name: _unpack(*part) for name, part in parts.items()} for p, parts in people}
+                self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             self._file = path.open("ab")
             self._file.truncate(len(whole))
             if not whole:
@@ -181,29 +170,18 @@ class ResumeFile:
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
-        packed = [[position, {name: _pack(part) for name, part in parts.items()}] for position, parts in people.items()]
+        packed = [
+            [position, {name: part.to_list() for name, part in parts.items()}] for position, parts in people.items()
+        ]
         try:
             self._write(json.dumps([image_id, packed]))
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
 
-    def remove(self) -> None:
-        """Delete the file: the whole result is written."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
     def _write(self, line: str) -> None:
         self._file.write(line.encode() + b"\n")
         self._file.flush()
-
-
-def _pack(part: Part) -> list[Any]:
-    return [part.verdict, part.points.tolist(), part.size, part.error]
-
-
-def _unpack(verdict: Verdict, points: list[list[float]], size: float, error: float) -> Part:
-    return Part(verdict, np.array(points, dtype=np.float64).reshape(-1, 3), size, error)
 
 
 def find_parts(
@@ -298,5 +276,5 @@ def label_wholebody(
         dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
         with atomic_write(out) as path:
             path.write_text(json.dumps(dataset.content))
-        resume.remove()
+        resume.done.clear()  # the result is whole
     return labels
