@@ -14,12 +14,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded_map(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
-) -> Iterator[tuple[Item, Result]]:
-    """Each item with what `function` makes of it, in order; by default with as many threads as there are cores."""
+def threaded_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Each item with what `function` makes of it, in order, by as many threads as there are cores."""
     items = iter(items)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         while some := list(islice(items, 256)):  # results wait for their turn in memory, so not all at once
             yield from zip(some, pool.map(function, some), strict=True)
 
