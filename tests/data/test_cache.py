@@ -98,9 +98,9 @@ def test_the_order_of_people_does_not_change_the_file(people: list[PoseAnnotatio
 
 def test_broken_images_are_named_and_left_out(people: list[PoseAnnotation], packed: Path) -> None:
     Path(people[0].image.path).write_bytes(encoded(picture(1))[:900])
-    done: list[int] = []
-    cache = pack_crops(people, PLAN, packed, advance=done.append)
-    assert sum(done) == 4
+    done: list[tuple[int, int]] = []
+    cache = pack_crops(people, PLAN, packed, progress=lambda *step: done.append(step))
+    assert done[-1] == (4, 4)
     assert len(cache) == 2
     assert list(cache.broken) == [str(people[0].image)]
     assert "cut off" in cache.broken[str(people[0].image)]

@@ -143,14 +143,14 @@ def pack_crops(
     people: Sequence[PoseAnnotation],
     plan: CropPlan,
     path: Path | str,
-    advance: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CropCache:
     """Cut everybody's coarse crop, decoding every image once.
 
     Args:
         people: repeated ones are packed once; people of broken images are left out (see `CropCache.broken`).
         path: the file to write.
-        advance: called with the number of people done, image by image.
+        progress: called with the number of people done and of all, image by image.
 
     Raises:
         LeanposeError: the file cannot be written.
@@ -158,7 +158,7 @@ def pack_crops(
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
-    rows, broken, stamps, offset = [], {}, {}, 0
+    rows, broken, stamps, offset, done = [], {}, {}, 0, 0
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
             if isinstance(result, tuple):
@@ -169,8 +169,9 @@ def pack_crops(
                     file.write(data)
                     rows.append((key, offset, len(data), *placed))
                     offset += len(data)
-            if advance is not None:
-                advance(len(group))
+            done += len(group)
+            if progress is not None:
+                progress(done, len(unique))
         index = np.array(rows, _ROW)
         np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
         description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}

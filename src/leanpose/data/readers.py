@@ -99,7 +99,7 @@ class DatasetConfig(Section):
         Raises:
             LeanposeError: the options do not describe one.
         """
-        return validate(cls, options, "This cannot be measured")
+        return validate(cls, options, "This cannot be measured", prefix="data.")
 
     @model_validator(mode="after")
     def _check_keys(self) -> DatasetConfig:
