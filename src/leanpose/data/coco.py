@@ -219,12 +219,8 @@ def _read(
     folder = ImageFolder(image_path, config.title)
     # Crops of one picture stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
-    positions = {group: position for position, group in enumerate(sorted({*group_of.values()}))}
-    images = {
-        image_id: record
-        for image_id, record in file.images.items()
-        if in_split(positions[group_of[image_id]], config.split)
-    }
+    chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
+    images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
     people, annotations = collect_people(file, images, folder, skeleton, config.title, in_parts=in_parts)
     if config.bbox_file is not None:
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton))
