@@ -234,7 +234,7 @@ def _compare(out: Path, recipe: Recipe) -> list[ReportImage]:
     _, val = read_training_people(recipe)
     assert val is not None
     people = val.people[:12]
-    rows: list[UInt8[np.ndarray, "H W 3"]] = []
+    rows: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
     models = {name: load_model(out / name / "last.safetensors") for name in RUNS}
     found = {

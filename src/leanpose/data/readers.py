@@ -61,10 +61,10 @@ class DatasetConfig(Section):
     Attributes:
         format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
             (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
-            `synthetic`.
+            `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each image), `synthetic`.
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
-        annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
+        annotations: the JSON or `.mat` file; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders.
         bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
         split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
             tenth video, or those of `split_list`.

@@ -120,7 +120,7 @@ def _sampling_legend(figure: Figure, strides: Sequence[int], largest: float) -> 
 
 
 def draw_refinement(
-    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "layers+1 K 2"], skeleton: Skeleton, title: str
+    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str
 ) -> UInt8[np.ndarray, "H W 3"]:
     """How a decoder moves its points: the way of each on the person, and beside it the skeleton after each layer.
 
@@ -165,7 +165,7 @@ def draw_refinement(
     )
 
 
-def mean_step(points: Float[np.ndarray, "layers+1 K 2"], stage: int, crop: UInt8[np.ndarray, "h w 3"]) -> float:
+def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: UInt8[np.ndarray, "h w 3"]) -> float:
     """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
     return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]
 
