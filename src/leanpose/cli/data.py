@@ -221,7 +221,7 @@ def _print_findings(console: Console, report: CheckReport, examples: int) -> Non
     totals = Counter(finding.kind for finding in report.findings)
     if not totals:
         return
-    table = _table("Findings", ["level", "what"], ["count"], show_lines=examples > 0)
+    table = _table("Findings", ["level", "what"], ["count"], lines=examples > 0)
     colours = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
     for kind, (level, description) in KINDS.items():
         if kind in totals:
@@ -243,9 +243,9 @@ def _number(value: float) -> str:
     return "–" if isnan(value) else f"{value:.3f}"
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str], **options: bool) -> Table:
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str], *, lines: bool = False) -> Table:
     """An empty table with columns of words, then columns of numbers."""
-    table = Table(title=title, title_justify="left", **options)
+    table = Table(title=title, title_justify="left", show_lines=lines)
     for column in texts:
         table.add_column(column, overflow="fold")
     for column in numbers:

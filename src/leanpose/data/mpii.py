@@ -254,7 +254,7 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         if not in_split(number - 1, config.split) or not (training or person.alone) or box is None:
             continue
         # There are no masks: as for LSP, but a person of one joint has no extent.
-        area = AREA_OF_BOX * float(box_area(lsp_boxes(person.points[None]))[0] or box_area(box))
+        area = AREA_OF_BOX * (box_area(lsp_boxes(person.points[None])).item() or box_area(box).item())
         images[number] = {"id": number, "file_name": person.image}
         keypoints, head = map_keypoints(person.points, indices), person.head_size
         people.append(PoseAnnotation(folder(person.image), box, keypoints, number, person_id, area, head_size=head))

@@ -60,7 +60,7 @@ def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> 
         return pixels
     corners = person.points[person.points[:, 2] > 0, :2]
     if person.valid_box is not None:
-        corners = np.concatenate([corners, xywh_to_xyxy(person.valid_box).reshape(2, 2)])
+        corners = np.concatenate([corners, xywh_to_xyxy(np.array(person.valid_box)).reshape(2, 2)])
     if not len(corners):
         return pixels
     # What lies far outside is shown as black beside the image, up to half of its size.

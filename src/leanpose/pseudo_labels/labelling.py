@@ -120,7 +120,7 @@ class BodyDataset:
     def box(self, position: int) -> Float[np.ndarray, " 4"]:
         """A person's xyxy box."""
         record = self.file.annotations[position]
-        return xywh_to_xyxy(parse_box(record.get("bbox"), self.file.where(record)))
+        return xywh_to_xyxy(np.array(parse_box(record.get("bbox"), self.file.where(record))))
 
 
 class ResumeFile:
