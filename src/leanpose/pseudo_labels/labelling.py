@@ -159,6 +159,8 @@ class ResumeFile:
                 self._write(header)
         except OSError as error:
             raise describe_os_error(path, error) from error
+        except ValueError as error:
+            raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
 
     def __enter__(self) -> ResumeFile:
         return self

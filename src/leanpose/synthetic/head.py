@@ -113,19 +113,19 @@ def _lens(side: float) -> np.ndarray:
 _EYE_CENTRES, _SOCKETS, _FIXED_START = 68, 70, 82
 _FIXED = np.concatenate([_EAR * (-1, 1, 1), _EAR, _lens(-1.0), _lens(1.0)])
 
-# Features in the order of painting, each with 12 corners: the last one is repeated.
 _FEATURES = SHAPES["features"]
-_PADDED = [np.minimum(np.arange(12), len(feature["points"]) - 1) for feature in _FEATURES]
-_FEATURE_POINTS = np.stack([np.array(f["points"])[pad] for f, pad in zip(_FEATURES, _PADDED, strict=True)])
-_FEATURE_SHIFT = np.stack(
-    [
-        np.broadcast_to(f.get("shift", 0.0), (len(f["points"]), 3))[pad]
-        for f, pad in zip(_FEATURES, _PADDED, strict=True)
-    ]
-)
-_FEATURE_THICK = np.stack(
-    [np.broadcast_to(f.get("brow", 0.0), len(f["points"]))[pad] for f, pad in zip(_FEATURES, _PADDED, strict=True)]
-)
+
+
+def _corners(key: str, *shape: int) -> np.ndarray:
+    """A value of each feature's 12 corners, of which the last ones are the same."""
+    rows = []
+    for feature in _FEATURES:
+        count = len(feature["points"])
+        rows.append(np.broadcast_to(feature.get(key, 0.0), (count, *shape))[np.minimum(np.arange(12), count - 1)])
+    return np.stack(rows)
+
+
+_FEATURE_POINTS, _FEATURE_SHIFT, _FEATURE_THICK = _corners("points"), _corners("shift", 3), _corners("brow")
 _FEATURE_MATERIALS = np.array([Material[feature["material"]] for feature in _FEATURES])
 FEATURE_NORMALS = np.array([feature["normal"] for feature in _FEATURES], dtype=float)
 FEATURE_RANKS = np.array([feature.get("rank", 0) for feature in _FEATURES])
