@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_builders import STANDING
-from leanpose.pseudo_labels.landmarks import (
-    ANKLES,
-    FACE_68,
-    HEELS,
-    KNEES,
-    TOES,
-    Landmarks,
-    RotatedBox,
-    direction,
-    face_size,
-)
+from leanpose.pseudo_labels.landmarks import Landmarks, RotatedBox, direction
+from leanpose.pseudo_labels.parts import ANKLES, FACE_68, HEELS, KNEES, TOES, face_size
 
 # A round face of size 1 around the origin, upright: eyes 5 / 12 apart, nose below them.
 _ANGLES = np.linspace(np.pi, 0, 17)

@@ -212,7 +212,7 @@ def test_archive_members_are_read_by_offset(tmp_path: Path) -> None:
     assert set(tar_members(path)) == set(images)
     for name, data in images.items():
         assert read_bytes(ImageRef(str(path), name)) == data
-    with pytest.raises(BrokenImageError, match=r"no member set/9\.jpg; did you mean"):
+    with pytest.raises(BrokenImageError, match=r"no member set/9\.jpg\."):
         read_bytes(ImageRef(str(path), "set/9.jpg"))
 
 

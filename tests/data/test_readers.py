@@ -42,7 +42,7 @@ def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: 
         with pytest.raises(ValueError, match=words):
             DatasetConfig.model_validate({**config.model_dump(), **changes})
     with pytest.raises(
-        LeanposeError, match=r"This cannot be measured: split: Input should be 'all', 'train' or 'val'\."
+        LeanposeError, match=r"This cannot be measured: data.split = 'half': Input should be 'all', 'train' or 'val'\."
     ):
         DatasetConfig.from_options(format="one", annotations="one.txt", split="half")
 
@@ -302,7 +302,7 @@ def broken_annotation(kind: str) -> str:
         ("list", "needs the lists `images` and `annotations`"),
         ("no id", "image_id"),
         ("stranger", "image 77, which is not there"),
-        ("count", "has 16 keypoints, but its skeleton has 17"),
+        ("count", "has 16 points in `keypoints`, not 17"),
         ("no box", "no valid box"),
         ("empty", "is empty"),
     ],

@@ -245,7 +245,7 @@ def test_the_annotations_are_not_replaced(body_set: Path) -> None:
 
 
 def test_a_folder_without_the_models_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match=r"no folder .*nowhere"):
+    with pytest.raises(LeanposeError, match=r"nowhere.* is missing; the folder must hold"):
         OnnxLandmarkModels(tmp_path / "nowhere")
     with pytest.raises(LeanposeError, match=r"mediapipe_face_landmark_468\.onnx is missing"):
         OnnxLandmarkModels(tmp_path)

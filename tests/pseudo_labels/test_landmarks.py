@@ -12,17 +12,14 @@ from hypothesis import strategies as st
 from landmark_models import labelled_person
 from leanpose.data.images import read_image
 from leanpose.geometry import apply_affine
-from leanpose.pseudo_labels.landmarks import (
+from leanpose.pseudo_labels.landmarks import OnnxLandmarkModels, RotatedBox, box_around, direction
+from leanpose.pseudo_labels.parts import (
     EYE_CORNERS,
     FACE_68,
     LEFT_EYE,
     NOSE_TIP,
     RIGHT_EYE,
-    OnnxLandmarkModels,
-    RotatedBox,
     body_boxes,
-    box_around,
-    direction,
     face_box,
     face_size,
     hand_box,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -84,9 +84,8 @@ def pack(
     train, _ = read_training_people(loaded)
     plan = CropPlan(input_size, margin=margin, density=density, encoding=encoding)
     console = Console()
-    with _bar(console) as bar:
-        task = bar.add_task("packing people", total=len(set(map(id, train.people))))
-        cache = pack_crops(train.people, plan, folder / FILE_NAME, advance=lambda count: bar.advance(task, count))
+    with _progress(console, "packing people") as advance:
+        cache = pack_crops(train.people, plan, folder / FILE_NAME, advance)
     size = len(cache.data) / 1e6
     console.print(f"{len(cache)} people in {folder / FILE_NAME}, {size:.1f} MB.", highlight=False)
     _print_left_out(console, list(cache.broken.values()))
@@ -174,8 +173,8 @@ def _print_bands(console: Console, labels: PseudoLabels, thresholds: AcceptanceT
     from leanpose.pseudo_labels.report import VERDICTS, count_bands
 
     shown = VERDICTS[:1] + VERDICTS[3:]
-    table = Table(title="Parts looked for, by size in pixels (feet: of the person)", title_justify="left")
-    _add_columns(table, ["part"], ["size", "tried", *shown, "share", "error"])
+    title = "Parts looked for, by size in pixels (feet: of the person)"
+    table = _table(title, ["part"], ["size", "tried", *shown, "share", "error"])
     for band in count_bands(labels.people, thresholds):
         size = f"{band.low:g}–{band.high:g}" if band.high < float("inf") else f"{band.low:g} and more"
         share = f"{band.verdicts['accepted'] / band.tried:.0%}" if band.tried else "–"
@@ -194,28 +193,23 @@ def _print_errors(console: Console, labels: PseudoLabels) -> None:
 
     errors = known_errors(labels.people)
     if not errors:
-        raise LeanposeError(
-            "There is nothing to compare with: the file has no valid face_kpts, foot_kpts … of its own."
-        )
-    table = Table(
-        title="Against the file's own labels (distance over the part's box; feet: the person's)", title_justify="left"
-    )
-    _add_columns(table, ["part"], ["labelled", "found", "error"])
+        raise LeanposeError("There is nothing to compare with: the file has no face_kpts, foot_kpts … of its own.")
+    title = "Against the file's own labels (distance over the part's box; feet: the person's)"
+    table = _table(title, ["part"], ["labelled", "found", "error"])
     for error in errors:
         table.add_row(error.what, str(error.labelled), str(error.found), _number(error.error))
     console.print(table)
 
 
 def _print_sets(console: Console, report: CheckReport) -> None:
-    table = Table(title="Data sets", title_justify="left")
-    table.add_column("file", overflow="fold", min_width=17)
-    _add_columns(table, ["skeleton"], ["images", "people", "broken", "odd", "suspect"])
+    table = _table("Data sets", ["file", "skeleton"], ["images", "people", "broken", "odd", "suspect"])
+    table.columns[0].min_width = 17
     for checked in report.sets:
-        counts = [str(report.count(level, checked.file)) for level in ("broken", "odd", "suspect")]
         where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
         name = f"{Path(*checked.file.parts[-3:])}\n[dim]{escape(where)}[/]"
-        images, people = str(len(checked.images)), str(len(checked.people))
-        table.add_row(name, checked.skeleton.name, images, people, *counts)
+        counts = [len(checked.images), len(checked.people)]
+        counts += [report.count(level, checked.file) for level in ("broken", "odd", "suspect")]
+        table.add_row(name, checked.skeleton.name, *map(str, counts))
     console.print(table)
     for file, reason in report.skipped.items():
         console.print(f"not checked: {file} ({reason})", style="dim", highlight=False)
@@ -227,17 +221,14 @@ def _print_findings(console: Console, report: CheckReport, examples: int) -> Non
     totals = Counter(finding.kind for finding in report.findings)
     if not totals:
         return
-    table = Table(title="Findings", title_justify="left", show_lines=examples > 0)
-    table.add_column("level")
-    table.add_column("count", justify="right")
-    table.add_column("what", overflow="fold")
+    table = _table("Findings", ["level", "what"], ["count"], lines=examples > 0)
     colours = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
     for kind, (level, description) in KINDS.items():
         if kind in totals:
             lines = [description]
             some = [f for f in report.findings if f.kind == kind][:examples]
             lines += [f"  [dim]{escape(f'{finding.file.name}: {finding.text}')}[/]" for finding in some]
-            table.add_row(f"[{colours[level]}]{level}[/]", str(totals[kind]), "\n".join(lines))
+            table.add_row(f"[{colours[level]}]{level}[/]", "\n".join(lines), str(totals[kind]))
     console.print(table)
 
 
@@ -252,22 +243,21 @@ def _number(value: float) -> str:
     return "–" if isnan(value) else f"{value:.3f}"
 
 
-def _add_columns(table: Table, texts: Iterable[str], numbers: Iterable[str]) -> None:
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str], *, lines: bool = False) -> Table:
+    """An empty table with columns of words, then columns of numbers."""
+    table = Table(title=title, title_justify="left", show_lines=lines)
     for column in texts:
         table.add_column(column, overflow="fold")
     for column in numbers:
         table.add_column(column, justify="right")
-
-
-def _bar(console: Console) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return table
 
 
 @contextmanager
 def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar, as a function of how much is done and how much there is."""
-    with _bar(console) as bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

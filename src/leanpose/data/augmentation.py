@@ -153,10 +153,9 @@ class Augmentation:
         center, scale = centers[0], scales[0]
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
-        labelled = person.keypoints[:, 2] > 0
-        if labelled.sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
+        if (person.keypoints[:, 2] > 0).sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
             # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
-            half = self._half_body(person.keypoints, labelled, skeleton, input_size, prefer_upper=half_normal < 0.5)
+            half = self._half_body(person, skeleton, input_size[1] / input_size[0], prefer_upper=half_normal < 0.5)
             if half is not None:
                 center, scale = half
         scale = scale * np.clip(1.0 + scale_normal * self.scale, 1.0 - self.scale, 1.0 + self.scale)
@@ -166,25 +165,17 @@ class Augmentation:
         return CropParams(center, scale, rotation, bool(chance[3] <= self.flip_probability))
 
     def _half_body(
-        self,
-        keypoints: Float[np.ndarray, "K 3"],
-        labelled: np.ndarray,
-        skeleton: Skeleton,
-        input_size: tuple[int, int],
-        *,
-        prefer_upper: bool,
+        self, person: PoseAnnotation, skeleton: Skeleton, aspect: float, *, prefer_upper: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Centre and scale around the labelled keypoints of one half; None where there are too few."""
-        upper = np.zeros(len(skeleton), bool)
-        upper[list(skeleton.upper_body)] = True
-        upper_points = keypoints[labelled & upper, :2]
-        lower_points = keypoints[labelled & ~upper, :2]
+        labelled = person.keypoints[:, 2] > 0
+        upper = np.isin(np.arange(len(skeleton)), skeleton.upper_body)
+        upper_points, lower_points = person.keypoints[labelled & upper, :2], person.keypoints[labelled & ~upper, :2]
         take_upper = (prefer_upper and len(upper_points) > 2) or len(lower_points) <= 2
         points = upper_points if take_upper else lower_points
         if len(points) < 2:
             return None
         width, height = np.ptp(points, axis=0)
-        aspect = input_size[1] / input_size[0]
         width, height = max(width, height * aspect), max(height, width / aspect)
         if width <= 0:
             return None

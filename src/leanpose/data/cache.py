@@ -14,23 +14,24 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import bbox_to_center_scale
 
 MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
+_JPEG_QUALITY = 95
 
 _ROW = np.dtype(
     [
@@ -54,41 +55,45 @@ class CropPlan:
         margin: width of the coarse crop over that of the model's region (which is 1.25 of the box already).
         density: its pixels over those of the model's crop, in length; images that are coarser are kept as they are.
         encoding: `raw` or `jpeg`.
-        quality: of the JPEGs.
     """
 
     input_size: tuple[int, int]
     margin: float = 1.5
     density: float = 1.0
     encoding: Literal["raw", "jpeg"] = "raw"
-    quality: int = 95
 
 
 class CropCache:
-    """Coarse crops of a data set's people, in a file or in memory.
+    """Coarse crops of a data set's people, in a file that is mapped into memory.
 
     Args:
-        data: the bytes of a whole file.
-        path: the file; a worker process that gets a copy maps it again instead of copying the pixels.
+        path: the file, or the folder that holds it; a worker process that gets a copy maps it again.
 
     Attributes:
+        data: the bytes of the whole file.
         index: one row a person, sorted by key.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
         stamps: image → size and time of change that the broken ones' files had; None where there was no file.
 
     Raises:
-        ValueError: the bytes are no whole file.
+        LeanposeError: the file is missing, cut off, or no such file.
     """
 
-    def __init__(self, data: UInt8[np.ndarray, " bytes"], path: Path | None = None) -> None:
-        self.data, self.path = data, path
-        end = len(data) - len(MAGIC) - 8
-        if end < 0 or data[-len(MAGIC) :].tobytes() != MAGIC:
-            raise ValueError(path)
-        length = int.from_bytes(data[end : end + 8].tobytes(), "little")
-        description = json.loads(data[end - length : end].tobytes())
-        index = data[description["data_bytes"] : end - length].tobytes()
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+        try:
+            self.data = np.memmap(self.path, np.uint8, mode="r")
+            end = len(self.data) - len(MAGIC) - 8
+            if end < 0 or self.data[-len(MAGIC) :].tobytes() != MAGIC:
+                raise ValueError
+        except OSError as error:
+            raise LeanposeError(f"Cannot read the crop cache {self.path}: {error.strerror or error}.") from error
+        except ValueError as error:
+            raise LeanposeError(f"{self.path} is no whole crop cache; pack it again.") from error
+        start = end - int.from_bytes(self.data[end : end + 8].tobytes(), "little")
+        description = json.loads(self.data[start:end].tobytes())
+        index = self.data[description["data_bytes"] : start].tobytes()
         self.index: np.ndarray = np.load(io.BytesIO(index), allow_pickle=False)
         plan = description["plan"]
         self.plan = CropPlan(**{**plan, "input_size": tuple(plan["input_size"])})
@@ -99,23 +104,7 @@ class CropCache:
         return len(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (CropCache, (self.data,)) if self.path is None else (CropCache.open, (self.path,))
-
-    @classmethod
-    def open(cls, path: Path | str) -> CropCache:
-        """Map a cache file, or the one in a folder.
-
-        Raises:
-            LeanposeError: it is missing, cut off, or no such file.
-        """
-        path = Path(path)
-        path = path / FILE_NAME if path.is_dir() else path
-        try:
-            return cls(np.memmap(path, np.uint8, mode="r"), path)
-        except OSError as error:
-            raise LeanposeError(f"Cannot read the crop cache {path}: {error.strerror or error}.") from error
-        except ValueError as error:
-            raise LeanposeError(f"{path} is no whole crop cache; pack it again.") from error
+        return CropCache, (self.path,)
 
     def find(self, people: Sequence[PoseAnnotation]) -> Int[np.ndarray, " N"]:
         """Each person's row, or -1 for those who are not here."""
@@ -153,84 +142,58 @@ def person_key(person: PoseAnnotation) -> int:
 def pack_crops(
     people: Sequence[PoseAnnotation],
     plan: CropPlan,
-    path: Path | str | None = None,
-    *,
-    threads: int | None = None,
-    advance: Callable[[int], None] | None = None,
+    path: Path | str,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CropCache:
     """Cut everybody's coarse crop, decoding every image once.
 
     Args:
         people: repeated ones are packed once; people of broken images are left out (see `CropCache.broken`).
-        path: the file to write; None keeps the crops in memory.
-        threads: how many images are decoded at once; by default as many as there are cores.
-        advance: called with the number of people done, image by image.
+        path: the file to write.
+        progress: called with the number of people done and of all, image by image.
 
     Raises:
         LeanposeError: the file cannot be written.
     """
-    if path is None:
-        buffer = io.BytesIO()
-        _write(buffer, people, plan, threads, advance)
-        return CropCache(np.frombuffer(buffer.getbuffer(), np.uint8))
+    unique = {person_key(person): person for person in people}
+    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
+    rows, broken, stamps, offset, done = [], {}, {}, 0, 0
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        _write(file, people, plan, threads, advance)
-    return CropCache.open(path)
+        for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
+            if isinstance(result, tuple):
+                image = str(group[0][1].image)
+                broken[image], stamps[image] = result
+            else:
+                for key, data, *placed in result:
+                    file.write(data)
+                    rows.append((key, offset, len(data), *placed))
+                    offset += len(data)
+            done += len(group)
+            if progress is not None:
+                progress(done, len(unique))
+        index = np.array(rows, _ROW)
+        np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
+        description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
+        encoded = json.dumps(description).encode()
+        file.write(encoded + len(encoded).to_bytes(8, "little") + MAGIC)
+    return CropCache(path)
 
 
-def cached_crops(
-    people: Sequence[PoseAnnotation],
-    plan: CropPlan,
-    folder: Path | str,
-    *,
-    advance: Callable[[int], None] | None = None,
-) -> CropCache:
+def cached_crops(people: Sequence[PoseAnnotation], plan: CropPlan, folder: Path | str) -> CropCache:
     """The cache in a folder if it fits these people and this plan, otherwise one packed there now.
 
     A cache that holds less than these people does not fit, unless their images were broken and have not changed since.
     """
     path = Path(folder) / FILE_NAME
     if path.exists():
-        cache = CropCache.open(path)
+        cache = CropCache(path)
         # Margin, density and encoding are the choice of whoever packed it.
         if cache.plan.input_size == plan.input_size:
             missing = {people[i].image for i in np.flatnonzero(cache.find(people) < 0).tolist()}
             if all(str(image) in cache.broken and cache.stamps[str(image)] == _stamp(image) for image in missing):
                 return cache
-    return pack_crops(people, plan, path, advance=advance)
-
-
-def _write(
-    file: BinaryIO,
-    people: Sequence[PoseAnnotation],
-    plan: CropPlan,
-    threads: int | None,
-    advance: Callable[[int], None] | None,
-) -> None:
-    """Write a whole cache file."""
-    unique = {person_key(person): person for person in people}
-    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
-    groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
-    rows, broken, stamps, offset = [], {}, {}, 0
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        for start in range(0, len(groups), 256):  # results wait for their turn in memory, so not all at once
-            some = groups[start : start + 256]
-            for group, result in zip(some, pool.map(lambda group: _cut_group(group, plan), some), strict=True):
-                if isinstance(result, tuple):
-                    image = str(group[0][1].image)
-                    broken[image], stamps[image] = result
-                else:
-                    for key, data, *placed in result:
-                        file.write(data)
-                        rows.append((key, offset, len(data), *placed))
-                        offset += len(data)
-                if advance is not None:
-                    advance(len(group))
-    index = np.array(rows, _ROW)
-    np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
-    description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
-    encoded = json.dumps(description).encode()
-    file.write(encoded + len(encoded).to_bytes(8, "little") + MAGIC)
+    return pack_crops(people, plan, path)
 
 
 def _stamp(image: ImageRef) -> list[int] | None:
@@ -283,7 +246,7 @@ def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
         return crop.tobytes()
     import cv2
 
-    settings = [cv2.IMWRITE_JPEG_QUALITY, plan.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
     encoded, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
     assert encoded
     return data.tobytes()

@@ -51,6 +51,20 @@ class CocoFile:
     annotations: list[dict[str, Any]]
     skeleton: Skeleton
 
+    def where(self, record: dict[str, Any]) -> str:
+        """A person's record, for messages."""
+        return f"Annotation {record['id']} of {self.path}"
+
+    def image_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of a person's image.
+
+        Raises:
+            LeanposeError: it is not there.
+        """
+        if record["image_id"] not in self.images:
+            raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
+        return self.images[record["image_id"]]
+
 
 def load_json(path: Path, what: str) -> Any:
     """Read a JSON file.
@@ -128,12 +142,25 @@ def _category_skeleton(category: dict[str, Any], path: Path) -> Skeleton:
     return Skeleton.from_dict({"name": path.stem, "keypoints": names, "limbs": limbs})
 
 
+def parse_box(values: Any, where: str) -> list[float]:
+    """The four numbers of a record's box.
+
+    Raises:
+        LeanposeError: it holds anything else.
+    """
+    try:
+        x, y, w, h = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has no valid box ({error}).") from error
+    return [x, y, w, h]
+
+
 def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
     """A labelled box as xyxy inside its image, the way the papers' toolbox does it; None where nothing is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
     """
-    x, y, w, h = (float(value) for value in xywh)
+    x, y, w, h = xywh
     if not np.isfinite([x, y, w, h]).all():
         return None
     x1, y1 = max(0.0, x), max(0.0, y)
@@ -144,16 +171,12 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
-    """The (x, y, v) triples of a record. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
+    """The (x, y, v) triples of a record, `count` of them. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
 
     Raises:
         LeanposeError: their number does not fit the skeleton.
     """
-    points = parse_triples(values, "keypoints", where)
-    if len(points) != count:
-        raise LeanposeError(
-            f"{where} has {len(points)} keypoints, but its skeleton has {count}; name the right `skeleton`."
-        )
+    points = parse_triples(values, "keypoints", count, where)
     points[~np.isfinite(points).all(axis=1)] = 0.0
     points[:, 2] = np.where(points[:, 2] <= 0, 0, np.where(points[:, 2] <= 1, 1, 2))
     return zero_unlabelled(points)
@@ -196,12 +219,8 @@ def _read(
     folder = ImageFolder(image_path, config.title)
     # Crops of one picture stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
-    positions = {group: position for position, group in enumerate(sorted({*group_of.values()}))}
-    images = {
-        image_id: record
-        for image_id, record in file.images.items()
-        if in_split(positions[group_of[image_id]], config.split)
-    }
+    chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
+    images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
     people, annotations = collect_people(file, images, folder, skeleton, config.title, in_parts=in_parts)
     if config.bbox_file is not None:
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton))
@@ -234,26 +253,19 @@ def collect_people(
     complete = sum(index >= 0 for index in indices) == len(file.skeleton)
     people, annotations = [], []
     for record in file.annotations:
-        image = images.get(record["image_id"])
-        if image is None:
-            if record["image_id"] not in file.images:
-                raise LeanposeError(
-                    f"Annotation {record['id']} of {file.path} belongs to image {record['image_id']}, which is not there."
-                )
+        image, where = file.image_of(record), file.where(record)
+        if record["image_id"] not in images:
             continue
-        where = f"Annotation {record['id']} of {file.path}"
         points = join_parts(record, where) if in_parts else record["keypoints"]
         target = map_keypoints(clean_keypoints(points, len(file.skeleton), where), indices)
         learnt = target * valid_points(record)[list(indices), None] if in_parts else target
         count = int((target[:, 2] > 0).sum())
         if complete and not in_parts and isinstance(record.get("num_keypoints"), int | float):
             count = int(record["num_keypoints"])  # CrowdPose does not count head and neck: its rule stays
-        try:
-            box = clip_box(record["bbox"], image.get("width"), image.get("height"))
-            xywh = [float(value) for value in record["bbox"]]
-            area = float(record["area"]) if "area" in record else max(xywh[2], 0) * max(xywh[3], 0)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(f"{where} has no valid box: {type(error).__name__} {error}.") from error
+        xywh = parse_box(record.get("bbox"), where)
+        box = clip_box(xywh, image.get("width"), image.get("height"))
+        with record_errors(where):
+            area = float(record.get("area", max(xywh[2], 0) * max(xywh[3], 0)))
         crowd = bool(record.get("iscrowd"))
         annotations.append(
             coco_annotation(record["id"], record["image_id"], xywh, area, target, count=count, crowd=crowd)

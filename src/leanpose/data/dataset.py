@@ -260,38 +260,34 @@ class TopDownDataset(ImageDataset[Crop]):
         """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
         if self.cache is not None and self._rows[index] >= 0:
             source, to_source = self.cache.read(int(self._rows[index]))
-        else:
-            source, to_source = self._decode(self.people[index], params, matrix)
+        else:  # as much of the image as the crop needs
+            image, (height, width) = self.people[index].image, self.input_size
+            corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
+            lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
+            shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
+            reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
+            source, to_source = decode_part(
+                read_bytes(image), name=str(image), rows=int(lowest) + 2, reduction=reduction
+            )
         if to_source is not None:
             matrix = compose_affine(matrix, invert_affine(to_source))
         return warp_image(source, matrix, self.input_size)
-
-    def _decode(
-        self, person: PoseAnnotation, params: CropParams, matrix: Float[np.ndarray, "2 3"]
-    ) -> tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "2 3"] | None]:
-        """As much of an image as the crop needs, and the map from the image to it (None: they are the same)."""
-        data = read_bytes(person.image)
-        height, width = self.input_size
-        corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
-        lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
-        shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
-        reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
-        return decode_part(data, name=str(person.image), rows=int(lowest) + 2, reduction=reduction)
 
     def collate(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch:
         """A loader's `collate_fn`: stack the crops that could be read."""
         crops = [crop for crop, _ in items if crop is not None]
         points = len(self.skeleton)
 
-        def stack(arrays: list[np.ndarray], dtype: type, *shape: int) -> Tensor:
-            return torch.from_numpy(np.stack(arrays) if arrays else np.zeros((0, *shape), dtype))
+        def stack(field: str, dtype: torch.dtype, *shape: int) -> Tensor:
+            values = [torch.as_tensor(getattr(crop, field)) for crop in crops]
+            return torch.stack(values) if values else torch.zeros((0, *shape), dtype=dtype)
 
         return CropBatch(
-            images=stack([crop.image for crop in crops], np.uint8, *self.input_size, 3),
-            keypoints=stack([crop.keypoints for crop in crops], np.float32, points, 2),
-            weights=stack([crop.weights for crop in crops], np.float32, points),
-            matrices=stack([crop.matrix for crop in crops], np.float32, 2, 3),
-            indices=torch.tensor([crop.index for crop in crops], dtype=torch.int64),
+            images=stack("image", torch.uint8, *self.input_size, 3),
+            keypoints=stack("keypoints", torch.float32, points, 2),
+            weights=stack("weights", torch.float32, points),
+            matrices=stack("matrix", torch.float32, 2, 3),
+            indices=stack("index", torch.int64),
             broken={name: reason for _, broken in items for name, reason in broken.items()},
         )
 

@@ -101,7 +101,9 @@ def find_inputs(
             continue
         for path in _expand(argument):
             if not path.is_dir():
-                if _ends_like_video(path, is_video):
+                ending = path.suffix.lower()
+                unknown = ending not in SUFFIXES and path.is_file()
+                if ending in VIDEO_SUFFIXES or (unknown and is_video(path)):
                     clips.setdefault(path.resolve(), Clip(path.resolve(), path.name))
                 else:
                     pictures.setdefault(path.resolve(), path.name)
@@ -140,15 +142,6 @@ def _files_below(folder: Path, besides: Path | None) -> Iterator[tuple[Path, str
         hidden = any(part.startswith(".") for part in Path(name).parts)
         if not hidden and excluded not in file.resolve().parents:
             yield file, name
-
-
-def _ends_like_video(path: Path, is_video: Callable[[Path], bool]) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return True
-    if suffix in SUFFIXES or not path.is_file():
-        return False
-    return is_video(path)
 
 
 def _expand(argument: str) -> list[Path]:

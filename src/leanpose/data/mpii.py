@@ -11,6 +11,7 @@ The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2)
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
 
     Args:
         path: ends in `.mat`, or is JSON.
-        head_sizes: a JSON list with `image` and `head_size` (pixels): row by row as the people, or one an image. Without
+        head_sizes: a JSON list with `image` and `head_size` (pixels), of an image's people in their order. Without
             it the size follows from `upper_neck` and `head_top`. The MATLAB file needs none.
 
     Raises:
@@ -155,21 +156,16 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
     content = load_json(path, "file of head sizes")
     with record_errors(f"{path} is no list of `image` and `head_size`: it"):
         rows = [(str(record["image"]), float(record["head_size"])) for record in content]
-    images, sizes = [person.image for person in people], [size for _, size in rows]
-    if [image for image, _ in rows] != images:
-        by_image = dict(rows)
-        if len(by_image) < len(rows) or len(set(images)) < len(images):
+    sizes: dict[str, list[float]] = defaultdict(list)
+    for image, size in rows:
+        sizes[image].append(size)
+    for image, count in Counter(person.image for person in people).items():
+        if len(sizes[image]) != count:
             raise LeanposeError(
-                f"The head sizes in {path} do not fit the annotation file: where an image has several people, both must list "
-                f"the same people in the same order."
+                f"The head sizes in {path} do not fit the annotation file: {image} has {len(sizes[image])} of them and "
+                f"{count} people."
             )
-        missing = [image for image in images if image not in by_image]
-        if missing:
-            raise LeanposeError(
-                f"{path} has no head size for {len(missing)} of the {len(people)} people, such as the one of {missing[0]}."
-            )
-        sizes = [by_image[image] for image in images]
-    return [replace(person, head_size=size) for person, size in zip(people, sizes, strict=True)]
+    return [replace(person, head_size=sizes[person.image].pop(0)) for person in people]
 
 
 def _from_release(release: Any, path: Path) -> MpiiFile:
@@ -258,17 +254,8 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         if not in_split(number - 1, config.split) or not (training or person.alone) or box is None:
             continue
         # There are no masks: as for LSP, but a person of one joint has no extent.
-        area = AREA_OF_BOX * float(box_area(lsp_boxes(person.points[None]))[0] or box_area(box))
+        area = AREA_OF_BOX * (box_area(lsp_boxes(person.points[None])).item() or box_area(box).item())
         images[number] = {"id": number, "file_name": person.image}
-        people.append(
-            PoseAnnotation(
-                folder(person.image),
-                box,
-                map_keypoints(person.points, indices),
-                number,
-                person_id,
-                area,
-                head_size=person.head_size,
-            )
-        )
+        keypoints, head = map_keypoints(person.points, indices), person.head_size
+        people.append(PoseAnnotation(folder(person.image), box, keypoints, number, person_id, area, head_size=head))
     return labelled_dataset(config.title, people, images.values(), skeleton)

@@ -1,14 +1,25 @@
-"""Taking items from an iterator in another thread, ahead of their use."""
+"""Threads that read ahead of the use, and side by side."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def threaded_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Each item with what `function` makes of it, in order, by as many threads as there are cores."""
+    items = iter(items)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while some := list(islice(items, 256)):  # results wait for their turn in memory, so not all at once
+            yield from zip(some, pool.map(function, some), strict=True)
 
 
 class Prefetcher(Generic[Item]):
@@ -81,7 +92,5 @@ class Prefetcher(Generic[Item]):
     def __enter__(self) -> Prefetcher[Item]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from leanpose.data.annotations import PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
@@ -54,7 +55,7 @@ READERS = {
 """The formats of data sets by name: the only list of them."""
 
 
-class DatasetConfig(BaseModel):
+class DatasetConfig(Section):
     """A data set, as a recipe names it.
 
     Attributes:
@@ -74,8 +75,6 @@ class DatasetConfig(BaseModel):
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
         count, seed, size, poses: of the images (height, width) that `synthetic` draws; all kinds of poses when empty.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str
     name: str | None = None
@@ -100,13 +99,7 @@ class DatasetConfig(BaseModel):
         Raises:
             LeanposeError: the options do not describe one.
         """
-        try:
-            return cls.model_validate(options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = "".join(f"{key}: " for key in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            raise LeanposeError(f"This cannot be measured: {where}{reason}.") from error
+        return validate(cls, options, "This cannot be measured", prefix="data.")
 
     @model_validator(mode="after")
     def _check_keys(self) -> DatasetConfig:

@@ -86,7 +86,7 @@ def read_split_list(path: Path) -> set[str]:
             array = np.load(path, allow_pickle=False)
             names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []
         else:
-            names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            names = path.read_text().split("\n")
     except OSError as error:
         raise LeanposeError(f"Cannot read the split list {path}: {error.strerror or error}.") from error
     except (ValueError, EOFError) as error:
@@ -94,9 +94,10 @@ def read_split_list(path: Path) -> set[str]:
             f"The split list {path} is damaged or holds pickled Python objects, which may run code and are not loaded; "
             "write the names of the videos into a text file, one a line."
         ) from error
+    names = {name.strip() for name in names} - {""}
     if not names:
         raise LeanposeError(f"The split list {path} holds no names of videos.")
-    return set(names)
+    return names
 
 
 def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile:
@@ -119,16 +120,11 @@ def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile
 def _chosen_frames(file: CocoFile, config: DatasetConfig, val_videos: set[str] | None) -> dict[int, dict[str, Any]]:
     """Every so many frames of the videos that are in the split."""
     videos = {image_id: video_of(str(record["file_name"])) for image_id, record in file.images.items()}
-    chosen = {
-        video
-        for position, video in enumerate(sorted(set(videos.values())))
-        if config.split == "all"
-        or (
-            in_split(position, config.split) if val_videos is None else (video in val_videos) == (config.split == "val")
-        )
-    }
+    if val_videos is None:
+        val_videos = {video for position, video in enumerate(sorted({*videos.values()})) if in_split(position, "val")}
+    wanted = (True, False) if config.split == "all" else (config.split == "val",)
     frames = islice(file.images.items(), 0, None, config.frame_stride)
-    return {image_id: record for image_id, record in frames if videos[image_id] in chosen}
+    return {image_id: record for image_id, record in frames if (videos[image_id] in val_videos) in wanted}
 
 
 def _find_frames(path: Path, scene: str, file: CocoFile, title: str) -> Callable[[str], ImageRef]:

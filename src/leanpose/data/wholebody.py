@@ -51,26 +51,24 @@ def part_triples(record: dict[str, Any], part: str, where: str) -> Float[np.ndar
     Raises:
         LeanposeError: the field holds no numbers, or not as many as the part has points.
     """
-    field, count = FIELDS[part], len(WHOLEBODY133.parts[part])
-    values = record.get(field)
-    if values is None or (isinstance(values, list) and not values):
-        return np.zeros((count, 3))
-    triples = parse_triples(values, field, where)
-    if len(triples) != count:
-        raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
-    return triples
+    values = record.get(FIELDS[part])
+    count = len(WHOLEBODY133.parts[part])
+    return parse_triples(values, FIELDS[part], count, where) if values not in (None, []) else np.zeros((count, 3))
 
 
-def parse_triples(values: Any, field: str, where: str) -> Float[np.ndarray, "S 3"]:
+def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.ndarray, "S 3"]:
     """The (x, y, v) triples that a field holds as one list.
 
     Raises:
-        LeanposeError: it holds anything else.
+        LeanposeError: it holds anything else, or another number of points than `count`.
     """
     try:
-        return np.array(values, np.float64).reshape(-1, 3)
+        triples = np.array(values, np.float64).reshape(-1, 3)
     except (TypeError, ValueError) as error:
         raise LeanposeError(f"{where} has `{field}` that are no list of (x, y, v).") from error
+    if len(triples) != count:
+        raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
+    return triples
 
 
 def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]:
@@ -85,7 +83,7 @@ def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]
     """
     body = record.get("keypoints")
     if isinstance(body, list) and len(body) == 3 * len(WHOLEBODY133):
-        return parse_triples(body, "keypoints", where)
+        return parse_triples(body, "keypoints", len(WHOLEBODY133), where)
     return np.concatenate([part_triples(record, part, where) for part in FIELDS])
 
 

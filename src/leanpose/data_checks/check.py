@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from jaxtyping import UInt8, UInt64
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.images import BrokenImageError, ImageFolder, decode_image, read_bytes
+from leanpose.data.prefetch import threaded_map
 from leanpose.data_checks.findings import CheckedSet, CheckReport
 from leanpose.data_checks.people import check_person
 from leanpose.data_checks.reading import annotation_files, exists, read_set
@@ -79,10 +78,8 @@ def check_data(
     hashes = _check_images(report, progress)
     for checked in report.sets:
         for person in checked.people:
-            image = checked.images.get(person.image_id)
-            seen = hashes.get(image) if image is not None else None
-            size = seen.size if seen is not None else checked.sizes.get(person.image_id)
-            check_person(person, checked, size)
+            seen = hashes.get(checked.images.get(person.image_id, ImageRef("")))
+            check_person(person, checked, seen.size if seen else checked.sizes.get(person.image_id))
     _find_duplicates(report.sets, hashes)
     return report
 
@@ -94,26 +91,19 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
     for checked in report.sets:
         for image_id, image in checked.images.items():
             users[image].append((checked, image_id))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, (image, result) in enumerate(_hash_in_order(pool, users), start=1):
-            if progress is not None:
-                progress(done, len(users))
-            for checked, image_id in users[image]:
-                if isinstance(result, str):
-                    checked.add("image broken" if exists(image) else "image missing", result)
-                    continue
-                hashes[image] = result
-                stated = checked.sizes.get(image_id, result.size)
-                if stated != result.size:
-                    text = f"{image} has {result.size[0]} × {result.size[1]} pixels, annotated are {stated[0]:g} × {stated[1]:g}"
-                    checked.add("image size", text, image)
+    for done, (image, result) in enumerate(threaded_map(_hash_image, users), start=1):
+        if progress is not None:
+            progress(done, len(users))
+        for checked, image_id in users[image]:
+            if isinstance(result, str):
+                checked.add("image broken" if exists(image) else "image missing", result)
+                continue
+            hashes[image] = result
+            stated = checked.sizes.get(image_id, result.size)
+            if stated != result.size:
+                text = f"{image} has {result.size[0]} × {result.size[1]} pixels, annotated are {stated[0]:g} × {stated[1]:g}"
+                checked.add("image size", text, image)
     return hashes
-
-
-def _hash_in_order(pool: ThreadPoolExecutor, images: Iterable[ImageRef]) -> Iterator[tuple[ImageRef, ImageHash | str]]:
-    images = iter(images)
-    while some := list(islice(images, 256)):
-        yield from zip(some, pool.map(_hash_image, some), strict=True)
 
 
 def _hash_image(image: ImageRef) -> ImageHash | str:
@@ -139,11 +129,8 @@ def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
 
 def split_of(file: Path) -> str | None:
     """The split that a file's name or folder speaks of: `train`, `val` or `test`."""
-    for part in (file.stem, file.parent.name):
-        match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", part.lower())
-        if match:
-            return match.group(1)
-    return None
+    match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", f"{file.stem} {file.parent.name}".lower())
+    return match and match.group(1)
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
@@ -178,10 +165,10 @@ def _near_pairs(a: list[ImageRef], b: list[ImageRef], hashes: Hashes) -> list[tu
     by_digest = {hashes[image].digest: image for image in a}
     pairs = []
     for image in b:
-        same = by_digest.get(hashes[image].digest)
         distance = np.bitwise_count(dhashes ^ hashes[image].dhash).sum(axis=1, dtype=np.int64)
         distance[flat] = 128
-        nearest = int(distance.argmin())
-        if same is not None or distance[nearest] <= _NEAR:
-            pairs.append((same or a[nearest], image))
+        near = a[int(distance.argmin())] if distance.min() <= _NEAR else None
+        match = by_digest.get(hashes[image].digest, near)
+        if match is not None:
+            pairs.append((match, image))
     return pairs

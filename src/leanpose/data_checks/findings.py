@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef
@@ -15,24 +16,9 @@ from leanpose.skeleton import Skeleton
 Level = Literal["broken", "odd", "suspect"]
 
 KINDS: dict[str, tuple[Level, str]] = {
-    "file": ("broken", "annotation file that cannot be used"),
-    "image missing": ("broken", "image that is not there"),
-    "image broken": ("broken", "image that cannot be decoded"),
-    "image id": ("broken", "person of an image that the file does not list"),
-    "id twice": ("broken", "id that two images or two people share"),
-    "keypoint count": ("broken", "person whose number of keypoints does not fit the skeleton"),
-    "visibility": ("broken", "visibility flag other than 0, 1, 2"),
-    "not finite": ("broken", "coordinate that is no finite number"),
-    "box": ("broken", "box without extent or outside its image"),
-    "split leak": ("broken", "image that is in two splits"),
-    "image size": ("odd", "image whose size differs from the annotated one"),
-    "box over edge": ("odd", "box that reaches over the image's edge"),
-    "keypoint outside": ("odd", "labelled keypoint outside its image"),
-    "keypoint off box": ("odd", "labelled keypoint far outside its person's box"),
-    "keypoint total": ("odd", "num_keypoints that differs from the labelled ones"),
-    "part": ("odd", "part whose flag or box contradicts its keypoints"),
-    "image twice": ("odd", "image that occurs twice"),
-    "left/right": ("suspect", "left and right that look exchanged"),
+    kind: (level, description)
+    for level, kinds in yaml.safe_load(Path(__file__).with_name("kinds.yaml").read_text(encoding="utf-8")).items()
+    for kind, description in kinds.items()
 }
 """Every kind of finding: its level, and what one such thing is. `broken` things stop or spoil training, `odd` ones are
 worth a look, `suspects` may be right."""

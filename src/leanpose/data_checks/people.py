@@ -14,7 +14,7 @@ from jaxtyping import Float
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet
 from leanpose.skeleton import Skeleton
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = Float[np.ndarray, "2 2"]  # left, right
 _EDGE = 2.0  # pixels that a box or a point may lie over the edge: rounding of labels and re-scaled images
 _OFF_BOX = 0.25  # of the box's longer side: labels and boxes come from different people and differ by a little
 
@@ -95,36 +95,37 @@ def swapped_pairs(points: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> list[
 
     def pair(name: str) -> Pair | None:
         left, right = labelled.get(f"left_{name}"), labelled.get(f"right_{name}")
-        return None if left is None or right is None else (left, right)
+        return None if left is None or right is None else np.stack([left, right])
 
     shoulders, hips, eyes, ears = pair("shoulder"), pair("hip"), pair("eye"), pair("ear")
-    suspects = []
-    shoulder_width = 0.0
-    if shoulders and hips:
-        down = _middle(hips) - _middle(shoulders)
+    suspects, torso, shoulder_width, facing = [], 0.0, 0.0, False
+    if shoulders is not None and hips is not None:
+        down = hips.mean(axis=0) - shoulders.mean(axis=0)
+        torso = float(np.linalg.norm(down))
         shoulder_width, hip_width = _width(shoulders, down), _width(hips, down)
         if shoulder_width * hip_width < 0 and abs(shoulder_width) > _SHOULDERS_WIDE and abs(hip_width) > _HIPS_WIDE:
             suspects.append("shoulders or hips")
-    facing = False
-    if eyes and shoulders and "nose" in labelled:
-        eye_width = _width(eyes, _middle(shoulders) - _middle(eyes))
-        nose_width = _width(eyes, labelled["nose"] - _middle(eyes))
+    if eyes is not None and shoulders is not None and "nose" in labelled:
+        middle = eyes.mean(axis=0)
+        eye_width = _width(eyes, shoulders.mean(axis=0) - middle)
+        nose_width = _width(eyes, labelled["nose"] - middle)
         if eye_width < -_EYES_WIDE and nose_width < 0:
             suspects.append("eyes")  # nobody shows both eyes from behind
         facing = eye_width > _EYES_WIDE and nose_width > 0 and _between(labelled["nose"], eyes)
-    if eyes and ears and np.dot(eyes[0] - eyes[1], ears[0] - ears[1]) < -(np.linalg.norm(eyes[0] - eyes[1]) ** 2):
-        suspects.append("ears")
+    if eyes is not None and ears is not None:
+        across = eyes[0] - eyes[1]
+        if across @ (ears[0] - ears[1]) < -(across @ across):
+            suspects.append("ears")
     if facing and shoulder_width < -_BACK_TURNED and "shoulders or hips" not in suspects:
         suspects.append("face against body")  # a head does not turn that far
     for upper, lower, width in (("shoulder", "elbow", _SHOULDERS_WIDE), ("hip", "knee", _HIPS_WIDE)):
         roots, ends = pair(upper), pair(lower)
-        if roots and ends and shoulders and hips and _spread(roots, shoulders, hips) > width and _crossed(roots, ends):
-            suspects.append(f"{lower}s")
+        if torso > 0 and roots is not None and ends is not None:
+            straight, exchanged = (np.linalg.norm(roots - other, axis=1).sum() for other in (ends, ends[::-1]))
+            # Both limbs cross, and would be much shorter with their ends exchanged.
+            if np.linalg.norm(roots[0] - roots[1]) > width * torso and exchanged < _CROSSED * straight:
+                suspects.append(f"{lower}s")
     return suspects
-
-
-def _middle(points: Pair) -> np.ndarray:
-    return (points[0] + points[1]) / 2
 
 
 def _width(points: Pair, down: np.ndarray) -> float:
@@ -138,15 +139,3 @@ def _between(point: np.ndarray, pair: Pair) -> bool:
     along = pair[0] - pair[1]
     square = float(along @ along)
     return square > 0 and 0.2 < float((point - pair[1]) @ along) / square < 0.8
-
-
-def _spread(roots: Pair, shoulders: Pair, hips: Pair) -> float:
-    torso = float(np.linalg.norm(_middle(hips) - _middle(shoulders)))
-    return float(np.linalg.norm(roots[0] - roots[1])) / torso if torso > 0 else 0.0
-
-
-def _crossed(roots: Pair, ends: Pair) -> bool:
-    """Whether both limbs cross, and would be much shorter with their ends exchanged."""
-    straight = np.linalg.norm(roots[0] - ends[0]) + np.linalg.norm(roots[1] - ends[1])
-    exchanged = np.linalg.norm(roots[0] - ends[1]) + np.linalg.norm(roots[1] - ends[0])
-    return bool(exchanged < _CROSSED * straight)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import load_json, parse_coco
+from leanpose.data.coco import load_json, parse_box, parse_coco
 from leanpose.data.images import ImageFolder, tar_members
 from leanpose.data.lsp import load_lsp, lsp_boxes, matlab_names
 from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
-from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
+from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
-# What num_keypoints leaves out: in CrowdPose two points, in COCO-WholeBody all that is not body.
-_HIDDEN_COUNT = {"crowdpose14": ("head_top", "neck"), "coco_wholebody133": WHOLEBODY133.keypoints[17:]}
+# What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not body.
+_COUNTED = {"crowdpose14": slice(0, 12), "coco_wholebody133": slice(0, 17)}
 
 
 def annotation_files(paths: Sequence[Path]) -> list[Path]:
@@ -68,16 +68,16 @@ def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, sk
 def _read(file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet | str:
     """A file's set, or why it is no file of keypoints."""
     if file.suffix == ".mat":
-        if "RELEASE" in matlab_names(file):
+        names = matlab_names(file)
+        if "RELEASE" in names:
             return _read_mpii(load_mpii(file), top, images)
-        return _read_lsp(file, top, images)
+        return _read_lsp(file, top, images) if "joints" in names else "no LSP joints"
     content = load_json(file, "annotation file")
     if is_mpii(content):
         return _read_mpii(parse_mpii(content, file), top, images)
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        return "no COCO annotations"
-    if not any(isinstance(record, dict) and "keypoints" in record for record in content["annotations"]):
-        return "no keypoints in its annotations"
+    records = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(records, list) or not any(isinstance(r, dict) and "keypoints" in r for r in records):
+        return "no COCO annotations with keypoints"
     return _read_coco(content, file, top, images, skeleton)
 
 
@@ -97,46 +97,37 @@ def _read_coco(
         for number, times in Counter(int(record["id"]) for record in records).items():
             if times > 1:
                 checked.add("id twice", f"{what} id {number} is given {times} times")
-    uncounted = _HIDDEN_COUNT.get(coco.skeleton.name, ())
-    counted = np.array([name not in uncounted for name in coco.skeleton.keypoints])
     for record in coco.annotations:
         if record["image_id"] not in coco.images:
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
         elif not record.get("iscrowd"):
-            _read_coco_person(checked, record, counted, in_parts=in_parts)
+            _read_coco_person(checked, record, in_parts=in_parts)
     return checked
 
 
-def _read_coco_person(checked: CheckedSet, record: dict[str, Any], counted: np.ndarray, *, in_parts: bool) -> None:
-    name = f"person {record['id']}"
+def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: bool) -> None:
+    image, name, points = checked.images.get(record["image_id"]), f"person {record['id']}", None
     try:
-        points = _whole_body(record, name) if in_parts else _points(record["keypoints"], len(checked.skeleton))
+        if in_parts:
+            points = join_parts(record, name).copy()
+            # Behind the body the third number may be a score.
+            points[17:, 2] = np.where(points[17:, 2] > 0, 2, np.minimum(points[17:, 2], 0))
+        else:
+            points = parse_triples(record["keypoints"], "keypoints", len(checked.skeleton), name)
     except LeanposeError as error:
-        checked.add("keypoint count", str(error).rstrip("."), checked.images.get(record["image_id"]))
-        return
+        checked.add("keypoint count", str(error).rstrip("."), image)
     person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
     checked.people.append(person)
-    if points is None:
-        values = record["keypoints"]
-        length = len(values) / 3 if isinstance(values, list) else 0
-        text = f"has {length:g} keypoints, the skeleton {checked.skeleton.name} has {len(checked.skeleton)}"
-        checked.add_person("keypoint count", person, text)
-    else:
+    if points is not None:
         for text in _odd_parts(record, points) if in_parts else []:
             checked.add_person("part", person, text)
         labelled = points[:, 2] > 0
-        stated, total = record.get("num_keypoints"), int(labelled.sum())
-        if "num_keypoints" in record and stated not in (total, int((labelled & counted).sum())):
-            checked.add_person("keypoint total", person, f"states {stated} keypoints, {total} are labelled")
+        counted = labelled[_COUNTED.get(checked.skeleton.name, slice(None))]
+        stated = record.get("num_keypoints")
+        if "num_keypoints" in record and stated not in (labelled.sum(), counted.sum()):
+            checked.add_person("keypoint total", person, f"states {stated} keypoints, {labelled.sum()} are labelled")
     if person.box is None:
         checked.add_person("box", person, "has no box of four numbers")
-
-
-def _whole_body(record: dict[str, Any], name: str) -> np.ndarray:
-    """The 133 points of a record; behind the body, where the third number may be a score, with a visibility in its place."""
-    points = join_parts(record, name).copy()
-    points[17:, 2] = np.where(points[17:, 2] > 0, 2, np.minimum(points[17:, 2], 0))
-    return points
 
 
 def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
@@ -154,13 +145,8 @@ def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
     return odd
 
 
-def _read_lsp(file: Path, top: Path, images: Path | None) -> CheckedSet | str:
-    try:
-        lsp = load_lsp(file)
-    except LeanposeError as error:
-        if "no LSP joint file" in str(error):
-            return "no LSP joints"
-        raise
+def _read_lsp(file: Path, top: Path, images: Path | None) -> CheckedSet:
+    lsp = load_lsp(file)
     numbers = [int(name[2:-4]) for name in lsp.names]
     checked = CheckedSet(file, "lsp", LSP14)
     _find_images(checked, top, images, dict(zip(numbers, lsp.names, strict=True)))
@@ -191,68 +177,52 @@ def _read_mpii(mpii: MpiiFile, top: Path, images: Path | None) -> CheckedSet | s
     return checked
 
 
-def _points(values: Any, count: int) -> np.ndarray | None:
-    """(K, 3) numbers as they are; None where they are none or too many or too few."""
-    try:
-        points = np.array(values, dtype=np.float64).reshape(-1, 3)
-    except (TypeError, ValueError):
-        return None
-    return points if len(points) == count else None
-
-
 def _box(values: Any) -> list[float] | None:
     try:
-        x, y, w, h = (float(value) for value in values)
-    except (TypeError, ValueError):
+        return parse_box(values, "")
+    except LeanposeError:
         return None
-    return [x, y, w, h]
 
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
     """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the file."""
-    path = images
     if images is None:
         some = list(names.values())[:: max(1, len(names) // 20)]
         hits = {path: _hits(path, some) for path in islice(_candidates(checked.file, top), 300)}
-        path = max(hits, key=lambda path: hits[path], default=None)
-        if path is None or hits[path] == 0:
+        images = max(hits, key=lambda path: hits[path])
+        if hits[images] == 0:
             example = some[0] if some else "(none listed)"
             text = f"no folder or archive near {checked.file.name} holds its images, such as {example}"
             checked.add("image missing", text)
             return
-    assert path is not None
-    folder = ImageFolder(path, checked.file.stem)
-    checked.source = path
+    folder = ImageFolder(images, checked.file.stem)
+    checked.source = images
     checked.images = {image_id: folder(name) for image_id, name in names.items()}
 
 
 def _candidates(file: Path, top: Path) -> Iterator[Path]:
     """Folders and archives that may hold the images: near the annotation file first."""
-    base = file.parent
-    while True:
-        yield base
-        yield from sorted(base.glob("*.tar"))
-        folders = sorted(path for path in base.iterdir() if path.is_dir())
-        yield from folders
-        for folder in folders:
-            if base != file.parent and not _IMAGE_FOLDER.fullmatch(folder.name.lower()):
-                continue  # the folder of another data set, most likely
-            yield from sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar")
-        if base == top or base == base.parent or top not in base.parents:
-            return
-        base = base.parent
+    bases = [file.parent, *file.parent.parents]
+    for base in bases[: bases.index(top) + 1] if top in bases else bases[:1]:
+        inside = _folders_and_archives(base)
+        yield from (base, *inside)
+        for folder in inside:
+            # In a folder further up, one of another name is that of another data set, most likely.
+            if folder.is_dir() and (base == file.parent or _IMAGE_FOLDER.fullmatch(folder.name.lower())):
+                yield from _folders_and_archives(folder)
+
+
+def _folders_and_archives(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar")
 
 
 def _hits(candidate: Path, names: list[str]) -> int:
     """How many of these images a folder or archive holds."""
     try:
-        if candidate.suffix == ".tar" and candidate.is_file():
-            members = tar_members(candidate)
-            plain = {member.rsplit("/", 1)[-1] for member in members}
-            return sum(name in members or name.rsplit("/", 1)[-1] in plain for name in names)
+        folder = ImageFolder(candidate, "")
     except LeanposeError:
         return 0
-    return sum((candidate / name).is_file() for name in names)
+    return sum(exists(folder(name)) for name in names)
 
 
 def exists(image: ImageRef) -> bool:

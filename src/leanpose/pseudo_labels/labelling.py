@@ -10,7 +10,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import CocoFile, clean_keypoints, load_json, parse_coco
+from leanpose.data.coco import CocoFile, clean_keypoints, load_json, parse_box, parse_coco
 from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error
+from leanpose.geometry import xywh_to_xyxy
 from leanpose.pseudo_labels.landmarks import LandmarkModels
 from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 2  # of the lines of an unfinished run
+_FORM = 3  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,7 @@ class BodyDataset:
         """Positions in `file.annotations` of people with labelled body points, by the image's id."""
         people: dict[int, list[int]] = defaultdict(list)
         for position, record in enumerate(self.file.annotations):
-            if record["image_id"] not in self.file.images:
-                raise LeanposeError(
-                    f"Annotation {record['id']} of {self.file.path} belongs to image {record['image_id']}, which is not there."
-                )
+            self.file.image_of(record)
             if not record.get("iscrowd") and (self.keypoints(position)[:, 2] > 0).any():
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
@@ -118,18 +115,12 @@ class BodyDataset:
     def keypoints(self, position: int) -> Float[np.ndarray, "17 3"]:
         """A person's body points."""
         record = self.file.annotations[position]
-        return clean_keypoints(record["keypoints"], len(COCO17), f"Annotation {record['id']} of {self.file.path}")
+        return clean_keypoints(record["keypoints"], len(COCO17), self.file.where(record))
 
     def box(self, position: int) -> Float[np.ndarray, " 4"]:
         """A person's xyxy box."""
         record = self.file.annotations[position]
-        try:
-            x, y, w, h = (float(value) for value in record["bbox"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(
-                f"Annotation {record['id']} of {self.file.path} has no valid box: {type(error).__name__} {error}."
-            ) from error
-        return np.array([x, y, x + w, y + h])
+        return xywh_to_xyxy(np.array(parse_box(record.get("bbox"), self.file.where(record))))
 
 
 class ResumeFile:
@@ -150,16 +141,26 @@ class ResumeFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
-        header = json.loads(json.dumps({"form": _FORM, **settings}))
+        header = json.dumps({"form": _FORM, **settings})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            complete = self._read(header) if path.exists() else 0
+            data = path.read_bytes() if path.exists() else b""
+            whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
+            first, *lines = whole.decode(errors="replace").splitlines() or [header]
+            if first != header:
+                raise LeanposeError(
+                    f"{path} was begun with other annotations, models or settings; delete it to begin anew."
+                )
+            for image_id, people in map(json.loads, lines):
+                self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             self._file = path.open("ab")
-            self._file.truncate(complete)
-            if not complete:
+            self._file.truncate(len(whole))
+            if not whole:
                 self._write(header)
         except OSError as error:
             raise describe_os_error(path, error) from error
+        except ValueError as error:
+            raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
 
     def __enter__(self) -> ResumeFile:
         return self
@@ -171,51 +172,18 @@ class ResumeFile:
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
-        packed = [[position, {name: _pack(part) for name, part in parts.items()}] for position, parts in people.items()]
+        packed = [
+            [position, {name: part.to_list() for name, part in parts.items()}] for position, parts in people.items()
+        ]
         try:
-            self._write([image_id, packed])
+            self._write(json.dumps([image_id, packed]))
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
 
-    def remove(self) -> None:
-        """Delete the file: the whole result is written."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-    def _write(self, line: Any) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
+    def _write(self, line: str) -> None:
+        self._file.write(line.encode() + b"\n")
         self._file.flush()
-
-    def _read(self, header: dict[str, Any]) -> int:
-        """Fill `done`; returns how many bytes of whole lines there are."""
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        complete = 0
-        for number, line in enumerate(lines):
-            try:
-                value = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                value = None
-            if number == 0 and value != header and line.endswith(b"\n"):
-                raise LeanposeError(
-                    f"{self.path} was begun with other annotations, models or settings; delete it to begin anew."
-                )
-            if value is None:  # stopped within this line
-                break
-            if number:
-                image_id, people = value
-                self.done[image_id] = {p: {name: _unpack(*part) for name, part in parts.items()} for p, parts in people}
-            complete += len(line)
-        return complete
-
-
-def _pack(part: Part) -> list[Any]:
-    return [part.verdict, part.points.tolist(), *(None if isnan(value) else value for value in (part.size, part.error))]
-
-
-def _unpack(verdict: Any, points: list[list[float]], size: float | None, error: float | None) -> Part:
-    numbers = (nan if value is None else value for value in (size, error))
-    return Part(verdict, np.array(points, dtype=np.float64).reshape(-1, 3), *numbers)
 
 
 def find_parts(
@@ -310,5 +278,5 @@ def label_wholebody(
         dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
         with atomic_write(out) as path:
             path.write_text(json.dumps(dataset.content))
-        resume.remove()
+        resume.done.clear()  # the result is whole
     return labels

@@ -9,43 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from math import atan2, cos, degrees, hypot, radians, sin
+from math import atan2, cos, degrees, radians, sin
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.backends.onnx import open_session
 from leanpose.errors import LeanposeError
 from leanpose.geometry import apply_affine, invert_affine, warp_image, warp_matrix
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Side of a box over the longer side of what it is to show.
-FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
-
 Image = UInt8[np.ndarray, "H W 3"]
 Point = Float[np.ndarray, " 2"]
-
-FACE_68 = (
-    162, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 389,  # jaw
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
-    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
-    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,  # outer lip
-    78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
-)  # fmt: skip
-"""For each of the 68 face points (iBUG's order, from the person's right) a point of the mesh."""
-
-EYE_CORNERS = (33, 263)
-"""The outer corners of the person's right and left eye in the mesh: the line between them is level in a face's crop."""
-
-NOSE_TIP, RIGHT_EYE, LEFT_EYE = 30, slice(36, 42), slice(42, 48)
-"""Among the 68 points: what can be compared with the body's nose and eyes. An eye is the mean of its lids."""
-
-ANKLES, KNEES, TOES, HEELS = (27, 28), (25, 26), (31, 32), (29, 30)
-"""Left and right in BlazePose. There is one toe point a foot, near the big toe."""
 
 
 @dataclass(frozen=True)
@@ -90,49 +69,6 @@ def box_around(points: Float[np.ndarray, "K 2"], angle: float, margin: float) ->
 def direction(start: Point, end: Point) -> float:
     """The direction from one point to another in degrees, clockwise from the right."""
     return degrees(atan2(float(end[1] - start[1]), float(end[0] - start[0])))
-
-
-def face_size(nose: Point, left_eye: Point, right_eye: Point) -> float:
-    """About how long the longer side of a face is, in pixels, from the labelled nose and eyes.
-
-    The eyes of a face seen from aside are near each other, but then the nose is far from them.
-    """
-    between = float(np.hypot(*(left_eye - right_eye)))
-    below = float(np.hypot(*(nose - (left_eye + right_eye) / 2)))
-    return max(2.4 * between, 3.2 * below)
-
-
-def face_box(nose: Point, left_eye: Point, right_eye: Point) -> RotatedBox:
-    """The first box of a face: from the labelled nose and eyes, level with the eyes."""
-    size = face_size(nose, left_eye, right_eye)
-    angle = direction(right_eye, left_eye)
-    middle = (left_eye + right_eye) / 2
-    x, y = middle + 0.22 * size * np.array([-sin(radians(angle)), cos(radians(angle))])
-    return RotatedBox(float(x), float(y), FACE_MARGIN * size, angle)
-
-
-def hand_size(forearm: float, shoulders: float) -> float:
-    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at us."""
-    return 0.75 * max(forearm, 0.6 * shoulders)
-
-
-def body_boxes(box: Float[np.ndarray, " 4"], keypoints: Float[np.ndarray, "17 3"]) -> list[RotatedBox]:
-    """Boxes of a whole body: the labelled xyxy box with three margins, upright and, where hips and shoulders are
-    labelled, rotated so that the body points up. Which one is best shows in the labelled knees and ankles."""
-    x, y = (box[:2] + box[2:]) / 2
-    side = float((box[2:] - box[:2]).max())
-    shoulders, hips = (part[part[:, 2] > 0, :2] for part in (keypoints[5:7], keypoints[11:13]))
-    angles = [0.0]
-    if len(shoulders) and len(hips):
-        angles.append(direction(hips.mean(axis=0), shoulders.mean(axis=0)) + 90)
-    return [RotatedBox(float(x), float(y), margin * side, a) for a in angles for margin in (1.0, 1.25, 1.5)]
-
-
-def hand_box(elbow: Point, wrist: Point, size: float) -> RotatedBox:
-    """A hand of about `size` pixels behind the labelled wrist, rotated so that the forearm points up."""
-    dx, dy = (wrist - elbow) / max(hypot(*(wrist - elbow)), 1e-9)
-    x, y = wrist + 0.4 * size * np.array([dx, dy])
-    return RotatedBox(float(x), float(y), 1.7 * size, direction(elbow, wrist) + 90)
 
 
 @dataclass(frozen=True)
@@ -190,7 +126,6 @@ class OnnxLandmarkModels:
 
     Args:
         folder: holds the files named in `FILES`.
-        threads: of each model.
 
     Attributes:
         hashes: SHA-256 of each file by its name.
@@ -199,18 +134,16 @@ class OnnxLandmarkModels:
         LeanposeError: a file is missing, or is not that model.
     """
 
-    def __init__(self, folder: Path | str, *, threads: int = 1) -> None:
-        folder, names = Path(folder), ", ".join(file.name for file in FILES)
-        if not folder.is_dir():
-            raise LeanposeError(f"There is no folder {folder} of landmark models; it must hold {names}.")
+    def __init__(self, folder: Path | str) -> None:
         self.hashes: dict[str, str] = {}
         self._sessions: dict[str, InferenceSession] = {}
         for file in FILES:
-            path = folder / file.name
+            path = Path(folder) / file.name
             if not path.is_file():
+                names = ", ".join(file.name for file in FILES)
                 raise LeanposeError(f"The landmark model {path} is missing; the folder must hold {names}.")
             self.hashes[file.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            self._sessions[file.name] = _open(path, file, threads)
+            self._sessions[file.name] = _open(path, file)
 
     @property
     def unknown(self) -> list[str]:
@@ -239,16 +172,9 @@ class OnnxLandmarkModels:
         return box.to_image(points - 0.5, file.size), float(score.reshape(-1)[0])
 
 
-def _open(path: Path, file: ModelFile, threads: int) -> InferenceSession:
-    import onnxruntime  # heavy: only when models are opened
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+def _open(path: Path, file: ModelFile) -> InferenceSession:
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, cuda=False)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         raise LeanposeError(f"{path} is no ONNX model that onnxruntime can open; is the file whole?") from error
     inputs = [list(entry.shape[1:]) for entry in session.get_inputs()]

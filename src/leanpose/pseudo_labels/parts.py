@@ -7,7 +7,7 @@ person's, and rightly found, is told by the labelled body points, with which the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import nan
+from math import cos, nan, radians, sin
 from typing import Any, Literal
 
 import numpy as np
@@ -15,34 +15,35 @@ from jaxtyping import Float
 
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, part_triples, split_parts
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels.landmarks import (
-    ANKLES,
-    EYE_CORNERS,
-    FACE_68,
-    FACE_MARGIN,
-    HAND_MARGIN,
-    HEELS,
-    KNEES,
-    LEFT_EYE,
-    NOSE_TIP,
-    RIGHT_EYE,
-    TOES,
-    Image,
-    LandmarkModels,
-    body_boxes,
-    box_around,
-    direction,
-    face_box,
-    face_size,
-    hand_box,
-    hand_size,
-)
+from leanpose.pseudo_labels.landmarks import Image, LandmarkModels, Point, RotatedBox, box_around, direction
 from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
 PARTS = ("face", "left_hand", "right_hand", "left_foot", "right_foot")
 _BODY = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:17])}
 _FOOT = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}
+
+# Side of a box over the longer side of what it is to show.
+FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
+
+FACE_68 = (
+    162, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 389,  # jaw
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,  # outer lip
+    78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
+)  # fmt: skip
+"""For each of the 68 face points (iBUG's order, from the person's right) a point of the mesh."""
+
+EYE_CORNERS = (33, 263)
+"""The outer corners of the person's right and left eye in the mesh: the line between them is level in a face's crop."""
+
+NOSE_TIP, RIGHT_EYE, LEFT_EYE = 30, slice(36, 42), slice(42, 48)
+"""Among the 68 points: what can be compared with the body's nose and eyes. An eye is the mean of its lids."""
+
+ANKLES, KNEES, TOES, HEELS = (27, 28), (25, 26), (31, 32), (29, 30)
+"""Left and right in BlazePose. There is one toe point a foot, near the big toe."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AcceptanceThresholds:
 
     Attributes:
         face_size, hand_size: about the least longer side in pixels, from the body labels (`face_size` and `hand_size` in
-            `leanpose.pseudo_labels.landmarks`).
+            `leanpose.pseudo_labels.parts`).
         person_size: the least longer side of a person's box in pixels, for feet.
         score: the least score that the models give, 0 … 1.
         face_error: the greatest mean distance of nose and eyes from the labelled ones, over the face's longer side.
@@ -92,6 +93,15 @@ class Part:
     size: float = nan
     error: float = nan
 
+    def to_list(self) -> list[Any]:
+        """For JSON; `from_list` reads it back."""
+        return [self.verdict, self.points.tolist(), self.size, self.error]
+
+    @classmethod
+    def from_list(cls, values: list[Any]) -> Part:
+        verdict, points, size, error = values
+        return cls(verdict, np.array(points, dtype=np.float64).reshape(-1, 3), size, error)
+
 
 def label_person(
     image: Image,
@@ -110,7 +120,8 @@ def label_person(
     Returns:
         A part for each name in `PARTS`.
     """
-    left, right = (_hand(image, keypoints, side, models, thresholds) for side in ("left", "right"))
+    person = _Person(image, keypoints, box, models, thresholds)
+    left, right = person.hand("left"), person.hand("right")
     if left.verdict == right.verdict == "accepted":
         # Of two hands on the same spot, which are one hand found twice, the one nearer to its wrist stays.
         both = (left.points[:, 2] > 0) & (right.points[:, 2] > 0)
@@ -119,118 +130,146 @@ def label_person(
                 left = replace(left, verdict="disagrees", points=left.points[:0])
             else:
                 right = replace(right, verdict="disagrees", points=right.points[:0])
-    parts = (_face(image, keypoints, models, thresholds), left, right)
-    return dict(zip(PARTS, (*parts, *_feet(image, keypoints, box, models, thresholds)), strict=True))
+    return dict(zip(PARTS, (person.face(), left, right, *person.feet()), strict=True))
+
+
+def face_size(nose: Point, left_eye: Point, right_eye: Point) -> float:
+    """About how long the longer side of a face is, in pixels, from the labelled nose and eyes.
+
+    The eyes of a face seen from aside are near each other, but then the nose is far from them.
+    """
+    between, below = np.hypot(*(left_eye - right_eye)), np.hypot(*(nose - (left_eye + right_eye) / 2))
+    return float(max(2.4 * between, 3.2 * below))
+
+
+def face_box(nose: Point, left_eye: Point, right_eye: Point) -> RotatedBox:
+    """The first box of a face: from the labelled nose and eyes, level with the eyes."""
+    size = face_size(nose, left_eye, right_eye)
+    angle = direction(right_eye, left_eye)
+    middle = (left_eye + right_eye) / 2
+    x, y = middle + 0.22 * size * np.array([-sin(radians(angle)), cos(radians(angle))])
+    return RotatedBox(float(x), float(y), FACE_MARGIN * size, angle)
+
+
+def hand_size(forearm: float, shoulders: float) -> float:
+    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at us."""
+    return 0.75 * max(forearm, 0.6 * shoulders)
+
+
+def body_boxes(box: Float[np.ndarray, " 4"], keypoints: Float[np.ndarray, "17 3"]) -> list[RotatedBox]:
+    """Boxes of a whole body: the labelled xyxy box with three margins, upright and, where hips and shoulders are
+    labelled, rotated so that the body points up. Which one is best shows in the labelled knees and ankles."""
+    x, y = (box[:2] + box[2:]) / 2
+    side = float((box[2:] - box[:2]).max())
+    shoulders, hips = (part[part[:, 2] > 0, :2] for part in (keypoints[5:7], keypoints[11:13]))
+    angles = [0.0]
+    if len(shoulders) and len(hips):
+        angles.append(direction(hips.mean(axis=0), shoulders.mean(axis=0)) + 90)
+    return [RotatedBox(float(x), float(y), margin * side, a) for a in angles for margin in (1.0, 1.25, 1.5)]
+
+
+def hand_box(elbow: Point, wrist: Point, size: float) -> RotatedBox:
+    """A hand of about `size` pixels behind the labelled wrist, rotated so that the forearm points up."""
+    x, y = wrist + 0.4 * size * (wrist - elbow) / max(np.hypot(*(wrist - elbow)), 1e-9)
+    return RotatedBox(float(x), float(y), 1.7 * size, direction(elbow, wrist) + 90)
 
 
 def _refused(verdict: Verdict, size: float = nan, error: float = nan) -> Part:
     return Part(verdict, np.zeros((0, 3)), size, error)
 
 
-def _inside(points: Float[np.ndarray, "K 2"], image: Image, share: float, size: float, error: float) -> Part:
-    """The part, without the points outside the image; refused where less than `share` of them is left."""
-    limit = np.array([image.shape[1], image.shape[0]]) - 0.5
-    kept = np.all((points >= -0.5) & (points <= limit), axis=1)
-    if kept.mean() < share:
-        return _refused("outside", size, error)
-    return Part("accepted", np.column_stack([points, np.ones(len(points))]) * kept[:, None], size, error)
+@dataclass(frozen=True)
+class _Person:
+    """Someone whose parts are looked for; see `label_person`."""
 
+    image: Image
+    keypoints: Float[np.ndarray, "17 3"]
+    box: Float[np.ndarray, " 4"]
+    models: LandmarkModels
+    thresholds: AcceptanceThresholds
 
-def _face(
-    image: Image, keypoints: Float[np.ndarray, "17 3"], models: LandmarkModels, thresholds: AcceptanceThresholds
-) -> Part:
-    labels = keypoints[[_BODY["nose"], _BODY["left_eye"], _BODY["right_eye"]]]
-    if not (labels[:, 2] > 0).all():
-        return _refused("unlabelled")
-    labels = labels[:, :2]
-    size = face_size(*labels)
-    if size < thresholds.face_size:
-        return _refused("small", size)
-    landmarks = models.face(image, face_box(*labels))
-    for _ in range(2):
-        angle = direction(*landmarks.points[list(EYE_CORNERS)])
-        landmarks = models.face(image, box_around(landmarks.points, angle, FACE_MARGIN))
-    if landmarks.score < thresholds.score:
-        return _refused("not found", size)
-    points = landmarks.points[list(FACE_68)]
-    nose_and_eyes = np.array([points[NOSE_TIP], points[LEFT_EYE].mean(axis=0), points[RIGHT_EYE].mean(axis=0)])
-    distances = np.linalg.norm(nose_and_eyes - labels, axis=1)
-    error = float(distances.mean() / max(np.ptp(points, axis=0).max(), 1e-6))
-    if error > thresholds.face_error:
-        return _refused("disagrees", size, error)
-    return _inside(points, image, thresholds.inside, size, error)
+    def labels(self, *names: str) -> Float[np.ndarray, "N 3"]:
+        return self.keypoints[[_BODY[name] for name in names]]
 
+    def face(self) -> Part:
+        labels = self.labels("nose", "left_eye", "right_eye")
+        if not (labels[:, 2] > 0).all():
+            return _refused("unlabelled")
+        labels = labels[:, :2]
+        size = face_size(*labels)
+        if size < self.thresholds.face_size:
+            return _refused("small", size)
+        landmarks = self.models.face(self.image, face_box(*labels))
+        for _ in range(2):
+            angle = direction(*landmarks.points[list(EYE_CORNERS)])
+            landmarks = self.models.face(self.image, box_around(landmarks.points, angle, FACE_MARGIN))
+        if landmarks.score < self.thresholds.score:
+            return _refused("not found", size)
+        points = landmarks.points[list(FACE_68)]
+        nose_and_eyes = np.array([points[NOSE_TIP], points[LEFT_EYE].mean(axis=0), points[RIGHT_EYE].mean(axis=0)])
+        distances = np.linalg.norm(nose_and_eyes - labels, axis=1)
+        error = float(distances.mean() / max(np.ptp(points, axis=0).max(), 1e-6))
+        if error > self.thresholds.face_error:
+            return _refused("disagrees", size, error)
+        return self.inside(points, self.thresholds.inside, size, error)
 
-def _hand(
-    image: Image,
-    keypoints: Float[np.ndarray, "17 3"],
-    side: str,
-    models: LandmarkModels,
-    thresholds: AcceptanceThresholds,
-) -> Part:
-    elbow, wrist = keypoints[_BODY[f"{side}_elbow"]], keypoints[_BODY[f"{side}_wrist"]]
-    if not (elbow[2] > 0 and wrist[2] == 2):  # behind a hidden wrist there is no hand to see
-        return _refused("unlabelled")
-    elbow, wrist = elbow[:2], wrist[:2]
-    shoulders = keypoints[[_BODY["left_shoulder"], _BODY["right_shoulder"]]]
-    width = float(np.hypot(*(shoulders[0] - shoulders[1])[:2])) if (shoulders[:, 2] > 0).all() else 0.0
-    size = hand_size(float(np.hypot(*(wrist - elbow))), width)
-    if size < thresholds.hand_size:
-        return _refused("small", size)
-    box = hand_box(elbow, wrist, size)
-    landmarks = models.hand(image, box)
-    # Only a hand that shows in the first box is refined: a crop that has lost its hand finds another.
-    if landmarks.score >= thresholds.score:
-        landmarks = models.hand(image, box_around(landmarks.points, box.angle, HAND_MARGIN))
-    if landmarks.score < thresholds.score:
-        return _refused("not found", size)
-    points = landmarks.points
-    error = float(np.hypot(*(points[0] - wrist)) / size)
-    knuckles = points[[5, 9, 13, 17]].mean(axis=0)
-    angle = (direction(points[0], knuckles) - direction(elbow, wrist) + 180) % 360 - 180
-    if error > thresholds.wrist_error or abs(angle) > thresholds.hand_angle:
-        return _refused("disagrees", size, error)
-    return _inside(points, image, thresholds.inside, size, error)
+    def hand(self, side: str) -> Part:
+        elbow, wrist = self.labels(f"{side}_elbow", f"{side}_wrist")
+        if not (elbow[2] > 0 and wrist[2] == 2):  # behind a hidden wrist there is no hand to see
+            return _refused("unlabelled")
+        elbow, wrist = elbow[:2], wrist[:2]
+        shoulders = self.labels("left_shoulder", "right_shoulder")
+        width = float(np.hypot(*(shoulders[0] - shoulders[1])[:2])) if (shoulders[:, 2] > 0).all() else 0.0
+        size = hand_size(float(np.hypot(*(wrist - elbow))), width)
+        if size < self.thresholds.hand_size:
+            return _refused("small", size)
+        box = hand_box(elbow, wrist, size)
+        landmarks = self.models.hand(self.image, box)
+        # Only a hand that shows in the first box is refined: a crop that has lost its hand finds another.
+        if landmarks.score >= self.thresholds.score:
+            landmarks = self.models.hand(self.image, box_around(landmarks.points, box.angle, HAND_MARGIN))
+        if landmarks.score < self.thresholds.score:
+            return _refused("not found", size)
+        points = landmarks.points
+        error = float(np.hypot(*(points[0] - wrist)) / size)
+        knuckles = points[[5, 9, 13, 17]].mean(axis=0)
+        angle = (direction(points[0], knuckles) - direction(elbow, wrist) + 180) % 360 - 180
+        if error > self.thresholds.wrist_error or abs(angle) > self.thresholds.hand_angle:
+            return _refused("disagrees", size, error)
+        return self.inside(points, self.thresholds.inside, size, error)
 
+    def feet(self) -> list[Part]:
+        size = float((self.box[2:] - self.box[:2]).max())
+        legs = [self.labels(f"{side}_knee", f"{side}_ankle") for side in ("left", "right")]
+        labelled = [leg[0, 2] > 0 and leg[1, 2] == 2 for leg in legs]
+        if size < self.thresholds.person_size or not any(labelled):
+            return [_refused("small" if is_labelled else "unlabelled", size) for is_labelled in labelled]
+        bodies = [self.models.body(self.image, box) for box in body_boxes(self.box, self.keypoints)]
+        points = [body.points for body in bodies if body.score >= self.thresholds.score]
+        return [
+            self.foot(side, leg[:, :2], points, size) if is_labelled else _refused("unlabelled", size)
+            for side, (leg, is_labelled) in enumerate(zip(legs, labelled, strict=True))
+        ]
 
-def _feet(
-    image: Image,
-    keypoints: Float[np.ndarray, "17 3"],
-    box: Float[np.ndarray, " 4"],
-    models: LandmarkModels,
-    thresholds: AcceptanceThresholds,
-) -> list[Part]:
-    size = float((box[2:] - box[:2]).max())
-    legs = [keypoints[[_BODY[f"{side}_knee"], _BODY[f"{side}_ankle"]]] for side in ("left", "right")]
-    labelled = [leg[0, 2] > 0 and leg[1, 2] == 2 for leg in legs]
-    if size < thresholds.person_size or not any(labelled):
-        return [_refused("small" if is_labelled else "unlabelled", size) for is_labelled in labelled]
-    bodies = [models.body(image, body_box) for body_box in body_boxes(box, keypoints)]
-    points = [body.points for body in bodies if body.score >= thresholds.score]
-    return [
-        _foot(image, leg[:, :2], side, points, size, thresholds) if is_labelled else _refused("unlabelled", size)
-        for side, (leg, is_labelled) in enumerate(zip(legs, labelled, strict=True))
-    ]
+    def foot(self, side: int, leg: Float[np.ndarray, "2 2"], bodies: list[np.ndarray], size: float) -> Part:
+        """Toe and heel of the found body that agrees best with this leg (knee, ankle), moved with the ankle to its label."""
+        if not bodies:
+            return _refused("not found", size)
+        errors = [np.linalg.norm(body[[KNEES[side], ANKLES[side]]] - leg, axis=1).mean() / size for body in bodies]
+        best = int(np.argmin(errors))
+        error, body = float(errors[best]), bodies[best]
+        reach = body[[TOES[side], HEELS[side]]] - body[ANKLES[side]]
+        if error > self.thresholds.leg_error or np.linalg.norm(reach, axis=1).max() > self.thresholds.foot_reach * size:
+            return _refused("disagrees", size, error)
+        return self.inside(leg[1] + reach, 1.0, size, error)
 
-
-def _foot(
-    image: Image,
-    leg: Float[np.ndarray, "2 2"],
-    side: int,
-    bodies: list[Float[np.ndarray, "39 2"]],
-    size: float,
-    thresholds: AcceptanceThresholds,
-) -> Part:
-    """Toe and heel of the found body that agrees best with this leg (knee, ankle), moved with the ankle to its label."""
-    if not bodies:
-        return _refused("not found", size)
-    errors = [np.linalg.norm(body[[KNEES[side], ANKLES[side]]] - leg, axis=1).mean() / size for body in bodies]
-    best = int(np.argmin(errors))
-    error, body = float(errors[best]), bodies[best]
-    reach = body[[TOES[side], HEELS[side]]] - body[ANKLES[side]]
-    if error > thresholds.leg_error or np.linalg.norm(reach, axis=1).max() > thresholds.foot_reach * size:
-        return _refused("disagrees", size, error)
-    return _inside(leg[1] + reach, image, 1.0, size, error)
+    def inside(self, points: Float[np.ndarray, "K 2"], share: float, size: float, error: float) -> Part:
+        """The part, without the points outside the image; refused where less than `share` of them is left."""
+        limit = np.array([self.image.shape[1], self.image.shape[0]]) - 0.5
+        kept = np.all((points >= -0.5) & (points <= limit), axis=1)
+        if kept.mean() < share:
+            return _refused("outside", size, error)
+        return Part("accepted", np.column_stack([points, np.ones(len(points))]) * kept[:, None], size, error)
 
 
 def wholebody_points(

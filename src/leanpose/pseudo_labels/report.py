@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import nan
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.data.coco import parse_box
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.wholebody import box_field
 from leanpose.drawing import contact_sheet, draw_poses
@@ -119,12 +121,9 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
 
 def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
     """Of a part's box; of the extent of its labelled points where the file has no such box."""
-    try:
-        _, _, width, height = (float(value) for value in box)
-    except (TypeError, ValueError):
-        width = height = 0.0
-    if max(width, height) > 0:
-        return max(width, height)
+    with suppress(LeanposeError):
+        if (side := max(parse_box(box, "")[2:])) > 0:
+            return side
     return max(float(np.ptp(points[points[:, 2] > 0, :2], axis=0).max()), 1.0)
 
 

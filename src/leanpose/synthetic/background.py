@@ -68,11 +68,10 @@ class _Canvas:
         self.pixels = np.empty((*size, 3), np.uint8)
 
     def polygon(self, points: Sequence[tuple[float, float]], colour: Sequence[float]) -> None:
-        whole = [(int(min(max(x, -9999), 9999)), int(min(max(y, -9999), 9999))) for x, y in points]
-        cv2.fillPoly(self.pixels, [np.array(whole, np.int32)], colour)
+        cv2.fillPoly(self.pixels, [np.clip(points, -9999, 9999).astype(np.int32)], colour)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: Sequence[float], thickness: int = 1) -> None:
-        a, b, c, d = (int(min(max(v, -9999), 9999)) for v in (x1, y1, x2, y2))
+        a, b, c, d = np.clip((x1, y1, x2, y2), -9999, 9999).astype(int).tolist()
         cv2.line(self.pixels, (a, b), (c, d), colour, thickness)
 
     def ellipse(self, x: float, y: float, a: float, b: float, angle: float, colour: Sequence[float]) -> None:

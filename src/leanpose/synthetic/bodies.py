@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,52 +16,27 @@ from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
 
-JOINTS = (
-    "pelvis", "spine", "chest", "neck", "head",
-    "left_clavicle", "left_shoulder", "left_elbow", "left_wrist",
-    "right_clavicle", "right_shoulder", "right_elbow", "right_wrist",
-    "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle",
-)  # fmt: skip
-_PARENTS = (-1, 0, 1, 2, 3, 2, 5, 6, 7, 2, 9, 10, 11, 0, 13, 14, 0, 16, 17)
-J = {name: i for i, name in enumerate(JOINTS)}
 
-# Degrees of freedom: name, least and greatest angle in degrees, after the ranges of motion in clinical tables.
-_TRUNK_DOFS = (
-    ("root_pitch", -100.0, 100.0),  # the whole body: falling on the face is positive
-    ("root_roll", -100.0, 100.0),
-    ("spine_flex", -30.0, 75.0),
-    ("spine_side", -35.0, 35.0),
-    ("spine_twist", -50.0, 50.0),
-    ("neck_flex", -50.0, 50.0),
-    ("neck_side", -40.0, 40.0),
-    ("neck_twist", -75.0, 75.0),
-)
-_SIDE_DOFS = (
-    ("clavicle", -5.0, 30.0),  # shrugging
-    ("arm_raise", 0.0, 175.0),  # angle between upper arm and hanging down
-    ("arm_plane", -90.0, 130.0),  # where to: 0 = to the side, 90 = to the front, -90 = backwards
-    ("arm_twist", -90.0, 90.0),  # outward rotation is positive
-    ("elbow", 0.0, 150.0),
-    ("pronation", -80.0, 85.0),
-    ("wrist_flex", -65.0, 70.0),
-    ("wrist_side", -30.0, 20.0),
-    ("curl", 0.0, 1.0),  # of the fingers: 0 = flat hand, 1 = fist
-    ("spread", 0.0, 1.0),
-    ("hip_flex", -25.0, 125.0),
-    ("hip_side", -20.0, 60.0),
-    ("hip_twist", -35.0, 45.0),
-    ("knee", 0.0, 150.0),
-    ("ankle", -25.0, 50.0),  # pointing the toes is positive
-)
-_DOFS = _TRUNK_DOFS + tuple((f"{s}_{name}", low, high) for s in ("left", "right") for name, low, high in _SIDE_DOFS)
-DOF = {name: i for i, (name, _, _) in enumerate(_DOFS)}
-LIMITS = np.array([[low, high] for _, low, high in _DOFS])
+def _read_yaml(name: str) -> dict[str, Any]:
+    """A table beside this file."""
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+SHAPES = _read_yaml("shapes.yaml")
+_KINEMATICS = _read_yaml("poses.yaml")
+JOINTS = tuple(SHAPES["joints"])
+J = {name: i for i, name in enumerate(JOINTS)}
+_TRUNK_LIMITS, _SIDE_LIMITS = _KINEMATICS["limits"]["trunk"], _KINEMATICS["limits"]["side"]
+_SIDES = {f"{side}_{name}": limits for side in ("left", "right") for name, limits in _SIDE_LIMITS.items()}
+_LIMITS = {**_TRUNK_LIMITS, **_SIDES}
+DOF = {name: i for i, name in enumerate(_LIMITS)}
+LIMITS = np.array(list(_LIMITS.values()), dtype=float)
 _BACKWARD_ARM_LIMIT = 55.0  # an arm that points backwards cannot be raised further
 
 # The same pose seen in a mirror: sides exchanged, sideways and twisting angles of the trunk negated.
-_TRUNK, _SIDE = len(_TRUNK_DOFS), len(_SIDE_DOFS)
+_TRUNK, _SIDE = len(_TRUNK_LIMITS), len(_SIDE_LIMITS)
 _MIRROR_ORDER = np.r_[0:_TRUNK, _TRUNK + _SIDE : _TRUNK + 2 * _SIDE, _TRUNK : _TRUNK + _SIDE]
-_MIRROR_SIGN = np.ones(len(_DOFS))
+_MIRROR_SIGN = np.ones(len(DOF))
 _MIRROR_SIGN[[DOF[n] for n in ("root_roll", "spine_side", "spine_twist", "neck_side", "neck_twist")]] = -1
 
 
@@ -129,12 +105,11 @@ def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
 
 def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
     """The kinds of poses of `poses.yaml`: names, weights that sum to 1, mean and standard deviation of all angles."""
-    content = yaml.safe_load(Path(__file__).with_name("poses.yaml").read_text(encoding="utf-8"))
-    kinds = content["kinds"]
+    kinds = _KINEMATICS["kinds"]
     weight = np.array([kind.pop("weight") for kind in kinds.values()], dtype=float)
-    mean, deviation = np.zeros((len(kinds), len(_DOFS))), np.zeros((len(kinds), len(_DOFS)))
+    mean, deviation = np.zeros((len(kinds), len(DOF))), np.zeros((len(kinds), len(DOF)))
     for row, changes in enumerate(kinds.values()):
-        for angles in (content["standing"], changes):
+        for angles in (_KINEMATICS["standing"], changes):
             # Entries for both sides first, so that one for a single side has the last word.
             for name, values in sorted(angles.items(), key=lambda item: item[0] in DOF):
                 for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
@@ -164,7 +139,7 @@ def draw_poses(
     candidates = np.array([POSES.index(name) for name in only or POSES])
     share = np.cumsum(_WEIGHTS[candidates])
     poses = candidates[np.minimum(np.searchsorted(share, rng.random(count) * share[-1]), len(candidates) - 1)]
-    angles = _MEAN[poses] + _DEVIATION[poses] * np.clip(rng.normal(size=(count, len(_DOFS))), -2.5, 2.5)
+    angles = _MEAN[poses] + _DEVIATION[poses] * np.clip(rng.normal(size=(count, len(DOF))), -2.5, 2.5)
     angles = np.where(rng.random((count, 1)) < 0.5, angles, mirror_angles(angles))
     angles = np.clip(angles, LIMITS[:, 0], LIMITS[:, 1])
     for side in ("left", "right"):
@@ -254,26 +229,13 @@ def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.
     joints = np.zeros((count, len(JOINTS), 3))
     frames = np.zeros_like(local)
     frames[:, 0] = local[:, 0]
-    for i, parent in enumerate(_PARENTS[1:], start=1):
+    for i, parent in list(enumerate(J.get(name) for name in SHAPES["joints"].values()))[1:]:
         frames[:, i] = frames[:, parent] @ local[:, i]
         joints[:, i] = joints[:, parent] + (frames[:, parent] @ bodies.offsets[:, i, :, None])[..., 0]
     return PosedSkeletons(joints, frames)
 
 
-# Hands. Left hand's own axes: the fingers hang along -y, the thumb is towards z, the palm looks to -x. Lengths are shares
-# of the person's height. The right hand is the mirror image.
-# Index, middle, ring, little finger: where they start, how long they are, which way they spread.
-_FINGER_BASE = np.array(
-    [[-0.002, -0.054, 0.0165], [-0.001, -0.056, 0.0055], [-0.001, -0.053, -0.0055], [-0.002, -0.047, -0.0155]]
-)
-_FINGER_LENGTH = np.array([0.041, 0.046, 0.043, 0.034])
-_SEGMENT_SHARES = np.array([0.46, 0.30, 0.24])
-_BEND = np.radians([80.0, 100.0, 65.0])
-_SPREAD = np.array([0.24, 0.05, -0.12, -0.30])
-_THUMB_BASE = np.array([-0.006, -0.012, 0.014])
-_THUMB_LENGTH = np.array([0.025, 0.021, 0.017])
-_THUMB_OPEN = np.array([[-0.35, -0.62, 0.70], [-0.25, -0.80, 0.55], [-0.18, -0.88, 0.44]])
-_THUMB_BENT = np.array([[-0.80, -0.50, 0.34], [-0.72, -0.66, -0.20], [-0.50, -0.62, -0.60]])
+_HAND = {name: np.array(values, dtype=float) for name, values in SHAPES["hand"].items()}
 
 
 def hand_points(
@@ -285,20 +247,20 @@ def hand_points(
     spread = angles[:, [DOF["left_spread"], DOF["right_spread"]]]
     # Fingers bend a little differently: the little finger most.
     each = np.clip(curl[..., None] * np.array([0.85, 1.0, 1.08, 1.12]), 0, 1)
-    bend = np.cumsum(each[..., None] * _BEND, axis=-1)  # (P, 2, 4, 3)
-    aside = (spread * (1 - curl))[..., None] * _SPREAD
+    bend = np.cumsum(each[..., None] * np.radians(_HAND["bend"]), axis=-1)  # (P, 2, 4, 3)
+    aside = (spread * (1 - curl))[..., None] * _HAND["spread"]
     straight = np.stack([0 * aside, -np.cos(aside), np.sin(aside)], axis=-1)
     direction = np.cos(bend)[..., None] * straight[..., None, :] - np.sin(bend)[..., None] * np.array([1.0, 0, 0])
-    steps = direction * (_FINGER_LENGTH[:, None] * _SEGMENT_SHARES)[..., None]
-    base = np.broadcast_to(_FINGER_BASE[:, None], (count, 2, 4, 1, 3))
+    steps = direction * (_HAND["finger_length"][:, None] * _HAND["segment_shares"])[..., None]
+    base = np.broadcast_to(_HAND["finger_base"][:, None], (count, 2, 4, 1, 3))
     fingers = np.concatenate([base, base + np.cumsum(steps, axis=-2)], axis=-2)
     points = np.zeros((count, 2, 21, 3))
     points[:, :, 5:] = fingers.reshape(count, 2, 16, 3)
     bent = curl[..., None, None]
-    thumb = _THUMB_OPEN * (1 - bent) + _THUMB_BENT * bent
-    thumb = thumb / np.linalg.norm(thumb, axis=-1, keepdims=True) * _THUMB_LENGTH[:, None]
-    points[:, :, 1] = _THUMB_BASE
-    points[:, :, 2:5] = _THUMB_BASE + np.cumsum(thumb, axis=-2)
+    thumb = _HAND["thumb_open"] * (1 - bent) + _HAND["thumb_bent"] * bent
+    thumb = thumb / np.linalg.norm(thumb, axis=-1, keepdims=True) * _HAND["thumb_length"][:, None]
+    points[:, :, 1] = _HAND["thumb_base"]
+    points[:, :, 2:5] = _HAND["thumb_base"] + np.cumsum(thumb, axis=-2)
     points[:, 1, :, 0] *= -1
     points *= bodies.height[:, None, None, None]
     left, right = skeletons.to_world("left_wrist", points[:, 0]), skeletons.to_world("right_wrist", points[:, 1])

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.synthetic.bodies import Bodies
+from leanpose.synthetic.bodies import SHAPES, Bodies
 
 # Materials: rows of a person's palette.
 Material = IntEnum(
@@ -19,11 +19,8 @@ Material = IntEnum(
 )  # fmt: skip
 NOTHING = -1
 
-_SKIN_TONES = np.array([(250, 222, 202), (240, 200, 175), (226, 180, 150), (205, 152, 118), (172, 120, 86), (130, 86, 60),
-                        (92, 60, 44), (66, 44, 36)], dtype=float)  # fmt: skip
-_HAIR_TONES = np.array([(22, 18, 18), (40, 28, 22), (66, 44, 30), (96, 66, 42), (140, 102, 62), (190, 155, 105), (120, 56, 30),
-                        (128, 126, 124), (205, 202, 198)], dtype=float)  # fmt: skip
-_HAIR_OFTEN = np.cumsum([0.26, 0.2, 0.17, 0.12, 0.08, 0.07, 0.03, 0.05, 0.02])
+_SKIN_TONES, _HAIR_TONES = (np.array(SHAPES[name], dtype=float) for name in ("skin_tones", "hair_tones"))
+_HAIR_OFTEN = np.cumsum(SHAPES["hair_shares"])
 
 
 def _tiles() -> np.ndarray:
@@ -110,17 +107,14 @@ def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 
 
 
 def _along(tones: np.ndarray, position: np.ndarray) -> np.ndarray:
-    position = np.clip(position, 0, 1) * (len(tones) - 1)
-    low = np.minimum(position.astype(int), len(tones) - 2)
-    return tones[low] + (tones[low + 1] - tones[low]) * (position - low)[:, None]
+    """Colours between `tones`, from the first (0) to the last (1)."""
+    places = np.linspace(0, len(tones) - 1, len(tones))
+    return np.column_stack([np.interp(position * places[-1], places, channel) for channel in tones.T])
 
 
 def _pick(chance: np.ndarray, *choices: tuple[float, np.ndarray | float]) -> np.ndarray:
     """For each person the first choice whose bound is above the person's chance."""
-    result = np.full(len(chance), 0.0)
-    for bound, value in reversed(choices):
-        result = np.where(chance < bound, value, result)
-    return result
+    return np.select([chance < bound for bound, _ in choices], [value for _, value in choices], 0.0)
 
 
 def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:

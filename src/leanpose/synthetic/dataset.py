@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco import load_json, read_coco, read_coco_wholebody
+from leanpose.data.coco import coco_annotation, ground_truth, load_json, read_coco, read_coco_wholebody
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, cache_folder
+from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
-from leanpose.synthetic.rendering import Framing
-from leanpose.synthetic.scene import Scene, render_scene, resolve_skeleton
+from leanpose.synthetic.scene import render_scene, resolve_skeleton
 from leanpose.version import __version__
 
 _JPEG_QUALITY = 92
@@ -41,33 +41,19 @@ class SyntheticFiles:
     people: int
 
 
-def _coco_annotations(scene: Scene, image_id: int) -> list[dict]:
-    """The COCO annotations of a scene, without ids; keypoints outside the picture are written as 0, 0, 0.
+def _render_jpeg(index: int, seed: int, size: tuple[int, int], **options) -> tuple[bytes, list[dict]]:
+    """A scene's picture and its COCO annotations; keypoints outside the picture are written as 0, 0, 0.
 
     With the 133 keypoints of COCO-WholeBody they have that data set's fields, a part in each.
     """
-    result = []
-    for keypoints, box, area in zip(scene.keypoints, scene.boxes, scene.areas, strict=True):
-        labelled = keypoints[:, 2] > 0
-        values = np.where(labelled[:, None], np.round(keypoints, 2), 0.0)
-        x1, y1, x2, y2 = box.tolist()
-        if scene.skeleton == WHOLEBODY133:
-            points = split_parts(values)
-        else:
-            flat = values.reshape(-1).tolist()
-            flat[2::3] = [int(flag) for flag in flat[2::3]]
-            points = {"num_keypoints": int(labelled.sum()), "keypoints": flat}
-        labels = {"image_id": image_id, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        result.append({**labels, "area": float(area), **points})
-    return result
-
-
-def _render_jpeg(index: int, seed: int, size: tuple[int, int], **options) -> tuple[bytes, list[dict]]:
     scene = render_scene(seed, index, size, **options)
-    encoded, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not encoded:
-        raise LeanposeError(f"Scene {index} could not be encoded as JPEG.")
-    return data.tobytes(), _coco_annotations(scene, index + 1)
+    _, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    labels = []
+    points = np.where(scene.keypoints[..., 2:] > 0, np.round(scene.keypoints, 2), 0.0)
+    for keypoints, box, area in zip(points, xyxy_to_xywh(scene.boxes).tolist(), scene.areas.tolist(), strict=True):
+        parts = split_parts(keypoints) if scene.skeleton == WHOLEBODY133 else {}
+        labels.append({**coco_annotation(0, index + 1, box, area, keypoints), **parts})
+    return data.tobytes(), labels
 
 
 def write_synthetic(
@@ -78,7 +64,6 @@ def write_synthetic(
     skeleton: str | Path | Skeleton = "coco_wholebody133",
     people: tuple[int, int] = (1, 3),
     *,
-    framing: Framing | None = None,
     poses: Sequence[str] = (),
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -93,7 +78,7 @@ def write_synthetic(
         size: height and width of the pictures in pixels.
         skeleton: which keypoints to write.
         people: least and greatest number of people in a scene.
-        framing, poses: see `render_scene`.
+        poses: see `render_scene`.
         workers: processes that render.
         progress: called after every picture with the number of those that are done and `count`.
 
@@ -104,7 +89,7 @@ def write_synthetic(
         raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
     skeleton = resolve_skeleton(skeleton)
     files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
-    options = {"people": people, "skeleton": skeleton, "framing": framing, "poses": tuple(poses)}
+    options = {"people": people, "skeleton": skeleton, "poses": tuple(poses)}
     render = partial(_render_jpeg, seed=seed, size=size, **options)
     images: list[dict] = []
     annotations: list[dict] = []
@@ -113,30 +98,17 @@ def write_synthetic(
     with atomic_write(files.images) as temporary, tarfile.open(temporary, "w") as archive, pool as running:
         rendered = running.map(render, range(count), chunksize=16) if running else map(render, range(count))
         for index, (data, labels) in enumerate(rendered):
-            name = f"{index:06d}.jpg"
-            member = tarfile.TarInfo(name)
+            member = tarfile.TarInfo(f"{index:06d}.jpg")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-            images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1]})
-            annotations += [{"id": i, **label} for i, label in enumerate(labels, start=len(annotations) + 1)]
+            images.append({"id": index + 1, "file_name": member.name, "height": size[0], "width": size[1]})
+            annotations += [{**label, "id": i} for i, label in enumerate(labels, start=len(annotations) + 1)]
             if progress is not None:
                 progress(index + 1, count)
     named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points alone
-    links = [[a + 1, b + 1] for a, b in named.limbs]
-    category = {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": [*named.keypoints],
-        "skeleton": links,
-    }
     description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
-    content = {
-        "info": {"description": description, "count": count, "seed": seed, "size": size, "poses": list(poses)},
-        "images": images,
-        "annotations": annotations,
-        "categories": [category],
-    }
+    info = {"description": description, "count": count, "seed": seed, "size": size, "poses": list(poses)}
+    content = {"info": info, **ground_truth(images, annotations, named)}
     with atomic_write(files.annotations) as temporary:
         temporary.write_text(json.dumps(content, separators=(",", ":")))
     return SyntheticFiles(files.images, files.annotations, count, len(annotations))

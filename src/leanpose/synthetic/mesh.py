@@ -6,15 +6,13 @@ trousers reach, whether there is a skirt) is in the rings' radii, the material o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.synthetic.bodies import Bodies, J, PosedSkeletons
+from leanpose.synthetic.bodies import SHAPES, Bodies, J, PosedSkeletons
 from leanpose.synthetic.clothing import NOTHING, Material, Outfits
 from leanpose.synthetic.head import HEAD_RINGS, HEAD_SIDES, head_materials, head_vertices
-from leanpose.synthetic.rendering import cross
+from leanpose.synthetic.rendering import cross, regular_polygon
 
 # Limbs that clothes can cover in part: sleeves, trouser legs.
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
@@ -22,23 +20,12 @@ _CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
 _PLAIN_SIDES, _PLAIN_RINGS = 8, 6
 _TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 12, 4, 8, 5
 
-# Radii along a limb as shares of the person's height: t, sideways, front to back, shift to the front.
-_PROFILES = {
-    "shoulder": ((0, 0.0305, 0.033, 0), (0.3, 0.0275, 0.030, 0), (0.7, 0.0245, 0.0255, 0), (1, 0.0225, 0.022, 0)),
-    "elbow": ((0, 0.0225, 0.022, 0), (0.25, 0.0245, 0.024, 0), (0.7, 0.0185, 0.0175, 0), (1, 0.015, 0.0135, 0)),
-    "hip": ((0, 0.050, 0.056, -0.004), (0.3, 0.047, 0.050, 0), (0.7, 0.036, 0.039, 0), (1, 0.0305, 0.033, 0)),
-    "knee": ((0, 0.0305, 0.032, 0), (0.28, 0.0310, 0.033, -0.009), (0.6, 0.0245, 0.026, -0.006), (0.9, 0.018, 0.020, 0), (1, 0.019, 0.022, 0)),
-    "clavicle": ((0, 0.024, 0.026, 0), (0.5, 0.027, 0.031, 0), (1, 0.028, 0.032, 0)),
-    "neck": ((0, 0.034, 0.034, 0), (0.4, 0.0285, 0.030, 0), (1, 0.029, 0.033, 0)),
-    "ankle": ((0, 0.016, 0.014, 0.002), (0.12, 0.020, 0.026, 0.012), (0.35, 0.021, 0.029, 0.015), (0.6, 0.025, 0.020, 0.006), (0.85, 0.027, 0.013, 0), (1, 0.018, 0.009, -0.002)),
-    "wrist": ((0, 0.011, 0.016, 0), (0.5, 0.0105, 0.022, 0), (1, 0.0085, 0.023, 0)),
-}  # fmt: skip
 _SAMPLES = 64
 
 
 def _profile(names: tuple[str, ...]) -> Float[np.ndarray, "N 65 3"]:
     t = np.linspace(0, 1, _SAMPLES + 1)
-    rows = [np.array(_PROFILES[name]) for name in names]
+    rows = [np.array(SHAPES["limbs"][name]) for name in names]
     return np.stack([np.stack([np.interp(t, row[:, 0], row[:, k]) for k in (1, 2, 3)], axis=-1) for row in rows])
 
 
@@ -46,20 +33,9 @@ _CLOTHED_TABLE = _profile(tuple(start for start, _ in _CLOTHED for _ in range(2)
 _PLAIN_TABLE = _profile(("clavicle", "clavicle", "neck", "ankle", "ankle", "wrist", "wrist"))
 _PLAIN_T = np.array([-0.06, 0.0, 0.33, 0.67, 1.0, 1.06])
 
-# The trunk from the top: joint, height above it (shares of the trunk's length), half width, half depth, shift to the front
-# (shares of the person's height).
-_TORSO = (
-    ("chest", 0.445, 0.034, 0.032, -0.004), ("chest", 0.40, 0.060, 0.040, -0.006), ("chest", 0.31, 0.092, 0.056, -0.004),
-    ("chest", 0.17, 0.101, 0.069, 0.003), ("chest", 0.0, 0.094, 0.065, 0.004), ("spine", 0.22, 0.085, 0.059, 0.004),
-    ("spine", 0.08, 0.079, 0.056, 0.004), ("pelvis", 0.17, 0.086, 0.059, 0.001), ("pelvis", 0.05, 0.096, 0.067, -0.005),
-    ("pelvis", -0.09, 0.098, 0.068, -0.006), ("pelvis", -0.20, 0.070, 0.060, -0.004),
-)  # fmt: skip
-_TORSO_JOINTS = np.array([J[row[0]] for row in _TORSO])
-_TORSO_TABLE = np.array([row[1:] for row in _TORSO])
-_FEMALE_WIDTH = np.array([1, 1, 0.97, 0.95, 0.92, 0.92, 0.93, 1.02, 1.06, 1.06, 1.05])
-_FEMALE_DEPTH = np.array([1, 1, 1.0, 1.15, 1.03, 0.96, 0.95, 1.0, 1.06, 1.06, 1.03])
-
-
+_TORSO_JOINTS = np.array([J[row[0]] for row in SHAPES["trunk"]])
+_TORSO = np.array([row[1:] for row in SHAPES["trunk"]], dtype=float)
+_TORSO_RISE, _TORSO_WIDTH, _TORSO_DEPTH, _TORSO_SHIFT, _FEMALE_WIDTH, _FEMALE_DEPTH, _BELLY, _CLOTH = _TORSO.T
 # Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, skirt, long hair.
 _PARTS = (
     (8, _CLOTHED_RINGS, _CLOTHED_SIDES), (7, _PLAIN_RINGS, _PLAIN_SIDES), (1, len(_TORSO), _TORSO_SIDES),
@@ -97,23 +73,9 @@ def on_torso(
     return upper * (1 - a) + lower * a
 
 
-@dataclass(frozen=True)
-class Surfaces:
-    """The surfaces of P people.
-
-    Attributes:
-        vertices: world positions in metres.
-        materials: the material of each quadrilateral of `QUADS`; `NOTHING` where it is not there.
-    """
-
-    vertices: Float[np.ndarray, "P V 3"]
-    materials: Int[np.ndarray, "P Q"]
-
-
 def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
     """Elliptic rings: center, x, z (…, 3); width, depth (…) along x and z -> (…, sides, 3)."""
-    angle = np.arange(sides) * (2 * np.pi / sides)
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = regular_polygon(sides).T
     return (
         center[..., None, :]
         + (width[..., None] * c)[..., None] * x[..., None, :]
@@ -196,16 +158,14 @@ def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     build = shoulders / (0.103 * bodies.height)
     h = bodies.height[:, None]
     girth = bodies.girth[:, None]
-    belly = np.array([0, 0, 0.2, 0.4, 0.8, 1.2, 1.4, 1.2, 0.9, 0.8, 0.6])
-    cloth = np.array([0, 0.2, 0.5, 1, 1, 1, 1, 1, 1, 0.6, 0.3]) * outfits.shirt_loose[:, None]
-    width = _TORSO_TABLE[:, 1] * h * np.where(female, _FEMALE_WIDTH, 1.0) * (1 + (girth - 1) * np.maximum(belly, 0.5))
+    cloth = _CLOTH * outfits.shirt_loose[:, None]
+    width = _TORSO_WIDTH * h * np.where(female, _FEMALE_WIDTH, 1.0) * (1 + (girth - 1) * np.maximum(_BELLY, 0.5))
     width = width * (0.4 + 0.6 * build[:, None]) * (1 + 0.5 * cloth)
-    depth = _TORSO_TABLE[:, 2] * h * np.where(female, _FEMALE_DEPTH, 1.0) * (1 + (girth - 1) * belly) * (1 + cloth)
-    shift = _TORSO_TABLE[:, 3] * h + 0.3 * (girth - 1) * belly * depth
+    depth = _TORSO_DEPTH * h * np.where(female, _FEMALE_DEPTH, 1.0) * (1 + (girth - 1) * _BELLY) * (1 + cloth)
+    shift = _TORSO_SHIFT * h + 0.3 * (girth - 1) * _BELLY * depth
     trunk = bodies.offsets[:, J["neck"], 1] / 0.42
-    up = _TORSO_TABLE[:, 0] * trunk[:, None]
-    angle = np.arange(_TORSO_SIDES) * (2 * np.pi / _TORSO_SIDES)
-    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in (np.cos(angle), np.sin(angle)))  # a little square
+    up = _TORSO_RISE * trunk[:, None]
+    c, s = (np.sign(v) * np.abs(v) ** 0.85 for v in regular_polygon(_TORSO_SIDES).T)  # a little square
     x, z = width[..., None] * c, shift[..., None] + depth[..., None] * s
     local = np.stack(np.broadcast_arrays(x, up[..., None], z), -1)
     frames, origins = skeletons.frames[:, _TORSO_JOINTS], skeletons.joints[:, _TORSO_JOINTS]
@@ -271,8 +231,14 @@ def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> t
     return _rings(center, frames[..., 0], frames[..., 2], width, thick, _LONG_HAIR_SIDES), materials
 
 
-def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> Surfaces:
-    """The dressed surfaces of P posed people."""
+def build_surfaces(
+    bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits
+) -> tuple[Float[np.ndarray, "P V 3"], Int[np.ndarray, "P Q"]]:
+    """The dressed surfaces of P posed people.
+
+    Returns:
+        World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is not there.
+    """
     count = len(bodies.height)
     clothed, plain, torso, skirt, long_hair = (
         part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
@@ -287,4 +253,4 @@ def build_surfaces(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) 
         *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
     ]  # fmt: skip
     vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
-    return Surfaces(vertices, np.concatenate(materials, axis=1))
+    return vertices, np.concatenate(materials, axis=1)

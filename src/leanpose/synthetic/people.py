@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 from leanpose.synthetic.bodies import (
+    SHAPES,
     Bodies,
     J,
     PosedSkeletons,
@@ -33,8 +34,8 @@ from leanpose.synthetic.head import (
     face_polygons,
     head_scale,
 )
-from leanpose.synthetic.mesh import QUADS, Surfaces, build_surfaces, on_torso
-from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
+from leanpose.synthetic.mesh import QUADS, build_surfaces, on_torso
+from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons, regular_polygon
 
 SYNTHETIC135 = Skeleton(
     "synthetic135",
@@ -46,18 +47,13 @@ SYNTHETIC135 = Skeleton(
 K = {name: i for i, name in enumerate(SYNTHETIC135.keypoints)}
 _FACE_START, _HANDS_START = 23, 91
 
-_DEPTHS = {
-    "nose": 0.016, "eye": 0.012, "ear": 0.016, "shoulder": 0.068, "elbow": 0.044, "wrist": 0.034, "hip": 0.092, "knee": 0.054,
-    "ankle": 0.044, "toe": 0.024, "heel": 0.030, "neck": 0.062, "head_top": 0.05, "hand": 0.017,
-}  # fmt: skip
-
 
 def _depth_allowed() -> np.ndarray:
     allowed = np.full(len(SYNTHETIC135), 0.012)
     allowed[_FACE_START + 27 : _FACE_START + 36] = 0.03  # around the nose, which is in front of its own wings
     for i, name in enumerate(SYNTHETIC135.keypoints):
         if i < _FACE_START or i >= _HANDS_START:
-            allowed[i] = next(value for word, value in _DEPTHS.items() if word in name)
+            allowed[i] = next(value for word, value in SHAPES["depths"].items() if word in name)
     return allowed
 
 
@@ -69,20 +65,19 @@ SURFACE_POINTS = np.r_[
 ]
 _EYES_AND_EARS_OUT = np.array([[0.42, 0.0, 0.91], [-0.42, 0, 0.91], [0.98, 0, 0.2], [-0.98, 0, 0.2]])
 SURFACE_NORMALS = np.concatenate([FACE_NORMALS[30:31], _EYES_AND_EARS_OUT, FACE_NORMALS])
-# From the ankle, for the left foot, as shares of the person's height.
-_FOOT_POINTS = {"big_toe": (-0.012, -0.030, 0.100), "small_toe": (0.022, -0.032, 0.076), "heel": (0.0, -0.026, -0.050)}
 
 
 @dataclass(frozen=True)
 class People:
-    """P people in the world, posed, dressed and placed."""
+    """P people in the world, posed, dressed and placed; `vertices` and `materials` are those of `build_surfaces`."""
 
     bodies: Bodies
     outfits: Outfits
     angles: Float[np.ndarray, "P F"]
     poses: Int[np.ndarray, " P"]
     skeletons: PosedSkeletons
-    surfaces: Surfaces
+    vertices: Float[np.ndarray, "P V 3"]
+    materials: Int[np.ndarray, "P Q"]
     face: Float[np.ndarray, "P 68 3"]
     hands: Float[np.ndarray, "P 2 21 3"]
     keypoints: Float[np.ndarray, "P 135 3"]
@@ -114,14 +109,13 @@ def place_people(
 ) -> People:
     """Pose people and set them on the ground at `places`."""
     skeletons = pose_bodies(bodies, angles, yaw)
-    surfaces = build_surfaces(bodies, skeletons, outfits)
-    lowest = surfaces.vertices[..., 1].min(axis=1)
+    vertices, materials = build_surfaces(bodies, skeletons, outfits)
+    lowest = vertices[..., 1].min(axis=1)
     move = np.stack([places[:, 0], -lowest, places[:, 1]], axis=-1)[:, None]
     skeletons = PosedSkeletons(skeletons.joints + move, skeletons.frames)
-    surfaces = Surfaces(surfaces.vertices + move, surfaces.materials)
     hands = hand_points(bodies, skeletons, angles)
     keypoints = _keypoints(bodies, skeletons, face, hands)
-    return People(bodies, outfits, angles, poses, skeletons, surfaces, face, hands, keypoints)
+    return People(bodies, outfits, angles, poses, skeletons, vertices + move, materials, face, hands, keypoints)
 
 
 def _keypoints(
@@ -145,7 +139,7 @@ def _keypoints(
         outwards = np.concatenate([sign * 0.014 * h, 0.010 * h, 0 * h], axis=1)
         outwards = (skeletons.frames[:, J["pelvis"]] @ outwards[..., None])[..., 0]
         points[:, K[f"{side}_hip"]] = joints[:, J[f"{side}_hip"]] + outwards
-        for name, (x, y, z) in _FOOT_POINTS.items():
+        for name, (x, y, z) in SHAPES["foot"].items():
             local = np.concatenate([sign * x * h, y * h, z * h], axis=1)
             points[:, K[f"{side}_{name}"]] = skeletons.to_world(f"{side}_ankle", local)
     points[:, _HANDS_START : _HANDS_START + 42] = hands.reshape(len(h), 42, 3)
@@ -158,9 +152,9 @@ _OVER[[Material.HAIR, Material.HAT, Material.SKIRT]] = (0.014, 0.02, 0.05)  # me
 
 
 def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
-    vertices = camera.to_camera(people.surfaces.vertices)
-    person, quad = np.nonzero(people.surfaces.materials != NOTHING)
-    material = people.surfaces.materials[person, quad]
+    vertices = camera.to_camera(people.vertices)
+    person, quad = np.nonzero(people.materials != NOTHING)
+    material = people.materials[person, quad]
     corners = vertices[person[:, None], QUADS[quad]]
     polygons = quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
     # Hair and skirts lie over what is under them, also where their facets are too coarse for the depths to say so.
@@ -209,7 +203,6 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     return Polygons(corners.reshape(-1, 6, 2), depth.reshape(-1), shade.reshape(-1), rgb, person, material)
 
 
-_ROUND = np.column_stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)])
 _SQUARE = np.array([(-1.0, -1), (-1, -1), (1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
 _OPENING = np.array([(0.4, 0.7), (-0.4, 0.7), (-0.02, 4.1), (0.02, 4.1)])
 
@@ -230,7 +223,7 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
         kind, wide, tall, high, which, _ = people.outfits.prints[person].tolist()
         # Outline as (across, down) in units of half a chest and of rings of the trunk.
         if kind == 1:
-            shape = _ROUND if which < 0.4 else _SQUARE
+            shape = regular_polygon(8) if which < 0.4 else _SQUARE
             size, middle = np.array([0.25 + 0.6 * wide, 0.4 + 1.1 * tall]), np.array([0.0, 3.0 + 1.4 * high])
             inner = shape[::-1] * size * (0.75, 0.25 + 0.4 * which) + middle
             outlines = [(shape * size + middle, Material.PRINT), (inner, Material.PRINT2)]
@@ -240,7 +233,7 @@ def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygo
             outlines = [(piece, Material.PRINT) for piece in _BUTTONS]
         for back in (False, True) if kind == 1 and which > 0.5 else (False,):
             outward = people.skeletons.frames[person, 2, :, 2] * (-1 if back else 1)
-            points = np.stack([on_torso(people.surfaces.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
+            points = np.stack([on_torso(people.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
             points, normal = camera.to_camera(points + 0.004 * outward), camera.rotation @ outward
             if normal @ points[0].mean(axis=0) > 0:
                 continue

@@ -11,16 +11,10 @@ from jaxtyping import Float
 from leanpose.synthetic.bodies import POSES, SITTING, J
 from leanpose.synthetic.clothing import cloth_colours
 from leanpose.synthetic.people import People
-from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
+from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons, regular_polygon
 
 _SITTING = np.array([pose in SITTING for pose in POSES])
 _AT_TABLE = POSES.index("sit_at_table")
-
-
-def _regular(corners: int) -> Float[np.ndarray, "C 2"]:
-    """A regular polygon of radius 1."""
-    angle = np.arange(corners) * (2 * np.pi / corners)
-    return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
 def _cube(cells: int) -> Float[np.ndarray, "N 4 3"]:
@@ -157,7 +151,7 @@ def occluders(rng: np.random.Generator, people: People, camera: Camera, size: tu
             result.append(_flat(list(shapes), depths, green, shade))
         else:  # something round
             radius = rng.uniform(0.04, 0.16) * extent[1]
-            ring = _regular(14) * (1, rng.uniform(0.5, 1))
+            ring = regular_polygon(14) * (1, rng.uniform(0.5, 1))
             shapes = [center + radius * ring, center + radius * (0.72 * ring - 0.15)]
             result.append(_flat(shapes, np.array([depth, depth - 1e-3]), rgb, [0.75, 1.0]))
     return result
@@ -203,7 +197,7 @@ def cast_shadows(
     strength = rng.uniform(0.1, 0.6)
     slant = rng.normal(size=2) * 0.4
     ground = people.skeletons.joints[:, :, [0, 2]]
-    circle = _regular(12)
+    circle = regular_polygon(12)
     ring = (
         ground.mean(axis=1)[:, None] + circle * (ground.std(axis=1) + 0.12)[:, None] * 1.6 + slant * (circle[:, :1] > 0)
     )

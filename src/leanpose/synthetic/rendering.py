@@ -18,13 +18,13 @@ _NEAR = 0.25  # metres: what is nearer to the camera is not drawn
 
 def cross(a: Float[np.ndarray, "*n 3"], b: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     """The vector product; several times as fast as numpy's for few vectors."""
-    result = np.empty(np.broadcast_shapes(a.shape, b.shape))
-    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
-    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
-    result[..., 0] = ay * bz - az * by
-    result[..., 1] = az * bx - ax * bz
-    result[..., 2] = ax * by - ay * bx
-    return result
+    return a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]
+
+
+def regular_polygon(corners: int) -> Float[np.ndarray, "C 2"]:
+    """The corners of a regular polygon of radius 1."""
+    angle = np.arange(corners) * (2 * np.pi / corners)
+    return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ def render_scene(
     count = int(rng.integers(people[0], people[1] + 1))
     places, yaw = _places(rng, count, framing)
     cast = draw_people(rng, count, yaw, places, poses)
-    camera = draw_camera(rng, cast.surfaces.vertices, cast.skeletons.joints, size, framing)
+    camera = draw_camera(rng, cast.vertices, cast.skeletons.joints, size, framing)
     light = draw_light(rng)
     ground = draw_background(rng, size, camera)
     kept = cast_shadows(rng, cast, camera, size)
