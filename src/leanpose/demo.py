@@ -22,9 +22,8 @@ from leanpose.backends.torch import TorchBackend
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
-from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import skeleton_of
@@ -38,6 +37,7 @@ from leanpose.training.task import build_task
 from leanpose.training.train import train
 from leanpose.weights import RELEASED, load_model
 
+MARKER = ".leanpose-demo"  # lies in the folder of a demo, which the next one may replace
 SHIPPED = "leanpose-body-s"
 RUNS = ("plain", "distilled")
 STUDENT = {
@@ -83,7 +83,9 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.2, seed: i
         photos.insert(0, (photo.name, read_image(photo)))
     torch.set_float32_matmul_precision("high")
 
-    _claim(out)
+    require_own_folder(out, MARKER, "demo")
+    with atomic_write(out / MARKER) as path:
+        path.touch()
     _draw_data(out / "data", seed, console)
     recipes, epochs = _fit_to_machine([_recipe(out / "data", name, seed) for name in RUNS], 60 * minutes)
     console.print(f"Training the same student twice for {epochs} epochs, plainly and by self-distillation.")
@@ -108,15 +110,6 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.2, seed: i
     path = out / "report.html"
     write_report(path, Report("leanpose: self-distillation in five minutes", summary, runs, pictures, notes))
     return DemoResult(path, summary)
-
-
-def _claim(folder: Path) -> None:
-    """Mark the folder as a demo's, so that the next demo may replace what is in it; refuse anybody else's."""
-    marker = folder / ".leanpose-demo"
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
-        raise LeanposeError(f"{folder} holds something that is not an earlier demo; choose another --out.")
-    with atomic_write(marker) as path:
-        path.touch()
 
 
 def _draw_data(folder: Path, seed: int, console: Console) -> None:
