@@ -23,8 +23,7 @@ from PIL import Image
 from clips import write_clip
 from leanpose.models import registry
 from leanpose.models.backbones import BACKBONES
-from leanpose.models.registry import list_models
-from leanpose.models.table import model_table
+from leanpose.models.registry import list_models, model_table
 from leanpose.weights import RELEASED
 from tiny import write_tiny_coco
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from leanpose.cli.options import new_table, table_console
 
 if TYPE_CHECKING:
-    from leanpose.models.table import ModelRow
+    from leanpose.models.registry import ModelRow
 
 
 def models(
@@ -26,7 +26,7 @@ def models(
 ) -> None:
     """List models, what they cost and what they reach, and the released weights."""
     from leanpose.errors import LeanposeError, did_you_mean
-    from leanpose.models.table import model_table
+    from leanpose.models.registry import model_table
     from leanpose.weights.released import RELEASED
 
     if "=" in pattern:

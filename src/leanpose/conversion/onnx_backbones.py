@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from leanpose.conversion.convert import Converted
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
-from leanpose.models.backbones import imagenet
+from leanpose.models.backbones import MEAN, STD
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.synthetic import render_scene
 
 # Of RGB; the detector takes BGR.
-_MEAN, _STD = (255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD))
+_MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
 _MOVENET_KEYPOINTS = 17
@@ -100,9 +100,8 @@ def _read(path: Path) -> _File:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and all(name in constants for name in node.input):
-            (constants[node.output[0]],) = ReferenceEvaluator(node).run(
-                None, {name: constants[name] for name in node.input}
-            )
+            inputs = {name: constants[name] for name in node.input}
+            constants[str(node.output[0])] = np.asarray(ReferenceEvaluator(node).run(None, inputs)[0])
     layers = []
     for node in model.graph.node:
         if node.op_type != "Conv":

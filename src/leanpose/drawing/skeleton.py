@@ -42,7 +42,7 @@ def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
-    ends = {keypoint_sides(skeleton)[end] for end in limb} - {"centre"}
+    ends: set[Side] = {keypoint_sides(skeleton)[end] for end in limb} - {"centre"}
     return ends.pop() if len(ends) == 1 else "centre"
 
 
@@ -156,11 +156,12 @@ def _check(
 ) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise LeanposeError("Poses are drawn on an RGB image: a uint8 array of shape (height, width, 3).")
-    shape = (len(keypoints), len(skeleton))
-    if keypoints.shape != (*shape, 2) or scores.shape != shape or np.shape(boxes) not in ((), (len(keypoints), 4)):
+    people, count = len(keypoints), len(skeleton)
+    expected = [(people, count, 2), (people, count), (people, 4)]
+    shapes = [keypoints.shape, scores.shape, (people, 4) if boxes is None else np.shape(boxes)]
+    if shapes != expected:
         raise LeanposeError(
-            f"Keypoints of shape {keypoints.shape}, scores of shape {scores.shape} and boxes of shape {np.shape(boxes)} do not "
-            f"fit the skeleton '{skeleton.name}': expected {(*shape, 2)}, {shape} and {(len(keypoints), 4)}."
+            f"Keypoints, scores and boxes of shapes {shapes} do not fit '{skeleton.name}': expected {expected}."
         )
 
 
