@@ -30,7 +30,7 @@ from leanpose.synthetic import write_synthetic
 from leanpose.training.build import build_model, read_training_people
 from leanpose.training.log import duration
 from leanpose.training.optimizers import build_optimizers
-from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.training.recipe import Recipe, load_recipe
 from leanpose.training.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.training.task import build_task
 from leanpose.training.train import train
@@ -38,18 +38,8 @@ from leanpose.weights import load_model
 
 MARKER = ".leanpose-demo"  # lies in the folder of a demo, which the next one may replace
 SHIPPED = "leanpose-body-s"
-RUNS = ("plain", "distilled")
-STUDENT = {
-    "input_size": [96, 72],
-    "stem_width": 16,
-    "stage1_width": 16,
-    "stage1_blocks": 3,
-    "depth": 3,
-    "embed_dim": 96,
-    "num_heads": 4,
-    "head_hidden": 192,
-    "attention_scale": "head_dim",
-}
+RECIPE = Path(__file__).with_suffix(".yaml")
+RUNS = ("plain", "distilled")  # its rows
 RENDERED_SIZE = (128, 96)
 POSES = ("stand", "relaxed", "hands_on_hips", "one_hand_on_hip", "wave", "arms_up", "arms_out", "walk")
 TRAIN_IMAGES, VAL_IMAGES = 4000, 250
@@ -130,34 +120,8 @@ def _draw_data(folder: Path, seed: int, console: Console) -> None:
 
 
 def _recipe(data: Path, name: str, seed: int) -> Recipe:
-    distilled = name == "distilled"
-    train, val = (
-        {
-            "format": "coco",
-            "name": f"synthetic {part}",
-            "images": f"{part}/images.tar",
-            "annotations": f"{part}/annotations.json",
-        }
-        for part in ("train", "val")
-    )
-    return parse_recipe(
-        {
-            "model": "sdpose_s_v1" if distilled else "tokenpose_s_v1",
-            "model_options": {**STUDENT, **({"cycles": 2} if distilled else {})},
-            "data": {"root": str(data), "train": [train], "val": val, "num_workers": 0},
-            "augmentation": {"rotation": 20.0, "scale": 0.2, "half_body_probability": 0.0},
-            "distillation": {"method": "sdpose" if distilled else "none"},
-            "auxiliary_heatmap_weight": 1.0,
-            "optimizer": {"name": "muon" if hasattr(torch.optim, "Muon") else "adam", "lr": 1e-3, "muon_lr": 5e-3},
-            "schedule": {"epochs": 1, "name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.1},
-            "validation": {"interval": 2, "flip_test": True},
-            "batch_size": 16,
-            "ema": 0.99,
-            "seed": seed,
-            "card": {"training_data": ["synthetic people drawn by leanpose"], "licence": "Apache-2.0"},
-        },
-        "the demo's recipe",
-    )
+    optimizer = [] if hasattr(torch.optim, "Muon") else ["optimizer.name=adam"]
+    return load_recipe(RECIPE, [f"row={name}", f"data.root={data}", f"seed={seed}", *optimizer])
 
 
 def _seconds_an_epoch(recipe: Recipe) -> float:

@@ -10,8 +10,6 @@ from rich.table import Table
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Settings = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="People in one pass.")]
 
 
 def table_console(width: int = 140) -> Console:

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.conversion import recognition
 from leanpose.conversion.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.conversion.checkpoint import Checkpoint, read_checkpoint
-from leanpose.conversion.recognition import (
-    SUPPORTED,
-    RecognisedNetwork,
-    Size,
-    has_only_a_backbone,
-    recognise_backbone,
-    recognise_network,
-    recognise_skeleton,
-    unwrap_distiller,
-)
+from leanpose.conversion.recognition import RecognisedNetwork, Size
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.base import PoseModel
@@ -98,7 +90,7 @@ def convert(
     checkpoint = read_checkpoint(source)
     digest = sha256(source.read_bytes()).hexdigest()
     official = official_with(digest)
-    tensors, taken = unwrap_distiller(checkpoint.tensors, stage)
+    tensors, taken = recognition.unwrap_distiller(checkpoint.tensors, stage)
     notes = [*checkpoint.notes, *([taken] if taken else [])]
     origin = f"Converted from {source.name} (SHA-256 {digest})"
     published_data, published_terms = ["unspecified"], "unspecified"
@@ -107,12 +99,12 @@ def convert(
         published_data, published_terms = list(official.training_data), official.licence
     card = {"training_data": training_data or published_data, "licence": licence or published_terms}
 
-    network = None if backbone_only else recognise_network(tensors)
+    network = None if backbone_only else recognition.recognise_network(tensors)
     if network is None:
-        backbone = recognise_backbone(tensors)
-        if backbone is None or not (backbone_only or has_only_a_backbone(tensors)):
+        backbone = recognition.recognise_backbone(tensors)
+        if backbone is None or not (backbone_only or recognition.has_only_a_backbone(tensors)):
             raise LeanposeError(
-                f"{source} is not known by its {len(tensors)} tensors, such as '{next(iter(tensors))}'; supported are {SUPPORTED}."
+                f"{source} is not known by its {len(tensors)} tensors, such as '{next(iter(tensors))}'; supported are {recognition.SUPPORTED}."
             )
         variant, weights = backbone
         save_backbone(weights, path, variant=variant, notes=f"{origin}.", **card)
@@ -177,7 +169,7 @@ def _skeleton(
         return chosen, f"keypoints: {chosen.name}, as given"
     if official is not None and official.skeleton is not None:
         return get_skeleton(official.skeleton), f"keypoints: {official.skeleton}, as published"
-    return recognise_skeleton(network.keypoints, checkpoint.dataset)
+    return recognition.recognise_skeleton(network.keypoints, checkpoint.dataset)
 
 
 def _size(
