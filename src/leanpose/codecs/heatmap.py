@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec, Heatmaps
-from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, Peaks, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -156,29 +156,24 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
         maps = maps.reshape(-1, height, width)
         at_once = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(len(maps), 1)
-        parts = [self.read_peaks(part, *find_peaks(part), dark_offsets) for part in maps.split(at_once)]
+        parts = [self.read_peaks(part, find_peaks(part), dark_offsets) for part in maps.split(at_once)]
         points, scores = (torch.cat(part) for part in zip(*parts, strict=True))
         return points.view(batch, count, 2), scores.view(batch, count)
 
     def read_peaks(
-        self,
-        maps: Float[Tensor, "N H W"],
-        x: Int[Tensor, " N"],
-        y: Int[Tensor, " N"],
-        value: Float[Tensor, " N"],
-        dark: Callable[..., Float[Tensor, "N 2"]],
+        self, maps: Float[Tensor, "N H W"], peaks: Peaks, dark: Callable[..., Float[Tensor, "N 2"]]
     ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
-        """Points and scores of maps whose highest pixels are known; `dark` is `dark_offsets`, or computes the same."""
-        found = (value > 0) & (value < float("inf"))
-        value = torch.where(found, value, 0.0)
-        points = torch.stack([x, y], dim=1).float()
+        """Points and scores; `dark` is `dark_offsets`, or computes the same."""
+        found = (peaks.value > 0) & (peaks.value < float("inf"))
+        peaks = peaks._replace(value=torch.where(found, peaks.value, 0.0))
+        points = torch.stack([peaks.x, peaks.y], dim=1).float()
         if self.decoding == "quarter":
-            points = points + quarter_offsets(maps, x, y, both=self.toolbox == "mmpose029")
+            points = points + quarter_offsets(maps, peaks, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
             kernel, convention = self.blur_kernel_size, self.dark_convention
-            points = points + dark(maps, x, y, value, kernel=kernel, convention=convention)
+            points = points + dark(maps, peaks, kernel=kernel, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self.stride(maps.device)
-        return points, value.clamp(0, 1)
+        return points, peaks.value.clamp(0, 1)
 
     def loss(self, prediction: Heatmaps, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""

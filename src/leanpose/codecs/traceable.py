@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec
 from leanpose.codecs.dark import (
     DarkConvention,
+    Peaks,
     blur_matrix,
     can_refine,
     difference_weights,
+    find_peaks,
     newton_step,
 )
 from leanpose.codecs.heatmap import HeatmapCodec
@@ -32,22 +34,15 @@ def decode_traceable(codec: Codec, prediction: Any) -> tuple[Float[Tensor, "B K 
         return codec.decode(prediction)
     count, (height, width) = prediction.heatmaps.shape[1], codec.heatmap_size
     maps = prediction.heatmaps.float().reshape(-1, height, width)
-    value, index = maps.flatten(1).max(dim=1)
-    points, scores = codec.read_peaks(maps, index % width, index // width, value, _dark_offsets)
+    points, scores = codec.read_peaks(maps, find_peaks(maps), _dark_offsets)
     return points.reshape(-1, count, 2), scores.reshape(-1, count)
 
 
 def _dark_offsets(
-    maps: Float[Tensor, "N H W"],
-    x: Int[Tensor, " N"],
-    y: Int[Tensor, " N"],
-    value: Float[Tensor, " N"],
-    *,
-    kernel: int,
-    convention: DarkConvention,
+    maps: Float[Tensor, "N H W"], peaks: Peaks, *, kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N 2"]:
     """See `leanpose.codecs.dark.dark_offsets`."""
-    height, width = maps.shape[1:]
+    (height, width), (x, y, value) = maps.shape[1:], peaks
     down, across = (
         torch.tensor(blur_matrix(length, kernel, convention.border), dtype=torch.float32) for length in (height, width)
     )
@@ -64,7 +59,7 @@ def _dark_offsets(
     # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
     slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
     step = newton_step(slopes.T, convention)
-    usable = can_refine(x, y, value, (height, width), convention)
+    usable = can_refine(peaks, (height, width), convention)
     # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
