@@ -25,13 +25,13 @@ from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import skeleton_of
+from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.skeleton import Skeleton
 from leanpose.synthetic import write_synthetic
 from leanpose.training.build import build_model, read_training_people
 from leanpose.training.log import duration
 from leanpose.training.optimizers import build_optimizers
 from leanpose.training.recipe import Recipe, load_recipe
-from leanpose.training.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.training.task import build_task
 from leanpose.training.train import train
 from leanpose.weights import load_model

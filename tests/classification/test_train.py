@@ -22,6 +22,7 @@ from leanpose.classification.train import ClassificationTask, build_classifier, 
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
+from leanpose.report import Report, read_run, write_report
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.train import train
@@ -65,6 +66,8 @@ def test_digits_are_learnt_far_above_chance(learnt: tuple[Any, Path]) -> None:
         assert {"class", "keypoint_tokens", "visual_tokens"} <= set(next(csv.reader(file)))
     best = load_classifier(folder / "best.safetensors")
     assert best.class_names == tuple("0123456789")
+    write_report(folder / "report.html", Report("digits", (), [read_run(folder)]))
+    assert "top-1" in (folder / "report.html").read_text()
 
 
 def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], digits: Path, tmp_path: Path) -> None:

@@ -1,26 +1,29 @@
 """What the documentation says is true: its snippets run, its links and names exist, its table of models is counted.
 
-The snippets of a page run in order in one folder, as a reader would run them: `bash` as commands of leanpose, `python`
-in one session, `yaml` is written to the file that its first line names. A `text` block after commands is what they
-print, with any number for a number and anything for `…`. A snippet below `<!-- not run: reason -->` is left out.
+The snippets of a page run in order, in one folder and one process, as a reader would run them: `bash` as commands of
+leanpose, `python` in one session, `yaml` is written to the file that its first line names. A `text` block after commands
+is what they print, with any number for a number and anything for `…`. A snippet below `<!-- not run: reason -->` is left
+out.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from click import ClickException
 from PIL import Image
 
 from clips import write_clip
+from leanpose.cli import app
+from leanpose.errors import LeanposeError
+from leanpose.losses import METHODS
 from leanpose.models import registry
 from leanpose.models.backbones import BACKBONES
 from leanpose.models.registry import list_models, model_table
@@ -29,6 +32,8 @@ from tiny import write_tiny_coco
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGE = ROOT / "src" / "leanpose"
+TEST_FILES = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -82,18 +87,17 @@ def commands(body: str) -> Iterator[list[str]]:
             yield words
 
 
-def run_commands(snippet: Snippet, folder: Path) -> str:
-    """Run a block's commands as a user would; returns what they print."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160", "LEANPOSE_CACHE": str(folder / "cache")}
-    environment.pop("LEANPOSE_DETECTOR", None)
+def run_commands(snippet: Snippet, capture: pytest.CaptureFixture[str]) -> str:
+    """Run a block's commands, in this process so that torch is loaded once; returns what they print."""
     printed = ""
     for words in commands(snippet.body):
         assert words[0] == "leanpose", f"{snippet.place}: only commands of leanpose are run, not {words[0]}"
-        done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, f"{snippet.place}: {' '.join(words)}\n{done.stdout}\n{done.stderr}"
-        printed += done.stdout + done.stderr
+        capture.readouterr()
+        try:
+            app(words[1:], standalone_mode=False)
+        except (LeanposeError, ClickException, SystemExit) as error:
+            raise AssertionError(f"{snippet.place}: {' '.join(words)}\n{error}") from error
+        printed += "".join(capture.readouterr())
     return printed
 
 
@@ -107,7 +111,7 @@ def line_pattern(line: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
     from skimage import data
 
@@ -120,22 +124,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_tiny_coco(tmp_path / "my_data")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
     list_models()  # so that all of the library's own are entered before the copy
     monkeypatch.setattr(
         registry, "_ENTRIES", dict(registry._ENTRIES)
-    )  # a page registers a model; later tests do not see it
-    return tmp_path
+    )  # a page registers a model and a method; later tests do not see them
+    methods = dict(METHODS)
+    yield tmp_path
+    METHODS.clear()
+    METHODS.update(methods)
 
 
 @pytest.mark.parametrize("page", pages_with_snippets(), ids=name_of)
-def test_snippets_run(page: Path, folder: Path) -> None:
+def test_snippets_run(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = {"__name__": "snippet"}
     printed: str | None = None
     for snippet in snippets(page):
         if snippet.reason is not None or (not RELEASED and SHIPPED.search(snippet.body)):
             printed = None
         elif snippet.kind == "bash":
-            printed = run_commands(snippet, folder)
+            printed = run_commands(snippet, capsys)
         elif snippet.kind == "python":
             exec(compile(snippet.body, snippet.place, "exec", dont_inherit=True), session)
         elif snippet.kind == "yaml":
@@ -153,6 +163,12 @@ def test_every_block_has_a_known_kind(page: Path) -> None:
     assert 2 * len(found) == sum(line.startswith("```") for line in page.read_text().splitlines())
     for snippet in found:
         assert snippet.kind in KINDS, f"{snippet.place}: a block of kind '{snippet.kind}'"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_short(page: Path) -> None:
+    long = [number for number, line in enumerate(page.read_text().splitlines(), start=1) if len(line) > 120]
+    assert not long, f"{name_of(page)}: lines of more than 120 characters: {long}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -177,6 +193,11 @@ def test_names_in_the_text_are_in_the_code(page: Path) -> None:
             part.split(".")[0].isupper() and not (ROOT / part).exists() for part in path.split("/") if part
         )
         assert placeholder or (ROOT / path).exists(), f"{name_of(page)} names {path}"
+    for path in re.findall(r"`((?!src|tests|recipes|docs|benchmarks)[\w/]+\.py)`", text):
+        stem = path.rsplit("/", 1)[-1].removesuffix(".py")
+        assert stem.isupper() or (PACKAGE / path).exists() or path in TEST_FILES, f"{name_of(page)} names {path}"
+    for file, row in re.findall(r"`(recipes/[\w/]+\.yaml) row=(\w+)`", text):
+        assert row in yaml.safe_load((ROOT / file).read_text())["rows"], f"{name_of(page)} names row {row} of {file}"
     for dotted in re.findall(r"`(leanpose(?:\.\w+)+)[`(]", text):
         assert resolve(dotted) is not None, f"{name_of(page)} names {dotted}"
 

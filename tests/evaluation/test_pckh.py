@@ -19,9 +19,9 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation.pck import group_rows, mpii_pckh
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.evaluation.report import evaluation_report, headline, primary_metric, print_report
+from leanpose.report import Report, read_run, write_report
 from leanpose.skeleton import BODY19, COCO17, LSP14, MPII16, Skeleton
 from leanpose.training.recipe import parse_recipe
-from leanpose.training.report import Report, read_run, write_report
 from leanpose.training.train import train
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, tiny_recipe

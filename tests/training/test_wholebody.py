@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from leanpose import load_model
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
+from leanpose.report import Report, read_run, write_report
 from leanpose.synthetic import write_synthetic
 from leanpose.training.build import read_training_people
 from leanpose.training.recipe import load_recipe, parse_recipe
-from leanpose.training.report import Report, read_run, write_report
 from leanpose.training.train import train
 
 PARTS = ["whole", "body", "feet", "face", "left_hand", "right_hand", "hands"]

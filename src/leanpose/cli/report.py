@@ -14,7 +14,7 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "leanpose: training report",
 ) -> None:
     """Compare runs: a self-contained HTML page with the table, the curves and the exact settings."""
-    from leanpose.training.report import Report, read_run, write_report
+    from leanpose.report import Report, read_run, write_report
 
     records = [read_run(folder) for folder in runs]
     write_report(out, Report(title, (f"{len(records)} run{'s' if len(records) > 1 else ''}.",), records))

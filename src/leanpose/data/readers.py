@@ -46,6 +46,7 @@ READERS = {
     "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",)),
     "mpii": Reader("leanpose.data.mpii:read_mpii", takes=("head_sizes", "skeleton"), metric="mpii"),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
+    "yolo": Reader("leanpose.data.yolo:read_yolo", needs=("annotations",), takes=("skeleton",)),
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size", "poses")
     ),
@@ -59,10 +60,10 @@ class DatasetConfig(BaseModel):
     Attributes:
         format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
             (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
-            `synthetic`.
+            `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each image), `synthetic`.
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive.
-        annotations: the JSON or `.mat` file; of `ubody` also the folder of the scenes' folders.
+        annotations: the JSON or `.mat` file; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders.
         bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
         split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
             tenth video, or those of `split_list`.

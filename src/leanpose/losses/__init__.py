@@ -3,6 +3,7 @@
 from typing import Any
 
 from leanpose.losses.base import Criterion, Distillation
+from leanpose.losses.cwd import CWDLoss
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.sdpose import SDPoseLoss
@@ -14,11 +15,13 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "distilpose": DistilPoseLoss,
     "dwpose": DWPoseStage1,
     "dwpose_stage2": DWPoseStage2,
+    "cwd": CWDLoss,
 }
 """Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
 
 __all__ = [
     "METHODS",
+    "CWDLoss",
     "Criterion",
     "DWPoseStage1",
     "DWPoseStage2",

@@ -8,6 +8,7 @@ from typing import Any
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
 from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.mobilenet import MobileNet
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.models.backbones.stem import Image, Stem
@@ -31,6 +32,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     **dict.fromkeys(("hrnet_w32", "hrnet_w48"), HRNet),
     **dict.fromkeys(("cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"), CSPNeXt),
     **dict.fromkeys(RTMDETS, RTMDetBackbone),
+    **dict.fromkeys(("mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"), MobileNet),
     "movenet_lightning": MoveNetBackbone,
 }
 """The class of each backbone by name; it is built by `BACKBONES[name](name)`."""

@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
 from leanpose.evaluation.wholebody import part_rows
 from leanpose.files import atomic_write
-from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model
 from leanpose.training.log import read_table
-from leanpose.training.recipe import Recipe, saved_recipe
+from leanpose.training.recipe import recipe_file
 
 SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
 """The figures that the table has columns for, where any run measured them."""
@@ -41,13 +42,13 @@ class RunRecord:
 
     Attributes:
         name: what the report calls it.
-        recipe: its settings.
+        settings: the recipe that it was run by.
         losses: rows of `train.csv`, numbers by column.
         validations: rows of `val.csv`.
     """
 
     name: str
-    recipe: Recipe
+    settings: dict[str, Any]
     losses: list[dict[str, float]]
     validations: list[dict[str, float]]
 
@@ -100,7 +101,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
     Raises:
         LeanposeError: there is no run in it.
     """
-    recipe = saved_recipe(folder)
+    settings = yaml.safe_load(recipe_file(folder).read_text())
 
     def rows(table: str) -> list[dict[str, float]]:
         path = folder / f"{table}.csv"
@@ -108,7 +109,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
             return []
         return [{column: float(value) for column, value in row.items()} for row in read_table(path)]
 
-    record = RunRecord(name or folder.name, recipe, rows("train"), rows("val"))
+    record = RunRecord(name or folder.name, settings, rows("train"), rows("val"))
     if not record.losses and not record.validations:
         raise LeanposeError(f"The run in {folder} has no log yet.")
     return record
@@ -129,7 +130,7 @@ def write_report(path: Path, report: Report) -> None:
     parts.append("<h2>Exact settings</h2>")
     for run in report.runs:
         parts.append(
-            f"<details><summary>{escape(run.name)}</summary><pre>{escape(run.recipe.to_yaml())}</pre></details>"
+            f"<details><summary>{escape(run.name)}</summary><pre>{escape(yaml.safe_dump(run.settings, sort_keys=False))}</pre></details>"
         )
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     page = (
@@ -148,11 +149,12 @@ def _table(runs: Sequence[RunRecord]) -> str:
     winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in PRIMARY_METRICS}
     rows = []
     for run in runs:
-        cost = model_cost(run.recipe.model, skeleton=run.recipe.skeleton, **run.recipe.model_options)
+        settings = run.settings
+        cost = model_cost(settings["model"], skeleton=settings.get("skeleton"), **settings["model_options"])
         last = run.last
         cells = [
             run.name,
-            run.recipe.model,
+            settings["model"],
             f"{cost.parameters / 1e6:.2f}",
             f"{(cost.macs + cost.attention_macs) / 1e9:.3f}",
             f"{last.get('epoch', 0):.0f}",
@@ -195,7 +197,7 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
     for run in runs:
-        cycles = supervised_cycles(run.recipe)
+        cycles = supervised_cycles(run.settings)
         term = "class" if run.losses and "class" in run.losses[0] else "pose"
         left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
         right.plot(
@@ -204,7 +206,7 @@ def _curves(runs: Sequence[RunRecord]) -> str:
             marker="o",
             label=run.name,
         )
-    likelihoods = any(run.recipe.loss == "rle" for run in runs)  # which may be negative
+    likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
     scale = "linear" if likelihoods else "log"
     left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
     right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
@@ -217,12 +219,12 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     return f"<figure>{svg[svg.index('<svg') :]}</figure>"
 
 
-def supervised_cycles(recipe: Recipe) -> int:
+def supervised_cycles(settings: dict[str, Any]) -> int:
     """How many predictions meet the ground truth in one step."""
-    section = recipe.distillation
-    if not isinstance(section, SDPoseSection) or section.supervise == "last":
+    method = settings["distillation"]
+    if method["method"] != "sdpose" or method["supervise"] == "last":
         return 1
-    return configure_model(recipe.model, **recipe.model_options).cycles
+    return configure_model(settings["model"], **settings["model_options"]).cycles
 
 
 def _figure(image: ReportImage) -> str:
