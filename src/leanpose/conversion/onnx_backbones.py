@@ -101,7 +101,8 @@ def _read(path: Path) -> _File:
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and all(name in constants for name in node.input):
             inputs = {name: constants[name] for name in node.input}
-            constants[str(node.output[0])] = np.asarray(ReferenceEvaluator(node).run(None, inputs)[0])
+            (values,) = ReferenceEvaluator(node).run(None, inputs)
+            constants[node.output[0]] = np.asarray(values)
     layers = []
     for node in model.graph.node:
         if node.op_type != "Conv":

@@ -33,7 +33,6 @@ SUBPIXEL_BITS = 4  # OpenCV takes coordinates as integers with this many fractio
 
 def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
     """The side of the person on which each keypoint lies, by its name."""
-
     return tuple(
         "left" if name.startswith("left_") else "right" if name.startswith("right_") else "centre"
         for name in skeleton.keypoints
@@ -42,8 +41,9 @@ def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
-    ends: set[Side] = {keypoint_sides(skeleton)[end] for end in limb} - {"centre"}
-    return ends.pop() if len(ends) == 1 else "centre"
+    sides = {keypoint_sides(skeleton)[end] for end in limb}
+    sides.discard("centre")
+    return sides.pop() if len(sides) == 1 else "centre"
 
 
 def draw_poses(
