@@ -41,7 +41,7 @@ def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
-    sides = {keypoint_sides(skeleton)[end] for end in limb}
+    sides: set[Side] = {keypoint_sides(skeleton)[end] for end in limb}
     sides.discard("centre")
     return sides.pop() if len(sides) == 1 else "centre"
 
