@@ -12,16 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leanpose.codecs import dark
 from leanpose.codecs.base import Codec
-from leanpose.codecs.dark import (
-    DarkConvention,
-    Peaks,
-    blur_matrix,
-    can_refine,
-    difference_weights,
-    find_peaks,
-    newton_step,
-)
 from leanpose.codecs.heatmap import HeatmapCodec
 
 
@@ -34,21 +26,22 @@ def decode_traceable(codec: Codec, prediction: Any) -> tuple[Float[Tensor, "B K 
         return codec.decode(prediction)
     count, (height, width) = prediction.heatmaps.shape[1], codec.heatmap_size
     maps = prediction.heatmaps.float().reshape(-1, height, width)
-    points, scores = codec.read_peaks(maps, find_peaks(maps), _dark_offsets)
+    points, scores = codec.read_peaks(maps, dark.find_peaks(maps), _dark_offsets)
     return points.reshape(-1, count, 2), scores.reshape(-1, count)
 
 
 def _dark_offsets(
-    maps: Float[Tensor, "N H W"], peaks: Peaks, *, kernel: int, convention: DarkConvention
+    maps: Float[Tensor, "N H W"], peaks: dark.Peaks, *, kernel: int, convention: dark.DarkConvention
 ) -> Float[Tensor, "N 2"]:
     """See `leanpose.codecs.dark.dark_offsets`."""
     (height, width), (x, y, value) = maps.shape[1:], peaks
     down, across = (
-        torch.tensor(blur_matrix(length, kernel, convention.border), dtype=torch.float32) for length in (height, width)
+        torch.tensor(dark.blur_matrix(length, kernel, convention.border), dtype=torch.float32)
+        for length in (height, width)
     )
     blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
     # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
-    read, weights = difference_weights(convention.reach)
+    read, weights = dark.difference_weights(convention.reach)
     read, weights = torch.tensor(read), torch.tensor(weights, dtype=torch.float32)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
@@ -58,8 +51,8 @@ def _dark_offsets(
         around = around * (value / blurred.amax(dim=1))[:, None]
     # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
     slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
-    step = newton_step(slopes.T, convention)
-    usable = can_refine(peaks, (height, width), convention)
+    step = dark.newton_step(slopes.T, convention)
+    usable = dark.can_refine(peaks, (height, width), convention)
     # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)

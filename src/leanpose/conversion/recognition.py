@@ -332,8 +332,17 @@ def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
         **sizes,
     }
     if "tokenhead." in prefix:
-        family, name = _regression(options, head[-1].shape[0])
-        return RecognisedNetwork(family, {name: options}, keypoints, size)
+        values = head[-1].shape[0]
+        outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
+        if outputs is None:
+            raise LeanposeError(
+                f"The checkpoint writes {values} numbers a keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
+            )
+        options["outputs"] = outputs
+        if outputs == "rle":
+            return RecognisedNetwork("SDPose-Reg", {"sdpose_reg": options}, keypoints, size)
+        name = "distilpose_l" if backbone == "hrnet_w48" else "distilpose_s"
+        return RecognisedNetwork("DistilPose", {name: options}, keypoints, size)
     names = _token_names(options)
     if any(".transformer_layer1." in key for key in tensors):
         return RecognisedNetwork("SDPose", {names["sdpose"]: options}, keypoints, size)
@@ -386,19 +395,6 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
             f"of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
         )
     return size, patch
-
-
-def _regression(options: dict[str, Any], values: int) -> tuple[str, str]:
-    """The family and the name of a network that writes so many numbers a keypoint; what they are goes into the options."""
-    outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
-    if outputs is None:
-        raise LeanposeError(
-            f"The checkpoint writes {values} numbers a keypoint; DistilPose writes 2 or 5, SDPose-Reg 4."
-        )
-    options["outputs"] = outputs
-    if outputs == "rle":
-        return "SDPose-Reg", "sdpose_reg"
-    return "DistilPose", "distilpose_l" if options["backbone"] == "hrnet_w48" else "distilpose_s"
 
 
 def _token_names(options: dict[str, Any]) -> dict[str, str]:

@@ -13,18 +13,8 @@ from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.explanation import figures
 from leanpose.explanation.decoder_figures import draw_refinement, draw_sampling
-from leanpose.explanation.figures import (
-    chosen_layers,
-    column_count,
-    draw_attention,
-    draw_kept,
-    draw_links,
-    draw_maps,
-    draw_matrices,
-    draw_weights,
-    stretch,
-)
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
 from leanpose.files import atomic_write, describe_os_error, require_own_folder
@@ -94,7 +84,7 @@ def explain(
         drawings = [*student.attention(), *student.relations(), beside, *of_teacher.attention("teacher_")]
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
     title = f"How the weights of {', '.join(compared)} are distributed"
-    return [*drawings, Drawing("weights.png", title, draw_weights(compared, title))]
+    return [*drawings, Drawing("weights.png", title, figures.draw_weights(compared, title))]
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
@@ -153,7 +143,7 @@ class _Inference:
             if isinstance(recording, AttentionRecording):
                 maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
                 title = f"Where the {names[k]} token of {self.label} looks"
-                yield Drawing(f"{prefix}attention_{file}", title, draw_attention(view.shown, maps, title))
+                yield Drawing(f"{prefix}attention_{file}", title, figures.draw_attention(view.shown, maps, title))
             elif isinstance(recording, DecoderRecording):
                 samples, references, points = (
                     view.to_shown(of_layers[:, k])
@@ -180,14 +170,14 @@ class _Inference:
                 rest = 1 - attention[cycle].sum(axis=1).mean()
                 matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
         title = f"Attention among the keypoint tokens of {self.label}"
-        figure = draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title)
+        figure = figures.draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title)
         yield Drawing("keypoint_attention.png", title, figure)
         title += ", on the person"
-        links = draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
+        links = figures.draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
         yield Drawing("keypoint_links.png", title, links)
         if recording.kept:
             title = f"The patches that {self.label} keeps"
-            figure = draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
+            figure = figures.draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
             yield Drawing("kept_patches.png", title, figure)
 
     def _among_queries(self, recording: DecoderRecording) -> Iterator[Drawing]:
@@ -197,11 +187,11 @@ class _Inference:
         if among is None:
             return
         title = f"Attention among the queries of {self.label}"
-        matrices = {f"layer {layer + 1}": among[layer] for layer in chosen_layers(len(among))}
-        figure = draw_matrices(matrices, column_count(len(matrices)), self.skeleton.keypoints, title)
+        matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
+        figure = figures.draw_matrices(matrices, figures.column_count(len(matrices)), self.skeleton.keypoints, title)
         yield Drawing("query_attention.png", title, figure)
         title += ", on the person"
-        links = draw_links(shown, points[-1], among, self.skeleton, title, part="layer")
+        links = figures.draw_links(shown, points[-1], among, self.skeleton, title, part="layer")
         yield Drawing("query_links.png", title, links)
 
     def maps(self) -> Drawing:
@@ -237,7 +227,7 @@ class _Inference:
         shown = list(self.chosen) or list(range(min(count, MAX_MAPS)))
         rest = f" · the first {MAX_MAPS} of {count} keypoints" if not self.chosen and count > MAX_MAPS else ""
         empty = np.zeros((count, *self.view.shown.shape[:2]))
-        return draw_maps(
+        return figures.draw_maps(
             self.view.shown,
             {kind: (empty if stack is None else stack)[shown] for kind, stack in maps.items()},
             [self.skeleton.keypoints[k] for k in shown],
@@ -256,12 +246,12 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     size = view.shown.shape[0], view.shown.shape[1]
     if isinstance(prediction, Heatmaps):
         maps = prediction.heatmaps[0].float().cpu().numpy()
-        return np.stack([stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
+        return np.stack([figures.stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
     if isinstance(prediction, SimCC):
         along_x, along_y = (bins[0].float().softmax(dim=-1) for bins in (prediction.x, prediction.y))
         product = along_y[:, :, None] * along_x[:, None]
         product = product / product.amax(dim=(1, 2), keepdim=True)
-        return np.stack([stretch(row.cpu().numpy(), size, udp=False) for row in product])
+        return np.stack([figures.stretch(row.cpu().numpy(), size, udp=False) for row in product])
     if prediction.sigma is None:
         return None
     # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
