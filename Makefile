@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-shapes
 
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
@@ -13,6 +13,11 @@ test: setup
 	.venv/bin/lint-imports
 	.venv/bin/pyright
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2
+
+# Every call in the package must keep the shapes that its signature states; slow, and no part of `make test`.
+test-shapes: setup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2 --jaxtyping-packages=leanpose,shape_checks.check \
+		-m "not slow and not gpu and not network and not unshaped"
 
 setup: .venv/.complete
 

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     import cv2
-    from rtmlib import YOLOX, RTMDet, RTMPose
+    from rtmlib import YOLOX, RTMDet, RTMPose  # pyright: ignore[reportMissingImports]  # not among the dependencies
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -37,7 +37,7 @@ def write_digits(folder: Path) -> None:
     """All 1,797 digits, enlarged from 8×8 to 32×32 pixels; every fourth is held back."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     for i, (image, digit) in enumerate(zip(data.images, data.target, strict=True)):
         place = folder / ("val" if i % 4 == 3 else "train") / str(digit)
         place.mkdir(parents=True, exist_ok=True)

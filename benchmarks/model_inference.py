@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from leanpose import create_model
+from leanpose.codecs.base import Heatmaps
 from leanpose.models.layers import Attention, TransformerLayer
 from leanpose.models.tokenpose import TokenPose
 
@@ -30,7 +31,7 @@ class ExplicitAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
         q, k, v = (
-            part.reshape(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
+            part.reshape(batch, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
         weights = torch.softmax(torch.einsum("bhid,bhjd->bhij", q, k) * self.scale, dim=-1)
@@ -55,7 +56,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def compare(slow: Callable[[Tensor], object], fast: Callable[[Tensor], object], images: Tensor, rounds: int) -> str:
     """Both take turns; says what an image takes in each, and the ratio."""
-    slow(images), fast(images)  # the warm-up
+    for run in (slow, fast):
+        run(images)  # the warm-up
     times = [(seconds(lambda: slow(images)), seconds(lambda: fast(images))) for _ in range(rounds)]
     before, after = (statistics.median(column) / len(images) * 1000 for column in zip(*times, strict=True))
     ratio = statistics.median(a / b for a, b in times)
@@ -81,7 +83,10 @@ def main() -> None:
         for batch in (1, 8):
             images = torch.randn(batch, 3, *model.input_size)
             ours, theirs = model(images), papers.forward_train(images).cycles[0]
-            torch.testing.assert_close(ours.prediction.heatmaps, theirs.prediction.heatmaps, rtol=1e-4, atol=1e-5)
+            pred, expected = ours.prediction, theirs.prediction
+            assert isinstance(pred, Heatmaps)
+            assert isinstance(expected, Heatmaps)
+            torch.testing.assert_close(pred.heatmaps, expected.heatmaps, rtol=1e-4, atol=1e-5)
             print(" ", compare(papers.forward_train, model, images, arguments.rounds), "(target: at least 1.5)")
         print(f"{arguments.unpruned} and {arguments.pruned}:")
         for batch in (1, 8):

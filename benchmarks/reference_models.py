@@ -54,7 +54,7 @@ def movenet(path: Path) -> tuple[int, Skeleton, Callable[[np.ndarray], Crop]]:
     dtype = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32}[entry.type]
 
     def run(image: np.ndarray) -> Crop:
-        y, x, score = session.run(None, {entry.name: image[None].astype(dtype)})[0].reshape(17, 3).T
+        y, x, score = np.asarray(session.run(None, {entry.name: image[None].astype(dtype)})[0]).reshape(17, 3).T
         return np.stack([x, y], axis=1) * 192 - 0.5, score
 
     return 192, COCO17, run
@@ -67,7 +67,7 @@ def efficientpose(path: Path, side: int) -> tuple[int, Skeleton, Callable[[np.nd
 
     def run(image: np.ndarray) -> Crop:
         values = ((image / 255 - mean) / std).astype(np.float32)[None]
-        maps = session.run(["upscaled_confs/BiasAdd"], {"input_res1": values})[0][0]
+        [maps] = np.asarray(session.run(["upscaled_confs/BiasAdd"], {"input_res1": values})[0])
         flat = maps.reshape(-1, 16)
         rows, columns = np.unravel_index(flat.argmax(axis=0), maps.shape[:2])
         return np.stack([columns, rows], axis=1).astype(np.float64), flat.max(axis=0).clip(0, 1)

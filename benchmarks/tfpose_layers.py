@@ -63,7 +63,10 @@ def main() -> None:
         figures = [*(reports[score].metrics["AP"] for score in SCORES), plain.metrics["AR"]]
         places = ["–", "–"]  # need each person's own label
         if args.boxes is None:
-            places = [f"{100 * plain.keypoints['PCK@0.2 torso']:.1f}", f"{100 * error(plain, model, source):.2f}"]
+            places = [
+                f"{100 * plain.keypoint_metrics['PCK@0.2 torso']:.1f}",
+                f"{100 * error(plain, model, source):.2f}",
+            ]
         table.add_row(str(layers), *(f"{100 * figure:.1f}" for figure in figures), *places)
     Console().print(table)
 

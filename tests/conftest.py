@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from leanpose.cli import app
+from leanpose.cli import app, main
 from spots import SpotFinder
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -31,6 +32,30 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("the folder of reference data is not here (set LEANPOSE_SHARED)")
     return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command has left: its exit code and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The command `leanpose` with its error sentence and exit code, without the seconds that a process takes to start."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["leanpose", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        written = capsys.readouterr()
+        return Ended(int(end.value.code or 0), written.out, written.err)
+
+    return run
 
 
 @pytest.fixture

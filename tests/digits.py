@@ -15,7 +15,7 @@ def write_digits(folder: Path, train: int = 800, val: int = 200, digits: int = 1
     """`folder/train/DIGIT/*.png` and `folder/val/DIGIT/*.png`, 32×32 pixels; returns the folder."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     chosen = np.flatnonzero(data.target < digits)[: train + val]
     for number, i in enumerate(chosen):
         place = folder / ("train" if number < train else "val") / str(data.target[i])

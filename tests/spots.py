@@ -35,11 +35,6 @@ class SpotFinder(PoseModel):
         self.passes: list[int] = []
         self.anchor = torch.nn.Parameter(torch.zeros(1))  # so that it has a device
 
-    def default_codec(self) -> Codec:
-        return HeatmapCodec(
-            self.input_size, (32, 24), sigma=2.0, encoding=self.encoding, decoding="dark", flip_shift=False
-        )  # pyright: ignore
-
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         self.passes.append(len(images))
         return self.read(images)

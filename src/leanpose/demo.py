@@ -174,7 +174,7 @@ def _compare(out: Path, recipe: Recipe) -> list[ReportImage]:
     _, val = read_training_people(recipe)
     assert val is not None
     people = val.people[:12]
-    rows: list[UInt8[np.ndarray, "H W 3"]] = []
+    rows: list[UInt8[np.ndarray, "_ _ 3"]] = []
     models = {name: load_model(out / name / "last.safetensors") for name in RUNS}
     found = [predict_people(TorchBackend(model, torch.device("cpu")), people)[0] for model in models.values()]
     for i, person in enumerate(people[:6]):

@@ -38,7 +38,7 @@ def xyxy_to_xywh(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N 4"]
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
+def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"] | np.floating:
     """The area of xyxy boxes in square pixels; 0 where the corners are in the wrong order."""
     sides = np.maximum(np.asarray(boxes[..., 2:], dtype=np.float64) - boxes[..., :2], 0.0)
     return sides[..., 0] * sides[..., 1]

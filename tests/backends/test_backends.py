@@ -17,8 +17,10 @@ from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model
 from leanpose.export.agreement import check_crops
+from leanpose.export.exporter import Format
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
+from leanpose.models.rtmpose import RTMPose
 from leanpose.skeleton import COCO17
 from spots import SPOTS, PureSpotFinder, scene
 
@@ -28,12 +30,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The spot finder as files: with everything outside, as a prediction, and as keypoints."""
     folder = tmp_path_factory.mktemp("files")
     found = {}
-    for name, preprocessing, decoding, format in (
+    wanted: tuple[tuple[str, bool, bool, Format], ...] = (
         ("outside.onnx", False, False, "onnx"),
         ("points.onnx", True, True, "onnx"),
         ("points.xml", False, True, "openvino"),
         ("raw.xml", True, False, "openvino"),
-    ):
+    )
+    for name, preprocessing, decoding, format in wanted:
         found[name] = export_model(
             PureSpotFinder(),
             folder / name,
@@ -41,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             include_preprocessing=preprocessing,
             include_decoding=decoding,
             batches=(1, 2),
-        ).path  # pyright: ignore
+        ).path
     return found
 
 
@@ -121,6 +124,7 @@ def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
 def test_an_rtmpose_without_a_card(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_model("rtmpose_t", input_size=(64, 96))
+    assert isinstance(model, RTMPose)
     with torch.no_grad():
         model.maps.weight.mul_(100)  # so that the bins have clear peaks
     path = export_model(model, tmp_path / "ours.onnx", include_preprocessing=False, batches=(1, 2)).path

@@ -81,7 +81,9 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
         for s in (1, 1, 2)
     ]
     first = [sets[0].read(i).image for i in range(4)]
-    random.seed(5), torch.manual_seed(5), np.random.seed(5)  # noqa: NPY002
+    random.seed(5)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
     before = random.getstate(), torch.get_rng_state()
     again = [sets[1].read(i).image for i in reversed(range(4))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -11,7 +11,7 @@ import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose import create_model, list_models
-from leanpose.classification.deit import Classifier, load_classifier
+from leanpose.classification.deit import DeiT, load_classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
@@ -28,9 +28,11 @@ SMALL: dict[str, Any] = {
 SIZES = [("tiny", {}), ("small", {"embed_dim": 384, "num_heads": 6}), ("base", {"embed_dim": 768, "num_heads": 12})]
 
 
-def small(cycles: int = 2, **changes: Any) -> Classifier:
+def small(cycles: int = 2, **changes: Any) -> DeiT:
     torch.manual_seed(0)
-    return create_model("deit_tiny", **{**SMALL, "cycles": cycles, **changes})
+    model = create_model("deit_tiny", **{**SMALL, "cycles": cycles, **changes})
+    assert isinstance(model, DeiT)
+    return model
 
 
 def pictures(count: int = 2) -> torch.Tensor:
@@ -43,6 +45,7 @@ def pictures(count: int = 2) -> torch.Tensor:
 def test_outputs_are_timms(shared: Path, size: str, overrides: dict[str, Any]) -> None:
     golden = Golden.load(shared, f"deit_{size}_patch16_224")
     model = create_model("deit_tiny", **overrides)
+    assert isinstance(model, DeiT)
     model.load_state_dict(from_official("deit_tiny", golden.state_dict(), **overrides), strict=True)
     with torch.inference_mode():
         output = model(golden.images)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,10 +123,8 @@ def test_what_a_user_can_mend_is_one_sentence(folder: Path, arguments: list[str]
     assert not list(folder.rglob("*.png"))
 
 
-def test_the_command_ends_with_1_and_the_sentence(folder: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "leanpose", "explain", "missing.jpg"], capture_output=True, text=True, check=False
-    )
+def test_the_command_ends_with_1_and_the_sentence(folder: Path, command: Callable[..., Any]):
+    done = command("explain", "missing.jpg")
     assert done.returncode == 1
     assert done.stderr.startswith("leanpose: ")
     assert len(done.stderr.splitlines()) == 1

@@ -46,7 +46,7 @@ def test_formats_come_as_rgb(format: str, tolerance: int) -> None:
 
 def test_jpeg_equals_opencv() -> None:
     data = encoded(picture(2))
-    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(read_image(data), expected)
 
 

@@ -405,13 +405,14 @@ def test_nobody_is_black():
     assert not picture.any()
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: controlnet_size((480, 640), 63), "63 is too small"),
         (lambda: controlnet_size((0, 640)), r"not \(0, 640\)"),
         (lambda: draw_openpose((0, 9), np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO17), r"not \(0, 9\)"),
-        (lambda: draw_openpose((9, 9, 3), np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO17), "height, width"),
+        (lambda: draw_openpose((9, 9, 3), np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO17), "height, width"),  # pyright: ignore[reportArgumentType]
         (lambda: draw_openpose((9, 9), np.zeros((1, 16, 2)), np.zeros((1, 16)), COCO17), r"\(P, 17, 2\)"),
         (lambda: draw_openpose((9, 9), np.zeros((1, 17, 2)), np.zeros(17), COCO17), r"\(P, 17\)"),
         (lambda: draw_openpose((9, 9), np.zeros((0, 2, 2)), np.zeros((0, 2)), DOG), "'dog'"),

@@ -106,6 +106,7 @@ def test_sides():
     assert [limb_side(COCO17, limb) for limb in ((0, 1), (0, 2), (5, 6), (5, 7))] == ["left", "right", "centre", "left"]
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize(
     ("image", "points", "scores", "boxes"),
     [

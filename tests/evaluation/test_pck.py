@@ -102,6 +102,7 @@ def test_nothing_labelled_gives_0_and_no_warning(recwarn: pytest.WarningsRecorde
     assert not len(recwarn)
 
 
+@pytest.mark.unshaped
 def test_shapes_that_do_not_fit_are_refused():
     predicted, labelled, visible = people_by_hand()
     with pytest.raises(LeanposeError, match="one shape"):

@@ -87,9 +87,8 @@ def test_what_cannot_be_measured() -> None:
 
 
 def tiny(skeleton: Skeleton) -> Any:
-    return create_model(
-        "sdpose_t", skeleton=skeleton, **{k: tuple(v) if isinstance(v, list) else v for k, v in TINY_MODEL.items()}
-    )
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in TINY_MODEL.items()}
+    return create_model("sdpose_t", skeleton=skeleton, **sizes)
 
 
 def test_what_nobody_labels_is_left_out_of_its_group() -> None:

@@ -129,6 +129,7 @@ def test_in_skeleton_refuses_what_does_not_fit():
         some_people(1).in_skeleton(COCO17, hand)
 
 
+@pytest.mark.unshaped
 def test_arrays_that_do_not_fit_or_are_not_finite_are_refused():
     people = some_people(2)
     with pytest.raises(LeanposeError, match="need areas of shape \\(2,\\)"):

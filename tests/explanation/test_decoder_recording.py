@@ -10,7 +10,7 @@ import torch
 
 from leanpose.explanation import DecoderRecording, look_at, record_decoder
 from leanpose.models.registry import create_model
-from leanpose.models.tfpose import STRIDES, TFPose
+from leanpose.models.tfpose import STRIDES, DecoderLayer, TFPose
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
 BOX = np.array([10.0, 5.0, 70.0, 110.0])
@@ -35,7 +35,9 @@ def test_known_places_and_offsets_are_found_at_known_pixels(size: tuple[int, int
     model = small(input_size=size, decoder_layers=1, num_heads=2, num_points=1)
     model.reference_points.copy_(torch.tensor([0.25, 0.75]).logit())
     offsets = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.5, -0.5]], [[0.0, 0.0], [-2.0, 0.25], [9.0, 0.0]]])
-    attention = model.decoder[0].attention
+    [layer] = model.decoder
+    assert isinstance(layer, DecoderLayer)
+    attention = layer.attention
     attention.sampling_offsets.weight.zero_()
     attention.sampling_offsets.bias.copy_(offsets.flatten())
     attention.attention_weights.weight.zero_()
@@ -59,7 +61,8 @@ def test_known_places_and_offsets_are_found_at_known_pixels(size: tuple[int, int
 def test_the_last_points_are_the_prediction_and_the_first_are_learnt():
     model = small().train()
     for refinement in model.refinements:
-        torch.nn.init.normal_(refinement[-1].weight, std=0.3)
+        assert isinstance(refinement, torch.nn.Sequential)
+        torch.nn.init.normal_(refinement[-1].get_parameter("weight"), std=0.3)
     recording = record(model)
     assert model.training
     found = model.codec.decode(recording.output.prediction)[0][0].numpy()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
-from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.codecs.heatmap import Encoding, HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer
@@ -20,10 +22,10 @@ PHOTO = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
 BOX = np.array([10.0, 5.0, 70.0, 110.0])
 
 
-def small(name: str, **options: object) -> PoseModel:
+def small(name: str, **options: Any) -> PoseModel:
     torch.manual_seed(0)
     tokens = not name.startswith(("deeppose", "rle", "simple", "tfpose"))
-    sizes = {**TINY_MODEL, "depth": 2} if tokens else {"input_size": (64, 64)}
+    sizes: dict[str, Any] = {**TINY_MODEL, "depth": 2} if tokens else {"input_size": (64, 64)}
     if name.startswith("tfpose"):
         sizes |= {"embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
     if "reg" in name or "distil" in name:
@@ -105,7 +107,7 @@ def test_what_does_not_fit_is_said(options: dict, message: str):
 
 
 @pytest.mark.parametrize("encoding", ["unbiased", "udp"])
-def test_a_heatmap_lies_where_its_keypoint_is_read(encoding: str):
+def test_a_heatmap_lies_where_its_keypoint_is_read(encoding: Encoding):
     model = small("sdpose_t")
     model.codec = HeatmapCodec((64, 48), (16, 12), encoding=encoding)
     points = torch.rand(1, 17, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([36.0, 52.0]) + 6
@@ -123,8 +125,9 @@ def test_distilposes_gaussian_is_the_one_that_the_loss_compares():
     model = small("distilpose_s")
     view = look_at(PHOTO, BOX, model)
     xy = torch.rand(1, 17, 2, generator=torch.Generator().manual_seed(0))
-    prediction = Coordinates(xy, torch.full((1, 17, 2), 1.7), torch.ones(1, 17))
-    maps, expected = predicted_maps(view, model, prediction), simulate_heatmaps(xy, prediction.sigma, (16, 12))
+    sigma = torch.full((1, 17, 2), 1.7)
+    maps = predicted_maps(view, model, Coordinates(xy, sigma, torch.ones(1, 17)))
+    expected = simulate_heatmaps(xy, sigma, (16, 12))
     assert maps is not None
     step = view.shown.shape[0] // 16
     assert np.abs(maps[:, ::step, ::step] - expected[0].numpy()).max() < 1e-5

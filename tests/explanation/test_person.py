@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.codecs.heatmap import Encoding, HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation.person import check_box, choose_box, look_at
 from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_matrix
@@ -25,7 +27,7 @@ class Finds(Detector):
     def __init__(self, *boxes: tuple[float, ...]) -> None:
         self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
-    def __call__(self, images: list) -> list[Detections]:
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         return [(self.boxes, np.ones(len(self.boxes)))]
 
 
@@ -70,7 +72,7 @@ def test_the_shown_crop_is_the_models_in_more_pixels():
 
 
 @pytest.mark.parametrize("encoding", ["unbiased", "udp"])
-def test_a_place_in_the_models_crop_is_the_same_place_in_the_shown_one(encoding: str):
+def test_a_place_in_the_models_crop_is_the_same_place_in_the_shown_one(encoding: Encoding):
     model = create_model("sdpose_t", **TINY_MODEL)
     model.codec = HeatmapCodec((64, 48), (16, 12), encoding=encoding)
     warp = "udp" if encoding == "udp" else "msra"

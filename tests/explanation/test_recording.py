@@ -8,6 +8,7 @@ from torch import Tensor
 
 from leanpose.codecs.base import Prediction
 from leanpose.explanation import AttentionRecording, record_attention
+from leanpose.models.layers import TransformerLayer
 from leanpose.models.registry import create_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from leanpose.skeleton import COCO17
@@ -25,6 +26,7 @@ class PruningPose(TokenPose):
         alive = torch.arange(tokens.shape[1])
         whole = tokens
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, TransformerLayer)
             if i:
                 tokens = tokens + self.position[:, alive]
             tokens = tokens + layer.attention(layer.attention_norm(tokens))
@@ -42,6 +44,7 @@ def model(request: pytest.FixtureRequest) -> TokenPose:
     model = create_model(request.param, **sizes)
     assert isinstance(model, TokenPose)
     for layer in model.layers:  # fresh attention is almost even
+        assert isinstance(layer, TransformerLayer)
         layer.attention.qkv.weight.data *= 20
     return model
 
@@ -67,7 +70,9 @@ def test_a_row_sums_to_one_in_every_layer_of_every_cycle(model: TokenPose, image
 def test_the_weights_give_the_output_of_the_attention(model: TokenPose, images: Tensor):
     seen: list[tuple[Tensor, Tensor]] = []
     handles = [
-        layer.attention.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+        layer.get_submodule("attention").register_forward_hook(
+            lambda _, inputs, output: seen.append((inputs[0], output))  # pyright: ignore[reportArgumentType]
+        )
         for layer in model.layers
     ]
     model.forward_train(images)
@@ -75,7 +80,9 @@ def test_the_weights_give_the_output_of_the_attention(model: TokenPose, images: 
         handle.remove()
     recording = record_attention(model, images)
     for i, (attended, (inputs, output)) in enumerate(zip(recording.layers, seen, strict=True)):
-        attention = model.layers[i % 3].attention
+        layer = model.layers[i % 3]
+        assert isinstance(layer, TransformerLayer)
+        attention = layer.attention
         values = (
             attention.qkv(inputs)[0].chunk(3, dim=-1)[2].unflatten(-1, (2, -1)).transpose(0, 1)
         )  # heads, T, D/heads
@@ -118,8 +125,8 @@ def test_dropped_patches_are_found_out(images: Tensor):
 
 def _cycles(model: PruningPose, images: Tensor):
     tokens = model.embed(model.forward_features(images))
-    for _ in range(2):
-        prediction, tokens = model.cycle(tokens)
+    _, tokens = model.cycle(tokens)
+    prediction, tokens = model.cycle(tokens)
     return model.output(prediction, tokens, images)
 
 

@@ -34,7 +34,7 @@ def crops() -> np.ndarray:
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch-export"])
 @pytest.mark.parametrize(("preprocessing", "decoding"), [(True, False), (False, True)])
 def test_each_format_agrees(
-    format: str, preprocessing: bool, decoding: bool, crops: np.ndarray, tmp_path: Path
+    format: exporter.Format, preprocessing: bool, decoding: bool, crops: np.ndarray, tmp_path: Path
 ) -> None:
     path = tmp_path / f"spots{exporter.FORMATS[format]}"
     report = export_model(

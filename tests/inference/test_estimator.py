@@ -7,12 +7,14 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import leanpose
+from leanpose.codecs.heatmap import Encoding
 from leanpose.errors import LeanposeError
 from leanpose.inference import estimator as estimator_file
 from leanpose.inference.detectors import Detector, WholeImage
@@ -43,7 +45,7 @@ class Forbidden(Detector):
 
 @pytest.mark.parametrize("encoding", ["msra", "unbiased", "udp"])
 @pytest.mark.parametrize("flip_test", [False, True])
-def test_keypoints_come_out_where_they_are(encoding: str, flip_test: bool):
+def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
     model = SpotFinder(encoding)
     given = scene(0, 3)
     poses = PoseEstimator(model, Forbidden(), "cpu", flip_test=flip_test)(given.image, given.boxes)
@@ -86,6 +88,7 @@ def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder
     assert found[1].keypoints.shape == (0, 3, 2)
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize("nobody", [np.zeros((0, 4)), np.zeros(0), []])
 def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
     assert len(PoseEstimator(spot_finder, Forbidden(), "cpu")(scene(0, 1).image, nobody)) == 0
@@ -155,6 +158,7 @@ def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
         PoseEstimator(spot_finder, "whole-image", "cpu")(half)
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
@@ -172,7 +176,8 @@ def test_boxes_that_cannot_be_used(spot_finder: SpotFinder, boxes, words: str):
 
 def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
     given = scene(0, 1)
-    for boxes in (given.boxes, [given.boxes] * 2):
+    wrong: list[Any] = [given.boxes, [given.boxes] * 2]
+    for boxes in wrong:
         with pytest.raises(LeanposeError, match="list of 1"):
             PoseEstimator(spot_finder, "whole-image", "cpu")([given.image], boxes)
 

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def test_names_and_length():
     assert poses.skeleton.keypoint_names[5] == "left_shoulder"
 
 
+@pytest.mark.unshaped
 @pytest.mark.parametrize("field", ["scores", "boxes", "box_scores", "keypoints"])
 def test_arrays_that_do_not_fit_are_refused(field: str):
     poses = two_people()
@@ -54,7 +56,7 @@ def test_coco_results_are_accepted_by_pycocotools():
     from pycocotools.coco import COCO
 
     poses = two_people()
-    truth = COCO()
+    truth: Any = COCO()
     truth.dataset = {"images": [{"id": 7}], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     truth.createIndex()
     assert [record["image_id"] for record in poses.to_coco()] == [0, 0]
@@ -141,6 +143,7 @@ def test_rows_fit_a_csv_table():
     assert float(rows[1]["box_x2"]) == 90
 
 
+@pytest.mark.unshaped
 def test_tracked_people_keep_their_ids_on_every_way_out():
     poses = replace(two_people(), ids=np.array([7, 3]))
     assert poses[1].ids == poses[[False, True]].ids == [3]
@@ -158,7 +161,8 @@ def test_tracked_people_keep_their_ids_on_every_way_out():
 
 def test_ids_reach_supervision():
     pytest.importorskip("supervision")
-    assert replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"].tolist() == [7, 3]
+    tracked = replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"]
+    assert list(tracked) == [7, 3]
 
 
 def test_drawing_changes_the_picture_only_where_people_are():

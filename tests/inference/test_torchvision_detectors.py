@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_without_a_network_it_is_one_sentence(tmp_path: Path, monkeypatch: pytes
 def test_the_downloaded_file_may_hold_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from torchvision import models
 
-    weights = models.get_model_weights(SSDLITE).DEFAULT
+    weights: Any = next(iter(models.get_model_weights(SSDLITE)))
     cached = tmp_path / "hub/checkpoints" / Path(weights.url).name
     cached.parent.mkdir(parents=True)
     torch.save(nn.Linear(2, 2), cached)
@@ -141,7 +142,7 @@ def test_a_cached_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from torchvision import models
 
     network = build(SSDLITE, seed=3)
-    weights = models.get_model_weights(SSDLITE).DEFAULT
+    weights: Any = next(iter(models.get_model_weights(SSDLITE)))
     cached = tmp_path / "hub/checkpoints" / Path(weights.url).name
     cached.parent.mkdir(parents=True)
     torch.save(network.state_dict(), cached)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,16 @@ from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.export.program import CropProgram
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.base import sum_of
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import build_task
+from outputs import gradient, present
 from tiny import tiny_recipe
 
 
-def small_model(**options: object) -> PoseModel:
+def small_model(**options: Any) -> PoseModel:
     torch.manual_seed(0)
     return create_model("sdpose_t", input_size=(64, 48), embed_dim=16, depth=2, stem_width=8, stage1_width=8, **options)
 
@@ -43,7 +46,7 @@ def test_the_layers_maps_are_the_visual_tokens_in_their_places() -> None:
     output = model.forward_train(torch.randn(2, 3, 64, 48))
     assert output.feature_maps == output.cycles[0].feature_maps
     for cycle in output.cycles:
-        assert [tuple(layer.shape) for layer in cycle.feature_maps] == [(2, *model.feature_map_shape)] * 2
+        assert [tuple(layer.shape) for layer in cycle.feature_maps] == [(2, *present(model.feature_map_shape))] * 2
         torch.testing.assert_close(cycle.feature_maps[-1].flatten(2).transpose(1, 2), cycle.visual_tokens)
     assert model(torch.randn(1, 3, 64, 48)).feature_maps == ()
 
@@ -112,7 +115,7 @@ def test_tfpose_learns_from_both_losses_and_keeps_no_heatmaps(tmp_path: Path) ->
     crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     losses = task(crops, torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
     assert set(losses) == {"pose", "auxiliary"}
-    sum(losses.values()).backward()
+    sum_of(losses.values()).backward()
     assert [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert set(model.state_dict()) == names
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -126,7 +129,7 @@ def test_a_token_model_that_writes_coordinates_can_learn_from_them_too() -> None
     assert (lesson.codec.heatmap_size, lesson.codec.encoding) == ((8, 8), "unbiased")
     output = model.forward_train(torch.randn(2, 3, 64, 48))
     lesson(output, lesson.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))).backward()
-    assert model.get_parameter("layers.1.mlp.2.weight").grad.any()
+    assert gradient(model.get_parameter("layers.1.mlp.2.weight")).any()
 
 
 def test_a_model_without_layers_to_teach_gets_one_sentence() -> None:

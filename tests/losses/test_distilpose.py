@@ -18,7 +18,7 @@ from leanpose.models.output import PoseOutput
 
 
 def method(**weights: float) -> DistilPoseLoss:
-    return DistilPoseLoss(CoordinateCodec(), DistilPoseSection(teacher="t", **weights))
+    return DistilPoseLoss(CoordinateCodec(), DistilPoseSection.model_validate({"teacher": "t", **weights}))
 
 
 Golden = tuple[dict[str, torch.Tensor], dict]

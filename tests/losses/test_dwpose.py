@@ -17,6 +17,7 @@ from leanpose.errors import LeanposeError
 from leanpose.losses import DWPoseStage1, DWPoseStage2
 from leanpose.losses.dwpose import DWPoseSection, DWPoseStage2Section, feature_kd_loss, logit_kd_loss
 from leanpose.models.output import PoseOutput
+from outputs import present, simcc
 
 Arrays = dict[str, torch.Tensor]
 CODEC = SimCCCodec((32, 24), beta=10.0, label_softmax=True)
@@ -138,9 +139,13 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
     stage = first_stage(keys, reference_batch_size=64)
 
     def part(rows: slice) -> dict[str, torch.Tensor]:
-        bins = (SimCC(o.prediction.x[rows], o.prediction.y[rows]) for o in (student, teacher))
-        some, shown = (PoseOutput(b, features=o.features[rows]) for b, o in zip(bins, (student, teacher), strict=True))
-        return stage(some, shown, SimCCTarget(target.x[rows], target.y[rows], target.weights[rows]))
+        def crops_of(whole: PoseOutput) -> PoseOutput:
+            bins = simcc(whole.prediction)
+            return PoseOutput(SimCC(bins.x[rows], bins.y[rows]), features=present(whole.features)[rows])
+
+        return stage(
+            crops_of(student), crops_of(teacher), SimCCTarget(target.x[rows], target.y[rows], target.weights[rows])
+        )
 
     with torch.no_grad():
         whole = part(slice(None))

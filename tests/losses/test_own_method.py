@@ -29,7 +29,7 @@ from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
 
 
 class RelationSection(TeacherSection):
-    method: Literal["relation"] = "relation"
+    method: Literal["relation"] = "relation"  # pyright: ignore[reportIncompatibleVariableOverride]
     relation_weight: float = Field(default=1.0, ge=0)
 
 

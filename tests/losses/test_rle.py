@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def official_density(facts: dict) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("base", ["laplace", "gaussian"])
 @pytest.mark.parametrize("file", FILES)
-def test_the_official_loss(shared: Path, file: str, base: str, residual: bool) -> None:
+def test_the_official_loss(shared: Path, file: str, base: Literal["laplace", "gaussian"], residual: bool) -> None:
     folder = shared / "golden" / "losses"
     facts, arrays = json.loads((folder / f"{file}.json").read_text()), np.load(folder / f"{file}.npz")
     xy, sigma, target, weights = (torch.from_numpy(arrays[name]) for name in FILES[file])

@@ -31,6 +31,20 @@ DEEPER = {
     "tfpose_r50",
 }
 
+NAMES = sorted(set(list_models(task="pose")) - DEEPER)
+
+
+def kind_of(name: str) -> tuple[Any, ...]:
+    """What decides which code a model runs: sizes alone make no other graph."""
+    config = configure_model(name)
+    written = ("outputs", "score", "backbone_stages", "decoder")
+    family = getattr(config, "backbone", "").split("_")[0]
+    pruned = bool(getattr(config, "prune_layers", ()))
+    return type(config), family, pruned, *(getattr(config, field, None) for field in written)
+
+
+OF_EACH_KIND = {kind_of(name): name for name in reversed(NAMES)}
+
 
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
@@ -46,7 +60,8 @@ def small_model(name: str) -> PoseModel:
     model = create_model(name, **overrides)
     if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture
         for refinement in model.refinements:
-            torch.nn.init.normal_(refinement[-1].weight, std=0.1)
+            assert isinstance(refinement, torch.nn.Sequential)
+            torch.nn.init.normal_(refinement[-1].get_parameter("weight"), std=0.1)
     return model
 
 
@@ -56,7 +71,7 @@ def values(prediction: Prediction) -> torch.Tensor:
     return torch.cat([part.flatten(1) for part in parts if part is not None], dim=1)
 
 
-@pytest.fixture(scope="module", params=sorted(set(list_models(task="pose")) - DEEPER))
+@pytest.fixture(scope="module", params=NAMES)
 def model(request: pytest.FixtureRequest) -> PoseModel:
     torch.manual_seed(0)
     return small_model(request.param)
@@ -134,6 +149,8 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
 
+@pytest.mark.unshaped
+@pytest.mark.parametrize("model", sorted(OF_EACH_KIND.values()), indirect=True)
 def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
     more = torch.randn(3, 3, *model.input_size)
@@ -144,6 +161,7 @@ def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) 
 @pytest.mark.parametrize(
     "name", ["tokenpose_t", "sdpose_t", "sdpose_b", "simplebaseline_r50", "ppt_s", "rtmpose_t", "tfpose_r18"]
 )  # one of each backbone, and pruning
+@pytest.mark.unshaped
 def test_it_compiles_in_one_graph(name: str) -> None:
     model = small_model(name)
     images = torch.randn(2, 3, *model.input_size)

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
+from leanpose.codecs.simcc import SimCCCodec
+from leanpose.models.base import PoseModel
+from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
 from leanpose.weights import from_official
+from outputs import heatmaps, present
 
 MPII16 = Skeleton("sixteen", tuple(f"point_{i}" for i in range(16)), (), (0.05,) * 16)
 ORIGINAL_L: dict[str, Any] = {"stages": 3, "head_hidden": None}
@@ -68,12 +72,12 @@ def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: st
             keypoints, visual = first_stage[0].tensor_split([len(model.skeleton)], dim=1)
         assert keypoints is not None
         assert visual is not None
-        assert golden.deviation(f"{prefix}pred", cycle.prediction.heatmaps) < OUTPUT_TOLERANCE
+        assert golden.deviation(f"{prefix}pred", heatmaps(cycle)) < OUTPUT_TOLERANCE
         assert golden.deviation(f"{prefix}kpt_token", keypoints) < OUTPUT_TOLERANCE
         assert golden.deviation(f"{prefix}vis_token", visual) < OUTPUT_TOLERANCE
     first = trained.cycles[0]
-    torch.testing.assert_close(inferred.prediction.heatmaps, first.prediction.heatmaps)
-    torch.testing.assert_close(trained.prediction.heatmaps, first.prediction.heatmaps)
+    torch.testing.assert_close(heatmaps(inferred), heatmaps(first))
+    torch.testing.assert_close(heatmaps(trained), heatmaps(first))
     if "backbone" in golden.facts["outputs"]:
         assert inferred.features is not None
         assert golden.deviation("backbone", inferred.features) < OUTPUT_TOLERANCE
@@ -95,22 +99,28 @@ def test_pruned_networks_are_the_papers(
     shared: Path, file: str, name: str, overrides: dict[str, Any], layers: tuple[int, ...]
 ) -> None:
     golden = Golden.load(shared, file)
-    for pruned in range(1, len(layers) + 1):  # what each pruning keeps is the result of a network that stops there
+
+    def network(pruned: int) -> tuple[PoseModel, PoseOutput]:
         options = {**overrides, "prune_layers": layers[:pruned]}
         model = create_model(name, **options)
         model.load_state_dict(from_official(name, golden.state_dict(), **options), strict=True)
         with torch.inference_mode():
-            output = model(golden.images)
-        expected = golden.arrays.get(f"prune{pruned - 1}.kept_original_patch_idx")
+            return model, model(golden.images)
+
+    # What each pruning keeps is the result of a network that stops there.
+    networks = [network(pruned) for pruned in range(1, len(layers) + 1)]
+    for pruned, (_, output) in enumerate(networks):
+        expected = golden.arrays.get(f"prune{pruned}.kept_original_patch_idx")
         if expected is None:  # the reference that keeps all
             assert output.keep_indices is None
         else:
-            assert output.keep_indices.tolist() == [sorted(indices) for indices in expected.tolist()]
+            assert present(output.keep_indices).tolist() == [sorted(indices) for indices in expected.tolist()]
+    model, output = networks[-1]
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     tokens = "vis_token" if output.keep_indices is None else "vis_token_sorted_by_patch"
-    assert golden.deviation("pred", output.prediction.heatmaps) < OUTPUT_TOLERANCE
-    assert golden.deviation("kpt_token", output.keypoint_tokens) < OUTPUT_TOLERANCE
-    assert golden.deviation(tokens, output.visual_tokens) < OUTPUT_TOLERANCE
+    assert golden.deviation("pred", heatmaps(output)) < OUTPUT_TOLERANCE
+    assert golden.deviation("kpt_token", present(output.keypoint_tokens)) < OUTPUT_TOLERANCE
+    assert golden.deviation(tokens, present(output.visual_tokens)) < OUTPUT_TOLERANCE
 
 
 CONVOLUTIONAL = [
@@ -165,7 +175,7 @@ def test_token_regression_networks_are_the_papers(
     with torch.inference_mode():
         output = model(golden.images)
     found = output.prediction
-    assert golden.deviation("kpt_token", output.keypoint_tokens) < OUTPUT_TOLERANCE
+    assert golden.deviation("kpt_token", present(output.keypoint_tokens)) < OUTPUT_TOLERANCE
     assert golden.deviation("vis_token", output.visual_tokens) < OUTPUT_TOLERANCE
     if "score" in golden.facts["outputs"]:
         assert golden.deviation("score", found.score[..., None]) < OUTPUT_TOLERANCE
@@ -186,7 +196,7 @@ def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: 
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     with torch.inference_mode():
         output = model(golden.images)
-    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", heatmaps(output)) < OUTPUT_TOLERANCE
     assert output.features is not None
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
 
@@ -201,7 +211,7 @@ def test_vitpose_is_the_toolboxs(shared: Path) -> None:
         output = model(golden.images)
     assert output.features is not None
     assert golden.deviation("backbone[0]", output.features) < OUTPUT_TOLERANCE
-    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", heatmaps(output)) < OUTPUT_TOLERANCE
 
 
 def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
@@ -210,11 +220,11 @@ def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
     model.load_state_dict(from_official("vitpose_s_simple", golden.state_dict()), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     enlarged: list[torch.Tensor] = []
-    model.deconvolutions.register_forward_hook(lambda _m, _i, output: enlarged.append(output))
+    model.get_submodule("deconvolutions").register_forward_hook(lambda _m, _i, output: enlarged.append(output))  # pyright: ignore[reportArgumentType]
     with torch.inference_mode():
         output = model(golden.images)
     assert golden.deviation("backbone[0]", enlarged[0]) < OUTPUT_TOLERANCE
-    assert golden.deviation("out", output.prediction.heatmaps) < OUTPUT_TOLERANCE
+    assert golden.deviation("out", heatmaps(output)) < OUTPUT_TOLERANCE
 
 
 def test_simcc_is_the_toolboxs(shared: Path) -> None:
@@ -252,6 +262,7 @@ def test_rtmpose_is_the_toolboxs(shared: Path, file: str) -> None:
     model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     codec = golden.facts["codec"]
+    assert isinstance(model.codec, SimCCCodec)
     assert (list(model.codec.sigma), model.codec.simcc_split_ratio) == (codec["sigma"], codec["simcc_split_ratio"])
     inside: dict[str, torch.Tensor] = {}
     for part in ("maps", "embedding", "attention"):

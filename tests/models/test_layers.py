@@ -107,6 +107,7 @@ def test_it_computes_places_in_full_precision_under_autocast() -> None:
     assert torch.nn.functional.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.unshaped
 def test_it_compiles_in_one_graph() -> None:
     attention, (query, reference, memory) = filled().eval(), inputs(17, 1)
     arguments = (query, reference, memory, SHAPES)

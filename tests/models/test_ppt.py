@@ -13,8 +13,10 @@ from torch import Tensor
 from leanpose.errors import LeanposeError
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
+from leanpose.models.layers import TransformerLayer
 from leanpose.models.ppt import PPT, scheduled_keep_ratio
 from leanpose.models.registry import create_model
+from outputs import gradient, heatmaps, present
 
 KEYPOINTS, PATCHES = 17, 16
 
@@ -53,13 +55,14 @@ def test_a_ratio_of_1_is_plain_tokenpose(images: Tensor) -> None:
     with torch.inference_mode():
         output, expected = model(images), plain(images)
     assert output.keep_indices is None
-    torch.testing.assert_close(output.prediction.heatmaps, expected.prediction.heatmaps)
+    torch.testing.assert_close(heatmaps(output), heatmaps(expected))
 
 
 def test_the_tokens_that_the_keypoints_attend_to_most_stay(images: Tensor) -> None:
     model = small_model(prune_layers=(0,))
     with torch.inference_mode():
         first = model.layers[0]
+        assert isinstance(first, TransformerLayer)
         normed = first.attention_norm(model.embed(model.forward_features(images)))
         _, weights = first.attention.with_weights(normed, KEYPOINTS)
         score = weights[:, :, :, KEYPOINTS:].mean(dim=1).sum(dim=1)
@@ -72,8 +75,10 @@ def test_dropped_tokens_are_not_computed(images: Tensor) -> None:
     model = small_model()
     attended, transformed = [], []
     for layer in model.layers:
-        layer.attention.qkv.register_forward_hook(lambda _m, inputs, _o: attended.append(inputs[0].shape[1]))
-        layer.mlp.register_forward_hook(lambda _m, inputs, _o: transformed.append(inputs[0].shape[1]))
+        layer.get_submodule("attention.qkv").register_forward_hook(
+            lambda _m, inputs, _o: attended.append(inputs[0].shape[1])
+        )
+        layer.get_submodule("mlp").register_forward_hook(lambda _m, inputs, _o: transformed.append(inputs[0].shape[1]))
     with torch.inference_mode():
         model(images)
     assert attended == [KEYPOINTS + n for n in (16, 12, 9)]
@@ -116,17 +121,19 @@ def test_dropped_tokens_enter_the_second_cycle_as_they_were(images: Tensor) -> N
     with torch.inference_mode():
         output = model.forward_train(images)
         before = model.layers[0](model.embed(model.forward_features(images))) + model.position
-        when_dropped = (before + model.layers[1].attention(model.layers[1].attention_norm(before)))[:, KEYPOINTS:]
+        second_layer = model.layers[1]
+        assert isinstance(second_layer, TransformerLayer)
+        when_dropped = (before + second_layer.attention(second_layer.attention_norm(before)))[:, KEYPOINTS:]
     first, second = output.cycles
     visual = entering[1][:, KEYPOINTS:]
     torch.testing.assert_close(entering[1][:, :KEYPOINTS], first.keypoint_tokens)
-    for image, kept in enumerate(first.keep_indices.tolist()):
+    for image, kept in enumerate(present(first.keep_indices).tolist()):
         dropped = [patch for patch in range(PATCHES) if patch not in kept]
         assert len(dropped) == 4
-        torch.testing.assert_close(visual[image, kept], first.visual_tokens[image])
+        torch.testing.assert_close(visual[image, kept], present(first.visual_tokens)[image])
         torch.testing.assert_close(visual[image, dropped], when_dropped[image, dropped])
     assert second.keep_indices is None
-    assert second.visual_tokens.shape == (2, PATCHES, 16)
+    assert present(second.visual_tokens).shape == (2, PATCHES, 16)
 
 
 def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(images: Tensor) -> None:
@@ -138,7 +145,7 @@ def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(image
         _, _, earlier = small_model(prune_layers=(0,)).pruned_cycle(embedded)
     changed = (record[2] != record[1]).any(dim=-1)
     for image in range(2):
-        last, first = set(later[image].tolist()), set(earlier[image].tolist())
+        last, first = set(present(later)[image].tolist()), set(present(earlier)[image].tolist())
         assert last < first
         # What the first pruning dropped stays as it was; what the second dropped went through its layer's attention.
         left = {*range(KEYPOINTS), *(KEYPOINTS + patch for patch in first)}
@@ -150,9 +157,9 @@ def test_the_second_cycle_teaches_dropped_patches_too(images: Tensor) -> None:
     tokens = model.embed(model.forward_features(images)).detach().requires_grad_()
     first, entering = model.train_cycle(0, tokens, images)
     second, _ = model.train_cycle(1, entering, images)
-    second.prediction.heatmaps.square().sum().backward()
-    assert first.keep_indices.shape[1] == 9
-    assert tokens.grad.abs().sum(dim=-1).min() > 0
+    heatmaps(second).square().sum().backward()
+    assert present(first.keep_indices).shape[1] == 9
+    assert gradient(tokens).abs().sum(dim=-1).min() > 0
 
 
 def test_all_losses_of_sdpose_reach_every_parameter(images: Tensor) -> None:
@@ -170,9 +177,9 @@ def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -
     output = model.forward_train(images)
     assert [tuple(layer.shape) for layer in output.feature_maps] == [(2, 16, 4, 4)] * 3
     last, before = (layer.flatten(2).transpose(1, 2) for layer in (output.feature_maps[2], output.feature_maps[1]))
-    for image, kept in enumerate(output.keep_indices.tolist()):
+    for image, kept in enumerate(present(output.keep_indices).tolist()):
         dropped = [patch for patch in range(PATCHES) if patch not in kept]
-        torch.testing.assert_close(last[image, kept], output.visual_tokens[image])
+        torch.testing.assert_close(last[image, kept], present(output.visual_tokens)[image])
         assert torch.equal(last[image, dropped], before[image, dropped])
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
     assert AuxiliaryHeatmaps(model, weight=1.0)(output, target).isfinite()

@@ -7,6 +7,7 @@ import torch
 
 from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import ScaleNorm
+from outputs import simcc
 
 
 def test_a_vector_of_zeros_has_a_gradient() -> None:
@@ -31,6 +32,6 @@ def test_small_maps_have_a_gradient_in_bfloat16(size: tuple[int, int]) -> None:
         del unset
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            simcc = model.forward_head(features.to(memory_format=torch.channels_last)).prediction
-        (simcc.x.float().square().mean() + simcc.y.float().square().mean()).backward()
+            bins = simcc(model.forward_head(features.to(memory_format=torch.channels_last)).prediction)
+        (bins.x.float().square().mean() + bins.y.float().square().mean()).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -11,9 +11,11 @@ from leanpose.codecs import CoordinateCodec
 from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.losses import Supervised
+from leanpose.models.backbones.base import PyramidBackbone
 from leanpose.models.registry import create_model
-from leanpose.models.tfpose import DecoderTrace, TFPose, TFPoseConfig
+from leanpose.models.tfpose import DecoderLayer, DecoderTrace, TFPose, TFPoseConfig
 from leanpose.skeleton import Skeleton
+from outputs import coordinates, gradient, present
 
 
 def small(**overrides: Any) -> TFPose:
@@ -28,7 +30,8 @@ def moving(**overrides: Any) -> TFPose:
     """Fresh weights hardly move the points; these do."""
     model = small(**overrides)
     for refinement in model.refinements:
-        torch.nn.init.normal_(refinement[-1].weight, std=0.3)
+        assert isinstance(refinement, torch.nn.Sequential)
+        torch.nn.init.normal_(refinement[-1].get_parameter("weight"), std=0.3)
     return model
 
 
@@ -40,7 +43,7 @@ def test_every_layer_refines_the_points_of_the_one_before() -> None:
     model = moving()
     steps: list[torch.Tensor] = []
     for refinement in model.refinements:
-        refinement.register_forward_hook(lambda _module, _inputs, step: steps.append(step))
+        refinement.register_forward_hook(lambda _module, _inputs, step: steps.append(step))  # pyright: ignore[reportArgumentType]
     with torch.inference_mode():
         output = model.forward_train(IMAGES)
     assert len(output.aux_outputs) == len(steps) == 3
@@ -49,9 +52,9 @@ def test_every_layer_refines_the_points_of_the_one_before() -> None:
         assert isinstance(layer, Coordinates)
         points = points + step
         torch.testing.assert_close(layer.xy, points.sigmoid())
-    assert isinstance(output.prediction, Coordinates)
-    assert torch.equal(output.prediction.xy, output.aux_outputs[-1].xy)
-    assert (output.aux_outputs[0].xy - output.aux_outputs[2].xy).abs().max() > 0.01
+    first, _, last = map(coordinates, output.aux_outputs)
+    assert torch.equal(coordinates(output.prediction).xy, last.xy)
+    assert (first.xy - last.xy).abs().max() > 0.01
 
 
 def test_every_layer_meets_the_labels_by_l1() -> None:
@@ -63,11 +66,13 @@ def test_every_layer_meets_the_labels_by_l1() -> None:
     weights[0, 3] = 0
     target = model.codec.encode(keypoints, weights)
     losses = Supervised(model.codec)(output, None, target)
-    errors = [((layer.xy - keypoints / 63).abs() * weights[..., None]).mean() for layer in output.aux_outputs]
+    errors = [
+        ((coordinates(layer).xy - keypoints / 63).abs() * weights[..., None]).mean() for layer in output.aux_outputs
+    ]
     torch.testing.assert_close(losses["pose"], sum(errors))
     model.codec.loss(output.aux_outputs[1], target).backward()
-    assert model.refinements[1][0].weight.grad.abs().sum() > 0
-    assert model.refinements[0][0].weight.grad is None
+    assert gradient(model.get_parameter("refinements.1.0.weight")).abs().sum() > 0
+    assert model.get_parameter("refinements.0.0.weight").grad is None
 
 
 def test_the_levels_lie_over_each_other_and_a_point_is_sampled_where_it_is() -> None:
@@ -113,6 +118,7 @@ def test_without_encoder_layers_the_decoder_reads_the_projected_features() -> No
     model = small(encoder_layers=0)
     with torch.inference_mode():
         memory = model.encode(IMAGES)[1]
+        assert isinstance(model.backbone, PyramidBackbone)
         fine = model.projections[0](model.backbone.pyramid(IMAGES)[0])
     torch.testing.assert_close(memory[:, :64], fine.flatten(2).transpose(1, 2))
     assert not hasattr(model, "level_position")
@@ -123,7 +129,7 @@ def test_queries_attend_to_each_other_or_not() -> None:
     assert not any("query_attention" in name for name in deaf.state_dict())
     with torch.inference_mode():
         for model, listens in ((deaf, False), (social, True)):
-            torch.nn.init.normal_(model.refinements[0][-1].weight)
+            torch.nn.init.normal_(list(model.refinements[0].children())[-1].get_parameter("weight"))
             memory = model.encode(IMAGES)[1]
             before = model.decode(memory)[0].xy
             model.queries[4] += 1
@@ -139,16 +145,16 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
         traces: list[DecoderTrace] = []
         output = model.forward_train(images, traces)
         plain = model.forward_train(images)
-    torch.testing.assert_close(output.prediction.xy, plain.prediction.xy)
+    torch.testing.assert_close(coordinates(output.prediction).xy, coordinates(plain.prediction).xy)
     assert len(traces) == 3
     torch.testing.assert_close(traces[0].reference, model.reference_points.sigmoid().expand(2, -1, -1))
     for i, trace in enumerate(traces):
         if i:
-            torch.testing.assert_close(trace.reference, output.aux_outputs[i - 1].xy)
+            torch.testing.assert_close(trace.reference, coordinates(output.aux_outputs[i - 1]).xy)
         assert trace.samples.locations.shape == (2, 17, 8, 3, 4, 2)
         torch.testing.assert_close(trace.samples.weights.sum(dim=(-1, -2)), torch.ones(2, 17, 8))
-        assert trace.query_attention.shape == (2, 8, 17, 17)
-        torch.testing.assert_close(trace.query_attention.sum(dim=-1), torch.ones(2, 8, 17))
+        assert present(trace.query_attention).shape == (2, 8, 17, 17)
+        torch.testing.assert_close(present(trace.query_attention).sum(dim=-1), torch.ones(2, 8, 17))
         # Fresh offsets point to all sides alike, so that their middle is nearly the reference.
         middle = trace.samples.locations[:, :, :, 0].mean(dim=(2, 3))
         torch.testing.assert_close(middle, model.on_padded(trace.reference), atol=1e-3, rtol=0)
@@ -158,7 +164,9 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
 
 
 def test_the_attention_among_queries_is_what_the_layer_computes() -> None:
-    attention = small().decoder[0].query_attention
+    layer = small().decoder[0]
+    assert isinstance(layer, DecoderLayer)
+    attention = present(layer.query_attention)
     x, position = torch.randn(2, 17, 32), torch.randn(17, 32)
     with torch.inference_mode():
         values = attention.value(x).unflatten(-1, (8, -1)).transpose(1, 2)
@@ -170,9 +178,9 @@ def test_a_score_falls_with_the_refinements() -> None:
     model = small(score="refinement")
     still, far = torch.full((1, 17, 2), 0.5), torch.full((1, 17, 2), 0.5)
     far[:, 0, 0] += 0.04
-    scores = model.scores([Coordinates(still), Coordinates(far), Coordinates(far)])
+    scores = present(model.scores([Coordinates(still), Coordinates(far), Coordinates(far)]))
     torch.testing.assert_close(scores[0, :2], torch.tensor([0.5, 1.0]))  # 0.02 a layer in the mean; none
-    assert torch.equal(model.scores([Coordinates(far)]), torch.ones(1, 17))
+    assert torch.equal(present(model.scores([Coordinates(far)])), torch.ones(1, 17))
     with torch.inference_mode():
         assert small(score="constant")(IMAGES).prediction.score is None
         got = moving()(IMAGES).prediction.score
@@ -186,7 +194,7 @@ def test_a_skeleton_without_pairs_works_and_its_flip_test_too() -> None:
     model = moving(skeleton=ring)
     with torch.inference_mode():
         plain, flipped = model(IMAGES).prediction, model(IMAGES.flip(-1)).prediction
-    merged = model.codec.merge_flipped(plain, flipped, ring.flip_indices)
+    merged = coordinates(model.codec.merge_flipped(plain, flipped, ring.flip_indices))
     torch.testing.assert_close(merged.xy[..., 0], (plain.xy[..., 0] + 1 - flipped.xy[..., 0]) / 2)
     assert model.codec.decode(merged)[0].shape == (2, 3, 2)
 

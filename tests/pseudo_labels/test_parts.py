@@ -123,7 +123,7 @@ def test_one_hand_found_twice_stays_with_its_own_wrist() -> None:
     person = labelled_person()
     person[8, :2], person[10, :2] = person[7, :2] + [4, 0], person[9, :2] + [4, 0]
     models = TruthModels([person])
-    left = models.hand(IMAGE, RotatedBox(*person[9, :2], 10))
+    left = models.hand(IMAGE, RotatedBox(person[9, 0], person[9, 1], 10))
     models.hand = lambda image, box: left  # type: ignore[method-assign]
     found = look(person, models)
     assert found["left_hand"].verdict == "accepted"
@@ -160,7 +160,7 @@ def test_the_look_that_agrees_with_the_leg_gives_the_foot() -> None:
     models = TruthModels([person])
     exact = models.body
 
-    def blurred(image: np.ndarray, box: object) -> Landmarks:
+    def blurred(image: np.ndarray, box: RotatedBox) -> Landmarks:
         found = exact(image, box)
         if models.calls["body"] == 3:
             return found

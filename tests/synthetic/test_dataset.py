@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ def test_the_files_hold_the_scenes(tmp_path: Path) -> None:
             member = archive.extractfile(image["file_name"])
             assert member is not None
             pixels = cv2.imdecode(np.frombuffer(member.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert pixels is not None
             scene = render_scene(9, index, (128, 96), people=(1, 2), skeleton="body19")
             assert np.abs(pixels.astype(int) - scene.image).mean() < 8  # JPEG
             people = [a for a in content["annotations"] if a["image_id"] == image["id"]]
@@ -55,7 +57,7 @@ def test_coco_tools_evaluate_against_it(tmp_path: Path) -> None:
 
     files = write_synthetic(tmp_path, 8, 1, skeleton="coco17")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(files.annotations))
+        truth: Any = COCO(str(files.annotations))  # its types say that results come from a file
         assert len(FasterCOCO(str(files.annotations)).getAnnIds()) == files.people
         perfect = [
             {"image_id": a["image_id"], "category_id": 1, "keypoints": a["keypoints"], "score": 1.0}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -34,13 +35,15 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def command(*arguments: object) -> list[str]:
+def process_of(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "leanpose", "train", *(str(a) for a in arguments)]
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, env=variables, check=False)
+    return subprocess.run(
+        process_of(*arguments), capture_output=True, text=True, timeout=240, env=variables, check=False
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -146,7 +149,7 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
 
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(recipe, *settings, "--out", killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        process_of(recipe, *settings, "--out", killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -194,7 +197,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        command(recipe, "schedule.epochs=100000", "--out", folder), stderr=subprocess.PIPE, text=True,
+        process_of(recipe, "schedule.epochs=100000", "--out", folder), stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -241,9 +244,11 @@ def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
     assert load_model(out / "last.safetensors").name == "sdpose_t"
 
 
-def test_a_broken_image_is_skipped_and_named_at_the_end(data: Path, tmp_path: Path) -> None:
+def test_a_broken_image_is_skipped_and_named_at_the_end(
+    data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
     (data / "images" / "3.jpg").write_bytes(b"")
-    result = run(write_tiny_recipe(tmp_path / "r.yaml", data), "--out", tmp_path / "run")
+    result = command("train", write_tiny_recipe(tmp_path / "r.yaml", data), "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
     assert "1 image could not be read and took no part" in result.stdout
     assert "3.jpg" in result.stdout
@@ -259,9 +264,10 @@ def test_another_takes_the_place_of_a_broken_image_that_is_alone_in_its_part(dat
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
 
 
-def test_a_folder_without_the_images_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_folder_without_the_images_is_named(data: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     (tmp_path / "empty").mkdir()
-    result = run(
+    result = command(
+        "train",
         write_tiny_recipe(tmp_path / "r.yaml", data),
         f"data.train.0.images={tmp_path / 'empty'}",
         "--out",
@@ -293,7 +299,7 @@ def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
     whole = train(recipe, tmp_path / "whole", quiet=True)
     write = RunLog.write
 
-    def killed(self: RunLog, table: str, *row: object) -> None:
+    def killed(self: RunLog, table: str, *row: Any) -> None:
         if table == "val":
             raise KeyboardInterrupt
         write(self, table, *row)
@@ -347,7 +353,9 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
         train(load_recipe(recipe), tmp_path / "file" / "run", quiet=True)
 
 
-def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data: Path, tmp_path: Path) -> None:
+def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(
+    data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
     (data / "truncated.json").write_text((data / "annotations.json").read_text()[:100])
     for arguments in (
@@ -359,7 +367,7 @@ def test_bad_calls_of_the_command_get_one_sentence_and_a_failing_exit_code(data:
         [],
         ["--resume", tmp_path / "nothing"],
     ):
-        result = run(*arguments, "--out", tmp_path / "out") if recipe in arguments else run(*arguments)
+        result = command("train", *arguments, *(["--out", tmp_path / "out"] if recipe in arguments else []))
         assert result.returncode == 1, arguments
         assert "Traceback" not in result.stderr, arguments
         assert result.stderr.strip().count("\n") == 0, result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def small() -> nn.Sequential:
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 @pytest.mark.parametrize("decay_norm_and_bias", [True, False])
-def test_weight_decay_spares_biases_where_asked(name: str, decay_norm_and_bias: bool) -> None:
+def test_weight_decay_spares_biases_where_asked(name: Literal["adam", "adamw"], decay_norm_and_bias: bool) -> None:
     model = small()
     section = OptimizerSection(name=name, lr=0.1, weight_decay=0.5, decay_norm_and_bias=decay_norm_and_bias)
     [optimizer] = build_optimizers(section, model)
@@ -63,13 +64,14 @@ def test_frozen_parameters_are_left_out(name: str) -> None:
 
 
 def test_a_factor_of_0_freezes_a_part() -> None:
-    task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": small(), "head": nn.Linear(4, 2)})})
+    backbone, head = small(), nn.Linear(4, 2)
+    task = nn.ModuleDict({"model": nn.ModuleDict({"backbone": backbone, "head": head})})
     section = OptimizerSection(name="adamw", lr=0.01, weight_decay=0.5, lr_mult={"backbone": 0, "head.bias": 0.1})
     [optimizer] = build_optimizers(section, task)
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert moved == {id(p) for p in task["model"]["head"].parameters()}
-    assert not any(p.requires_grad for p in task["model"]["backbone"].parameters())
-    assert frozen_norms(task) == [task["model"]["backbone"][1]]
+    assert moved == {id(p) for p in head.parameters()}
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert frozen_norms(task) == [backbone[1]]
     with pytest.raises(LeanposeError, match="freezes the whole network"):
         build_optimizers(OptimizerSection(lr_mult={"*": 0}), task)
 

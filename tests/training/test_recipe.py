@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from leanpose.classification.recipe import parse_classification_recipe
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
+from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.training.recipe import find_recipe, load_recipe, parse_recipe, read_recipe
 
@@ -175,4 +176,6 @@ def test_another_method_starts_its_section_anew(tmp_path: Path) -> None:
     assert section.model_dump(include={"method", "teacher", "confidence_weight"}) == {
         "method": "distilpose", "teacher": "t.safetensors", "confidence_weight": 0.01,
     }  # fmt: skip
-    assert load_recipe(path, ["distillation.detach=true"]).distillation.supervise == "last"
+    kept = load_recipe(path, ["distillation.detach=true"]).distillation
+    assert isinstance(kept, SDPoseSection)
+    assert kept.supervise == "last"

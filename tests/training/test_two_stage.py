@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
+from leanpose.schema import TeacherSection
 from leanpose.training.loop import RunStopped, Trainer
 from leanpose.training.recipe import Recipe, parse_recipe, saved_recipe
 from leanpose.training.train import stage_recipe, train
@@ -211,5 +212,6 @@ def test_the_second_stage_is_a_fifth_as_long(data: Path, teacher: Path) -> None:
         distillation={"method": "dwpose", "teacher": str(teacher)},
     )
     stage = stage_recipe(plan, plan.distillation.stages("first")[1])
+    assert isinstance(stage.distillation, TeacherSection)
     assert (stage.schedule.epochs, stage.init_from, stage.distillation.teacher) == (54, None, "first")
     assert stage.schedule.milestones == [34, 48]

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
 from PIL import Image
 
 from clips import number_of, write_clip
@@ -242,7 +243,7 @@ def test_cameras(monkeypatch: pytest.MonkeyPatch):
 class Impatient:
     """A camera that fails, as macOS's do, wherever no new picture is there yet."""
 
-    def __init__(self, container: av.container.InputContainer) -> None:
+    def __init__(self, container: InputContainer) -> None:
         self.container = container
         self.asked = 0
 

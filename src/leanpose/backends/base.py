@@ -46,7 +46,7 @@ class ModelSpec:
         return cls(model.name, model.skeleton, model.codec, model.input_size, model.mean, model.std)
 
     def crop(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], boxes: Float[np.ndarray, "B 4"]
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Float[np.ndarray, "B 4"]
     ) -> tuple[Crops, Float[np.ndarray, "B 2 3"]]:
         """The crop of one box (xyxy, in pixels) in each of these images, and the affine maps image → crop."""
         size, warp = self.input_size, self.codec.warp

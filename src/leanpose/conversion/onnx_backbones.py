@@ -202,7 +202,7 @@ def _norm(network: nn.Module, convolution: str) -> nn.BatchNorm2d:
     return norm
 
 
-def _people(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
+def _people(count: int) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     return [render_scene(0, index, _SIZE).image for index in range(count)]
 
 
@@ -214,7 +214,7 @@ def _on_canvas(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UI
     return canvas
 
 
-def _normalised(pictures: list[UInt8[np.ndarray, "H W 3"]]) -> Float[Tensor, "N 3 H W"]:
+def _normalised(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
     pixels = (np.stack(pictures).astype(np.float32) - _MEAN) / _STD
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 

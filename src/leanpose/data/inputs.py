@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -163,7 +163,7 @@ def _expand(argument: str) -> list[Path]:
 
 def read_ahead(
     pictures: Sequence[ImageFile],
-) -> Iterator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError]]:
+) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
     """The pictures' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
     with Prefetcher(((picture, _read(picture.path)) for picture in pictures), READ_AHEAD) as ahead:
         yield from ahead

@@ -83,7 +83,7 @@ def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training:
     return labelled_dataset(config.title, people, images, skeleton)
 
 
-def lsp_boxes(joints: Float[np.ndarray, "N 14 3"]) -> Float[np.ndarray, "N 4"]:
+def lsp_boxes(joints: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
     """A box (xyxy) around each person's labelled joints, enlarged about its centre by `BOX_PADDING`."""
     extent = boxes_from_keypoints(joints)
     centers, halves = (extent[:, :2] + extent[:, 2:]) / 2, (extent[:, 2:] - extent[:, :2]) / 2 * BOX_PADDING

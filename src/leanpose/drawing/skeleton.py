@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
@@ -52,7 +52,7 @@ def draw_poses(
     scores: Float[np.ndarray, "P K"],
     skeleton: Skeleton,
     *,
-    boxes: Float[np.ndarray, "P 4"] | None = None,
+    boxes: Shaped[np.ndarray, "P 4"] | None = None,
     threshold: float = 0.3,
     line_scale: float = 1.0,
     labels: Sequence[str] | None = None,
@@ -116,7 +116,7 @@ def _write_label(canvas: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np
 
 
 def contact_sheet(
-    images: Sequence[UInt8[np.ndarray, "H W 3"]], columns: int, captions: Sequence[str], *, cell: tuple[int, int]
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int, captions: Sequence[str], *, cell: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay images out in a grid, row by row, each scaled to fit its cell and centred, with its caption below.
 

@@ -153,7 +153,8 @@ def rank_people(
     return truth, results.select(order), scores[order]
 
 
-def _mean(values: Float[np.ndarray, " ..."]) -> float:
+def _mean(values: Float[np.ndarray, " ..."] | np.floating) -> float:
+    values = np.asarray(values)
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 
@@ -263,7 +264,7 @@ class GroundTruth:
 
     image_ids: Int[np.ndarray, " I"]
     crowd_index: Float[np.ndarray, " I"]
-    first: Int[np.ndarray, " I+1"]
+    first: Int[np.ndarray, " starts"]
     keypoints: Float[np.ndarray, "G K 2"]
     labelled: Bool[np.ndarray, "G K"]
     boxes: Float[np.ndarray, "G 4"]
@@ -343,7 +344,7 @@ def read_ground_truth(ground_truth: Mapping[str, Any], keypoints: int, metric: B
 
 def group_by_image(
     truth: GroundTruth, results: PosePredictions
-) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " I+1"]]:
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " starts"]]:
     """The order that sorts the results by image, and where each image of `truth` begins in that order.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.errors import LeanposeError
@@ -210,7 +210,7 @@ def mpii_accuracy(
     return table | {"PCK": 100 * accuracy.overall, "PCK@0.1": 100 * _accuracy(distances, 0.1).overall}
 
 
-def box_sizes(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
+def box_sizes(boxes: Shaped[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 2"]:
     """Width and height of xyxy boxes: x and y are compared each with its own side."""
     return np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
 

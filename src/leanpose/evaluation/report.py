@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
@@ -317,7 +317,7 @@ def keypoint_table(
     labelled, matched = counted.sum(axis=0), hit.sum(axis=0)
     met = (similarity[..., None] >= THRESHOLDS) & hit[..., None]
 
-    def mean(values: Float[np.ndarray, "G K"], among: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+    def mean(values: Shaped[np.ndarray, "G K"], among: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         return np.where(among > 0, np.where(hit, values, 0.0).sum(axis=0) / np.maximum(among, 1), np.nan)
 
     return KeypointTable(

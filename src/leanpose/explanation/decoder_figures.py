@@ -119,7 +119,7 @@ def _sampling_legend(figure: Figure, strides: Sequence[int], largest: float) -> 
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, labelspacing=0.9, handletextpad=0.4)
 
 
-def draw_refinement(crop: Crop, points: Float[np.ndarray, "layers+1 K 2"], skeleton: Skeleton, title: str) -> Picture:
+def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Picture:
     """How a decoder moves its points: the way of each on the person, and beside it the skeleton after each layer.
 
     Args:
@@ -163,7 +163,7 @@ def draw_refinement(crop: Crop, points: Float[np.ndarray, "layers+1 K 2"], skele
     )
 
 
-def mean_step(points: Float[np.ndarray, "layers+1 K 2"], stage: int, crop: Crop) -> float:
+def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: Crop) -> float:
     """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
     return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]
 

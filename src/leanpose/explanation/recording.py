@@ -27,14 +27,14 @@ class LayerAttention:
 
     Attributes:
         cycle, layer: counted from 0.
-        weights: of each head; a row sums to 1 over the K keypoint tokens and then the N visual tokens.
+        weights: of each head; a row sums to 1 over the T tokens: the K of keypoints, then the N visual ones.
         patches: the place of each visual token in the grid, counted row by row: all, but for models that drop some.
         kept: those of them that go on to the layer's MLP and to later layers.
     """
 
     cycle: int
     layer: int
-    weights: Float[np.ndarray, "heads K K+N"]
+    weights: Float[np.ndarray, "heads K T"]
     patches: Int[np.ndarray, " N"]
     kept: Int[np.ndarray, " M"]
 
@@ -146,7 +146,7 @@ class DecoderRecording:
 
     Attributes:
         output: what `forward_train` returned.
-        points: the K keypoints before the first layer, and after each.
+        points: the K keypoints before the first layer, and after each (D + 1 stages).
         references: what each layer reads the features around.
         samples: where each query reads them, on each level (fine to coarse); may lie outside of the crop.
         weights: of these; of one query and head they sum to 1 over levels and points.
@@ -154,7 +154,7 @@ class DecoderRecording:
     """
 
     output: PoseOutput
-    points: Float[np.ndarray, "D+1 K 2"]
+    points: Float[np.ndarray, "stages K 2"]
     references: Float[np.ndarray, "D K 2"]
     samples: Float[np.ndarray, "D K heads levels P 2"]
     weights: Float[np.ndarray, "D K heads levels P"]

@@ -104,7 +104,7 @@ def decode_yolox(
 
 
 def decode_levels(
-    grids: Sequence[tuple[int, Float[np.ndarray, "h w C"], Float[np.ndarray, "h w 4"]]], threshold: float
+    grids: Sequence[tuple[int, Float[np.ndarray, "_ _ C"], Float[np.ndarray, "_ _ 4"]]], threshold: float
 ) -> Detections:
     """People among RTMDet's grids, in input pixels, after non-maximum suppression (arXiv 2212.07784).
 

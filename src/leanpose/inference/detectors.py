@@ -50,7 +50,7 @@ class Detector(ABC):
     name: str
 
     @abstractmethod
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image."""
 
     @staticmethod
@@ -84,7 +84,7 @@ class WholeImage(Detector):
 
     name = "the whole image"
 
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """One box for each image."""
         return [(np.array([[0, 0, i.shape[1], i.shape[0]]], np.float64), np.ones(1)) for i in images]
 
@@ -120,7 +120,7 @@ class OnnxDetector(Detector):
         self.kind: Kind = self._find_kind(Path(path))
         self.name = f"{Path(path).name} ({'YOLOX' if yolox else 'RTMDet'})"
 
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image, best first, clipped to the image."""
         return [self._detect(image) for image in images]
 
@@ -253,7 +253,7 @@ class TorchvisionDetector(Detector):
         self._model = model.to(self.device).eval()
         self.name = f"{TORCHVISION}{name}"
 
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image, best first; the images make up one batch."""
         import torch
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from leanpose.models.base import PoseModel
 
-Boxes = Float[np.ndarray, "P 4"]
+Boxes = Float[np.ndarray, "_ 4"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
@@ -176,7 +176,7 @@ class PoseEstimator:
             return list(self.stream(zip(image, boxes if boxes is not None else [None] * len(image), strict=True)))
         return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
         if self._announce:
             _notice()
@@ -233,7 +233,7 @@ class PoseEstimator:
             request.left -= 1
 
     def _look(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], boxes: Float[np.ndarray, "B 4"]
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Float[np.ndarray, "B 4"]
     ) -> tuple[Float[np.ndarray, "B K 2"], Float[np.ndarray, "B K"]]:
         """One pass: keypoints in image pixels, and scores, for one box in each of these images."""
         crops, matrices = self.backend.spec.crop(images, boxes)
@@ -244,7 +244,7 @@ class PoseEstimator:
 
     def _look_again(
         self,
-        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
         boxes: Float[np.ndarray, "B 4"],
         keypoints: Float[np.ndarray, "B K 2"],
         scores: Float[np.ndarray, "B K"],

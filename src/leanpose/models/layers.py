@@ -65,7 +65,7 @@ class TransformerLayer(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "rows*columns D"]:
+def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
     Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).

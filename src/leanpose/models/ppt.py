@@ -84,8 +84,8 @@ class PPT(TokenPose):
         return self.output(prediction, tokens, features, kept)
 
     def train_cycle(
-        self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
-    ) -> tuple[PoseOutput, Float[Tensor, "B K+N D"]]:
+        self, index: int, tokens: Float[Tensor, "B T D"], features: Tensor
+    ) -> tuple[PoseOutput, Float[Tensor, "B T D"]]:
         """See `TokenPose.train_cycle`; the tokens that the first cycle has dropped are back among those it returns."""
         if index > 0:
             return super().train_cycle(index, tokens, features)
@@ -95,8 +95,8 @@ class PPT(TokenPose):
         return replace(self.output(prediction, alive, features, kept), feature_maps=dense), record[-1]
 
     def pruned_cycle(
-        self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
-    ) -> tuple[Prediction, Float[Tensor, "B K+M D"], Int[Tensor, "B M"] | None]:
+        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None
+    ) -> tuple[Prediction, Float[Tensor, "B left D"], Int[Tensor, "B M"] | None]:
         """One pass through all layers that drops tokens on the way.
 
         Args:
@@ -129,7 +129,7 @@ class PPT(TokenPose):
         kept = None if places is None else places[:, keypoints:] - keypoints
         return self.predict(tokens[:, :keypoints]), tokens, kept
 
-    def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B K+M"] | None:
+    def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B left"] | None:
         """The places, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.
 
         A token's score is the attention that all keypoint tokens together pay to it, as the mean over the heads.

@@ -353,7 +353,7 @@ class TFPose(PoseModel):
         return 0.5 ** (xy.diff(dim=-2).norm(dim=-1).mean(dim=-1) / 0.02)
 
 
-def _places(rows: int, columns: int) -> Float[Tensor, "rows*columns 2"]:
+def _places(rows: int, columns: int) -> Float[Tensor, "{rows}*{columns} 2"]:
     """The centres of a map's features, row by row, as fractions of its sides (x, y)."""
     y = (torch.arange(rows) + 0.5) / rows
     x = (torch.arange(columns) + 0.5) / columns

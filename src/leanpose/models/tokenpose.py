@@ -156,7 +156,7 @@ class TokenPose(PoseModel):
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K+N D"]:
+    def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B T D"]:
         """Keypoint tokens, then visual tokens row by row, the latter with their position.
 
         A patch's vector runs over its rows, its columns, and fastest over the channels.
@@ -169,8 +169,8 @@ class TokenPose(PoseModel):
         return torch.cat([keypoints, visual], dim=1) + self.position
 
     def cycle(
-        self, tokens: Float[Tensor, "B K+N D"], record: list[Tensor] | None = None
-    ) -> tuple[Prediction, Float[Tensor, "B K+N D"]]:
+        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None
+    ) -> tuple[Prediction, Float[Tensor, "B T D"]]:
         """One pass through all layers, and what is read off its keypoint tokens; `record` gets the tokens after each layer.
 
         The position is added again before every layer but the first (of each stage).
@@ -202,20 +202,20 @@ class TokenPose(PoseModel):
         return replace(outputs[0], cycles=tuple(outputs))
 
     def train_cycle(
-        self, index: int, tokens: Float[Tensor, "B K+N D"], features: Tensor
-    ) -> tuple[PoseOutput, Float[Tensor, "B K+N D"]]:
+        self, index: int, tokens: Float[Tensor, "B T D"], features: Tensor
+    ) -> tuple[PoseOutput, Float[Tensor, "B T D"]]:
         """The output of the cycle of this index, `feature_maps` included, and the tokens that enter the next one."""
         record: list[Tensor] = []
         prediction, tokens = self.cycle(tokens, record)
         dense = tuple(self.as_maps(layer) for layer in record)
         return replace(self.output(prediction, tokens, features), feature_maps=dense), tokens
 
-    def as_maps(self, tokens: Float[Tensor, "B K+N D"]) -> Float[Tensor, "B D rows columns"]:
+    def as_maps(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B D rows columns"]:
         """The visual tokens in their places."""
         return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
     def output(
-        self, prediction: Prediction, tokens: Float[Tensor, "B K+M D"], features: Tensor, kept: Tensor | None = None
+        self, prediction: Prediction, tokens: Float[Tensor, "B T D"], features: Tensor, kept: Tensor | None = None
     ) -> PoseOutput:
         """Name the parts of one cycle's result; `kept` is `PoseOutput.keep_indices`."""
         keypoints = len(self.skeleton)

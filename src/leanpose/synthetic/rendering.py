@@ -7,7 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8, UInt16
 
 Framing = Literal["person", "group"]
 _OVERSAMPLING = 2
@@ -157,7 +157,7 @@ class Polygons:
     corners: Float[np.ndarray, "N C 2"]
     depth: Float[np.ndarray, " N"]
     shade: Float[np.ndarray, " N"]
-    rgb: Float[np.ndarray, "N 3"]
+    rgb: Shaped[np.ndarray, "N 3"]
     owner: Int[np.ndarray, " N"]
     material: Int[np.ndarray, " N"]
 
@@ -182,7 +182,7 @@ class Painting:
     """
 
     rgba: UInt8[np.ndarray, "H W 4"]
-    number: Int[np.ndarray, "H W"]
+    number: UInt16[np.ndarray, "H W"]
     shade: Float[np.ndarray, "H W"]
     depth: Float[np.ndarray, " N"]
     owner: Int[np.ndarray, " N"]
@@ -193,7 +193,7 @@ def quad_polygons(
     quads: Float[np.ndarray, "N 4 3"],
     camera: Camera,
     light: Light,
-    rgb: Float[np.ndarray, "N 3"],
+    rgb: Shaped[np.ndarray, "N 3"],
     owner: Int[np.ndarray, " N"],
     material: Int[np.ndarray, " N"],
 ) -> Polygons:

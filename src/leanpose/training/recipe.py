@@ -252,54 +252,8 @@ class Recipe(TrainingRecipe):
 
 RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 
-RENAMED_METHODS = {
-    "cycles": "sdpose",
-    "heatmap_to_regression": "distilpose",
-    "two_stage": "dwpose",
-    "head_self_distillation": "dwpose_stage2",
-}
-"""Methods by the names that recipes before version 0.2 gave them."""
-
-RENAMED = {
-    "accumulate": "grad_accum_steps",
-    "auxiliary_heatmaps": "auxiliary_heatmap_weight",
-    "init": "init_from",
-    "init_parts": "strict",
-    "augmentation.truncated": "truncnorm",
-    "augmentation.dropout_probability": "coarse_dropout_probability",
-    "augmentation.dropout_size": "coarse_dropout_size",
-    "augmentation.last": "stage2",
-    "augmentation.last_epochs": "stage2_epochs",
-    "codec.kernel": "blur_kernel_size",
-    "data.workers": "num_workers",
-    "data.train.boxes": "bbox_file",
-    "data.val.boxes": "bbox_file",
-    "data.train.every": "frame_stride",
-    "data.val.every": "frame_stride",
-    "distillation.keypoint_tokens": "keypoint_token_weight",
-    "distillation.visual_tokens": "visual_token_weight",
-    "distillation.pose": "supervise",
-    "distillation.simulated_heatmaps": "simulated_heatmap_weight",
-    "distillation.confidence": "confidence_weight",
-    "distillation.feature": "feature_weight",
-    "distillation.logits": "logit_weight",
-    "distillation.ground_truth": "use_gt_loss",
-    "distillation.fade": "loss_decay",
-    "distillation.division": "reduction",
-    "distillation.mask": "mask_unlabelled",
-    "distillation.people": "reference_batch_size",
-    "distillation.second_stage": "stage2",
-    "optimizer.clip": "grad_clip_norm",
-    "optimizer.decay_biases": "decay_norm_and_bias",
-    "optimizer.lr_factors": "lr_mult",
-    "optimizer.matrix_lr": "muon_lr",
-    "schedule.kind": "name",
-    "schedule.final": "min_lr_ratio",
-    "schedule.flat": "flat_ratio",
-    "validation.every": "interval",
-    "validation.style": "metric",
-}
-"""Keys of recipes before version 0.2, and what they are called now: for the error message alone."""
+RENAMED_FILE = Path(__file__).with_name("renamed.yaml")
+"""What recipes of earlier versions called methods and keys."""
 
 
 def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -409,18 +363,19 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     """
     from leanpose.losses import METHODS  # loads torch, which a missing file or bad YAML need not wait for
 
+    renamed = yaml.safe_load(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
     if isinstance(section, dict):
         method = section.get("method") or "none"
         if method not in METHODS:
-            name = RENAMED_METHODS.get(str(method))
+            name = renamed["methods"].get(str(method))
             hint = did_you_mean(str(method), METHODS) if name is None else f"it is called '{name}' now."
             raise LeanposeError(f"{origin}: distillation.method = {method!r} is unknown; {hint}")
         kind_of_section = METHODS[method].section_type
         section = validate(
-            kind_of_section, {**section, "method": method}, origin, renamed=RENAMED, prefix="distillation."
+            kind_of_section, {**section, "method": method}, origin, renamed=renamed["keys"], prefix="distillation."
         )
-    return validate(kind, {**values, "distillation": section}, origin, renamed=RENAMED)
+    return validate(kind, {**values, "distillation": section}, origin, renamed=renamed["keys"])
 
 
 def read_setting(text: str, example: str) -> tuple[str, Any]:

@@ -95,7 +95,7 @@ class PoseTracker:
         self.lost_score, self.start_score = lost_score, start_score
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
-    def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Iterator[PoseResult]:
+    def stream(self, frames: Iterable[tuple[UInt8[np.ndarray, "H W 3"], float]]) -> Generator[PoseResult, None, None]:
         """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step.
@@ -153,7 +153,9 @@ class PoseTracker:
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         return self.estimator.detect([image])[0]
 
-    def _look(self, group: Sequence[_Frame], table: TrackTable, pool: ThreadPoolExecutor) -> Iterator[PoseResult]:
+    def _look(
+        self, group: Sequence[_Frame], table: TrackTable, pool: ThreadPoolExecutor
+    ) -> Generator[PoseResult, None, None]:
         if self.detect_every > 1:
             for frame in group:
                 yield self._follow(frame, table, pool)

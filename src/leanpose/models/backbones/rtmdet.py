@@ -174,7 +174,7 @@ class RTMDetBackbone(PyramidBackbone):
 
     def pyramid(
         self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C H/8 W/8"], Float[Tensor, "B 2*C H/16 W/16"], Float[Tensor, "B 4*C H/32 W/32"]]:
+    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
         """The three levels; `pyramid_channels` are their widths."""
         fine = self.stage2(self.stage1(self.stem(images)))
         middle = self.stage3(fine)

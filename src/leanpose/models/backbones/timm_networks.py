@@ -37,7 +37,7 @@ class ResNet(PyramidBackbone):
 
     def pyramid(
         self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C/4 H/8 W/8"], Float[Tensor, "B C/2 H/16 W/16"], Float[Tensor, "B C H/32 W/32"]]:
+    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
         """The features of the last three stages; `pyramid_channels` are their widths."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         fine = self.layer2(self.layer1(x))
