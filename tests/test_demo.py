@@ -35,7 +35,7 @@ def test_the_demo_draws_trains_measures_and_reports(tmp_path: Path, monkeypatch:
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "state.pt").write_bytes(b"a run")
-    with pytest.raises(LeanposeError, match="not an earlier demo"):
+    with pytest.raises(LeanposeError, match="no earlier demo"):
         demo.run_demo(tmp_path, None, minutes=0.01)
     assert (tmp_path / "plain" / "state.pt").read_bytes() == b"a run"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +20,6 @@ from leanpose.geometry import (
     compose_affine,
     invert_affine,
     warp_image,
-    warp_images,
     warp_matrix,
     xywh_to_xyxy,
     xyxy_to_xywh,
@@ -159,35 +157,6 @@ def test_a_flipped_crop_is_the_mirrored_crop(warp: Warp) -> None:
     flipped = warp_image(image, warp_matrix(center, scale, (64, 48), rotation=20, flip=True, warp=warp), (64, 48))
     # Mirroring turns the rounding of a position (1/64 pixel in OpenCV 4) to its other side.
     assert np.abs(flipped[:, ::-1].astype(int) - plain).max() <= 16
-
-
-@pytest.mark.parametrize("warp", ["msra", "udp"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_batched_warp_agrees_with_opencv(warp: Warp, flip: bool) -> None:
-    images = np.stack([picture(120, 160, seed) for seed in range(3)])
-    matrices = np.stack(
-        [
-            warp_matrix(np.array([80.0 + 20 * i, 60.0]), np.array([90.0, 120.0]), (64, 48), rotation=25 * i, flip=flip,
-                        warp=warp)
-            for i in range(3)
-        ]
-    )  # fmt: skip
-    expected = np.stack([warp_image(image, m, (64, 48)) for image, m in zip(images, matrices, strict=True)]).astype(int)
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-    crops = warp_images(batch, torch.from_numpy(matrices), (64, 48))
-    assert crops.dtype == torch.uint8
-    difference = np.abs(crops.permute(0, 2, 3, 1).numpy().astype(int) - expected)
-    assert difference.max() <= 9  # as in the golden test: OpenCV 4 may round positions to 1/32 pixel
-    assert difference.mean() < 1
-    floats = warp_images(batch.float(), torch.from_numpy(matrices).float(), (64, 48))
-    assert floats.dtype == torch.float32
-    assert (floats - crops).abs().max() <= 0.501
-
-
-def test_batched_warp_takes_an_image_of_one_pixel() -> None:
-    image = torch.full((1, 3, 1, 1), 200, dtype=torch.uint8)
-    crop = warp_images(image, torch.tensor([[[1.0, 0, 2], [0, 1, 1]]]), (3, 4))
-    assert crop[0, 0].tolist() == [[0, 0, 0, 0], [0, 0, 200, 0], [0, 0, 0, 0]]
 
 
 def test_a_giant_image_is_warped_in_part() -> None:

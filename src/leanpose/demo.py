@@ -10,47 +10,36 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from leanpose.backends.torch import TorchBackend
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
-from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.models.base import PoseModel
 from leanpose.models.registry import skeleton_of
 from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
+from leanpose.skeleton import Skeleton
 from leanpose.synthetic import write_synthetic
 from leanpose.training.build import build_model, read_training_people
 from leanpose.training.log import duration
 from leanpose.training.optimizers import build_optimizers
-from leanpose.training.recipe import Recipe, parse_recipe
+from leanpose.training.recipe import Recipe, load_recipe
 from leanpose.training.task import build_task
 from leanpose.training.train import train
-from leanpose.weights import RELEASED, load_model
+from leanpose.weights import load_model
 
+MARKER = ".leanpose-demo"  # lies in the folder of a demo, which the next one may replace
 SHIPPED = "leanpose-body-s"
-RUNS = ("plain", "distilled")
-STUDENT = {
-    "input_size": [96, 72],
-    "stem_width": 16,
-    "stage1_width": 16,
-    "stage1_blocks": 3,
-    "depth": 3,
-    "embed_dim": 96,
-    "num_heads": 4,
-    "head_hidden": 192,
-    "attention_scale": "head_dim",
-}
+RECIPE = Path(__file__).with_suffix(".yaml")
+RUNS = ("plain", "distilled")  # its rows
 RENDERED_SIZE = (128, 96)
 POSES = ("stand", "relaxed", "hands_on_hips", "one_hand_on_hip", "wave", "arms_up", "arms_out", "walk")
 TRAIN_IMAGES, VAL_IMAGES = 4000, 250
@@ -83,9 +72,12 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.2, seed: i
         photos.insert(0, (photo.name, read_image(photo)))
     torch.set_float32_matmul_precision("high")
 
-    _claim(out)
+    require_own_folder(out, MARKER, "demo")
+    with atomic_write(out / MARKER) as path:
+        path.touch()
     _draw_data(out / "data", seed, console)
-    recipes, epochs = _fit_to_machine([_recipe(out / "data", name, seed) for name in RUNS], 60 * minutes)
+    recipes = [_recipe(out / "data", name, seed) for name in RUNS]
+    epochs = int(np.clip(0.9 * 60 * minutes / sum(_seconds_an_epoch(recipe) for recipe in recipes), 2, 40))
     console.print(f"Training the same student twice for {epochs} epochs, plainly and by self-distillation.")
     runs: list[RunRecord] = []
     for name, recipe in zip(RUNS, recipes, strict=True):
@@ -110,23 +102,8 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.2, seed: i
     return DemoResult(path, summary)
 
 
-def _claim(folder: Path) -> None:
-    """Mark the folder as a demo's, so that the next demo may replace what is in it; refuse anybody else's."""
-    marker = folder / ".leanpose-demo"
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
-        raise LeanposeError(f"{folder} holds something that is not an earlier demo; choose another --out.")
-    with atomic_write(marker) as path:
-        path.touch()
-
-
 def _draw_data(folder: Path, seed: int, console: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*Progress.get_default_columns(), console=console) as progress:
         for name, count, first in (("train", TRAIN_IMAGES, seed), ("val", VAL_IMAGES, seed + 1_000_003)):
             task = progress.add_task(f"drawing synthetic people ({name})", total=count)
             write_synthetic(
@@ -143,43 +120,8 @@ def _draw_data(folder: Path, seed: int, console: Console) -> None:
 
 
 def _recipe(data: Path, name: str, seed: int) -> Recipe:
-    distilled = name == "distilled"
-    sources = {
-        part: {
-            "format": "coco",
-            "name": f"synthetic {part}",
-            "images": f"{part}/images.tar",
-            "annotations": f"{part}/annotations.json",
-        }
-        for part in ("train", "val")
-    }
-    return parse_recipe(
-        {
-            "model": "sdpose_s_v1" if distilled else "tokenpose_s_v1",
-            "model_options": {**STUDENT, **({"cycles": 2} if distilled else {})},
-            "data": {"root": str(data), "train": [sources["train"]], "val": sources["val"], "num_workers": 0},
-            "augmentation": {"rotation": 20.0, "scale": 0.2, "half_body_probability": 0.0},
-            "distillation": {"method": "sdpose" if distilled else "none"},
-            "auxiliary_heatmap_weight": 1.0,
-            "optimizer": {"name": "muon" if hasattr(torch.optim, "Muon") else "adam", "lr": 1e-3, "muon_lr": 5e-3},
-            "schedule": {"epochs": 1, "name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.1},
-            "validation": {"interval": 2, "flip_test": True},
-            "batch_size": 16,
-            "ema": 0.99,
-            "seed": seed,
-            "card": {"training_data": ["synthetic people drawn by leanpose"], "licence": "Apache-2.0"},
-        },
-        "the demo's recipe",
-    )
-
-
-def _fit_to_machine(recipes: list[Recipe], seconds: float) -> tuple[list[Recipe], int]:
-    """The recipes in the precision that is faster here, and how many epochs of all of them fit in the time."""
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-    options = {p: [recipe.model_copy(update={"precision": p}) for recipe in recipes] for p in precisions}
-    times = {p: sum(_seconds_an_epoch(recipe) for recipe in options[p]) for p in precisions}
-    faster = min(precisions, key=lambda p: times[p])
-    return options[faster], int(np.clip(0.9 * seconds / times[faster], 2, 40))
+    optimizer = [] if hasattr(torch.optim, "Muon") else ["optimizer.name=adam"]
+    return load_recipe(RECIPE, [f"row={name}", f"data.root={data}", f"seed={seed}", *optimizer])
 
 
 def _seconds_an_epoch(recipe: Recipe) -> float:
@@ -193,9 +135,7 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
     for step in range(6):
         began = time.perf_counter()
         batch = dataset.collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-            losses = task(*batch.inputs)
-        sum(losses.values(), start=torch.zeros(())).backward()
+        sum(task(*batch.inputs).values(), start=torch.zeros(())).backward()
         for optimizer in optimizers:
             optimizer.step()
         times.append(time.perf_counter() - began)
@@ -235,38 +175,31 @@ def _compare(out: Path, recipe: Recipe) -> list[ReportImage]:
     assert val is not None
     people = val.people[:12]
     rows: list[UInt8[np.ndarray, "_ _ 3"]] = []
-    captions: list[str] = []
     models = {name: load_model(out / name / "last.safetensors") for name in RUNS}
-    found = {
-        name: predict_people(TorchBackend(model, torch.device("cpu")), people)[0] for name, model in models.items()
-    }
+    found = [predict_people(TorchBackend(model, torch.device("cpu")), people)[0] for model in models.values()]
     for i, person in enumerate(people[:6]):
-        image = read_image(person.image)
-        rows.append(
-            _overlay(
-                image, person.keypoints[None, :, :2], (person.keypoints[None, :, 2] > 0).astype(float), models["plain"]
-            )
-        )
-        captions.append("label")
-        for name, results in found.items():
-            rows.append(_overlay(image, results.keypoints[i : i + 1], results.keypoint_scores[i : i + 1], models[name]))
-            captions.append(name)
+        points, labelled = person.keypoints[:, :2], (person.keypoints[:, 2] > 0).astype(float)
+        shown = [(points, labelled), *((results.keypoints[i], results.keypoint_scores[i]) for results in found)]
+        image, skeleton = read_image(person.image), models["plain"].skeleton
+        rows += [_overlay(image, keypoints, scores, skeleton) for keypoints, scores in shown]
+    captions = ["label", *RUNS] * (len(rows) // 3)
     return [ReportImage(contact_sheet(rows, 6, captions, cell=(256, 192)), "Pictures that neither student has seen.")]
 
 
 def _overlay(
-    image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, model: PoseModel
+    image: UInt8[np.ndarray, "h w 3"],
+    keypoints: Float[np.ndarray, "K 2"],
+    scores: Float[np.ndarray, " K"],
+    skeleton: Skeleton,
 ) -> UInt8[np.ndarray, "H W 3"]:
     import cv2
 
     enlarged = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    return draw_poses(enlarged, 2 * keypoints + 0.5, scores, model.skeleton, threshold=0.1)
+    return draw_poses(enlarged, 2 * keypoints[None] + 0.5, scores[None], skeleton, threshold=0.1)
 
 
 def _photos(photos: list[tuple[str, np.ndarray]]) -> list[ReportImage]:
     """What the shipped model finds on real photographs."""
-    if SHIPPED not in RELEASED:
-        return [ReportImage(image, f"{name} (no weights are shipped with this build)") for name, image in photos]
     estimator = PoseEstimator(SHIPPED, detector="whole-image", device="cpu")
     return [
         ReportImage(estimator(image).draw(image), f"{name}: {SHIPPED}, the whole picture as the box")

@@ -80,3 +80,18 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leanpose"
+
+
+def require_own_folder(folder: Path, marker: str, what: str) -> None:
+    """See that nothing of somebody else's is replaced in a folder.
+
+    Args:
+        marker: a file that lies in each folder that was written by this program.
+        what: was written there, such as `demo`.
+
+    Raises:
+        LeanposeError: there is a file of that name, or a folder with something in it but without the marker.
+    """
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / marker).exists():
+        raise LeanposeError(f"{folder} is there already and no earlier {what}; choose another --out.")

@@ -14,15 +14,12 @@ The numbers equal those of mmpose 0.29 and 1.x, the toolbox of the papers.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from leanpose.errors import LeanposeError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Warp = Literal["msra", "udp"]
 
@@ -188,30 +185,3 @@ def warp_image(
         image = np.ascontiguousarray(image[::step, ::step])
         matrix = np.column_stack([matrix[:, :2] * step, apply_affine(matrix, low[None].astype(np.float64))[0]])
     return cast(np.ndarray, cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
-
-
-def warp_images(
-    images: Shaped[Tensor, "B C H W"], matrices: Float[Tensor, "B 2 3"], output_size: tuple[int, int]
-) -> Shaped[Tensor, "B C h w"]:
-    """Cut one crop from each image of a batch, on the images' device; the same map as `warp_image`.
-
-    Args:
-        images: uint8 (the result is rounded to uint8) or floating.
-        matrices: image → crop, as `warp_matrix` gives them.
-        output_size: (height, width) of the crops.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    (height, width), (image_height, image_width) = output_size, images.shape[-2:]
-    matrices = matrices.to(images.device, torch.float32)
-    a, b, tx, c, d, ty = matrices.reshape(-1, 6, 1, 1).unbind(dim=1)
-    u = torch.arange(width, device=images.device, dtype=torch.float32) - tx
-    v = torch.arange(height, device=images.device, dtype=torch.float32)[:, None] - ty
-    determinant = a * d - b * c
-    x, y = (d * u - b * v) / determinant, (a * v - c * u) / determinant
-    # Without align_corners, grid_sample's -1 and 1 are the outer edges of the first and the last pixel.
-    grid = torch.stack([(2 * x + 1) / image_width - 1, (2 * y + 1) / image_height - 1], dim=-1)
-    source = images if images.is_floating_point() else images.float()
-    crops = F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-    return crops if images.is_floating_point() else crops.round_().clamp_(0, 255).to(images.dtype)

@@ -55,11 +55,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def validate(
-    section: type[SectionT],
-    values: Any,
-    origin: str,
-    prefix: str = "",
-    renamed: Mapping[str, str] | None = None,
+    section: type[SectionT], values: Any, origin: str, *, renamed: Mapping[str, str], prefix: str = ""
 ) -> SectionT:
     """A section from plain values.
 
@@ -79,8 +75,8 @@ def validate(
         where = prefix + ".".join(location)
         if first["type"] == "extra_forbidden":
             key = prefix + ".".join(part for part in location if not part.isdecimal())
-            if key in (renamed or {}):
-                hint = f"it is called '{(renamed or {})[key]}' now."
+            if key in renamed:
+                hint = f"it is called '{renamed[key]}' now."
             else:
                 hint = did_you_mean(location[-1], _fields_at(section, location[:-1]))
             raise LeanposeError(f"{origin}: unknown key '{where}'; {hint}") from error

@@ -1,4 +1,4 @@
-"""`leanpose distill`: DWPose's stage 2 for any trained SimCC model, by its run's recipe or another."""
+"""`leanpose retrain-head`: DWPose's stage 2 for any trained SimCC model, by its run's recipe or another."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_by_the_runs_own_recipe(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["distill", str(run), "seed=3"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["retrain-head", str(run), "seed=3"], catch_exceptions=False)
     assert "with the trained head" in result.output
     made = saved_recipe(tmp_path / "runs" / "trained-new-head")
     assert (made.schedule.epochs, made.seed, made.distillation.method) == (2, 3, "dwpose_stage2")
@@ -55,10 +55,10 @@ def test_a_file_needs_a_recipe_and_keeps_its_own_model(
     monkeypatch.chdir(tmp_path)
     file = run / "best.safetensors"
     with pytest.raises(LeanposeError, match="name one for the data"):
-        CliRunner().invoke(app, ["distill", str(file)], catch_exceptions=False)
+        CliRunner().invoke(app, ["retrain-head", str(file)], catch_exceptions=False)
     other = write_tiny_recipe(tmp_path / "other.yaml", tmp_path / "data", distillation=None)  # of another model
     CliRunner().invoke(
-        app, ["distill", str(file), str(other), "--epochs", "1", "--out", "made"], catch_exceptions=False
+        app, ["retrain-head", str(file), str(other), "--epochs", "1", "--out", "made"], catch_exceptions=False
     )
     made = saved_recipe(tmp_path / "made")
     assert (made.model, made.schedule.epochs, made.model_options["embed_dim"]) == ("rtmpose_t", 1, 16)
@@ -73,11 +73,11 @@ def test_what_cannot_get_a_new_head(run: Path, tmp_path: Path, monkeypatch: pyte
         (["h.safetensors", str(recipe)], "SimCC"),
         ([str(run), str(recipe), "skeleton=crowdpose14"], "add skeleton=coco17"),
         ([str(tmp_path / "data"), str(recipe)], "holds no weights"),
-        ([str(run), "--logits", "0"], "above 0, not 0"),
-        ([str(run), "--logits", "inf"], "above 0, not inf"),
+        ([str(run), "--logit-weight", "0"], "above 0, not 0"),
+        ([str(run), "--logit-weight", "inf"], "above 0, not inf"),
         (["x" * 3000], "cannot be the name of a file"),
         ([str(run), "codec.beta=5"], "'codec.beta=5' would change nothing"),
         ([str(run), "--out", str(run)], "already holds a run"),
     ):
         with pytest.raises(LeanposeError, match=match):
-            CliRunner().invoke(app, ["distill", *arguments], catch_exceptions=False)
+            CliRunner().invoke(app, ["retrain-head", *arguments], catch_exceptions=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,30 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         official_checkpoint("something")
 
 
-def test_downloads_lie_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path))
-    asked: dict[str, object] = {}
-    monkeypatch.setattr(
-        "leanpose.conversion.catalogue.download", lambda url, path, **more: asked.update(url=url, **more)
-    )
-    entry = KNOWN["dw-ll_ucoco_384"]
-    assert fetch_official(entry) == tmp_path / "official" / "dw-ll_ucoco_384.pth"
-    assert (asked["url"], asked["sha256"], asked["size"]) == (entry.url, entry.sha256, 406878486)
+CONTENT = b"weights" * 100
+
+
+@pytest.fixture
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Official:
+    """An entry whose file lies on this machine."""
+    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "weights.pth").write_bytes(CONTENT)
+    url, digest = (tmp_path / "weights.pth").as_uri(), hashlib.sha256(CONTENT).hexdigest()
+    return replace(KNOWN["dw-ll_ucoco_384"], url=url, sha256=digest[:8])
+
+
+def test_downloads_lie_in_the_cache_folder_and_are_not_fetched_twice(entry: Official, tmp_path: Path) -> None:
+    path = fetch_official(entry)
+    assert path == tmp_path / "cache" / "official" / "weights.pth"
+    assert path.read_bytes() == CONTENT
+    (tmp_path / "weights.pth").unlink()
+    assert fetch_official(entry) == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(LeanposeError, match="Cannot download"):
+        fetch_official(entry)
+
+
+def test_a_wrong_file_is_not_kept(entry: Official, tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match=r"Cannot download .*invalid hash value"):
+        fetch_official(replace(entry, sha256="0" * 8))
+    assert not list((tmp_path / "cache" / "official").iterdir())

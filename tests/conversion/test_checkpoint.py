@@ -149,7 +149,7 @@ def test_getattr_is_a_name_that_looks_nothing_up(tmp_path: Path) -> None:
         (lambda w: w, ""),
         (lambda w: {"model": w, "epoch": 3}, ""),
         (lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}}, ""),
-        (lambda w: {"state_dict": w, "ema_state_dict": {"module.a.weight": torch.zeros(2)}}, "mmengine stores as"),
+        (lambda w: {"state_dict": w, "ema_state_dict": {"module.a.weight": torch.zeros(2)}}, "average"),
         (
             lambda w: {"ema_state_dict": {**{f"module.{k}": v for k, v in w.items()}, "steps": torch.tensor(9)}},
             "average",

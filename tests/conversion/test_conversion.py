@@ -25,12 +25,14 @@ from official_files import converted, deviation, official_weights, save
 )
 def test_networks_that_are_not_known_are_described(shared: Path, tmp_path: Path, file: str) -> None:
     what = {
-        "hourg": "an hourglass network",
-        "mspn5": "a multi-stage",
-        "vitpo": "without a decoder of ViTPose's",
+        "hourg": "'backbone.",
+        "mspn5": "'backbone.",
+        "vitpo": "'backbone.",
         "deit_": "'cls_token'",
     }
-    with pytest.raises(LeanposeError, match=f"is not known: it looks like .*{what[file[:5]]}.*; supported are RTMPose"):
+    with pytest.raises(
+        LeanposeError, match=f"is not known by its .* such as {what[file[:5]]}.*; supported are RTMPose"
+    ):
         converted(
             {
                 key: torch.zeros(()).expand(shape)
@@ -184,7 +186,6 @@ def test_the_catalogue_fills_the_card_of_a_file_that_it_knows(
         name="dwpose-t",
         url="https://example.org/dwpose.pth",
         sha256="",  # fits every file
-        size=None,
         model="rtmpose_t",
         input_size=(256, 192),
         skeleton="coco_wholebody133",

@@ -26,8 +26,7 @@ from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS
 from leanpose.models import registry
 from leanpose.models.backbones import BACKBONES
-from leanpose.models.registry import list_models
-from leanpose.models.table import model_table
+from leanpose.models.registry import list_models, model_table
 from leanpose.weights import RELEASED
 from tiny import write_tiny_coco
 

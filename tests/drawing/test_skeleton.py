@@ -125,30 +125,30 @@ def test_arrays_that_do_not_fit_are_refused(image, points, scores, boxes):
 def test_contact_sheet_lays_out_every_picture():
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
     images = [np.full((40 + 10 * i, 60, 3), colour, np.uint8) for i, colour in enumerate(colours)]
-    sheet = contact_sheet(images, 3, [f"picture {i}" for i in range(5)])
+    sheet = contact_sheet(images, 3, [f"picture {i}" for i in range(5)], cell=(80, 60))
     assert sheet.shape[1] == 3 * 66 + 6
     for colour, image in zip(colours, images, strict=True):
         assert (sheet == colour).all(-1).sum() == image.shape[0] * image.shape[1]
 
 
 def test_contact_sheet_shrinks_pictures_into_their_cells():
-    sheet = contact_sheet([np.full((1000, 500, 3), 255, np.uint8)] * 2, 4, cell=(100, 100))
-    assert sheet.shape == (112, 218, 3)
+    sheet = contact_sheet([np.full((1000, 500, 3), 255, np.uint8)] * 2, 4, ["", ""], cell=(100, 100))
+    assert sheet.shape == (134, 218, 3)
     assert (sheet == 255).all(-1).sum() == 2 * 100 * 50
 
 
 def test_a_long_caption_stays_in_its_cell():
     images = [np.zeros((50, 60, 3), np.uint8)] * 2
-    sheet = contact_sheet(images, 2, ["a very long caption that cannot fit into sixty pixels", ""])
+    sheet = contact_sheet(images, 2, ["a very long caption that cannot fit into sixty pixels", ""], cell=(50, 60))
     caption = sheet[56:78]
     assert caption.max() > 150
     assert caption[:, 66:].max() < 50
 
 
-@pytest.mark.parametrize(("images", "columns", "captions"), [([], 4, None), ([GREY], 0, None), ([GREY], 1, ["a", "b"])])
+@pytest.mark.parametrize(("images", "columns", "captions"), [([], 4, []), ([GREY], 0, ["a"]), ([GREY], 1, ["a", "b"])])
 def test_contact_sheets_that_cannot_be(images, columns, captions):
     with pytest.raises(LeanposeError):
-        contact_sheet(images, columns, captions)
+        contact_sheet(images, columns, captions, cell=(60, 60))
 
 
 def test_labels_stand_above_their_people_and_inside_the_picture():

@@ -66,7 +66,7 @@ def test_a_decoder_that_refines_points_is_explained(query_attention: bool):
     if not query_attention:
         expected = ["sampling_nose.png", "refinement.png"]
     assert [drawing.name for drawing in drawings] == [*expected, "points.png", "weights.png"]
-    assert all(drawing.caption and drawing.image.dtype == np.uint8 for drawing in drawings)
+    assert all(drawing.title and drawing.image.dtype == np.uint8 for drawing in drawings)
 
 
 def test_a_decoder_that_refines_points_stands_beside_a_teacher_of_heatmaps():

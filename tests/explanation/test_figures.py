@@ -90,7 +90,7 @@ def test_a_matrix_for_any_number_of_keypoints(keypoints: int, count: int):
 
     def draw() -> np.ndarray:
         matrices = {f"layer {layer + 1}": matrix for layer, matrix in enumerate(attention)}
-        return draw_matrices(matrices, column_count(count), names, "Attention", whose="query")
+        return draw_matrices(matrices, column_count(count), names, "Attention")
 
     before = draw()
     attention[-1, 0, 0] = 0.9

@@ -41,11 +41,11 @@ def test_people_are_counted_from_the_largest():
 
 
 def test_too_few_people_are_said():
-    with pytest.raises(LeanposeError, match="finds nobody"):
+    with pytest.raises(LeanposeError, match=r"no person 0.* finds 0"):
         choose_box(PHOTO, Finds())
-    with pytest.raises(LeanposeError, match="no person 1: the detector finds one person"):
+    with pytest.raises(LeanposeError, match=r"no person 1, .* finds 1"):
         choose_box(PHOTO, Finds(SMALL), person=1)
-    with pytest.raises(LeanposeError, match="no person 5: the detector finds 2 people"):
+    with pytest.raises(LeanposeError, match=r"no person 5, .* finds 2"):
         choose_box(PHOTO, Finds(SMALL, LARGE), person=5)
 
 
@@ -56,7 +56,7 @@ def test_a_box_that_is_none_is_refused(box: tuple[float, ...]):
 
 
 def test_a_box_outside_is_refused_and_one_over_the_edge_is_not():
-    with pytest.raises(LeanposeError, match="outside of the image, which is 90 wide and 120 high"):
+    with pytest.raises(LeanposeError, match="pixels of the image, which is 90 wide and 120 high"):
         check_box(PHOTO, (90, 0, 100, 50))
     assert check_box(PHOTO, (-10, -10, 50, 50)).tolist() == [-10, -10, 50, 50]
 

@@ -34,7 +34,7 @@ class PruningPose(TokenPose):
                 alive = torch.cat([alive[:KEYPOINTS], KEYPOINTS + KEPT])
                 tokens = tokens[:, alive]
             tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
-        return self.read(self.head(tokens[:, :KEYPOINTS])), whole.index_copy(1, alive, tokens)
+        return self.predict(tokens[:, :KEYPOINTS]), whole.index_copy(1, alive, tokens)
 
 
 @pytest.fixture(params=["sdpose_t", "sdpose_reg"])

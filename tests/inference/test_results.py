@@ -168,7 +168,7 @@ def test_ids_reach_supervision():
 def test_drawing_changes_the_picture_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
-    assert (two_people().draw(image, threshold=1.0, dim_threshold=1.0) == image).all()
+    assert (two_people().draw(image, threshold=3.0) == image).all()
     assert (PoseResult.empty(COCO17).draw(image, boxes=True) == image).all()
 
 

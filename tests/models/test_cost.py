@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from leanpose.models.cost import model_cost, table_row
-from leanpose.models.registry import list_models
-from leanpose.models.table import model_table
+from leanpose.models.registry import list_models, model_table
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -143,7 +143,7 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
     images = torch.randn(2, 3, 70, 64)
     with torch.inference_mode():
         traces: list[DecoderTrace] = []
-        output = model.forward_recorded(images, traces)
+        output = model.forward_train(images, traces)
         plain = model.forward_train(images)
     torch.testing.assert_close(coordinates(output.prediction).xy, coordinates(plain.prediction).xy)
     assert len(traces) == 3
@@ -159,7 +159,7 @@ def test_what_the_layers_looked_at_can_be_asked_for() -> None:
         middle = trace.samples.locations[:, :, :, 0].mean(dim=(2, 3))
         torch.testing.assert_close(middle, model.on_padded(trace.reference), atol=1e-3, rtol=0)
     without: list[DecoderTrace] = []
-    small(query_attention=False).forward_recorded(IMAGES, without)
+    small(query_attention=False).forward_train(IMAGES, without)
     assert without[0].query_attention is None
 
 

@@ -215,7 +215,7 @@ def test_models_are_listed_by_pattern() -> None:
 def test_a_users_own_variant_joins_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
-    @registry.register_model(TokenPose, ap=None, source="a test")
+    @registry.register_model(TokenPose, None, "a test")
     def my_net() -> TokenPoseConfig:
         """A net of one's own."""
         return TokenPoseConfig(embed_dim=16, depth=1)
@@ -223,7 +223,7 @@ def test_a_users_own_variant_joins_the_list(monkeypatch: pytest.MonkeyPatch) -> 
     assert "my_net" in list_models()
     assert create_model("my_net", input_size=(64, 48)).config.embed_dim == 16
     with pytest.raises(ValueError, match="two models"):
-        registry.register_model(TokenPose, ap=None, source="a test")(my_net)
+        registry.register_model(TokenPose, None, "a test")(my_net)
 
 
 def test_a_configuration_can_be_made_by_hand() -> None:

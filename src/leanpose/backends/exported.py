@@ -16,7 +16,7 @@ from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Pr
 from leanpose.codecs import SimCCCodec, build_codec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import imagenet
+from leanpose.models.backbones import MEAN, STD
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 
 KEY = "leanpose"
@@ -156,7 +156,7 @@ def read_card(
         )
     sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
     codec = SimCCCodec((height, width), sigma=sigma, simcc_split_ratio=RTMPOSE_SPLIT)
-    spec = ModelSpec(path.stem, skeleton, codec, (height, width), imagenet.MEAN, imagenet.STD)
+    spec = ModelSpec(path.stem, skeleton, codec, (height, width), MEAN, STD)
     return ExportCard(spec, includes_preprocessing=False, includes_decoding=False), names
 
 

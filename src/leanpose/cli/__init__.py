@@ -6,6 +6,19 @@ import sys
 
 import typer
 
+from leanpose.cli.bench import bench
+from leanpose.cli.convert import convert
+from leanpose.cli.data import data_app
+from leanpose.cli.demo import demo
+from leanpose.cli.eval import evaluate
+from leanpose.cli.explain import explain
+from leanpose.cli.export import export
+from leanpose.cli.models import models
+from leanpose.cli.predict import predict
+from leanpose.cli.recipes import recipes
+from leanpose.cli.report import report
+from leanpose.cli.retrain_head import retrain_head
+from leanpose.cli.train import train
 from leanpose.errors import LeanposeError
 
 app = typer.Typer(
@@ -30,34 +43,20 @@ def main() -> None:
         sys.exit(130)
 
 
-def _add_commands() -> None:
-    from leanpose.cli.bench import bench
-    from leanpose.cli.convert import convert
-    from leanpose.cli.data import data_app
-    from leanpose.cli.demo import demo
-    from leanpose.cli.eval import evaluate
-    from leanpose.cli.explain import explain
-    from leanpose.cli.export import export
-    from leanpose.cli.models import models
-    from leanpose.cli.predict import predict
-    from leanpose.cli.recipes import recipes
-    from leanpose.cli.report import report
-    from leanpose.cli.retrain_head import retrain_head
-    from leanpose.cli.train import train
-
-    app.command()(demo)
-    app.command()(predict)
-    app.command()(train)
-    app.command("retrain-head")(retrain_head)
-    app.command()(recipes)
-    app.command("eval")(evaluate)
-    app.command()(report)
-    app.command()(models)
-    app.command()(convert)
-    app.command()(explain)
-    app.command()(export)
-    app.command()(bench)
-    app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")
-
-
-_add_commands()
+COMMANDS = {
+    "demo": demo,
+    "predict": predict,
+    "train": train,
+    "retrain-head": retrain_head,
+    "recipes": recipes,
+    "eval": evaluate,
+    "report": report,
+    "models": models,
+    "convert": convert,
+    "explain": explain,
+    "export": export,
+    "bench": bench,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanpose.cli.options import AnyModel, Backend, Device, status, wide_console
+from leanpose.cli.options import AnyModel, Backend, Device, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def bench(
     )
     with status() as advance:
         results = benchmark_backends(net, chosen, batches=sizes, seconds=seconds, advance=advance)
-    wide_console().print(_table(results, sizes))
+    table_console().print(_table(results, sizes))
     for result in results:
         if result.reason is not None:
             print(f"{result.candidate}: not used: {result.reason}")

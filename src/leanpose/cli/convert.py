@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanpose.errors import LeanposeError
+from leanpose.cli.options import new_table, table_console
+from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from leanpose.conversion.catalogue import Official
     from leanpose.conversion.convert import Converted
 
 
@@ -60,20 +58,17 @@ def convert(
 
     from leanpose.conversion.convert import convert as run
 
-    with _progress() as progress:
-        task = progress.add_task("download", total=None, visible=False)
-        done = run(
-            source,
-            out,
-            model=model,
-            skeleton=skeleton,
-            input_size=size,
-            stage=stage,
-            backbone_only=backbone,
-            training_data=training_data,
-            licence=licence,
-            progress=lambda there, total: progress.update(task, completed=there, total=total, visible=True),
-        )
+    done = run(
+        source,
+        out,
+        model=model,
+        skeleton=skeleton,
+        input_size=size,
+        stage=stage,
+        backbone_only=backbone,
+        training_data=training_data,
+        licence=licence,
+    )
     _print(done, source)
 
 
@@ -93,46 +88,27 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
 def _print_list(pattern: str) -> None:
     from fnmatch import fnmatchcase
 
-    from rich.console import Console
-    from rich.table import Table
-
     from leanpose.conversion.catalogue import official_checkpoints
-    from leanpose.errors import did_you_mean
 
     known = official_checkpoints()
     found = [entry for name, entry in known.items() if fnmatchcase(name, pattern)]
     if not found:
         raise LeanposeError(f"No official checkpoint is called '{pattern}'; {did_you_mean(pattern, known)}")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # for files and pipes: one line a checkpoint
-    table = Table(title="Official checkpoints: leanpose convert NAME -o NAME.safetensors", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    table.add_column("model", no_wrap=True)
-    for title in ("input", "keypoints", "published"):
-        table.add_column(title, justify="right")
-    table.add_column("trained on")
+    table = new_table(
+        "Official checkpoints: leanpose convert NAME -o NAME.safetensors",
+        *("name", "model", ">input", ">keypoints", ">published", "trained on"),
+    )
     for entry in found:
-        table.add_row(*_row(entry))
+        size = "{}x{}".format(*entry.input_size) if entry.input_size else ""
+        figures = ", ".join(f"{figure:.1f} {what}" for what, figure in entry.published.items())
+        data = ", ".join(entry.training_data)
+        table.add_row(entry.name, entry.model or "backbone", size, entry.skeleton or "", figures, data)
+    console = table_console(200)
     console.print(table)
     for licence in dict.fromkeys(entry.licence for entry in found):
         names = [entry.name for entry in found if entry.licence == licence]
         console.print(f"{licence}: {', '.join(names)}.", style="dim")
     console.print("Published figures are the authors', in percent, not measured here.", style="dim")
-
-
-def _row(entry: Official) -> tuple[str, ...]:
-    size = "{}x{}".format(*entry.input_size) if entry.input_size else ""
-    figures = ", ".join(f"{figure:.1f} {what}" for what, figure in entry.published.items())
-    return entry.name, entry.model or "backbone", size, entry.skeleton or "", figures, ", ".join(entry.training_data)

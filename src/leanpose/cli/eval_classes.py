@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from leanpose.cli.options import new_table
+
 SHOWN = 20  # classes named on the terminal; all go to --out
 
 
@@ -15,7 +17,6 @@ def evaluate_classifier(
     """Print top-1 and top-5 accuracy and the classes that are told apart worst; write every number to `out`."""
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from leanpose.classification.data import read_class_folder
     from leanpose.classification.deit import load_classifier
@@ -45,7 +46,7 @@ def evaluate_classifier(
     console.print(headline(measured.metrics), highlight=False)
     rows = measured.rows(network.class_names)
     worst = sorted(rows, key=lambda row: row["top-1"])[:SHOWN]
-    table = Table("class", "pictures", "top-1", show_edge=False)
+    table = new_table("", "class", ">pictures", ">top-1")
     for row in worst:
         table.add_row(row["class"], str(row["pictures"]), f"{100 * row['top-1']:.1f}")
     console.print(table)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from leanpose.errors import LeanposeError
+from leanpose.files import require_own_folder
 
-if TYPE_CHECKING:
-    from leanpose.models.base import PoseModel
+DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
+"""Settings of models that are said of the one that is explained."""
 
 
 def explain(
@@ -45,19 +47,16 @@ def explain(
 
     from leanpose.data.images import read_image
     from leanpose.explanation import explain as draw
-    from leanpose.explanation.explain import check_folder, check_teacher, choose_keypoints, write_drawings
+    from leanpose.explanation.explain import MARKER, write_drawings
     from leanpose.explanation.person import check_box, choose_box
     from leanpose.inference.detectors import WholeImage
     from leanpose.inference.estimator import NO_DETECTOR, choose_detector
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
-    check_folder(folder)
+    require_own_folder(folder, MARKER, "explanation")  # before models are loaded
     photo, net = read_image(image), load_model(model)
-    choose_keypoints(net.skeleton, keypoint or [])
     teacher_net = None if teacher is None else load_model(teacher)
-    if teacher_net is not None:
-        check_teacher(net, teacher_net)
     label, *labels = _labels([model, *(compare or [])])
     others = {name: load_model(file) for name, file in zip(labels, compare or [], strict=True)}
     if box is not None:
@@ -68,17 +67,20 @@ def explain(
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
         if detector == "auto" and isinstance(found, WholeImage):
             whence += f" ({NO_DETECTOR})"
-    size = "×".join(map(str, net.input_size))
-    print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}{_depth(net)})")
+    size, config = "×".join(map(str, net.input_size)), asdict(net.config)
+    depth = "".join(f", {key}={config[key]}" for key in DEPTHS if key in config)
+    print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}{depth})")
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
-    if missing := _missing(net):
-        print(f"          {missing}")
     drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
+    if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
+        print(
+            "          Neither keypoint tokens nor queries attend to each other in it, so attention among them is not drawn."
+        )
     write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
-        print(f"          {drawing.name:{width}}  {drawing.caption}")
+        print(f"          {drawing.name:{width}}  {drawing.title}")
 
 
 def _labels(names: list[str]) -> list[str]:
@@ -93,28 +95,3 @@ def _label(name: str) -> str:
     if path.suffix != ".safetensors":
         return name
     return path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem
-
-
-def _missing(net: PoseModel) -> str:
-    """Why there are fewer figures than of other models."""
-    from leanpose.models.tfpose import TFPose
-    from leanpose.models.tokenpose import TokenPose
-
-    if isinstance(net, TFPose):
-        silent = "Its queries do not attend to each other (query_attention: false), so that is not drawn."
-        return "" if net.config.query_attention else silent
-    tokens = isinstance(net, TokenPose)
-    return "" if tokens else f"'{net.name}' has no keypoint tokens, so there is no attention to draw."
-
-
-def _depth(net: PoseModel) -> str:
-    from leanpose.models.tfpose import TFPose
-    from leanpose.models.tokenpose import TokenPose
-
-    if isinstance(net, TFPose):
-        parts = {"encoder": net.config.encoder_layers, "decoder": net.config.decoder_layers}
-        return ", " + " and ".join(f"{count} {part} layer{'s' * (count != 1)}" for part, count in parts.items())
-    if not isinstance(net, TokenPose):
-        return ""
-    layers, cycles = net.config.depth, net.config.cycles
-    return f", {layers} layer{'s' * (layers > 1)}, {cycles} cycle{'s' * (cycles > 1)}"

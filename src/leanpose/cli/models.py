@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from leanpose.cli.options import wide_console
+from leanpose.cli.options import new_table, table_console
 
 if TYPE_CHECKING:
-    from leanpose.models.table import ModelRow
+    from leanpose.models.registry import ModelRow
 
 
 def models(
@@ -26,17 +26,21 @@ def models(
 ) -> None:
     """List models, what they cost and what they reach, and the released weights."""
     from leanpose.errors import LeanposeError, did_you_mean
-    from leanpose.models.table import model_table
+    from leanpose.models.registry import model_table
     from leanpose.weights.released import RELEASED
 
     if "=" in pattern:
         raise LeanposeError(f"Say first whose option '{pattern}' is, for example: leanpose models tfpose_r50 {pattern}")
-    options = _options(settings or [])
+    options: dict[str, Any] = {}
+    if settings:
+        from leanpose.training.recipe import read_setting  # takes longer than the whole table
+
+        options = dict(read_setting(setting, "encoder_layers=4") for setting in settings)
     rows = {name: row for name, row in model_table().items() if fnmatchcase(name, pattern)}
     released = [name for name in RELEASED if fnmatchcase(name, pattern) and not options]
     if not rows and not released:
         raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*model_table(), *RELEASED])}")
-    console = wide_console()
+    console = table_console()
     if options:
         with console.status(f"Counting {len(rows)} models …"):
             rows = {name: _counted(name, options) for name in rows}
@@ -53,14 +57,6 @@ def models(
         console.print(_releases(released))
 
 
-def _options(settings: list[str]) -> dict[str, Any]:
-    if not settings:
-        return {}
-    from leanpose.training.recipe import read_setting
-
-    return dict(read_setting(setting, "encoder_layers=4") for setting in settings)
-
-
 def _counted(name: str, options: dict[str, Any]) -> ModelRow:
     """The row of a model with other settings than its own."""
     from leanpose.models.cost import table_row
@@ -70,33 +66,20 @@ def _counted(name: str, options: dict[str, Any]) -> ModelRow:
 
 
 def _architectures(rows: dict[str, ModelRow]) -> Table:
-    table = Table(title="Models: leanpose.create_model(name)", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    for title in ("parameters", "GMACs", "with attention", "input", "AP"):
-        table.add_column(title, justify="right")
-    table.add_column("source of AP")
+    numbers = (">parameters", ">GMACs", ">with attention", ">input", ">AP")
+    table = new_table("Models: leanpose.create_model(name)", "name", *numbers, "source of AP")
     for name, row in rows.items():
-        table.add_row(
-            name,
-            f"{row.parameters / 1e6:.2f} M",
-            f"{row.macs / 1e9:.2f}",
-            f"{(row.macs + row.attention_macs) / 1e9:.2f}",
-            "{}x{}".format(*row.input_size),
-            row.published,
-            row.source,
-        )
+        macs = (f"{count / 1e9:.2f}" for count in (row.macs, row.macs + row.attention_macs))
+        size = "{}x{}".format(*row.input_size)
+        table.add_row(name, f"{row.parameters / 1e6:.2f} M", *macs, size, row.published, row.source)
     return table
 
 
 def _releases(names: list[str]) -> Table:
     from leanpose.weights.released import RELEASED
 
-    table = Table(title="Released weights: leanpose.load_model(name)", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    for title in ("parameters", "input", "keypoints", "file"):
-        table.add_column(title, justify="right")
-    for title in ("licence", "what it is"):
-        table.add_column(title)
+    columns = ("name", ">parameters", ">input", ">keypoints", ">file", "licence", "what it is")
+    table = new_table("Released weights: leanpose.load_model(name)", *columns)
     for name in names:
         release = RELEASED[name]
         card = release.card

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 AnyModel = Annotated[
@@ -27,6 +28,7 @@ Detector = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Settings = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")]
 Split = Annotated[
     Literal["all", "train", "val"],
     typer.Option(help="For sets without splits train or val (every tenth image), else all."),
@@ -36,8 +38,6 @@ Split = Annotated[
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A line that says what is under way; call what it gives with each step."""
-    from rich.console import Console
-
     with Console(stderr=True).status("…") as line:
         yield lambda step: line.update(f"{step} …")
 
@@ -49,7 +49,6 @@ def progress(unit: str, *columns: str) -> Progress:
         columns: more of them, in rich's format.
     """
     from rich import progress as bars
-    from rich.console import Console
     from rich.text import Text
 
     class Speed(bars.ProgressColumn):
@@ -64,9 +63,20 @@ def progress(unit: str, *columns: str) -> Progress:
     )  # fmt: skip
 
 
-def wide_console() -> Console:
-    """The terminal; for files and pipes one that is wide enough for a line a model."""
-    from rich.console import Console
-
+def table_console(width: int = 140) -> Console:
+    """Standard output; in files and pipes so wide that each row of a table is one line."""
     console = Console()
-    return console if console.is_terminal else Console(width=140)
+    return console if console.is_terminal else Console(width=width)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table.
+
+    Args:
+        columns: their titles; one that begins with `>` has its cells on the right. The first column is never wrapped.
+    """
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=column == columns[0])
+    return table

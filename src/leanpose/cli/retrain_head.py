@@ -7,17 +7,11 @@ from typing import Annotated
 
 import typer
 
+from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
 
-_DECIDED = (
-    "model",
-    "model_options",
-    "codec",
-    "distillation",
-    "init_from",
-    "strict",
-    "pretrained",
-    "auxiliary_heatmap_weight",
+_DECIDED = frozenset(
+    ["model", "model_options", "codec", "distillation", "init_from", "strict", "pretrained", "auxiliary_heatmap_weight"]
 )
 """What a recipe says of these gives way to the trained model and to the method."""
 
@@ -29,11 +23,11 @@ def retrain_head(
     recipe: Annotated[
         Path | None, typer.Argument(help="A recipe for the data and the schedule. [default: the run's own]")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    settings: Settings = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
     logit_weight: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.
 

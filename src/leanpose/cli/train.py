@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe file, or one of `leanpose recipes`, such as sdpose/s_v1_coco.")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")] = None,
+    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train or distil a model by a recipe.
 

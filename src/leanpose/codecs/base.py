@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -48,7 +48,11 @@ Prediction = Heatmaps | Coordinates | SimCC
 """A model's keypoints in one of the codecs' forms."""
 
 
-class Codec(ABC):
+PredictionT = TypeVar("PredictionT", bound=Prediction)
+TargetT = TypeVar("TargetT")
+
+
+class Codec(ABC, Generic[PredictionT, TargetT]):
     """Knows one encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
 
     Attributes:
@@ -60,19 +64,19 @@ class Codec(ABC):
     warp: Warp = "msra"
 
     @abstractmethod
-    def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> Any:
+    def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> TargetT:
         """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled."""
 
     @abstractmethod
-    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints in crop pixels, and their scores in 0..1."""
 
     @abstractmethod
-    def loss(self, prediction: Prediction, target: Any) -> Float[Tensor, ""]:
+    def loss(self, prediction: PredictionT, target: TargetT) -> Float[Tensor, ""]:
         """The method's own loss of a prediction against what `encode` returned."""
 
     @abstractmethod
-    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Prediction:
+    def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
         """The mean of a prediction and of the prediction for the mirrored image, turned back (flip test)."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
-from leanpose.codecs.base import Codec, Coordinates, Prediction
+from leanpose.codecs.base import Codec, Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -27,7 +27,7 @@ class CoordinateTarget:
 
 
 @dataclass(frozen=True)
-class CoordinateCodec(Codec):
+class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     """Where between the crop's left and right, and upper and lower border a keypoint is.
 
     Attributes:
@@ -72,13 +72,12 @@ class CoordinateCodec(Codec):
         return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights * inside)
 
     @torch.no_grad()
-    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints in pixels of the crop, and their scores.
 
         The score is the one that the network predicts; without one, 1 minus the mean predicted deviation (RLE); without
         either, 1.
         """
-        assert isinstance(prediction, Coordinates)
         points = prediction.xy.float() * prediction.xy.new_tensor(self._spans, dtype=torch.float32)
         if prediction.score is not None:
             scores = prediction.score.float()
@@ -89,20 +88,17 @@ class CoordinateCodec(Codec):
         finite = points.isfinite().all(dim=-1) & scores.isfinite()
         return torch.where(finite[..., None], points, -1.0), torch.where(finite, scores, 0.0).clamp(0, 1)
 
-    def loss(self, prediction: Prediction, target: CoordinateTarget) -> Float[Tensor, ""]:
+    def loss(self, prediction: Coordinates, target: CoordinateTarget) -> Float[Tensor, ""]:
         """The mean distance over all coordinates; those that do not count are 0 on both sides.
 
         Smooth L1: DistilPose §3.5, L_reg. L1: TFPose eq. 5, one layer's term.
         """
-        assert isinstance(prediction, Coordinates)
         weights = target.weights[..., None]
         distance = l1_loss if self.distance == "l1" else smooth_l1_loss
         return distance(prediction.xy.float() * weights, target.xy * weights)
 
-    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Coordinates:
+    def merge_flipped(self, prediction: Coordinates, flipped: Coordinates, flip_indices: Sequence[int]) -> Coordinates:
         """The mean with the mirrored image's prediction, mirrored back; left and right exchange their scores too."""
-        assert isinstance(prediction, Coordinates)
-        assert isinstance(flipped, Coordinates)
         order = torch.tensor(list(flip_indices), device=prediction.xy.device)
         shift = 1 / self.input_size[1] if self.flip_shift else 0.0
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-_BLOCK = 64  # pixels; the maximum is sought block by block, then its place in one block
 _MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
 
 
@@ -62,32 +61,31 @@ UDP = DarkConvention(reach=1, floor=1e-3, ceiling=50.0, margin=0)  # mmpose 1.x
 UDP_MIRROR = replace(UDP, border="mirror", rescale=False)  # the first UDP code and mmpose 0.29
 
 
-def find_peaks(maps: Float[Tensor, "N H W"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """Column, row and value of each map's highest pixel: of several the first one, row by row.
+class Peaks(NamedTuple):
+    """The highest pixel of each of N maps: of several the first one, row by row.
 
     A map that holds NaN has the value NaN; its column and row mean nothing.
     """
-    count, height, width = maps.shape
-    pixels = height * width
-    block = max(size for size in range(1, min(_BLOCK, pixels) + 1) if pixels % size == 0)
-    blocks = maps.reshape(-1, block)
-    value, which = blocks.amax(dim=1).view(count, pixels // block).max(dim=1)
-    inside = blocks.index_select(0, torch.arange(count, device=maps.device) * (pixels // block) + which)
-    index = which * block + inside.argmax(dim=1)
-    return index % width, index // width, value
+
+    x: Int[Tensor, " N"]
+    y: Int[Tensor, " N"]
+    value: Float[Tensor, " N"]
 
 
-def quarter_offsets(
-    maps: Float[Tensor, "N H W"], x: Int[Tensor, " N"], y: Int[Tensor, " N"], *, both: bool = False
-) -> Float[Tensor, "N 2"]:
+def find_peaks(maps: Float[Tensor, "N H W"]) -> Peaks:
+    """Column, row and value of each map's highest pixel."""
+    value, index = maps.flatten(1).max(dim=1)
+    return Peaks(index % maps.shape[2], index // maps.shape[2], value)
+
+
+def quarter_offsets(maps: Float[Tensor, "N H W"], peaks: Peaks, *, both: bool = False) -> Float[Tensor, "N 2"]:
     """A quarter of a pixel towards the higher neighbour, for each axis; 0 within one pixel of that axis's border.
 
     Args:
         maps: as the network wrote them.
-        x, y: of the highest pixels, from `find_peaks`.
         both: leave a point alone when it is near the border of either axis (mmpose 0.29; 1.x asks each axis alone).
     """
-    count, height, width = maps.shape
+    (count, height, width), (x, y, _) = maps.shape, peaks
     move_x = (x > 1) & (x < width - 1) & (y > 0)
     move_y = (y > 1) & (y < height - 1) & (x > 0)
     if both:
@@ -142,32 +140,19 @@ def _product_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if whole else torch.float64
 
 
-def can_refine(
-    x: Int[Tensor, " N"],
-    y: Int[Tensor, " N"],
-    value: Float[Tensor, " N"],
-    size: tuple[int, int],
-    convention: DarkConvention,
-) -> Bool[Tensor, " N"]:
+def can_refine(peaks: Peaks, size: tuple[int, int], convention: DarkConvention) -> Bool[Tensor, " N"]:
     """Whether a maximum is above 0 and as far from the border of its (height, width) as the convention wants."""
-    (height, width), margin = size, convention.margin
+    (x, y, value), (height, width), margin = peaks, size, convention.margin
     return (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
 
 
 def dark_offsets(
-    maps: Float[Tensor, "N H W"],
-    x: Int[Tensor, " N"],
-    y: Int[Tensor, " N"],
-    value: Float[Tensor, " N"],
-    *,
-    kernel: int,
-    convention: DarkConvention,
+    maps: Float[Tensor, "N H W"], peaks: Peaks, *, kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N 2"]:
     """From each map's highest pixel to the top of the fitted peak, in pixels of the map.
 
     Args:
         maps: as the network wrote them.
-        x, y, value: of the highest pixels, from `find_peaks`.
         kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice: 0.3 ((kernel - 1) / 2 - 1) + 0.8 above 7.
         convention: `MSRA`, `UDP` or `UDP_MIRROR`.
 
@@ -178,9 +163,9 @@ def dark_offsets(
     count, height, width = maps.shape
     if count == 0:
         return maps.new_zeros((0, 2))
-    refined = can_refine(x, y, value, (height, width), convention)
+    refined = can_refine(peaks, (height, width), convention)
     with torch.autocast(maps.device.type, enabled=False):
-        around = _blurred_around(maps, x, y, value, refined, kernel, convention)
+        around = _blurred_around(maps, peaks, refined, kernel, convention)
         # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
         log = around.float().clamp_(convention.floor, convention.ceiling).log_()
         dtype = _product_dtype(log.device)
@@ -191,16 +176,10 @@ def dark_offsets(
 
 
 def _blurred_around(
-    maps: Float[Tensor, "N H W"],
-    x: Int[Tensor, " N"],
-    y: Int[Tensor, " N"],
-    value: Float[Tensor, " N"],
-    refined: Bool[Tensor, " N"],
-    kernel: int,
-    convention: DarkConvention,
+    maps: Float[Tensor, "N H W"], peaks: Peaks, refined: Bool[Tensor, " N"], kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N read"]:
     """The blurred values around each peak that the parabola reads, in the order of `difference_weights`."""
-    count, height, width = maps.shape
+    (count, height, width), (x, y, value) = maps.shape, peaks
     dtype = _product_dtype(maps.device)
     read, _ = _differences(convention.reach, maps.device, dtype)
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)

@@ -13,7 +13,7 @@ SDPose and DistilPose train with `unbiased` and test with `dark`, kernel 11.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, Heatmaps, Prediction
-from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
+from leanpose.codecs.base import Codec, Heatmaps
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, Peaks, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -51,7 +51,7 @@ class HeatmapTarget:
 
 
 @dataclass(frozen=True)
-class HeatmapCodec(Codec):
+class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     """Keypoints as heatmaps.
 
     Attributes:
@@ -139,7 +139,7 @@ class HeatmapCodec(Codec):
         return HeatmapTarget(maps, torch.where(seen, weights.float(), 0.0))
 
     @torch.no_grad()
-    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode(self, prediction: Heatmaps) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Read keypoints off the maps, on their device, in float32.
 
         A map without a maximum above 0 gives the point one map pixel up and left of the crop's first, as the official
@@ -149,7 +149,6 @@ class HeatmapCodec(Codec):
         Returns:
             Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, held to 0..1.
         """
-        assert isinstance(prediction, Heatmaps)
         maps = prediction.heatmaps.float()
         batch, count, height, width = maps.shape
         if (height, width) != self.heatmap_size:
@@ -157,36 +156,36 @@ class HeatmapCodec(Codec):
             raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
         maps = maps.reshape(-1, height, width)
         at_once = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(len(maps), 1)
-        parts = [self._decode_maps(part) for part in maps.split(at_once)]
+        parts = [self.read_peaks(part, find_peaks(part), dark_offsets) for part in maps.split(at_once)]
         points, scores = (torch.cat(part) for part in zip(*parts, strict=True))
         return points.view(batch, count, 2), scores.view(batch, count)
 
-    def _decode_maps(self, maps: Float[Tensor, "N H W"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
-        x, y, value = find_peaks(maps)
-        found = (value > 0) & value.isfinite()
-        value = torch.where(found, value, 0.0)
-        points = torch.stack([x, y], dim=1).float()
+    def read_peaks(
+        self, maps: Float[Tensor, "N H W"], peaks: Peaks, dark: Callable[..., Float[Tensor, "N 2"]]
+    ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
+        """Points and scores; `dark` is `dark_offsets`, or computes the same."""
+        found = (peaks.value > 0) & (peaks.value < float("inf"))
+        peaks = peaks._replace(value=torch.where(found, peaks.value, 0.0))
+        points = torch.stack([peaks.x, peaks.y], dim=1).float()
         if self.decoding == "quarter":
-            points += quarter_offsets(maps, x, y, both=self.toolbox == "mmpose029")
+            points = points + quarter_offsets(maps, peaks, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
-            points += dark_offsets(maps, x, y, value, kernel=self.blur_kernel_size, convention=self.dark_convention)
+            kernel, convention = self.blur_kernel_size, self.dark_convention
+            points = points + dark(maps, peaks, kernel=kernel, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self.stride(maps.device)
-        return points, value.clamp(0, 1)
+        return points, peaks.value.clamp(0, 1)
 
-    def loss(self, prediction: Prediction, target: HeatmapTarget) -> Float[Tensor, ""]:
+    def loss(self, prediction: Heatmaps, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
-        assert isinstance(prediction, Heatmaps)
         error = (prediction.heatmaps.float() - target.heatmaps).square().mean(dim=(2, 3))
         return (error * target.weights.square()).mean()
 
-    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> Heatmaps:
+    def merge_flipped(self, prediction: Heatmaps, flipped: Heatmaps, flip_indices: Sequence[int]) -> Heatmaps:
         """The mean of the maps and of the mirrored image's maps, mirrored back.
 
         Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
-        assert isinstance(prediction, Heatmaps)
-        assert isinstance(flipped, Heatmaps)
         order = torch.tensor(list(flip_indices), device=flipped.heatmaps.device)
         back = flipped.heatmaps.float().index_select(1, order).flip(-1)
         mean = prediction.heatmaps.float().clone()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, Prediction, SimCC
+from leanpose.codecs.base import Codec, SimCC
 from leanpose.codecs.dark import line_offsets
 from leanpose.errors import LeanposeError
 
@@ -38,7 +38,7 @@ class SimCCTarget:
 
 
 @dataclass(frozen=True)
-class SimCCCodec(Codec):
+class SimCCCodec(Codec[SimCC, SimCCTarget]):
     """Keypoints as two rows of bins.
 
     Attributes:
@@ -101,7 +101,7 @@ class SimCCCodec(Codec):
         return SimCCTarget(line(0), line(1), torch.where(seen, weights.float(), 0.0))
 
     @torch.no_grad()
-    def decode(self, prediction: Prediction) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode(self, prediction: SimCC) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """The highest bin along each side, on the prediction's device, in float32.
 
         Where one of the two rows has no maximum above 0, or one that is not finite, the point lies one bin up and left
@@ -110,7 +110,6 @@ class SimCCCodec(Codec):
         Returns:
             Keypoints (x, y) in pixels of the crop, always finite, and scores: the lower one of the two maxima, held to 0..1.
         """
-        assert isinstance(prediction, SimCC)
         rows = (prediction.x.float(), prediction.y.float())
         if (rows[0].shape[-1], rows[1].shape[-1]) != self.bins:
             raise LeanposeError(
@@ -130,12 +129,11 @@ class SimCCCodec(Codec):
         points = torch.where(found[..., None], points, -1.0) / self.simcc_split_ratio
         return points, torch.where(found, value, 0.0).clamp(0, 1)
 
-    def loss(self, prediction: Prediction, target: SimCCTarget) -> Float[Tensor, ""]:
+    def loss(self, prediction: SimCC, target: SimCCTarget) -> Float[Tensor, ""]:
         """Divergence of the predicted from the target distributions: mean over bins and keypoints, sum over people.
 
         The sum over the people of a batch is the toolbox's, which the weights of losses beside it are tuned to.
         """
-        assert isinstance(prediction, SimCC)
         total = target.weights.new_zeros(())
         for row, labels in ((prediction.x, target.x), (prediction.y, target.y)):
             log_pred = (row.float() * self.beta).log_softmax(dim=-1)
@@ -144,10 +142,8 @@ class SimCCCodec(Codec):
             total = total + (divergence * target.weights).sum()
         return total / target.weights.shape[1]
 
-    def merge_flipped(self, prediction: Prediction, flipped: Prediction, flip_indices: Sequence[int]) -> SimCC:
+    def merge_flipped(self, prediction: SimCC, flipped: SimCC, flip_indices: Sequence[int]) -> SimCC:
         """The mean of the bins and of the mirrored image's bins, mirrored back."""
-        assert isinstance(prediction, SimCC)
-        assert isinstance(flipped, SimCC)
         order = torch.tensor(list(flip_indices), device=flipped.x.device)
         x = flipped.x.float().index_select(1, order).flip(-1)
         y = flipped.y.float().index_select(1, order)

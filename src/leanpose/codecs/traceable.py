@@ -6,67 +6,43 @@ Here DARK blurs whole maps, as its authors do, which gives the same points up to
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, Heatmaps, Prediction
-from leanpose.codecs.dark import (
-    DarkConvention,
-    blur_matrix,
-    can_refine,
-    difference_weights,
-    newton_step,
-    quarter_offsets,
-)
+from leanpose.codecs import dark
+from leanpose.codecs.base import Codec
 from leanpose.codecs.heatmap import HeatmapCodec
 
-Points = tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]
 
-
-def decode_traceable(codec: Codec, prediction: Prediction) -> Points:
+def decode_traceable(codec: Codec, prediction: Any) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
     """`codec.decode(prediction)` on the CPU, in a form that `torch.export` can follow.
 
     Codecs other than that of heatmaps are asked themselves: what they do is such a form already.
     """
-    if isinstance(codec, HeatmapCodec):
-        assert isinstance(prediction, Heatmaps)
-        return _decode_heatmaps(codec, prediction.heatmaps.float())
-    return codec.decode(prediction)
-
-
-def _decode_heatmaps(codec: HeatmapCodec, maps: Float[Tensor, "B K H W"]) -> Points:
-    count, (height, width) = maps.shape[1], codec.heatmap_size
-    maps = maps.reshape(-1, height, width)
-    value, index = maps.flatten(1).max(dim=1)
-    x, y = index % width, index // width
-    found = (value > 0) & (value < float("inf"))
-    value = torch.where(found, value, 0.0)
-    points = torch.stack([x, y], dim=1).float()
-    if codec.decoding == "quarter":
-        points = points + quarter_offsets(maps, x, y, both=codec.toolbox == "mmpose029")
-    elif codec.decoding == "dark":
-        points = points + _dark_offsets(maps, x, y, value, codec.blur_kernel_size, codec.dark_convention)
-    points = torch.where(found[:, None], points, -1.0) * codec.stride()
-    return points.reshape(-1, count, 2), value.clamp(0, 1).reshape(-1, count)
+    if not isinstance(codec, HeatmapCodec):
+        return codec.decode(prediction)
+    count, (height, width) = prediction.heatmaps.shape[1], codec.heatmap_size
+    maps = prediction.heatmaps.float().reshape(-1, height, width)
+    points, scores = codec.read_peaks(maps, dark.find_peaks(maps), _dark_offsets)
+    return points.reshape(-1, count, 2), scores.reshape(-1, count)
 
 
 def _dark_offsets(
-    maps: Float[Tensor, "N H W"],
-    x: Int[Tensor, " N"],
-    y: Int[Tensor, " N"],
-    value: Float[Tensor, " N"],
-    kernel: int,
-    convention: DarkConvention,
+    maps: Float[Tensor, "N H W"], peaks: dark.Peaks, *, kernel: int, convention: dark.DarkConvention
 ) -> Float[Tensor, "N 2"]:
     """See `leanpose.codecs.dark.dark_offsets`."""
-    height, width = maps.shape[1:]
-    down, across = (_constant(blur_matrix(length, kernel, convention.border)) for length in (height, width))
+    (height, width), (x, y, value) = maps.shape[1:], peaks
+    down, across = (
+        torch.tensor(dark.blur_matrix(length, kernel, convention.border), dtype=torch.float32)
+        for length in (height, width)
+    )
     blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
     # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
-    read, weights = difference_weights(convention.reach)
-    read, weights = torch.tensor(read), _constant(weights)
+    read, weights = dark.difference_weights(convention.reach)
+    read, weights = torch.tensor(read), torch.tensor(weights, dtype=torch.float32)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
     columns = (x[:, None] + (read % line - reach)).clamp(0, width - 1)
@@ -75,12 +51,8 @@ def _dark_offsets(
         around = around * (value / blurred.amax(dim=1))[:, None]
     # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
     slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
-    step = newton_step(slopes.T, convention)
-    usable = can_refine(x, y, value, (height, width), convention)
+    step = dark.newton_step(slopes.T, convention)
+    usable = dark.can_refine(peaks, (height, width), convention)
     # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
     usable = usable & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
-
-
-def _constant(matrix: np.ndarray) -> Float[Tensor, "rows columns"]:
-    return torch.tensor(matrix, dtype=torch.float32)

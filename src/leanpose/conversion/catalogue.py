@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
+from http.client import HTTPException
 from pathlib import Path
 
+import torch
 import yaml
 
-from leanpose.conversion.download import Progress, download
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import cache_folder
 
@@ -23,7 +25,6 @@ class Official:
         name: what `leanpose convert` calls it.
         url: where it lies.
         sha256: its checksum, or the first digits of it, which are all that is known of most.
-        size: in bytes; None where nobody states it.
         model: leanpose's name for the network; None: a backbone alone.
         input_size: of the crop (height, width), in pixels; None for a backbone.
         skeleton: the name of its keypoints; None for a backbone.
@@ -36,7 +37,6 @@ class Official:
     name: str
     url: str
     sha256: str
-    size: int | None
     model: str | None
     input_size: tuple[int, int] | None
     skeleton: str | None
@@ -60,7 +60,6 @@ def official_checkpoints() -> dict[str, Official]:
             name=name,
             url=entry["url"],
             sha256=entry["sha256"],
-            size=entry.get("size"),
             model=entry.get("model"),
             input_size=tuple(entry["input_size"]) if "input_size" in entry else None,
             skeleton=entry.get("skeleton"),
@@ -92,12 +91,20 @@ def official_with(sha256: str) -> Official | None:
     return next((entry for entry in official_checkpoints().values() if sha256.startswith(entry.sha256)), None)
 
 
-def fetch_official(entry: Official, progress: Progress = lambda _done, _total: None) -> Path:
+def fetch_official(entry: Official) -> Path:
     """Download a checkpoint to the cache folder, unless it is there.
 
     Raises:
-        LeanposeError: see `leanpose.conversion.download.download`.
+        LeanposeError: the server does not give it, the transfer breaks off, or what came is another file.
     """
     path = cache_folder() / "official" / entry.file
-    download(entry.url, path, sha256=entry.sha256, size=entry.size, progress=progress)
+    if path.exists() and sha256(path.read_bytes()).hexdigest().startswith(entry.sha256):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise LeanposeError(
+            f"Cannot download {entry.url} ({error}); fetch it elsewhere and convert the file."
+        ) from error
     return path

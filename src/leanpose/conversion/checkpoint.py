@@ -64,19 +64,12 @@ class StoredArray(PickleStub):
 
     def numbers(self) -> np.ndarray | None:
         """The array, if it is one of plain numbers in C order."""
-        if len(self.content) != 5:
-            return None
-        _, shape, stored, fortran, content = self.content
-        if (
-            not isinstance(stored, StoredType)
-            or stored.code not in _NUMBERS
-            or fortran
-            or not isinstance(content, bytes)
-        ):
-            return None
         try:
+            _, shape, stored, fortran, content = self.content
+            if fortran or stored.code not in _NUMBERS:
+                return None
             return np.frombuffer(content, "<" + stored.code).reshape(shape)
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):  # objects, or a state of another form
             return None
 
 
@@ -132,12 +125,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             head = file.read(512)
     except OSError as error:
         raise describe_read_error(path, error) from error
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise LeanposeError(
-            f"{path} is a web page, not a checkpoint: the address that it came from did not give the file itself."
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise LeanposeError(f"{path} is a pointer of Git LFS, not the checkpoint itself; fetch it with `git lfs pull`.")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"version https://git-lfs")):
+        raise LeanposeError(f"{path} is a web page or a pointer of Git LFS, not the checkpoint itself; fetch that.")
     if head[8:9] == b"{":
         return Checkpoint(_network_weights(_read_safetensors(path), path))
     return _take_apart(_unpickle(path), path)
@@ -171,12 +160,8 @@ def _take_apart(content: Any, path: Path) -> Checkpoint:
         raise LeanposeError(f"{path} holds a {type(content).__name__}, not the named weights of a model.")
     keys = ("state_dict", "model", "model_state_dict", "ema_state_dict")
     key = next((key for key in keys if isinstance(content.get(key), Mapping)), None)
-    notes: tuple[str, ...] = ()
-    if key == "ema_state_dict":
-        notes = ("the moving average of the weights was taken, since there are no others",)
-    elif key == "state_dict" and isinstance(content.get("ema_state_dict"), Mapping):
-        # mmengine's hook exchanges the two when it saves.
-        notes = ("the moving average of the weights was taken, which mmengine stores as `state_dict`",)
+    # mmengine's hook exchanges the two when it saves.
+    averaged = key == "ema_state_dict" or (key == "state_dict" and isinstance(content.get("ema_state_dict"), Mapping))
     named = {str(name): _tensor(value) for name, value in (content if key is None else content[key]).items()}
     tensors = {name: value for name, value in named.items() if value is not None}
     if not tensors:
@@ -190,7 +175,7 @@ def _take_apart(content: Any, path: Path) -> Checkpoint:
         _network_weights(tensors, path),
         dataset=dataset if isinstance(dataset, Mapping) else {},
         config=config if isinstance(config, str) else "",
-        notes=notes,
+        notes=("the moving average of the weights was taken",) if averaged else (),
     )
 
 
@@ -211,8 +196,6 @@ def _network_weights(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor
         for key, value in kept.items()
         if not key.startswith("data_preprocessor.")
     }
-    if not kept:
-        raise LeanposeError(f"{path} holds no weights.")
     for key, value in kept.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise LeanposeError(f"{path} is of no use: its '{key}' is not finite.")

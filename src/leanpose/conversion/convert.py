@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.conversion import recognition
 from leanpose.conversion.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.conversion.checkpoint import Checkpoint, read_checkpoint
-from leanpose.conversion.download import Progress, sha256_of
-from leanpose.conversion.recognition import (
-    SUPPORTED,
-    RecognisedNetwork,
-    Size,
-    describe_unknown,
-    has_only_a_backbone,
-    recognise_backbone,
-    recognise_network,
-    recognise_skeleton,
-    unwrap_distiller,
-)
+from leanpose.conversion.recognition import RecognisedNetwork, Size
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.base import PoseModel
@@ -68,7 +59,6 @@ def convert(
     backbone_only: bool = False,
     training_data: list[str] | None = None,
     licence: str | None = None,
-    progress: Progress = lambda _done, _total: None,
 ) -> Converted:
     """Read an official checkpoint, tell what it is, and write it as a file that `leanpose.load_model` takes.
 
@@ -86,7 +76,6 @@ def convert(
         backbone_only: leave the head away.
         training_data: what it was trained on; None: what is known of the published file.
         licence: its terms; None: as published.
-        progress: told how many bytes of a download are there.
 
     Raises:
         LeanposeError: the file is no checkpoint, not harmless or not known, an argument does not fit it, or it cannot be
@@ -97,11 +86,11 @@ def convert(
         raise LeanposeError(f"Cannot write {path}: the name must end in .safetensors.")
     if model is not None and model not in list_models(task="pose"):
         raise LeanposeError(f"Unknown model '{model}'; {did_you_mean(model, list_models(task='pose'))}")
-    source = _find(source, progress)
+    source = _find(source)
     checkpoint = read_checkpoint(source)
-    digest = sha256_of(source)
+    digest = sha256(source.read_bytes()).hexdigest()
     official = official_with(digest)
-    tensors, taken = unwrap_distiller(checkpoint.tensors, stage)
+    tensors, taken = recognition.unwrap_distiller(checkpoint.tensors, stage)
     notes = [*checkpoint.notes, *([taken] if taken else [])]
     origin = f"Converted from {source.name} (SHA-256 {digest})"
     published_data, published_terms = ["unspecified"], "unspecified"
@@ -110,12 +99,12 @@ def convert(
         published_data, published_terms = list(official.training_data), official.licence
     card = {"training_data": training_data or published_data, "licence": licence or published_terms}
 
-    network = None if backbone_only else recognise_network(tensors)
+    network = None if backbone_only else recognition.recognise_network(tensors)
     if network is None:
-        backbone = recognise_backbone(tensors)
-        if backbone is None or not (backbone_only or has_only_a_backbone(tensors)):
+        backbone = recognition.recognise_backbone(tensors)
+        if backbone is None or not (backbone_only or recognition.has_only_a_backbone(tensors)):
             raise LeanposeError(
-                f"{source} is not known: it looks like {describe_unknown(tensors)}; supported are {SUPPORTED}."
+                f"{source} is not known by its {len(tensors)} tensors, such as '{next(iter(tensors))}'; supported are {recognition.SUPPORTED}."
             )
         variant, weights = backbone
         save_backbone(weights, path, variant=variant, notes=f"{origin}.", **card)
@@ -142,14 +131,14 @@ def convert(
     return Converted(path, name, network.family, size, chosen.name, official, tuple(notes))
 
 
-def _find(source: Path | str, progress: Progress) -> Path:
+def _find(source: Path | str) -> Path:
     """The file that is meant: itself, or that of an official checkpoint."""
     path = Path(source)
     if path.suffix == ".onnx":
         raise LeanposeError(f"{path} is an ONNX file; leanpose.conversion.onnx_backbones.convert_onnx reads those.")
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
-    return fetch_official(official_checkpoint(str(source)), progress)
+    return fetch_official(official_checkpoint(str(source)))
 
 
 def _choose(
@@ -180,36 +169,26 @@ def _skeleton(
         return chosen, f"keypoints: {chosen.name}, as given"
     if official is not None and official.skeleton is not None:
         return get_skeleton(official.skeleton), f"keypoints: {official.skeleton}, as published"
-    return recognise_skeleton(network.keypoints, checkpoint.dataset)
+    return recognition.recognise_skeleton(network.keypoints, checkpoint.dataset)
 
 
 def _size(
     network: RecognisedNetwork, checkpoint: Checkpoint, official: Official | None, given: Size | None, source: Path
 ) -> tuple[Size, str]:
     """The size of the crop, and a sentence on how it is known where no weight says so."""
-    if network.input_size is not None:
-        if given not in (None, network.input_size):
-            raise LeanposeError(
-                "The checkpoint's weights are for crops of {}x{}, not {}x{} (height x width).".format(
-                    *network.input_size, *given
-                )
-            )
-        return network.input_size, ""
-    if given is not None:
-        return given, ""
-    if official is not None and official.input_size is not None:
-        return official.input_size, ""
-    shown = "input size: {}x{}, {}"
+    known = network.input_size
+    if known is not None and given not in (None, known):
+        sizes = (*known, *given)
+        raise LeanposeError("The weights are for crops of {}x{}, not {}x{} (height x width).".format(*sizes))
+    if size := known or given or (official and official.input_size):
+        return size, ""
+    size, how = _DEFAULT_SIZE, "the usual one, since the file does not say (--input-size says otherwise)"
     width_height = r"(?:input_size|image_size)\s*=\s*(?:np\.array\()?[\[(]\s*(\d+)\s*,\s*(\d+)"
     if match := re.search(width_height, checkpoint.config):
-        size = (int(match[2]), int(match[1]))
-        return size, shown.format(*size, "as the file's configuration says")
-    if match := re.search(r"(?<!\d)(\d{2,3})x(\d{2,3})(?!\d)", source.stem):
-        size = (int(match[1]), int(match[2]))
-        return size, shown.format(*size, "going by the file's name (--input-size says otherwise)")
-    return _DEFAULT_SIZE, shown.format(
-        *_DEFAULT_SIZE, "the usual one, since the file does not say (--input-size says otherwise)"
-    )
+        size, how = (int(match[2]), int(match[1])), "as the file's configuration says"
+    elif match := re.search(r"(?<!\d)(\d{2,3})x(\d{2,3})(?!\d)", source.stem):
+        size, how = (int(match[1]), int(match[2])), "going by the file's name (--input-size says otherwise)"
+    return size, "input size: {}x{}, {}".format(*size, how)
 
 
 def _set_codec(model: PoseModel, checkpoint: Checkpoint) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +12,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from leanpose.conversion.convert import Converted
-from leanpose.conversion.download import sha256_of
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
-from leanpose.models.backbones import imagenet
+from leanpose.models.backbones import MEAN, STD
 from leanpose.models.backbones.file import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.synthetic import render_scene
 
 # Of RGB; the detector takes BGR.
-_MEAN, _STD = (255 * np.array(value, np.float32) for value in (imagenet.MEAN, imagenet.STD))
+_MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
 _MOVENET_KEYPOINTS = 17
@@ -76,7 +76,7 @@ def convert_onnx(
         variant=backbone.variant,
         training_data=training_data or ["unspecified"],
         licence=licence or "unspecified",
-        notes=f"From {source.name} (SHA-256 {sha256_of(source)}): {origin}.",
+        notes=f"From {source.name} (SHA-256 {sha256(source.read_bytes()).hexdigest()}): {origin}.",
     )
     use = f"a backbone alone, for `pretrained: {path.name}` and `backbone: {backbone.variant}` in a recipe"
     return Converted(path, backbone.variant, "backbone", None, None, None, (origin, use))
@@ -86,6 +86,7 @@ def _read(path: Path) -> _File:
     try:
         import onnx  # an extra
         from google.protobuf.message import DecodeError
+        from onnx.reference import ReferenceEvaluator
     except ImportError as error:
         raise LeanposeError(
             "Reading an ONNX file's weights needs the package onnx; `pip install 'leanpose[export]'` brings it."
@@ -99,8 +100,9 @@ def _read(path: Path) -> _File:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and all(name in constants for name in node.input):
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-            constants[node.output[0]] = _dequantised([constants[name] for name in node.input], axis)
+            inputs = {name: constants[name] for name in node.input}
+            (values,) = ReferenceEvaluator(node).run(None, inputs)
+            constants[node.output[0]] = np.asarray(values)
     layers = []
     for node in model.graph.node:
         if node.op_type != "Conv":
@@ -110,16 +112,6 @@ def _read(path: Path) -> _File:
         bias = constants[node.input[2]] if len(node.input) > 2 else None
         layers.append(_Layer(constants[node.input[1]], bias, node.input[0]))
     return _File(path, model, layers)
-
-
-def _dequantised(inputs: list[np.ndarray], axis: int) -> np.ndarray:
-    """ONNX's DequantizeLinear of constants: one scale for all, or one for each place along the axis."""
-    values, scale, *zero = inputs
-    shape = [1] * values.ndim
-    if scale.ndim:
-        shape[axis] = -1
-    offset = zero[0].astype(np.float32).reshape(shape) if zero else 0
-    return (values.astype(np.float32) - offset) * scale.reshape(shape)
 
 
 def _read_movenet(file: _File) -> MoveNetBackbone | None:

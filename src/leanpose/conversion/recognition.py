@@ -31,16 +31,6 @@ SUPPORTED = (
     "RTMPose and DWPose, SimCC, SimpleBaseline, HRNet, DeepPose, RLE and ViTPose of mmpose, TokenPose, PPT, SDPose, "
     "DistilPose and SDPose-Reg, and the backbones ResNet-50/101/152, HRNet-W32/W48 and CSPNeXt"
 )
-_LOOKS_LIKE = {
-    r"^bbox_head\.|^rpn_head\.|^roi_head\.": "a detector of boxes",
-    r"multi_final_layers|hourglass_modules": "an hourglass network",
-    r"predict_layers": "a multi-stage network (MSPN or RSN)",
-    r"relative_position_bias_table": "a Swin transformer",
-    r"^backbone\.patch_embed\.proj\.|^backbone\.blocks\.": "a ViTPose of its first code, whose layout is another than mmpose 1.x's",
-    r"^backbone\.patch_embed\.": "a vision transformer without a decoder of ViTPose's",
-    r"^(backbone\.)?layer1\.0\.conv2\.weight$": "a ResNet of another kind than ResNet-50, -101 and -152",
-    r"^head\.(mlp|cls_x|gau)\.": "a SimCC head like RTMPose's, with parts that are not RTMPose's",
-}
 _NOT_BACKBONE = re.compile(
     r"(fc|head|classifier|final_layer|incre_modules|downsamp_modules|keypoint_head|deconv_layers)\."
 )
@@ -174,16 +164,6 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
         )
     guess = _SKELETONS[keypoints]
     return guess, f"keypoints: {guess.name}, going by their number alone (--skeleton says otherwise)"
-
-
-def describe_unknown(tensors: Mapping[str, Tensor]) -> str:
-    """What a checkpoint that is not known looks like, in a few words."""
-    for mark, what in _LOOKS_LIKE.items():
-        if any(re.search(mark, key) for key in tensors):
-            return what
-    firsts = list(dict.fromkeys(key.split(".")[0] for key in tensors))
-    more = " and others" if len(firsts) > 4 else ""
-    return f"{len(tensors)} tensors whose names begin with {', '.join(repr(f) for f in firsts[:4])}{more}"
 
 
 def _described_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton | None:
@@ -352,8 +332,17 @@ def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
         **sizes,
     }
     if "tokenhead." in prefix:
-        family, name = _regression(options, head[-1].shape[0])
-        return RecognisedNetwork(family, {name: options}, keypoints, size)
+        values = head[-1].shape[0]
+        outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
+        if outputs is None:
+            raise LeanposeError(
+                f"The checkpoint writes {values} numbers a keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
+            )
+        options["outputs"] = outputs
+        if outputs == "rle":
+            return RecognisedNetwork("SDPose-Reg", {"sdpose_reg": options}, keypoints, size)
+        name = "distilpose_l" if backbone == "hrnet_w48" else "distilpose_s"
+        return RecognisedNetwork("DistilPose", {name: options}, keypoints, size)
     names = _token_names(options)
     if any(".transformer_layer1." in key for key in tensors):
         return RecognisedNetwork("SDPose", {names["sdpose"]: options}, keypoints, size)
@@ -406,19 +395,6 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
             f"of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
         )
     return size, patch
-
-
-def _regression(options: dict[str, Any], values: int) -> tuple[str, str]:
-    """The family and the name of a network that writes so many numbers a keypoint; what they are goes into the options."""
-    outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
-    if outputs is None:
-        raise LeanposeError(
-            f"The checkpoint writes {values} numbers a keypoint; DistilPose writes 2 or 5, SDPose-Reg 4."
-        )
-    options["outputs"] = outputs
-    if outputs == "rle":
-        return "SDPose-Reg", "sdpose_reg"
-    return "DistilPose", "distilpose_l" if options["backbone"] == "hrnet_w48" else "distilpose_s"
 
 
 def _token_names(options: dict[str, Any]) -> dict[str, str]:

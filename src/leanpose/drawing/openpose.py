@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.openpose import OPENPOSE_18, openpose_people, present
+from leanpose.openpose import openpose_people, present
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
@@ -24,14 +24,11 @@ COLOURS: tuple[Colour, ...] = (
     (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
     (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
-_LIMB_NAMES = (
-    ("neck", "right_shoulder"), ("neck", "left_shoulder"), ("right_shoulder", "right_elbow"),
-    ("right_elbow", "right_wrist"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
-    ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"), ("neck", "left_hip"),
-    ("left_hip", "left_knee"), ("left_knee", "left_ankle"), ("neck", "nose"), ("nose", "right_eye"),
-    ("right_eye", "right_ear"), ("nose", "left_eye"), ("left_eye", "left_ear"),
+LIMBS = (
+    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0), (0, 14),
+    (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
-LIMBS = tuple((OPENPOSE_18.index(start), OPENPOSE_18.index(end)) for start, end in _LIMB_NAMES)
+"""Of `OPENPOSE_18`, in the annotators' order."""
 LIMB_BRIGHTNESS = 0.6
 LIMB_HALF_WIDTH = JOINT_RADIUS = 4  # pixels
 HAND_POINTS = 21  # the wrist, then thumb, index, middle, ring and little finger, four points each
@@ -45,13 +42,11 @@ FACE_RADIUS = 3
 LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
 
-def _hand_colours() -> tuple[Colour, ...]:
-    """Full colours around the wheel in twenty steps, a step an edge."""
-    wheel = [colorsys.hsv_to_rgb(i / len(HAND_EDGES), 1.0, 1.0) for i in range(len(HAND_EDGES))]
-    return tuple((round(red * 255), round(green * 255), round(blue * 255)) for red, green, blue in wheel)
-
-
-HAND_COLOURS = _hand_colours()
+# Full colours around the wheel, a step an edge.
+HAND_COLOURS = [
+    tuple(round(255 * value) for value in colorsys.hsv_to_rgb(i / len(HAND_EDGES), 1.0, 1.0))
+    for i in range(len(HAND_EDGES))
+]
 
 
 def draw_openpose(
@@ -90,7 +85,8 @@ def draw_openpose(
     _check_size(image_size)
     people = openpose_people(keypoints, scores, skeleton, threshold=threshold)
     canvas = np.zeros((*image_size, 3), np.uint8)
-    half_width = LIMB_HALF_WIDTH * (_xinsir_scale(image_size) if xinsir_limbs else 1)
+    widens = xinsir_limbs and max(image_size) >= 500
+    half_width = LIMB_HALF_WIDTH * (min(2 + max(image_size) // 1000, 7) if widens else 1)
     body, body_there = np.clip(people.body[..., :2], -LARGEST, LARGEST), present(people.body)
     for (start, end), colour in zip(LIMBS, COLOURS, strict=False):  # one limb fewer than joints
         red, green, blue = (int(LIMB_BRIGHTNESS * value) for value in colour)
@@ -142,11 +138,6 @@ def _check_size(image_size: tuple[int, int]) -> None:
         raise LeanposeError(f"An image's size is (height, width) in pixels, not {tuple(image_size)}.")
 
 
-def _xinsir_scale(image_size: tuple[int, int]) -> int:
-    longer = max(image_size)
-    return 1 if longer < 500 else min(2 + longer // 1000, 7)
-
-
 def _cut(point: Float[np.ndarray, " 2"]) -> tuple[int, int]:
     """Whole pixels, towards zero: the annotators cut the fraction off."""
     return int(point[0]), int(point[1])
@@ -167,10 +158,8 @@ def _fill_limb(
 
 def _drawable(points: Float[np.ndarray, "N 3"]) -> list[tuple[int, int]]:
     """Whole pixels of the points of a hand or a face; (0, 0), which is not drawn, for those that are missing."""
-    there = present(points)
-    return [
-        _cut(xy) if seen else (0, 0) for xy, seen in zip(np.clip(points[:, :2], -LARGEST, LARGEST), there, strict=True)
-    ]
+    near = np.clip(points[:, :2], -LARGEST, LARGEST)
+    return [_cut(xy) if seen else (0, 0) for xy, seen in zip(near, present(points), strict=True)]
 
 
 def _draw_hand(canvas: np.ndarray, hand: Float[np.ndarray, "21 3"]) -> None:

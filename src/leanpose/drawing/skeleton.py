@@ -26,28 +26,24 @@ OPACITY, DIM_OPACITY = 0.92, 0.35
 LINE_PER_SIZE, DOT_PER_SIZE = 0.014, 0.013  # of the person's size, in pixels per pixel
 FINE = 0.4  # hands and faces have many points close together: their lines and dots are this much finer
 HEAD = 0.7  # and so, less, are a body skeleton's nose, eyes and ears
+GAP, CAPTION_HEIGHT = 6, 22  # of a contact sheet, in pixels
+BACKGROUND: Colour = (28, 29, 33)
 SUBPIXEL_BITS = 4  # OpenCV takes coordinates as integers with this many fractional bits
 
 
 def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
     """The side of the person on which each keypoint lies, by its name."""
-
-    def side(name: str) -> Side:
-        if name.startswith("left_"):
-            return "left"
-        return "right" if name.startswith("right_") else "centre"
-
-    return tuple(side(name) for name in skeleton.keypoints)
+    return tuple(
+        "left" if name.startswith("left_") else "right" if name.startswith("right_") else "centre"
+        for name in skeleton.keypoints
+    )
 
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
-    sides = keypoint_sides(skeleton)
-    first: Side = sides[limb[0]]
-    second: Side = sides[limb[1]]
-    if first == "centre":
-        return second
-    return first if second in (first, "centre") else "centre"
+    sides: set[Side] = {keypoint_sides(skeleton)[end] for end in limb}
+    sides.discard("centre")
+    return sides.pop() if len(sides) == 1 else "centre"
 
 
 def draw_poses(
@@ -58,7 +54,6 @@ def draw_poses(
     *,
     boxes: Shaped[np.ndarray, "P 4"] | None = None,
     threshold: float = 0.3,
-    dim_threshold: float | None = None,
     line_scale: float = 1.0,
     labels: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -72,9 +67,8 @@ def draw_poses(
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints (their sides) and the limbs.
         boxes: xyxy, drawn as thin frames where given.
-        threshold: keypoints from this score on are drawn in full colour.
-        dim_threshold: those from this score up to `threshold` are drawn faintly, lower ones not at all; half of
-            `threshold` by default.
+        threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
+            at all.
         line_scale: multiplies line width and dot size.
         labels: a short text for each person, written above them; nobody is labelled of whom no keypoint is drawn.
 
@@ -86,8 +80,7 @@ def draw_poses(
     keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(image, keypoints, scores, skeleton, boxes)
     canvas = np.ascontiguousarray(image).copy()
-    dim_threshold = threshold / 2 if dim_threshold is None else min(dim_threshold, threshold)
-    drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= dim_threshold)
+    drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold / 2)
     confident = drawable & (scores >= threshold)
     # Large people first, so that a small one in front of or beside them stays readable.
     sizes = [_person_size(points[seen], None if boxes is None else boxes[p])
@@ -123,12 +116,7 @@ def _write_label(canvas: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np
 
 
 def contact_sheet(
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-    columns: int = 4,
-    captions: Sequence[str] | None = None,
-    *,
-    cell: tuple[int, int] | None = None,
-    background: Colour = (28, 29, 33),
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int, captions: Sequence[str], *, cell: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay images out in a grid, row by row, each scaled to fit its cell and centred, with its caption below.
 
@@ -136,41 +124,30 @@ def contact_sheet(
         images: RGB images of any sizes.
         columns: cells in a row (fewer where there are fewer images).
         captions: one line for each image; too long ones are cut with "…".
-        cell: (height, width) of a cell in pixels; the largest height and width among the images by default, at most
-            320 pixels.
-        background: RGB around the images.
+        cell: (height, width) of a cell in pixels.
 
     Raises:
         LeanposeError: there are no images, no columns, or not one caption for each image.
     """
     import cv2
 
-    if not images or columns < 1:
-        raise LeanposeError("A contact sheet needs at least one image and one column.")
-    if captions is not None and len(captions) != len(images):
-        raise LeanposeError(f"A contact sheet got {len(captions)} captions for {len(images)} images.")
-    if cell is None:
-        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-        shrink = min(1.0, 320 / max(height, width))
-        cell = max(1, round(height * shrink)), max(1, round(width * shrink))
-    height, width = cell
-    gap, caption_height = 6, 22 if captions is not None else 0
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = np.full(
-        (rows * (height + caption_height + gap) + gap, columns * (width + gap) + gap, 3), background, dtype=np.uint8
-    )
-    for i, image in enumerate(images):
-        top = gap + (i // columns) * (height + caption_height + gap)
-        left = gap + (i % columns) * (width + gap)
+    if not images or columns < 1 or len(captions) != len(images):
+        raise LeanposeError(
+            f"A contact sheet needs an image, a column and a caption for each image, not {len(images)}, {columns} and "
+            f"{len(captions)}."
+        )
+    (height, width), columns = cell, min(columns, len(images))
+    row_height, column_width = height + CAPTION_HEIGHT + GAP, width + GAP
+    sheet_size = -(-len(images) // columns) * row_height + GAP, columns * column_width + GAP
+    sheet = np.full((*sheet_size, 3), BACKGROUND, dtype=np.uint8)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        top, left = GAP + (i // columns) * row_height, GAP + (i % columns) * column_width
         scale = min(height / image.shape[0], width / image.shape[1])
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
         fitted = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         y, x = top + (height - size[1]) // 2, left + (width - size[0]) // 2
         sheet[y : y + size[1], x : x + size[0]] = fitted
-        if captions is not None:
-            strip = sheet[top + height : top + height + caption_height, left : left + width]
-            strip[:] = _caption(captions[i], width, caption_height, background)
+        sheet[top + height : top + height + CAPTION_HEIGHT, left : left + width] = _caption(caption, width)
     return sheet
 
 
@@ -179,14 +156,13 @@ def _check(
 ) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise LeanposeError("Poses are drawn on an RGB image: a uint8 array of shape (height, width, 3).")
-    people = len(keypoints)
-    if keypoints.shape != (people, len(skeleton), 2) or scores.shape != (people, len(skeleton)):
+    people, count = len(keypoints), len(skeleton)
+    expected = [(people, count, 2), (people, count), (people, 4)]
+    shapes = [keypoints.shape, scores.shape, (people, 4) if boxes is None else np.shape(boxes)]
+    if shapes != expected:
         raise LeanposeError(
-            f"Keypoints of shape {keypoints.shape} and scores of shape {scores.shape} do not fit the {len(skeleton)} "
-            f"keypoints of '{skeleton.name}': expected (people, {len(skeleton)}, 2) and (people, {len(skeleton)})."
+            f"Keypoints, scores and boxes of shapes {shapes} do not fit '{skeleton.name}': expected {expected}."
         )
-    if boxes is not None and np.shape(boxes) != (people, 4):
-        raise LeanposeError(f"Boxes of shape {np.shape(boxes)} do not fit {people} people: expected ({people}, 4).")
 
 
 def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:
@@ -284,16 +260,16 @@ def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
         cv2.rectangle(layer, upper_left, lower_right, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _caption(text: str, width: int, height: int, background: Colour) -> np.ndarray:
-    """One line of text, as an RGB strip of exactly this size."""
+def _caption(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """One line of text, as an RGB strip of this width."""
     from PIL import Image, ImageDraw, ImageFont
 
-    strip = Image.new("RGB", (width, height), background)
+    strip = Image.new("RGB", (width, CAPTION_HEIGHT), BACKGROUND)
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(13)
     if draw.textlength(text, font=font) > width:
         while text and draw.textlength(text + "…", font=font) > width:
             text = text[:-1]
         text += "…"
-    draw.text((width / 2, height / 2), text, fill=(225, 225, 228), font=font, anchor="mm")
+    draw.text((width / 2, CAPTION_HEIGHT / 2), text, fill=(225, 225, 228), font=font, anchor="mm")
     return np.asarray(strip)

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.explanation.figures import (
+    Crop,
+    Picture,
     as_image,
     chosen_layers,
     column_count,
@@ -39,14 +41,14 @@ MARK = "#ffffff"
 
 
 def draw_sampling(
-    crop: UInt8[np.ndarray, "h w 3"],
+    crop: Crop,
     samples: Float[np.ndarray, "layers heads levels points 2"],
     weights: Float[np.ndarray, "layers heads levels points"],
     references: Float[np.ndarray, "layers 2"],
     found: Float[np.ndarray, "layers 2"],
     strides: Sequence[int],
     title: str,
-) -> UInt8[np.ndarray, "H W 3"]:
+) -> Picture:
     """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
 
     Points outside of the crop are left out; the tile says how much they count together.
@@ -93,7 +95,7 @@ def draw_sampling(
     )
 
 
-def lies_inside(points: Float[np.ndarray, "... 2"], crop: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, ...]:
+def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarray, ...]:
     """Whether a point lies upon one of the crop's pixels."""
     upon = (points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)
     return np.asarray(upon.all(axis=-1))
@@ -107,21 +109,17 @@ def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarra
 def _sampling_legend(figure: Figure, strides: Sequence[int], largest: float) -> None:
     from matplotlib.lines import Line2D
 
-    colour = [(f"stride {s}", c, largest / 2) for s, c in zip(strides, LEVEL_COLOURS, strict=False)]
-    size = [(f"{share:.1%}", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)]
+    dots = [(f"stride {stride}", colour, largest / 2) for stride, colour in zip(strides, LEVEL_COLOURS, strict=False)]
+    dots += [(f"{share:.1%} of the\nattention", "#b0b0b0", share) for share in (largest, largest / 4, largest / 16)]
     handles = []
-    for heading, dots in (("colour: level", colour), ("size: share of\nthe attention", size)):
-        handles.append(Line2D([], [], linestyle="", label=heading))
-        for label, shade, share in dots:
-            diameter = float(dot_area(np.array([share]), largest)[0]) ** 0.5
-            style = {"color": shade, "markeredgecolor": EDGE, "markeredgewidth": 0.4, "markersize": diameter}
-            handles.append(Line2D([], [], linestyle="", marker="o", label=label, **style))
+    for label, colour, share in dots:
+        diameter = float(dot_area(np.array([share]), largest)[0]) ** 0.5
+        style = {"color": colour, "markeredgecolor": EDGE, "markeredgewidth": 0.4, "markersize": diameter}
+        handles.append(Line2D([], [], linestyle="", marker="o", label=label, **style))
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, labelspacing=0.9, handletextpad=0.4)
 
 
-def draw_refinement(
-    crop: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str
-) -> UInt8[np.ndarray, "H W 3"]:
+def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Picture:
     """How a decoder moves its points: the way of each on the person, and beside it the skeleton after each layer.
 
     Args:
@@ -165,7 +163,7 @@ def draw_refinement(
     )
 
 
-def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: UInt8[np.ndarray, "h w 3"]) -> float:
+def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: Crop) -> float:
     """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
     return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from re import sub
 
 import numpy as np
 import torch
@@ -13,21 +13,11 @@ from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.explanation import figures
 from leanpose.explanation.decoder_figures import draw_refinement, draw_sampling
-from leanpose.explanation.figures import (
-    chosen_layers,
-    column_count,
-    draw_attention,
-    draw_kept,
-    draw_links,
-    draw_maps,
-    draw_matrices,
-    draw_weights,
-    stretch,
-)
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
-from leanpose.files import atomic_write, describe_os_error
+from leanpose.files import atomic_write, describe_os_error, require_own_folder
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.tfpose import STRIDES, TFPose
@@ -40,10 +30,10 @@ MARKER = ".leanpose-explain"  # lists the figures that were written, so that the
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure, RGB, with the name of its file and a line that says what it shows."""
+    """One figure, RGB, with the name of its file and its title."""
 
     name: str
-    caption: str
+    title: str
     image: UInt8[np.ndarray, "H W 3"]
 
 
@@ -85,17 +75,16 @@ def explain(
     """
     chosen = choose_keypoints(model.skeleton, keypoints)
     student = _Inference(model, look_at(image, box, model), label, chosen)
-    drawings = student.attention()
     if teacher is None:
-        drawings.append(student.maps())
+        drawings = [*student.attention(), *student.relations(), student.maps()]
     else:
         check_teacher(model, teacher)
         of_teacher = _Inference(teacher, look_at(image, box, teacher), "the teacher", chosen)
-        drawings.append(student.beside(of_teacher))
-        drawings += of_teacher.token_attention("teacher_")
+        beside = student.beside(of_teacher)
+        drawings = [*student.attention(), *student.relations(), beside, *of_teacher.attention("teacher_")]
     compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
-    figure = draw_weights(compared, f"Weights of {', '.join(compared)}")
-    return [*drawings, Drawing("weights.png", "how the weights are distributed", figure)]
+    title = f"How the weights of {', '.join(compared)} are distributed"
+    return [*drawings, Drawing("weights.png", title, figures.draw_weights(compared, title))]
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
@@ -146,34 +135,32 @@ class _Inference:
         self.prediction: Prediction = output.prediction
         self.points = view.to_shown(model.codec.decode(self.prediction)[0][0].float().cpu().numpy())
 
-    def single_keypoints(self) -> list[tuple[int, str]]:
-        """Index and name of the keypoints whose own attention is drawn."""
-        names = self.skeleton.keypoints
-        return [(k, names[k]) for k in self.chosen or [names.index("nose") if "nose" in names else 0]]
+    def attention(self, prefix: str = "") -> Iterator[Drawing]:
+        """What the tokens or queries of single keypoints attend to in the crop; nothing for models without."""
+        names, recording, view = self.skeleton.keypoints, self.recording, self.view
+        for k in self.chosen or [names.index("nose") if "nose" in names else 0]:
+            file = re.sub(r"[^\w-]", "_", names[k]) + ".png"
+            if isinstance(recording, AttentionRecording):
+                maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
+                title = f"Where the {names[k]} token of {self.label} looks"
+                yield Drawing(f"{prefix}attention_{file}", title, figures.draw_attention(view.shown, maps, title))
+            elif isinstance(recording, DecoderRecording):
+                samples, references, points = (
+                    view.to_shown(of_layers[:, k])
+                    for of_layers in (recording.samples, recording.references, recording.points[1:])
+                )
+                title = f"Where the {names[k]} query of {self.label} reads the features"
+                figure = draw_sampling(view.shown, samples, recording.weights[:, k], references, points, STRIDES, title)
+                yield Drawing(f"{prefix}sampling_{file}", title, figure)
 
-    def attention(self) -> list[Drawing]:
-        """What tokens or queries attend to, where there are any."""
-        if isinstance(self.recording, DecoderRecording):
-            return self.decoder(self.recording)
+    def relations(self) -> Iterator[Drawing]:
+        """The attention among the keypoints' tokens or queries; which patches are kept, or how points are moved."""
         if isinstance(self.recording, AttentionRecording):
-            return [*self.token_attention(), *self.token_relations(self.recording)]
-        return []
+            yield from self._among_tokens(self.recording)
+        elif isinstance(self.recording, DecoderRecording):
+            yield from self._among_queries(self.recording)
 
-    def token_attention(self, prefix: str = "") -> list[Drawing]:
-        """What the tokens of single keypoints attend to in the crop; nothing for models without."""
-        recording, drawings = self.recording, []
-        if not isinstance(recording, AttentionRecording):
-            return []
-        for k, name in self.single_keypoints():
-            maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
-            figure = draw_attention(self.view.shown, maps, f"Where the {name} token of {self.label} looks")
-            whose = " of the teacher" if prefix else ""
-            caption = f"attention of the {name} token{whose} to the patches, by layer and cycle"
-            drawings.append(Drawing(_file(f"{prefix}attention_{name}"), caption, figure))
-        return drawings
-
-    def token_relations(self, recording: AttentionRecording) -> list[Drawing]:
-        """The attention among the keypoint tokens, and which patches are left to attend to."""
+    def _among_tokens(self, recording: AttentionRecording) -> Iterator[Drawing]:
         among = recording.by_cycle([layer.among_keypoints for layer in recording.layers])
         depth = among.shape[1]
         parts = {"last layer": among[:, -1], f"mean of {depth} layers": among.mean(axis=1)}
@@ -183,56 +170,39 @@ class _Inference:
                 rest = 1 - attention[cycle].sum(axis=1).mean()
                 matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
         title = f"Attention among the keypoint tokens of {self.label}"
-        matrix = draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title, whose="token")
-        on_person = f"{title}, on the person"
-        links = draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, on_person)
-        drawings = [
-            Drawing("keypoint_attention.png", "attention among the keypoint tokens, by cycle", matrix),
-            Drawing("keypoint_links.png", "the strongest of it, as arrows on the person", links),
-        ]
+        figure = figures.draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title)
+        yield Drawing("keypoint_attention.png", title, figure)
+        title += ", on the person"
+        links = figures.draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
+        yield Drawing("keypoint_links.png", title, links)
         if recording.kept:
             title = f"The patches that {self.label} keeps"
-            kept = draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
-            drawings.append(Drawing("kept_patches.png", "the patches that are kept, layer by layer", kept))
-        return drawings
+            figure = figures.draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
+            yield Drawing("kept_patches.png", title, figure)
 
-    def decoder(self, recording: DecoderRecording) -> list[Drawing]:
-        """Where queries read the features, how the decoder moves its points, and whom the queries attend to."""
-        shown, points, drawings = self.view.shown, self.view.to_shown(recording.points), []
-        samples, references = self.view.to_shown(recording.samples), self.view.to_shown(recording.references)
-        for k, name in self.single_keypoints():
-            title = f"Where the {name} query of {self.label} reads the features"
-            figure = draw_sampling(
-                shown, samples[:, k], recording.weights[:, k], references[:, k], points[1:, k], STRIDES, title
-            )
-            caption = f"the sampling points of the {name} query and their weights, by decoder layer"
-            drawings.append(Drawing(_file(f"sampling_{name}"), caption, figure))
-        moves = draw_refinement(shown, points, self.skeleton, f"How {self.label} moves its points, layer by layer")
-        drawings.append(Drawing("refinement.png", "the points before the first decoder layer and after each", moves))
-        among = recording.among_queries
+    def _among_queries(self, recording: DecoderRecording) -> Iterator[Drawing]:
+        shown, points, among = self.view.shown, self.view.to_shown(recording.points), recording.among_queries
+        title = f"How {self.label} moves its points, layer by layer"
+        yield Drawing("refinement.png", title, draw_refinement(shown, points, self.skeleton, title))
         if among is None:
-            return drawings
+            return
         title = f"Attention among the queries of {self.label}"
-        matrices = {f"layer {layer + 1}": among[layer] for layer in chosen_layers(len(among))}
-        columns = column_count(len(matrices))
-        matrix = draw_matrices(matrices, columns, self.skeleton.keypoints, title, whose="query")
-        links = draw_links(shown, points[-1], among, self.skeleton, f"{title}, on the person", part="layer")
-        return [
-            *drawings,
-            Drawing("query_attention.png", "attention among the queries, by decoder layer", matrix),
-            Drawing("query_links.png", "the strongest of it, as arrows on the person", links),
-        ]
+        matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
+        figure = figures.draw_matrices(matrices, figures.column_count(len(matrices)), self.skeleton.keypoints, title)
+        yield Drawing("query_attention.png", title, figure)
+        title += ", on the person"
+        links = figures.draw_links(shown, points[-1], among, self.skeleton, title, part="layer")
+        yield Drawing("query_links.png", title, links)
 
     def maps(self) -> Drawing:
         """What is predicted of each keypoint."""
-        maps, name, what = predicted_maps(self.view, self.model, self.prediction), "heatmaps.png", "the heatmap"
+        maps, name, what = predicted_maps(self.view, self.model, self.prediction), "heatmaps.png", "heatmap"
         if maps is None:
-            name, what = "points.png", "the point"
+            name, what = "points.png", "point"
         elif isinstance(self.prediction, Coordinates):
-            name, what = "distributions.png", "the Gaussian"
-        title = f"{what.capitalize()} that {self.label} predicts for each keypoint"
-        figure = self.draw_maps({self.label: maps}, title, "the keypoint that is decoded")
-        return Drawing(name, f"{what} that is predicted for each keypoint", figure)
+            name, what = "distributions.png", "Gaussian"
+        title = f"The {what} that {self.label} predicts for each keypoint"
+        return Drawing(name, title, self.draw_maps({self.label: maps}, title, "the keypoint that is decoded"))
 
     def beside(self, teacher: _Inference) -> Drawing:
         """The teacher's heatmaps and what this student predicts.
@@ -243,12 +213,11 @@ class _Inference:
         if not isinstance(teacher.prediction, Heatmaps):
             raise LeanposeError(f"The teacher '{teacher.model.name}' predicts no heatmaps; choose one that does.")
         maps = {
-            "teacher": predicted_maps(teacher.view, teacher.model, teacher.prediction),
-            "student": predicted_maps(self.view, self.model, self.prediction),
+            name: predicted_maps(each.view, each.model, each.prediction)
+            for name, each in (("teacher", teacher), ("student", self))
         }
         title = f"The teacher's heatmaps and what {self.label} predicts"
-        figure = self.draw_maps(maps, title, "the student's keypoint")
-        return Drawing("teacher_and_student.png", "the teacher's heatmap beside the student's prediction", figure)
+        return Drawing("teacher_and_student.png", title, self.draw_maps(maps, title, "the student's keypoint"))
 
     def draw_maps(
         self, maps: dict[str, Float[np.ndarray, "K h w"] | None], title: str, circled: str
@@ -258,7 +227,7 @@ class _Inference:
         shown = list(self.chosen) or list(range(min(count, MAX_MAPS)))
         rest = f" · the first {MAX_MAPS} of {count} keypoints" if not self.chosen and count > MAX_MAPS else ""
         empty = np.zeros((count, *self.view.shown.shape[:2]))
-        return draw_maps(
+        return figures.draw_maps(
             self.view.shown,
             {kind: (empty if stack is None else stack)[shown] for kind, stack in maps.items()},
             [self.skeleton.keypoints[k] for k in shown],
@@ -266,10 +235,6 @@ class _Inference:
             title,
             f"circle: {circled}{rest}",
         )
-
-
-def _file(name: str) -> str:
-    return sub(r"[^\w-]", "_", name) + ".png"
 
 
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:
@@ -281,12 +246,12 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     size = view.shown.shape[0], view.shown.shape[1]
     if isinstance(prediction, Heatmaps):
         maps = prediction.heatmaps[0].float().cpu().numpy()
-        return np.stack([stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
+        return np.stack([figures.stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
     if isinstance(prediction, SimCC):
         along_x, along_y = (bins[0].float().softmax(dim=-1) for bins in (prediction.x, prediction.y))
         product = along_y[:, :, None] * along_x[:, None]
         product = product / product.amax(dim=(1, 2), keepdim=True)
-        return np.stack([stretch(row.cpu().numpy(), size, udp=False) for row in product])
+        return np.stack([figures.stretch(row.cpu().numpy(), size, udp=False) for row in product])
     if prediction.sigma is None:
         return None
     # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
@@ -295,27 +260,15 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     return simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0].cpu().numpy()
 
 
-def check_folder(folder: Path) -> None:
-    """Whether figures may be written there.
-
-    Raises:
-        LeanposeError: it is a file, or holds something that is not an earlier explanation.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise LeanposeError(f"{folder} is a file; choose another --out.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).exists():
-        raise LeanposeError(f"{folder} holds something that is not an earlier explanation; choose another --out.")
-
-
 def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     """Write PNG files in place of those of an earlier explanation; whatever else lies there stays.
 
     Raises:
-        LeanposeError: as for `check_folder`, or the folder cannot be written.
+        LeanposeError: the folder holds something else, or cannot be written.
     """
     from PIL import Image
 
-    check_folder(folder)
+    require_own_folder(folder, MARKER, "explanation")
     marker = folder / MARKER
     try:
         for name in marker.read_text().splitlines() if marker.exists() else ():

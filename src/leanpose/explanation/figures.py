@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
+Crop = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "H W 3"]
+
 DPI = 110
 LEGEND = 6.0  # inches of height, at most
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
@@ -33,7 +36,6 @@ MAX_NAMES = 40  # along one side of a matrix
 MAX_LINKS = 15  # that are drawn
 SMALL_TILE = 1.45  # inches across
 MAP_COLUMNS = 6  # of tiles with maps
-MAP_GAP = 0.06  # between pairs, in tiles
 MAP_MARK = "#20d0ff"  # stands out from grey and from the colours of heat
 BINS = 161
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
@@ -42,12 +44,9 @@ NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gi
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def tile_grid(
@@ -67,19 +66,19 @@ def tile_grid(
     return figure, axes
 
 
-def as_image(figure: Figure, title: str, note: str) -> UInt8[np.ndarray, "H W 3"]:
+def as_image(figure: Figure, title: str, note: str) -> Picture:
     """The figure in pixels, with a title above and a note below in as many lines as the width needs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     inches = figure.get_figwidth()
     figure.suptitle(fill(title, int(inches * 12)), fontsize=11)
     figure.supxlabel(fill(note, int(inches * 16)), fontsize=8)
-    assert isinstance(figure.canvas, FigureCanvasAgg)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def show_tile(axes: Axes, image: UInt8[np.ndarray, "h w 3"], title: str) -> None:
+def show_tile(axes: Axes, image: Crop, title: str) -> None:
     """An image without ticks, which later marks outside of it do not widen."""
     axes.axis("on")
     axes.imshow(image)
@@ -115,15 +114,13 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
     return ScalarMappable(PowerNorm(exponent, 0, peak if peak > 0 else 1.0, clip=True), upper)
 
 
-def grey_copy(crop: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def grey_copy(crop: Crop) -> Crop:
     """The crop in faded grey, so that colour upon it stands out."""
     grey = FADED * (crop @ np.array([0.299, 0.587, 0.114])) + 255 * (1 - FADED) / 2
     return grey.round().astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
-def lay_over(
-    crop: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "h w"], colours: ScalarMappable
-) -> UInt8[np.ndarray, "h w 3"]:
+def lay_over(crop: Crop, heat: Float[np.ndarray, "h w"], colours: ScalarMappable) -> Crop:
     """Colour a grey copy of the crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
     grey, known = grey_copy(crop), np.nan_to_num(heat)
     opacity = 0.9 * np.asarray(colours.norm(known))[..., None]
@@ -159,9 +156,7 @@ def stretch(
     )
 
 
-def draw_attention(
-    crop: UInt8[np.ndarray, "h w 3"], attention: Float[np.ndarray, "cycles layers rows columns"], title: str
-) -> UInt8[np.ndarray, "H W 3"]:
+def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str) -> Picture:
     """The attention of one keypoint token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
 
     Args:
@@ -185,13 +180,8 @@ def draw_attention(
 
 
 def draw_matrices(
-    matrices: Mapping[str, Float[np.ndarray, "K K"]],
-    columns: int,
-    names: tuple[str, ...],
-    title: str,
-    *,
-    whose: Literal["token", "query"],
-) -> UInt8[np.ndarray, "H W 3"]:
+    matrices: Mapping[str, Float[np.ndarray, "K K"]], columns: int, names: tuple[str, ...], title: str
+) -> Picture:
     """How much each keypoint's token or query (row) attends to each (column), in one scale of colours.
 
     Args:
@@ -210,27 +200,27 @@ def draw_matrices(
         panel.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=7)
         panel.set_yticks(ticks, [names[i] for i in ticks] if number % columns == 0 else [], fontsize=7)
         if number % columns == 0:
-            panel.set_ylabel(f"{whose} that attends", fontsize=9)
+            panel.set_ylabel("attends", fontsize=9)
         if number + columns >= len(matrices):
-            panel.set_xlabel(f"{whose} attended to", fontsize=9)
+            panel.set_xlabel("attended to", fontsize=9)
     add_legend(figure, axes, colours, "share of the row's attention", "{x:.1%}")
     return as_image(figure, title, "mean over the heads")
 
 
 def draw_links(
-    crop: UInt8[np.ndarray, "h w 3"],
+    crop: Crop,
     points: Float[np.ndarray, "K 2"],
     attention: Float[np.ndarray, "tiles K K"],
     skeleton: Skeleton,
     title: str,
     *,
     part: Literal["cycle", "layer"] = "cycle",
-) -> UInt8[np.ndarray, "H W 3"]:
+) -> Picture:
     """The strongest attention between different keypoints as arrows on the person, a tile a cycle or layer.
 
     Args:
         attention: row attends to column.
-        part: `cycle`: the attention is that of tokens, the mean of a cycle's layers; `layer`: that of queries.
+        part: what a tile stands for.
     """
     chosen = chosen_layers(len(attention))
     columns = column_count(len(chosen))
@@ -253,18 +243,15 @@ def draw_links(
             colour, edge = (tuple(value / 255 for value in rgb) for rgb in (SIDE_COLOURS[side], OUTLINE))
             panel.plot(x, y, "o", color=colour, markeredgecolor=edge, markersize=4.5)
     add_legend(figure, axes, colours, "share of the attention", "{x:.1%}")
-    whose, mean = ("token", "heads and layers") if part == "cycle" else ("query", "the heads")
     return as_image(
         figure,
         title,
-        f"the {MAX_LINKS} strongest, from the {whose} that attends to the one attended to (mean over {mean}) · "
+        f"the {MAX_LINKS} strongest, from what attends to what is attended to, as the mean over a {part}'s heads · "
         "dots: where the model finds the keypoints; the person's left side blue, right side orange",
     )
 
 
-def draw_kept(
-    crop: UInt8[np.ndarray, "h w 3"], kept: Mapping[int, Int[np.ndarray, " M"]], grid_size: tuple[int, int], title: str
-) -> UInt8[np.ndarray, "H W 3"]:
+def draw_kept(crop: Crop, kept: Mapping[int, Int[np.ndarray, " M"]], grid_size: tuple[int, int], title: str) -> Picture:
     """The crop, and for each pruning a copy in which the dropped patches are dark (PPT, ECCV 2022).
 
     Args:
@@ -278,9 +265,7 @@ def draw_kept(
     return as_image(figure, title, "dark: dropped after the attention of that layer, and not seen by later layers")
 
 
-def keep_patches(
-    crop: UInt8[np.ndarray, "h w 3"], places: Int[np.ndarray, " M"], grid_size: tuple[int, int]
-) -> UInt8[np.ndarray, "h w 3"]:
+def keep_patches(crop: Crop, places: Int[np.ndarray, " M"], grid_size: tuple[int, int]) -> Crop:
     """The crop with all patches dark but these."""
     brightness = np.full(grid_size[0] * grid_size[1], 0.2)
     brightness[places] = 1.0
@@ -289,13 +274,13 @@ def keep_patches(
 
 
 def draw_maps(
-    crop: UInt8[np.ndarray, "h w 3"],
+    crop: Crop,
     maps: Mapping[str, Float[np.ndarray, "K h w"]],
     names: Sequence[str],
     points: Float[np.ndarray, "K 2"],
     title: str,
     note: str,
-) -> UInt8[np.ndarray, "H W 3"]:
+) -> Picture:
     """A tile for each keypoint, or a pair of tiles where there are two kinds of maps to compare.
 
     Args:
@@ -306,25 +291,19 @@ def draw_maps(
     """
     pairs = len(maps) > 1
     per_row = min(len(names), MAP_COLUMNS // len(maps))
-    rows, widths = -(-len(names) // per_row), ([1.0] * len(maps) + [MAP_GAP] * pairs) * per_row
-    height = SMALL_TILE * crop.shape[0] / crop.shape[1] + 0.2 + 0.15 * pairs
-    figure = new_figure(max(5.5, sum(widths) * SMALL_TILE + 1.0), rows * height + 0.8)
-    axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
-    for panel in axes.flat:
-        panel.axis("off")
+    tile = (SMALL_TILE, SMALL_TILE * crop.shape[0] / crop.shape[1] + 0.2 + 0.15 * pairs)
+    figure, axes = tile_grid(-(-len(names) // per_row), per_row * len(maps), tile, margin=(1.0, 0.8))
     colours = heat_colours(1.0)
     for k, name in enumerate(names):
-        first = (k % per_row) * (len(maps) + pairs)
-        for column, (kind, stack) in enumerate(maps.items()):
-            panel = axes[k // per_row, first + column]
+        panels = axes[k // per_row, k % per_row * len(maps) :]
+        for panel, (kind, stack) in zip(panels, maps.items(), strict=False):
             show_tile(panel, lay_over(crop, np.clip(stack[k], 0, 1), colours), f"{name}\n{kind}" if pairs else name)
-        last = axes[k // per_row, first + len(maps) - 1]
-        last.plot(*points[k], "o", color=MAP_MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
+        panels[len(maps) - 1].plot(*points[k], "o", color=MAP_MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
     add_legend(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
     return as_image(figure, title, note)
 
 
-def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> UInt8[np.ndarray, "H W 3"]:
+def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Picture:
     """Histograms: all layers together, and, where there are several, the last layer of each model.
 
     Args:

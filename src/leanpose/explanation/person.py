@@ -45,14 +45,14 @@ def choose_box(
         person: 0 for the largest person, 1 for the next in size, and so on.
 
     Raises:
-        LeanposeError: nobody is found, or not so many.
+        LeanposeError: there are not so many.
     """
     boxes = detector([image])[0][0]
-    if not len(boxes):
-        raise LeanposeError("The detector finds nobody in the image; give the person's --box X1 Y1 X2 Y2.")
     if not 0 <= person < len(boxes):
-        found = "one person" if len(boxes) == 1 else f"{len(boxes)} people"
-        raise LeanposeError(f"There is no person {person}: the detector finds {found}, counted from 0 for the largest.")
+        raise LeanposeError(
+            f"There is no person {person}, counted from 0 for the largest: the detector finds {len(boxes)}; "
+            "--box X1 Y1 X2 Y2 says where somebody is."
+        )
     return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)
 
 
@@ -63,11 +63,10 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
         LeanposeError: it is none, or lies outside of the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
-    if not (np.isfinite(box).all() and x1 < x2 and y1 < y2):
-        raise LeanposeError(f"The box {_numbers(box)} is not x1 y1 x2 y2 in pixels with x1 < x2 and y1 < y2.")
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+    if not (np.isfinite(box).all() and max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
+        shown = " ".join(f"{value:g}" for value in box)
         raise LeanposeError(
-            f"The box {_numbers(box)} lies outside of the image, which is {width} wide and {height} high."
+            f"The box {shown} is not x1 y1 x2 y2 in pixels of the image, which is {width} wide and {height} high."
         )
     return np.array(box, dtype=np.float64)
 
@@ -89,7 +88,3 @@ def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], mod
         (large - less) / (small - less) for large, small in zip(shown.shape[:2], model.input_size, strict=True)
     )
     return PersonView(images, shown, (step_x, step_y))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)

@@ -176,7 +176,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
     training, traces = model.training, list[DecoderTrace]()
     try:
         with torch.inference_mode():
-            output = model.eval().forward_recorded(images, traces)
+            output = model.eval().forward_train(images, traces)
             references = torch.cat([model.on_padded(trace.reference) for trace in traces])
     finally:
         model.train(training)

@@ -16,16 +16,14 @@ from typing_extensions import Self
 from leanpose.codecs import Codec, build_codec
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import Backbone, imagenet
+from leanpose.models.backbones import MEAN, STD, Backbone
 from leanpose.models.backbones.file import read_backbone
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.skeleton import Skeleton
 
 # So that torch.export can take a result apart into its tensors.
-torch.export.register_dataclass(Coordinates, serialized_type_name="leanpose.Coordinates")
-torch.export.register_dataclass(Heatmaps, serialized_type_name="leanpose.Heatmaps")
-torch.export.register_dataclass(SimCC, serialized_type_name="leanpose.SimCC")
-torch.export.register_dataclass(PoseOutput, serialized_type_name="leanpose.PoseOutput")
+for _form in (Coordinates, Heatmaps, SimCC, PoseOutput):
+    torch.export.register_dataclass(_form, serialized_type_name=f"leanpose.{_form.__name__}")
 
 
 def require(condition: object, message: str) -> None:
@@ -71,8 +69,8 @@ class ImageModel(nn.Module):
     """
 
     task: Literal["pose", "classification"]
-    mean: tuple[float, float, float] = imagenet.MEAN
-    std: tuple[float, float, float] = imagenet.STD
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
 
     def __init__(self, name: str, config: Any) -> None:
         super().__init__()
@@ -232,4 +230,4 @@ class PoseModel(ImageModel):
             raise LeanposeError(
                 f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
             )
-        imagenet.load_matching(backbone, tensors)
+        backbone.load_matching(tensors)

@@ -11,8 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from leanpose.files import atomic_write
-from leanpose.models.registry import configure_model, create_model, list_models, model_entry
-from leanpose.models.table import TABLE, ModelRow
+from leanpose.models.registry import TABLE, ModelRow, configure_model, create_model, list_models, model_entry
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def model_cost(name: str, **overrides: Any) -> Cost:
 
 
 def table_row(name: str, **overrides: Any) -> ModelRow:
-    """What `leanpose.models.table` says of a model, counted; the arguments are those of `model_cost`."""
+    """What `leanpose.models.registry.model_table` says of a model, counted; the arguments are those of `model_cost`."""
     entry, config = model_entry(name), configure_model(name, **overrides)
     published, source = entry.published
     cost = asdict(model_cost(name, **overrides))

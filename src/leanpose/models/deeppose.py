@@ -60,25 +60,25 @@ class DeepPose(PoseModel):
         return PoseOutput(read_coordinates(values, self.config.outputs, bounded=False), features=features)
 
 
-@register_model(DeepPose, ap=52.6, source="DistilPose (CVPR 2023)")
+@register_model(DeepPose, 52.6, "DistilPose (CVPR 2023)")
 def deeppose_r50() -> DeepPoseConfig:
     """DeepPose on ResNet-50. 52.6 AP, as DistilPose re-trained it."""
     return DeepPoseConfig()
 
 
-@register_model(DeepPose, ap=56.0, source="TFPose (2021)")
+@register_model(DeepPose, 56.0, "TFPose (2021)")
 def deeppose_r101() -> DeepPoseConfig:
     """DeepPose on ResNet-101. 56.0 AP, as TFPose re-trained it."""
     return DeepPoseConfig(backbone="resnet101")
 
 
-@register_model(DeepPose, ap=58.3, source="TFPose (2021)")
+@register_model(DeepPose, 58.3, "TFPose (2021)")
 def deeppose_r152() -> DeepPoseConfig:
     """DeepPose on ResNet-152. 58.3 AP, as TFPose re-trained it."""
     return DeepPoseConfig(backbone="resnet152")
 
 
-@register_model(DeepPose, ap=70.5, source="RLE (ICCV 2021)")
+@register_model(DeepPose, 70.5, "RLE (ICCV 2021)")
 def rle_r50() -> DeepPoseConfig:
     """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
     return DeepPoseConfig(outputs="rle")

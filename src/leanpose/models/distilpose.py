@@ -45,29 +45,25 @@ class DistilPose(TokenPose):
 
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
         """See `TokenPose.predict`."""
-        return self.read(in_float32(self.head, tokens))
-
-    def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
-        """What the head's numbers mean."""
-        return read_coordinates(values, self.config.outputs, bounded=True)
+        return read_coordinates(in_float32(self.head, tokens), self.config.outputs, bounded=True)
 
 
 DISTILPOSE = "DistilPose (CVPR 2023)"
 
 
-@register_model(DistilPose, ap=71.6, source=DISTILPOSE)
+@register_model(DistilPose, 71.6, DISTILPOSE)
 def distilpose_s() -> DistilPoseConfig:
     """DistilPose-S: a stem and 12 layers. 71.6 AP, distilled from TokenPose on HRNet-W48."""
     return DistilPoseConfig()
 
 
-@register_model(DistilPose, ap=74.4, source=DISTILPOSE)
+@register_model(DistilPose, 74.4, DISTILPOSE)
 def distilpose_l() -> DistilPoseConfig:
     """DistilPose-L: three stages of HRNet-W48 and 12 layers. 74.4 AP, distilled from TokenPose on HRNet-W48."""
     return DistilPoseConfig(backbone="hrnet_w48")
 
 
-@register_model(DistilPose, ap=73.0, source="SDPose (CVPR 2024), table 2")
+@register_model(DistilPose, 73.0, "SDPose (CVPR 2024), table 2")
 def sdpose_reg() -> DistilPoseConfig:
     """SDPose-Reg: DistilPose-S's network with RLE's outputs, trained with 2 cycles. 73.0 AP."""
     return DistilPoseConfig(outputs="rle", cycles=2)

@@ -105,37 +105,37 @@ SIMPLE_BASELINE = "SimpleBaseline (ECCV 2018)"
 HRNET = "HRNet (CVPR 2019)"
 
 
-@register_model(HeatmapModel, ap=70.4, source=SIMPLE_BASELINE)
+@register_model(HeatmapModel, 70.4, SIMPLE_BASELINE)
 def simplebaseline_r50() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-50. 70.4 AP."""
     return HeatmapModelConfig()
 
 
-@register_model(HeatmapModel, ap=71.4, source=SIMPLE_BASELINE)
+@register_model(HeatmapModel, 71.4, SIMPLE_BASELINE)
 def simplebaseline_r101() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-101. 71.4 AP."""
     return HeatmapModelConfig(backbone="resnet101")
 
 
-@register_model(HeatmapModel, ap=72.0, source=SIMPLE_BASELINE)
+@register_model(HeatmapModel, 72.0, SIMPLE_BASELINE)
 def simplebaseline_r152() -> HeatmapModelConfig:
     """SimpleBaseline on ResNet-152. 72.0 AP."""
     return HeatmapModelConfig(backbone="resnet152")
 
 
-@register_model(HeatmapModel, ap=74.4, source=HRNET)
+@register_model(HeatmapModel, 74.4, HRNET)
 def hrnet_w32() -> HeatmapModelConfig:
     """HRNet-W32: four stages that keep a branch at stride 4. 74.4 AP."""
     return HeatmapModelConfig(backbone="hrnet_w32", deconv_channels=())
 
 
-@register_model(HeatmapModel, ap=75.1, source=HRNET)
+@register_model(HeatmapModel, 75.1, HRNET)
 def hrnet_w48() -> HeatmapModelConfig:
     """HRNet-W48: wider than HRNet-W32. 75.1 AP."""
     return HeatmapModelConfig(backbone="hrnet_w48", deconv_channels=())
 
 
-@register_model(HeatmapModel, ap=None, source="MoveNet (Google, 2021)")
+@register_model(HeatmapModel, None, "MoveNet (Google, 2021)")
 def movenet_topdown() -> HeatmapModelConfig:
     """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
 
@@ -145,7 +145,7 @@ def movenet_topdown() -> HeatmapModelConfig:
     return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())
 
 
-@register_model(SimCCPose, ap=None, source="SimCC (ECCV 2022)")
+@register_model(SimCCPose, None, "SimCC (ECCV 2022)")
 def simcc_r50() -> SimCCConfig:
     """SimCC on SimpleBaseline with ResNet-50."""
     return SimCCConfig()

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
-from leanpose.errors import LeanposeError
 from leanpose.models.output import Provision
 
 
@@ -161,18 +160,10 @@ class MultiScaleDeformableAttention(nn.Module):
         num_heads: each reads its own part of the features, at its own points.
         num_levels: number of feature maps.
         num_points: of each head on each map.
-
-    Raises:
-        LeanposeError: the sizes do not fit together.
     """
 
     def __init__(self, embed_dim: int, num_heads: int = 8, num_levels: int = 3, num_points: int = 4) -> None:
         super().__init__()
-        if min(embed_dim, num_heads, num_levels, num_points) < 1 or embed_dim % num_heads:
-            raise LeanposeError(
-                f"Deformable attention: embed_dim={embed_dim}, num_heads={num_heads}, num_levels={num_levels} and "
-                f"num_points={num_points} must be at least 1, and embed_dim a multiple of num_heads."
-            )
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)
         self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
@@ -209,22 +200,13 @@ class MultiScaleDeformableAttention(nn.Module):
             reference: where to look around, in the fractions of `SamplingPoints.locations`; L may be 1, for all levels.
             memory: the feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
-
-        Raises:
-            LeanposeError: the shapes are not those of the memory.
         """
         return self.read(self.look(query, reference, shapes), memory, shapes)
 
     def look(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> SamplingPoints:
-        """Where each query looks and how much that counts; the arguments are those of `forward`.
-
-        Raises:
-            LeanposeError: there are more or fewer maps than this attention has levels.
-        """
-        if len(shapes) != self.num_levels:
-            raise LeanposeError(f"Deformable attention over {self.num_levels} maps cannot look at {len(shapes)}.")
+        """Where each query looks and how much that counts; the arguments are those of `forward`."""
         to_points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
         # An offset of 1 is one feature of its map, whatever the size of that.
@@ -236,14 +218,7 @@ class MultiScaleDeformableAttention(nn.Module):
     def read(
         self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
-        """What is seen there; the arguments are `look`'s result and those of `forward`.
-
-        Raises:
-            LeanposeError: the shapes are not those of the memory.
-        """
-        if sum(rows * columns for rows, columns in shapes) != memory.shape[1]:
-            maps = ", ".join(f"{rows}x{columns}" for rows, columns in shapes)
-            raise LeanposeError(f"Deformable attention cannot read {memory.shape[1]} features as maps of {maps}.")
+        """What is seen there; the arguments are `look`'s result and those of `forward`."""
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 

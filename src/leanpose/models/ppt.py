@@ -166,7 +166,7 @@ PPT_SOURCE = "SDPose (CVPR 2024), table 1"
 PPT_WITH_SDPOSE = "SDPose (CVPR 2024), table 8"
 
 
-@register_model(PPT, ap=69.8, source=PPT_SOURCE)
+@register_model(PPT, 69.8, PPT_SOURCE)
 def ppt_s() -> PPTConfig:
     """PPT-S: TokenPose-S-V1 that keeps 180, 126 and in the end 89 of 256 visual tokens. 69.8 AP as SDPose re-trained it.
 
@@ -175,7 +175,7 @@ def ppt_s() -> PPTConfig:
     return PPTConfig(attention_scale="embed_dim")
 
 
-@register_model(PPT, ap=73.4, source=PPT_SOURCE)
+@register_model(PPT, 73.4, PPT_SOURCE)
 def ppt_b() -> PPTConfig:
     """PPT-B: TokenPose-B with pruned tokens. 73.4 AP as SDPose re-trained it.
 
@@ -184,7 +184,7 @@ def ppt_b() -> PPTConfig:
     return PPTConfig(backbone="hrnet_w32")
 
 
-@register_model(PPT, ap=72.3, source=PPT_WITH_SDPOSE)
+@register_model(PPT, 72.3, PPT_WITH_SDPOSE)
 def sdpose_s_v1_ppt() -> PPTConfig:
     """SDPose-S-V1 whose first cycle drops tokens as PPT-S, trained with 2 cycles. 72.3 AP."""
     return PPTConfig(cycles=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,27 +21,55 @@ if TYPE_CHECKING:
 
 Task = Literal["pose", "classification"]
 
+TABLE = Path(__file__).with_name("table.json")
+"""What is known of every model without building it, or importing torch: written by `python -m leanpose.models.cost`."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model as it is by default.
+
+    Attributes:
+        summary: the first line of its docstring.
+        input_size: height and width of the image, in pixels.
+        parameters, macs, attention_macs: see `leanpose.models.cost.Cost`.
+        published, source: see `ModelEntry.published`.
+    """
+
+    summary: str
+    input_size: tuple[int, int]
+    parameters: int
+    macs: int
+    attention_macs: int
+    published: str
+    source: str
+
+
+@cache
+def model_table() -> dict[str, ModelRow]:
+    """The rows of all models of the library by name, in alphabetical order."""
+    rows = json.loads(TABLE.read_text(encoding="utf-8"))
+    return {name: ModelRow(**{**row, "input_size": tuple(row["input_size"])}) for name, row in rows.items()}
+
 
 @dataclass(frozen=True)
 class ModelEntry:
     """One named variant: how its configuration is made, and what its paper reports of it.
 
     Attributes:
-        ap: published COCO val2017 AP; None where nobody has published one.
-        source: where that figure, or `whole_body_ap`, stands.
+        figure: what is published, in percent: COCO val2017 AP where `measure` does not say otherwise; None: nothing is.
+        source: where that stands.
         skeleton: what it finds when nobody says otherwise.
-        whole_body_ap: published COCO-WholeBody val AP over all 133 keypoints: another measure, on the same images.
-        top1: of a classifier, published ImageNet accuracy in percent.
+        measure: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
     """
 
     name: str
     model: type[Any]
     configure: Callable[[], Any]
-    ap: float | None
+    figure: float | None
     source: str
     skeleton: str = "coco17"
-    whole_body_ap: float | None = None
-    top1: float | None = None
+    measure: str = ""
 
     @property
     def task(self) -> Task:
@@ -55,13 +84,9 @@ class ModelEntry:
     @property
     def published(self) -> tuple[str, str]:
         """The published figure as tables show it, and its source; `–` and nothing where there is none."""
-        if self.ap is not None:
-            return f"{self.ap:.1f}", self.source
-        if self.whole_body_ap is not None:
-            return f"{self.whole_body_ap:.1f} (whole body)", self.source
-        if self.top1 is not None:
-            return f"{self.top1:.1f} (top-1)", self.source
-        return "–", ""
+        if self.figure is None:
+            return "–", ""
+        return f"{self.figure:.1f}" + (f" ({self.measure})" if self.measure else ""), self.source
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -74,13 +99,7 @@ RENAMED_SETTINGS = {
 
 
 def register_model(
-    model: type[Any],
-    *,
-    ap: float | None,
-    source: str,
-    skeleton: str = "coco17",
-    whole_body_ap: float | None = None,
-    top1: float | None = None,
+    model: type[Any], figure: float | None, source: str, *, skeleton: str = "coco17", measure: str = ""
 ) -> Callable:
     """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
 
@@ -88,7 +107,7 @@ def register_model(
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, ap, source, skeleton, whole_body_ap, top1)
+        _ENTRIES[name] = ModelEntry(name, model, configure, figure, source, skeleton, measure)
         return configure
 
     return enter

@@ -128,31 +128,31 @@ class RTMPose(PoseModel):
 RTMPOSE = "RTMPose (2023), COCO alone"
 
 
-@register_model(RTMPose, ap=68.2, source=RTMPOSE)
+@register_model(RTMPose, 68.2, RTMPOSE)
 def rtmpose_t() -> RTMPoseConfig:
     """RTMPose-t: CSPNeXt-tiny. 68.2 AP, trained on COCO alone."""
     return RTMPoseConfig(backbone="cspnext_tiny")
 
 
-@register_model(RTMPose, ap=71.6, source=RTMPOSE)
+@register_model(RTMPose, 71.6, RTMPOSE)
 def rtmpose_s() -> RTMPoseConfig:
     """RTMPose-s: CSPNeXt-s. 71.6 AP, trained on COCO alone."""
     return RTMPoseConfig(backbone="cspnext_s")
 
 
-@register_model(RTMPose, ap=74.6, source=RTMPOSE)
+@register_model(RTMPose, 74.6, RTMPOSE)
 def rtmpose_m() -> RTMPoseConfig:
     """RTMPose-m: CSPNeXt-m. 74.6 AP, trained on COCO alone."""
     return RTMPoseConfig(backbone="cspnext_m")
 
 
-@register_model(RTMPose, ap=75.8, source=RTMPOSE)
+@register_model(RTMPose, 75.8, RTMPOSE)
 def rtmpose_l() -> RTMPoseConfig:
     """RTMPose-l: CSPNeXt-l. 75.8 AP, trained on COCO alone."""
     return RTMPoseConfig(backbone="cspnext_l")
 
 
-@register_model(RTMPose, ap=None, source="RTMPose (2023)")
+@register_model(RTMPose, None, "RTMPose (2023)")
 def rtmpose_x() -> RTMPoseConfig:
     """RTMPose-x: CSPNeXt-x, published for whole bodies alone."""
     return RTMPoseConfig(backbone="cspnext_x")
@@ -162,7 +162,7 @@ def rtmpose_x() -> RTMPoseConfig:
 DWPOSE = "DWPose (ICCV 2023 workshop)"
 
 
-@register_model(RTMPose, ap=None, source=DWPOSE, skeleton="coco_wholebody133", whole_body_ap=48.5)
+@register_model(RTMPose, 48.5, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
 def dwpose_t() -> RTMPoseConfig:
     """DWPose-t: RTMPose-t for 133 keypoints, distilled. 48.5 whole-body AP.
 
@@ -171,7 +171,7 @@ def dwpose_t() -> RTMPoseConfig:
     return rtmpose_t()
 
 
-@register_model(RTMPose, ap=None, source=DWPOSE, skeleton="coco_wholebody133", whole_body_ap=53.8)
+@register_model(RTMPose, 53.8, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
 def dwpose_s() -> RTMPoseConfig:
     """DWPose-s: RTMPose-s for 133 keypoints, distilled. 53.8 whole-body AP.
 
@@ -180,7 +180,7 @@ def dwpose_s() -> RTMPoseConfig:
     return rtmpose_s()
 
 
-@register_model(RTMPose, ap=None, source=DWPOSE, skeleton="coco_wholebody133", whole_body_ap=60.6)
+@register_model(RTMPose, 60.6, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
 def dwpose_m() -> RTMPoseConfig:
     """DWPose-m: RTMPose-m for 133 keypoints, distilled. 60.6 whole-body AP.
 
@@ -189,7 +189,7 @@ def dwpose_m() -> RTMPoseConfig:
     return rtmpose_m()
 
 
-@register_model(RTMPose, ap=None, source=DWPOSE, skeleton="coco_wholebody133", whole_body_ap=63.1)
+@register_model(RTMPose, 63.1, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
 def dwpose_l() -> RTMPoseConfig:
     """DWPose-l: RTMPose-l for 133 keypoints, distilled. 63.1 whole-body AP.
 

@@ -268,12 +268,12 @@ class TFPose(PoseModel):
         prediction, _, queries = self.decode(memory)
         return PoseOutput(prediction, keypoint_tokens=queries, features=features)
 
-    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Also every layer's points, and the finest level of the encoder's memory for auxiliary heatmaps."""
-        return self.forward_recorded(images, None)
+    def forward_train(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderTrace] | None = None) -> PoseOutput:
+        """Also every layer's points, and the finest level of the encoder's memory for auxiliary heatmaps.
 
-    def forward_recorded(self, images: Float[Tensor, "B 3 H W"], record: list[DecoderTrace] | None) -> PoseOutput:
-        """What `forward_train` returns; `record` gets what each layer of the decoder looked at on the way."""
+        Args:
+            record: gets what each layer of the decoder looked at on the way.
+        """
         features, memory = self.encode(images)
         prediction, layers, queries = self.decode(memory, record)
         rows, columns = self.config.grid_sizes[0]
@@ -363,13 +363,13 @@ def _places(rows: int, columns: int) -> Float[Tensor, "{rows}*{columns} 2"]:
 TFPOSE = "TFPose (2021)"
 
 
-@register_model(TFPose, ap=None, source=TFPOSE)
+@register_model(TFPose, None, TFPOSE)
 def tfpose_r18() -> TFPoseConfig:
     """TFPose on ResNet-18, the network of its ablations: 6 encoder and 6 decoder layers."""
     return TFPoseConfig(backbone="resnet18")
 
 
-@register_model(TFPose, ap=71.0, source=TFPOSE)
+@register_model(TFPose, 71.0, TFPOSE)
 def tfpose_r50() -> TFPoseConfig:
     """TFPose on ResNet-50: 6 encoder and 6 decoder layers. 71.0 AP.
 

@@ -80,15 +80,10 @@ class TokenPoseConfig:
             require(field.name in known or not changed, f"the backbone '{self.backbone}' has no {field.name} to be set")
 
     @property
-    def feature_stride(self) -> int:
-        """Image pixels per feature."""
-        return backbone_class(self.backbone).stride
-
-    @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of visual tokens."""
-        (h, w), (ph, pw) = self.input_size, self.patch_size
-        return h // self.feature_stride // ph, w // self.feature_stride // pw
+        (h, w), (ph, pw), stride = self.input_size, self.patch_size, backbone_class(self.backbone).stride
+        return h // stride // ph, w // stride // pw
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
@@ -146,13 +141,9 @@ class TokenPose(PoseModel):
         """As SDPose is trained and tested: unbiased heatmaps with a sigma of 2, decoded by DARK."""
         return HeatmapCodec(input_size=self.config.input_size, heatmap_size=self.config.heatmap_size)
 
-    def read(self, values: Float[Tensor, "B K V"]) -> Prediction:
-        """What the head's numbers mean."""
-        return Heatmaps(values.unflatten(-1, self.config.heatmap_size))
-
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
         """What is read off the keypoint tokens (those of all stages side by side)."""
-        return self.read(self.head(tokens))
+        return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
     def initialise(self) -> None:
         """Draw fresh weights."""
@@ -235,13 +226,13 @@ TOKENPOSE = "TokenPose (ICCV 2021)"
 SDPOSE = "SDPose (CVPR 2024), table 1"
 
 
-@register_model(TokenPose, ap=None, source=TOKENPOSE)
+@register_model(TokenPose, None, TOKENPOSE)
 def tokenpose_t() -> TokenPoseConfig:
     """TokenPose-T: no convolutions; patches of 16×12 pixels become the visual tokens."""
     return TokenPoseConfig(backbone="image", patch_size=(16, 12), num_heads=16)
 
 
-@register_model(TokenPose, ap=72.5, source=TOKENPOSE)
+@register_model(TokenPose, 72.5, TOKENPOSE)
 def tokenpose_s_v1() -> TokenPoseConfig:
     """TokenPose-S-V1: a stem and 12 layers over 256 patches. 72.5 AP; 69.5 as SDPose re-trained it.
 
@@ -251,7 +242,7 @@ def tokenpose_s_v1() -> TokenPoseConfig:
     return TokenPoseConfig(attention_scale="embed_dim")
 
 
-@register_model(TokenPose, ap=71.8, source=SDPOSE)
+@register_model(TokenPose, 71.8, SDPOSE)
 def tokenpose_s_v2() -> TokenPoseConfig:
     """TokenPose-S-V2: like S-V1 over 768 smaller patches. 71.8 AP as SDPose re-trained it.
 
@@ -260,7 +251,7 @@ def tokenpose_s_v2() -> TokenPoseConfig:
     return TokenPoseConfig(patch_size=(2, 2), attention_scale="embed_dim")
 
 
-@register_model(TokenPose, ap=73.2, source=SDPOSE)
+@register_model(TokenPose, 73.2, SDPOSE)
 def tokenpose_b() -> TokenPoseConfig:
     """TokenPose-B: HRNet-W32, three stages, and 12 layers. 73.2 AP as SDPose re-trained it.
 
@@ -269,7 +260,7 @@ def tokenpose_b() -> TokenPoseConfig:
     return TokenPoseConfig(backbone="hrnet_w32")
 
 
-@register_model(TokenPose, ap=None, source=TOKENPOSE)
+@register_model(TokenPose, None, TOKENPOSE)
 def tokenpose_l_d6() -> TokenPoseConfig:
     """TokenPose-L with 6 layers: HRNet-W48, three stages, laid out as in SDPose's code.
 
@@ -278,37 +269,37 @@ def tokenpose_l_d6() -> TokenPoseConfig:
     return TokenPoseConfig(backbone="hrnet_w48", depth=6)
 
 
-@register_model(TokenPose, ap=None, source=TOKENPOSE)
+@register_model(TokenPose, None, TOKENPOSE)
 def tokenpose_l_d12() -> TokenPoseConfig:
     """TokenPose-L with 12 layers: as `tokenpose_l_d6`, twice as deep."""
     return TokenPoseConfig(backbone="hrnet_w48")
 
 
-@register_model(TokenPose, ap=72.5, source="DistilPose (CVPR 2023)")
+@register_model(TokenPose, 72.5, "DistilPose (CVPR 2023)")
 def tokenpose_hrnet_w48() -> TokenPoseConfig:
     """TokenPose on the whole of HRNet-W48: DistilPose's teacher. 72.5 AP without post-processing, 75.2 with it."""
     return TokenPoseConfig(backbone="hrnet_w48", backbone_stages=4)
 
 
-@register_model(TokenPose, ap=69.7, source=SDPOSE)
+@register_model(TokenPose, 69.7, SDPOSE)
 def sdpose_t() -> TokenPoseConfig:
     """SDPose-T: 6 layers, trained with 3 cycles, run with one. 69.7 AP."""
     return TokenPoseConfig(depth=6, cycles=3)
 
 
-@register_model(TokenPose, ap=72.3, source=SDPOSE)
+@register_model(TokenPose, 72.3, SDPOSE)
 def sdpose_s_v1() -> TokenPoseConfig:
     """SDPose-S-V1: TokenPose-S-V1 (attention scaled by the head's width), trained with 2 cycles. 72.3 AP."""
     return TokenPoseConfig(cycles=2)
 
 
-@register_model(TokenPose, ap=73.5, source=SDPOSE)
+@register_model(TokenPose, 73.5, SDPOSE)
 def sdpose_s_v2() -> TokenPoseConfig:
     """SDPose-S-V2: TokenPose-S-V2 (attention scaled by the head's width), trained with 2 cycles. 73.5 AP."""
     return TokenPoseConfig(patch_size=(2, 2), cycles=2)
 
 
-@register_model(TokenPose, ap=73.7, source=SDPOSE)
+@register_model(TokenPose, 73.7, SDPOSE)
 def sdpose_b() -> TokenPoseConfig:
     """SDPose-B: TokenPose-B with 32 inner channels in HRNet's first stage, trained with 2 cycles. 73.7 AP."""
     return TokenPoseConfig(backbone="hrnet_w32", stage1_width=32, cycles=2)

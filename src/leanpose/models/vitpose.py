@@ -100,19 +100,19 @@ class ViTPose(PoseModel):
 VITPOSE = "ViTPose (NeurIPS 2022)"
 
 
-@register_model(ViTPose, ap=None, source=VITPOSE)
+@register_model(ViTPose, None, VITPOSE)
 def vitpose_s() -> ViTPoseConfig:
     """ViTPose-S: 12 layers of width 384."""
     return ViTPoseConfig()
 
 
-@register_model(ViTPose, ap=None, source=VITPOSE)
+@register_model(ViTPose, None, VITPOSE)
 def vitpose_b() -> ViTPoseConfig:
     """ViTPose-B: 12 layers of width 768."""
     return ViTPoseConfig(embed_dim=768, drop_path=0.3)
 
 
-@register_model(ViTPose, ap=None, source=VITPOSE)
+@register_model(ViTPose, None, VITPOSE)
 def vitpose_s_simple() -> ViTPoseConfig:
     """ViTPose-S with the simple decoder, which has 2.6 M parameters less."""
     return ViTPoseConfig(decoder="simple")

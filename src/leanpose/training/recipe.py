@@ -372,7 +372,9 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
             hint = did_you_mean(str(method), METHODS) if name is None else f"it is called '{name}' now."
             raise LeanposeError(f"{origin}: distillation.method = {method!r} is unknown; {hint}")
         kind_of_section = METHODS[method].section_type
-        section = validate(kind_of_section, {**section, "method": method}, origin, "distillation.", renamed["keys"])
+        section = validate(
+            kind_of_section, {**section, "method": method}, origin, renamed=renamed["keys"], prefix="distillation."
+        )
     return validate(kind, {**values, "distillation": section}, origin, renamed=renamed["keys"])
 
 

@@ -6,16 +6,24 @@ import inspect
 from typing import Any
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.models.backbones.base import Backbone, PyramidBackbone
-from leanpose.models.backbones.cspnext import CSPNeXt
+from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
 from leanpose.models.backbones.hrnet import HRNet
 from leanpose.models.backbones.mobilenet import MobileNet
 from leanpose.models.backbones.movenet import MoveNetBackbone
-from leanpose.models.backbones.resnet import ResNet
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.models.backbones.stem import Image, Stem
+from leanpose.models.backbones.timm_networks import CSPNeXt, ResNet
 
-__all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "backbone_class", "backbone_settings", "create_backbone"]
+__all__ = [
+    "BACKBONES",
+    "MEAN",
+    "STD",
+    "Backbone",
+    "PyramidBackbone",
+    "backbone_class",
+    "backbone_settings",
+    "create_backbone",
+]
 
 BACKBONES: dict[str, type[Backbone]] = {
     "image": Image,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.imagenet import load_imagenet
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's images: RGB on a 0..1 scale, as all the papers here have them."""
 
 
 class Backbone(nn.Module):
@@ -41,7 +44,19 @@ class Backbone(nn.Module):
         """
         if not self.in_timm:
             raise LeanposeError(f"The backbone '{self.variant}' has no ImageNet weights; {self.start_instead}.")
-        load_imagenet(self, self.variant)
+        import timm  # takes seconds
+
+        try:
+            published = timm.create_model(self.variant, pretrained=True).state_dict()
+        except (OSError, RuntimeError) as error:
+            raise LeanposeError(f"Cannot get the ImageNet weights of {self.variant}: {error}") from error
+        self.load_matching(published)
+
+    def load_matching(self, published: Mapping[str, Tensor]) -> None:
+        """Take weights wherever name and shape agree, and leave the rest as it is."""
+        own = self.state_dict()
+        own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
+        self.load_state_dict(own)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
         raise NotImplementedError

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones import imagenet
-from leanpose.models.backbones.base import Backbone
+from leanpose.models.backbones.base import MEAN, STD, Backbone
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
@@ -77,7 +76,7 @@ class MoveNetBackbone(Backbone):
     def __init__(self, variant: str = "movenet_lightning") -> None:
         super().__init__(variant)
         # From this library's normalisation to the network's own range of -1 to 1.
-        mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (imagenet.MEAN, imagenet.STD))
+        mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
         self.register_buffer("image_scale", std, persistent=False)
         self.register_buffer("image_shift", mean - 1, persistent=False)
         self.stem = Conv(3, 32, 3, stride=2)
@@ -101,10 +100,10 @@ class MoveNetBackbone(Backbone):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = F.relu6(self.stem(images * self.image_scale + self.image_shift))
-        skips: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
+        skips = []
+        for block in self.blocks:
             x = block(x)
-            skips[index] = x
+            skips.append(x)
         x = self.top(F.relu6(self.last(x)))
         upward = ((16, self.skip16, self.merge16), (8, self.skip8, self.merge8), (4, self.skip4, self.merge4))
         for stride, skip, merge in upward:

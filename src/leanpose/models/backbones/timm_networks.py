@@ -1,4 +1,4 @@
-"""ResNet without its classifier: timm's network (He et al., CVPR 2016)."""
+"""timm's networks without their classifiers: ResNet and CSPNeXt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.models.backbones.base import PyramidBackbone
+from leanpose.models.backbones.base import Backbone, PyramidBackbone
 
 
 class ResNet(PyramidBackbone):
-    """All four stages of a ResNet; the last one's features are read, at stride 32.
+    """All four stages of a ResNet (He et al., CVPR 2016); the last one's features are read, at stride 32.
 
     Parameters bear the names of torchvision, timm and the papers' code.
 
@@ -43,3 +43,27 @@ class ResNet(PyramidBackbone):
         fine = self.layer2(self.layer1(x))
         middle = self.layer3(fine)
         return fine, middle, self.layer4(middle)
+
+
+class CSPNeXt(Backbone):
+    """All four stages of a CSPNeXt (Lyu et al., "RTMDet", 2022); the last one's features are read, at stride 32.
+
+    Parameters bear the names of timm.
+
+    Args:
+        variant: timm's name, such as `cspnext_m`.
+    """
+
+    stride = 32
+    in_timm = True
+
+    def __init__(self, variant: str) -> None:
+        super().__init__(variant)
+        import timm  # takes seconds
+
+        net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="")
+        self.channels: int = net.num_features
+        self.stem, self.stages = net.stem, net.stages
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/32 W/32"]:
+        return self.stages(self.stem(images))
