@@ -6,6 +6,7 @@ Nothing here needs torch, so that a wrong recipe is answered at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -55,7 +56,12 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def validate(
-    section: type[SectionT], values: Any, origin: str, *, renamed: Mapping[str, str], prefix: str = ""
+    section: type[SectionT],
+    values: Any,
+    origin: str,
+    *,
+    prefix: str = "",
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> SectionT:
     """A section from plain values.
 

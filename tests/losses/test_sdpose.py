@@ -90,7 +90,7 @@ def test_detach_stops_the_gradient_into_the_deeper_cycle_only() -> None:
 def test_the_switches_of_table_5() -> None:
     student, target = random_student()
     codec = HeatmapCodec()
-    each = [codec.loss(cycle.prediction, target) for cycle in student.cycles]
+    each = [codec.loss(Heatmaps(heatmaps(cycle)), target) for cycle in student.cycles]
     every = SDPoseLoss(codec, SDPoseSection(keypoint_token_weight=0, visual_token_weight=0))(student, None, target)
     last = SDPoseLoss(codec, SDPoseSection(keypoint_token_weight=0, supervise="last"))(student, None, target)
     assert set(every) == {"pose"}
