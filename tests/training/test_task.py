@@ -16,7 +16,7 @@ from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.losses import Criterion, DistilPoseLoss, SDPoseLoss
+from leanpose.losses import DistilPoseLoss, SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
 from leanpose.losses.sdpose import SDPoseSection
@@ -170,8 +170,8 @@ def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode
     if isinstance(model.codec, HeatmapCodec):
         model.codec = replace(model.codec, encoding="msra", decoding="quarter")
     target = model.codec.encode(keypoints, visible)
-    criterion: Criterion = model.codec
-    loss = criterion.loss(model.forward_train(golden.images).prediction, target)
+    losses = Supervised(model.codec)(model.forward_train(golden.images), None, target)
+    loss = losses["pose"]
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss_kpt"], rel=1e-5)
     assert_the_same_step(name, model, golden.state_dict(), expected)
