@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import leanpose.cli.export
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
@@ -34,7 +34,7 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
+    monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
     text = run("spots", "--quantise", "static", "--no-flip-test", "--calibration-people", "5", *people)
     assert "spots_static.onnx (" in text
     assert "21 people of annotations, labelled boxes, no flip test, both in onnxruntime" in text
@@ -49,7 +49,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 
 
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
+    monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
     with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
         run("spots", "--quantise", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
@@ -75,7 +75,7 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str, people: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leanpose.cli.export, "fresh_model", lambda _: LayeredSpotFinder())
+    monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder())
     with pytest.raises(LeanposeError, match=words):
         run("leanpose-body-s", *people, *arguments)
     assert not list(Path().iterdir())

@@ -198,8 +198,8 @@ def test_a_movenet_that_enlarges_otherwise_is_refused(movenet: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("backbone", "words"),
     [
-        ("rtmdet_nano", "rtmdet_nano has no ImageNet weights; start it from a person detector"),
-        ("movenet_lightning", "movenet_lightning has no ImageNet weights; start it from MoveNet itself"),
+        ("rtmdet_nano", "'rtmdet_nano' has no ImageNet weights; start it from a person detector"),
+        ("movenet_lightning", "'movenet_lightning' has no ImageNet weights; start it from MoveNet itself"),
     ],
 )
 def test_they_have_no_imagenet_weights(backbone: str, words: str) -> None:

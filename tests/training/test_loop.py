@@ -79,7 +79,7 @@ def test_a_simcc_model_trains_by_a_recipe(data: Path, tmp_path: Path) -> None:
     ("codec", "words"),
     [
         ({"blur_kernel_size": 11}, "codec.blur_kernel_size does not fit 'rtmpose_t', whose codec is 'simcc'"),
-        ({"decoding": "quarter"}, "Unknown SimCC decoding 'quarter'"),
+        ({"decoding": "quarter"}, "The codec 'simcc' has no decoding 'quarter'"),
     ],
 )
 def test_settings_of_another_codec_are_refused(data: Path, codec: dict[str, Any], words: str) -> None:
