@@ -87,3 +87,20 @@ def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return CliRunner().invoke(app, [str(a) for a in ["predict", *settings, *arguments]])
 
     return run
+
+
+STARTS_PROCESSES = (
+    "test_another_process_draws_the_same_scene",
+    "test_the_bytes_do_not_depend_on_the_number_of_workers",
+    "test_a_killed_run_resumes_to_bit_identical_weights",
+    "test_ctrl_c_saves_and_says_how_to_go_on",
+    "test_two_processes_train_one_model",
+    "test_ctrl_c_keeps_what_was_found",
+    "test_as_a_real_command",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start other processes come first: a worker that has hundreds of networks, compilers and runtimes behind it was
+    seen to die when it starts one."""
+    items.sort(key=lambda item: getattr(item, "originalname", item.name) not in STARTS_PROCESSES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -40,7 +42,22 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("leanpose: stopped.", file=sys.stderr)
-        sys.exit(130)
+        _leave(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _leave(INTERRUPTED)
+        raise
+
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C has ended."""
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: all files are closed, and threads of decoders and runtimes that Ctrl-C cut short can crash a slow end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 COMMANDS = {
