@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from leanpose import create_model
-from leanpose.conversion.onnx_backbones import convert_onnx
+from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.base import PyramidBackbone
 from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
@@ -163,7 +163,7 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
 def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_path: Path) -> None:
     with pytest.raises(
         LeanposeError,
-        match=r"yolox_nano\.onnx is no RTMDet and no MoveNet with .*; known are movenet_lightning, rtmdet_m, rtmdet_nano",
+        match=r"yolox_nano\.onnx is no PP-TinyPose, RTMDet or MoveNet with .*; known are movenet_lightning, .*, rtmdet_nano",
     ):
         convert_onnx(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
     with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):

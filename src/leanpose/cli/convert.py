@@ -51,9 +51,12 @@ def convert(
         )
     size = None if input_size is None else _size(input_size)
     if source.endswith(".onnx"):
-        from leanpose.conversion.onnx_backbones import convert_onnx
+        from leanpose.conversion.onnx_models import convert_onnx
 
-        _print(convert_onnx(source, out, training_data=training_data, licence=licence), source)
+        done = convert_onnx(
+            source, out, skeleton=skeleton, backbone_only=backbone, training_data=training_data, licence=licence
+        )
+        _print(done, source)
         return
 
     from leanpose.conversion.convert import convert as run

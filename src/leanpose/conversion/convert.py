@@ -135,7 +135,7 @@ def _find(source: Path | str) -> Path:
     """The file that is meant: itself, or that of an official checkpoint."""
     path = Path(source)
     if path.suffix == ".onnx":
-        raise LeanposeError(f"{path} is an ONNX file; leanpose.conversion.onnx_backbones.convert_onnx reads those.")
+        raise LeanposeError(f"{path} is an ONNX file; leanpose.conversion.onnx_models.convert_onnx reads those.")
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
     return fetch_official(official_checkpoint(str(source)))

@@ -6,6 +6,7 @@ from leanpose.losses.base import Criterion, Distillation
 from leanpose.losses.cwd import CWDLoss
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
+from leanpose.losses.fpd import FPDLoss
 from leanpose.losses.sdpose import SDPoseLoss
 from leanpose.losses.supervised import Supervised
 
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "dwpose": DWPoseStage1,
     "dwpose_stage2": DWPoseStage2,
     "cwd": CWDLoss,
+    "fpd": FPDLoss,
 }
 """Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
 
@@ -27,6 +29,7 @@ __all__ = [
     "DWPoseStage2",
     "DistilPoseLoss",
     "Distillation",
+    "FPDLoss",
     "SDPoseLoss",
     "Supervised",
 ]

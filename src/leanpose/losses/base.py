@@ -89,14 +89,17 @@ def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
     return torch.stack(list(terms)).sum()
 
 
-def require_same_crops(student: PoseModel, teacher: PoseModel | None) -> PoseModel:
-    """The teacher, once it is sure that it finds the same keypoints in crops of the same size and warp.
+def require_same_crops(student: PoseModel, teacher: PoseModel | None, *, same_keypoints: bool = True) -> PoseModel:
+    """The teacher, once it is sure that it looks at crops of the same size and warp.
+
+    Args:
+        same_keypoints: it must find the same keypoints, too.
 
     Raises:
         LeanposeError: the first thing that differs, and what would fit.
     """
     assert teacher is not None, "a method with a TeacherSection always gets its teacher"
-    if teacher.skeleton.keypoints != student.skeleton.keypoints:
+    if same_keypoints and teacher.skeleton.keypoints != student.skeleton.keypoints:
         raise LeanposeError(
             f"The teacher's skeleton does not fit: '{teacher.name}' finds the {len(teacher.skeleton)} keypoints of "
             f"'{teacher.skeleton.name}', the student the {len(student.skeleton)} of '{student.skeleton.name}'; choose a teacher of "

@@ -103,6 +103,7 @@ class SimCCPose(HeatmapModel):
 
 SIMPLE_BASELINE = "SimpleBaseline (ECCV 2018)"
 HRNET = "HRNet (CVPR 2019)"
+LITE_HRNET = "Lite-HRNet (CVPR 2021)"
 
 
 @register_model(HeatmapModel, 70.4, SIMPLE_BASELINE)
@@ -133,6 +134,30 @@ def hrnet_w32() -> HeatmapModelConfig:
 def hrnet_w48() -> HeatmapModelConfig:
     """HRNet-W48: wider than HRNet-W32. 75.1 AP."""
     return HeatmapModelConfig(backbone="hrnet_w48", deconv_channels=())
+
+
+@register_model(HeatmapModel, 64.8, LITE_HRNET)
+def litehrnet_18() -> HeatmapModelConfig:
+    """Lite-HRNet-18: HRNet's layout of cheap blocks. 64.8 AP."""
+    return HeatmapModelConfig(backbone="litehrnet_18", deconv_channels=())
+
+
+@register_model(HeatmapModel, 67.2, LITE_HRNET)
+def litehrnet_30() -> HeatmapModelConfig:
+    """Lite-HRNet-30: deeper than Lite-HRNet-18. 67.2 AP."""
+    return HeatmapModelConfig(backbone="litehrnet_30", deconv_channels=())
+
+
+@register_model(HeatmapModel, 66.0, LITE_HRNET)
+def wider_naive_litehrnet_18() -> HeatmapModelConfig:
+    """Lite-HRNet-18 of plain shuffle units: what PP-TinyPose is trained as. 66.0 AP."""
+    return HeatmapModelConfig(backbone="wider_naive_litehrnet_18", deconv_channels=())
+
+
+@register_model(HeatmapModel, 68.8, "PP-TinyPose (PaddleDetection, 2021)")
+def tinypose() -> HeatmapModelConfig:
+    """PP-TinyPose: wider naive Lite-HRNet-18 with its norms folded, as its published weights are. 68.8 AP."""
+    return HeatmapModelConfig(backbone="tinypose", deconv_channels=())
 
 
 @register_model(HeatmapModel, None, "MoveNet (Google, 2021)")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
 from leanpose.data.annotations import PoseDataset
@@ -108,9 +109,25 @@ def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
     fresh = model.state_dict()
     start = load_network(file)
     fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
+    if isinstance(model, PoseModel) and isinstance(start, PoseModel):
+        fitting |= _rows_of_common_keypoints(start, model)
     if not fitting.keys() & dict(model.named_parameters()).keys():
         raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
     model.load_state_dict(fitting, strict=False)
+
+
+def _rows_of_common_keypoints(start: PoseModel, model: PoseModel) -> dict[str, Tensor]:
+    """Of weights with a row for each keypoint, as an output layer has them: the start's rows where the names agree."""
+    fresh, found = model.state_dict(), {}
+    of_start = start.skeleton.keypoint_names
+    common = [(own, of_start.index(n)) for own, n in enumerate(model.skeleton.keypoint_names) if n in of_start]
+    own_rows, start_rows = ([pair[side] for pair in common] for side in (0, 1))
+    for key, value in start.state_dict().items():
+        rows = (len(value), len(fresh[key])) if key in fresh and value.ndim else None
+        if rows == (len(start.skeleton), len(model.skeleton)) and value.shape[1:] == fresh[key].shape[1:]:
+            found[key] = fresh[key].clone()
+            found[key][own_rows] = value[start_rows]
+    return found
 
 
 def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
@@ -179,7 +196,13 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     card = describe(file)
     shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
     identity = f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}"
-    return Teacher(model, identity=identity, bf16=recipe.precision == "bf16", compiled=section.compile_teacher)
+    return Teacher(
+        model,
+        identity=identity,
+        bf16=recipe.precision == "bf16",
+        compiled=section.compile_teacher,
+        flip_test=section.teacher_flip_test,
+    )
 
 
 def require_no_run(folder: Path) -> None:

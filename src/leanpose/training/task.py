@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,11 +29,20 @@ class Teacher:
         identity: of the weights; a run that is resumed must find the same.
         bf16: compute in bfloat16 where torch's autocast does.
         compiled: through `torch.compile`; pays where it saves more than its minute at the start.
+        flip_test: average its prediction with that for the mirrored crop.
     """
 
-    def __init__(self, model: PoseModel, *, identity: str = "", bf16: bool = False, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: PoseModel,
+        *,
+        identity: str = "",
+        bf16: bool = False,
+        compiled: bool = False,
+        flip_test: bool = False,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.identity, self.bf16 = identity, bf16
+        self.identity, self.bf16, self.flip_test = identity, bf16, flip_test
         self._forward = torch.compile(self.model) if compiled else self.model
 
     def __call__(self, images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
@@ -47,7 +57,12 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            return forward(self.model.normalise(images))
+            output = forward(self.model.normalise(images))
+            if not self.flip_test:
+                return output
+            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            order = self.model.skeleton.flip_indices
+            return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The precision that teacher and student compute in."""

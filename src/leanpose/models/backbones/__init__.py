@@ -8,8 +8,9 @@ from typing import Any
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
 from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.lite_hrnet import LITE_HRNETS, LiteHRNet
 from leanpose.models.backbones.mobilenet import MobileNet
-from leanpose.models.backbones.movenet import MoveNetBackbone
+from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.models.backbones.stem import Image, Stem
 from leanpose.models.backbones.timm_networks import CSPNeXt, ResNet
@@ -30,10 +31,11 @@ BACKBONES: dict[str, type[Backbone]] = {
     "stem": Stem,
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), ResNet),
     **dict.fromkeys(("hrnet_w32", "hrnet_w48"), HRNet),
+    **dict.fromkeys(LITE_HRNETS, LiteHRNet),
     **dict.fromkeys(("cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"), CSPNeXt),
     **dict.fromkeys(RTMDETS, RTMDetBackbone),
     **dict.fromkeys(("mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"), MobileNet),
-    "movenet_lightning": MoveNetBackbone,
+    **dict.fromkeys(MOVENETS, MoveNetBackbone),
 }
 """The class of each backbone by name; it is built by `BACKBONES[name](name)`."""
 

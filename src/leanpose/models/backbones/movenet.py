@@ -1,4 +1,4 @@
-"""The features of MoveNet Lightning: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
+"""The features of MoveNet Lightning and Thunder: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
 
 MoveNet (Google, 2021) finds the person in the middle of a square image. Its features have learnt from far more people
 than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
@@ -15,6 +15,8 @@ from leanpose.models.backbones.base import MEAN, STD, Backbone
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
+MOVENETS = {"movenet_lightning": 1.0, "movenet_thunder": 1.75}
+"""How much wider MobileNetV2's stem and stages are than in its paper; the rest is alike."""
 _SKIPS = {16: 9, 8: 5, 4: 2}  # the block, counted from 0, whose features of that stride go to the upward path
 
 
@@ -63,6 +65,11 @@ class SeparableConv(nn.Module):
         return F.relu(self.pointwise(self.depthwise(x)))
 
 
+def _scaled(channels: int, variant: str) -> int:
+    """The variant's number of channels: the nearest multiple of 8, as MobileNetV2's code rounds."""
+    return int(channels * MOVENETS[variant] + 4) // 8 * 8
+
+
 class MoveNetBackbone(Backbone):
     """MoveNet up to what its keypoint heatmaps are read from, at stride 4."""
 
@@ -79,18 +86,19 @@ class MoveNetBackbone(Backbone):
         mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
         self.register_buffer("image_scale", std, persistent=False)
         self.register_buffer("image_shift", mean - 1, persistent=False)
-        self.stem = Conv(3, 32, 3, stride=2)
-        c_in, blocks = 32, []
-        for expansion, c_out, depth, stride in _STAGES:
+        c_in, blocks, skipped = _scaled(32, variant), [], {}
+        self.stem = Conv(3, c_in, 3, stride=2)
+        for expansion, channels, depth, stride in _STAGES:
+            c_out = skipped[channels] = _scaled(channels, variant)
             for index in range(depth):
                 blocks.append(InvertedResidual(c_in, c_out, expansion, stride if index == 0 else 1))
                 c_in = c_out
         self.blocks = nn.ModuleList(blocks)
         self.last = Conv(c_in, 1280, 1)
         self.top = Conv(1280, 64, 1)
-        self.skip16, self.merge16 = Conv(64, 64, 1), SeparableConv(64, 32)
-        self.skip8, self.merge8 = Conv(32, 32, 1), SeparableConv(32, 24)
-        self.skip4, self.merge4 = Conv(24, 24, 1), SeparableConv(24, 24)
+        self.skip16, self.merge16 = Conv(skipped[64], 64, 1), SeparableConv(64, 32)
+        self.skip8, self.merge8 = Conv(skipped[32], 32, 1), SeparableConv(32, 24)
+        self.skip4, self.merge4 = Conv(skipped[24], 24, 1), SeparableConv(24, 24)
         self.keypoints = SeparableConv(24, self.channels)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):

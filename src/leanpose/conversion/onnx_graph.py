@@ -1,0 +1,136 @@
+"""ONNX files as far as a conversion reads them: the convolutions with their weights, and what the file computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
+
+_FOLDED = ("DequantizeLinear", "Cast")
+"""Operations between a stored weight and the convolution that takes it."""
+
+
+class Layer(NamedTuple):
+    """A convolution of the file.
+
+    Attributes:
+        weight, bias: its numbers; the bias may be added by a node of its own.
+        source: the tensor that it reads.
+        output: the tensor that it writes, before such an addition.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+    source: str
+    output: str
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A file that has been read.
+
+    Attributes:
+        path: of the file.
+        model: the `onnx.ModelProto`.
+        layers: the convolutions in the order of the file.
+    """
+
+    path: Path
+    model: Any
+    layers: list[Layer]
+
+    @property
+    def input_shape(self) -> list[int]:
+        """The sides of the first input; 0 where one is free."""
+        return [side.dim_value for side in self.model.graph.input[0].type.tensor_type.shape.dim]
+
+    @property
+    def input_type(self) -> np.dtype:
+        """Of the first input's values."""
+        import onnx
+
+        return onnx.helper.tensor_dtype_to_np_dtype(self.model.graph.input[0].type.tensor_type.elem_type)
+
+    def depth_first(self) -> list[Layer]:
+        """The convolutions that the first output needs, each behind all that it reads, first operands first."""
+        by_output = {layer.output: layer for layer in self.layers}
+        makers = {name: node for node in self.model.graph.node for name in node.output}
+        ordered: list[Layer] = []
+        seen: set[str] = set()
+        waiting = [(self.model.graph.output[0].name, False)]
+        while waiting:
+            name, done = waiting.pop()
+            if done:
+                if name in by_output:
+                    ordered.append(by_output[name])
+            elif name in makers and name not in seen:
+                seen.update(makers[name].output)
+                waiting.append((name, True))
+                waiting += [(operand, False) for operand in reversed(makers[name].input)]
+        return ordered
+
+    def run(self, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[np.ndarray]:
+        """What onnxruntime computes at these tensors, inner ones too."""
+        import onnx
+        import onnxruntime
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        known = {value.name for value in model.graph.output}
+        for tensor in tensors:
+            if tensor not in known:
+                model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [np.asarray(values) for values in session.run(tensors, feeds)]
+
+
+def read_graph(path: Path) -> OnnxGraph:
+    """Read a file whose convolutions keep their weights in it.
+
+    Raises:
+        LeanposeError: the package onnx is missing, or the file is damaged or keeps its weights elsewhere.
+    """
+    try:
+        import onnx  # an extra
+        from google.protobuf.message import DecodeError
+        from onnx.reference import ReferenceEvaluator
+    except ImportError as error:
+        raise LeanposeError(
+            "Reading an ONNX file's weights needs the package onnx; `pip install 'leanpose[export]'` brings it."
+        ) from error
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise describe_read_error(path, error) from error
+    except (DecodeError, ValueError) as error:
+        raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _FOLDED and all(name in constants for name in node.input):
+            (values,) = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input})
+            constants[node.output[0]] = np.asarray(values)
+    added = {}
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            for operand, other in (tuple(node.input), tuple(reversed(node.input))):
+                if other in constants:
+                    added[operand] = constants[other]
+    layers = []
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        if any(name not in constants for name in list(node.input)[1:]):
+            raise LeanposeError(f"{path} keeps its weights elsewhere; only files that hold them are read.")
+        weight = constants[node.input[1]]
+        bias = constants[node.input[2]] if len(node.input) > 2 else added.get(node.output[0])
+        if bias is not None:
+            bias = bias.reshape(-1) if bias.size == len(weight) else None
+        layers.append(Layer(weight, bias, node.input[0], node.output[0]))
+    return OnnxGraph(path, model, layers)

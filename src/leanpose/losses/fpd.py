@@ -1,0 +1,82 @@
+"""FPD: a student's heatmaps learn from the labels and from a teacher's heatmaps (Zhang et al., "Fast Human Pose Estimation",
+CVPR 2019, eq. 4 and 5).
+
+The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import interpolate, mse_loss
+
+from leanpose.codecs import HeatmapCodec
+from leanpose.codecs.base import Heatmaps
+from leanpose.errors import LeanposeError
+from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
+from leanpose.models.base import PoseModel
+from leanpose.models.output import PoseOutput
+from leanpose.schema import TeacherSection
+
+
+class FPDSection(TeacherSection):
+    """FPD, with the paper's balance."""
+
+    method: Literal["fpd"] = "fpd"  # pyright: ignore[reportIncompatibleVariableOverride]
+    alpha: float = Field(default=0.5, gt=0, le=1)
+    """α of eq. 5: the share of the teacher's term; the labels have the rest."""
+
+
+class FPDLoss(Distillation[FPDSection]):
+    """`L = α MSE(student, teacher) + (1 - α) MSE(student, labels)` (eq. 5).
+
+    Args:
+        criterion: compares the student's prediction with the labels.
+        section: the settings.
+        common: the keypoints that both find, in the student's order and in the teacher's.
+    """
+
+    section_type = FPDSection
+    student_keypoints: Int[Tensor, " C"]
+    teacher_keypoints: Int[Tensor, " C"]
+
+    def __init__(self, criterion: Criterion, section: FPDSection, common: tuple[list[int], list[int]]) -> None:
+        super().__init__(criterion, section)
+        self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
+        self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
+
+    @classmethod
+    def build(cls, section: FPDSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion) -> FPDLoss:
+        teacher = require_same_crops(student, teacher, same_keypoints=False)
+        for model, whose in ((student, "student"), (teacher, "teacher")):
+            if not isinstance(model.codec, HeatmapCodec):
+                raise LeanposeError(f"fpd compares heatmaps; the {whose} '{model.name}' predicts none.")
+        names = student.skeleton.keypoint_names
+        shared = [name for name in teacher.skeleton.keypoint_names if name in names]
+        if not shared:
+            raise LeanposeError(
+                f"The teacher's skeleton '{teacher.skeleton.name}' has no keypoint of the student's '{student.skeleton.name}'."
+            )
+        common = (
+            [names.index(name) for name in shared],
+            [teacher.skeleton.keypoint_names.index(name) for name in shared],
+        )
+        return cls(criterion, section, common)
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        assert teacher is not None
+        assert isinstance(student.prediction, Heatmaps)
+        assert isinstance(teacher.prediction, Heatmaps)
+        pred = student.prediction.heatmaps[:, self.student_keypoints].float()
+        wanted = teacher.prediction.heatmaps[:, self.teacher_keypoints].float()
+        if wanted.shape != pred.shape:
+            wanted = interpolate(wanted, pred.shape[2:], mode="bilinear", align_corners=True)
+        alpha = self.section.alpha
+        return {
+            "pose": (1 - alpha) * supervised_loss(self.criterion, student, target),
+            "teacher_heatmaps": alpha * mse_loss(pred, wanted),
+        }

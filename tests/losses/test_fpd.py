@@ -1,0 +1,67 @@
+"""FPD: its equation by hand, a teacher with other keypoints, and a run by a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from leanpose.codecs.base import Heatmaps
+from leanpose.errors import LeanposeError
+from leanpose.losses.fpd import FPDLoss, FPDSection
+from leanpose.models.output import PoseOutput
+from leanpose.models.registry import create_model
+from leanpose.training.recipe import parse_recipe
+from leanpose.training.task import Teacher
+from leanpose.training.train import train
+from leanpose.weights import save_model
+from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
+
+
+def test_the_papers_equation_over_the_common_keypoints() -> None:
+    student = create_model("tokenpose_s_v1", skeleton="body19", **TINY_MODEL)
+    teacher = create_model("tokenpose_s_v1", skeleton="crowdpose14", **TINY_MODEL)
+    loss = FPDLoss.build(FPDSection(teacher="t", alpha=0.25), student, teacher, student.codec)
+    size = student.codec.encode(torch.zeros(2, 19, 2), torch.ones(2, 19)).heatmaps.shape[2:]
+    maps, theirs = torch.rand(2, 19, *size), torch.rand(2, 14, *size)
+    target = student.codec.encode(torch.full((2, 19, 2), 9.0), torch.ones(2, 19))
+    terms = loss(PoseOutput(Heatmaps(maps)), PoseOutput(Heatmaps(theirs)), target)
+    pairs = [
+        (maps[:, own], theirs[:, other])
+        for own, name in enumerate(student.skeleton.keypoint_names)
+        for other, same in enumerate(teacher.skeleton.keypoint_names)
+        if name == same
+    ]
+    assert len(pairs) >= 12
+    expected = torch.stack([(a - b).square().mean() for a, b in pairs]).mean()
+    assert float(terms["teacher_heatmaps"]) == pytest.approx(0.25 * float(expected), rel=1e-5)
+    assert float(terms["pose"]) == pytest.approx(0.75 * float((maps - target.heatmaps).square().mean()), rel=1e-5)
+
+
+def test_a_teacher_without_heatmaps_is_refused() -> None:
+    student = create_model("tokenpose_s_v1", **TINY_MODEL)
+    teacher = create_model("distilpose_s", **TINY_MODEL)
+    with pytest.raises(LeanposeError, match="fpd compares heatmaps; the teacher 'distilpose_s' predicts none"):
+        FPDLoss.build(FPDSection(teacher="t"), student, teacher, student.codec)
+
+
+def test_the_flip_test_of_the_teacher_is_the_mean_of_both_passes() -> None:
+    model = create_model("tokenpose_s_v1", **TINY_MODEL).eval()
+    images = torch.randint(0, 256, (2, *model.input_size, 3), dtype=torch.uint8)
+    plain, mirrored = Teacher(model)(images).prediction, Teacher(model)(images.flip(2)).prediction
+    expected = model.codec.merge_flipped(plain, mirrored, model.skeleton.flip_indices)
+    found = Teacher(model, flip_test=True)(images).prediction
+    assert isinstance(found, Heatmaps)
+    assert isinstance(plain, Heatmaps)
+    assert torch.equal(found.heatmaps, expected.heatmaps)
+    assert not torch.equal(found.heatmaps, plain.heatmaps)
+
+
+def test_a_run_from_a_teacher_of_other_keypoints(tmp_path: Path) -> None:
+    write_tiny_coco(tmp_path / "data")
+    teacher = create_model("tokenpose_s_v1", skeleton="crowdpose14", **TINY_MODEL)
+    save_model(teacher, tmp_path / "t.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    section = {"method": "fpd", "teacher": str(tmp_path / "t.safetensors"), "teacher_flip_test": True}
+    recipe = parse_recipe(tiny_recipe(tmp_path / "data", distillation=section))
+    assert "AP" in train(recipe, tmp_path / "run", quiet=True).metrics
