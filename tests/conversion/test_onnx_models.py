@@ -60,17 +60,19 @@ def test_the_order_of_the_file_does_not_matter(shared: Path, tmp_path: Path) -> 
     """Nodes that do not depend on each other may stand in any order, and initialisers too."""
     graph = onnx.load(shared / "data" / "pose_models" / "tinypose_128x96.onnx")
     ready = {value.name for value in (*graph.graph.initializer, *graph.graph.input)} | {""}
-    waiting, ordered = list(graph.graph.node), []
+    waiting, ordered = list(enumerate(graph.graph.node)), []
     while waiting:
-        node = next(node for node in reversed(waiting) if all(name in ready for name in node.input))
-        waiting.remove(node)
-        ordered.append(node)
-        ready.update(node.output)
-    assert [node.name for node in ordered] != [node.name for node in graph.graph.node] or ordered != list(
-        graph.graph.node
-    )
+        later = []
+        for number, node in reversed(waiting):  # whatever can come early does
+            if all(name in ready for name in node.input):
+                ordered.append((number, node))
+                ready.update(node.output)
+            else:
+                later.append((number, node))
+        waiting = later[::-1]
+    assert [number for number, _ in ordered] != list(range(len(ordered)))
     del graph.graph.node[:]
-    graph.graph.node.extend(ordered)
+    graph.graph.node.extend(node for _, node in ordered)
     onnx.save(graph, tmp_path / "other.onnx")
     convert_onnx(tmp_path / "other.onnx", tmp_path / "a.safetensors")
     convert_onnx(shared / "data" / "pose_models" / "tinypose_128x96.onnx", tmp_path / "b.safetensors")
