@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Int
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import start_worker
+from leanpose.data.dataset import Batch, ImageDataset, start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.report import headline, primary_metric
@@ -36,35 +35,6 @@ from leanpose.training.recipe import TrainingRecipe
 from leanpose.training.resume import ResumableBatchSampler, load_state, save_state
 from leanpose.training.task import Task
 from leanpose.weights import save_model
-
-
-class Batch(Protocol):
-    """What a loader hands to the loop, such as `leanpose.data.dataset.CropBatch`."""
-
-    indices: Int[Tensor, " B"]
-    broken: dict[str, str]
-    """Pictures that could not be read, and why; the batch holds others in their place."""
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What the task's `forward` takes."""
-        ...
-
-    def to(self, device: Any, /) -> Any: ...
-
-
-class TrainingDataset(Protocol):
-    """What a task learns from, such as `leanpose.data.dataset.TopDownDataset`."""
-
-    unit: str
-    """What an item is, for messages: people."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Any: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def collate(self, items: Any, /) -> Any: ...
-    def describe(self, index: int) -> str: ...
-
 
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
@@ -170,7 +140,7 @@ class Trainer:
         recipe: TrainingRecipe,
         folder: Path,
         task: Task,
-        dataset: TrainingDataset,
+        dataset: ImageDataset[Any],
         fabric: Fabric,
         *,
         validation: Validation | None = None,
@@ -246,7 +216,7 @@ class Trainer:
             start=first,
         )
         loader = DataLoader(
-            self.dataset,  # pyright: ignore[reportArgumentType]
+            self.dataset,
             batch_sampler=batches,
             num_workers=recipe.data.num_workers,
             collate_fn=self.dataset.collate,

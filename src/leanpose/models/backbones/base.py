@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,8 +62,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+Levels: TypeAlias = tuple[
+    Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
+]
+"""Features at strides 8, 16 and 32."""
+
+
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32.
+    """A backbone that has features at strides 8, 16 and 32; on its own it gives the coarsest.
 
     Attributes:
         pyramid_channels: how many channels each of the three levels has.
@@ -71,8 +77,9 @@ class PyramidBackbone(Backbone):
 
     pyramid_channels: tuple[int, int, int]
 
-    def pyramid(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
         raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
+        return self.pyramid(images)[-1]
