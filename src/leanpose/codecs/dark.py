@@ -254,6 +254,33 @@ def newton_step(derivatives: Float[Tensor, "5 N"], convention: DarkConvention) -
     return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=1) / determinant[:, None]
 
 
+def whole_map_offsets(
+    maps: Float[Tensor, "N H W"], peaks: Peaks, *, kernel: int, convention: DarkConvention
+) -> Float[Tensor, "N 2"]:
+    """See `leanpose.codecs.dark_offsets`."""
+    (height, width), (x, y, value) = maps.shape[1:], peaks
+    down, across = (
+        torch.tensor(blur_matrix(length, kernel, convention.border), dtype=torch.float32) for length in (height, width)
+    )
+    blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
+    # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
+    read, weights = difference_weights(convention.reach)
+    read, weights = torch.tensor(read), torch.tensor(weights, dtype=torch.float32)
+    reach, line = convention.reach, 2 * convention.reach + 1
+    rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
+    columns = (x[:, None] + (read % line - reach)).clamp(0, width - 1)
+    around = blurred.gather(1, rows * width + columns)
+    if convention.rescale:
+        around = around * (value / blurred.amax(dim=1))[:, None]
+    # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
+    slopes = around.clamp(convention.floor, convention.ceiling).log() @ weights
+    step = newton_step(slopes.T, convention)
+    usable = can_refine(peaks, (height, width), convention)
+    # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
+    usable = usable & (step.abs() < float("inf")).all(dim=1)
+    return torch.where(usable[:, None], step, 0.0)
+
+
 def line_offsets(
     lines: Float[Tensor, "N length"], at: Int[Tensor, " N"], value: Float[Tensor, " N"], *, kernel: int
 ) -> Float[Tensor, " N"]:

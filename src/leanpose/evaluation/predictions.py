@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
-from leanpose.skeleton import Skeleton
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
 """How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
@@ -42,24 +41,14 @@ class PosePredictions:
     areas: Float[np.ndarray, " N"]
 
     def __post_init__(self) -> None:
-        if self.keypoints.ndim != 3 or self.keypoints.shape[2] != 2:
-            raise LeanposeError(f"Pose results need keypoints of shape (N, K, 2), not {self.keypoints.shape}.")
-        count, keypoints, _ = self.keypoints.shape
-        shapes = {
-            "image_ids": (count,),
-            "keypoint_scores": (count, keypoints),
-            "boxes": (count, 4),
-            "box_scores": (count,),
-            "areas": (count,),
-        }
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise LeanposeError(
-                    f"Pose results with keypoints {self.keypoints.shape} need {name} of shape {shape}, "
-                    f"not {getattr(self, name).shape}."
-                )
-        for name in ("keypoints", *list(shapes)[1:]):
-            finite = np.isfinite(getattr(self, name))
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        shapes = [array.shape for array in arrays.values()]
+        n, k = (*self.keypoints.shape, 0, 0)[:2]
+        if shapes != [(n,), (n, k, 2), (n, k), (n, 4), (n,), (n,)]:
+            given = ", ".join(f"{name} {shape}" for name, shape in zip(arrays, shapes, strict=True))
+            raise LeanposeError(f"The arrays of pose results do not fit together: {given}.")
+        for name, array in arrays.items():
+            finite = np.isfinite(array)
             if not finite.all():
                 image_id = self.image_ids[np.argwhere(~finite)[0, 0]]
                 raise LeanposeError(
@@ -110,29 +99,6 @@ class PosePredictions:
             return boxes + points.mean(axis=1) + points.max(axis=1)
         counted = points > keypoint_threshold
         return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-
-    def in_skeleton(self, source: Skeleton, target: Skeleton) -> PosePredictions:
-        """The same people with the keypoints of another skeleton, matched by name.
-
-        A keypoint that `source` does not have is put in the middle of the box, with score 0.
-
-        Raises:
-            LeanposeError: these results do not have the keypoints of `source`, or the skeletons share no name.
-        """
-        if self.keypoints.shape[1] != len(source):
-            raise LeanposeError(
-                f"The results have {self.keypoints.shape[1]} keypoints but skeleton '{source.name}' has {len(source)}."
-            )
-        index = np.array(target.indices_in(source))
-        if (index < 0).all():
-            raise LeanposeError(f"The skeletons '{source.name}' and '{target.name}' have no keypoint name in common.")
-        middle = (self.boxes[:, None, :2] + self.boxes[:, None, 2:]) / 2
-        known = index >= 0
-        return replace(
-            self,
-            keypoints=np.where(known[:, None], self.keypoints[:, index], middle).astype(self.keypoints.dtype),
-            keypoint_scores=np.where(known, self.keypoint_scores[:, index], 0).astype(self.keypoint_scores.dtype),
-        )
 
     def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.

@@ -20,7 +20,6 @@ from torch.export import Dim, ExportedProgram
 from leanpose.backends.base import first_line
 from leanpose.backends.exported import DECODED, INPUT, KEY, ExportCard, named_outputs
 from leanpose.backends.openvino import import_openvino
-from leanpose.codecs.traceable import decode_traceable
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 
@@ -58,7 +57,7 @@ class CropProgram(nn.Module):
         prediction = self.model(images.to(self.dtype)).prediction
         if not self.include_decoding:
             return tuple(part.float() for part in named_outputs(prediction).values())
-        return decode_traceable(self.model.codec, prediction)
+        return self.model.codec.decode(prediction)
 
     def example(self) -> Tensor:
         """An input of the right shape and type."""

@@ -37,7 +37,7 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
 
     Args:
         criterion: compares the student's prediction with the target; mostly the student's codec.
-        section: the method's settings.
+        section: the method's settings; None for the default ones.
 
     Attributes:
         progress: the fraction of the epochs that is done, for losses that change over time.
@@ -45,10 +45,10 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
 
     section_type: ClassVar[type[MethodSection]] = MethodSection
 
-    def __init__(self, criterion: Criterion, section: SectionT) -> None:
+    def __init__(self, criterion: Criterion, section: SectionT | None = None) -> None:
         super().__init__()
         self.criterion = criterion
-        self.section: SectionT = section
+        self.section: SectionT = self.section_type() if section is None else section  # pyright: ignore
         self.progress = 0.0
 
     @classmethod

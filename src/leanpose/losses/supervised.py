@@ -7,16 +7,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.losses.base import Criterion, Distillation, supervised_loss
+from leanpose.losses.base import Distillation, supervised_loss
 from leanpose.models.output import PoseOutput
 from leanpose.schema import MethodSection
 
 
 class Supervised(Distillation[MethodSection]):
     """The criterion alone; where every layer of a model predicts, the sum over the layers (TFPose, eq. 5)."""
-
-    def __init__(self, criterion: Criterion, section: MethodSection = MethodSection()) -> None:
-        super().__init__(criterion, section)
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         return {"pose": supervised_loss(self.criterion, student, target)}

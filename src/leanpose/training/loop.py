@@ -32,7 +32,7 @@ from leanpose.models.base import ImageModel
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
 from leanpose.training.recipe import TrainingRecipe
-from leanpose.training.resume import ResumableBatchSampler, load_state, save_state
+from leanpose.training.resume import ResumableBatchSampler, load_state, save_state, steps_per_epoch
 from leanpose.training.task import Task
 from leanpose.weights import save_model
 
@@ -157,9 +157,7 @@ class Trainer:
                 f"A batch_size of {recipe.batch_size} out of {len(dataset)} {dataset.unit} cannot be shared equally by "
                 f"{fabric.world_size} processes in {recipe.grad_accum_steps} parts each."
             )
-        self.steps_per_epoch = len(
-            ResumableBatchSampler(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0)
-        )
+        self.steps_per_epoch = steps_per_epoch(len(dataset), recipe.batch_size)
         if task.teacher is not None:
             task.teacher.model.to(fabric.device)
         self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
@@ -206,8 +204,8 @@ class Trainer:
             norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
         batches = ResumableBatchSampler(
-            len(self.dataset),
-            recipe.batch_size,
+            count=len(self.dataset),
+            batch_size=recipe.batch_size,
             parts=recipe.grad_accum_steps,
             seed=recipe.seed,
             epoch=state.epoch,
@@ -324,17 +322,9 @@ class Trainer:
         return averaged.eval()
 
     def _save_weights(self, name: str) -> None:
-        card = self.recipe.card
         metrics = {k: float(v) for k, v in self.metrics.items()}
         model = self._measured_model()
-        save_model(
-            model,
-            self.folder / name,
-            training_data=card.training_data,
-            licence=card.licence,
-            metrics=metrics,
-            notes=card.notes,
-        )
+        save_model(model, self.folder / name, metrics=metrics, **self.recipe.card.model_dump())
         model.train()
 
     def _save_state(self) -> None:

@@ -22,6 +22,7 @@ from pydantic import (
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_yaml
 from leanpose.schema import MethodSection, Section, validate
 
 
@@ -236,15 +237,7 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
     Raises:
         LeanposeError: the file is missing or no YAML mapping, an override fits nothing, or no row is chosen.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the recipe {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
+    values = load_yaml(Path(path), "recipe")
     rows, overrides = values.pop("rows", None), list(overrides or [])
     if rows is not None:
         chosen = row_of(overrides)
@@ -366,28 +359,26 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
     """Set a dotted key; `override` is how the user wrote it."""
-    *parents, last = key.split(".")
+    section = values.get("distillation")
+    if key == "distillation.method" and isinstance(section, dict) and section.get("method", "none") != value:
+        values["distillation"] = {}  # another method has other keys
     node: Any = values
+    *parents, last = key.split(".")
     for part in parents:
-        if isinstance(node, list):
-            node = node[_index(part, node, override)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        else:
-            raise LeanposeError(f"'{override}': nothing can be set below '{part}'.")
-    if key == "distillation.method" and isinstance(node, dict) and node.get("method", "none") != value:
-        values["distillation"] = {"method": value}
-    elif isinstance(node, list):
-        node[_index(last, node, override)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise LeanposeError(f"'{override}': '{'.'.join(parents)}' holds no keys.")
+        node, at = _place(node, part, override)
+        if isinstance(node, dict) and node.get(at) is None:
+            node[at] = {}
+        node = node[at]
+    node, at = _place(node, last, override)
+    node[at] = value
 
 
-def _index(part: str, node: list[Any], override: str) -> int:
+def _place(node: Any, part: str, override: str) -> tuple[Any, Any]:
+    """A mapping or a list, and the key or index in it that a part of a dotted key stands for."""
+    if isinstance(node, dict):
+        return node, part
+    if not isinstance(node, list):
+        raise LeanposeError(f"'{override}': nothing can be set as '{part}' of a value.")
     if not part.isdecimal() or int(part) >= len(node):
         raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
-    return int(part)
+    return node, int(part)
