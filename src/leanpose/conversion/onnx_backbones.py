@@ -15,7 +15,7 @@ from leanpose.conversion.convert import Converted
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 from leanpose.models.backbones import MEAN, STD
-from leanpose.models.backbones.file import save_backbone
+from leanpose.models.backbones.base import save_backbone
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.synthetic import render_scene

@@ -15,10 +15,17 @@ from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.ap import BoxMetric, Suppression, average_precision
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    Suppression,
+    average_precision,
+    labelled_parts,
+    part_metrics,
+    require_parts,
+    wholebody_ap,
+)
 from leanpose.evaluation.pck import mpii_pckh, require_mpii
 from leanpose.evaluation.predictions import PosePredictions, Scoring
-from leanpose.evaluation.wholebody import labelled_parts, part_metrics, require_parts, wholebody_ap
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton

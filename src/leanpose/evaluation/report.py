@@ -13,11 +13,18 @@ from jaxtyping import Float, Int, Shaped
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
-from leanpose.evaluation.ap import BoxMetric, Suppression, best_of_images, keypoint_similarity, rank_people
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    Suppression,
+    best_of_images,
+    has_parts,
+    keypoint_similarity,
+    part_rows,
+    rank_people,
+)
 from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions, Scoring
-from leanpose.evaluation.wholebody import has_parts, part_rows
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton

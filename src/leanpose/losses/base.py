@@ -115,3 +115,10 @@ def require_same_crops(student: PoseModel, teacher: PoseModel | None) -> PoseMod
             f"{'unbiased or msra' if student.codec.warp == 'msra' else 'udp'}."
         )
     return teacher
+
+
+class Supervised(Distillation[MethodSection]):
+    """The criterion alone; where every layer of a model predicts, the sum over the layers (TFPose, eq. 5)."""
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {"pose": supervised_loss(self.criterion, student, target)}

@@ -17,9 +17,9 @@ from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
-from leanpose.evaluation.wholebody import require_parts
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of

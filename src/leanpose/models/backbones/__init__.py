@@ -7,10 +7,9 @@ from typing import Any
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
-from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.hrnet import HRNet, Image, Stem
 from leanpose.models.backbones.movenet import MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
-from leanpose.models.backbones.stem import Image, Stem
 from leanpose.models.backbones.timm_networks import CSPNeXt, MobileNet, ResNet
 
 __all__ = [
