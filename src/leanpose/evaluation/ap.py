@@ -1,4 +1,5 @@
-"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten figures and CrowdPose's nine.
+"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten figures and CrowdPose's nine, and
+those of a whole body by its parts: body, feet, face and hands (COCO-WholeBody; Jin et al., ECCV 2020).
 
 Matching, precision and recall are faster-coco-eval's. The similarities are computed here, for all people of an image at
 once, and given to it; so no JSON is made of the results, and skeletons of any length work.
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from typing_extensions import Unpack
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.predictions import PosePredictions, Scoring, oks_between, oks_nms, soft_oks_nms
@@ -39,16 +41,30 @@ CROWDPOSE_AREA = 0.53
 """CrowdPose has no masks: a person's area is this part of the box's."""
 
 
+class Ranking(TypedDict, total=False):
+    """Which predicted people count, and in what order.
+
+    Attributes:
+        scoring: how people are ranked (`PosePredictions.person_scores`); `bbox_keypoint` by default.
+        nms: drop people too much like better ones (`oks`, the default), keep the 20 that the soft form takes first (`soft`),
+            or keep all (None).
+        nms_threshold: of the suppression [0.9].
+        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring [0.2].
+    """
+
+    scoring: Scoring
+    nms: Suppression | None
+    nms_threshold: float
+    keypoint_threshold: float
+
+
 def average_precision(
     ground_truth: Mapping[str, Any],
     results: PosePredictions,
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
     *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
-    nms_threshold: float = 0.9,
-    keypoint_threshold: float = 0.2,
     metric: BoxMetric = "coco",
+    **ranking: Unpack[Ranking],
 ) -> dict[str, float]:
     """AP and AR over OKS 0.50, 0.55 … 0.95, with at most 20 people an image.
 
@@ -59,12 +75,8 @@ def average_precision(
         ground_truth: a COCO keypoint dictionary (`images`, `annotations`, `categories`).
         results: the people found in those images.
         sigmas: the skeleton's K constants.
-        scoring: how people are ranked (`PosePredictions.person_scores`).
-        nms: drop people too much like better ones (`oks`), keep the 20 that the soft form takes first (`soft`), or
-            keep all (None).
-        nms_threshold: of the suppression.
-        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring.
         metric: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
+        ranking: see `Ranking`.
 
     Returns:
         For `coco`: AP, AP .5, AP .75, AP (M), AP (L), AR, AR .5, AR .75, AR (M), AR (L). For `crowdpose`: AP, AP .5,
@@ -77,10 +89,7 @@ def average_precision(
     if metric not in get_args(BoxMetric):
         raise LeanposeError(f"Unknown evaluation metric '{metric}'; {did_you_mean(str(metric), get_args(BoxMetric))}")
     sigmas = np.asarray(sigmas, np.float64)
-    truth, pred, scores = rank_people(
-        ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms, nms_threshold=nms_threshold,
-        keypoint_threshold=keypoint_threshold,
-    )  # fmt: skip
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, **ranking)
     matching = Matching(truth, pred, scores, sigmas, keypoint_areas(pred))
     figures = matching.figures()
     if metric == "crowdpose":
@@ -391,13 +400,12 @@ def wholebody_ap(
     results: PosePredictions,
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
     parts: Mapping[str, Sequence[int]],
-    *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
-    nms_threshold: float = 0.9,
-    keypoint_threshold: float = 0.2,
+    **ranking: Unpack[Ranking],
 ) -> dict[str, dict[str, float]]:
     """COCO's ten figures (see `average_precision`) of all keypoints, `whole`, and of each part.
+
+    People are ranked, and duplicates dropped, by all their keypoints together; then each part is matched alone, relative to the
+    area of the whole person. A person without a label in a part counts neither way there.
 
     Whom the ground truth ignores is decided by the labels of each part (and `iscrowd`), not by `num_keypoints`, which
     counts the body alone. The area of a found person is that of the box around the part `body`, as in the official
@@ -408,16 +416,13 @@ def wholebody_ap(
         results: the people found.
         sigmas: the K constants.
         parts: keypoint indices by name. An empty part has -1 for every figure.
-        scoring, nms, nms_threshold, keypoint_threshold: as `average_precision`.
+        ranking: see `Ranking`.
 
     Raises:
         LeanposeError: as `average_precision`.
     """
     sigmas = np.asarray(sigmas, np.float64)
-    truth, pred, scores = rank_people(
-        ground_truth, results, sigmas, scoring=scoring, nms=nms, nms_threshold=nms_threshold,
-        keypoint_threshold=keypoint_threshold,
-    )  # fmt: skip
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, **ranking)
     areas = keypoint_areas(pred, parts.get(BODY) or None)
     figures = {}
     for name, part in {WHOLE: range(len(sigmas)), **parts}.items():

@@ -1,4 +1,8 @@
-"""Poses found in a set of images, as arrays: what every metric of this package reads."""
+"""Poses found in a set of images, as arrays: what every metric of this package reads; and suppression of duplicates.
+
+Plain greedy suppression keeps the best person and drops those too much like it; the soft form (Bodla et al., ICCV 2017)
+lowers their scores instead. Both follow the papers' toolbox: OKS between two detections is relative to their mean area.
+"""
 
 from __future__ import annotations
 

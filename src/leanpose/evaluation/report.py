@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from typing_extensions import Unpack
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.evaluation.ap import (
     BoxMetric,
+    Ranking,
     Suppression,
     best_of_images,
     has_parts,
@@ -242,9 +244,8 @@ def keypoint_table(
     results: PosePredictions,
     skeleton: Skeleton,
     *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
     metric: BoxMetric = "coco",
+    **ranking: Unpack[Ranking],
 ) -> list[dict[str, Any]]:
     """The figures of each keypoint of `results` against a COCO keypoint dictionary in the same skeleton.
 
@@ -252,7 +253,7 @@ def keypoint_table(
     found people choose in order of score, each the most similar one that is left.
 
     Args:
-        ground_truth, results, scoring, nms, metric: as `average_precision`.
+        ground_truth, results, metric, ranking: as `average_precision`.
         skeleton: names and OKS constants of the K keypoints.
 
     Returns:
@@ -271,7 +272,7 @@ def keypoint_table(
         LeanposeError: annotations or results do not fit the skeleton or each other.
     """
     sigmas = np.asarray(skeleton.sigmas, np.float64)
-    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms)
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, **ranking)
     similarity = np.full((len(truth), len(skeleton)), np.nan)
     distance = np.full_like(similarity, np.nan)
     for _, people, group in best_of_images(truth, pred, scores):

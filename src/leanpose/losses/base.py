@@ -1,7 +1,7 @@
 """The one interface of all training methods: (student's output, teacher's output, target) → named losses.
 
 A method is one file: a section of the recipe, the check of student and teacher, and the loss. `leanpose.losses.METHODS`
-lists them by name.
+lists them by name. The simplest, plain training, is here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all backbones have in common."""
+"""What all backbones have in common, and files of a backbone alone: safetensors by timm's names, with a small card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""HRNet: timm's network, whole or cut after its third stage, as TokenPose-B and -L cut it."""
+"""HRNet: timm's network, whole or cut after its third stage, as TokenPose-B and -L cut it; and the features of the small token
+models: HRNet's first stage (TokenPose-S, SDPose-T, -S), or the image itself (TokenPose-T).
+"""
 
 from __future__ import annotations
 
