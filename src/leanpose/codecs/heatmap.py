@@ -22,16 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec, Heatmaps
-from leanpose.codecs.dark import (
-    MSRA,
-    UDP,
-    UDP_MIRROR,
-    DarkConvention,
-    dark_offsets,
-    find_peaks,
-    quarter_offsets,
-    whole_map_offsets,
-)  # fmt: skip
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -169,8 +160,8 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         if self.decoding == "quarter":
             points = points + quarter_offsets(maps, peaks, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
-            offsets = whole_map_offsets if torch.compiler.is_exporting() else dark_offsets
-            points = points + offsets(maps, peaks, kernel=self.blur_kernel_size, convention=self.dark_convention)
+            kernel, convention = self.blur_kernel_size, self.dark_convention
+            points = points + dark_offsets(maps, peaks, kernel=kernel, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self.stride(maps.device)
         return points.view(batch, count, 2), peaks.value.clamp(0, 1).view(batch, count)
 
