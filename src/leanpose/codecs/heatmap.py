@@ -176,8 +176,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
-        order = torch.tensor(list(flip_indices), device=flipped.heatmaps.device)
-        back = flipped.heatmaps.float().index_select(1, order).flip(-1)
+        back = flipped.heatmaps.float()[:, list(flip_indices)].flip(-1)
         mean = prediction.heatmaps.float().clone()
         if self.encoding != "udp" if self.flip_shift is None else self.flip_shift:
             mean[..., 1:] += back[..., :-1]

@@ -203,7 +203,7 @@ def _read(
     path, image_path = config.paths(root)
     file = load_coco(path, labelled)
     folder = ImageFolder(image_path, config.title)
-    # Crops of one picture stay on one side of the split.
+    # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}

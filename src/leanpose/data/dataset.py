@@ -266,7 +266,7 @@ class TopDownDataset(ImageDataset[Crop]):
         center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
-            # The papers' toolbox mirrors the picture and then crops it: the region's centre stays on w / 2, where
+            # The papers' toolbox mirrors the image and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
         return matrix
@@ -277,7 +277,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return self.augmentation
 
     def _pixels(self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
+        """Warp the person from the cheapest image that holds it: cached crop, reduced JPEG, whole image."""
         if self.cache is not None and self._rows[index] >= 0:
             source, to_source = self.cache.read(int(self._rows[index]))
         else:  # as much of the image as the crop needs

@@ -183,7 +183,7 @@ def ground_truth_of(people: PoseDataset) -> dict:
 def mean_pose(
     train: Sequence[PoseAnnotation], people: Sequence[PoseAnnotation], input_size: tuple[int, int]
 ) -> PosePredictions:
-    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the picture must pass.
+    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the image must pass.
 
     Args:
         train: whose labelled keypoints are averaged, each in its own crop.

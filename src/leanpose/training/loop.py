@@ -182,7 +182,7 @@ class Trainer:
             RunStopped: after Ctrl-C or SIGTERM, with the state saved.
             LeanposeError: a loss is not finite, or a file cannot be written.
         """
-        with self._listen_for_signals(), self.progress:
+        with self._listen_for_signals(), self.progress.bar:
             self._validate_if_due()  # a run killed between an epoch's end and its validation owes one
             while self.state.epoch < self.recipe.schedule.epochs:
                 self._train_epoch()
