@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,51 @@ def describe_read_error(path: Path | str, error: OSError) -> LeanposeError:
     if isinstance(error, IsADirectoryError):
         return LeanposeError(f"{path} is a folder, not a file.")
     return LeanposeError(f"Cannot read {path}: {error.strerror or error}.")
+
+
+@contextmanager
+def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str) -> Iterator[None]:
+    """Any failure to read a file becomes one sentence.
+
+    Args:
+        what: the file is, such as `recipe`.
+        damage: the exceptions that its content can raise.
+        kind: what it is then, such as `cut off or no JSON`.
+
+    Raises:
+        LeanposeError: the file cannot be opened, or its content raised one of `damage`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the {what} {path}: {error.strerror or error}.") from error
+    except damage as error:
+        raise LeanposeError(f"The {what} {path} is {kind}: {' '.join(str(error).split())}.") from error
+
+
+def load_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LeanposeError: it is missing, cut off or no JSON.
+    """
+    with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
+        return json.loads(path.read_bytes())
+
+
+def load_yaml(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file that maps keys to values.
+
+    Raises:
+        LeanposeError: it is missing, no YAML or no mapping.
+    """
+    import yaml  # takes a moment
+
+    with read_errors(what, path, yaml.YAMLError, UnicodeDecodeError, kind="not valid YAML"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise LeanposeError(f"The {what} {path} is not a mapping of keys to values.")
+    return content
 
 
 @contextmanager

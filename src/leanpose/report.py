@@ -15,8 +15,8 @@ import yaml
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.ap import part_rows
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
-from leanpose.evaluation.wholebody import part_rows
 from leanpose.files import atomic_write
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_yaml
 
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
 """What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
@@ -158,10 +159,4 @@ def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     path = Path(skeleton)
     if path.suffix not in (".yaml", ".yml"):
         raise LeanposeError(f"Unknown skeleton '{skeleton}'; {did_you_mean(str(skeleton), SKELETONS)}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LeanposeError(f"Cannot read the skeleton file {path}: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise LeanposeError(f"The skeleton file {path} holds no mapping with `name` and `keypoints`.")
-    return Skeleton.from_dict(values)
+    return Skeleton.from_dict(load_yaml(path, "skeleton file"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -455,6 +456,35 @@ def test_bad_settings_are_named(values: dict[str, Any], words: str) -> None:
 def test_maps_of_another_size_are_refused() -> None:
     with pytest.raises(LeanposeError, match="64×64, but the codec was made for 64×48"):
         HeatmapCodec().decode(Heatmaps(torch.zeros(1, 1, 64, 64)))
+
+
+WAYS = list(itertools.product(("msra", "unbiased", "udp"), ("argmax", "quarter", "dark"), ("mmpose1x", "mmpose029")))
+
+
+@pytest.mark.parametrize(("encoding", "decoding", "toolbox"), WAYS)
+def test_what_is_exported_gives_the_same(
+    encoding: str, decoding: str, toolbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = HeatmapCodec(encoding=encoding, decoding=decoding, toolbox=toolbox)  # pyright: ignore
+    generator = torch.Generator().manual_seed(0)
+    # Also beside the crop, where nothing or only a Gaussian's foot is in the map.
+    points = torch.rand((8, 17, 2), generator=generator) * torch.tensor([252.0, 316.0]) - 30
+    maps = codec.encode(points, torch.ones(8, 17)).heatmaps
+    maps = maps + 0.01 * torch.randn(maps.shape, generator=generator)
+    maps[0, 0] = 0
+    maps[0, 1] = -1
+    maps[0, 2, 5, 5] = float("nan")
+    maps[0, 3, 5, 5] = float("inf")
+    wanted, scores = codec.decode(Heatmaps(maps))
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    found, found_scores = codec.decode(Heatmaps(maps))
+    assert torch.equal(found_scores, scores)
+    # Where there is nothing but noise, DARK's parabola may be all but flat.
+    firm = scores > 0.1
+    assert firm.sum() > 60
+    assert (found - wanted)[firm].abs().max() < 1e-3
+    assert torch.allclose(found[0, :4], wanted[0, :4])
+    assert found.isfinite().all()
 
 
 @pytest.mark.gpu

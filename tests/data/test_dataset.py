@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data_builders import encoded, person, picture, write_coco
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
+from leanpose.data.augmentation import Augmentation, CropParams
 from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.dataset import ATTEMPTS, TopDownDataset, start_worker
 from leanpose.data.images import read_image
@@ -37,16 +38,14 @@ def people(tmp_path: Path) -> list[PoseAnnotation]:
 class Fixed(Augmentation):
     """Always the same placement."""
 
-    placement: CropParams
+    placement: Any
 
     def sample(self, *_: object) -> CropParams:  # type: ignore[override]
         return self.placement
 
 
 def fixed(placement: CropParams) -> Augmentation:
-    augmentation = Fixed()
-    object.__setattr__(augmentation, "placement", placement)
-    return augmentation
+    return Fixed(placement=placement)
 
 
 def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PoseAnnotation]) -> None:
@@ -261,8 +260,7 @@ def test_cached_crops_have_the_same_geometry(people: list[PoseAnnotation], tmp_p
 
 def test_the_last_epochs_vary_crops_otherwise(people: list[PoseAnnotation]) -> None:
     """From its epoch on the late augmentation counts; looks are as reproducible as places, and places do not depend on them."""
-    look = PhotometricAugmentation(coarse_dropout_probability=1.0, value=30)
-    plain, early = Augmentation(), Augmentation(photometric=look)
+    plain, early = Augmentation(), Augmentation(coarse_dropout_probability=1.0, value=30)
     bare = TopDownDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
     varied = TopDownDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
     for epoch in (0, 2, 3, 5):

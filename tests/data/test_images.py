@@ -157,13 +157,13 @@ def jpeg_bomb() -> bytes:
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"hello, this is a text", "no picture"),
+        (b"hello, this is a text", "no image"),
         (encoded(picture(7))[:2000], "cut off"),
         (encoded(picture(7), ".png")[:3000], "cut off|damaged"),
         (png_header(30000, 30000), "more than the 100 million pixels"),
         (png_header(11000, 11000), "11000 × 11000"),
         (jpeg_bomb(), "60000 × 60000"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "damaged|cut off|no picture"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "damaged|cut off|no image"),
     ],
     ids=["empty", "text", "cut jpeg", "cut png", "png bomb", "small png bomb", "jpeg bomb", "jpeg stub"],
 )

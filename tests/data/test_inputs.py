@@ -63,7 +63,7 @@ def test_a_pattern_that_matches_nothing(folder: Path):
 
 def test_a_folder_without_pictures(tmp_path: Path):
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(LeanposeError, match=r"no pictures or videos in .*a\.txt"):
+    with pytest.raises(LeanposeError, match=r"no images or videos in .*a\.txt"):
         find_inputs([str(tmp_path)])
 
 

@@ -337,7 +337,7 @@ def test_limbs_that_are_no_pairs_get_one_sentence(tmp_path: Path) -> None:
     [
         ("name: a\nkeypoints: nose", "must be a list"),
         ("name: a\nkeypoints: []", "must be a list"),
-        (b"name: \xe9\nkeypoints: [a]", "Cannot read the skeleton file"),
+        (b"name: \xe9\nkeypoints: [a]", "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_skeleton_gets_one_sentence(tmp_path: Path, text: str | bytes, words: str) -> None:

@@ -13,8 +13,8 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation import PosePredictions, wholebody_ap
+from leanpose.evaluation.ap import has_parts, labelled_parts, part_metrics, part_rows, require_parts
 from leanpose.evaluation.evaluate import coco_ap
-from leanpose.evaluation.wholebody import has_parts, labelled_parts, part_metrics, part_rows, require_parts
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 
 SUPPRESSION = {"oks_nms": "oks", "soft_oks_nms": "soft", "none": None}

@@ -81,8 +81,7 @@ def test_an_onnx_file_needs_no_leanpose(crops: np.ndarray, tmp_path: Path) -> No
 
 def test_exporting_leaves_no_trace_in_the_decoder(crops: np.ndarray, tmp_path: Path) -> None:
     """A tensor that is made while torch traces, and kept, would spoil every later decoding."""
-    for cached in (dark._differences, dark._window_blur):
-        cached.cache_clear()
+    dark._window_blur.cache_clear()
     export_model(PureSpotFinder(), tmp_path / "spots.onnx", include_decoding=True, crops=crops)
     given = scene(0, 2)
     poses = PoseEstimator(PureSpotFinder(), "whole-image", "cpu", "torch")(given.image, given.boxes)

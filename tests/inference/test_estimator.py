@@ -142,7 +142,7 @@ def test_grey_and_sixteen_bits(spot_finder: SpotFinder, tmp_path: Path):
         (np.zeros((0, 10, 3), np.uint8), "RGB"),
         (7, "int"),
         ("absent.jpg", r"absent\.jpg"),
-        (b"nothing like a picture", "no picture"),
+        (b"nothing like a picture", "no image"),
     ],
 )
 def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):

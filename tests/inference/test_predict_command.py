@@ -39,7 +39,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
         "Skipped:  3",
         "is empty (0 bytes)",
         "cut off",
-        "no picture",
+        "no image",
         "notes.txt",
         "whole image",
     ):

@@ -11,7 +11,7 @@ import torch
 
 from golden_rules import rule_r
 from leanpose.codecs import SimCCCodec
-from leanpose.codecs.base import Heatmaps, SimCC
+from leanpose.codecs.base import SimCC
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.errors import LeanposeError
 from leanpose.losses import DWPoseStage1, DWPoseStage2
@@ -186,9 +186,5 @@ def test_what_does_not_fit_is_named() -> None:
     student = PoseOutput(bins, features=torch.zeros(1, 4, 8, 6))
     fewer = PoseOutput(SimCC(torch.zeros(1, 3, 24), torch.zeros(1, 3, 32)), features=torch.zeros(1, 4, 4, 3))
     target = SimCCTarget(bins.x, bins.y, torch.ones(1, 3))
-    with pytest.raises(LeanposeError, match=r"teacher has no features.*distillation.feature_weight=0"):
-        stage1((4, 4))(student, PoseOutput(bins), target)
     with pytest.raises(LeanposeError, match="48 bins, the teacher into 24"):
         stage1((4, 4), feature_weight=0.0)(student, fewer, target)
-    with pytest.raises(LeanposeError, match="both predict"):
-        stage2()(student, PoseOutput(Heatmaps(torch.zeros(1, 3, 8, 6))), target)

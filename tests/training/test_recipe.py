@@ -127,7 +127,7 @@ def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
 def test_the_last_epochs_are_drawn_otherwise() -> None:
     change = {"scale": 0.4, "hue": 5, "stage2_epochs": 30, "stage2": {"scale": 0.25, "shift_probability": 0}}
     section = parse_recipe({**minimal(), "augmentation": change}).augmentation
-    late = section.stage2_section()
+    late = section.of_stage2()
     assert (section.scale, late.scale, late.shift_probability, late.hue) == (0.4, 0.25, 0, 5)
     for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
         with pytest.raises(LeanposeError, match=words):

@@ -13,6 +13,7 @@ import torch
 
 from leanpose.backends.base import Precision
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
+from leanpose.backends.onnx import open_session
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -114,15 +115,8 @@ class OpenVinoBackend(ExportedBackend):
 
 
 def _card_text(model: Model, path: Path) -> str | None:
-    if path.suffix == ".onnx":
-        import onnxruntime
-
-        # OpenVINO forgets an ONNX file's metadata.
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    if path.suffix == ".onnx":  # OpenVINO forgets an ONNX file's metadata
+        return open_session(path, cuda=False).get_modelmeta().custom_metadata_map.get(KEY)
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 

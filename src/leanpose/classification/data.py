@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from leanpose.data.dataset import ImageDataset
+from leanpose.data.dataset import Batch, ImageDataset
 from leanpose.data.images import decode_image, read_bytes
 from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
@@ -165,33 +165,20 @@ class ClassSample:
 
 
 @dataclass(frozen=True)
-class ClassBatch:
-    """What a loader makes of samples: those that could be read.
+class ClassBatch(Batch):
+    """The images of a batch that could be read.
 
     Attributes:
         images: RGB.
         labels: indices of classes.
-        indices: of the pictures in the data set.
-        broken: pictures that could not be read, by name, and why.
     """
 
     images: UInt8[Tensor, "B h w 3"]
     labels: Int[Tensor, " B"]
-    indices: Int[Tensor, " B"]
-    broken: dict[str, str]
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """What the training task's `forward` takes."""
         return self.images, self.labels
-
-    def to(self, device: torch.device | str) -> ClassBatch:
-        """The batch on another device."""
-        return ClassBatch(self.images.to(device), self.labels.to(device), self.indices.to(device), self.broken)
-
-    def pin_memory(self) -> ClassBatch:
-        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
-        return ClassBatch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.broken)
 
 
 class ClassDataset(ImageDataset[ClassSample]):
@@ -245,10 +232,10 @@ class ClassDataset(ImageDataset[ClassSample]):
         samples = [sample for sample, _ in items if sample is not None]
         images = [sample.image for sample in samples]
         return ClassBatch(
-            torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
-            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             torch.tensor([sample.index for sample in samples], dtype=torch.int64),
             {name: reason for _, broken in items for name, reason in broken.items()},
+            torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
+            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
         )
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from leanpose.data.augmentation import Fractions, in_order
 from leanpose.schema import Section
-from leanpose.training.recipe import Fractions, LoaderSection, TrainingRecipe, check_recipe, in_order
+from leanpose.training.recipe import LoaderSection, TrainingRecipe, check_recipe
 
 _Factor = Annotated[float, Field(gt=0)]
 _Factors = Annotated[tuple[_Factor, _Factor], AfterValidator(in_order)]

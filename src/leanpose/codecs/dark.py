@@ -160,19 +160,39 @@ def dark_offsets(
         (x, y) steps; 0 where the maximum is not above 0, where the peak is too near the border for the convention, and
         where the parabola has no top (the official code gives NaN or infinity for some of these).
     """
-    count, height, width = maps.shape
-    if count == 0:
-        return maps.new_zeros((0, 2))
-    refined = can_refine(peaks, (height, width), convention)
-    with torch.autocast(maps.device.type, enabled=False):
-        around = _blurred_around(maps, peaks, refined, kernel, convention)
-        # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
-        log = around.float().clamp_(convention.floor, convention.ceiling).log_()
-        dtype = _product_dtype(log.device)
-        _, weights = _differences(convention.reach, log.device, dtype)
-        step = newton_step((log.to(dtype) @ weights).float().T.contiguous(), convention)
-    usable = refined & step.isfinite().all(dim=1)
+    refined = can_refine(peaks, (maps.shape[1], maps.shape[2]), convention)
+    if torch.compiler.is_exporting():
+        around = _blurred_whole(maps, peaks, kernel, convention)
+    else:
+        with torch.autocast(maps.device.type, enabled=False):
+            around = _blurred_around(maps, peaks, refined, kernel, convention)
+    # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
+    # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
+    log = around.float().clamp(convention.floor, convention.ceiling).log()
+    weights = torch.tensor(difference_weights(convention.reach)[1], device=log.device, dtype=_product_dtype(log.device))
+    step = newton_step((log.to(weights.dtype)[:, :, None] * weights).sum(dim=1).float().T, convention)
+    # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
+    usable = refined & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
+
+
+def _blurred_whole(
+    maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
+) -> Float[Tensor, "N read"]:
+    """What `_blurred_around` gives, up to rounding, by operations that an exported graph has: whole maps are blurred, and
+    nothing depends on values or on the batch's size."""
+    (height, width), (x, y, value) = maps.shape[1:], peaks
+    down, across = (
+        torch.tensor(blur_matrix(length, kernel, convention.border), dtype=torch.float32) for length in (height, width)
+    )
+    blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
+    # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
+    read = torch.tensor(difference_weights(convention.reach)[0])
+    reach, line = convention.reach, 2 * convention.reach + 1
+    rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
+    columns = (x[:, None] + (read % line - reach)).clamp(0, width - 1)
+    around = blurred.gather(1, rows * width + columns)
+    return around * (value / blurred.amax(dim=1))[:, None] if convention.rescale else around
 
 
 def _blurred_around(
@@ -181,7 +201,9 @@ def _blurred_around(
     """The blurred values around each peak that the parabola reads, in the order of `difference_weights`."""
     (count, height, width), (x, y, value) = maps.shape, peaks
     dtype = _product_dtype(maps.device)
-    read, _ = _differences(convention.reach, maps.device, dtype)
+    read = torch.tensor(difference_weights(convention.reach)[0], device=maps.device)
+    if count == 0:
+        return maps.new_zeros((0, len(read)))
     top, down = _window_blur(height, kernel, convention, maps.device, dtype)
     left, across = _window_blur(width, kernel, convention, maps.device, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
@@ -232,16 +254,6 @@ def difference_weights(reach: int) -> tuple[Int[np.ndarray, " read"], Float[np.n
     weights = weights.reshape(5, -1).T
     read = np.flatnonzero(weights.any(axis=1))
     return read, weights[read]
-
-
-@lru_cache(maxsize=16)
-def _differences(
-    reach: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Int[Tensor, " read"], Float[Tensor, "read 5"]]:
-    """`difference_weights` as tensors."""
-    read, weights = difference_weights(reach)
-    with torch.inference_mode(False):
-        return torch.tensor(read, device=device), torch.tensor(weights, device=device, dtype=dtype)
 
 
 def newton_step(derivatives: Float[Tensor, "5 N"], convention: DarkConvention) -> Float[Tensor, "N 2"]:

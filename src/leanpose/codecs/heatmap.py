@@ -13,7 +13,7 @@ SDPose and DistilPose train with `unbiased` and test with `dark`, kernel 11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec, Heatmaps
-from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, Peaks, dark_offsets, find_peaks, quarter_offsets
+from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -33,8 +33,6 @@ Toolbox = Literal["mmpose1x", "mmpose029"]
 # Products of two numbers above this stay normal float32 numbers; smaller ones become subnormal, which a CPU multiplies
 # a hundred times slower. No target changes by more than this.
 _TINY = 1.1e-19
-
-_MAPS_AT_ONCE = 8192  # decoded together on a CPU; bounds the memory that reading them takes (a GPU takes all at once)
 
 
 @dataclass(frozen=True)
@@ -155,15 +153,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             made_for = "×".join(map(str, self.heatmap_size))
             raise LeanposeError(f"The heatmaps are {height}×{width}, but the codec was made for {made_for}.")
         maps = maps.reshape(-1, height, width)
-        at_once = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(len(maps), 1)
-        parts = [self.read_peaks(part, find_peaks(part), dark_offsets) for part in maps.split(at_once)]
-        points, scores = (torch.cat(part) for part in zip(*parts, strict=True))
-        return points.view(batch, count, 2), scores.view(batch, count)
-
-    def read_peaks(
-        self, maps: Float[Tensor, "N H W"], peaks: Peaks, dark: Callable[..., Float[Tensor, "N 2"]]
-    ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
-        """Points and scores; `dark` is `dark_offsets`, or computes the same."""
+        peaks = find_peaks(maps)
         found = (peaks.value > 0) & (peaks.value < float("inf"))
         peaks = peaks._replace(value=torch.where(found, peaks.value, 0.0))
         points = torch.stack([peaks.x, peaks.y], dim=1).float()
@@ -171,9 +161,9 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             points = points + quarter_offsets(maps, peaks, both=self.toolbox == "mmpose029")
         elif self.decoding == "dark":
             kernel, convention = self.blur_kernel_size, self.dark_convention
-            points = points + dark(maps, peaks, kernel=kernel, convention=convention)
+            points = points + dark_offsets(maps, peaks, kernel=kernel, convention=convention)
         points = torch.where(found[:, None], points, -1.0) * self.stride(maps.device)
-        return points, peaks.value.clamp(0, 1)
+        return points.view(batch, count, 2), peaks.value.clamp(0, 1).view(batch, count)
 
     def loss(self, prediction: Heatmaps, target: HeatmapTarget) -> Float[Tensor, ""]:
         """Mean squared error over all pixels of all maps, each map times its weight (SDPose eq. 1; TokenPose §3.3)."""
@@ -186,8 +176,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
-        order = torch.tensor(list(flip_indices), device=flipped.heatmaps.device)
-        back = flipped.heatmaps.float().index_select(1, order).flip(-1)
+        back = flipped.heatmaps.float()[:, list(flip_indices)].flip(-1)
         mean = prediction.heatmaps.float().clone()
         if self.encoding != "udp" if self.flip_shift is None else self.flip_shift:
             mean[..., 1:] += back[..., :-1]

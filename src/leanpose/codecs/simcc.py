@@ -144,9 +144,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
 
     def merge_flipped(self, prediction: SimCC, flipped: SimCC, flip_indices: Sequence[int]) -> SimCC:
         """The mean of the bins and of the mirrored image's bins, mirrored back."""
-        order = torch.tensor(list(flip_indices), device=flipped.x.device)
-        x = flipped.x.float().index_select(1, order).flip(-1)
-        y = flipped.y.float().index_select(1, order)
+        x, y = (bins.float()[:, list(flip_indices)] for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
 
 

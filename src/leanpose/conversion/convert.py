@@ -14,7 +14,7 @@ from leanpose.conversion.catalogue import Official, fetch_official, official_che
 from leanpose.conversion.checkpoint import Checkpoint, read_checkpoint
 from leanpose.conversion.recognition import RecognisedNetwork, Size
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.models.backbones.file import save_backbone
+from leanpose.models.backbones.base import save_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.registry import configure_model, create_model, list_models

@@ -20,7 +20,7 @@ from leanpose.conversion.onnx_backbones import (
 )
 from leanpose.conversion.onnx_graph import OnnxGraph, read_graph
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones.file import save_backbone
+from leanpose.models.backbones.base import save_backbone
 from leanpose.models.backbones.movenet import MOVENETS
 from leanpose.models.backbones.rtmdet import RTMDETS
 from leanpose.models.base import PoseModel

@@ -1,4 +1,4 @@
-"""How a person's crop varies in training: where it lies (`Augmentation`), and how it looks (`PhotometricAugmentation`).
+"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.recolour`).
 
 The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
 order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
@@ -10,18 +10,20 @@ dropped rectangle. All draws come from the generator that is given, so a crop is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from pydantic import AfterValidator, Field
 from scipy.special import ndtr, ndtri
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.geometry import bbox_to_center_scale
+from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
 BLUR_SIZES = (3, 5, 7)  # sides of the kernels
+HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints' extent times this
 
 
 class CropParams(NamedTuple):
@@ -46,54 +48,6 @@ def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     return ndtri(low + (high - low) * ranks)
 
 
-@dataclass(frozen=True)
-class PhotometricAugmentation:
-    """How a crop's look is varied; by default not at all. RTMPose's values are those in brackets.
-
-    Attributes:
-        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
-            half of the crops.
-        blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
-        coarse_dropout_probability: of a black rectangle [1].
-        coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
-    """
-
-    hue: float = 0.0
-    saturation: float = 0.0
-    value: float = 0.0
-    blur_probability: float = 0.0
-    coarse_dropout_probability: float = 0.0
-    coarse_dropout_size: tuple[float, float] = (0.2, 0.4)
-
-    def apply(self, rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The crop with another look; the array that is given stays as it is.
-
-        Args:
-            rng: the only source of randomness; every call takes the same number of draws from it.
-            image: RGB.
-        """
-        import cv2
-
-        amounts, happens = rng.uniform(-1.0, 1.0, 3), rng.random(3) < 0.5
-        chance, kernels = rng.random(3), rng.integers(len(BLUR_SIZES), size=2)
-        sides, corner = rng.uniform(*self.coarse_dropout_size, 2), rng.random(2)
-
-        change = (amounts * happens * (self.hue, self.saturation, self.value)).astype(np.int16)
-        if change.any():
-            image = _shift_colours(image, change)
-        if chance[0] < self.blur_probability:
-            image = cv2.blur(image, (BLUR_SIZES[kernels[0]],) * 2).astype(np.uint8)
-        if chance[1] < self.blur_probability:
-            image = cv2.medianBlur(image, BLUR_SIZES[kernels[1]]).astype(np.uint8)
-        if chance[2] < self.coarse_dropout_probability:
-            size = np.array(image.shape[:2])
-            hole = np.maximum((sides * size).astype(int), 1)
-            top, left = (corner * (size - hole + 1)).astype(int)
-            image = image.copy()
-            image[top : top + hole[0], left : left + hole[1]] = 0
-        return image
-
-
 def _shift_colours(image: UInt8[np.ndarray, "h w 3"], change: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """Add to hue (which goes round), saturation and value (which are cut)."""
     import cv2
@@ -104,34 +58,57 @@ def _shift_colours(image: UInt8[np.ndarray, "h w 3"], change: np.ndarray) -> UIn
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How crops are varied in training. The defaults are SDPose's recipe.
+def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    """For sections: a least and a largest value."""
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number is the least, the second the largest")
+    return bounds
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Fractions = Annotated[tuple[Fraction, Fraction], AfterValidator(in_order)]
+
+
+class Augmentation(Section):
+    """How crops are varied in training. The defaults are SDPose's recipe; the values in brackets are RTMPose's.
 
     Attributes:
         shift, shift_probability: the centre moves by up to this fraction of the region's width and height.
         flip_probability: of a mirror image.
         half_body_probability, half_body_keypoints: of cropping to the upper or lower half, for people with more
             labelled keypoints than this number.
-        half_body_padding: the half's keypoint extent is enlarged by this factor.
         scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
         rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
         truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
-            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform).
-        photometric: how the crop's look changes besides.
+            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
+        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
+            half of the crops.
+        blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
+        coarse_dropout_probability: of a black rectangle [1].
+        coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
     """
 
-    shift: float = 0.16
-    shift_probability: float = 0.3
-    flip_probability: float = 0.5
-    half_body_probability: float = 0.3
-    half_body_keypoints: int = 8
-    half_body_padding: float = 1.5
-    scale: float = 0.35
-    rotation: float = 45.0
-    rotation_probability: float = 0.6
+    shift: float = Field(default=0.16, ge=0)
+    shift_probability: Probability = 0.3
+    flip_probability: Probability = 0.5
+    half_body_probability: Probability = 0.3
+    half_body_keypoints: int = Field(default=8, ge=1)
+    scale: float = Field(default=0.35, ge=0, lt=1)
+    rotation: float = Field(default=45.0, ge=0)
+    rotation_probability: Probability = 0.6
     truncnorm: bool = False
-    photometric: PhotometricAugmentation = field(default_factory=PhotometricAugmentation)
+    hue: float = Field(default=0.0, ge=0, le=90)
+    saturation: float = Field(default=0.0, ge=0, le=255)
+    value: float = Field(default=0.0, ge=0, le=255)
+    blur_probability: Probability = 0.0
+    coarse_dropout_probability: Probability = 0.0
+    coarse_dropout_size: Fractions = (0.2, 0.4)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether `recolour` changes anything."""
+        return any((self.hue, self.saturation, self.value, self.blur_probability, self.coarse_dropout_probability))
 
     def sample(
         self, rng: np.random.Generator, person: PoseAnnotation, skeleton: Skeleton, input_size: tuple[int, int]
@@ -179,4 +156,32 @@ class Augmentation:
         width, height = max(width, height * aspect), max(height, width / aspect)
         if width <= 0:
             return None
-        return points.mean(axis=0).astype(np.float64), np.array([width, height], np.float64) * self.half_body_padding
+        return points.mean(axis=0).astype(np.float64), np.array([width, height], np.float64) * HALF_BODY_PADDING
+
+    def recolour(self, rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The crop with its look varied; the array that is given stays as it is.
+
+        Args:
+            rng: the only source of randomness; every call takes the same number of draws from it.
+            image: RGB.
+        """
+        import cv2
+
+        amounts, happens = rng.uniform(-1.0, 1.0, 3), rng.random(3) < 0.5
+        chance, kernels = rng.random(3), rng.integers(len(BLUR_SIZES), size=2)
+        sides, corner = rng.uniform(*self.coarse_dropout_size, 2), rng.random(2)
+
+        change = (amounts * happens * (self.hue, self.saturation, self.value)).astype(np.int16)
+        if change.any():
+            image = _shift_colours(image, change)
+        if chance[0] < self.blur_probability:
+            image = cv2.blur(image, (BLUR_SIZES[kernels[0]],) * 2).astype(np.uint8)
+        if chance[1] < self.blur_probability:
+            image = cv2.medianBlur(image, BLUR_SIZES[kernels[1]]).astype(np.uint8)
+        if chance[2] < self.coarse_dropout_probability:
+            size = np.array(image.shape[:2])
+            hole = np.maximum((sides * size).astype(int), 1)
+            top, left = (corner * (size - hole + 1)).astype(int)
+            image = image.copy()
+            image[top : top + hole[0], left : left + hole[1]] = 0
+        return image

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from leanpose.data.annotations import ImageRef, PoseAnnotation
+from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
@@ -74,7 +73,6 @@ class CropCache:
         index: one row a person, sorted by key.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
-        stamps: image → size and time of change that the broken ones' files had; None where there was no file.
 
     Raises:
         LeanposeError: the file is missing, cut off, or no such file.
@@ -98,7 +96,6 @@ class CropCache:
         plan = description["plan"]
         self.plan = CropPlan(**{**plan, "input_size": tuple(plan["input_size"])})
         self.broken: dict[str, str] = description["broken"]
-        self.stamps: dict[str, list[int] | None] = description["stamps"]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -158,12 +155,11 @@ def pack_crops(
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
-    rows, broken, stamps, offset, done = [], {}, {}, 0, 0
+    rows, broken, offset, done = [], {}, 0, 0
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
-            if isinstance(result, tuple):
-                image = str(group[0][1].image)
-                broken[image], stamps[image] = result
+            if isinstance(result, BrokenImageError):
+                broken[str(group[0][1].image)] = str(result)
             else:
                 for key, data, *placed in result:
                     file.write(data)
@@ -174,7 +170,7 @@ def pack_crops(
                 progress(done, len(unique))
         index = np.array(rows, _ROW)
         np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
-        description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken, "stamps": stamps}
+        description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken}
         encoded = json.dumps(description).encode()
         file.write(encoded + len(encoded).to_bytes(8, "little") + MAGIC)
     return CropCache(path)
@@ -183,43 +179,32 @@ def pack_crops(
 def cached_crops(people: Sequence[PoseAnnotation], plan: CropPlan, folder: Path | str) -> CropCache:
     """The cache in a folder if it fits these people and this plan, otherwise one packed there now.
 
-    A cache that holds less than these people does not fit, unless their images were broken and have not changed since.
+    A cache that holds less than these people does not fit, unless their images were broken when it was packed; people that
+    it does not hold are read from their images.
     """
     path = Path(folder) / FILE_NAME
     if path.exists():
         cache = CropCache(path)
         # Margin, density and encoding are the choice of whoever packed it.
         if cache.plan.input_size == plan.input_size:
-            missing = {people[i].image for i in np.flatnonzero(cache.find(people) < 0).tolist()}
-            if all(str(image) in cache.broken and cache.stamps[str(image)] == _stamp(image) for image in missing):
+            missing = {str(people[i].image) for i in np.flatnonzero(cache.find(people) < 0).tolist()}
+            if missing <= cache.broken.keys():
                 return cache
     return pack_crops(people, plan, path)
-
-
-def _stamp(image: ImageRef) -> list[int] | None:
-    """Size and time of the last change of an image's file or archive, None where there is none."""
-    try:
-        status = os.stat(image.path)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 _CoarseCrop = tuple[int, bytes, int, int, tuple[float, float], tuple[float, float]]
 """Key, bytes, and the last four fields of `_ROW`."""
 
 
-def _cut_group(
-    group: list[tuple[int, PoseAnnotation]], plan: CropPlan
-) -> list[_CoarseCrop] | tuple[str, list[int] | None]:
-    """The coarse crops of one image's people, or why it cannot be read and its file's stamp."""
+def _cut_group(group: list[tuple[int, PoseAnnotation]], plan: CropPlan) -> list[_CoarseCrop] | BrokenImageError:
+    """The coarse crops of one image's people, or why it cannot be read."""
     import cv2
 
-    stamp = _stamp(group[0][1].image)  # before reading: a file that changes meanwhile is read again
     try:
         image = read_image(group[0][1].image)
     except BrokenImageError as error:
-        return str(error), stamp
+        return error
     crops = []
     for key, person in group:
         centers, scales = bbox_to_center_scale(person.box[None], plan.input_size)

@@ -5,7 +5,6 @@ Which boxes are valid and which people count follows the papers' toolbox (mmpose
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.wholebody import join_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
+from leanpose.files import load_json
 from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
 
@@ -64,20 +64,6 @@ class CocoFile:
         if record["image_id"] not in self.images:
             raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
         return self.images[record["image_id"]]
-
-
-def load_json(path: Path, what: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        LeanposeError: it is missing, cut off or no JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the {what} {path}: {error.strerror or error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise LeanposeError(f"The {what} {path} is cut off or no JSON: {error}.") from error
 
 
 @contextmanager
@@ -217,7 +203,7 @@ def _read(
     path, image_path = config.paths(root)
     file = load_coco(path, labelled)
     folder = ImageFolder(image_path, config.title)
-    # Crops of one picture stay on one side of the split.
+    # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}

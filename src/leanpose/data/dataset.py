@@ -8,8 +8,9 @@ worker decodes, warps once, and does little else.
 from __future__ import annotations
 
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.augmentation import Augmentation, CropParams, PhotometricAugmentation
+from leanpose.data.augmentation import Augmentation, CropParams
 from leanpose.data.cache import CropCache
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.geometry import (
@@ -39,7 +40,39 @@ ATTEMPTS = 8
 Item = TypeVar("Item")
 
 
-class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], Generic[Item]):
+BatchT = TypeVar("BatchT", bound="Batch")
+
+
+@dataclass(frozen=True)
+class Batch(ABC):
+    """What a loader makes of the items that could be read, whatever these are; subclasses add tensors.
+
+    Attributes:
+        indices: of the items in the data set.
+        broken: images that could not be read, by name, and why.
+    """
+
+    indices: Int[Tensor, " B"]
+    broken: dict[str, str]
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the training task's `forward` takes."""
+
+    def to(self: BatchT, device: torch.device | str) -> BatchT:
+        """The batch on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def pin_memory(self: BatchT) -> BatchT:
+        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self: BatchT, change: Callable[[Tensor], Tensor]) -> BatchT:
+        return replace(self, **{k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)})
+
+
+class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Item]):
     """A map-style data set of images: what an item is depends on (seed, epoch, index) alone, and broken images stop nothing.
 
     An item comes with the images that could not be read on the way to it, by name with the reason.
@@ -58,20 +91,24 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], Generic[Item]):
         self.replace_broken = replace_broken
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on see it change
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, index: int) -> Item:
         """An item of this epoch.
 
         Raises:
             BrokenImageError: its image cannot be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def image_name(self, index: int) -> str:
         """Where an item's pixels come from."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def collate(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
+        """A loader's `collate_fn`: one batch of the items that could be read."""
 
     def describe(self, index: int) -> str:
         """An item, for messages."""
@@ -123,7 +160,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class CropBatch:
+class CropBatch(Batch):
     """The crops of a batch that could be read.
 
     Attributes:
@@ -131,33 +168,16 @@ class CropBatch:
         keypoints: x, y in crop pixels.
         weights: 1 labelled, 0 not labelled.
         matrices: image → crop.
-        indices: of the people in the data set.
-        broken: images that could not be read, by name, and why.
     """
 
     images: UInt8[Tensor, "B h w 3"]
     keypoints: Float[Tensor, "B K 2"]
     weights: Float[Tensor, "B K"]
     matrices: Float[Tensor, "B 2 3"]
-    indices: Int[Tensor, " B"]
-    broken: dict[str, str]
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """What the training task's `forward` takes."""
         return self.images, self.keypoints, self.weights
-
-    def to(self, device: torch.device | str) -> CropBatch:
-        """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def pin_memory(self) -> CropBatch:
-        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> CropBatch:
-        tensors = (self.images, self.keypoints, self.weights, self.matrices, self.indices)
-        return CropBatch(*(change(tensor) for tensor in tensors), broken=self.broken)
 
 
 class TopDownDataset(ImageDataset[Crop]):
@@ -228,8 +248,8 @@ class TopDownDataset(ImageDataset[Crop]):
         keypoints = np.where(labelled[:, None], keypoints, 0.0)
         image = self._pixels(index, params, matrix)
         augmentation = self._augmentation_now()
-        if augmentation is not None and augmentation.photometric != PhotometricAugmentation():
-            image = augmentation.photometric.apply(self.generator(index, 1), image)
+        if augmentation is not None and augmentation.recolours:
+            image = augmentation.recolour(self.generator(index, 1), image)
         labels = keypoints.astype(np.float32), labelled.astype(np.float32)
         return Crop(image, *labels, matrix.astype(np.float32), index)
 
@@ -246,7 +266,7 @@ class TopDownDataset(ImageDataset[Crop]):
         center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
-            # The papers' toolbox mirrors the picture and then crops it: the region's centre stays on w / 2, where
+            # The papers' toolbox mirrors the image and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
         return matrix
@@ -257,7 +277,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return self.augmentation
 
     def _pixels(self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Warp the person from the cheapest picture that holds it: cached crop, reduced JPEG, whole image."""
+        """Warp the person from the cheapest image that holds it: cached crop, reduced JPEG, whole image."""
         if self.cache is not None and self._rows[index] >= 0:
             source, to_source = self.cache.read(int(self._rows[index]))
         else:  # as much of the image as the crop needs

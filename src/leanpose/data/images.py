@@ -1,8 +1,8 @@
-"""Reading pictures: any common format in, RGB uint8 out, one sentence where a file is no usable picture.
+"""Reading images: any common format in, RGB uint8 out, one sentence where a file is no usable image.
 
 Plain JPEG (the training path) is decoded by OpenCV; everything else, and every odd JPEG, by Pillow, which knows more
 modes and notices damage. EXIF orientation is applied, as the papers' toolbox does through OpenCV: keypoints are those
-of the upright picture. Sizes are read from the header and limited before a single pixel is decoded.
+of the upright image. Sizes are read from the header and limited before a single pixel is decoded.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 100_000_000
-"""Pictures of more pixels than this are refused: a file of a few kilobytes can claim to be gigabytes (300 MB here)."""
+"""Images of more pixels than this are refused: a file of a few kilobytes can claim to be gigabytes (300 MB here)."""
 
 _TOO_MANY = f"more than the {MAX_PIXELS // 10**6} million pixels allowed"
 
 
 class BrokenImageError(LeanposeError):
-    """A file that is no usable picture; the message names it and says why. One such file need not stop the others."""
+    """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
 
 
 def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a picture as RGB uint8 (H, W, 3), upright.
+    """Read an image as RGB uint8 (H, W, 3), upright.
 
     JPEG, PNG, WebP, TIFF, BMP, GIF (first frame); 16-bit values are divided by 256, grey is repeated, transparent
     parts become white, CMYK and palettes are converted, EXIF rotation is applied.
@@ -180,7 +180,7 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
         ref: a file, a member of an archive, or the bytes themselves.
 
     Raises:
-        BrokenImageError: it is missing, empty, cut off, damaged, no picture, or larger than `MAX_PIXELS`.
+        BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than `MAX_PIXELS`.
     """
     if isinstance(ref, bytes):
         return decode_image(ref, name="given as bytes")
@@ -188,14 +188,14 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode a picture's bytes as `read_image` does; `name` is for messages."""
+    """Decode an image's bytes as `read_image` does; `name` is for messages."""
     return decode_part(data, name=name)[0]
 
 
 def decode_part(
     data: bytes, *, name: str, rows: int | None = None, reduction: int = 1
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None]:
-    """Decode no more of a JPEG than is needed. Other formats, CMYK, and pictures with EXIF data (they may be rotated)
+    """Decode no more of a JPEG than is needed. Other formats, CMYK, and images with EXIF data (they may be rotated)
     come whole.
 
     Args:
@@ -203,7 +203,7 @@ def decode_part(
         reduction: 1, 2, 4 or 8: the size is divided by it, straight in the frequency blocks.
 
     Returns:
-        The pixels, and the (2, 3) affine map from the picture's pixel coordinates to theirs; None for no change.
+        The pixels, and the (2, 3) affine map from the image's pixel coordinates to theirs; None for no change.
     """
     if not data:
         raise BrokenImageError(f"The image {name} is empty (0 bytes).")
@@ -212,7 +212,7 @@ def decode_part(
         return _decode_by_pillow(data, name), None
     _check_size(header.height, header.width, name)
     # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
-    # marker behind their start can only be the picture's own.
+    # marker behind their start can only be the image's own.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
     if header.exif:
@@ -230,7 +230,7 @@ def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
     """The same JPEG with a lower height: the decoder stops there, and does not look at the rest.
 
     Blocks are up to 16 rows high, and one more block lets the colours of the last needed row be interpolated as in the
-    whole picture. Without its end marker the rest does not count as garbage that would be worth a warning.
+    whole image. Without its end marker the rest does not count as garbage that would be worth a warning.
     """
     height = (max(rows, 1) + 31) // 16 * 16
     if height >= header.height:
@@ -274,7 +274,7 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImageError(f"The file {name} is no picture of a known format.") from error
+        raise BrokenImageError(f"The file {name} is no image of a known format.") from error
     except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
         if isinstance(error, Image.DecompressionBombError):
             raise BrokenImageError(f"The image {name} claims {_TOO_MANY}.") from error

@@ -1,4 +1,4 @@
-"""Pictures as users hand them over: as a file, bytes, an array or a Pillow image, or as names of files and folders."""
+"""Images as users hand them over: as a file, bytes, an array or a Pillow image, or as names of files and folders."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".vob", ".mxf", ".h264", ".hevc",
 }  # fmt: skip
-READ_AHEAD = 4  # pictures; more would only fill memory, since reading is faster than pose estimation
+READ_AHEAD = 4  # images; more would only fill memory, since reading is faster than pose estimation
 
 
 ImageInput: TypeAlias = Union[str, Path, bytes, np.ndarray, "Image"]
-"""One picture: a file's path, a file's bytes, an RGB uint8 array (H, W, 3), or a Pillow image."""
+"""One image: a file's path, a file's bytes, an RGB uint8 array (H, W, 3), or a Pillow image."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Inputs:
     """What a user's arguments mean.
 
     Attributes:
-        pictures, clips: each once.
+        pictures, clips: images and videos, each once.
         others: names of files in folders that end like neither.
     """
 
@@ -76,11 +76,11 @@ class Inputs:
 def find_inputs(
     arguments: Sequence[str], *, besides: Path | None = None, is_video: Callable[[Path], bool] = lambda path: False
 ) -> Inputs:
-    """The pictures and videos meant by files, folders (with all below them), glob patterns that the shell did not
+    """The images and videos meant by files, folders (with all below them), glob patterns that the shell did not
     expand, and numbers of cameras.
 
     Files in folders count by their endings. A file that is named itself counts as a video where it ends like one, or
-    where it ends like nothing that is known and holds one; otherwise as a picture. A picture that is called by a number,
+    where it ends like nothing that is known and holds one; otherwise as an image. An image that is called by a number,
     as COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are
     numbered on from there.
 
@@ -92,7 +92,7 @@ def find_inputs(
     Raises:
         LeanposeError: nothing is there to look at.
     """
-    pictures: dict[Path, str] = {}
+    images: dict[Path, str] = {}
     clips: dict[Path | int, Clip] = {}
     others: list[str] = []
     for argument in arguments:
@@ -106,31 +106,31 @@ def find_inputs(
                 if ending in VIDEO_SUFFIXES or (unknown and is_video(path)):
                     clips.setdefault(path.resolve(), Clip(path.resolve(), path.name))
                 else:
-                    pictures.setdefault(path.resolve(), path.name)
+                    images.setdefault(path.resolve(), path.name)
                 continue
             for file, name in _files_below(path, besides):
                 if file.suffix.lower() in SUFFIXES:
-                    pictures.setdefault(file.resolve(), name)
+                    images.setdefault(file.resolve(), name)
                 elif file.suffix.lower() in VIDEO_SUFFIXES:
                     clips.setdefault(file.resolve(), Clip(file.resolve(), name))
                 else:
                     others.append(name)
-    if not pictures and not clips:
+    if not images and not clips:
         there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
-        raise LeanposeError(f"There are no pictures or videos in {', '.join(arguments)}{there}.")
-    return Inputs(_numbered(pictures), list(clips.values()), others)
+        raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
+    return Inputs(_numbered(images), list(clips.values()), others)
 
 
-def _numbered(pictures: dict[Path, str]) -> list[ImageFile]:
-    """Pictures with the ids that their names give."""
-    numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else None for path in pictures]
+def _numbered(images: dict[Path, str]) -> list[ImageFile]:
+    """Images with the ids that their names give."""
+    numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else None for path in images]
     named = [number for number in numbers if number is not None]
     if len(set(named)) < len(named):
-        numbers, named = [None] * len(pictures), []
+        numbers, named = [None] * len(images), []
     free = count(max(named, default=0) + 1)
     return [
         ImageFile(path, name, next(free) if number is None else number)
-        for (path, name), number in zip(pictures.items(), numbers, strict=True)
+        for (path, name), number in zip(images.items(), numbers, strict=True)
     ]
 
 
@@ -155,10 +155,10 @@ def _expand(argument: str) -> list[Path]:
 
 
 def read_ahead(
-    pictures: Sequence[ImageFile],
+    images: Sequence[ImageFile],
 ) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
-    """The pictures' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
-    with Prefetcher(((picture, _read(picture.path)) for picture in pictures), READ_AHEAD) as ahead:
+    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
+    with Prefetcher(((image, _read(image.path)) for image in images), READ_AHEAD) as ahead:
         yield from ahead
 
 
@@ -170,7 +170,7 @@ def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
 
 
 def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as RGB uint8 (H, W, 3), upright, whatever form it came in.
+    """The image as RGB uint8 (H, W, 3), upright, whatever form it came in.
 
     Raises:
         LeanposeError: it cannot be read, or is an array of another form.

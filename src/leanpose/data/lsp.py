@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError
+from leanpose.files import read_errors
 from leanpose.geometry import boxes_from_keypoints
 from leanpose.skeleton import LSP14, Skeleton
 
@@ -24,6 +23,8 @@ BOX_PADDING = 1.2
 
 AREA_OF_BOX = 0.53
 """LSP has no masks: a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
+
+_NO_MATLAB = "cut off or no MATLAB file"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def load_matlab(path: Path, *, structs: bool = False) -> dict[str, Any]:
     """
     from scipy.io import loadmat  # slow to import
 
-    with _matlab_errors(path):
+    with read_errors("annotation file", path, Exception, kind=_NO_MATLAB):  # scipy raises almost anything
         return loadmat(path, struct_as_record=not structs, squeeze_me=structs)
 
 
@@ -114,15 +115,5 @@ def matlab_names(path: Path) -> list[str]:
     """
     from scipy.io import whosmat  # slow to import
 
-    with _matlab_errors(path):
+    with read_errors("annotation file", path, Exception, kind=_NO_MATLAB):  # scipy raises almost anything
         return [name for name, _, _ in whosmat(path)]
-
-
-@contextmanager
-def _matlab_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the annotation file {path}: {error.strerror or error}.") from error
-    except Exception as error:  # scipy raises almost anything on a damaged file
-        raise LeanposeError(f"The annotation file {path} is cut off or no MATLAB file: {error}.") from error

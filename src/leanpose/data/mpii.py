@@ -20,11 +20,12 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.coco import labelled_dataset, load_json, map_keypoints, record_errors, zero_unlabelled
+from leanpose.data.coco import labelled_dataset, map_keypoints, record_errors, zero_unlabelled
 from leanpose.data.images import ImageFolder
 from leanpose.data.lsp import AREA_OF_BOX, load_matlab, lsp_boxes
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError
+from leanpose.files import load_json
 from leanpose.geometry import box_area
 from leanpose.skeleton import MPII16, Skeleton
 

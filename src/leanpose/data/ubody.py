@@ -20,6 +20,7 @@ from leanpose.data.coco import CocoFile, collect_people, ground_truth, load_coco
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.errors import LeanposeError
+from leanpose.files import read_errors
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
 ANNOTATIONS_NAME = "keypoint_annotation.json"
@@ -81,19 +82,16 @@ def read_split_list(path: Path) -> set[str]:
     Raises:
         LeanposeError: the file is missing, damaged, or holds no names; or Python objects, which are never loaded.
     """
-    try:
+    kind = (
+        "damaged or holds pickled Python objects, which may run code and are not loaded; write the names of the videos into "
+        "a text file, one a line"
+    )
+    with read_errors("split list", path, ValueError, EOFError, kind=kind):
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
             names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []
         else:
             names = path.read_text().split("\n")
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the split list {path}: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
-        raise LeanposeError(
-            f"The split list {path} is damaged or holds pickled Python objects, which may run code and are not loaded; "
-            "write the names of the videos into a text file, one a line."
-        ) from error
     names = {name.strip() for name in names} - {""}
     if not names:
         raise LeanposeError(f"The split list {path} holds no names of videos.")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.readers import DatasetConfig, match_keypoints
 from leanpose.errors import LeanposeError
+from leanpose.files import load_yaml
 from leanpose.skeleton import COCO17, Skeleton
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -26,7 +26,9 @@ def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     """Read the `train` or `val` images of a YOLO-pose `data.yaml`; `split: all` reads both."""
     assert config.annotations is not None
     path = root / config.annotations
-    content = _read_yaml(path)
+    content = load_yaml(path, "YOLO data file")
+    if "kpt_shape" not in content:
+        raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
     keypoints, values = _shape(content, path)
     labelled = config.labelled_skeleton(root) or _skeleton(content, keypoints, path)
     if len(labelled) != keypoints:
@@ -44,18 +46,6 @@ def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
             where = (ImageRef(str(file)), box, map_keypoints(points, indices))
             people.append(PoseAnnotation(*where, len(images), len(people) + 1, area))
     return labelled_dataset(config.title, people, images, skeleton)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the YOLO data file {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeanposeError(f"The YOLO data file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict) or "kpt_shape" not in content:
-        raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
-    return content
 
 
 def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:

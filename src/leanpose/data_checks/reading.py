@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import load_json, parse_box, parse_coco
+from leanpose.data.coco import parse_box, parse_coco
 from leanpose.data.images import ImageFolder, tar_members
 from leanpose.data.lsp import load_lsp, lsp_boxes, matlab_names
 from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
+from leanpose.files import load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 

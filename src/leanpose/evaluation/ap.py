@@ -1,4 +1,5 @@
-"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten figures and CrowdPose's nine.
+"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten figures and CrowdPose's nine, and
+those of a whole body by its parts: body, feet, face and hands (COCO-WholeBody; Jin et al., ECCV 2020).
 
 Matching, precision and recall are faster-coco-eval's. The similarities are computed here, for all people of an image at
 once, and given to it; so no JSON is made of the results, and skeletons of any length work.
@@ -7,16 +8,17 @@ once, and given to it; so no JSON is made of the results, and skeletons of any l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from typing_extensions import Unpack
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.nms import oks_between, oks_nms, soft_oks_nms
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions, Scoring, oks_between, oks_nms, soft_oks_nms
+from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCO
@@ -39,16 +41,30 @@ CROWDPOSE_AREA = 0.53
 """CrowdPose has no masks: a person's area is this part of the box's."""
 
 
+class Ranking(TypedDict, total=False):
+    """Which predicted people count, and in what order.
+
+    Attributes:
+        scoring: how people are ranked (`PosePredictions.person_scores`); `bbox_keypoint` by default.
+        nms: drop people too much like better ones (`oks`, the default), keep the 20 that the soft form takes first (`soft`),
+            or keep all (None).
+        nms_threshold: of the suppression [0.9].
+        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring [0.2].
+    """
+
+    scoring: Scoring
+    nms: Suppression | None
+    nms_threshold: float
+    keypoint_threshold: float
+
+
 def average_precision(
     ground_truth: Mapping[str, Any],
     results: PosePredictions,
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
     *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
-    nms_threshold: float = 0.9,
-    keypoint_threshold: float = 0.2,
     metric: BoxMetric = "coco",
+    **ranking: Unpack[Ranking],
 ) -> dict[str, float]:
     """AP and AR over OKS 0.50, 0.55 … 0.95, with at most 20 people an image.
 
@@ -59,12 +75,8 @@ def average_precision(
         ground_truth: a COCO keypoint dictionary (`images`, `annotations`, `categories`).
         results: the people found in those images.
         sigmas: the skeleton's K constants.
-        scoring: how people are ranked (`PosePredictions.person_scores`).
-        nms: drop people too much like better ones (`oks`), keep the 20 that the soft form takes first (`soft`), or
-            keep all (None).
-        nms_threshold: of the suppression.
-        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring.
         metric: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
+        ranking: see `Ranking`.
 
     Returns:
         For `coco`: AP, AP .5, AP .75, AP (M), AP (L), AR, AR .5, AR .75, AR (M), AR (L). For `crowdpose`: AP, AP .5,
@@ -77,10 +89,7 @@ def average_precision(
     if metric not in get_args(BoxMetric):
         raise LeanposeError(f"Unknown evaluation metric '{metric}'; {did_you_mean(str(metric), get_args(BoxMetric))}")
     sigmas = np.asarray(sigmas, np.float64)
-    truth, pred, scores = rank_people(
-        ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms, nms_threshold=nms_threshold,
-        keypoint_threshold=keypoint_threshold,
-    )  # fmt: skip
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, **ranking)
     matching = Matching(truth, pred, scores, sigmas, keypoint_areas(pred))
     figures = matching.figures()
     if metric == "crowdpose":
@@ -377,3 +386,102 @@ def keypoint_similarity(
     variances = 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
     scale = -1 / (variances[None] * (truth.areas[people][:, None] + np.spacing(1)))
     return np.exp(squared * scale[None]), labelled
+
+
+WHOLE = "whole"
+"""The row of all keypoints together."""
+
+BODY = "body"
+"""The part whose keypoints tell how large a found person is."""
+
+
+def wholebody_ap(
+    ground_truth: Mapping[str, Any],
+    results: PosePredictions,
+    sigmas: Sequence[float] | Float[np.ndarray, " K"],
+    parts: Mapping[str, Sequence[int]],
+    **ranking: Unpack[Ranking],
+) -> dict[str, dict[str, float]]:
+    """COCO's ten figures (see `average_precision`) of all keypoints, `whole`, and of each part.
+
+    People are ranked, and duplicates dropped, by all their keypoints together; then each part is matched alone, relative to the
+    area of the whole person. A person without a label in a part counts neither way there.
+
+    Whom the ground truth ignores is decided by the labels of each part (and `iscrowd`), not by `num_keypoints`, which
+    counts the body alone. The area of a found person is that of the box around the part `body`, as in the official
+    metric, and around all keypoints where there is no such part.
+
+    Args:
+        ground_truth: a COCO keypoint dictionary with all K keypoints of a person in `keypoints`.
+        results: the people found.
+        sigmas: the K constants.
+        parts: keypoint indices by name. An empty part has -1 for every figure.
+        ranking: see `Ranking`.
+
+    Raises:
+        LeanposeError: as `average_precision`.
+    """
+    sigmas = np.asarray(sigmas, np.float64)
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, **ranking)
+    areas = keypoint_areas(pred, parts.get(BODY) or None)
+    figures = {}
+    for name, part in {WHOLE: range(len(sigmas)), **parts}.items():
+        indices = list(part)
+        labelled = truth.labelled[:, indices]
+        ignored = truth.crowds | ~labelled.any(axis=1)
+        part_truth = replace(truth, keypoints=truth.keypoints[:, indices], labelled=labelled, ignored=ignored)
+        if indices:
+            pred_part = pred.with_keypoints(indices)
+            figures[name] = Matching(part_truth, pred_part, scores, sigmas[indices], areas).figures()
+    return {name: figures.get(name) or dict.fromkeys(figures[WHOLE], -1.0) for name in (WHOLE, *parts)}
+
+
+def labelled_parts(skeleton: Skeleton, labelled: Sequence[int]) -> dict[str, list[int]]:
+    """The parts of a skeleton as places among the keypoints that a data set labels; empty where it labels none of a part."""
+    place = {keypoint: i for i, keypoint in enumerate(labelled)}
+    return {name: [place[k] for k in part if k in place] for name, part in skeleton.parts.items()}
+
+
+def has_parts(skeleton: Skeleton, labelled: Sequence[int]) -> bool:
+    """Whether a data set that labels these keypoints can be measured by parts: more than one of them is labelled."""
+    return sum(bool(part) for part in labelled_parts(skeleton, labelled).values()) > 1
+
+
+def require_parts(skeleton: Skeleton) -> None:
+    """For the metric `wholebody`.
+
+    Raises:
+        LeanposeError: the skeleton has no parts to tell apart.
+    """
+    if len(skeleton.parts) < 2:
+        raise LeanposeError(
+            f"The metric wholebody measures parts, but the skeleton '{skeleton.name}' has "
+            f"{'no parts' if not skeleton.parts else 'one part alone'}; use the metric coco."
+        )
+
+
+def part_metrics(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`wholebody_ap`'s figures in one row: those of the whole body under their own names, and `AP face`, `AR face` … .
+
+    `AP hands` and `AR hands` are the means of both hands, or the one that is labelled.
+    """
+    row = dict(figures[WHOLE])
+    parts = {name: part for name, part in figures.items() if name != WHOLE}
+    for name, part in parts.items():
+        row |= {f"AP {name}": part["AP"], f"AR {name}": part["AR"]}
+    hands = [part for name, part in parts.items() if name in ("left_hand", "right_hand")]
+    if hands:
+        for figure in ("AP", "AR"):
+            values = [hand[figure] for hand in hands if hand[figure] >= 0]
+            row[f"{figure} hands"] = float(np.mean(values)) if values else -1.0
+    return row
+
+
+def part_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """`part_metrics`' row as a table: one dictionary a part with `part`, `AP` and `AR`; none for other metrics."""
+    names = [name.removeprefix("AP ") for name in metrics if name.startswith("AP ") and f"AR {name[3:]}" in metrics]
+    parts = [name for name in names if not name.startswith((".", "("))]
+    if not parts:
+        return []
+    whole = {"part": WHOLE, "AP": metrics["AP"], "AR": metrics["AR"]}
+    return [whole, *({"part": name, "AP": metrics[f"AP {name}"], "AR": metrics[f"AR {name}"]} for name in parts)]

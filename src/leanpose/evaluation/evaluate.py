@@ -9,16 +9,24 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
 from leanpose.backends.base import Backend, Precision
 from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.ap import BoxMetric, Suppression, average_precision
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    Ranking,
+    average_precision,
+    labelled_parts,
+    part_metrics,
+    require_parts,
+    wholebody_ap,
+)
 from leanpose.evaluation.pck import mpii_pckh, require_mpii
-from leanpose.evaluation.predictions import PosePredictions, Scoring
-from leanpose.evaluation.wholebody import labelled_parts, part_metrics, require_parts, wholebody_ap
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
@@ -112,10 +120,9 @@ def evaluate(
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
     precision: Precision = "fp32",
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
     metric: Metric = "coco",
     advance: Callable[[int], None] = lambda _: None,
+    **ranking: Unpack[Ranking],
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 
@@ -137,9 +144,7 @@ def evaluate(
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]
         return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
-    return Evaluation(
-        coco_ap(results, people, model.skeleton, scoring=scoring, nms=nms, metric=metric), results, broken
-    )
+    return Evaluation(coco_ap(results, people, model.skeleton, metric=metric, **ranking), results, broken)
 
 
 def coco_ap(
@@ -147,9 +152,8 @@ def coco_ap(
     people: PoseDataset,
     skeleton: Skeleton,
     *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
     metric: OksMetric = "coco",
+    **ranking: Unpack[Ranking],
 ) -> dict[str, float]:
     """OKS AP and AR of poses, wherever they come from, on a data set.
 
@@ -161,8 +165,8 @@ def coco_ap(
     if metric == "wholebody":
         require_parts(skeleton)
         parts = labelled_parts(skeleton, labelled)
-        return part_metrics(wholebody_ap(ground_truth, pred, sigmas, parts, scoring=scoring, nms=nms))
-    return average_precision(ground_truth, pred, sigmas, scoring=scoring, nms=nms, metric=metric)
+        return part_metrics(wholebody_ap(ground_truth, pred, sigmas, parts, **ranking))
+    return average_precision(ground_truth, pred, sigmas, metric=metric, **ranking)
 
 
 def ground_truth_of(people: PoseDataset) -> dict:
@@ -179,7 +183,7 @@ def ground_truth_of(people: PoseDataset) -> dict:
 def mean_pose(
     train: Sequence[PoseAnnotation], people: Sequence[PoseAnnotation], input_size: tuple[int, int]
 ) -> PosePredictions:
-    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the picture must pass.
+    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the image must pass.
 
     Args:
         train: whose labelled keypoints are averaged, each in its own crop.

@@ -1,4 +1,8 @@
-"""Poses found in a set of images, as arrays: what every metric of this package reads."""
+"""Poses found in a set of images, as arrays: what every metric of this package reads; and suppression of duplicates.
+
+Plain greedy suppression keeps the best person and drops those too much like it; the soft form (Bodla et al., ICCV 2017)
+lowers their scores instead. Both follow the papers' toolbox: OKS between two detections is relative to their mean area.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
-from leanpose.skeleton import Skeleton
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
 """How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
@@ -42,24 +45,14 @@ class PosePredictions:
     areas: Float[np.ndarray, " N"]
 
     def __post_init__(self) -> None:
-        if self.keypoints.ndim != 3 or self.keypoints.shape[2] != 2:
-            raise LeanposeError(f"Pose results need keypoints of shape (N, K, 2), not {self.keypoints.shape}.")
-        count, keypoints, _ = self.keypoints.shape
-        shapes = {
-            "image_ids": (count,),
-            "keypoint_scores": (count, keypoints),
-            "boxes": (count, 4),
-            "box_scores": (count,),
-            "areas": (count,),
-        }
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise LeanposeError(
-                    f"Pose results with keypoints {self.keypoints.shape} need {name} of shape {shape}, "
-                    f"not {getattr(self, name).shape}."
-                )
-        for name in ("keypoints", *list(shapes)[1:]):
-            finite = np.isfinite(getattr(self, name))
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        shapes = [array.shape for array in arrays.values()]
+        n, k = (*self.keypoints.shape, 0, 0)[:2]
+        if shapes != [(n,), (n, k, 2), (n, k), (n, 4), (n,), (n,)]:
+            given = ", ".join(f"{name} {shape}" for name, shape in zip(arrays, shapes, strict=True))
+            raise LeanposeError(f"The arrays of pose results do not fit together: {given}.")
+        for name, array in arrays.items():
+            finite = np.isfinite(array)
             if not finite.all():
                 image_id = self.image_ids[np.argwhere(~finite)[0, 0]]
                 raise LeanposeError(
@@ -111,29 +104,6 @@ class PosePredictions:
         counted = points > keypoint_threshold
         return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
 
-    def in_skeleton(self, source: Skeleton, target: Skeleton) -> PosePredictions:
-        """The same people with the keypoints of another skeleton, matched by name.
-
-        A keypoint that `source` does not have is put in the middle of the box, with score 0.
-
-        Raises:
-            LeanposeError: these results do not have the keypoints of `source`, or the skeletons share no name.
-        """
-        if self.keypoints.shape[1] != len(source):
-            raise LeanposeError(
-                f"The results have {self.keypoints.shape[1]} keypoints but skeleton '{source.name}' has {len(source)}."
-            )
-        index = np.array(target.indices_in(source))
-        if (index < 0).all():
-            raise LeanposeError(f"The skeletons '{source.name}' and '{target.name}' have no keypoint name in common.")
-        middle = (self.boxes[:, None, :2] + self.boxes[:, None, 2:]) / 2
-        known = index >= 0
-        return replace(
-            self,
-            keypoints=np.where(known[:, None], self.keypoints[:, index], middle).astype(self.keypoints.dtype),
-            keypoint_scores=np.where(known, self.keypoint_scores[:, index], 0).astype(self.keypoint_scores.dtype),
-        )
-
     def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.
 
@@ -153,3 +123,110 @@ class PosePredictions:
             columns |= {"bbox": xyxy_to_xywh(self.boxes), "bbox_score": self.box_scores, "area": self.areas}
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def oks_between(
+    first: Float[np.ndarray, "N K 2"],
+    first_areas: Float[np.ndarray, " N"],
+    second: Float[np.ndarray, "M K 2"],
+    second_areas: Float[np.ndarray, " M"],
+    sigmas: Sequence[float] | Float[np.ndarray, " K"],
+    *,
+    visible: tuple[Bool[np.ndarray, "N K"], Bool[np.ndarray, "M K"]] | None = None,
+) -> Float[np.ndarray, "N M"]:
+    """Similarity in 0..1 of each of N people to each of M others.
+
+    Args:
+        first, second: x, y in pixels.
+        first_areas, second_areas: of each person, in square pixels; a pair uses the mean of both.
+        sigmas: the skeleton's K constants.
+        visible: which keypoints may count; those that are not in both people are left out, and where none is left
+            the similarity is 0.
+    """
+    points, others = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    variances = 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
+    squared = ((points[:, None] - others[None]) ** 2).sum(axis=-1)
+    areas = np.asarray(first_areas, np.float64)[:, None] + np.asarray(second_areas, np.float64)[None]
+    similarity = np.exp(-squared / (variances * (areas / 2 + np.spacing(1))[..., None]))
+    if visible is None:
+        return similarity.mean(axis=-1)
+    counted = visible[0][:, None] & visible[1][None]
+    return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+
+
+def _best_first(scores: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    # Of equal scores the later one goes first: what reversing an ascending order gives, as the papers' toolbox does.
+    return np.argsort(scores, kind="stable")[::-1]
+
+
+def oks_nms(
+    similarity: Float[np.ndarray, "N N"], scores: Float[np.ndarray, " N"], threshold: float = 0.9
+) -> Int[np.ndarray, " M"]:
+    """Indices of the people to keep, the best first: each drops the worse ones that are more similar than `threshold`.
+
+    Args:
+        similarity: from `oks_between` of the people and themselves.
+        scores: of the people.
+        threshold: of OKS.
+    """
+    alive = np.ones(len(scores), bool)
+    keep = []
+    for index in _best_first(scores):
+        if alive[index]:
+            keep.append(index)
+            alive &= similarity[index] <= threshold
+            # A person is not like itself when no keypoint of it is visible: never keep it twice.
+            alive[index] = False
+    return np.array(keep, np.int64)
+
+
+def soft_oks_nms(
+    similarity: Float[np.ndarray, "N N"],
+    scores: Float[np.ndarray, " N"],
+    threshold: float = 0.9,
+    max_detections: int = 20,
+) -> Int[np.ndarray, " M"]:
+    """Indices of at most `max_detections` people, in the order in which the soft form takes them.
+
+    After each choice the scores of the others fall by exp(-OKS² / `threshold`). The lowered scores only decide the
+    order and who is among the first `max_detections`, as in the papers' toolbox.
+
+    Args:
+        similarity: from `oks_between` of the people and themselves.
+        scores: of the people.
+        threshold: the width of the Gaussian.
+        max_detections: how many to keep.
+    """
+    order = _best_first(scores)
+    left = scores[order].astype(np.float64)
+    keep = []
+    while len(order) and len(keep) < max_detections:
+        best, order = order[0], order[1:]
+        keep.append(best)
+        left = left[1:] * np.exp(-(similarity[best, order] ** 2) / threshold)
+        ranking = _best_first(left)
+        order, left = order[ranking], left[ranking]
+    return np.array(keep, np.int64)
+
+
+def box_nms(
+    boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], threshold: float = 0.5
+) -> Int[np.ndarray, " M"]:
+    """Indices of the boxes to keep, the best first: each drops the worse ones that overlap it more than `threshold`.
+
+    Args:
+        boxes: xyxy in pixels. A box from x 3 to x 5 covers three pixels (3, 4, 5), as the papers' toolbox counts.
+        scores: of the boxes.
+        threshold: intersection over union.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2] + 1, 0), axis=1)
+    order = _best_first(scores)
+    keep = []
+    while len(order):
+        best, order = order[0], order[1:]
+        keep.append(best)
+        corner = np.maximum(boxes[best, :2], boxes[order, :2])
+        overlap = np.prod(np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - corner + 1, 0), axis=1)
+        order = order[overlap <= threshold * (areas[best] + areas[order] - overlap)]
+    return np.array(keep, np.int64)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from typing_extensions import Unpack
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
-from leanpose.evaluation.ap import BoxMetric, Suppression, best_of_images, keypoint_similarity, rank_people
+from leanpose.evaluation.ap import (
+    BoxMetric,
+    Ranking,
+    Suppression,
+    best_of_images,
+    has_parts,
+    keypoint_similarity,
+    part_rows,
+    rank_people,
+)
 from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions, Scoring
-from leanpose.evaluation.wholebody import has_parts, part_rows
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
@@ -114,7 +123,7 @@ def evaluation_report(
         "metric": metric,
     }
     metrics = evaluation.metrics
-    return EvaluationReport(settings, metrics, keypoint_metrics, table.rows(), results, broken, part_rows(metrics))
+    return EvaluationReport(settings, metrics, keypoint_metrics, table, results, broken, part_rows(metrics))
 
 
 def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
@@ -181,26 +190,31 @@ def print_report(report: EvaluationReport) -> None:
     in_table |= {f"{TOTAL} {group}" for group, _ in groups}
     row = {**report.metrics, **report.keypoint_metrics}
     console.print("   ".join(f"{k} {percent(v)}" for k, v in row.items() if k not in in_table), highlight=False)
+
+    def show(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(*heads, show_edge=False)
+        for cells in rows:
+            table.add_row(*cells)
+        console.print(table)
+
     if groups:
-        heads = Table(TOTAL, *(group for group, _ in groups), show_edge=False)
-        heads.add_row("", *(percent(share) for _, share in groups))
-        console.print(heads)
+        show([TOTAL, *(group for group, _ in groups)], [["", *(percent(share) for _, share in groups)]])
     if report.by_part:
-        parts = Table("part", "AP", "AR", show_edge=False)
-        for line in report.by_part:
-            parts.add_row(line["part"].replace("_", " "), percent(line["AP"]), percent(line["AR"]))
-        console.print(parts)
+        parts = ((p["part"].replace("_", " "), percent(p["AP"]), percent(p["AR"])) for p in report.by_part)
+        show(["part", "AP", "AR"], parts)
     if len(report.by_keypoint) > MOST_ROWS:
         console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.", highlight=False)
     else:
-        table = Table("keypoint", "labels", "found", "OKS", "recall", "error/√area", "PCK@0.1√area", show_edge=False)
-        for line in report.by_keypoint:
-            shares = (line[column] for column in ("oks", "recall", "error", "pck"))
-            cells = ("–" if np.isnan(value) else f"{value:.3f}" for value in shares)
-            table.add_row(line["keypoint"], str(line["labelled"]), str(line["matched"]), *cells)
-        console.print(table)
+        columns = {"labelled": "labels", "matched": "found", "oks": "OKS", "recall": "recall", "error": "error/√area",
+                   "pck": "PCK@0.1√area"}  # fmt: skip
+        rows = ([line["keypoint"], *(_cell(line[column]) for column in columns)] for line in report.by_keypoint)
+        show(["keypoint", *columns.values()], rows)
     for sentence in report.broken.values():
         console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+
+
+def _cell(value: float) -> str:
+    return str(value) if isinstance(value, int) else "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def percent(value: float) -> str:
@@ -225,63 +239,40 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
             path.write_text(json.dumps(report.results.to_coco(boxes=True)))
 
 
-@dataclass(frozen=True)
-class KeypointTable:
-    """Figures of each of K keypoints; NaN where there is nothing to measure.
-
-    Every labelled person that is not ignored is given at most one found person, as COCO's matching does at OKS 0.50:
-    found people choose in order of score, each the most similar one that is left.
-
-    Attributes:
-        names: of the keypoints.
-        labelled: how many people have a label of it.
-        matched: how many of them were found.
-        oks: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in 0..1.
-        recall: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
-            were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
-        error: mean distance from the label over the matched ones, relative to √area of the person.
-        error_pixels: the same in pixels.
-        pck: share of the matched ones closer to their label than 0.1 √area.
-    """
-
-    names: tuple[str, ...]
-    labelled: Int[np.ndarray, " K"]
-    matched: Int[np.ndarray, " K"]
-    oks: Float[np.ndarray, " K"]
-    recall: Float[np.ndarray, " K"]
-    error: Float[np.ndarray, " K"]
-    error_pixels: Float[np.ndarray, " K"]
-    pck: Float[np.ndarray, " K"]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dictionary a keypoint, its name first."""
-        columns = [each.name for each in fields(self)[1:]]
-        return [
-            {"keypoint": name, **{column: getattr(self, column)[k].item() for column in columns}}
-            for k, name in enumerate(self.names)
-        ]
-
-
 def keypoint_table(
     ground_truth: Mapping[str, Any],
     results: PosePredictions,
     skeleton: Skeleton,
     *,
-    scoring: Scoring = "bbox_keypoint",
-    nms: Suppression | None = "oks",
     metric: BoxMetric = "coco",
-) -> KeypointTable:
-    """The table of `results` against a COCO keypoint dictionary in the same skeleton.
+    **ranking: Unpack[Ranking],
+) -> list[dict[str, Any]]:
+    """The figures of each keypoint of `results` against a COCO keypoint dictionary in the same skeleton.
+
+    Every labelled person that is not ignored is given at most one found person, as COCO's matching does at OKS 0.50:
+    found people choose in order of score, each the most similar one that is left.
 
     Args:
-        ground_truth, results, scoring, nms, metric: as `average_precision`.
+        ground_truth, results, metric, ranking: as `average_precision`.
         skeleton: names and OKS constants of the K keypoints.
+
+    Returns:
+        A row a keypoint; NaN stands where there is nothing to measure.
+
+        * `keypoint`: its name.
+        * `labelled`: how many people have a label of it; `matched`: how many of them were found.
+        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in 0..1.
+        * `recall`: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
+          were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
+        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`: the
+          same in pixels.
+        * `pck`: share of the matched ones closer to their label than 0.1 √area.
 
     Raises:
         LeanposeError: annotations or results do not fit the skeleton or each other.
     """
     sigmas = np.asarray(skeleton.sigmas, np.float64)
-    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, scoring=scoring, nms=nms)
+    truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, **ranking)
     similarity = np.full((len(truth), len(skeleton)), np.nan)
     distance = np.full_like(similarity, np.nan)
     for _, people, group in best_of_images(truth, pred, scores):
@@ -305,9 +296,19 @@ def keypoint_table(
     def mean(values: Shaped[np.ndarray, "G K"], among: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
         return np.where(among > 0, np.where(hit, values, 0.0).sum(axis=0) / np.maximum(among, 1), np.nan)
 
-    recall, accuracy = mean(met.mean(axis=-1), labelled), mean(relative < PCK_TOLERANCE, matched)
-    errors = mean(relative, matched), mean(distance, matched)
-    return KeypointTable(skeleton.keypoints, labelled, matched, mean(similarity, matched), recall, *errors, accuracy)
+    columns = {
+        "labelled": labelled,
+        "matched": matched,
+        "oks": mean(similarity, matched),
+        "recall": mean(met.mean(axis=-1), labelled),
+        "error": mean(relative, matched),
+        "error_pixels": mean(distance, matched),
+        "pck": mean(relative < PCK_TOLERANCE, matched),
+    }
+    return [
+        {"keypoint": name, **{column: values[k].item() for column, values in columns.items()}}
+        for k, name in enumerate(skeleton.keypoints)
+    ]
 
 
 def primary_metric(metrics: Mapping[str, float]) -> str:

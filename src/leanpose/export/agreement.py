@@ -133,8 +133,8 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
     gap = np.concatenate(gaps)[used]
     if exported.includes_decoding and not gap.size:
         raise LeanposeError(
-            "On these pictures the model is not sure of a single keypoint, so decoding cannot be checked; "
-            "give pictures that it knows, or export with --no-include-decoding."
+            "On these images the model is not sure of a single keypoint, so decoding cannot be checked; "
+            "give images that it knows, or export with --no-include-decoding."
         )
     return Agreement(
         prediction=None if exported.includes_decoding else worst,
@@ -180,24 +180,24 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
     return firm.cpu().numpy()
 
 
-def check_crops(spec: ModelSpec, pictures: Sequence[str] = ()) -> Crops:
+def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:
     """At most `CHECKED_CROPS` crops of a model's size to compare on.
 
     Args:
         spec: of the model.
-        pictures: files, folders or patterns; each picture is taken for one person. Empty: parts of the portrait of the
+        paths: files, folders or patterns; each image is taken for one person. Empty: parts of the portrait of the
             astronaut Eileen Collins that comes with scikit-image (NASA, public domain), plain and mirrored.
 
     Raises:
-        LeanposeError: there are no pictures, or none can be read.
+        LeanposeError: there are no images, or none can be read.
     """
-    if not pictures:
+    if not paths:
         from skimage import data  # takes a moment to load
 
         portrait = np.asarray(data.astronaut())
         crops, _ = spec.crop([portrait] * len(PORTRAIT_BOXES), np.array(PORTRAIT_BOXES, np.float64))
         return np.concatenate([crops, crops[:, :, ::-1]])
-    files = find_inputs(pictures).pictures
+    files = find_inputs(paths).pictures
     images, reason = [], "there are none"
     for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
         try:
@@ -205,5 +205,5 @@ def check_crops(spec: ModelSpec, pictures: Sequence[str] = ()) -> Crops:
         except BrokenImageError as error:
             reason = str(error)
     if not images:
-        raise LeanposeError(f"The export cannot be checked on these pictures: {reason}")
+        raise LeanposeError(f"The export cannot be checked on these images: {reason}")
     return spec.crop(images, np.array([[0, 0, image.shape[1], image.shape[0]] for image in images], np.float64))[0]

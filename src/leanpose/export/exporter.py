@@ -78,7 +78,7 @@ def export_model(
         include_decoding: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K), else the prediction.
         precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO files,
             whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).
-        crops: to check on: RGB crops of the model's size, or pictures' files, folders or patterns; by default a portrait
+        crops: to check on: RGB crops of the model's size, or images' files, folders or patterns; by default a portrait
             and synthetic people.
         batches: sizes of the batches that are checked.
 

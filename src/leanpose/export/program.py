@@ -20,7 +20,6 @@ from torch.export import Dim, ExportedProgram
 from leanpose.backends.base import first_line
 from leanpose.backends.exported import DECODED, INPUT, KEY, ExportCard, named_outputs
 from leanpose.backends.openvino import import_openvino
-from leanpose.codecs.traceable import decode_traceable
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 OPSET = 20
-LARGEST_ONNX = 2**31  # bytes: protobuf's limit; larger files would need a second one for the weights
 NETWORK = "model"  # the attribute of `CropProgram` that holds the network
 SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes the modules that a node came from
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -58,7 +56,7 @@ class CropProgram(nn.Module):
         prediction = self.model(images.to(self.dtype)).prediction
         if not self.include_decoding:
             return tuple(part.float() for part in named_outputs(prediction).values())
-        return decode_traceable(self.model.codec, prediction)
+        return self.model.codec.decode(prediction)
 
     def example(self) -> Tensor:
         """An input of the right shape and type."""
@@ -142,11 +140,6 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
         import onnxscript  # noqa: F401 (torch's exporter needs it and says so in a traceback)
     except ImportError as error:
         raise LeanposeError(f"Exporting needs {error.name}; `pip install 'leanpose[export]'` brings it.") from error
-    size = sum(weight.numel() * weight.element_size() for weight in program.state_dict().values())
-    if size > LARGEST_ONNX:
-        raise LeanposeError(
-            f"'{program.model.name}' has {size / 1e9:.1f} GB of weights, more than one ONNX file holds."
-        )
     exported = trace(program)
     with quiet():
         options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import load_json, record_errors
+from leanpose.data.coco import record_errors
 from leanpose.data.inputs import ImageFile
 from leanpose.errors import LeanposeError
+from leanpose.files import load_json
 from leanpose.inference.detectors import Detections
 
 PERSON = 1  # COCO's category, in files that do not name theirs

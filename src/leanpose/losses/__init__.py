@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from leanpose.losses.base import Criterion, Distillation
+from leanpose.losses.base import Criterion, Distillation, Supervised
 from leanpose.losses.cwd import CWDLoss
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.fpd import FPDLoss
 from leanpose.losses.sdpose import SDPoseLoss
-from leanpose.losses.supervised import Supervised
 
 METHODS: dict[str, type[Distillation[Any]]] = {
     "none": Supervised,

@@ -1,8 +1,8 @@
 """Auxiliary heatmaps: what is between the layers of a network draws the keypoints too, while training.
 
-A keypoint token can only find its joint once the visual tokens it reads know what they show, and it alone teaches them,
-through the attention: such a network rests at the mean pose for its first epochs. Heatmaps drawn by the visual tokens
-themselves teach each of them directly. The papers of TokenPose and SDPose do without; TFPose trains its encoder in this
+A keypoint token can only find its joint once the visual tokens that it reads encode what they show, and these get gradients
+through its attention alone: such a network rests at the mean pose for its first epochs. Heatmaps drawn by the visual tokens
+themselves supervise each of them directly. The papers of TokenPose and SDPose do without; TFPose trains its encoder in this
 way (Mao et al., 2021, §3.4, eq. 6), and drops the maps at inference as we do.
 """
 

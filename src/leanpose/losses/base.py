@@ -1,7 +1,7 @@
 """The one interface of all training methods: (student's output, teacher's output, target) → named losses.
 
 A method is one file: a section of the recipe, the check of student and teacher, and the loss. `leanpose.losses.METHODS`
-lists them by name.
+lists them by name. The simplest, plain training, is here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
 
     Args:
         criterion: compares the student's prediction with the target; mostly the student's codec.
-        section: the method's settings.
+        section: the method's settings; None for the default ones.
 
     Attributes:
         progress: the fraction of the epochs that is done, for losses that change over time.
@@ -45,10 +45,10 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
 
     section_type: ClassVar[type[MethodSection]] = MethodSection
 
-    def __init__(self, criterion: Criterion, section: SectionT) -> None:
+    def __init__(self, criterion: Criterion, section: SectionT | None = None) -> None:
         super().__init__()
         self.criterion = criterion
-        self.section: SectionT = section
+        self.section: SectionT = self.section_type() if section is None else section  # pyright: ignore
         self.progress = 0.0
 
     @classmethod
@@ -118,3 +118,10 @@ def require_same_crops(student: PoseModel, teacher: PoseModel | None, *, same_ke
             f"{'unbiased or msra' if student.codec.warp == 'msra' else 'udp'}."
         )
     return teacher
+
+
+class Supervised(Distillation[MethodSection]):
+    """The criterion alone; where every layer of a model predicts, the sum over the layers (TFPose, eq. 5)."""
+
+    def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
+        return {"pose": supervised_loss(self.criterion, student, target)}

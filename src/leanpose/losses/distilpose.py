@@ -38,9 +38,6 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
 
     section_type = DistilPoseSection
 
-    def __init__(self, criterion: Criterion, section: DistilPoseSection) -> None:
-        super().__init__(criterion, section)
-
     @classmethod
     def build(
         cls, section: DistilPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion

@@ -230,16 +230,10 @@ def feature_kd_loss(
 
     The paper's networks have features of one size. Where the backbones' strides differ, the finer map is averaged to the
     coarser one's grid.
-
-    Raises:
-        LeanposeError: one of them has no features.
     """
     pred, target = student.features, teacher.features
-    if pred is None or target is None:
-        who = "student" if pred is None else "teacher"
-        raise LeanposeError(
-            f"The {who} has no features to compare; choose another, or set distillation.feature_weight=0."
-        )
+    assert pred is not None, "build() has seen to it"
+    assert target is not None, "build() has seen to it"
     grid = min(pred.shape[2], target.shape[2]), min(pred.shape[3], target.shape[3])
     pred, target = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (pred, target))
     error = (align(pred).float() - target.float()).square()
@@ -262,11 +256,11 @@ def logit_kd_loss(
         weights: of the keypoints; None counts all alike.
 
     Raises:
-        LeanposeError: one of them predicts no bins, or the numbers of bins differ.
+        LeanposeError: the numbers of bins differ.
     """
     pred, target = student.prediction, teacher.prediction
-    if not isinstance(pred, SimCC) or not isinstance(target, SimCC):
-        raise LeanposeError("This distillation compares SimCC bins, so student and teacher must both predict them.")
+    assert isinstance(pred, SimCC)
+    assert isinstance(target, SimCC)
     total = pred.x.new_zeros((), dtype=torch.float32)
     for pred_bins, target_bins in ((pred.x, target.x), (pred.y, target.y)):
         if pred_bins.shape != target_bins.shape:

@@ -46,9 +46,6 @@ class SDPoseLoss(Distillation[SDPoseSection]):
 
     section_type = SDPoseSection
 
-    def __init__(self, criterion: Criterion, section: SDPoseSection = SDPoseSection()) -> None:
-        super().__init__(criterion, section)
-
     @classmethod
     def build(
         cls, section: SDPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion

@@ -17,7 +17,7 @@ from leanpose.codecs import Codec, build_codec
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD, Backbone
-from leanpose.models.backbones.file import read_backbone
+from leanpose.models.backbones.base import read_backbone
 from leanpose.models.output import PoseOutput, Provision
 from leanpose.skeleton import Skeleton
 

@@ -73,7 +73,7 @@ class ModelEntry:
 
     @property
     def task(self) -> Task:
-        """Whether it finds poses or classifies pictures."""
+        """Whether it finds poses or classifies images."""
         return self.model.task
 
     @property

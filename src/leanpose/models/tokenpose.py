@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from leanpose.codecs.base import Codec, Heatmaps, Prediction
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
-from leanpose.models.backbones.stem import Image
+from leanpose.models.backbones.hrnet import Image
 from leanpose.models.base import PoseModel, require, require_divisible, require_positive
 from leanpose.models.layers import TransformerLayer, sine_position
 from leanpose.models.output import PoseOutput, Provision

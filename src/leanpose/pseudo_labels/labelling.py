@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import CocoFile, clean_keypoints, load_json, parse_box, parse_coco
+from leanpose.data.coco import CocoFile, clean_keypoints, parse_box, parse_coco
 from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, describe_os_error
+from leanpose.files import atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.pseudo_labels.landmarks import LandmarkModels
 from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco import coco_annotation, ground_truth, load_json, read_coco, read_coco_wholebody
+from leanpose.data.coco import coco_annotation, ground_truth, read_coco, read_coco_wholebody
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, cache_folder
+from leanpose.files import atomic_write, cache_folder, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.scene import render_scene, resolve_skeleton

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,20 @@ from torch import Tensor
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.augmentation import Augmentation, PhotometricAugmentation
+from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan, cached_crops
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
-from leanpose.evaluation.wholebody import require_parts
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
-from leanpose.training.recipe import AugmentationSection, CodecSection, Recipe, TrainingRecipe
+from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import STATE_FILE
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_model, load_weights
@@ -271,11 +270,5 @@ def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augme
     section = recipe.augmentation
     if not section.enabled:
         return None, None
-    late = (max(recipe.schedule.epochs - section.stage2_epochs, 0), _augmentation_from(section.stage2_section()))
-    return _augmentation_from(section), late if section.stage2_epochs else None
-
-
-def _augmentation_from(section: AugmentationSection) -> Augmentation:
-    values = section.model_dump(exclude={"enabled", "stage2", "stage2_epochs"})
-    photometric = {field.name: values.pop(field.name) for field in fields(PhotometricAugmentation)}
-    return Augmentation(**values, photometric=PhotometricAugmentation(**photometric))
+    late = (max(recipe.schedule.epochs - section.stage2_epochs, 0), section.of_stage2())
+    return section, late if section.stage2_epochs else None

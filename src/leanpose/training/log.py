@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -83,14 +82,12 @@ def read_header(path: Path) -> list[str]:
 
 def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV table as strings by column; a last line that a killed run left unfinished is dropped."""
-    header = read_header(path)
     with path.open(newline="") as file:
-        rows = list(csv.reader(file))[1:]
-    return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+        return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
 
 class RunProgress:
-    """A context manager around a run. Outside a terminal it prints a plain line an epoch.
+    """What a person sees of a run, while `bar` is entered. Outside a terminal it prints a plain line an epoch.
 
     Args:
         epochs, steps_per_epoch: the length of the run.
@@ -101,7 +98,7 @@ class RunProgress:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet)
-        self._bar = Progress(
+        self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TextColumn(
@@ -111,22 +108,12 @@ class RunProgress:
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task(
+        self._task = self.bar.add_task(
             "training", total=epochs * steps_per_epoch, loss=float("nan"), speed=0.0, left="?"
         )
-        self._began = 0.0
+        self._began = time.monotonic()
         self._images = 0
         self._steps = 0
-
-    def __enter__(self) -> RunProgress:
-        self._began = time.monotonic()
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def advance(self, epoch: int, step: int, images: int, loss: Tensor) -> None:
         """Count one optimiser step (`step` steps were done before it)."""
@@ -135,7 +122,7 @@ class RunProgress:
         elapsed = max(time.monotonic() - self._began, 1e-9)
         speed = self._images / elapsed
         left = duration((self.epochs * self.steps_per_epoch - step - 1) * elapsed / self._steps)
-        self._bar.update(
+        self.bar.update(
             self._task,
             completed=step + 1,
             description=f"epoch {epoch + 1}/{self.epochs}",

@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Int
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import start_worker
+from leanpose.data.dataset import Batch, ImageDataset, start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.report import headline, primary_metric
@@ -33,38 +32,9 @@ from leanpose.models.base import ImageModel
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
 from leanpose.training.recipe import TrainingRecipe
-from leanpose.training.resume import ResumableBatchSampler, load_state, save_state
+from leanpose.training.resume import ResumableBatchSampler, load_state, save_state, steps_per_epoch
 from leanpose.training.task import Task
 from leanpose.weights import save_model
-
-
-class Batch(Protocol):
-    """What a loader hands to the loop, such as `leanpose.data.dataset.CropBatch`."""
-
-    indices: Int[Tensor, " B"]
-    broken: dict[str, str]
-    """Pictures that could not be read, and why; the batch holds others in their place."""
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What the task's `forward` takes."""
-        ...
-
-    def to(self, device: Any, /) -> Any: ...
-
-
-class TrainingDataset(Protocol):
-    """What a task learns from, such as `leanpose.data.dataset.TopDownDataset`."""
-
-    unit: str
-    """What an item is, for messages: people."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Any: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def collate(self, items: Any, /) -> Any: ...
-    def describe(self, index: int) -> str: ...
-
 
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
@@ -170,7 +140,7 @@ class Trainer:
         recipe: TrainingRecipe,
         folder: Path,
         task: Task,
-        dataset: TrainingDataset,
+        dataset: ImageDataset[Any],
         fabric: Fabric,
         *,
         validation: Validation | None = None,
@@ -187,9 +157,7 @@ class Trainer:
                 f"A batch_size of {recipe.batch_size} out of {len(dataset)} {dataset.unit} cannot be shared equally by "
                 f"{fabric.world_size} processes in {recipe.grad_accum_steps} parts each."
             )
-        self.steps_per_epoch = len(
-            ResumableBatchSampler(len(dataset), recipe.batch_size, parts=1, seed=recipe.seed, epoch=0)
-        )
+        self.steps_per_epoch = steps_per_epoch(len(dataset), recipe.batch_size)
         if task.teacher is not None:
             task.teacher.model.to(fabric.device)
         self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
@@ -214,7 +182,7 @@ class Trainer:
             RunStopped: after Ctrl-C or SIGTERM, with the state saved.
             LeanposeError: a loss is not finite, or a file cannot be written.
         """
-        with self._listen_for_signals(), self.progress:
+        with self._listen_for_signals(), self.progress.bar:
             self._validate_if_due()  # a run killed between an epoch's end and its validation owes one
             while self.state.epoch < self.recipe.schedule.epochs:
                 self._train_epoch()
@@ -236,8 +204,8 @@ class Trainer:
             norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
         batches = ResumableBatchSampler(
-            len(self.dataset),
-            recipe.batch_size,
+            count=len(self.dataset),
+            batch_size=recipe.batch_size,
             parts=recipe.grad_accum_steps,
             seed=recipe.seed,
             epoch=state.epoch,
@@ -246,7 +214,7 @@ class Trainer:
             start=first,
         )
         loader = DataLoader(
-            self.dataset,  # pyright: ignore[reportArgumentType]
+            self.dataset,
             batch_sampler=batches,
             num_workers=recipe.data.num_workers,
             collate_fn=self.dataset.collate,
@@ -354,17 +322,9 @@ class Trainer:
         return averaged.eval()
 
     def _save_weights(self, name: str) -> None:
-        card = self.recipe.card
         metrics = {k: float(v) for k, v in self.metrics.items()}
         model = self._measured_model()
-        save_model(
-            model,
-            self.folder / name,
-            training_data=card.training_data,
-            licence=card.licence,
-            metrics=metrics,
-            notes=card.notes,
-        )
+        save_model(model, self.folder / name, metrics=metrics, **self.recipe.card.model_dump())
         model.train()
 
     def _save_state(self) -> None:

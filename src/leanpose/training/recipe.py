@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
-    AfterValidator,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -20,8 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_yaml
 from leanpose.schema import MethodSection, Section, validate
 
 
@@ -43,58 +44,29 @@ class DataSection(LoaderSection):
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
 
 
-def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError("the first number is the least, the second the largest")
-    return bounds
-
-
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Fractions = Annotated[tuple[Fraction, Fraction], AfterValidator(in_order)]
-
-
-class AugmentationSection(Section):
-    """SDPose's recipe; `enabled: false` trains on the plain crops."""
+class AugmentationSection(Augmentation):
+    """`enabled: false` trains on the plain crops."""
 
     enabled: bool = True
-    shift: float = Field(default=0.16, ge=0)
-    shift_probability: float = Field(default=0.3, ge=0, le=1)
-    flip_probability: float = Field(default=0.5, ge=0, le=1)
-    half_body_probability: float = Field(default=0.3, ge=0, le=1)
-    half_body_keypoints: int = Field(default=8, ge=1)
-    scale: float = Field(default=0.35, ge=0, lt=1)
-    rotation: float = Field(default=45.0, ge=0)
-    rotation_probability: float = Field(default=0.6, ge=0, le=1)
-    truncnorm: bool = False
-    """`scale` and `rotation` as RTMPose draws them: never beyond one deviation."""
-    hue: float = Field(default=0.0, ge=0, le=90)
-    """Largest change of the colours, of OpenCV's 8-bit HSV; as the next two."""
-    saturation: float = Field(default=0.0, ge=0, le=255)
-    value: float = Field(default=0.0, ge=0, le=255)
-    blur_probability: float = Field(default=0.0, ge=0, le=1)
-    coarse_dropout_probability: float = Field(default=0.0, ge=0, le=1)
-    """Of a black rectangle, whose sides are these shares of the crop's."""
-    coarse_dropout_size: Fractions = (0.2, 0.4)
     stage2_epochs: int = Field(default=0, ge=0)
     """So many epochs at the end are drawn with the changes in `stage2`, RTMPose's second phase."""
     stage2: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _last_is_valid(self) -> AugmentationSection:
-        known = set(AugmentationSection.model_fields) - {"enabled", "stage2", "stage2_epochs"}
+        known = set(Augmentation.model_fields)
         for key in self.stage2:
             if key not in known:
                 raise ValueError(f"stage2 has the unknown key '{key}'; {did_you_mean(key, known)}")
         if self.stage2 and not self.stage2_epochs:
             raise ValueError("stage2 says how the last epochs differ; say in stage2_epochs how many these are")
-        if self.stage2:
-            self.stage2_section()
+        self.of_stage2()  # refuses values that do not fit
         return self
 
-    def stage2_section(self) -> AugmentationSection:
-        """The section with the changes of `stage2`."""
-        values = self.model_dump(exclude={"stage2", "stage2_epochs"})
-        return AugmentationSection.model_validate({**values, **self.stage2})
+    def of_stage2(self) -> Augmentation:
+        """The augmentation with the changes of `stage2`."""
+        values = self.model_dump(include=set(Augmentation.model_fields))
+        return Augmentation.model_validate({**values, **self.stage2})
 
 
 def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
@@ -265,15 +237,7 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
     Raises:
         LeanposeError: the file is missing or no YAML mapping, an override fits nothing, or no row is chosen.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise LeanposeError(f"Cannot read the recipe {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeanposeError(f"The recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise LeanposeError(f"The recipe {path} is not a mapping of keys to values.")
+    values = load_yaml(Path(path), "recipe")
     rows, overrides = values.pop("rows", None), list(overrides or [])
     if rows is not None:
         chosen = row_of(overrides)
@@ -395,28 +359,26 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
     """Set a dotted key; `override` is how the user wrote it."""
-    *parents, last = key.split(".")
+    section = values.get("distillation")
+    if key == "distillation.method" and isinstance(section, dict) and section.get("method", "none") != value:
+        values["distillation"] = {}  # another method has other keys
     node: Any = values
+    *parents, last = key.split(".")
     for part in parents:
-        if isinstance(node, list):
-            node = node[_index(part, node, override)]
-        elif isinstance(node, dict):
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        else:
-            raise LeanposeError(f"'{override}': nothing can be set below '{part}'.")
-    if key == "distillation.method" and isinstance(node, dict) and node.get("method", "none") != value:
-        values["distillation"] = {"method": value}
-    elif isinstance(node, list):
-        node[_index(last, node, override)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise LeanposeError(f"'{override}': '{'.'.join(parents)}' holds no keys.")
+        node, at = _place(node, part, override)
+        if isinstance(node, dict) and node.get(at) is None:
+            node[at] = {}
+        node = node[at]
+    node, at = _place(node, last, override)
+    node[at] = value
 
 
-def _index(part: str, node: list[Any], override: str) -> int:
+def _place(node: Any, part: str, override: str) -> tuple[Any, Any]:
+    """A mapping or a list, and the key or index in it that a part of a dotted key stands for."""
+    if isinstance(node, dict):
+        return node, part
+    if not isinstance(node, list):
+        raise LeanposeError(f"'{override}': nothing can be set as '{part}' of a value.")
     if not part.isdecimal() or int(part) >= len(node):
         raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
-    return int(part)
+    return node, int(part)

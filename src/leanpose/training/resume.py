@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error
 
 
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Optimiser steps: a last batch that is not full is left out, unless it is the only one."""
+    return max(count // batch_size, 1)
+
+
+@dataclass
 class ResumableBatchSampler(Sampler[list[int]]):
     """The micro-batches of one epoch for one process, from a given step on.
 
@@ -61,29 +68,21 @@ class ResumableBatchSampler(Sampler[list[int]]):
         start: optimiser steps of this epoch that are done already.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        *,
-        parts: int,
-        seed: int,
-        epoch: int,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
-    ) -> None:
-        self.count, self.batch_size, self.parts = count, batch_size, parts
-        self.seed, self.epoch, self.start = seed, epoch, start
-        self.rank, self.world_size = rank, world_size
-        self.steps = max(count // batch_size, 1)
+    count: int
+    batch_size: int
+    parts: int
+    seed: int
+    epoch: int
+    rank: int = 0
+    world_size: int = 1
+    start: int = 0
 
     def __len__(self) -> int:
-        return max(self.steps - self.start, 0) * self.parts
+        return max(steps_per_epoch(self.count, self.batch_size) - self.start, 0) * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.count)
-        for step in range(self.start, self.steps):
+        for step in range(self.start, steps_per_epoch(self.count, self.batch_size)):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             share = np.array_split(batch, self.world_size)[self.rank]
             for part in np.array_split(share, self.parts):

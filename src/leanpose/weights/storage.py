@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
-from leanpose.models.backbones.file import BACKBONE_KEY
+from leanpose.models.backbones.base import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model
 from leanpose.skeleton import Skeleton

@@ -7,13 +7,11 @@ from typing import Any
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
-from leanpose.models.backbones.hrnet import HRNet
+from leanpose.models.backbones.hrnet import HRNet, Image, Stem
 from leanpose.models.backbones.lite_hrnet import LITE_HRNETS, LiteHRNet
-from leanpose.models.backbones.mobilenet import MobileNet
 from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
-from leanpose.models.backbones.stem import Image, Stem
-from leanpose.models.backbones.timm_networks import CSPNeXt, ResNet
+from leanpose.models.backbones.timm_networks import CSPNeXt, MobileNet, ResNet
 
 __all__ = [
     "BACKBONES",

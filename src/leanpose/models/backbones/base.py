@@ -1,14 +1,19 @@
-"""What all backbones have in common."""
+"""What all backbones have in common, and files of a backbone alone: safetensors by timm's names, with a small card."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, TypeAlias
 
 from jaxtyping import Float
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write, open_safetensors
+from leanpose.version import __version__
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images: RGB on a 0..1 scale, as all the papers here have them."""
@@ -62,8 +67,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+Levels: TypeAlias = tuple[
+    Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
+]
+"""Features at strides 8, 16 and 32."""
+
+
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32.
+    """A backbone that has features at strides 8, 16 and 32; on its own it gives the coarsest.
 
     Attributes:
         pyramid_channels: how many channels each of the three levels has.
@@ -71,8 +82,54 @@ class PyramidBackbone(Backbone):
 
     pyramid_channels: tuple[int, int, int]
 
-    def pyramid(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
         raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
+        return self.pyramid(images)[-1]
+
+
+BACKBONE_KEY = "leanpose_backbone"
+"""Of the metadata, under which the card lies."""
+
+
+def save_backbone(
+    tensors: dict[str, Tensor], path: Path, *, variant: str, training_data: list[str], licence: str, notes: str = ""
+) -> None:
+    """Write a backbone's weights and where they come from.
+
+    Raises:
+        LeanposeError: the path has another ending or cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise LeanposeError(f"Cannot save a backbone as {path}: the name must end in .safetensors.")
+    card = {
+        "version": __version__,
+        "backbone": variant,
+        "training_data": training_data,
+        "licence": licence,
+        "notes": notes,
+    }
+    stored = {name: value.contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(stored, {BACKBONE_KEY: json.dumps(card, ensure_ascii=False)}))
+
+
+def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
+    """The weights of a backbone's file.
+
+    Args:
+        variant: timm's name for the network that is wanted.
+
+    Raises:
+        LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
+    """
+    with open_safetensors(path) as file:
+        metadata = file.metadata() or {}
+        if BACKBONE_KEY not in metadata:
+            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert` makes one.")
+        held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
+        if held != variant:
+            raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)

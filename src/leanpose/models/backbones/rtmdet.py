@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import PyramidBackbone
+from leanpose.models.backbones.base import Levels, PyramidBackbone
 
 
 class RTMDetSize(NamedTuple):
@@ -172,9 +172,7 @@ class RTMDetBackbone(PyramidBackbone):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/8 W/8"]:
         return self.pyramid(images)[0]
 
-    def pyramid(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels; `pyramid_channels` are their widths."""
         fine = self.stage2(self.stage1(self.stem(images)))
         middle = self.stage3(fine)

@@ -1,4 +1,4 @@
-"""timm's networks without their classifiers: ResNet and CSPNeXt."""
+"""timm's networks without their classifiers: ResNet, MobileNet and CSPNeXt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.models.backbones.base import Backbone, PyramidBackbone
+from leanpose.models.backbones.base import Backbone, Levels, PyramidBackbone
 
 
 class ResNet(PyramidBackbone):
@@ -32,17 +32,42 @@ class ResNet(PyramidBackbone):
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/32 W/32"]:
-        return self.pyramid(images)[-1]
-
-    def pyramid(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]]:
-        """The features of the last three stages; `pyramid_channels` are their widths."""
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         fine = self.layer2(self.layer1(x))
         middle = self.layer3(fine)
         return fine, middle, self.layer4(middle)
+
+
+class MobileNet(PyramidBackbone):
+    """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the last one's features are read.
+
+    Args:
+        variant: timm's name, such as `mobilenetv3_small_100`.
+    """
+
+    stride = 32
+    in_timm = True
+
+    def __init__(self, variant: str) -> None:
+        super().__init__(variant)
+        import timm  # takes seconds
+
+        net: Any = timm.create_model(variant, pretrained=False, features_only=True, out_indices=(2, 3, 4))
+        self.pyramid_channels = tuple(net.feature_info.channels())
+        self.channels: int = self.pyramid_channels[-1]
+        self.conv_stem, self.bn1, self.act1, self.blocks = net.conv_stem, net.bn1, net.act1, net.blocks
+        self._ends = [int(name.removeprefix("blocks.")) for name in net.feature_info.module_name()]
+
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+        x = self.act1(self.bn1(self.conv_stem(images)))
+        levels = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self._ends:
+                levels.append(x)
+        fine, middle, coarse = levels
+        return fine, middle, coarse
 
 
 class CSPNeXt(Backbone):
