@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.dataset import ImageDataset
 from leanpose.data.images import decode_image, read_bytes
 from leanpose.data.readers import Split, in_split
@@ -24,9 +25,6 @@ from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-"""What is taken for a picture, as torchvision's ImageFolder does."""
 
 SEEN = 0.875
 """Share of the shorter side that a measured picture shows, about its middle (DeiT: resized to 256, cut to 224)."""
@@ -69,84 +67,63 @@ def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: S
     Raises:
         LeanposeError: there is no such folder, it holds no classes, one alone, an unknown one, or one without pictures.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # heavy
+
     if not path.is_dir():
         raise LeanposeError(f"The folder of classes {path} does not exist.")
-    found = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
+    present = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(present) < (2 if classes is None else 1):
         raise LeanposeError(
-            f"{path} holds no folder of a class; pictures are expected as {path / 'CLASS' / 'picture.jpg'}."
+            f"{path} holds {len(present)} folders of classes, too few to tell apart; images are expected as "
+            f"{path / 'CLASS' / 'image.jpg'}."
         )
-    if classes is None and len(found) == 1:
-        raise LeanposeError(f"{path} holds one class alone ('{found[0]}'); there is nothing to tell it apart from.")
-    known = tuple(found if classes is None else classes)
-    strange = [name for name in found if name not in known]
-    if strange:
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-        raise LeanposeError(
-            f"{path} holds the class '{strange[0]}'{more}, which is not among the model's {len(known)}; "
-            f"{did_you_mean(strange[0], known)}"
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    for name in found:
-        pictures = sorted(file for file in (path / name).rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not pictures:
-            empty.append(name)
-        chosen = [file for position, file in enumerate(pictures) if in_split(position, split)]
-        files += chosen
-        labels += [known.index(name)] * len(chosen)
-    if len(empty) == len(found):
-        raise LeanposeError(
-            f"None of the {len(found)} classes in {path} has a picture ({', '.join(sorted(SUFFIXES))})."
-        )
-    if empty:
-        raise LeanposeError(
-            f"The class '{empty[0]}' in {path} has no picture; fill its folder or delete it"
-            + (f" (the same goes for {len(empty) - 1} more)." if len(empty) > 1 else ".")
-        )
-    if not files:
-        raise LeanposeError(f"No class in {path} has the ten pictures of which one would be for split=val.")
-    return ClassFolder(path, known, tuple(files), np.array(labels, np.int64))
+    known = tuple(present if classes is None else classes)
+    for name in present:
+        if name not in known:
+            raise LeanposeError(
+                f"{path} holds the class '{name}', which is not among the model's {len(known)}; "
+                f"{did_you_mean(name, known)}"
+            )
+    samples: list[tuple[str, int]] = []
+    for name in present:
+        try:
+            images = make_dataset(path, {name: known.index(name)}, IMG_EXTENSIONS)
+        except FileNotFoundError as error:
+            raise LeanposeError(
+                f"The class '{name}' in {path} has no image ({', '.join(IMG_EXTENSIONS)}); fill its folder or delete it."
+            ) from error
+        samples += [sample for position, sample in enumerate(images) if in_split(position, split)]
+    if not samples:
+        raise LeanposeError(f"No class in {path} has the ten images of which one would be for split=val.")
+    files, labels = zip(*samples, strict=True)
+    return ClassFolder(path, known, tuple(map(Path, files)), np.array(labels, np.int64))
 
 
-@dataclass(frozen=True)
-class ClassAugmentation:
-    """How pictures are varied in training. The defaults are DeiT's, but that an erased part becomes grey, not noise.
+def augmentation_of(section: ClassificationSection, size: tuple[int, int]) -> Callable[[Image], Image]:
+    """DeiT's augmentation to images of `size` (height, width), but that an erased part becomes grey, not noise.
 
-    Attributes:
-        area: a part of the picture with this share of its area is shown, stretched to the input.
-        aspect: width over height of that part.
-        flip_probability: of a mirror image.
-        policy: of RandAugment in timm's words; empty for none.
-        erasing_probability: of erasing a rectangle.
+    It draws from the global generators.
+
+    Raises:
+        LeanposeError: timm does not know the policy.
     """
+    from timm.data.auto_augment import rand_augment_transform
+    from torchvision.transforms import InterpolationMode, v2
 
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_probability: float = 0.5
-    policy: str = "rand-m9-mstd0.5-inc1"
-    erasing_probability: float = 0.25
-
-    def build(self, size: tuple[int, int]) -> Callable[[Image], Image]:
-        """The change of a picture to one of `size` (height, width); it draws from the global generators."""
-        from timm.data.auto_augment import rand_augment_transform
-        from torchvision.transforms import InterpolationMode, v2
-
-        smooth = InterpolationMode.BICUBIC
-        steps: list[Callable[[Image], Image]] = [
-            v2.RandomResizedCrop(size, self.area, self.aspect, interpolation=smooth),
-            v2.RandomHorizontalFlip(self.flip_probability),
-        ]
-        if self.policy:
-            options = {"translate_const": int(0.45 * min(size)), "img_mean": (124, 116, 104)}  # of ImageNet
-            try:
-                steps.append(rand_augment_transform(self.policy, options))
-            except (AssertionError, KeyError, ValueError) as error:
-                raise LeanposeError(f"timm does not know the policy of RandAugment '{self.policy}'.") from error
-        if self.erasing_probability:
-            steps += [v2.PILToTensor(), v2.RandomErasing(self.erasing_probability, value=118.0), v2.ToPILImage()]
-        return v2.Compose(steps)
+    smooth = InterpolationMode.BICUBIC
+    steps: list[Callable[[Image], Image]] = [
+        v2.RandomResizedCrop(size, section.area, section.aspect, interpolation=smooth),
+        v2.RandomHorizontalFlip(section.flip_probability),
+    ]
+    if section.policy:
+        options = {"translate_const": int(0.45 * min(size)), "img_mean": (124, 116, 104)}  # of ImageNet
+        try:
+            steps.append(rand_augment_transform(section.policy, options))
+        except (AssertionError, KeyError, ValueError) as error:
+            raise LeanposeError(f"timm does not know the policy of RandAugment '{section.policy}'.") from error
+    if section.erasing_probability:
+        steps += [v2.PILToTensor(), v2.RandomErasing(section.erasing_probability, value=118.0), v2.ToPILImage()]
+    return v2.Compose(steps)
 
 
 @dataclass(frozen=True)
@@ -200,7 +177,7 @@ class ClassDataset(ImageDataset[ClassSample]):
     Args:
         folder: the pictures.
         input_size: height and width that they are brought to.
-        augmentation: how they vary; None for the middle of the picture, as in evaluation.
+        section: how they vary; None for the middle of the picture, as in evaluation.
         seed, replace_broken: see `ImageDataset`.
     """
 
@@ -211,13 +188,13 @@ class ClassDataset(ImageDataset[ClassSample]):
         folder: ClassFolder,
         input_size: tuple[int, int],
         *,
-        augmentation: ClassAugmentation | None = None,
+        section: ClassificationSection | None = None,
         seed: int = 0,
         replace_broken: bool = False,
     ) -> None:
         super().__init__(seed, replace_broken=replace_broken)
         self.folder, self.input_size = folder, input_size
-        self._change = None if augmentation is None else augmentation.build(input_size)
+        self._augment = None if section is None else augmentation_of(section, input_size)
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -235,10 +212,10 @@ class ClassDataset(ImageDataset[ClassSample]):
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
         picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
-        if self._change is None:
+        if self._augment is None:
             return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index)
         with _drawn_from(self.seed, self.epoch, index):
-            return ClassSample(np.asarray(self._change(picture)), label, index)
+            return ClassSample(np.asarray(self._augment(picture)), label, index)
 
     def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
         """A loader's `collate_fn`: stack the pictures that could be read."""
