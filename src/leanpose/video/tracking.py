@@ -76,19 +76,14 @@ class PoseTracker:
         start_score: float = 0.4,
         in_flight: int = 8,
     ) -> None:
-        for name, value, lowest in (
-            ("detect_every", detect_every, 1),
-            ("max_age", max_age, 0),
-            ("in_flight", in_flight, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
+        counts = {"detect_every": (detect_every, 1), "max_age": (max_age, 0), "in_flight": (in_flight, 1)}
+        for name, (value, lowest) in counts.items():
+            if not isinstance(value, int | np.integer) or value < lowest:
                 raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
         shares = {"oks_threshold": oks_threshold, "lost_score": lost_score, "start_score": start_score}
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise LeanposeError(f"{name} lies between 0 and 1, not at {value}.")
-        if not isinstance(smooth, (bool, OneEuro)):
-            raise LeanposeError(f"smooth is True, False or a OneEuro, not {smooth!r}.")
         self.estimator = estimator
         self._one_person = isinstance(estimator.detector, WholeImage)
         self.detect_every, self.in_flight = detect_every, in_flight
