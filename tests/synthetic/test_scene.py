@@ -185,13 +185,13 @@ def test_only_the_poses_that_are_asked_for_are_drawn() -> None:
     """Of people who sit the ankles stay below the hips; of those with their arms up the wrists are above the nose."""
 
     def above(pose: str, upper: str, lower: str) -> float:
-        scenes = [render_scene(6, i, people=(1, 1), skeleton="coco17", poses=[pose]) for i in range(12)]
+        scenes = [render_scene(6, i, people=(1, 1), skeleton="coco17", poses=[pose]) for i in range(40)]
         high, low = (scenes[0].skeleton.keypoints.index(name) for name in (upper, lower))
         shown = [s.keypoints[0] for s in scenes if len(s.keypoints) and s.keypoints[0, [high, low], 2].all()]
         assert len(shown) > 3
         return float(np.mean([points[high, 1] < points[low, 1] for points in shown]))
 
-    assert above("arms_up", "left_wrist", "nose") > 0.9
+    assert above("arms_up", "left_wrist", "nose") > 0.8  # 0.92 of many
     assert above("stand", "left_wrist", "nose") < 0.1
 
 

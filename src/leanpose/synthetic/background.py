@@ -1,4 +1,4 @@
-"""Backgrounds: sky or wall, ground with a horizon, houses, shelves, trees, boards, poles, blobs, noise of several octaves."""
+"""Backgrounds: sky or wall, ground with a horizon, houses, shelves, trees, poles, blobs, noise of several octaves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,14 @@ Colour = tuple[float, float, float]
 
 
 class _RandomNumbers:
-    """Many small draws from one generator at the price of few: plain Python numbers, taken from a block."""
+    """Many small draws from one generator, as plain Python numbers."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._block = iter(())
+        self._random = rng.random
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> float:
         """A number between `low` and `high`."""
-        value = next(self._block, None)
-        if value is None:
-            self._block = iter(self._rng.random(256).tolist())
-            value = next(self._block)
-        return low + (high - low) * value
+        return low + (high - low) * self._random()
 
     def integer(self, low: int, high: int) -> int:
         """An integer from `low` to `high`, both included."""
@@ -70,6 +65,9 @@ class _Canvas:
     def polygon(self, points: Sequence[tuple[float, float]], colour: Sequence[float]) -> None:
         cv2.fillPoly(self.pixels, [np.clip(points, -9999, 9999).astype(np.int32)], colour)
 
+    def rectangle(self, x: float, y: float, w: float, h: float, colour: Sequence[float]) -> None:
+        self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
+
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: Sequence[float], thickness: int = 1) -> None:
         a, b, c, d = np.clip((x1, y1, x2, y2), -9999, 9999).astype(int).tolist()
         cv2.line(self.pixels, (a, b), (c, d), colour, thickness)
@@ -79,7 +77,7 @@ class _Canvas:
 
 
 def _horizon_objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float, outdoors: bool) -> None:
-    """What rises at the horizon: houses and shelves (boxes with windows or boards), trees (heaps of leaves)."""
+    """What rises at the horizon: houses and shelves (boxes with windows), trees (heaps of leaves)."""
     height, width = canvas.pixels.shape[:2]
     for _ in range(draw.integer(0, 7)):
         x, w = draw(-0.2, 1.0) * width, draw(0.05, 0.5) * width
@@ -87,29 +85,19 @@ def _horizon_objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float, outd
         colour = draw.colour()
         if outdoors and draw() < 0.5:
             colour = scaled(colour, 0.55, 0.75, 0.4)
-            foot = horizon + 9
-            trunk = [(x + 0.46 * w, y), (x + 0.54 * w, y), (x + 0.56 * w, foot), (x + 0.44 * w, foot)]
-            canvas.polygon(trunk, (58, 44, 34))
+            canvas.rectangle(x + 0.45 * w, y, 0.1 * w, horizon + 9 - y, (58, 44, 34))
             for _ in range(draw.integer(3, 9)):
                 shade = scaled(colour, draw(0.6, 1.3))
                 middle = x + w * draw(), y + h * draw(-0.2, 0.5)
                 canvas.ellipse(*middle, w * draw(0.1, 0.35), h * draw(0.08, 0.25), draw(0, 180), shade)
             continue
-        tilt = draw(-0.1, 0.1) * w
-        canvas.polygon([(x, y), (x + w, y + tilt), (x + w, y + h), (x, y + h - tilt)], colour)
+        canvas.rectangle(x, y, w, h, colour)
         if draw() < 0.55:
-            line, columns, rows = scaled(colour, draw(0.4, 1.5)), draw.integer(1, 6), draw.integer(1, 6)
-            if draw() < 0.5:
-                for k in range(columns + 1):
-                    canvas.line(x + k * w / columns, y, x + k * w / columns, y + h, line, draw.integer(1, 2))
-                for k in range(rows + 1):
-                    canvas.line(x, y + k * h / rows, x + w, y + k * h / rows, line)
-            else:
-                for i in range(columns):
-                    for j in range(rows):
-                        a, b = x + (i + 0.25) * w / columns, y + (j + 0.25) * h / rows
-                        c, d = a + 0.5 * w / columns, b + 0.55 * h / rows
-                        canvas.polygon([(a, b), (c, b), (c, d), (a, d)], line)
+            pane, columns, rows = scaled(colour, draw(0.4, 1.5)), draw.integer(1, 6), draw.integer(1, 6)
+            share = 0.5 if draw() < 0.5 else 0.9  # windows, or the boards between compartments
+            for i in range(columns * rows):
+                a, b = x + (i % columns + 0.05) * w / columns, y + (i // columns + 0.05) * h / rows
+                canvas.rectangle(a, b, share * w / columns, share * h / rows, pane)
 
 
 def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, outdoors: bool) -> None:
@@ -122,14 +110,9 @@ def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, ou
     canvas.polygon([(-5, left + drop), (width + 5, right + drop), (width + 5, 9999), (-5, 9999)], colour)
     if draw() < 0.4:
         line = scaled(colour, draw(0.6, 1.4))
-        x, y, count = draw(-0.5, 1.5) * width, (left + right) / 2, draw.integer(4, 22)
-        thick = draw.integer(1, 2)
-        for k in range(count):
-            far = x + (k / (count - 1) - 0.5) * 0.3 * width
-            canvas.line(far, y + drop, x + (k / (count - 1) - 0.5) * 8 * width, height + drop, line, thick)
-    if drop:
-        above = [(-5, left + drop - 3), (width + 5, right + drop - 3)]
-        canvas.polygon([*above, (width + 5, right + drop), (-5, left + drop)], scaled(colour, 0.6))
+        x, y, thick = draw(-0.5, 1.5) * width, (left + right) / 2, draw.integer(1, 2)
+        for k in np.linspace(-0.5, 0.5, draw.integer(4, 22)).tolist():
+            canvas.line(x + k * 0.3 * width, y + drop, x + k * 8 * width, height + drop, line, thick)
 
 
 def _clutter(canvas: _Canvas, draw: _RandomNumbers) -> None:
@@ -138,27 +121,18 @@ def _clutter(canvas: _Canvas, draw: _RandomNumbers) -> None:
     busy = draw() < 0.3  # a street, a market, a shelf
     for _ in range(draw.integer(8, 40) if busy else draw.integer(0, 6)):
         x, y, radius = draw(-0.1, 1.1) * width, draw(-0.1, 1.1) * height, draw(0.02, 0.08 if busy else 0.2) * longest
-        if draw() < 0.35:
+        kind = draw()
+        if kind < 0.35:
             canvas.ellipse(x, y, radius, radius * draw(0.3, 1), draw(0, 180), draw.colour())
-        elif draw() < 0.5:
-            wide, tall = radius * draw(0.2, 1), radius * draw(0.2, 1.5)
-            colour = draw.colour()
-            canvas.polygon([(x, y), (x + wide, y), (x + wide, y + tall), (x, y + tall)], colour)
-            behind = y - 0.2 * wide
-            lid = [(x, y), (x + wide, y), (x + wide * 1.2, behind), (x + 0.2 * wide, behind)]
-            canvas.polygon(lid, scaled(colour, 1.25))
+        elif kind < 0.65:
+            canvas.rectangle(x, y, radius * draw(0.2, 1), radius * draw(0.2, 1.5), draw.colour())
         else:
             corners = [(x + radius * draw(-1, 1), y + radius * draw(-1, 1)) for _ in range(draw.integer(3, 6))]
             canvas.polygon(corners, draw.colour())
-    for _ in range(draw.integer(0, 4)):
-        if draw() < 0.5:  # upright: poles, door frames
-            x1 = draw() * width
-            x2 = x1 + draw(-0.02, 0.02) * height
-            y1, y2, thickest = draw(-0.3, 0.4) * height, draw(0.5, 1.2) * height, longest // 25
-        else:
-            x1, y1 = draw(-0.2, 1.2) * width, draw(-0.2, 1.2) * height
-            x2, y2, thickest = draw(-0.2, 1.2) * width, draw(-0.2, 1.2) * height, longest // 60
-        canvas.line(x1, y1, x2, y2, draw.colour(), draw.integer(1, max(2, thickest)))
+    for _ in range(draw.integer(0, 4)):  # poles, door frames, cables
+        x, lean = draw() * width, draw(-0.02, 0.02) * height if draw() < 0.5 else draw(-1, 1) * width
+        thick = draw.integer(1, max(2, longest // 30))
+        canvas.line(x, draw(-0.3, 0.4) * height, x + lean, draw(0.5, 1.2) * height, draw.colour(), thick)
 
 
 def _texture(draw: _RandomNumbers, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:

@@ -14,7 +14,7 @@ from leanpose.synthetic.bodies import SHAPES, Bodies
 Material = IntEnum(
     "Material",
     ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "SKIRT", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
-     "SOCKET", "GLASSES", "PRINT", "PRINT2"],
+     "SOCKET", "GLASSES"],
     start=0,
 )  # fmt: skip
 NOTHING = -1
@@ -37,8 +37,7 @@ def _tiles() -> np.ndarray:
     blotches = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 14) ** 2))))
     fine = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 5) ** 2))))
     check = 127.0 * ((x % 16 < 8).astype(float) + (y % 16 < 8))
-    thin = ((x % 32 > 20) & (x % 32 < 24)), ((y % 32 > 20) & (y % 32 < 24))
-    tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + thin[0] + thin[1])
+    tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + (abs(x % 32 - 22) < 2) + (abs(y % 32 - 22) < 2))
     dots = 255.0 * (np.hypot(x % 16 - 8, y % 16 - 8) < 4)
     tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots, soft(fine),
              255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5), soft(blotches)]  # fmt: skip
@@ -63,7 +62,7 @@ class Outfits:
         long_hair: its length, 0 = none, 1 = to the middle of the back.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
-        pattern: tile of cloth for shirt, trousers and skirt; pattern_rgb its second colour.
+        pattern: tile of cloth for shirt, trousers and skirt; pattern_rgb its second colour; tile_metres its width.
     """
 
     cover: Float[np.ndarray, "P 8"]
@@ -86,7 +85,7 @@ class Outfits:
     glasses: Bool[np.ndarray, " P"]
     brow: Float[np.ndarray, " P"]
     gaze: Float[np.ndarray, "P 2"]
-    prints: Float[np.ndarray, "P 6"]
+    tile_metres: Float[np.ndarray, " P"]
     palette: Float[np.ndarray, "P M 3"]
     pattern: Int[np.ndarray, "P 3"]
     pattern_rgb: Float[np.ndarray, "P 3 3"]
@@ -171,15 +170,10 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     palette[:, Material.MOUTH] = np.where(u[:, 22:23] < 0.5, (70.0, 25, 28), (215.0, 205, 195))  # open, or teeth
     palette[:, Material.SOCKET] = skin * np.array([0.80, 0.75, 0.73])
     palette[:, Material.GLASSES] = 18 + 30 * u[:, 19:20]
-    palette[:, Material.PRINT] = np.where(suit[:, None], 230.0, clothes[:, 6])
-    palette[:, Material.PRINT2] = clothes[:, 7]
 
     balding = adult & ~female & (u[:, 23] < 0.12)
     long_hair = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
-    # What the chest shows: 0 nothing, 1 a print, 2 an open collar with tie, 3 a strip of buttons; then its size and place.
-    kind = np.where(suit, 2.0, np.where(swim, 0.0, np.where(u[:, 26] < 0.25, 1.0, np.where(u[:, 26] < 0.36, 3.0, 0.0))))
-    prints = np.column_stack([kind, rng.random((count, 5))])
     plain = u[:, [10, 14, 21]] > np.array([0.38, 0.14, 0.45])
     pattern = np.where(plain, 0, rng.integers(1, len(TILES), (count, 3)))
     pattern[:, 0] = np.where(suit | swim, 0, pattern[:, 0])
@@ -195,6 +189,7 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
         hairline=0.24 + 0.12 * u[:, 22], long_hair=long_hair, hat_edge=hat_edge,
         beard=adult & ~female & (u[:, 21] < 0.25), ears=(long_hair == 0) | (u[:, 22] < 0.3), glasses=u[:, 20] > 0.86,
         brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
-        gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035), prints=prints,
+        gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035),
         palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=pattern_rgb,
+        tile_metres=rng.uniform(0.08, 0.30, count),
     )  # fmt: skip

@@ -56,21 +56,6 @@ def _topology() -> np.ndarray:
 
 
 QUADS: Int[np.ndarray, "Q 4"] = _topology()
-_TORSO_START = 8 * _CLOTHED_RINGS * _CLOTHED_SIDES + 7 * _PLAIN_RINGS * _PLAIN_SIDES
-
-
-def on_torso(
-    vertices: Float[np.ndarray, "V 3"], ring: Float[np.ndarray, " N"], aside: Float[np.ndarray, " N"], back: bool
-) -> Float[np.ndarray, "N 3"]:
-    """Points on a person's trunk: `ring` counts from the neck down, `aside` is -1 (right) to 1 (left) across chest or back."""
-    first = _TORSO_START
-    rings = vertices[first : first + len(_TORSO) * _TORSO_SIDES].reshape(len(_TORSO), _TORSO_SIDES, 3)
-    side = (3 - 1.5 * aside) if not back else (9 + 1.5 * aside)
-    i, j = np.minimum(ring.astype(int), len(_TORSO) - 2), side.astype(int)
-    a, b = (ring - i)[:, None], (side - j)[:, None]
-    upper = rings[i, j] * (1 - b) + rings[i, j + 1] * b
-    lower = rings[i + 1, j] * (1 - b) + rings[i + 1, j + 1] * b
-    return upper * (1 - a) + lower * a
 
 
 def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
@@ -177,16 +162,9 @@ def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     return vertices, materials
 
 
-def _absent(skeletons: PosedSkeletons, rings: int, sides: int) -> np.ndarray:
-    """The vertices of a part that nobody has, within the body."""
-    return np.repeat(skeletons.joints[:, :1], rings * sides, axis=1)
-
-
 def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     joints = skeletons.joints
     materials = np.repeat(np.where(outfits.skirt > 0, Material.SKIRT, NOTHING)[:, None], _SKIRT_RINGS - 1, axis=1)
-    if not outfits.skirt.any():
-        return _absent(skeletons, _SKIRT_RINGS, _SKIRT_SIDES), materials
     t = np.array([0.0, 0.22, 0.6, 1.0])
     reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
     legs = []
@@ -216,8 +194,6 @@ def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> t
     materials = np.repeat(
         np.where(outfits.long_hair > 0, Material.HAIR, NOTHING)[:, None], _LONG_HAIR_RINGS - 1, axis=1
     )
-    if not outfits.long_hair.any():
-        return _absent(skeletons, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES), materials
     size = bodies.head[:, None]
     high = skeletons.to_world("head", np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None])
     trunk = (bodies.offsets[:, J["neck"], 1] / 0.42)[:, None]

@@ -1,8 +1,6 @@
-"""Props: chairs and tables for those who sit, what hides people (boxes, poles, foliage), what they hold, their shadows."""
+"""Props: chairs and tables for those who sit, what hides people (boards, poles, foliage), and shadows."""
 
 from __future__ import annotations
-
-import itertools
 
 import cv2
 import numpy as np
@@ -33,7 +31,7 @@ def _cube(cells: int) -> Float[np.ndarray, "N 4 3"]:
     return np.concatenate(faces)
 
 
-_CUBE = {cells: _cube(cells) for cells in (1, 3)}
+_CUBE = _cube(3)
 
 
 class _Boxes:
@@ -43,12 +41,10 @@ class _Boxes:
         self.quads: list[np.ndarray] = []
         self.rgb: list[np.ndarray] = []
 
-    def add(
-        self, center: np.ndarray, half: tuple[float, float, float], yaw: float, rgb: np.ndarray, cells: int = 3
-    ) -> None:
+    def add(self, center: np.ndarray, half: tuple[float, float, float], yaw: float, rgb: np.ndarray) -> None:
         c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
         rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        self.quads.append((_CUBE[cells] * np.array(half)) @ rotation.T + center)
+        self.quads.append((_CUBE * np.array(half)) @ rotation.T + center)
         self.rgb.append(np.repeat(rgb[None], len(self.quads[-1]), axis=0))
 
     def polygons(self, camera: Camera, light: Light) -> list[Polygons]:
@@ -75,14 +71,10 @@ def furniture(rng: np.random.Generator, people: People, camera: Camera, light: L
         deep, wide = 0.13 * h, (0.13 + 0.35 * u[0] ** 2) * h
         center = np.array([pelvis[0], seat, pelvis[2]]) + front * 0.05 * h
         if seat > 0.1:
-            solid = u[1] < 0.5
-            thick = seat / 2 if solid else 0.02
+            thick = seat / 2 if u[1] < 0.5 else 0.02
             boxes.add(center - (0, thick, 0), (wide, thick, deep), yaw, chair_rgb)
-            side = np.array([front[2], 0, -front[0]])
-            for a, b in () if solid else ((-0.9, -0.9), (-0.9, 0.9), (0.9, -0.9), (0.9, 0.9)):
-                leg = center + side * a * wide + front * b * deep
-                leg = np.array([leg[0], seat / 2, leg[2]])
-                boxes.add(leg, (0.015, seat / 2, 0.015), yaw, chair_rgb * 0.7, cells=1)
+            if thick < seat / 2:
+                boxes.add(center * (1, 0.5, 1), (0.04, seat / 2, 0.04), yaw, chair_rgb * 0.7)
         if u[2] < 0.6:
             tall = (0.1 + 0.2 * u[3]) * h
             back = center - front * (deep + 0.045 * h) + (0, tall, 0)
@@ -95,96 +87,41 @@ def furniture(rng: np.random.Generator, people: People, camera: Camera, light: L
     return boxes.polygons(camera, light)
 
 
-def _flat(
-    shapes: list[np.ndarray], depth: float | np.ndarray, rgb: np.ndarray, shade: float | list[float] | np.ndarray
-) -> Polygons:
-    """Polygons of things without thickness; one depth, colour or shade serves all."""
-    count = len(shapes)
-    depth, shade = (np.broadcast_to(np.asarray(values, float), (count,)) for values in (depth, shade))
-    return Polygons(
-        np.stack(shapes), depth, shade, np.broadcast_to(rgb, (count, 3)), np.full(count, -1), np.zeros(count, int)
-    )
+# What hides people: its share, corners of a piece, number of pieces, half width and half height of a piece, and how far
+# the pieces scatter; lengths are shares of the height of the person who is hidden.
+_OCCLUDERS = (
+    (0.40, 4, (1, 2), (0.10, 0.50), (0.06, 0.35), 0.0),  # boards, counters, other vehicles
+    (0.25, 4, (1, 2), (0.02, 0.12), (3.0, 4.0), 0.0),  # poles, trunks of trees
+    (0.20, 6, (20, 70), (0.02, 0.10), (0.01, 0.05), 0.12),  # foliage
+    (0.15, 14, (1, 3), (0.04, 0.16), (0.04, 0.16), 0.05),  # something round
+)
 
 
-def occluders(rng: np.random.Generator, people: People, camera: Camera, size: tuple[int, int]) -> list[Polygons]:
-    """What stands between camera and people, in about a third of the scenes: boards, poles, foliage, round things."""
+def occluders(rng: np.random.Generator, people: People, camera: Camera) -> list[Polygons]:
+    """What stands between camera and people, in about a third of the scenes."""
     result: list[Polygons] = []
-    height, width = size
     for _ in range(int(rng.choice(4, p=(0.68, 0.22, 0.07, 0.03)))):
-        who = int(rng.integers(len(people.poses)))
-        joints = camera.to_camera(people.skeletons.joints[who])
+        joints = camera.to_camera(people.skeletons.joints[int(rng.integers(len(people.poses)))])
         near = joints[:, 2].min()
         depth = near - rng.uniform(0.2, 0.5) if rng.random() < 0.85 else near + rng.uniform(0.3, 2)
         if depth < 0.4:
             continue
         xy = camera.project(joints)
-        low, high = xy.min(axis=0), xy.max(axis=0)
-        extent = high - low
-        center = low + rng.uniform(-0.1, 1.1, 2) * extent
-        rgb = cloth_colours(rng, 1)[0]
-        kind = rng.random()
-        if kind < 0.4:  # a board, a counter, another vehicle's edge: mostly in front of the lower half
-            center[1] = low[1] + rng.uniform(0.5, 1.2) * extent[1]
-            half_width = rng.uniform(0.1, 0.9) * max(extent[0], 0.3 * extent[1])
-            half = np.array([half_width, rng.uniform(0.06, 0.35) * extent[1]])
-            corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half + rng.normal(size=(4, 2)) * 0.04 * extent[1]
-            strips, shade = [corners + center], [0.9]
-            if rng.random() < 0.6:
-                strips.append((corners * np.array([1, 0.12])) + center - (0, half[1] * 0.9))
-                shade.append(0.7)
-            result.append(_flat(strips, depth - 1e-3 * np.arange(len(strips)), rgb, shade))
-        elif kind < 0.65:  # a pole or the trunk of a tree, three strips from light to dark
-            wide = rng.uniform(0.015, 0.10) * extent[1]
-            lean = rng.normal() * 0.06 * height if rng.random() < 0.85 else rng.uniform(-1, 1) * width
-            top, foot = np.array([[center[0] - lean, -20.0], [center[0] + lean, height + 20.0]])
-            edges = np.array([-1, -0.3, 0.35, 1])[:, None] * np.array([wide, 0.0])
-            strips = [np.array([top + a, top + b, foot + b, foot + a]) for a, b in itertools.pairwise(edges)]
-            result.append(_flat(strips, depth, rgb, np.array([0.75, 1.0, 0.6])[:: rng.choice([-1, 1])]))
-        elif kind < 0.85:  # foliage: many leaves
-            count = int(rng.integers(20, 70))
-            spots = center + rng.normal(size=(count, 2)) * extent[1] * rng.uniform(0.05, 0.2)
-            angle = rng.uniform(0, 2 * np.pi, (count, 1)) + np.array([0, 0.9, 2.2, 3.14, 4.2, 5.3])
-            leaf = rng.uniform(0.01, 0.06, (count, 1)) * extent[1] * np.array([1.6, 0.8, 0.8, 1.6, 0.8, 0.8])
-            shapes = spots[:, None] + np.stack([leaf * np.cos(angle), leaf * np.sin(angle)], -1)
-            green = np.array([70, 105, 45]) if rng.random() < 0.7 else rgb
-            depths, shade = depth + rng.uniform(0, 0.05, count), rng.uniform(0.4, 1.3, count)
-            result.append(_flat(list(shapes), depths, green, shade))
-        else:  # something round
-            radius = rng.uniform(0.04, 0.16) * extent[1]
-            ring = regular_polygon(14) * (1, rng.uniform(0.5, 1))
-            shapes = [center + radius * ring, center + radius * (0.72 * ring - 0.15)]
-            result.append(_flat(shapes, np.array([depth, depth - 1e-3]), rgb, [0.75, 1.0]))
-    return result
-
-
-def held_objects(rng: np.random.Generator, people: People, camera: Camera) -> list[Polygons]:
-    """Sticks (rackets, bats, umbrellas), balls and flat things in some hands; the fingers stay in front of them."""
-    result: list[Polygons] = []
-    for i in range(len(people.poses)):
-        u = rng.random(4)
-        if u[0] > 0.2:
-            continue
-        side = int(u[1] < 0.5)
-        frame = people.skeletons.frames[i, J[("left_wrist", "right_wrist")[side]]]
-        grip = people.hands[i, side, 9]
-        rgb = cloth_colours(rng, 1)
-        h = people.bodies.height[i]
-        if u[2] < 0.45:  # along the thumb's direction through the fist
-            reach = rng.uniform(0.2, 0.55) * h
-            ends = camera.to_camera(np.stack([grip - frame[:, 2] * 0.08 * h, grip + frame[:, 2] * reach]))
-            a, b = camera.project(ends)
-            along = b - a
-            aside = np.array([-along[1], along[0]]) / (np.linalg.norm(along) + 1e-6)
-            thick = rng.uniform(0.005, 0.02) * h * camera.focal / max(ends[:, 2].mean(), 0.3)
-            stick = np.array([a - aside * thick * 0.6, a + aside * thick * 0.6, b + aside * thick, b - aside * thick])
-            result.append(_flat([stick], ends[0, 2] + 0.01, rgb, 0.9))
-        else:
-            spot = camera.to_camera(grip + frame[:, 1] * -0.05 * h)
-            radius = rng.uniform(0.02, 0.09) * h * camera.focal / max(spot[2], 0.3)
-            corners = 12 if u[2] < 0.7 else 4
-            angle = np.arange(corners) * (2 * np.pi / corners) + rng.uniform(0, 3)
-            ring = np.column_stack([np.cos(angle), np.sin(angle) * rng.uniform(0.6, 1)])
-            result.append(_flat([camera.project(spot) + radius * ring], spot[2] + 0.01, rgb, 0.9))
+        low, extent = xy.min(axis=0), np.ptp(xy, axis=0)
+        kind = int(rng.choice(len(_OCCLUDERS), p=[share for share, *_ in _OCCLUDERS]))
+        _, corners, pieces, widths, heights, scatter = _OCCLUDERS[kind]
+        count = int(rng.integers(*pieces))
+        half = np.column_stack([rng.uniform(*widths, count), rng.uniform(*heights, count)]) * extent[1]
+        angle = np.arange(corners) * (2 * np.pi / corners) + np.pi / corners
+        shapes = half[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]) / np.cos(np.pi / corners)
+        tilt = rng.uniform(0, np.pi, count) if scatter else 0.05 * rng.normal(size=count)
+        c, s = np.cos(tilt), np.sin(tilt)
+        shapes = shapes @ np.array([[c, s], [-s, c]]).transpose(2, 0, 1)
+        centers = low + (rng.uniform(-0.1, 1.1, 2) + scatter * rng.normal(size=(count, 2))) * extent
+        rgb = np.repeat(cloth_colours(rng, 1), count, axis=0)
+        depths, shade = depth + rng.uniform(0, 0.05, count), rng.uniform(0.5, 1.2, count)
+        nobody = np.full(count, -1)
+        result.append(Polygons(shapes + centers[:, None], depths, shade, rgb, nobody, np.zeros_like(nobody)))
     return result
 
 

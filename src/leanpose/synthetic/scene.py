@@ -25,7 +25,7 @@ from leanpose.synthetic.people import (
     draw_people,
     people_polygons,
 )
-from leanpose.synthetic.props import cast_shadows, furniture, held_objects, occluders
+from leanpose.synthetic.props import cast_shadows, furniture, occluders
 from leanpose.synthetic.rendering import Camera, Framing, Light, Painting, draw_camera, draw_light, paint
 
 _LEAST_AREA = 40  # pixels: who shows less is not labelled
@@ -144,7 +144,7 @@ def compose(
             box = cv2.boundingRect(mask)
             if box[2] * box[3] >= 60:
                 tile = TILES[outfits.pattern[person, which]]
-                matrix = _tile_matrix(people, camera, person, joint, 0.08 + 0.22 * outfits.prints[person, 5])
+                matrix = _tile_matrix(people, camera, person, joint, outfits.tile_metres[person])
                 _overlay_pattern(image, mask, box, tile, matrix, outfits.pattern_rgb[person, which] * light.colour)
     folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
     folds[0] = 0.0
@@ -262,8 +262,7 @@ def render_scene(
     kept = cast_shadows(rng, cast, camera, size)
     polygons = people_polygons(cast, camera, light)
     polygons += furniture(rng, cast, camera, light)
-    polygons += held_objects(rng, cast, camera)
-    polygons += occluders(rng, cast, camera, size)
+    polygons += occluders(rng, cast, camera)
     # A limb is some 3 % of a person's height across, and shows about four facets.
     facet = 0.022 * cast.bodies.height[0] * camera.focal / float(camera.to_camera(cast.skeletons.joints[0, 1])[2])
     painting = paint(polygons, light, size, facet)
