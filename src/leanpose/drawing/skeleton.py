@@ -229,18 +229,8 @@ def _fixed_point(point: np.ndarray) -> tuple[int, int]:
 def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: float) -> None:
     import cv2
 
-    if width < 2.5:
-        ends = _fixed_point(start), _fixed_point(end)
-        cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
-        return
-    # OpenCV's own line width is a whole number of pixels; a polygon is as wide as it should be.
-    along = end - start
-    length = float(np.hypot(*along))
-    if length < 1e-6:
-        return
-    across = np.array([-along[1], along[0]]) / length * width / 2
-    corners = np.array([_fixed_point(p) for p in (start + across, end + across, end - across, start - across)])
-    cv2.fillConvexPoly(layer, corners.astype(np.int32), colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    ends = _fixed_point(start), _fixed_point(end)
+    cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _dot(layer: np.ndarray, centre: np.ndarray, colour: Colour, radius: float) -> None:

@@ -199,10 +199,10 @@ class _Person:
         size = face_size(*labels)
         if size < self.thresholds.face_size:
             return _refused("small", size)
-        landmarks = self.models.face(self.image, face_box(*labels))
+        landmarks = self.models("face", self.image, face_box(*labels))
         for _ in range(2):
             angle = direction(*landmarks.points[list(EYE_CORNERS)])
-            landmarks = self.models.face(self.image, box_around(landmarks.points, angle, FACE_MARGIN))
+            landmarks = self.models("face", self.image, box_around(landmarks.points, angle, FACE_MARGIN))
         if landmarks.score < self.thresholds.score:
             return _refused("not found", size)
         points = landmarks.points[list(FACE_68)]
@@ -224,10 +224,10 @@ class _Person:
         if size < self.thresholds.hand_size:
             return _refused("small", size)
         box = hand_box(elbow, wrist, size)
-        landmarks = self.models.hand(self.image, box)
+        landmarks = self.models("hand", self.image, box)
         # Only a hand that shows in the first box is refined: a crop that has lost its hand finds another.
         if landmarks.score >= self.thresholds.score:
-            landmarks = self.models.hand(self.image, box_around(landmarks.points, box.angle, HAND_MARGIN))
+            landmarks = self.models("hand", self.image, box_around(landmarks.points, box.angle, HAND_MARGIN))
         if landmarks.score < self.thresholds.score:
             return _refused("not found", size)
         points = landmarks.points
@@ -244,7 +244,7 @@ class _Person:
         labelled = [leg[0, 2] > 0 and leg[1, 2] == 2 for leg in legs]
         if size < self.thresholds.person_size or not any(labelled):
             return [_refused("small" if is_labelled else "unlabelled", size) for is_labelled in labelled]
-        bodies = [self.models.body(self.image, box) for box in body_boxes(self.box, self.keypoints)]
+        bodies = [self.models("body", self.image, box) for box in body_boxes(self.box, self.keypoints)]
         points = [body.points for body in bodies if body.score >= self.thresholds.score]
         return [
             self.foot(side, leg[:, :2], points, size) if is_labelled else _refused("unlabelled", size)

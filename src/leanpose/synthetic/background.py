@@ -65,39 +65,12 @@ class _Canvas:
     def polygon(self, points: Sequence[tuple[float, float]], colour: Sequence[float]) -> None:
         cv2.fillPoly(self.pixels, [np.clip(points, -9999, 9999).astype(np.int32)], colour)
 
-    def rectangle(self, x: float, y: float, w: float, h: float, colour: Sequence[float]) -> None:
-        self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
-
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: Sequence[float], thickness: int = 1) -> None:
         a, b, c, d = np.clip((x1, y1, x2, y2), -9999, 9999).astype(int).tolist()
         cv2.line(self.pixels, (a, b), (c, d), colour, thickness)
 
     def ellipse(self, x: float, y: float, a: float, b: float, angle: float, colour: Sequence[float]) -> None:
         cv2.ellipse(self.pixels, (int(x), int(y)), (int(a) + 1, int(b) + 1), angle, 0, 360, colour, -1)
-
-
-def _horizon_objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float, outdoors: bool) -> None:
-    """What rises at the horizon: houses and shelves (boxes with windows), trees (heaps of leaves)."""
-    height, width = canvas.pixels.shape[:2]
-    for _ in range(draw.integer(0, 7)):
-        x, w = draw(-0.2, 1.0) * width, draw(0.05, 0.5) * width
-        y, h = horizon - draw(-0.1, 0.7) * height, draw(0.05, 0.8) * height
-        colour = draw.colour()
-        if outdoors and draw() < 0.5:
-            colour = scaled(colour, 0.55, 0.75, 0.4)
-            canvas.rectangle(x + 0.45 * w, y, 0.1 * w, horizon + 9 - y, (58, 44, 34))
-            for _ in range(draw.integer(3, 9)):
-                shade = scaled(colour, draw(0.6, 1.3))
-                middle = x + w * draw(), y + h * draw(-0.2, 0.5)
-                canvas.ellipse(*middle, w * draw(0.1, 0.35), h * draw(0.08, 0.25), draw(0, 180), shade)
-            continue
-        canvas.rectangle(x, y, w, h, colour)
-        if draw() < 0.55:
-            pane, columns, rows = scaled(colour, draw(0.4, 1.5)), draw.integer(1, 6), draw.integer(1, 6)
-            share = 0.5 if draw() < 0.5 else 0.9  # windows, or the boards between compartments
-            for i in range(columns * rows):
-                a, b = x + (i % columns + 0.05) * w / columns, y + (i // columns + 0.05) * h / rows
-                canvas.rectangle(a, b, share * w / columns, share * h / rows, pane)
 
 
 def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, outdoors: bool) -> None:
@@ -115,24 +88,40 @@ def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, ou
             canvas.line(x + k * 0.3 * width, y + drop, x + k * 8 * width, height + drop, line, thick)
 
 
-def _clutter(canvas: _Canvas, draw: _RandomNumbers) -> None:
+def _objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float) -> None:
+    """Large things at the horizon, such as houses, trees and shelves, and clutter anywhere, of simple shapes."""
     height, width = canvas.pixels.shape[:2]
     longest = max(height, width)
     busy = draw() < 0.3  # a street, a market, a shelf
-    for _ in range(draw.integer(8, 40) if busy else draw.integer(0, 6)):
-        x, y, radius = draw(-0.1, 1.1) * width, draw(-0.1, 1.1) * height, draw(0.02, 0.08 if busy else 0.2) * longest
-        kind = draw()
-        if kind < 0.35:
-            canvas.ellipse(x, y, radius, radius * draw(0.3, 1), draw(0, 180), draw.colour())
-        elif kind < 0.65:
-            canvas.rectangle(x, y, radius * draw(0.2, 1), radius * draw(0.2, 1.5), draw.colour())
-        else:
-            corners = [(x + radius * draw(-1, 1), y + radius * draw(-1, 1)) for _ in range(draw.integer(3, 6))]
-            canvas.polygon(corners, draw.colour())
-    for _ in range(draw.integer(0, 4)):  # poles, door frames, cables
-        x, lean = draw() * width, draw(-0.02, 0.02) * height if draw() < 0.5 else draw(-1, 1) * width
-        thick = draw.integer(1, max(2, longest // 30))
-        canvas.line(x, draw(-0.3, 0.4) * height, x + lean, draw(0.5, 1.2) * height, draw.colour(), thick)
+    small = draw.integer(8, 40) if busy else draw.integer(0, 6)
+    for large in [True] * draw.integer(0, 7) + [False] * small:
+        w, h = (draw(0.02, 0.5 if large else 0.1 if busy else 0.25) * longest for _ in range(2))
+        x, y = draw(-0.2, 1.1) * width, horizon - draw(0, 0.9) * h if large else draw(-0.1, 1.1) * height
+        colour, kind = draw.colour(), draw()
+        if kind < 0.4:
+            canvas.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
+            if large and draw() < 0.6:  # windows, or the boards between compartments
+                pane, columns, rows, share = (
+                    scaled(colour, draw(0.4, 1.5)),
+                    draw.integer(1, 6),
+                    draw.integer(1, 6),
+                    draw(0.5, 0.9),
+                )
+                for i in range(columns * rows):
+                    a, b = x + (i % columns + 0.05) * w / columns, y + (i // columns + 0.05) * h / rows
+                    c, d = a + share * w / columns, b + share * h / rows
+                    canvas.polygon([(a, b), (c, b), (c, d), (a, d)], pane)
+        elif kind < 0.7:
+            for _ in range(draw.integer(3, 9) if large else 1):  # a tree's crown, or one ellipse
+                middle, shade = (x + w * draw(), y + h * draw(-0.2, 0.5)), scaled(colour, draw(0.6, 1.3))
+                canvas.ellipse(*middle, w * draw(0.1, 0.5), h * draw(0.1, 0.4), draw(0, 180), shade)
+        elif kind < 0.9:
+            corners = [(x + w * draw(-1, 1), y + h * draw(-1, 1)) for _ in range(draw.integer(3, 6))]
+            canvas.polygon(corners, colour)
+        else:  # poles, door frames, cables
+            lean = draw(-0.02, 0.02) * height if draw() < 0.5 else draw(-1, 1) * width
+            thick = draw.integer(1, max(2, longest // 30))
+            canvas.line(x, draw(-0.3, 0.4) * height, x + lean, draw(0.5, 1.2) * height, colour, thick)
 
 
 def _texture(draw: _RandomNumbers, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
@@ -160,11 +149,9 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int], camera: Cam
     mix = draw(0.2, 0.8)
     two = np.array([top, [a + (b - a) * mix for a, b in zip(top, bottom, strict=True)]], np.float32).reshape(2, 1, 3)
     canvas.pixels[:] = cv2.resize(two, (1, height)).clip(0, 255)
-    if draw() < 0.85:
-        _horizon_objects(canvas, draw, horizon, outdoors)
     if draw() < 0.8:
         _ground(canvas, draw, left, right, outdoors)
-    _clutter(canvas, draw)
+    _objects(canvas, draw, horizon)
     grain = (2 + 17 * draw() ** 2) * octaves(rng, size, draw.integer(3, 24))
     if draw() < 0.35:  # bricks, tiles, stripes, leaves
         grain += _texture(draw, size)

@@ -34,37 +34,18 @@ def _cube(cells: int) -> Float[np.ndarray, "N 4 3"]:
 _CUBE = _cube(3)
 
 
-class _Boxes:
-    """Boxes on the ground, collected and then painted together."""
-
-    def __init__(self) -> None:
-        self.quads: list[np.ndarray] = []
-        self.rgb: list[np.ndarray] = []
-
-    def add(self, center: np.ndarray, half: tuple[float, float, float], yaw: float, rgb: np.ndarray) -> None:
-        c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
-        rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        self.quads.append((_CUBE * np.array(half)) @ rotation.T + center)
-        self.rgb.append(np.repeat(rgb[None], len(self.quads[-1]), axis=0))
-
-    def polygons(self, camera: Camera, light: Light) -> list[Polygons]:
-        if not self.quads:
-            return []
-        corners = camera.to_camera(np.concatenate(self.quads))
-        nobody = np.full(len(corners), -1)
-        return [quad_polygons(corners, camera, light, np.concatenate(self.rgb), nobody, np.zeros_like(nobody))]
-
-
 def furniture(rng: np.random.Generator, people: People, camera: Camera, light: Light) -> list[Polygons]:
     """A seat under everybody who sits, sometimes with a back, and tables."""
-    boxes = _Boxes()
+    boxes: list[
+        tuple[np.ndarray, tuple[float, float, float], np.ndarray, np.ndarray]
+    ] = []  # centre, half size, turn, RGB
     for i in np.flatnonzero(_SITTING[people.poses]).tolist():
         u = rng.random(8)
         h = float(people.bodies.height[i])
         joints = people.skeletons.joints[i]
         pelvis, front = joints[0], people.skeletons.frames[i, 0, :, 2] * (1, 0, 1)
         front = front / (np.linalg.norm(front) + 1e-6)
-        yaw = float(np.degrees(np.arctan2(front[0], front[2])))
+        turn = np.array([[front[2], 0, front[0]], [0, 1, 0], [-front[0], 0, front[2]]])
         thighs = (joints[J["left_knee"]] + joints[J["right_knee"]]) / 2 - pelvis
         seat = min(pelvis[1], pelvis[1] + 0.5 * thighs[1]) - 0.062 * h * people.bodies.girth[i]
         chair_rgb, table_rgb = cloth_colours(rng, 2)
@@ -72,19 +53,24 @@ def furniture(rng: np.random.Generator, people: People, camera: Camera, light: L
         center = np.array([pelvis[0], seat, pelvis[2]]) + front * 0.05 * h
         if seat > 0.1:
             thick = seat / 2 if u[1] < 0.5 else 0.02
-            boxes.add(center - (0, thick, 0), (wide, thick, deep), yaw, chair_rgb)
+            boxes.append((center - (0, thick, 0), (wide, thick, deep), turn, chair_rgb))
             if thick < seat / 2:
-                boxes.add(center * (1, 0.5, 1), (0.04, seat / 2, 0.04), yaw, chair_rgb * 0.7)
+                boxes.append((center * (1, 0.5, 1), (0.04, seat / 2, 0.04), turn, chair_rgb * 0.7))
         if u[2] < 0.6:
             tall = (0.1 + 0.2 * u[3]) * h
             back = center - front * (deep + 0.045 * h) + (0, tall, 0)
-            boxes.add(back, (wide, tall, 0.025), yaw, chair_rgb)
+            boxes.append((back, (wide, tall, 0.025), turn, chair_rgb))
         if people.poses[i] == _AT_TABLE and u[4] < 0.75:
             top = seat + (0.12 + 0.05 * u[5]) * h
             middle = np.array([pelvis[0], top, pelvis[2]]) + front * (0.42 + 0.1 * u[6]) * h
             thick = 0.015 if u[5] < 0.6 else 0.2 * top
-            boxes.add(middle, ((0.25 + 0.5 * u[7]) * h, thick, 0.22 * h), yaw, table_rgb)
-    return boxes.polygons(camera, light)
+            boxes.append((middle, ((0.25 + 0.5 * u[7]) * h, thick, 0.22 * h), turn, table_rgb))
+    if not boxes:
+        return []
+    quads = np.concatenate([(_CUBE * half) @ turn.T + center for center, half, turn, _ in boxes])
+    rgb = np.repeat([colour for *_, colour in boxes], len(_CUBE), axis=0)
+    nobody = np.full(len(quads), -1)
+    return [quad_polygons(camera.to_camera(quads), camera, light, rgb, nobody, np.zeros_like(nobody))]
 
 
 # What hides people: its share, corners of a piece, number of pieces, half width and half height of a piece, and how far

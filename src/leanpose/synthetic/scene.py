@@ -276,9 +276,8 @@ def render_scene(
     final[labelled] = np.arange(len(labelled))
     boxes = np.zeros((len(labelled), 4))
     for box, person in zip(boxes, labelled, strict=True):
-        mask = owner == person
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
+        box[:] = x, y, x + w, y + h
     keypoints = keypoints[labelled]
     keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
     order = _order_in_renderer(chosen)

@@ -58,9 +58,10 @@ class VideoWriter:
         from av.video.reformatter import ColorRange, Colorspace
 
         hd = self._stream.height >= HD_HEIGHT
-        rgb = VideoFrame.from_ndarray(self._fitted(pixels), format="rgb24")
+        # A last row or column is doubled where that makes the size even; a stray size is scaled.
+        even = np.pad(pixels, [*((0, side % 2) for side in pixels.shape[:2]), (0, 0)], mode="edge")
         frame = self._reformatter.reformat(
-            rgb, format="yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+            VideoFrame.from_ndarray(even, format="rgb24"), self._stream.width, self._stream.height, "yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
             dst_colorspace=Colorspace.ITU709 if hd else Colorspace.ITU601,
         )  # fmt: skip
         frame.pts, frame.time_base, frame.duration = ticks, self._time_base, self._step
@@ -80,18 +81,6 @@ class VideoWriter:
         if self._audio is not None:
             self._audio.close()
         self._container.close()
-
-    def _fitted(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture of the video's size: a last row or column is doubled to make it even, a stray size is scaled."""
-        import cv2
-
-        height, width = self._stream.height, self._stream.width
-        below, right = height - pixels.shape[0], width - pixels.shape[1]
-        if below == right == 0:
-            return np.ascontiguousarray(pixels)
-        if below in (0, 1) and right in (0, 1):
-            return cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @contextmanager
