@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from leanpose.explanation import DecoderRecording, look_at, record_decoder
+from leanpose.explanation import look_at, record_decoder
+from leanpose.explanation.recording import DecoderRecording
 from leanpose.models.registry import create_model
 from leanpose.models.tfpose import STRIDES, DecoderLayer, TFPose
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from leanpose.codecs.base import Prediction
-from leanpose.explanation import AttentionRecording, record_attention
+from leanpose.explanation.recording import AttentionRecording, record_attention
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.registry import create_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig

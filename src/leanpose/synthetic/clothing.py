@@ -13,7 +13,7 @@ from leanpose.synthetic.bodies import SHAPES, Bodies
 # Materials: rows of a person's palette.
 Material = IntEnum(
     "Material",
-    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "SKIRT", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
+    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
      "SOCKET", "GLASSES"],
     start=0,
 )  # fmt: skip
@@ -56,13 +56,11 @@ class Outfits:
         loose: how much wider than the limb the cloth is.
         shirt_loose: the same for the trunk.
         hem: belt of the trunk at which the shirt ends.
-        skirt: length in thighs (above 1 it goes on along the shins); 0 = none.
-        flare: how much wider the skirt gets.
         socks: share of the shin.
         long_hair: its length, 0 = none, 1 = to the middle of the back.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
-        pattern: tile of cloth for shirt, trousers and skirt; pattern_rgb its second colour; tile_metres its width.
+        pattern: tile of cloth for shirt and trousers; pattern_rgb its second colour; tile_metres its width.
     """
 
     cover: Float[np.ndarray, "P 8"]
@@ -71,8 +69,6 @@ class Outfits:
     hem: Int[np.ndarray, " P"]
     collar: Bool[np.ndarray, " P"]
     low_neck: Bool[np.ndarray, " P"]
-    skirt: Float[np.ndarray, " P"]
-    flare: Float[np.ndarray, " P"]
     socks: Float[np.ndarray, " P"]
     shoe_size: Float[np.ndarray, " P"]
     hair: Bool[np.ndarray, " P"]
@@ -87,8 +83,8 @@ class Outfits:
     gaze: Float[np.ndarray, "P 2"]
     tile_metres: Float[np.ndarray, " P"]
     palette: Float[np.ndarray, "P M 3"]
-    pattern: Int[np.ndarray, "P 3"]
-    pattern_rgb: Float[np.ndarray, "P 3 3"]
+    pattern: Int[np.ndarray, "P 2"]
+    pattern_rgb: Float[np.ndarray, "P 2 3"]
 
 
 def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 3"]:
@@ -124,21 +120,17 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     adult = bodies.child == 0
     female = bodies.female
 
-    skirted = female & (u[:, 0] < 0.22)
-    dress = skirted & (u[:, 1] < 0.5)
     swim = u[:, 2] < 0.05
-    suit = adult & ~skirted & ~swim & (u[:, 3] < 0.09)
     sleeve = _pick(u[:, 4], (0.13, 0.0), (0.56, 0.35 + 0.4 * u[:, 5]), (0.66, 1 + 0.6 * u[:, 5]), (1.0, 1.97))
-    sleeve = np.where(swim, 0.0, np.where(suit, 1.96, sleeve))
+    sleeve = np.where(swim, 0.0, sleeve)
     legs = _pick(u[:, 6], (0.27, 0.35 + 0.65 * u[:, 7]), (0.34, 1.2 + 0.6 * u[:, 7]), (1.0, 1.98))
-    legs = np.where(skirted, 0.0, np.where(suit, 1.98, legs))
     legs = np.where(swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), legs)
     cover = np.repeat(np.clip(np.stack([sleeve, sleeve - 1, legs, legs - 1], 1), 0, 1), 2, axis=1)
     arm_loose, leg_loose = 0.06 + 0.45 * u[:, 8] ** 2, 0.04 + 0.42 * u[:, 9] ** 2
     leg_loose = np.where(legs < 1.1, leg_loose + 0.12, leg_loose)
     loose = np.repeat(np.stack([arm_loose, arm_loose, leg_loose, leg_loose], 1), 2, axis=1)
     shirt_loose = np.where(swim, 0.0, 0.02 + 0.22 * u[:, 10] ** 2)
-    hem = np.where(dress, 10, 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8))
+    hem = 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8)
 
     palette = np.zeros((count, len(Material), 3))
     skin = _along(_SKIN_TONES, u[:, 12] ** 1.25) * np.exp(0.05 * z[:, :1]) + 5 * z[:, 1:2] * np.array([1.0, 0, -0.6])
@@ -153,10 +145,6 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     palette[:, Material.SHOES] = np.where((u[:, 16] < 0.35)[:, None], 40 * u[:, 16:17] / 0.35 + 20, clothes[:, 3])
     bare = swim | (u[:, 17] < 0.07)
     palette[bare, Material.SHOES] = skin[bare]
-    palette[:, Material.SKIRT] = np.where(dress[:, None], palette[:, Material.SHIRT], clothes[:, 2])
-    palette[dress, Material.TROUSERS] = palette[dress, Material.SHIRT]
-    dark = clothes[:, 2] * 0.3 + 12
-    palette[suit, Material.SHIRT] = palette[suit, Material.TROUSERS] = dark[suit]
     palette[swim & female, Material.TROUSERS] = palette[swim & female, Material.SHIRT]
     palette[:, Material.HAIR] = hair
     palette[:, Material.SOCKS] = np.where((u[:, 18] < 0.6)[:, None], 225.0, clothes[:, 4])
@@ -174,22 +162,16 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     balding = adult & ~female & (u[:, 23] < 0.12)
     long_hair = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
-    plain = u[:, [10, 14, 21]] > np.array([0.38, 0.14, 0.45])
-    pattern = np.where(plain, 0, rng.integers(1, len(TILES), (count, 3)))
-    pattern[:, 0] = np.where(suit | swim, 0, pattern[:, 0])
-    pattern[:, 1] = np.where(suit, 0, np.where(dress, pattern[:, 0], pattern[:, 1]))
-    pattern[:, 2] = np.where(dress, pattern[:, 0], pattern[:, 2])
-    pattern_rgb = clothes[:, [6, 7, 8]].copy()
-    pattern_rgb[dress, 1:] = pattern_rgb[dress, :1]
+    pattern = np.where(u[:, [10, 14]] > np.array([0.38, 0.14]), 0, rng.integers(1, len(TILES), (count, 2)))
+    pattern[swim, 0] = 0
     return Outfits(
         cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
-        low_neck=~suit & (u[:, 27] > 0.75), skirt=np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
-        flare=0.05 + 0.5 * u[:, 9], socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
+        low_neck=u[:, 27] > 0.75, socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
         shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
         hairline=0.24 + 0.12 * u[:, 22], long_hair=long_hair, hat_edge=hat_edge,
         beard=adult & ~female & (u[:, 21] < 0.25), ears=(long_hair == 0) | (u[:, 22] < 0.3), glasses=u[:, 20] > 0.86,
         brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
         gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035),
-        palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=pattern_rgb,
+        palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=clothes[:, 6:8],
         tile_metres=rng.uniform(0.08, 0.30, count),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Surfaces: every body part is a stack of elliptic rings, every pair of neighbouring rings a belt of quadrilaterals.
 
 The topology is the same for all people, so that P bodies are built at once; what differs (how far sleeves and
-trousers reach, whether there is a skirt) is in the rings' radii, the material of a belt and which belts are there.
+trousers reach, whether hair is long) is in the rings' radii, the material of a belt and which belts are there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from leanpose.synthetic.rendering import cross, regular_polygon
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 _CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
 _PLAIN_SIDES, _PLAIN_RINGS = 8, 6
-_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 12, 4, 8, 5
+_TORSO_SIDES, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 8, 5
 
 _SAMPLES = 64
 
@@ -36,10 +36,10 @@ _PLAIN_T = np.array([-0.06, 0.0, 0.33, 0.67, 1.0, 1.06])
 _TORSO_JOINTS = np.array([J[row[0]] for row in SHAPES["trunk"]])
 _TORSO = np.array([row[1:] for row in SHAPES["trunk"]], dtype=float)
 _TORSO_RISE, _TORSO_WIDTH, _TORSO_DEPTH, _TORSO_SHIFT, _FEMALE_WIDTH, _FEMALE_DEPTH, _BELLY, _CLOTH = _TORSO.T
-# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, skirt, long hair.
+# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, long hair.
 _PARTS = (
     (8, _CLOTHED_RINGS, _CLOTHED_SIDES), (7, _PLAIN_RINGS, _PLAIN_SIDES), (1, len(_TORSO), _TORSO_SIDES),
-    (2, HEAD_RINGS, HEAD_SIDES), (1, _SKIRT_RINGS, _SKIRT_SIDES), (1, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES),
+    (2, HEAD_RINGS, HEAD_SIDES), (1, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES),
 )  # fmt: skip
 
 
@@ -162,33 +162,6 @@ def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     return vertices, materials
 
 
-def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
-    joints = skeletons.joints
-    materials = np.repeat(np.where(outfits.skirt > 0, Material.SKIRT, NOTHING)[:, None], _SKIRT_RINGS - 1, axis=1)
-    t = np.array([0.0, 0.22, 0.6, 1.0])
-    reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
-    legs = []
-    for side in ("left", "right"):
-        hip, knee, ankle = (joints[:, J[f"{side}_{n}"]][:, None] for n in ("hip", "knee", "ankle"))
-        upper, lower = np.minimum(reach, 1)[..., None], np.maximum(reach - 1, 0)[..., None]
-        legs.append(hip + upper * (knee - hip) + lower * (ankle - knee))
-    center = (legs[0] + legs[1]) / 2
-    center[:, 0] = skeletons.to_world("pelvis", bodies.height[:, None] * np.array([0, 0.06, 0]))
-    across = legs[0] - legs[1]
-    half = np.linalg.norm(across, axis=-1) / 2
-    x = across / np.maximum(2 * half, 1e-6)[..., None]
-    x[:, 0] = skeletons.frames[:, J["pelvis"], :, 0]
-    axis = center[:, [1, 2, 3, 3]] - center[:, [0, 1, 2, 2]]
-    z = cross(x, -axis)
-    z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
-    scale = (bodies.height * bodies.girth)[:, None]
-    flare = 1 + outfits.flare[:, None] * t
-    width = (half + np.array([0.030, 0.055, 0.058, 0.056]) * scale) * flare
-    width[:, 0] = 0.088 * scale[:, 0]
-    depth = np.array([0.064, 0.078, 0.070, 0.066]) * scale * flare
-    return _rings(center, x, z, width, depth, _SKIRT_SIDES), materials
-
-
 def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
     """From the back of the head over the nape down the back."""
     materials = np.repeat(
@@ -216,17 +189,17 @@ def build_surfaces(
         World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is not there.
     """
     count = len(bodies.height)
-    clothed, plain, torso, skirt, long_hair = (
-        part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
+    clothed, plain, torso, long_hair = (
+        part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _long_hair)
     )
 
     def quads(belts: np.ndarray, sides: int) -> np.ndarray:
         return np.repeat(belts.reshape(count, -1), sides, axis=1)
 
-    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits), skirt[0], long_hair[0]]
+    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits), long_hair[0]]
     materials = [
         quads(clothed[1], _CLOTHED_SIDES), quads(plain[1], _PLAIN_SIDES), quads(torso[1], _TORSO_SIDES),
-        *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
+        *head_materials(outfits), quads(long_hair[1], _LONG_HAIR_SIDES),
     ]  # fmt: skip
     vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
     return vertices, np.concatenate(materials, axis=1)

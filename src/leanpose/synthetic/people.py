@@ -147,7 +147,7 @@ def _keypoints(
 
 
 _OVER = np.zeros(len(Material))
-_OVER[[Material.HAIR, Material.HAT, Material.SKIRT]] = (0.014, 0.02, 0.05)  # metres
+_OVER[[Material.HAIR, Material.HAT]] = (0.014, 0.02)  # metres
 
 
 def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
@@ -156,7 +156,7 @@ def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     material = people.materials[person, quad]
     corners = vertices[person[:, None], QUADS[quad]]
     polygons = quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
-    # Hair and skirts lie over what is under them, also where their facets are too coarse for the depths to say so.
+    # Hair and hats lie over what is under them, also where their facets are too coarse for the depths to say so.
     return replace(polygons, depth=polygons.depth - _OVER[polygons.material])
 
 

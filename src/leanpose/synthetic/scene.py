@@ -32,11 +32,11 @@ _LEAST_AREA = 40  # pixels: who shows less is not labelled
 _LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
 
 _FOLDS = np.full(len(Material), 0.03)
-_FOLDS[[Material.SHIRT, Material.TROUSERS, Material.SKIRT]] = 0.085
+_FOLDS[[Material.SHIRT, Material.TROUSERS]] = 0.085
 _FOLDS[Material.HAIR] = 0.14
 _FOLDS[[Material.SKIN, Material.SOCKS]] = 0.035
 # Material, and the joint whose axes the pattern follows.
-_CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]), (Material.SKIRT, J["pelvis"]))
+_CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]))
 # Tables of noise serve all pictures: drawing a normal number for each pixel would cost more than the whole painting.
 _NOISE_LEVELS = np.array([1.0, 1.2, 1.6, 2.2, 3.2, 4.6, 7.0], np.float32)[:, None]
 _NOISE = np.rint(_NOISE_LEVELS * np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 18, np.float32))
