@@ -175,10 +175,6 @@ class _Inference:
         title += ", on the person"
         links = figures.draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
         yield Drawing("keypoint_links.png", title, links)
-        if recording.kept:
-            title = f"The patches that {self.label} keeps"
-            figure = figures.draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
-            yield Drawing("kept_patches.png", title, figure)
 
     def _among_queries(self, recording: DecoderRecording) -> Iterator[Drawing]:
         shown, points, among = self.view.shown, self.view.to_shown(recording.points), recording.among_queries

@@ -1,15 +1,14 @@
-"""Props: chairs and tables for those who sit, what hides people (boards, poles, foliage), and shadows."""
+"""Props: chairs and tables for those who sit, what hides people (boards, poles, foliage)."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 
 from leanpose.synthetic.bodies import POSES, SITTING, J
 from leanpose.synthetic.clothing import cloth_colours
 from leanpose.synthetic.people import People
-from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons, regular_polygon
+from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
 
 _SITTING = np.array([pose in SITTING for pose in POSES])
 _AT_TABLE = POSES.index("sit_at_table")
@@ -109,24 +108,3 @@ def occluders(rng: np.random.Generator, people: People, camera: Camera) -> list[
         nobody = np.full(count, -1)
         result.append(Polygons(shapes + centers[:, None], depths, shade, rgb, nobody, np.zeros_like(nobody)))
     return result
-
-
-def cast_shadows(
-    rng: np.random.Generator, people: People, camera: Camera, size: tuple[int, int]
-) -> Float[np.ndarray, "H W"]:
-    """How much of its brightness the ground keeps under and beside people, 0 to 1, float32."""
-    height, width = size
-    small = np.ones((max(2, height // 4), max(2, width // 4)), np.float32)
-    strength = rng.uniform(0.1, 0.6)
-    slant = rng.normal(size=2) * 0.4
-    ground = people.skeletons.joints[:, :, [0, 2]]
-    circle = regular_polygon(12)
-    ring = (
-        ground.mean(axis=1)[:, None] + circle * (ground.std(axis=1) + 0.12)[:, None] * 1.6 + slant * (circle[:, :1] > 0)
-    )
-    outlines = camera.to_camera(np.stack([ring[..., 0], np.zeros(ring.shape[:2]), ring[..., 1]], axis=-1))
-    pixels = np.clip(camera.project(outlines) / 4, -2000, 2000).astype(np.int32)
-    for outline, depth in zip(pixels, outlines[..., 2].min(axis=1), strict=True):
-        if depth > 0.3:
-            cv2.fillConvexPoly(small, outline, 1 - strength)
-    return cv2.resize(cv2.blur(small, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)

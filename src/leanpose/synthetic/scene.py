@@ -25,7 +25,7 @@ from leanpose.synthetic.people import (
     draw_people,
     people_polygons,
 )
-from leanpose.synthetic.props import cast_shadows, furniture, occluders
+from leanpose.synthetic.props import furniture, occluders
 from leanpose.synthetic.rendering import Camera, Framing, Light, Painting, draw_camera, draw_light, paint
 
 _LEAST_AREA = 40  # pixels: who shows less is not labelled
@@ -123,12 +123,11 @@ def compose(
     rng: np.random.Generator,
     painting: Painting,
     ground: UInt8[np.ndarray, "H W 3"],
-    kept: Float[np.ndarray, "H W"],
     people: People,
     camera: Camera,
     light: Light,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind."""
+    """Patterns and folds on the cloth, light on everything, and the `ground` behind."""
     height, width = painting.number.shape
     alpha = cv2.extractChannel(painting.rgba, 3)
     image = cv2.cvtColor(painting.rgba, cv2.COLOR_RGBA2RGB)
@@ -150,7 +149,7 @@ def compose(
     folds[0] = 0.0
     shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
     lit = cv2.multiply(image, _three_channels(shade * np.float32(127)), scale=1 / 127)
-    behind = _three_channels(kept * (255 - alpha))
+    behind = cv2.merge([255 - alpha] * 3)
     return cv2.add(lit, cv2.multiply(ground, behind, scale=1 / 255))
 
 
@@ -197,11 +196,6 @@ def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     elif u[0] < 0.7:
         image = cv2.GaussianBlur(image, (0, 0), 0.35 + 0.9 * u[1])
-    elif u[0] < 0.76:  # motion
-        length = 3 + int(6 * u[1])
-        kernel = np.zeros((length, length), np.float32)
-        cv2.line(kernel, (0, int(u[2] * (length - 1))), (length - 1, int((1 - u[2]) * (length - 1))), 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
     gain = np.exp(0.07 * z[:3] + 0.10 * z[3] + 0.15 * z[4])
     grey = 0.85 if u[3] < 0.08 else 0.0  # black and white, or nearly
     colour = np.eye(3) * (1 - grey) + grey / 3
@@ -259,14 +253,13 @@ def render_scene(
     camera = draw_camera(rng, cast.vertices, cast.skeletons.joints, size, framing)
     light = draw_light(rng)
     ground = draw_background(rng, size, camera)
-    kept = cast_shadows(rng, cast, camera, size)
     polygons = people_polygons(cast, camera, light)
     polygons += furniture(rng, cast, camera, light)
     polygons += occluders(rng, cast, camera)
     # A limb is some 3 % of a person's height across, and shows about four facets.
     facet = 0.022 * cast.bodies.height[0] * camera.focal / float(camera.to_camera(cast.skeletons.joints[0, 1])[2])
     painting = paint(polygons, light, size, facet)
-    image = develop(rng, compose(rng, painting, ground, kept, cast, camera, light))
+    image = develop(rng, compose(rng, painting, ground, cast, camera, light))
 
     keypoints = label_people(cast, camera, painting)
     owner = painting.owner.astype(np.int16).take(painting.number)
