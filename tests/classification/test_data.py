@@ -81,18 +81,18 @@ def test_draws_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
         ClassDataset(folder, (32, 32), section=ClassificationSection(erasing_probability=1.0), seed=s)
         for s in (1, 1, 2)
     ]
-    first = [sets[0].read(i).image for i in range(4)]
+    first = [sets[0].read(i)[0] for i in range(4)]
     random.seed(5)
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
     before = random.getstate(), torch.get_rng_state()
-    again = [sets[1].read(i).image for i in reversed(range(4))][::-1]
+    again = [sets[1].read(i)[0] for i in reversed(range(4))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    assert not np.array_equal(first[0], sets[2].read(0).image)
+    assert not np.array_equal(first[0], sets[2].read(0)[0])
     sets[1].set_epoch(1)
-    assert not np.array_equal(first[0], sets[1].read(0).image)
+    assert not np.array_equal(first[0], sets[1].read(0)[0])
     loader = DataLoader(sets[0], batch_size=4, num_workers=1, collate_fn=sets[0].collate)
     assert all(np.array_equal(a, b) for a, b in zip(first, next(iter(loader)).images.numpy(), strict=True))
 
@@ -102,7 +102,7 @@ def test_without_augmentation_the_middle_is_seen(tmp_path: Path) -> None:
     write(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "a" / "00.jpg").unlink()
     (tmp_path / "a" / "00.png").write_bytes(encoded(columns, ".png"))
-    image = ClassDataset(read_class_folder(tmp_path), (20, 20)).read(0).image
+    image = ClassDataset(read_class_folder(tmp_path), (20, 20)).read(0)[0]
     seen = 40 * SEEN
     expected = 40 - seen / 2 + (np.arange(20) + 0.5) * seen / 20 - 0.5
     np.testing.assert_allclose(image[10, 2:-2, 0], expected[2:-2], atol=1.0)

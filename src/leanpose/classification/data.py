@@ -126,19 +126,8 @@ def augmentation_of(section: ClassificationSection, size: tuple[int, int]) -> Ca
     return v2.Compose(steps)
 
 
-@dataclass(frozen=True)
-class ClassSample:
-    """One picture as a model sees it.
-
-    Attributes:
-        image: RGB.
-        label: index of its class.
-        index: of the picture in the data set.
-    """
-
-    image: UInt8[np.ndarray, "h w 3"]
-    label: int
-    index: int
+ClassSample = tuple[UInt8[np.ndarray, "h w 3"], int, int]
+"""An image (RGB) as a model sees it, the index of its class, and its own in the data set."""
 
 
 @dataclass(frozen=True)
@@ -213,18 +202,18 @@ class ClassDataset(ImageDataset[ClassSample]):
         file, label = self.folder.files[index], int(self.folder.labels[index])
         picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
         if self._augment is None:
-            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index)
+            return np.asarray(_middle(picture, self.input_size)), label, index
         with _drawn_from(self.seed, self.epoch, index):
-            return ClassSample(np.asarray(self._augment(picture)), label, index)
+            return np.asarray(self._augment(picture)), label, index
 
     def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
         """A loader's `collate_fn`: stack the pictures that could be read."""
         samples = [sample for sample, _ in items if sample is not None]
-        images = [sample.image for sample in samples]
+        images = [image for image, _, _ in samples]
         return ClassBatch(
             torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
-            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
-            torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+            torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
+            torch.tensor([index for _, _, index in samples], dtype=torch.int64),
             {name: reason for _, broken in items for name, reason in broken.items()},
         )
 

@@ -14,7 +14,7 @@ from leanpose.synthetic.bodies import SHAPES, Bodies
 Material = IntEnum(
     "Material",
     ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
-     "SOCKET", "GLASSES"],
+     "SOCKET"],
     start=0,
 )  # fmt: skip
 NOTHING = -1
@@ -57,7 +57,7 @@ class Outfits:
         shirt_loose: the same for the trunk.
         hem: belt of the trunk at which the shirt ends.
         socks: share of the shin.
-        long_hair: its length, 0 = none, 1 = to the middle of the back.
+        ears: whether they show; hair hangs over them otherwise.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
         pattern: tile of cloth for shirt and trousers; pattern_rgb its second colour; tile_metres its width.
@@ -74,11 +74,9 @@ class Outfits:
     hair: Bool[np.ndarray, " P"]
     hair_volume: Float[np.ndarray, " P"]
     hairline: Float[np.ndarray, " P"]
-    long_hair: Float[np.ndarray, " P"]
     hat_edge: Float[np.ndarray, " P"]
     beard: Bool[np.ndarray, " P"]
     ears: Bool[np.ndarray, " P"]
-    glasses: Bool[np.ndarray, " P"]
     brow: Float[np.ndarray, " P"]
     gaze: Float[np.ndarray, "P 2"]
     tile_metres: Float[np.ndarray, " P"]
@@ -157,10 +155,8 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     palette[:, Material.LIP] = skin * np.array([0.88, 0.66, 0.66]) + lipstick
     palette[:, Material.MOUTH] = np.where(u[:, 22:23] < 0.5, (70.0, 25, 28), (215.0, 205, 195))  # open, or teeth
     palette[:, Material.SOCKET] = skin * np.array([0.80, 0.75, 0.73])
-    palette[:, Material.GLASSES] = 18 + 30 * u[:, 19:20]
 
     balding = adult & ~female & (u[:, 23] < 0.12)
-    long_hair = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
     pattern = np.where(u[:, [10, 14]] > np.array([0.38, 0.14]), 0, rng.integers(1, len(TILES), (count, 2)))
     pattern[swim, 0] = 0
@@ -168,8 +164,8 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
         cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
         low_neck=u[:, 27] > 0.75, socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
         shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
-        hairline=0.24 + 0.12 * u[:, 22], long_hair=long_hair, hat_edge=hat_edge,
-        beard=adult & ~female & (u[:, 21] < 0.25), ears=(long_hair == 0) | (u[:, 22] < 0.3), glasses=u[:, 20] > 0.86,
+        hairline=0.24 + 0.12 * u[:, 22], hat_edge=hat_edge,
+        beard=adult & ~female & (u[:, 21] < 0.25), ears=~female | (u[:, 23] > 0.4),
         brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
         gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035),
         palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=clothes[:, 6:8],
