@@ -28,7 +28,7 @@ from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_perso
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 3  # of the lines of an unfinished run
+_FORM = 4  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,6 @@ def label_wholebody(
     out: Path,
     *,
     thresholds: AcceptanceThresholds | None = None,
-    small_toes: bool = False,
     notes: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabels:
@@ -240,7 +239,6 @@ def label_wholebody(
         annotations, images: see `BodyDataset.open`.
         models: who finds the points.
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
-        small_toes: let the one toe point of the model stand for the small toe as well.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
         progress: is told how many of how many pictures are done.
@@ -255,13 +253,13 @@ def label_wholebody(
             f"The labels would replace {annotations}, which they are made from; name another file to write."
         )
     dataset = BodyDataset.open(annotations, images)
-    settings = {"thresholds": asdict(thresholds), "small_toes": small_toes, **(notes or {})}
+    settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
     resume = ResumeFile(out.with_name(out.name + ".partial"), {"annotations": digest, **settings})
     labels = find_parts(dataset, models, thresholds, resume=resume, progress=progress)
     parts = {id(person.record): person.parts for person in labels.people}
     for record in dataset.file.annotations:
-        points = wholebody_points(np.zeros((17, 3)), parts.get(id(record), {}), small_toes=small_toes)
+        points = wholebody_points(np.zeros((17, 3)), parts.get(id(record), {}))
         write_parts(record, points)
     info = dataset.content.get("info")
     dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}

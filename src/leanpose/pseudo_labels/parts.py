@@ -272,13 +272,10 @@ class _Person:
         return Part("accepted", np.column_stack([points, np.ones(len(points))]) * kept[:, None], size, error)
 
 
-def wholebody_points(
-    body: Float[np.ndarray, "17 3"], parts: dict[str, Part], *, small_toes: bool = False
-) -> Float[np.ndarray, "133 3"]:
+def wholebody_points(body: Float[np.ndarray, "17 3"], parts: dict[str, Part]) -> Float[np.ndarray, "133 3"]:
     """A person's body labels and the accepted parts, in COCO-WholeBody's order; zeros where nothing was accepted.
 
-    Args:
-        small_toes: let the model's one toe point stand for the small toe as well as for the big one.
+    The models have one toe point a foot, near the big toe; small toes stay without a label.
     """
     points = np.zeros((len(WHOLEBODY133), 3))
     points[:17] = body
@@ -286,10 +283,8 @@ def wholebody_points(
         if part.verdict == "accepted" and name in WHOLEBODY133.parts:
             points[list(WHOLEBODY133.parts[name])] = part.points
         elif part.verdict == "accepted":
-            side, (toe, heel) = name.removesuffix("_foot"), part.points
-            points[_FOOT[f"{side}_big_toe"]], points[_FOOT[f"{side}_heel"]] = toe, heel
-            if small_toes:
-                points[_FOOT[f"{side}_small_toe"]] = toe
+            side = name.removesuffix("_foot")
+            points[[_FOOT[f"{side}_big_toe"], _FOOT[f"{side}_heel"]]] = part.points
     return points
 
 

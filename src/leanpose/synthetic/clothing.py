@@ -13,7 +13,7 @@ from leanpose.synthetic.bodies import SHAPES, Bodies
 # Materials: rows of a person's palette.
 Material = IntEnum(
     "Material",
-    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
+    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "HAT", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
      "SOCKET"],
     start=0,
 )  # fmt: skip
@@ -56,7 +56,6 @@ class Outfits:
         loose: how much wider than the limb the cloth is.
         shirt_loose: the same for the trunk.
         hem: belt of the trunk at which the shirt ends.
-        socks: share of the shin.
         ears: whether they show; hair hangs over them otherwise.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
@@ -69,13 +68,11 @@ class Outfits:
     hem: Int[np.ndarray, " P"]
     collar: Bool[np.ndarray, " P"]
     low_neck: Bool[np.ndarray, " P"]
-    socks: Float[np.ndarray, " P"]
     shoe_size: Float[np.ndarray, " P"]
     hair: Bool[np.ndarray, " P"]
     hair_volume: Float[np.ndarray, " P"]
     hairline: Float[np.ndarray, " P"]
     hat_edge: Float[np.ndarray, " P"]
-    beard: Bool[np.ndarray, " P"]
     ears: Bool[np.ndarray, " P"]
     brow: Float[np.ndarray, " P"]
     gaze: Float[np.ndarray, "P 2"]
@@ -145,9 +142,7 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     palette[bare, Material.SHOES] = skin[bare]
     palette[swim & female, Material.TROUSERS] = palette[swim & female, Material.SHIRT]
     palette[:, Material.HAIR] = hair
-    palette[:, Material.SOCKS] = np.where((u[:, 18] < 0.6)[:, None], 225.0, clothes[:, 4])
     palette[:, Material.HAT] = clothes[:, 5]
-    palette[:, Material.BEARD] = 0.6 * hair + 0.4 * skin
     palette[:, Material.EYE_WHITE] = 205 + 30 * u[:, 19:20]
     palette[:, Material.IRIS] = np.array([48, 34, 26]) + (u[:, 20:21] < 0.25) * np.array([30, 55, 70])
     palette[:, Material.BROW] = np.minimum(hair, 0.55 * skin) * 0.85
@@ -162,10 +157,10 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     pattern[swim, 0] = 0
     return Outfits(
         cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
-        low_neck=u[:, 27] > 0.75, socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
+        low_neck=u[:, 27] > 0.75,
         shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
         hairline=0.24 + 0.12 * u[:, 22], hat_edge=hat_edge,
-        beard=adult & ~female & (u[:, 21] < 0.25), ears=~female | (u[:, 23] > 0.4),
+        ears=~female | (u[:, 23] > 0.4),
         brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
         gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035),
         palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=clothes[:, 6:8],

@@ -82,13 +82,12 @@ def head_vertices(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -
 
 
 def head_materials(outfits: Outfits) -> list[Int[np.ndarray, "P Q"]]:
-    """The materials of the quadrilaterals of skull and hair shell: skin and beard; hair, hat or nothing."""
+    """The materials of the quadrilaterals of skull and hair shell: skin; hair, hat or nothing."""
     height, front = _BELT_HEIGHT[None, :, None], _FRONT[None, None, :]
-    beard, hairline, ears, hair, hat_edge = (
-        values[:, None, None]
-        for values in (outfits.beard, outfits.hairline, outfits.ears, outfits.hair, outfits.hat_edge)
+    hairline, ears, hair, hat_edge = (
+        values[:, None, None] for values in (outfits.hairline, outfits.ears, outfits.hair, outfits.hat_edge)
     )
-    skull = np.where(beard & (height < -0.18) & (front > 0.0), Material.BEARD, Material.SKIN)
+    skull = np.full((len(hair), height.size, front.size), Material.SKIN)
     # Where the hair ends: on the forehead, the temples, at the sides and on the nape.
     lowest = np.where(front > 0.8, hairline, np.where(front > 0.45, 0.7 * hairline, 0.05))
     side = np.where(ears, -0.06, -0.40)

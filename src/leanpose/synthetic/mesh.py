@@ -102,8 +102,6 @@ def _clothed(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tup
     middle = (t[..., 1:] + t[..., :-1]) / 2
     cloth = np.array([Material.SHIRT] * 4 + [Material.TROUSERS] * 4)[:, None]
     materials = np.where(middle < cover, cloth, Material.SKIN)
-    shins = materials[:, 6:]
-    shins[(shins == Material.SKIN) & (middle[:, 6:] > 1 - outfits.socks[:, None, None])] = Material.SOCKS
     return vertices, materials
 
 

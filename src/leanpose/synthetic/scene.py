@@ -34,7 +34,7 @@ _LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints,
 _FOLDS = np.full(len(Material), 0.03)
 _FOLDS[[Material.SHIRT, Material.TROUSERS]] = 0.085
 _FOLDS[Material.HAIR] = 0.14
-_FOLDS[[Material.SKIN, Material.SOCKS]] = 0.035
+_FOLDS[Material.SKIN] = 0.035
 # Material, and the joint whose axes the pattern follows.
 _CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]))
 # Tables of noise serve all pictures: drawing a normal number for each pixel would cost more than the whole painting.
