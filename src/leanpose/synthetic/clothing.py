@@ -28,19 +28,14 @@ def _tiles() -> np.ndarray:
     y, x = np.mgrid[0:64, 0:64]
     rng = np.random.Generator(np.random.PCG64(7))
 
-    def soft(values: np.ndarray) -> np.ndarray:
-        values = values - values.min()
-        return values / values.max() * 255
-
     spectrum = np.fft.fft2(rng.normal(size=(64, 64)))
     frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None]) + 1e-3
     blotches = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 14) ** 2))))
-    fine = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 5) ** 2))))
     check = 127.0 * ((x % 16 < 8).astype(float) + (y % 16 < 8))
     tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + (abs(x % 32 - 22) < 2) + (abs(y % 32 - 22) < 2))
     dots = 255.0 * (np.hypot(x % 16 - 8, y % 16 - 8) < 4)
-    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots, soft(fine),
-             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5), soft(blotches)]  # fmt: skip
+    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots,
+             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5)]  # fmt: skip
     return np.stack(tiles).astype(np.uint8)
 
 
@@ -115,16 +110,13 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     adult = bodies.child == 0
     female = bodies.female
 
-    swim = u[:, 2] < 0.05
     sleeve = _pick(u[:, 4], (0.13, 0.0), (0.56, 0.35 + 0.4 * u[:, 5]), (0.66, 1 + 0.6 * u[:, 5]), (1.0, 1.97))
-    sleeve = np.where(swim, 0.0, sleeve)
     legs = _pick(u[:, 6], (0.27, 0.35 + 0.65 * u[:, 7]), (0.34, 1.2 + 0.6 * u[:, 7]), (1.0, 1.98))
-    legs = np.where(swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), legs)
     cover = np.repeat(np.clip(np.stack([sleeve, sleeve - 1, legs, legs - 1], 1), 0, 1), 2, axis=1)
     arm_loose, leg_loose = 0.06 + 0.45 * u[:, 8] ** 2, 0.04 + 0.42 * u[:, 9] ** 2
     leg_loose = np.where(legs < 1.1, leg_loose + 0.12, leg_loose)
     loose = np.repeat(np.stack([arm_loose, arm_loose, leg_loose, leg_loose], 1), 2, axis=1)
-    shirt_loose = np.where(swim, 0.0, 0.02 + 0.22 * u[:, 10] ** 2)
+    shirt_loose = 0.02 + 0.22 * u[:, 10] ** 2
     hem = 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8)
 
     palette = np.zeros((count, len(Material), 3))
@@ -135,12 +127,11 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     hair = _HAIR_TONES[np.minimum(np.searchsorted(_HAIR_OFTEN, u[:, 13]), 8)] * np.exp(0.12 * z[:, 2:3])
     denim = np.array([60, 78, 112.0]) * (0.45 + 1.1 * u[:, 14:15])
     palette[:, Material.SKIN] = skin
-    palette[:, Material.SHIRT] = np.where((swim & ~female)[:, None], skin, clothes[:, 0])
+    palette[:, Material.SHIRT] = clothes[:, 0]
     palette[:, Material.TROUSERS] = np.where((u[:, 15] < 0.3)[:, None], denim, clothes[:, 1])
     palette[:, Material.SHOES] = np.where((u[:, 16] < 0.35)[:, None], 40 * u[:, 16:17] / 0.35 + 20, clothes[:, 3])
-    bare = swim | (u[:, 17] < 0.07)
+    bare = u[:, 17] < 0.1
     palette[bare, Material.SHOES] = skin[bare]
-    palette[swim & female, Material.TROUSERS] = palette[swim & female, Material.SHIRT]
     palette[:, Material.HAIR] = hair
     palette[:, Material.HAT] = clothes[:, 5]
     palette[:, Material.EYE_WHITE] = 205 + 30 * u[:, 19:20]
@@ -154,9 +145,8 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     balding = adult & ~female & (u[:, 23] < 0.12)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
     pattern = np.where(u[:, [10, 14]] > np.array([0.38, 0.14]), 0, rng.integers(1, len(TILES), (count, 2)))
-    pattern[swim, 0] = 0
     return Outfits(
-        cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
+        cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=u[:, 27] < 0.2,
         low_neck=u[:, 27] > 0.75,
         shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
         hairline=0.24 + 0.12 * u[:, 22], hat_edge=hat_edge,
