@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_builders import encoded, picture
-from leanpose.classification.data import SEEN, ClassDataset, read_class_folder
+from leanpose.classification.data import CROP_PCT, ClassDataset, read_class_folder
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
@@ -103,7 +103,7 @@ def test_without_augmentation_the_middle_is_seen(tmp_path: Path) -> None:
     (tmp_path / "a" / "00.jpg").unlink()
     (tmp_path / "a" / "00.png").write_bytes(encoded(columns, ".png"))
     image = ClassDataset(read_class_folder(tmp_path), (20, 20)).read(0)[0]
-    seen = 40 * SEEN
+    seen = 40 * CROP_PCT
     expected = 40 - seen / 2 + (np.arange(20) + 0.5) * seen / 20 - 0.5
     np.testing.assert_allclose(image[10, 2:-2, 0], expected[2:-2], atol=1.0)
     assert image.shape == (20, 20, 3)

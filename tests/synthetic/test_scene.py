@@ -181,7 +181,7 @@ def test_senseless_scenes_are_refused(arguments: dict, word: str) -> None:
 
 
 def test_only_the_poses_that_are_asked_for_are_drawn() -> None:
-    """Of people who sit the ankles stay below the hips; of those with their arms up the wrists are above the nose."""
+    """Of people with their arms up the wrists are above the nose, of those who stand below it."""
 
     def above(pose: str, upper: str, lower: str) -> float:
         scenes = [render_scene(6, i, people=(1, 1), skeleton="coco17", poses=[pose]) for i in range(40)]

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from clips import frame_times, heard, number_of, write_clip
+from clips import audio_of, frame_times, number_of, write_clip
 from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
 from leanpose.video import reader as reader_file
@@ -107,8 +107,8 @@ def test_the_copy_has_the_same_times(name: str, tmp_path: Path):
 def test_audio_stays_beside_the_pictures(name: str, codec: str, kept: str, tmp_path: Path):
     source = write_clip(tmp_path / name, frames=50, audio=codec, offset=3.0 if name == "a.ts" else 0.0)
     outcome = run(source, tmp_path)
-    original, begin, end = heard(source)
-    found, new_begin, new_end = heard(tmp_path / "out/clip.mp4")
+    original, begin, end = audio_of(source)
+    found, new_begin, new_end = audio_of(tmp_path / "out/clip.mp4")
     assert (found, outcome.notices) == (kept, [])
     delay = frame_times(source)[0] - frame_times(tmp_path / "out/clip.mp4")[0]
     assert new_begin + delay == pytest.approx(begin, abs=0.03)
@@ -118,7 +118,7 @@ def test_audio_stays_beside_the_pictures(name: str, codec: str, kept: str, tmp_p
 
 def test_audio_can_be_left_out(tmp_path: Path):
     run(write_clip(tmp_path / "a.mp4", audio="aac"), tmp_path, audio=False)
-    assert heard(tmp_path / "out/clip.mp4")[0] == ""
+    assert audio_of(tmp_path / "out/clip.mp4")[0] == ""
 
 
 def test_audio_that_cannot_be_kept_is_told(tmp_path: Path):
@@ -126,7 +126,7 @@ def test_audio_that_cannot_be_kept_is_told(tmp_path: Path):
     assert outcome.frames == 12
     assert len(outcome.notices) == 1
     assert "a.mkv is left out" in outcome.notices[0]
-    assert heard(tmp_path / "out/clip.mp4")[0] == ""
+    assert audio_of(tmp_path / "out/clip.mp4")[0] == ""
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 12
 
 
@@ -196,7 +196,7 @@ def test_only_lines(tmp_path: Path):
 def test_a_part_of_a_video(tmp_path: Path):
     outcome = run(write_clip(tmp_path / "a.mp4", frames=50, audio="aac"), tmp_path, seconds=0.5)
     assert (outcome.frames, outcome.expected) == (13, 13)
-    assert heard(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
+    assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 13
 
 
@@ -215,7 +215,7 @@ def test_an_interrupt_finishes_the_files(tmp_path: Path):
     assert files_of(tmp_path) == ["clip.jsonl", "clip.mp4"]
     assert len(lines_of(tmp_path)) == 21
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 20
-    assert heard(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.8, abs=0.15)
+    assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.8, abs=0.15)
 
 
 def test_an_interrupt_before_the_first_frame_leaves_no_video(tmp_path: Path):

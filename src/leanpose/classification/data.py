@@ -26,8 +26,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SEEN = 0.875
-"""Share of the shorter side that a measured picture shows, about its middle (DeiT: resized to 256, cut to 224)."""
+CROP_PCT = 0.875
+"""Share of the shorter side that evaluation crops from the middle (DeiT: resized to 256, cropped to 224)."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,6 @@ class ClassFolder:
     files: tuple[Path, ...]
     labels: Int[np.ndarray, " N"]
 
-    @property
-    def name(self) -> str:
-        """For messages and reports."""
-        return self.path.name or str(self.path)
-
     def __len__(self) -> int:
         return len(self.files)
 
@@ -60,7 +55,7 @@ def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: S
 
     Args:
         path: whose folders' names are those of the classes; hidden ones do not count.
-        classes: what a model tells apart already: the labels follow their order, and some may be missing here. None: the
+        classes: of a model: the labels follow their order, and some may be missing in the folder. None: the
             folder decides, in alphabetical order, and there must be two or more.
         split: `val` is every tenth picture of each class, `train` the others.
 
@@ -203,7 +198,7 @@ class ClassDataset(ImageDataset[ClassSample]):
         picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
         if self._augment is None:
             return np.asarray(_middle(picture, self.input_size)), label, index
-        with _drawn_from(self.seed, self.epoch, index):
+        with _seeded(self.seed, self.epoch, index):
             return np.asarray(self._augment(picture)), label, index
 
     def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
@@ -219,18 +214,18 @@ class ClassDataset(ImageDataset[ClassSample]):
 
 
 def _middle(picture: Image, size: tuple[int, int]) -> Image:
-    """The middle of a picture, as large as `SEEN` allows, brought to `size` (height, width)."""
+    """The middle of a picture, as large as `CROP_PCT` allows, brought to `size` (height, width)."""
     from PIL import Image as pillow
 
     height, width = size
-    shrink = SEEN * min(picture.width / width, picture.height / height)
+    shrink = CROP_PCT * min(picture.width / width, picture.height / height)
     left, top = (picture.width - shrink * width) / 2, (picture.height - shrink * height) / 2
     box = (left, top, left + shrink * width, top + shrink * height)
     return picture.resize((width, height), pillow.Resampling.BICUBIC, box=box)
 
 
 @contextmanager
-def _drawn_from(*seed: int) -> Iterator[None]:
+def _seeded(*seed: int) -> Iterator[None]:
     """Let the global generators, which the libraries' augmentations draw from, depend on `seed` alone; then put them back."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)

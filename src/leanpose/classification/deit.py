@@ -70,7 +70,7 @@ class Classifier(ImageModel):
     """A network from a batch of pictures to a `ClassOutput`.
 
     Attributes:
-        class_names: of the classes, in the order of the logits; their numbers where nobody has named them.
+        class_names: of the classes, in the order of the logits; their indices if they have no names.
     """
 
     task = "classification"

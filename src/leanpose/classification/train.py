@@ -124,7 +124,11 @@ def train_classifier(
     dataset = ClassDataset(pictures, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
-    validation = None if val is None else Validation(val.name, lambda trained: _validate(recipe, trained, val))
+    validation = (
+        None
+        if val is None
+        else Validation(val.path.name or str(val.path), lambda trained: _validate(recipe, trained, val))
+    )
     return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
 
 

@@ -14,8 +14,6 @@ import yaml
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import cache_folder
 
-_OFFICIAL = Path(__file__).with_name("official.yaml")
-
 
 @dataclass(frozen=True)
 class Official:
@@ -54,7 +52,7 @@ class Official:
 @cache
 def official_checkpoints() -> dict[str, Official]:
     """All that are known, by name."""
-    content = yaml.safe_load(_OFFICIAL.read_text(encoding="utf-8"))
+    content = yaml.safe_load(Path(__file__).with_name("official.yaml").read_text(encoding="utf-8"))
     return {
         name: Official(
             name=name,

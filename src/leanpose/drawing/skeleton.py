@@ -70,7 +70,7 @@ def draw_poses(
         threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
             at all.
         line_scale: multiplies line width and dot size.
-        labels: a short text for each person, written above them; nobody is labelled of whom no keypoint is drawn.
+        labels: a short text for each person, written above them; people without a drawn keypoint get none.
 
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
@@ -194,7 +194,7 @@ def _draw_person(
     """Draw the faint parts (`dim`) or the full ones of a person: first the dark outlines, then colour upon them."""
     widths = _widths(skeleton)
     sides = keypoint_sides(skeleton)
-    limit = 0.02 * max(layer.shape[:2])  # nobody so near that the lines hide the image
+    limit = 0.02 * max(layer.shape[:2])  # however near a person is, the lines do not hide the image
     line, dot = (float(np.clip(per * size, 1.0, max(limit, 1.0))) for per in (LINE_PER_SIZE, DOT_PER_SIZE))
     limbs = [
         (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])

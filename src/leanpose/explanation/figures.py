@@ -131,8 +131,7 @@ def lay_over(crop: Crop, heat: Float[np.ndarray, "h w"], colours: ScalarMappable
 
 def enlarge(cells: Float[np.ndarray, "rows columns"], size: tuple[int, ...]) -> Float[np.ndarray, "h w"]:
     """A grid of cells over an image of this (height, width, …), each cell with sharp edges."""
-    rows = np.arange(size[0]) * cells.shape[0] // size[0]
-    columns = np.arange(size[1]) * cells.shape[1] // size[1]
+    rows, columns = (np.arange(side) * count // side for side, count in zip(size, cells.shape, strict=False))
     return cells[rows[:, None], columns]
 
 

@@ -150,11 +150,6 @@ class DecoderRecording:
     weights: Float[np.ndarray, "D K heads levels P"]
     query_attention: Float[np.ndarray, "D heads K K"] | None
 
-    @property
-    def among_queries(self) -> Float[np.ndarray, "D K K"] | None:
-        """The mean of the heads of `query_attention`."""
-        return None if self.query_attention is None else self.query_attention.mean(axis=1)
-
 
 def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:
     """Run in eval mode and note what each layer of the decoder looks at.

@@ -20,8 +20,7 @@ from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
 PARTS = ("face", "left_hand", "right_hand", "left_foot", "right_foot")
-_BODY = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:17])}
-_FOOT = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}
+_INDEX = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}  # of body and feet
 
 # Side of a box over the longer side of what it is to show.
 FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
@@ -189,7 +188,7 @@ class _Person:
     thresholds: AcceptanceThresholds
 
     def labels(self, *names: str) -> Float[np.ndarray, "N 3"]:
-        return self.keypoints[[_BODY[name] for name in names]]
+        return self.keypoints[[_INDEX[name] for name in names]]
 
     def face(self) -> Part:
         labels = self.labels("nose", "left_eye", "right_eye")
@@ -284,7 +283,7 @@ def wholebody_points(body: Float[np.ndarray, "17 3"], parts: dict[str, Part]) ->
             points[list(WHOLEBODY133.parts[name])] = part.points
         elif part.verdict == "accepted":
             side = name.removesuffix("_foot")
-            points[[_FOOT[f"{side}_big_toe"], _FOOT[f"{side}_heel"]]] = part.points
+            points[[_INDEX[f"{side}_big_toe"], _INDEX[f"{side}_heel"]]] = part.points
     return points
 
 

@@ -38,7 +38,7 @@ class SizeBand:
     Attributes:
         kind: `face`, `hand` or `foot`.
         low, high: in pixels; for feet, of the person's box.
-        verdicts: how many met which fate.
+        verdicts: how many parts have each verdict.
         error: mean disagreement of the accepted ones with the body labels, as the thresholds measure it; NaN for none.
     """
 

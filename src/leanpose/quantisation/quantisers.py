@@ -24,7 +24,7 @@ Scheme = Literal["dynamic", "static", "nncf"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FORMAT_OF: dict[str, Literal["onnx", "openvino"]] = {"dynamic": "onnx", "static": "onnx", "nncf": "openvino"}
 """The format of the file that a scheme writes."""
-ROUGHLY = 16  # people whom NNCF looks at, again for each layer
+RANKING_PEOPLE = 16  # that NNCF calibrates on when single layers are compared
 
 
 class Quantiser(ABC):
@@ -58,7 +58,7 @@ class Quantiser(ABC):
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """Write a file in which the layers of these names compute in single precision; its card is the source's.
 
-        `roughly` may take less care, to be quicker: good enough to compare layers by.
+        `roughly` may calibrate on fewer people, to be quicker: good enough to compare layers.
         """
 
     def stamp(self, path: Path, card: ExportCard) -> None:
@@ -73,7 +73,7 @@ class Quantiser(ABC):
 
 
 class DynamicQuantiser(Quantiser):
-    """onnxruntime's dynamic scheme: weights are stored in int8, the other side is rounded as it comes.
+    """onnxruntime's dynamic scheme: weights are stored in int8, activations are quantised at run time.
 
     Matrix products alone: a convolution of this kind is slower in onnxruntime than in single precision.
     """
@@ -181,7 +181,7 @@ class NncfQuantiser(Quantiser):
             if operation.get_type_name() not in self.passive
             and operation.get_friendly_name().removesuffix("/WithoutBiases") not in chosen
         ]
-        inputs = list(self.inputs[:ROUGHLY] if roughly else self.inputs)
+        inputs = list(self.inputs[:RANKING_PEOPLE] if roughly else self.inputs)
         with quiet():
             import nncf
 

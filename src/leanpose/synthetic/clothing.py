@@ -91,12 +91,6 @@ def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 
     return np.where(which < 0.42, grey, np.where(which < 0.6, blue, bright))
 
 
-def _along(tones: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Colours between `tones`, from the first (0) to the last (1)."""
-    places = np.linspace(0, len(tones) - 1, len(tones))
-    return np.column_stack([np.interp(position * places[-1], places, channel) for channel in tones.T])
-
-
 def _pick(chance: np.ndarray, *choices: tuple[float, np.ndarray | float]) -> np.ndarray:
     """For each person the first choice whose bound is above the person's chance."""
     return np.select([chance < bound for bound, _ in choices], [value for _, value in choices], 0.0)
@@ -120,7 +114,9 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     hem = 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8)
 
     palette = np.zeros((count, len(Material), 3))
-    skin = _along(_SKIN_TONES, u[:, 12] ** 1.25) * np.exp(0.05 * z[:, :1]) + 5 * z[:, 1:2] * np.array([1.0, 0, -0.6])
+    skin = _SKIN_TONES[(u[:, 12] ** 1.25 * len(_SKIN_TONES)).astype(int)] * np.exp(0.05 * z[:, :1]) + 5 * z[
+        :, 1:2
+    ] * np.array([1.0, 0, -0.6])
     clothes = cloth_colours(rng, count * 9).reshape(count, 9, 3)
     if count > 1 and rng.random() < 0.22:
         clothes[:, :3] = clothes[:1, :3]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.synthetic.bodies import POSES, SITTING, J
+from leanpose.synthetic.bodies import POSES, J
 from leanpose.synthetic.clothing import cloth_colours
 from leanpose.synthetic.people import People
 from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
 
-_SITTING = np.array([pose in SITTING for pose in POSES])
+_SITTING = np.array([pose.startswith("sit") for pose in POSES])
 _AT_TABLE = POSES.index("sit_at_table")
 
 
@@ -34,10 +34,8 @@ _CUBE = _cube(3)
 
 
 def furniture(rng: np.random.Generator, people: People, camera: Camera, light: Light) -> list[Polygons]:
-    """A seat under everybody who sits, sometimes with a back, and tables."""
-    boxes: list[
-        tuple[np.ndarray, tuple[float, float, float], np.ndarray, np.ndarray]
-    ] = []  # centre, half size, turn, RGB
+    """A seat under everybody who sits, sometimes with a back, and tables: boxes of a centre, half a size, a turn, RGB."""
+    boxes: list[tuple[np.ndarray, tuple[float, float, float], np.ndarray, np.ndarray]] = []
     for i in np.flatnonzero(_SITTING[people.poses]).tolist():
         u = rng.random(8)
         h = float(people.bodies.height[i])
@@ -68,8 +66,8 @@ def furniture(rng: np.random.Generator, people: People, camera: Camera, light: L
         return []
     quads = np.concatenate([(_CUBE * half) @ turn.T + center for center, half, turn, _ in boxes])
     rgb = np.repeat([colour for *_, colour in boxes], len(_CUBE), axis=0)
-    nobody = np.full(len(quads), -1)
-    return [quad_polygons(camera.to_camera(quads), camera, light, rgb, nobody, np.zeros_like(nobody))]
+    no_person = np.full(len(quads), -1)
+    return [quad_polygons(camera.to_camera(quads), camera, light, rgb, no_person, np.zeros_like(no_person))]
 
 
 # What hides people: its share, corners of a piece, number of pieces, half width and half height of a piece, and how far
@@ -105,6 +103,6 @@ def occluders(rng: np.random.Generator, people: People, camera: Camera) -> list[
         centers = low + (rng.uniform(-0.1, 1.1, 2) + scatter * rng.normal(size=(count, 2))) * extent
         rgb = np.repeat(cloth_colours(rng, 1), count, axis=0)
         depths, shade = depth + rng.uniform(0, 0.05, count), rng.uniform(0.5, 1.2, count)
-        nobody = np.full(count, -1)
-        result.append(Polygons(shapes + centers[:, None], depths, shade, rgb, nobody, np.zeros_like(nobody)))
+        no_person = np.full(count, -1)
+        result.append(Polygons(shapes + centers[:, None], depths, shade, rgb, no_person, np.zeros_like(no_person)))
     return result

@@ -50,7 +50,7 @@ class Scene:
     Attributes:
         image: RGB.
         keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the picture but hidden, 0 = outside the picture
-            (or of somebody of whom nearly nothing is seen).
+            (or of a person who is hardly visible).
         boxes: xyxy around each person's visible pixels.
         areas: number of each person's visible pixels.
         owner: which person each pixel shows, -1 = none.
@@ -148,14 +148,9 @@ def compose(
     folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
     folds[0] = 0.0
     shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
-    lit = cv2.multiply(image, _three_channels(shade * np.float32(127)), scale=1 / 127)
+    lit = cv2.multiply(image, cv2.merge([cv2.convertScaleAbs(shade * np.float32(127))] * 3), scale=1 / 127)
     behind = cv2.merge([255 - alpha] * 3)
     return cv2.add(lit, cv2.multiply(ground, behind, scale=1 / 255))
-
-
-def _three_channels(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Values of 0 to 255 in three equal channels, as OpenCV's fast arithmetic wants them."""
-    return cv2.merge([cv2.convertScaleAbs(values)] * 3)
 
 
 def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres: float) -> Float[np.ndarray, "2 3"]:
@@ -265,7 +260,7 @@ def render_scene(
     owner = painting.owner.astype(np.int16).take(painting.number)
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
     labelled = np.flatnonzero(areas >= _LEAST_AREA)
-    final = np.full(count + 1, -1, np.int16)  # the last entry serves pixels of nobody
+    final = np.full(count + 1, -1, np.int16)  # the last entry is for pixels without a person
     final[labelled] = np.arange(len(labelled))
     boxes = np.zeros((len(labelled), 4))
     for box, person in zip(boxes, labelled, strict=True):

@@ -96,7 +96,7 @@ def predict_video(
     An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
 
     Args:
-        tracker: finds the people, their poses and who is who.
+        tracker: finds people, their poses and their ids.
         source: a file, or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
@@ -224,7 +224,7 @@ def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
 
 
 def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
-    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say.
+    """How many frames `predict_video` will process; 0 if unknown: of a camera, or where the file does not say.
 
     Raises:
         LeanposeError: `seconds` is no time.
@@ -236,7 +236,7 @@ def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
         with VideoReader(source) as reader:
             return _expected(reader, seconds) or 0
     except VideoError:
-        return 0  # whoever reads it says so
+        return 0  # reported when the video is predicted
 
 
 def _require_time(seconds: float | None) -> None:
