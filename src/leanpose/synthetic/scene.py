@@ -82,8 +82,6 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
     """Where people stand (x, z) and which way they look; the first one in the middle when the picture is of a person."""
     yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
-    if count > 1 and rng.random() < 0.3:  # all look the same way
-        yaw = yaw[0] + 15 * rng.normal(size=count)
     side = rng.choice([-1.0, 1.0], count)
     if framing == "person":
         x = side * rng.uniform(0.25, 1.1, count)
@@ -192,10 +190,8 @@ def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt
     elif u[0] < 0.7:
         image = cv2.GaussianBlur(image, (0, 0), 0.35 + 0.9 * u[1])
     gain = np.exp(0.07 * z[:3] + 0.10 * z[3] + 0.15 * z[4])
-    grey = 0.85 if u[3] < 0.08 else 0.0  # black and white, or nearly
-    colour = np.eye(3) * (1 - grey) + grey / 3
     middle = 110 + 14 * z[5]
-    matrix = np.column_stack([colour * gain, middle - 110 * (colour @ gain)])
+    matrix = np.column_stack([np.diag(gain), middle - 110 * gain])
     image = cv2.transform(image, matrix.astype(np.float32))
     values = height * width * 3
     grain = _NOISE[int(len(_NOISE) * u[4])]
