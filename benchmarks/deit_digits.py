@@ -1,4 +1,5 @@
-"""SDPose's Table 9 in small: scikit-learn's digits, a DeiT of a few layers, plain, with 2 cycles, and taught by its second cycle.
+"""SDPose's Table 9 in small: scikit-learn's digits, a DeiT of a few layers, plain, with 2 cycles, and
+distilled from its second cycle.
 
     python benchmarks/deit_digits.py --seeds 3 --out runs/digits
 

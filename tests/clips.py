@@ -91,7 +91,7 @@ def frame_times(path: Path) -> list[float]:
         return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
 
 
-def heard(path: Path) -> tuple[str, float, float]:
+def audio_of(path: Path) -> tuple[str, float, float]:
     """The codec of a file's audio, and when it begins and ends, in seconds; an empty name where there is none."""
     with av.open(str(path.resolve())) as container:
         if not container.streams.audio:

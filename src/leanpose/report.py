@@ -163,9 +163,12 @@ def _table(runs: Sequence[RunRecord]) -> str:
             f"{100 * run.best[run.figure]:.1f}" if run.best else "–",
         ]
         chosen = ' class="best"' if last.get(run.figure) == winners[run.figure] else ""
-        rows.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    header = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+        rows.append(_row(cells, chosen))
+    return f"<table>{_row(heads, tag='th')}{''.join(rows)}</table>"
+
+
+def _row(cells: Sequence[str], attributes: str = "", tag: str = "td") -> str:
+    return f"<tr{attributes}>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _figures(runs: Sequence[RunRecord]) -> str:
@@ -179,13 +182,11 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
     if not any(rows for _, rows in measured):
         return ""
     names = list(dict.fromkeys(row["part"] for _, rows in measured for row in rows))
-    header = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ("AP / AR of run", *names))
-    lines = []
+    lines = [_row(["AP / AR of run", *(name.replace("_", " ") for name in names)], tag="th")]
     for run, rows in measured:
         cells_of = {row["part"]: f"{percent(row['AP'])} / {percent(row['AR'])}" for row in rows}
-        cells = [run, *(cells_of.get(name, "–") for name in names)]
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<h3>By part</h3><table><tr>{header}</tr>{''.join(lines)}</table>"
+        lines.append(_row([run, *(cells_of.get(name, "–") for name in names)]))
+    return f"<h3>By part</h3><table>{''.join(lines)}</table>"
 
 
 def _curves(runs: Sequence[RunRecord]) -> str:

@@ -1,4 +1,4 @@
-"""Classifiers in the training loop that poses use: they learn, resume, and are taught by the same cycles."""
+"""Classifiers in the training loop that poses use: they learn, resume, and are distilled from their own later cycles."""
 
 from __future__ import annotations
 

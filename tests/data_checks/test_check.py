@@ -13,8 +13,9 @@ from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
-from leanpose.data_checks import check_data, draw_contact_sheet, swapped_pairs
+from leanpose.data_checks import check_data, draw_contact_sheet
 from leanpose.data_checks.check import split_of
+from leanpose.data_checks.people import swapped_pairs
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, get_skeleton
 

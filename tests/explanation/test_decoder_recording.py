@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from leanpose.explanation import DecoderRecording, look_at, record_decoder
+from leanpose.explanation import look_at, record_decoder
+from leanpose.explanation.recording import DecoderRecording
 from leanpose.models.registry import create_model
 from leanpose.models.tfpose import STRIDES, DecoderLayer, TFPose
 
@@ -78,13 +79,10 @@ def test_weights_and_attention_are_shares():
     assert recording.weights.shape == (2, 17, 8, 3, 4)
     assert np.allclose(recording.weights.sum(axis=(3, 4)), 1, atol=1e-5)
     assert recording.query_attention is not None
-    assert recording.among_queries is not None
     assert recording.query_attention.shape == (2, 8, 17, 17)
-    assert np.allclose(recording.among_queries, recording.query_attention.mean(axis=1))
-    assert np.allclose(recording.among_queries.sum(axis=2), 1, atol=1e-5)
+    assert np.allclose(recording.query_attention.sum(axis=3), 1, atol=1e-5)
 
 
 def test_queries_that_do_not_attend_to_each_other_have_no_attention():
     recording = record(small(query_attention=False))
     assert recording.query_attention is None
-    assert recording.among_queries is None

@@ -10,14 +10,12 @@ from leanpose.explanation.figures import (
     chosen_layers,
     column_count,
     draw_attention,
-    draw_kept,
     draw_links,
     draw_maps,
     draw_matrices,
     draw_weights,
     enlarge,
     heat_colours,
-    keep_patches,
     lay_over,
     stretch,
 )
@@ -126,19 +124,6 @@ def test_links_join_the_keypoints_that_attend_to_each_other():
 def test_one_keypoint_has_no_links():
     alone = Skeleton("alone", ("nose",), (), (0.05,))
     assert draw_links(CROP, np.array([[40.0, 40.0]]), np.ones((1, 1, 1)), alone, "Links").size
-
-
-def test_kept_patches_stay_as_they_are_and_the_others_are_dark():
-    picture = keep_patches(CROP, np.array([0, 7]), (4, 4))
-    assert (picture[:32, :24] == CROP[:32, :24]).all()
-    assert (picture[32:64, 72:] == CROP[32:64, 72:]).all()
-    assert picture[64:].max() <= 0.2 * 200 + 1
-
-
-def test_a_tile_for_each_pruning():
-    kept = {3: np.arange(9), 6: np.arange(4)}
-    two, one = (draw_kept(CROP, drops, (4, 4), "Kept") for drops in (kept, {3: kept[3]}))
-    assert two.shape[1] > one.shape[1]
 
 
 @pytest.mark.parametrize("udp", [False, True])

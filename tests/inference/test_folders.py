@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 
 from leanpose.data.inputs import ImageFile, find_inputs
-from leanpose.drawing.openpose import controlnet_size
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
-from leanpose.inference.controlnet import ENDING, paint_openpose
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
+from leanpose.openpose.drawing import ENDING, controlnet_size, paint_openpose
 from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
 

@@ -14,7 +14,6 @@ import pytest
 
 from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
-from leanpose.openpose import OPENPOSE_18
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 
 
@@ -74,47 +73,6 @@ def test_a_persons_score_is_the_boxs_times_the_mean_of_the_counted_keypoints():
     assert poses.person_scores[0] == 0
 
 
-def test_openpose_has_the_middle_of_the_shoulders_as_neck():
-    poses = two_people()
-    written = json.loads(json.dumps(poses.to_openpose(image_size=(80, 100))))
-    assert written["version"] == 1.3
-    assert (written["canvas_height"], written["canvas_width"]) == (80, 100)
-    body = np.array(written["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
-    left, right = poses.keypoints[0, 5], poses.keypoints[0, 6]
-    assert np.allclose(body[1, :2], (left + right) / 2, atol=1e-3)
-    assert body[1, 2] == pytest.approx(min(poses.scores[0, 5], poses.scores[0, 6]), abs=1e-4)
-    for name, point in zip(OPENPOSE_18, body, strict=True):
-        if name != "neck":
-            assert np.allclose(point[:2], poses.keypoints[0, COCO17.keypoints.index(name)], atol=1e-3)
-    assert written["people"][0]["hand_left_keypoints_2d"] == written["people"][0]["face_keypoints_2d"] == []
-
-
-def test_openpose_takes_the_skeletons_own_neck():
-    poses = two_people(BODY19)
-    body = np.array(poses.to_openpose()["people"][1]["pose_keypoints_2d"]).reshape(18, 3)
-    assert np.allclose(body[1, :2], poses.keypoints[1, 17], atol=1e-3)
-
-
-def test_openpose_writes_zeros_for_what_is_missing():
-    poses = two_people()
-    poses.scores[0, 5] = 0.05
-    body = np.array(poses.to_openpose()["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
-    assert (body[[1, OPENPOSE_18.index("left_shoulder")]] == 0).all()
-    assert (body[OPENPOSE_18.index("right_shoulder")] != 0).all()
-
-
-def test_openpose_fills_hands_where_there_are_hands():
-    hand = Skeleton("h", ("nose", "left_a", "left_b"), (), (0.05,) * 3, {"left_hand": (1, 2)})
-    poses = PoseResult(np.ones((1, 3, 2)), np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), hand)
-    assert poses.to_openpose()["people"][0]["hand_left_keypoints_2d"] == [1.0] * 6
-
-
-def test_openpose_refuses_a_skeleton_without_a_body():
-    dog = Skeleton("dog", ("tail", "paw"), (), (0.05, 0.05))
-    with pytest.raises(LeanposeError, match="dog"):
-        PoseResult.empty(dog).to_openpose()
-
-
 @pytest.mark.parametrize("poses", [two_people(), PoseResult.empty(COCO17)], ids=["two", "nobody"])
 def test_supervision(poses: PoseResult):
     supervision = pytest.importorskip("supervision")
@@ -149,7 +107,6 @@ def test_tracked_people_keep_their_ids_on_every_way_out():
     assert poses[1].ids == poses[[False, True]].ids == [3]
     assert two_people()[1].ids is None
     assert [record["track_id"] for record in json.loads(json.dumps(poses.to_coco(1)))] == [7, 3]
-    assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
     rows = poses.to_rows("a.jpg")
     assert list(rows[0]) == PoseResult.row_names(COCO17, tracked=True)
     assert [row["track_id"] for row in rows] == [7, 3]
@@ -174,5 +131,5 @@ def test_drawing_changes_the_picture_only_where_people_are():
 
 def test_nobody_goes_everywhere():
     nobody = PoseResult.empty(BODY19)
-    assert nobody.to_coco(1) == nobody.to_rows("a") == nobody.to_openpose()["people"] == []
+    assert nobody.to_coco(1) == nobody.to_rows("a") == []
     assert nobody.person_scores.shape == (0,)

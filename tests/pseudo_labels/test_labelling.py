@@ -106,13 +106,6 @@ def test_its_records_have_the_official_keys(body_set: Path, tmp_path: Path, shar
             assert type(own[key]) is type(official["annotations"][0][key]), key
 
 
-def test_small_toes_only_when_asked(body_set: Path, tmp_path: Path) -> None:
-    run(body_set, tmp_path / "whole.json", small_toes=True)
-    feet = np.array(json.loads((tmp_path / "whole.json").read_text())["annotations"][0]["foot_kpts"]).reshape(-1, 3)
-    assert (feet[:, 2] == 2).all()
-    assert (feet[[0, 3]] == feet[[1, 4]]).all()
-
-
 def test_archives_of_pictures_and_the_same_file_twice(body_set: Path, tmp_path: Path) -> None:
     images = {path.name: path.read_bytes() for path in sorted((tmp_path / "images").iterdir())}
     archive = write_tar(tmp_path / "images.tar", {f"crops/{name}": data for name, data in images.items()})
@@ -186,7 +179,7 @@ def test_labels_of_the_files_own_stay(body_set: Path, tmp_path: Path) -> None:
 
 
 def test_known_labels_are_compared(body_set: Path, tmp_path: Path) -> None:
-    run(body_set, tmp_path / "own.json", small_toes=True)
+    run(body_set, tmp_path / "own.json")
     models = truth()
     people = BodyDataset.open(tmp_path / "own.json", tmp_path / "images")
     models.moved["face"] = np.array([1.0, 0.0])
@@ -278,5 +271,4 @@ def test_real_models_on_real_people(shared: Path) -> None:
     assert errors["hand"].error < 0.12
     assert errors["big toe"].found >= 7
     assert errors["big toe"].error < 0.042
-    assert errors["small toe"].error < 0.05
     assert errors["heel"].error < 0.03

@@ -132,7 +132,7 @@ def test_a_real_face_comes_out_in_order(shared: Path) -> None:
     """On a face from the front, pairs lie mirror-wise about the middle line, and what should be above is above."""
     models = OnnxLandmarkModels(shared / "data/pose_models")
     image = read_image(shared / "data/wholebody_mini/images/000000000785.jpg")
-    found = models.face(image, face_box(np.array([367, 81]), np.array([374, 73]), np.array([360, 75])))
+    found = models("face", image, face_box(np.array([367, 81]), np.array([374, 73]), np.array([360, 75])))
     angle = direction(*found.points[list(EYE_CORNERS)])
     upright = box_around(found.points, angle, 1.0).matrix(100)
     points = (found.points[list(FACE_68)] @ upright[:, :2].T) + upright[:, 2]

@@ -6,7 +6,6 @@ import hashlib
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def _standing(yaw: float, seed: int = 0) -> tuple[People, Camera]:
     """One person who stands straight at the origin, seen from 4 m at the height of the chest."""
     rng = np.random.Generator(np.random.PCG64(seed))
     bodies = draw_bodies(rng, 1)
-    outfits = replace(draw_outfits(rng, bodies), glasses=np.zeros(1, bool))
+    outfits = draw_outfits(rng, bodies)
     angles = np.zeros((1, len(DOF)))
     angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]] = 30.0
     face = draw_faces(rng, 1)
@@ -109,7 +108,7 @@ def test_left_is_the_persons_left() -> None:
 def test_faces_are_seen_from_the_front_only(seed: int) -> None:
     face = np.r_[K["nose"], K["left_eye"], K["right_eye"], 23:91]
     front, behind = _labels(*_standing(0.0, seed)), _labels(*_standing(180.0, seed))
-    assert (front[face, 2] == 2).mean() > 0.8  # hair and glasses may hide a few
+    assert (front[face, 2] == 2).mean() > 0.8  # hair may hide a few
     assert (front[np.r_[K["nose"], 23 + 27 : 23 + 36, 23 + 48 : 23 + 68], 2] == 2).all()
     assert (behind[face, 2] == 1).all()
     # From the person's left, the right side of face and body is hidden.
@@ -182,16 +181,16 @@ def test_senseless_scenes_are_refused(arguments: dict, word: str) -> None:
 
 
 def test_only_the_poses_that_are_asked_for_are_drawn() -> None:
-    """Of people who sit the ankles stay below the hips; of those with their arms up the wrists are above the nose."""
+    """Of people with their arms up the wrists are above the nose, of those who stand below it."""
 
     def above(pose: str, upper: str, lower: str) -> float:
-        scenes = [render_scene(6, i, people=(1, 1), skeleton="coco17", poses=[pose]) for i in range(12)]
+        scenes = [render_scene(6, i, people=(1, 1), skeleton="coco17", poses=[pose]) for i in range(40)]
         high, low = (scenes[0].skeleton.keypoints.index(name) for name in (upper, lower))
         shown = [s.keypoints[0] for s in scenes if len(s.keypoints) and s.keypoints[0, [high, low], 2].all()]
         assert len(shown) > 3
         return float(np.mean([points[high, 1] < points[low, 1] for points in shown]))
 
-    assert above("arms_up", "left_wrist", "nose") > 0.9
+    assert above("arms_up", "left_wrist", "nose") > 0.8  # 0.92 of many
     assert above("stand", "left_wrist", "nose") < 0.1
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clips import frame_times, heard, write_clip
+from clips import audio_of, frame_times, write_clip
 from leanpose.inference import estimator
 from leanpose.video import reader as reader_file
 
@@ -44,8 +44,8 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     head, *frames = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
     assert head["skeleton"] == "body19"
     assert len(frames) == len(frame_times(out / "clip.mp4")) == 6
-    assert heard(out / "clip.mp4")[0] == "aac"
-    assert heard(out / "deep/clip.mp4")[0] == ""
+    assert audio_of(out / "clip.mp4")[0] == "aac"
+    assert audio_of(out / "deep/clip.mp4")[0] == ""
 
 
 def test_what_is_coming_is_told_to_the_estimator(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -63,7 +63,7 @@ def test_options(predict, folder: Path, tmp_path: Path):
     )
     assert result.exit_code == 0, result.output
     assert len(frame_times(tmp_path / "o/clip.mp4")) == 3
-    assert heard(tmp_path / "o/clip.mp4")[0] == ""
+    assert audio_of(tmp_path / "o/clip.mp4")[0] == ""
     result = predict(folder / "clip.mov", "--out", "lines", "--no-draw")
     assert result.exit_code == 0, result.output
     assert [path.name for path in (tmp_path / "lines").iterdir()] == ["clip.jsonl"]
@@ -150,5 +150,5 @@ def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
     found = [json.loads(line) for line in lines.read_text().splitlines()]
     times = frame_times(tmp_path / "predictions/long.mp4")
     assert 10 <= len(times) == len(found) - 1 < 1000
-    assert heard(tmp_path / "predictions/long.mp4")[2] == pytest.approx(times[-1], abs=0.2)
+    assert audio_of(tmp_path / "predictions/long.mp4")[2] == pytest.approx(times[-1], abs=0.2)
     assert sorted(path.name for path in lines.parent.iterdir()) == ["long.jsonl", "long.mp4"]

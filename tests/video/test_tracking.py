@@ -354,7 +354,6 @@ def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float
         ({"oks_threshold": 3}, "oks_threshold lies between 0 and 1"),
         ({"lost_score": -0.1}, "lost_score"),
         ({"start_score": 1.5}, "start_score"),
-        ({"smooth": 0.5}, "a OneEuro, not"),
     ],
 )
 def test_settings_out_of_range(settings: dict, words: str):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.dataset import Batch, ImageDataset
 from leanpose.data.images import decode_image, read_bytes
 from leanpose.data.readers import Split, in_split
@@ -25,11 +26,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-"""What is taken for a picture, as torchvision's ImageFolder does."""
-
-SEEN = 0.875
-"""Share of the shorter side that a measured picture shows, about its middle (DeiT: resized to 256, cut to 224)."""
+CROP_PCT = 0.875
+"""Share of the shorter side that evaluation crops from the middle (DeiT: resized to 256, cropped to 224)."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,6 @@ class ClassFolder:
     files: tuple[Path, ...]
     labels: Int[np.ndarray, " N"]
 
-    @property
-    def name(self) -> str:
-        """For messages and reports."""
-        return self.path.name or str(self.path)
-
     def __len__(self) -> int:
         return len(self.files)
 
@@ -62,106 +55,74 @@ def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: S
 
     Args:
         path: whose folders' names are those of the classes; hidden ones do not count.
-        classes: what a model tells apart already: the labels follow their order, and some may be missing here. None: the
+        classes: of a model: the labels follow their order, and some may be missing in the folder. None: the
             folder decides, in alphabetical order, and there must be two or more.
         split: `val` is every tenth picture of each class, `train` the others.
 
     Raises:
         LeanposeError: there is no such folder, it holds no classes, one alone, an unknown one, or one without pictures.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # heavy
+
     if not path.is_dir():
         raise LeanposeError(f"The folder of classes {path} does not exist.")
-    found = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
+    present = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(present) < (2 if classes is None else 1):
         raise LeanposeError(
-            f"{path} holds no folder of a class; pictures are expected as {path / 'CLASS' / 'picture.jpg'}."
+            f"{path} holds {len(present)} folders of classes, too few to tell apart; images are expected as "
+            f"{path / 'CLASS' / 'image.jpg'}."
         )
-    if classes is None and len(found) == 1:
-        raise LeanposeError(f"{path} holds one class alone ('{found[0]}'); there is nothing to tell it apart from.")
-    known = tuple(found if classes is None else classes)
-    strange = [name for name in found if name not in known]
-    if strange:
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-        raise LeanposeError(
-            f"{path} holds the class '{strange[0]}'{more}, which is not among the model's {len(known)}; "
-            f"{did_you_mean(strange[0], known)}"
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    for name in found:
-        pictures = sorted(file for file in (path / name).rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not pictures:
-            empty.append(name)
-        chosen = [file for position, file in enumerate(pictures) if in_split(position, split)]
-        files += chosen
-        labels += [known.index(name)] * len(chosen)
-    if len(empty) == len(found):
-        raise LeanposeError(
-            f"None of the {len(found)} classes in {path} has a picture ({', '.join(sorted(SUFFIXES))})."
-        )
-    if empty:
-        raise LeanposeError(
-            f"The class '{empty[0]}' in {path} has no picture; fill its folder or delete it"
-            + (f" (the same goes for {len(empty) - 1} more)." if len(empty) > 1 else ".")
-        )
-    if not files:
-        raise LeanposeError(f"No class in {path} has the ten pictures of which one would be for split=val.")
-    return ClassFolder(path, known, tuple(files), np.array(labels, np.int64))
+    known = tuple(present if classes is None else classes)
+    for name in present:
+        if name not in known:
+            raise LeanposeError(
+                f"{path} holds the class '{name}', which is not among the model's {len(known)}; "
+                f"{did_you_mean(name, known)}"
+            )
+    samples: list[tuple[str, int]] = []
+    for name in present:
+        try:
+            images = make_dataset(path, {name: known.index(name)}, IMG_EXTENSIONS)
+        except FileNotFoundError as error:
+            raise LeanposeError(
+                f"The class '{name}' in {path} has no image ({', '.join(IMG_EXTENSIONS)}); fill its folder or delete it."
+            ) from error
+        samples += [sample for position, sample in enumerate(images) if in_split(position, split)]
+    if not samples:
+        raise LeanposeError(f"No class in {path} has the ten images of which one would be for split=val.")
+    files, labels = zip(*samples, strict=True)
+    return ClassFolder(path, known, tuple(map(Path, files)), np.array(labels, np.int64))
 
 
-@dataclass(frozen=True)
-class ClassAugmentation:
-    """How pictures are varied in training. The defaults are DeiT's, but that an erased part becomes grey, not noise.
+def augmentation_of(section: ClassificationSection, size: tuple[int, int]) -> Callable[[Image], Image]:
+    """DeiT's augmentation to images of `size` (height, width), but that an erased part becomes grey, not noise.
 
-    Attributes:
-        area: a part of the picture with this share of its area is shown, stretched to the input.
-        aspect: width over height of that part.
-        flip_probability: of a mirror image.
-        policy: of RandAugment in timm's words; empty for none.
-        erasing_probability: of erasing a rectangle.
+    It draws from the global generators.
+
+    Raises:
+        LeanposeError: timm does not know the policy.
     """
+    from timm.data.auto_augment import rand_augment_transform
+    from torchvision.transforms import InterpolationMode, v2
 
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_probability: float = 0.5
-    policy: str = "rand-m9-mstd0.5-inc1"
-    erasing_probability: float = 0.25
-
-    def build(self, size: tuple[int, int]) -> Callable[[Image], Image]:
-        """The change of a picture to one of `size` (height, width); it draws from the global generators."""
-        from timm.data.auto_augment import rand_augment_transform
-        from torchvision.transforms import InterpolationMode, v2
-
-        smooth = InterpolationMode.BICUBIC
-        steps: list[Callable[[Image], Image]] = [
-            v2.RandomResizedCrop(size, self.area, self.aspect, interpolation=smooth),
-            v2.RandomHorizontalFlip(self.flip_probability),
-        ]
-        if self.policy:
-            options = {"translate_const": int(0.45 * min(size)), "img_mean": (124, 116, 104)}  # of ImageNet
-            try:
-                steps.append(rand_augment_transform(self.policy, options))
-            except (AssertionError, KeyError, ValueError) as error:
-                raise LeanposeError(f"timm does not know the policy of RandAugment '{self.policy}'.") from error
-        if self.erasing_probability:
-            steps += [v2.PILToTensor(), v2.RandomErasing(self.erasing_probability, value=118.0), v2.ToPILImage()]
-        return v2.Compose(steps)
+    smooth = InterpolationMode.BICUBIC
+    steps: list[Callable[[Image], Image]] = [
+        v2.RandomResizedCrop(size, section.area, section.aspect, interpolation=smooth),
+        v2.RandomHorizontalFlip(section.flip_probability),
+    ]
+    if section.policy:
+        options = {"translate_const": int(0.45 * min(size)), "img_mean": (124, 116, 104)}  # of ImageNet
+        try:
+            steps.append(rand_augment_transform(section.policy, options))
+        except (AssertionError, KeyError, ValueError) as error:
+            raise LeanposeError(f"timm does not know the policy of RandAugment '{section.policy}'.") from error
+    if section.erasing_probability:
+        steps += [v2.PILToTensor(), v2.RandomErasing(section.erasing_probability, value=118.0), v2.ToPILImage()]
+    return v2.Compose(steps)
 
 
-@dataclass(frozen=True)
-class ClassSample:
-    """One picture as a model sees it.
-
-    Attributes:
-        image: RGB.
-        label: index of its class.
-        index: of the picture in the data set.
-    """
-
-    image: UInt8[np.ndarray, "h w 3"]
-    label: int
-    index: int
+ClassSample = tuple[UInt8[np.ndarray, "h w 3"], int, int]
+"""An image (RGB) as a model sees it, the index of its class, and its own in the data set."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +148,7 @@ class ClassDataset(ImageDataset[ClassSample]):
     Args:
         folder: the pictures.
         input_size: height and width that they are brought to.
-        augmentation: how they vary; None for the middle of the picture, as in evaluation.
+        section: how they vary; None for the middle of the picture, as in evaluation.
         seed, replace_broken: see `ImageDataset`.
     """
 
@@ -198,13 +159,13 @@ class ClassDataset(ImageDataset[ClassSample]):
         folder: ClassFolder,
         input_size: tuple[int, int],
         *,
-        augmentation: ClassAugmentation | None = None,
+        section: ClassificationSection | None = None,
         seed: int = 0,
         replace_broken: bool = False,
     ) -> None:
         super().__init__(seed, replace_broken=replace_broken)
         self.folder, self.input_size = folder, input_size
-        self._change = None if augmentation is None else augmentation.build(input_size)
+        self._augment = None if section is None else augmentation_of(section, input_size)
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -222,36 +183,36 @@ class ClassDataset(ImageDataset[ClassSample]):
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
         picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
-        if self._change is None:
-            return ClassSample(np.asarray(_middle(picture, self.input_size)), label, index)
-        with _drawn_from(self.seed, self.epoch, index):
-            return ClassSample(np.asarray(self._change(picture)), label, index)
+        if self._augment is None:
+            return np.asarray(_middle(picture, self.input_size)), label, index
+        with _seeded(self.seed, self.epoch, index):
+            return np.asarray(self._augment(picture)), label, index
 
     def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
         """A loader's `collate_fn`: stack the pictures that could be read."""
         samples = [sample for sample, _ in items if sample is not None]
-        images = [sample.image for sample in samples]
+        images = [image for image, _, _ in samples]
         return ClassBatch(
-            torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+            torch.tensor([index for _, _, index in samples], dtype=torch.int64),
             {name: reason for _, broken in items for name, reason in broken.items()},
             torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
-            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         )
 
 
 def _middle(picture: Image, size: tuple[int, int]) -> Image:
-    """The middle of a picture, as large as `SEEN` allows, brought to `size` (height, width)."""
+    """The middle of a picture, as large as `CROP_PCT` allows, brought to `size` (height, width)."""
     from PIL import Image as pillow
 
     height, width = size
-    shrink = SEEN * min(picture.width / width, picture.height / height)
+    shrink = CROP_PCT * min(picture.width / width, picture.height / height)
     left, top = (picture.width - shrink * width) / 2, (picture.height - shrink * height) / 2
     box = (left, top, left + shrink * width, top + shrink * height)
     return picture.resize((width, height), pillow.Resampling.BICUBIC, box=box)
 
 
 @contextmanager
-def _drawn_from(*seed: int) -> Iterator[None]:
+def _seeded(*seed: int) -> Iterator[None]:
     """Let the global generators, which the libraries' augmentations draw from, depend on `seed` alone; then put them back."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)

@@ -70,7 +70,7 @@ class Classifier(ImageModel):
     """A network from a batch of pictures to a `ClassOutput`.
 
     Attributes:
-        class_names: of the classes, in the order of the logits; their numbers where nobody has named them.
+        class_names: of the classes, in the order of the logits; their indices if they have no names.
     """
 
     task = "classification"
@@ -121,23 +121,21 @@ class DeiTConfig:
 
     def __post_init__(self) -> None:
         (h, w), side = self.input_size, self.patch_size
-        for name in ("patch_size", "embed_dim", "depth", "num_heads", "classes", "cycles"):
-            self._require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
-        self._require(
-            self.embed_dim % self.num_heads == 0,
-            f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}",
-        )
-        self._require(self.mlp_ratio > 0, f"mlp_ratio={self.mlp_ratio:g} must be above 0")
-        self._require(0 <= self.drop_path < 1, f"drop_path={self.drop_path:g} must be in 0 … 1")
-        self._require(
-            h >= side and w >= side and h % side == 0 and w % side == 0,
-            f"input_size {h}x{w} (height x width) does not fit patches of {side}x{side}: both must be multiples of {side}",
-        )
-
-    @staticmethod
-    def _require(condition: bool, message: str) -> None:
-        if not condition:
-            raise LeanposeError(f"DeiT: {message}.")
+        counts = ("patch_size", "embed_dim", "depth", "num_heads", "classes", "cycles")
+        mistakes = {f"{name}={getattr(self, name)} must be at least 1": getattr(self, name) < 1 for name in counts}
+        if not any(mistakes.values()):
+            mistakes = {
+                f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}": self.embed_dim
+                % self.num_heads,
+                f"mlp_ratio={self.mlp_ratio:g} must be above 0": self.mlp_ratio <= 0,
+                f"drop_path={self.drop_path:g} must be in 0 … 1": not 0 <= self.drop_path < 1,
+                f"input_size {h}x{w} (height x width) does not fit patches of {side}x{side}: both must be multiples of {side}": h
+                % side
+                or w % side,
+            }
+        for mistake, made in mistakes.items():
+            if made:
+                raise LeanposeError(f"DeiT: {mistake}.")
 
 
 class DeiT(Classifier):

@@ -17,7 +17,7 @@ from leanpose.classification.deit import Classifier
 from leanpose.data.dataset import start_worker
 from leanpose.errors import LeanposeError
 
-LENIENT = 5  # places among which a class may stand to be right in the second figure
+TOP_K = 5  # of the second metric
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def ranks_of(logits: Float[Tensor, "B classes"], labels: Int[Tensor, " B"]) -> I
     own = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     rank = ((logits > own) | ((logits == own) & before)).sum(dim=1)
-    return rank.where(own[:, 0].isfinite(), max(logits.shape[1], LENIENT))
+    return rank.where(own[:, 0].isfinite(), max(logits.shape[1], TOP_K))
 
 
 @torch.inference_mode()
@@ -102,5 +102,5 @@ def evaluate_classes(
     rank = np.concatenate(ranks)
     if not len(rank):
         raise LeanposeError(f"None of the pictures in {folder.path} can be read: {next(iter(broken.values()))}")
-    metrics = {"top-1": float((rank < 1).mean()), "top-5": float((rank < LENIENT).mean())}
+    metrics = {"top-1": float((rank < 1).mean()), "top-5": float((rank < TOP_K).mean())}
     return ClassEvaluation(metrics, rank, np.concatenate(labels), broken)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from leanpose.classification.data import ClassAugmentation, ClassDataset, ClassFolder, read_class_folder
+from leanpose.classification.data import ClassDataset, ClassFolder, read_class_folder
 from leanpose.classification.deit import Classifier
 from leanpose.classification.evaluate import evaluate_classes
 from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection, ImageFolderConfig
@@ -120,12 +120,15 @@ def train_classifier(
     recipe = recipe.model_copy(update={"model_options": options})  # to be written out
     model = build_classifier(recipe, pictures.classes, fresh=resume)
     section = recipe.classification
-    vary = section.model_dump(include={"area", "aspect", "flip_probability", "policy", "erasing_probability"})
-    augmentation = ClassAugmentation(**vary) if section.enabled else None
-    dataset = ClassDataset(pictures, model.input_size, augmentation=augmentation, seed=recipe.seed, replace_broken=True)
+    varied = section if section.enabled else None
+    dataset = ClassDataset(pictures, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
-    validation = None if val is None else Validation(val.name, lambda trained: _validate(recipe, trained, val))
+    validation = (
+        None
+        if val is None
+        else Validation(val.path.name or str(val.path), lambda trained: _validate(recipe, trained, val))
+    )
     return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
 
 

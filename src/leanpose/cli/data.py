@@ -126,9 +126,6 @@ def label_wholebody(
     compare: Annotated[
         bool, typer.Option("--compare", help="Write no labels: measure them against the file's own whole-body labels.")
     ] = False,
-    small_toes: Annotated[
-        bool, typer.Option("--small-toes", help="Label the small toe too, at the models' one toe point.")
-    ] = False,
     face_size: Annotated[float, typer.Option(min=1, help="Least size of a face in pixels.")] = 16.0,
     hand_size: Annotated[float, typer.Option(min=1, help="Least size of a hand in pixels.")] = 16.0,
     person_size: Annotated[float, typer.Option(min=1, help="Least size of a person in pixels, for feet.")] = 100.0,
@@ -154,7 +151,7 @@ def label_wholebody(
             labels = pseudo_labels.find_parts(dataset, landmarks, thresholds, progress=advance)
         else:
             labels = pseudo_labels.label_wholebody(
-                annotations, images, landmarks, out, thresholds=thresholds, small_toes=small_toes,
+                annotations, images, landmarks, out, thresholds=thresholds,
                 notes={"models": landmarks.hashes}, progress=advance,
             )  # fmt: skip
     _print_bands(console, labels, thresholds)

@@ -77,9 +77,9 @@ def predict(
 
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
-    from leanpose.inference.controlnet import ENDING, conditioning_image, paint_openpose
     from leanpose.inference.estimator import PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
+    from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
     from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 

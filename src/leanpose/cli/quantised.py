@@ -61,6 +61,7 @@ def export_quantised(model: PoseModel | str, path: Path, source: DatasetConfig, 
 def print_report(report: QuantisationReport) -> None:
     """The file, the figures of both, and the layers that stayed in float."""
     from leanpose.cli.export import print_interface
+    from leanpose.quantisation.layers import module_of
 
     summary = report.summary
     smaller = report.float_bytes / report.bytes
@@ -79,7 +80,7 @@ def print_report(report: QuantisationReport) -> None:
         f"In float: {len(report.in_float)} of {summary['layers']} layers{', those that break most' * bool(report.in_float)}"
     )
     for kept in report.in_float[:MOST_NAMES]:
-        print(f"          {kept.layer.title} (alone it changes the output by {100 * kept.error:.1f} %)")
+        print(f"          {module_of(kept.layer)} (alone it changes the output by {100 * kept.error:.1f} %)")
     if len(report.in_float) > MOST_NAMES:
         print(f"          and {len(report.in_float) - MOST_NAMES} more, which the file's card names")
     print(f"Speed:    {report.speedup:.2f} times as fast as in float, for one crop on one thread")

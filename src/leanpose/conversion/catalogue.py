@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from http.client import HTTPException
@@ -13,8 +13,6 @@ import yaml
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import cache_folder
-
-_OFFICIAL = Path(__file__).with_name("official.yaml")
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Official:
     name: str
     url: str
     sha256: str
-    model: str | None
-    input_size: tuple[int, int] | None
-    skeleton: str | None
-    published: dict[str, float]
     training_data: tuple[str, ...]
     licence: str
     source: str
+    model: str | None = None
+    input_size: tuple[int, int] | None = None
+    skeleton: str | None = None
+    published: dict[str, float] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -54,16 +52,12 @@ class Official:
 @cache
 def official_checkpoints() -> dict[str, Official]:
     """All that are known, by name."""
-    content = yaml.safe_load(_OFFICIAL.read_text(encoding="utf-8"))
+    content = yaml.safe_load(Path(__file__).with_name("official.yaml").read_text(encoding="utf-8"))
     return {
         name: Official(
             name=name,
-            url=entry["url"],
-            sha256=entry["sha256"],
-            model=entry.get("model"),
+            **{key: entry[key] for key in ("url", "sha256", "model", "skeleton", "published") if key in entry},
             input_size=tuple(entry["input_size"]) if "input_size" in entry else None,
-            skeleton=entry.get("skeleton"),
-            published=entry.get("published", {}),
             training_data=tuple(content["data"][entry["data"]]),
             licence=content["terms"][entry["terms"]],
             source="https://github.com/{repository}/blob/{commit}/{path}".format(**content["sources"][entry["source"]]),

@@ -128,7 +128,7 @@ def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name or folder speaks of: `train`, `val` or `test`."""
+    """The split that a file's name or folder names: `train`, `val` or `test`."""
     match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", f"{file.stem} {file.parent.name}".lower())
     return match and match.group(1)
 

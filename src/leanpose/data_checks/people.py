@@ -1,9 +1,8 @@
 """What is wrong with a person's numbers, and left and right that look exchanged.
 
-The rules for these say what cannot be so in one body, whatever it does. Each compares pairs of one person with each other, in
-the direction in which that body stands, never with the picture's left and right: someone who lies, hangs or turns the back is
-no suspect. The rules speak up only where a pair is wide against the torso, since a body seen from the side may order its points
-either way.
+The rules for these are anatomical. Each compares pairs of one person's keypoints with each other in the body's own
+direction, never with the left and right of the image: people who lie, hang or turn their back are not reported. A rule
+applies only where a pair is wide against the torso, since a body seen from the side may order its points either way.
 """
 
 from __future__ import annotations

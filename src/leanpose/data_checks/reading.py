@@ -1,4 +1,4 @@
-"""Finding annotation files and their images in a folder, and reading them without trusting them."""
+"""Finding annotation files and their images in a folder, and reading them although they may be wrong."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def draw_poses(
         threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
             at all.
         line_scale: multiplies line width and dot size.
-        labels: a short text for each person, written above them; nobody is labelled of whom no keypoint is drawn.
+        labels: a short text for each person, written above them; people without a drawn keypoint get none.
 
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
@@ -194,7 +194,7 @@ def _draw_person(
     """Draw the faint parts (`dim`) or the full ones of a person: first the dark outlines, then colour upon them."""
     widths = _widths(skeleton)
     sides = keypoint_sides(skeleton)
-    limit = 0.02 * max(layer.shape[:2])  # nobody so near that the lines hide the image
+    limit = 0.02 * max(layer.shape[:2])  # however near a person is, the lines do not hide the image
     line, dot = (float(np.clip(per * size, 1.0, max(limit, 1.0))) for per in (LINE_PER_SIZE, DOT_PER_SIZE))
     limbs = [
         (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])
@@ -229,18 +229,8 @@ def _fixed_point(point: np.ndarray) -> tuple[int, int]:
 def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: float) -> None:
     import cv2
 
-    if width < 2.5:
-        ends = _fixed_point(start), _fixed_point(end)
-        cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
-        return
-    # OpenCV's own line width is a whole number of pixels; a polygon is as wide as it should be.
-    along = end - start
-    length = float(np.hypot(*along))
-    if length < 1e-6:
-        return
-    across = np.array([-along[1], along[0]]) / length * width / 2
-    corners = np.array([_fixed_point(p) for p in (start + across, end + across, end - across, start - across)])
-    cv2.fillConvexPoly(layer, corners.astype(np.int32), colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    ends = _fixed_point(start), _fixed_point(end)
+    cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _dot(layer: np.ndarray, centre: np.ndarray, colour: Colour, radius: float) -> None:

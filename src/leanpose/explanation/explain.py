@@ -175,17 +175,14 @@ class _Inference:
         title += ", on the person"
         links = figures.draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
         yield Drawing("keypoint_links.png", title, links)
-        if recording.kept:
-            title = f"The patches that {self.label} keeps"
-            figure = figures.draw_kept(self.view.shown, recording.kept, recording.grid_size, title)
-            yield Drawing("kept_patches.png", title, figure)
 
     def _among_queries(self, recording: DecoderRecording) -> Iterator[Drawing]:
-        shown, points, among = self.view.shown, self.view.to_shown(recording.points), recording.among_queries
+        shown, points = self.view.shown, self.view.to_shown(recording.points)
         title = f"How {self.label} moves its points, layer by layer"
         yield Drawing("refinement.png", title, draw_refinement(shown, points, self.skeleton, title))
-        if among is None:
+        if recording.query_attention is None:
             return
+        among = recording.query_attention.mean(axis=1)  # over the heads
         title = f"Attention among the queries of {self.label}"
         matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
         figure = figures.draw_matrices(matrices, figures.column_count(len(matrices)), self.skeleton.keypoints, title)

@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from leanpose.drawing.skeleton import OUTLINE, SIDE_COLOURS, keypoint_sides
 from leanpose.skeleton import Skeleton
@@ -131,8 +131,7 @@ def lay_over(crop: Crop, heat: Float[np.ndarray, "h w"], colours: ScalarMappable
 
 def enlarge(cells: Float[np.ndarray, "rows columns"], size: tuple[int, ...]) -> Float[np.ndarray, "h w"]:
     """A grid of cells over an image of this (height, width, …), each cell with sharp edges."""
-    rows = np.arange(size[0]) * cells.shape[0] // size[0]
-    columns = np.arange(size[1]) * cells.shape[1] // size[1]
+    rows, columns = (np.arange(side) * count // side for side, count in zip(size, cells.shape, strict=False))
     return cells[rows[:, None], columns]
 
 
@@ -251,28 +250,6 @@ def draw_links(
     )
 
 
-def draw_kept(crop: Crop, kept: Mapping[int, Int[np.ndarray, " M"]], grid_size: tuple[int, int], title: str) -> Picture:
-    """The crop, and for each pruning a copy in which the dropped patches are dark (PPT, ECCV 2022).
-
-    Args:
-        kept: for each layer after whose attention patches are dropped, the places of those that are left, row by row.
-        grid_size: rows and columns of patches.
-    """
-    figure, axes = tile_grid(1, len(kept) + 1, (2.2, 2.2 * crop.shape[0] / crop.shape[1]), margin=(0, 0.8))
-    show_tile(axes[0, 0], crop, f"all {grid_size[0] * grid_size[1]}")
-    for panel, (layer, places) in zip(axes[0, 1:], kept.items(), strict=True):
-        show_tile(panel, keep_patches(crop, places, grid_size), f"layer {layer + 1} keeps {len(places)}")
-    return as_image(figure, title, "dark: dropped after the attention of that layer, and not seen by later layers")
-
-
-def keep_patches(crop: Crop, places: Int[np.ndarray, " M"], grid_size: tuple[int, int]) -> Crop:
-    """The crop with all patches dark but these."""
-    brightness = np.full(grid_size[0] * grid_size[1], 0.2)
-    brightness[places] = 1.0
-    lit = enlarge(brightness.reshape(grid_size), crop.shape)
-    return (crop * lit[..., None]).round().astype(np.uint8)
-
-
 def draw_maps(
     crop: Crop,
     maps: Mapping[str, Float[np.ndarray, "K h w"]],
@@ -318,12 +295,10 @@ def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title
         limit = max(float(np.percentile(np.abs(values), WEIGHTS_SHOWN)) for values in series.values()) or 1.0
         edges = np.linspace(-limit, limit, BINS + 1)
         for model, values in series.items():
-            density = np.histogram(values, edges)[0] / len(values) / (edges[1] - edges[0])
             near = (np.abs(values) < NEAR_ZERO).mean()
             which = f", layer {len(weights[model])}" if name == "last layer" else ""
             legend = f"{model}{which}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
-            axes.stairs(density, edges, fill=True, alpha=0.35, color=colours[model], label=legend)
-            axes.stairs(density, edges, color=colours[model], linewidth=1.0)
+            axes.hist(values, edges, density=True, histtype="stepfilled", alpha=0.5, color=colours[model], label=legend)
         axes.set(title=name, xlabel="value of a weight", ylabel="density", xlim=(-limit, limit))
         axes.set_ylim(0, axes.get_ylim()[1] * (1.1 + 0.15 * len(series)))  # room for the legend
         axes.legend(fontsize=8, loc="upper right")

@@ -51,7 +51,7 @@ def choose_box(
     if not 0 <= person < len(boxes):
         raise LeanposeError(
             f"There is no person {person}, counted from 0 for the largest: the detector finds {len(boxes)}; "
-            "--box X1 Y1 X2 Y2 says where somebody is."
+            "give a box with --box X1 Y1 X2 Y2."
         )
     return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)
 

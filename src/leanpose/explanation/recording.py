@@ -29,14 +29,12 @@ class LayerAttention:
         cycle, layer: counted from 0.
         weights: of each head; a row sums to 1 over the T tokens: the K of keypoints, then the N visual ones.
         patches: the place of each visual token in the grid, counted row by row: all, but for models that drop some.
-        kept: those of them that go on to the layer's MLP and to later layers.
     """
 
     cycle: int
     layer: int
     weights: Float[np.ndarray, "heads K T"]
     patches: Int[np.ndarray, " N"]
-    kept: Int[np.ndarray, " M"]
 
     @property
     def among_keypoints(self) -> Float[np.ndarray, "K K"]:
@@ -73,12 +71,6 @@ class AttentionRecording:
         """One array for each of `layers`, stacked by cycle and layer."""
         stacked = np.stack(arrays)
         return stacked.reshape(self.cycles, -1, *stacked.shape[1:])
-
-    @property
-    def kept(self) -> dict[int, Int[np.ndarray, " M"]]:
-        """What is left after each layer of the first cycle, the one that inference computes, that drops patches."""
-        first = (layer for layer in self.layers if layer.cycle == 0)
-        return {layer.layer: layer.kept for layer in first if len(layer.kept) < len(layer.patches)}
 
 
 class _LayerWatch:
@@ -133,10 +125,8 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Atte
     for cycle in range(len(watches[0].weights)):
         patches = np.arange(model.config.grid_size[0] * model.config.grid_size[1])  # a cycle begins with all
         for number, watch in enumerate(watches):
-            places = watch.going_on[cycle][keypoints:].numpy() - keypoints
-            kept = patches[places]
-            layers.append(LayerAttention(cycle, number, watch.weights[cycle].numpy(), patches, kept))
-            patches = kept
+            layers.append(LayerAttention(cycle, number, watch.weights[cycle].numpy(), patches))
+            patches = patches[watch.going_on[cycle][keypoints:].numpy() - keypoints]
     return AttentionRecording(output, tuple(layers), model.config.grid_size)
 
 
@@ -159,11 +149,6 @@ class DecoderRecording:
     samples: Float[np.ndarray, "D K heads levels P 2"]
     weights: Float[np.ndarray, "D K heads levels P"]
     query_attention: Float[np.ndarray, "D heads K K"] | None
-
-    @property
-    def among_queries(self) -> Float[np.ndarray, "D K K"] | None:
-        """The mean of the heads of `query_attention`."""
-        return None if self.query_attention is None else self.query_attention.mean(axis=1)
 
 
 def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:

@@ -12,7 +12,6 @@ from jaxtyping import Float, Int, UInt8
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError
-from leanpose.openpose import openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -135,32 +134,6 @@ class PoseResult:
             }
             for p, score in enumerate(self.person_scores)
         ]
-
-    def to_openpose(
-        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
-    ) -> dict[str, Any]:
-        """OpenPose's JSON (version 1.3), with the 18 points of its COCO model.
-
-        The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and
-        hands are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face
-        points become OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1 as OpenPose writes it
-        where nobody tracked.
-
-        Args:
-            image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
-            threshold: keypoints below this score count as missing.
-            controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
-                1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is
-                the middle of the shoulders for every skeleton, as `conditioning_image` has it. Needs `image_size`.
-
-        Raises:
-            LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.
-        """
-        people = openpose_people(
-            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
-        )
-        ids = None if self.ids is None else self.ids.tolist()
-        return openpose_json(people, ids=ids, image_size=image_size, controlnet=controlnet)
 
     def to_supervision(self) -> supervision.KeyPoints:
         """`supervision.KeyPoints`, for its annotators, trackers and zones.

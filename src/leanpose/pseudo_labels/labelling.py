@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_perso
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 3  # of the lines of an unfinished run
+_FORM = 4  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,10 @@ class BodyDataset:
 
 
 class ResumeFile:
-    """What was found so far: a line of JSON an image, after a first line with the settings. A context manager: at its end
-    the file stays if it holds anything.
+    """What was found so far: a line of JSON an image, after a first line with the settings.
 
     Args:
-        path: the file; it is begun where it is not there.
+        path: the file; it is begun with the first image.
         settings: a file that was begun with others is refused.
 
     Attributes:
@@ -141,34 +141,24 @@ class ResumeFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
-        header = json.dumps({"form": _FORM, **settings})
+        self._header = json.dumps({"form": _FORM, **settings})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
-            first, *lines = whole.decode(errors="replace").splitlines() or [header]
-            if first != header:
+            first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
+            if first != self._header:
                 raise LeanposeError(
                     f"{path} was begun with other annotations, models or settings; delete it to begin anew."
                 )
             for image_id, people in map(json.loads, lines):
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
-            self._file = path.open("ab")
-            self._file.truncate(len(whole))
-            if not whole:
-                self._write(header)
+            if whole != data:
+                os.truncate(path, len(whole))
         except OSError as error:
             raise describe_os_error(path, error) from error
         except ValueError as error:
             raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
-
-    def __enter__(self) -> ResumeFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self.done:
-            self.path.unlink(missing_ok=True)
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
@@ -176,14 +166,13 @@ class ResumeFile:
             [position, {name: part.to_list() for name, part in parts.items()}] for position, parts in people.items()
         ]
         try:
-            self._write(json.dumps([image_id, packed]))
+            with self.path.open("ab") as file:
+                if not file.tell():
+                    file.write(self._header.encode() + b"\n")
+                file.write(json.dumps([image_id, packed]).encode() + b"\n")
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
-
-    def _write(self, line: str) -> None:
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
 
 
 def find_parts(
@@ -238,7 +227,6 @@ def label_wholebody(
     out: Path,
     *,
     thresholds: AcceptanceThresholds | None = None,
-    small_toes: bool = False,
     notes: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabels:
@@ -251,7 +239,6 @@ def label_wholebody(
         annotations, images: see `BodyDataset.open`.
         models: who finds the points.
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
-        small_toes: let the one toe point of the model stand for the small toe as well.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
         progress: is told how many of how many pictures are done.
@@ -266,17 +253,17 @@ def label_wholebody(
             f"The labels would replace {annotations}, which they are made from; name another file to write."
         )
     dataset = BodyDataset.open(annotations, images)
-    settings = {"thresholds": asdict(thresholds), "small_toes": small_toes, **(notes or {})}
+    settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    with ResumeFile(out.with_name(out.name + ".partial"), {"annotations": digest, **settings}) as resume:
-        labels = find_parts(dataset, models, thresholds, resume=resume, progress=progress)
-        parts = {id(person.record): person.parts for person in labels.people}
-        for record in dataset.file.annotations:
-            points = wholebody_points(np.zeros((17, 3)), parts.get(id(record), {}), small_toes=small_toes)
-            write_parts(record, points)
-        info = dataset.content.get("info")
-        dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
-        with atomic_write(out) as path:
-            path.write_text(json.dumps(dataset.content))
-        resume.done.clear()  # the result is whole
+    resume = ResumeFile(out.with_name(out.name + ".partial"), {"annotations": digest, **settings})
+    labels = find_parts(dataset, models, thresholds, resume=resume, progress=progress)
+    parts = {id(person.record): person.parts for person in labels.people}
+    for record in dataset.file.annotations:
+        points = wholebody_points(np.zeros((17, 3)), parts.get(id(record), {}))
+        write_parts(record, points)
+    info = dataset.content.get("info")
+    dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
+    with atomic_write(out) as path:
+        path.write_text(json.dumps(dataset.content))
+    resume.path.unlink(missing_ok=True)
     return labels

@@ -8,10 +8,11 @@ their figures are those with which the models were tried out on labelled faces, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import atan2, cos, degrees, radians, sin
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -82,6 +83,7 @@ class ModelFile:
         outputs: the points, and the score of the whole part.
         values: numbers that the points' output has for each point, x and y in pixels of the crop first.
         points: how many of them are read.
+        logit: whether the score comes before its sigmoid.
     """
 
     name: str
@@ -90,12 +92,17 @@ class ModelFile:
     outputs: tuple[str, str]
     values: int
     points: int
+    logit: bool = False
 
 
-FACE = ModelFile("mediapipe_face_landmark_468.onnx", "297b43d79961cd73", 192, ("conv2d_21", "conv2d_31"), 3, 468)
-HAND = ModelFile("mediapipe_hand_landmark_lite.onnx", "540cba296ab79b74", 224, ("Identity", "Identity_1"), 3, 21)
-BODY = ModelFile("mediapipe_pose_landmark_lite.onnx", "5906b4c3325f4b12", 256, ("Identity", "Identity_1"), 5, 39)
-FILES = (FACE, HAND, BODY)
+FILES = {
+    "face": ModelFile(
+        "mediapipe_face_landmark_468.onnx", "297b43d79961cd73", 192, ("conv2d_21", "conv2d_31"), 3, 468, logit=True
+    ),
+    "hand": ModelFile("mediapipe_hand_landmark_lite.onnx", "540cba296ab79b74", 224, ("Identity", "Identity_1"), 3, 21),
+    "body": ModelFile("mediapipe_pose_landmark_lite.onnx", "5906b4c3325f4b12", 256, ("Identity", "Identity_1"), 5, 39),
+}
+"""By what they find: a face's mesh, a hand (left or right alike), BlazePose's 33 points of a body and 6 of its own use."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +118,8 @@ class Landmarks:
     score: float
 
 
-class LandmarkModels(Protocol):
-    """Finds the points of a face (468), a hand (21) and a body (39) in a box of an image."""
-
-    def face(self, image: Image, box: RotatedBox) -> Landmarks: ...
-
-    def hand(self, image: Image, box: RotatedBox) -> Landmarks: ...
-
-    def body(self, image: Image, box: RotatedBox) -> Landmarks: ...
+LandmarkModels = Callable[[str, Image, RotatedBox], Landmarks]
+"""Finds the points of a `face` (468), a `hand` (21) or a `body` (39) in a box of an image."""
 
 
 class OnnxLandmarkModels:
@@ -137,39 +138,30 @@ class OnnxLandmarkModels:
     def __init__(self, folder: Path | str) -> None:
         self.hashes: dict[str, str] = {}
         self._sessions: dict[str, InferenceSession] = {}
-        for file in FILES:
+        for part, file in FILES.items():
             path = Path(folder) / file.name
             if not path.is_file():
-                names = ", ".join(file.name for file in FILES)
+                names = ", ".join(file.name for file in FILES.values())
                 raise LeanposeError(f"The landmark model {path} is missing; the folder must hold {names}.")
             self.hashes[file.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            self._sessions[file.name] = _open(path, file)
+            self._sessions[part] = _open(path, file)
 
     @property
     def unknown(self) -> list[str]:
         """Names of files that are not those with which the documented figures were measured."""
-        return [file.name for file in FILES if not self.hashes[file.name].startswith(file.sha256)]
+        return [file.name for file in FILES.values() if not self.hashes[file.name].startswith(file.sha256)]
 
-    def face(self, image: Image, box: RotatedBox) -> Landmarks:
-        """The mesh of a face, 468 points."""
-        points, logit = self._run(FACE, image, box)
-        return Landmarks(points, float(1 / (1 + np.exp(-logit))))
-
-    def hand(self, image: Image, box: RotatedBox) -> Landmarks:
-        """The 21 points of a hand, left or right alike."""
-        return Landmarks(*self._run(HAND, image, box))
-
-    def body(self, image: Image, box: RotatedBox) -> Landmarks:
-        """BlazePose's 33 points of a body, and 6 of its own use."""
-        return Landmarks(*self._run(BODY, image, box))
-
-    def _run(self, file: ModelFile, image: Image, box: RotatedBox) -> tuple[Float[np.ndarray, "K 2"], float]:
-        session = self._sessions[file.name]
+    def __call__(self, part: str, image: Image, box: RotatedBox) -> Landmarks:
+        """The points of a part in a box."""
+        file, session = FILES[part], self._sessions[part]
         inputs = {session.get_inputs()[0].name: box.crop(image, file.size)[None].astype(np.float32) / 255}
-        values, score = cast("list[np.ndarray]", session.run(list(file.outputs), inputs))
+        values, scores = cast("list[np.ndarray]", session.run(list(file.outputs), inputs))
         points = values.reshape(-1, file.values)[: file.points, :2].astype(np.float64)
+        score = float(scores.reshape(-1)[0])
         # The models count from the crop's edge, the images here from the centre of their first pixel.
-        return box.to_image(points - 0.5, file.size), float(score.reshape(-1)[0])
+        return Landmarks(
+            box.to_image(points - 0.5, file.size), float(1 / (1 + np.exp(-score))) if file.logit else score
+        )
 
 
 def _open(path: Path, file: ModelFile) -> InferenceSession:

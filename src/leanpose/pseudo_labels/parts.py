@@ -20,8 +20,7 @@ from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
 PARTS = ("face", "left_hand", "right_hand", "left_foot", "right_foot")
-_BODY = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:17])}
-_FOOT = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}
+_INDEX = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}  # of body and feet
 
 # Side of a box over the longer side of what it is to show.
 FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
@@ -189,7 +188,7 @@ class _Person:
     thresholds: AcceptanceThresholds
 
     def labels(self, *names: str) -> Float[np.ndarray, "N 3"]:
-        return self.keypoints[[_BODY[name] for name in names]]
+        return self.keypoints[[_INDEX[name] for name in names]]
 
     def face(self) -> Part:
         labels = self.labels("nose", "left_eye", "right_eye")
@@ -199,10 +198,10 @@ class _Person:
         size = face_size(*labels)
         if size < self.thresholds.face_size:
             return _refused("small", size)
-        landmarks = self.models.face(self.image, face_box(*labels))
+        landmarks = self.models("face", self.image, face_box(*labels))
         for _ in range(2):
             angle = direction(*landmarks.points[list(EYE_CORNERS)])
-            landmarks = self.models.face(self.image, box_around(landmarks.points, angle, FACE_MARGIN))
+            landmarks = self.models("face", self.image, box_around(landmarks.points, angle, FACE_MARGIN))
         if landmarks.score < self.thresholds.score:
             return _refused("not found", size)
         points = landmarks.points[list(FACE_68)]
@@ -224,10 +223,10 @@ class _Person:
         if size < self.thresholds.hand_size:
             return _refused("small", size)
         box = hand_box(elbow, wrist, size)
-        landmarks = self.models.hand(self.image, box)
+        landmarks = self.models("hand", self.image, box)
         # Only a hand that shows in the first box is refined: a crop that has lost its hand finds another.
         if landmarks.score >= self.thresholds.score:
-            landmarks = self.models.hand(self.image, box_around(landmarks.points, box.angle, HAND_MARGIN))
+            landmarks = self.models("hand", self.image, box_around(landmarks.points, box.angle, HAND_MARGIN))
         if landmarks.score < self.thresholds.score:
             return _refused("not found", size)
         points = landmarks.points
@@ -244,7 +243,7 @@ class _Person:
         labelled = [leg[0, 2] > 0 and leg[1, 2] == 2 for leg in legs]
         if size < self.thresholds.person_size or not any(labelled):
             return [_refused("small" if is_labelled else "unlabelled", size) for is_labelled in labelled]
-        bodies = [self.models.body(self.image, box) for box in body_boxes(self.box, self.keypoints)]
+        bodies = [self.models("body", self.image, box) for box in body_boxes(self.box, self.keypoints)]
         points = [body.points for body in bodies if body.score >= self.thresholds.score]
         return [
             self.foot(side, leg[:, :2], points, size) if is_labelled else _refused("unlabelled", size)
@@ -272,13 +271,10 @@ class _Person:
         return Part("accepted", np.column_stack([points, np.ones(len(points))]) * kept[:, None], size, error)
 
 
-def wholebody_points(
-    body: Float[np.ndarray, "17 3"], parts: dict[str, Part], *, small_toes: bool = False
-) -> Float[np.ndarray, "133 3"]:
+def wholebody_points(body: Float[np.ndarray, "17 3"], parts: dict[str, Part]) -> Float[np.ndarray, "133 3"]:
     """A person's body labels and the accepted parts, in COCO-WholeBody's order; zeros where nothing was accepted.
 
-    Args:
-        small_toes: let the model's one toe point stand for the small toe as well as for the big one.
+    The models have one toe point a foot, near the big toe; small toes stay without a label.
     """
     points = np.zeros((len(WHOLEBODY133), 3))
     points[:17] = body
@@ -286,10 +282,8 @@ def wholebody_points(
         if part.verdict == "accepted" and name in WHOLEBODY133.parts:
             points[list(WHOLEBODY133.parts[name])] = part.points
         elif part.verdict == "accepted":
-            side, (toe, heel) = name.removesuffix("_foot"), part.points
-            points[_FOOT[f"{side}_big_toe"]], points[_FOOT[f"{side}_heel"]] = toe, heel
-            if small_toes:
-                points[_FOOT[f"{side}_small_toe"]] = toe
+            side = name.removesuffix("_foot")
+            points[[_INDEX[f"{side}_big_toe"], _INDEX[f"{side}_heel"]]] = part.points
     return points
 
 

@@ -38,7 +38,7 @@ class SizeBand:
     Attributes:
         kind: `face`, `hand` or `foot`.
         low, high: in pixels; for feet, of the person's box.
-        verdicts: how many met which fate.
+        verdicts: how many parts have each verdict.
         error: mean disagreement of the accepted ones with the body labels, as the thresholds measure it; NaN for none.
     """
 
@@ -95,7 +95,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
     labelled: Counter[str] = Counter()
     errors: dict[str, list[float]] = defaultdict(list)
     for person in people:
-        points = wholebody_points(np.zeros((17, 3)), person.parts, small_toes=True)
+        points = wholebody_points(np.zeros((17, 3)), person.parts)
         for part in _VIEWS[1:]:
             target = own_points(person.record, part)
             if target is None:
@@ -105,7 +105,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
             distances = np.linalg.norm((pred - target)[:, :2], axis=1) / side
             both = (target[:, 2] > 0) & (pred[:, 2] > 0)
             if part == "feet":  # every toe and heel counts by itself
-                for i, what in enumerate(("big toe", "small toe", "heel") * 2):
+                for i, what in ((0, "big toe"), (2, "heel"), (3, "big toe"), (5, "heel")):
                     labelled[what] += int(target[i, 2] > 0)
                     errors[what] += [float(distances[i])] if both[i] else []
             else:
@@ -114,7 +114,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
                 errors[what] += [float(distances[both].mean())] if both.any() else []
     return [
         KnownError(what, labelled[what], len(errors[what]), _mean(errors[what]))
-        for what in ("face", "hand", "big toe", "small toe", "heel")
+        for what in ("face", "hand", "big toe", "heel")
         if labelled[what]
     ]
 

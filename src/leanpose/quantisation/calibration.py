@@ -37,7 +37,7 @@ def choose_people(
         root: where relative paths start.
 
     Raises:
-        LeanposeError: a set cannot be read, or nobody is left to calibrate on.
+        LeanposeError: a set cannot be read, or no person is left to calibrate on.
     """
     people = read_people(source, spec.skeleton, root, training=False)
     rng = np.random.default_rng(seed)

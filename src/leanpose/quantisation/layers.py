@@ -8,7 +8,6 @@ softmax, the products of attention, and what surrounds the network: normalisatio
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leanpose.export.program import NETWORK
@@ -20,27 +19,16 @@ LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FOLLOWERS = ("Add", "Concat", "HardSigmoid", "MaxPool", "Mul", "Relu", "Sigmoid")
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution or a matrix product with weights.
-
-    Attributes:
-        name: of the node in the graph, such as `model.layers.0.mlp.0/MatMul`.
-    """
-
-    name: str
-
-    @property
-    def title(self) -> str:
-        """The module's name in torch."""
-        return self.name.split("/")[0].removeprefix(f"{NETWORK}.")
+def module_of(layer: str) -> str:
+    """The name in torch of the module that became a layer, such as `layers.0.mlp.0` of `model.layers.0.mlp.0/MatMul`."""
+    return layer.split("/")[0].removeprefix(f"{NETWORK}.")
 
 
-def find_layers(model: ModelProto, kinds: Collection[str] = LAYERS) -> list[Layer]:
-    """The network's layers of these kinds, in the order in which they are computed."""
+def find_layers(model: ModelProto, kinds: Collection[str] = LAYERS) -> list[str]:
+    """The names of the network's layers of these kinds in the graph, in the order in which they are computed."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [
-        Layer(node.name)
+        node.name
         for node in model.graph.node
         if node.op_type in kinds and in_network(node) and node.input[1] in constants
     ]

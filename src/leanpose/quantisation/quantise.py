@@ -25,6 +25,7 @@ from leanpose.export.exporter import BATCHES, FORMATS, export_model, move_files,
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.quantisation.calibration import choose_people, crops_of
+from leanpose.quantisation.layers import module_of
 from leanpose.quantisation.quantisers import FORMAT_OF, QUANTISERS, SCHEMES, NncfQuantiser, Scheme, require
 from leanpose.quantisation.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
 from leanpose.weights import load_model
@@ -164,7 +165,7 @@ def quantise_model(
             "calibration_people": len(crops),
             "seed": seed,
             "layers": len(job.quantiser.layers),
-            "float_layers": [entry.layer.title for entry in attempt.in_float],
+            "float_layers": [module_of(entry.layer) for entry in attempt.in_float],
         }
         card = replace(exported.card, precision="int8", quantisation=quantisation)
         advance("checking")
@@ -256,7 +257,7 @@ class _Job:
         if number not in self.tried:
             self.advance(f"measuring with {number} of {len(self.quantiser.layers)} layers in float")
             path = self.folder / f"try{number}{self.quantiser.suffix}"
-            self.quantiser.write([entry.layer.name for entry in in_float], path)
+            self.quantiser.write([entry.layer for entry in in_float], path)
             self.tried[number] = _Attempt(path, self.evaluate_ap(self.open(path)), in_float)
         return self.tried[number]
 

@@ -9,7 +9,8 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import SimpleNamespace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,13 +18,13 @@ from leanpose.backends.exported import INPUT, KEY, ExportCard
 from leanpose.backends.openvino import import_openvino
 from leanpose.errors import LeanposeError
 from leanpose.export.program import quiet
-from leanpose.quantisation.layers import LAYERS, Layer, find_followers, find_layers
+from leanpose.quantisation.layers import LAYERS, find_followers, find_layers
 
 Scheme = Literal["dynamic", "static", "nncf"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FORMAT_OF: dict[str, Literal["onnx", "openvino"]] = {"dynamic": "onnx", "static": "onnx", "nncf": "openvino"}
 """The format of the file that a scheme writes."""
-ROUGHLY = 16  # people whom NNCF looks at, again for each layer
+RANKING_PEOPLE = 16  # that NNCF calibrates on when single layers are compared
 
 
 class Quantiser(ABC):
@@ -47,26 +48,21 @@ class Quantiser(ABC):
         import onnx
 
         self.source, self.inputs, self.card, self.model = source, inputs, card, onnx.load(source)
-        self.layers: list[Layer] = find_layers(self.model, self.kinds)
+        self.layers = find_layers(self.model, self.kinds)
 
     def names_but(self, in_float: Collection[str]) -> list[str]:
         """The names of all layers but these."""
-        return [layer.name for layer in self.layers if layer.name not in in_float]
+        return [layer for layer in self.layers if layer not in in_float]
 
     @abstractmethod
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """Write a file in which the layers of these names compute in single precision; its card is the source's.
 
-        `roughly` may take less care, to be quicker: good enough to compare layers by.
+        `roughly` may calibrate on fewer people, to be quicker: good enough to compare layers.
         """
 
-    @abstractmethod
     def stamp(self, path: Path, card: ExportCard) -> None:
         """Give a written file another card."""
-
-
-class _OnnxQuantiser(Quantiser):
-    def stamp(self, path: Path, card: ExportCard) -> None:
         import onnx
 
         model = onnx.load(path)
@@ -76,8 +72,8 @@ class _OnnxQuantiser(Quantiser):
         path.write_bytes(model.SerializeToString())
 
 
-class DynamicQuantiser(_OnnxQuantiser):
-    """onnxruntime's dynamic scheme: weights are stored in int8, the other side is rounded as it comes.
+class DynamicQuantiser(Quantiser):
+    """onnxruntime's dynamic scheme: weights are stored in int8, activations are quantised at run time.
 
     Matrix products alone: a convolution of this kind is slower in onnxruntime than in single precision.
     """
@@ -99,7 +95,7 @@ class DynamicQuantiser(_OnnxQuantiser):
             )
 
 
-class StaticQuantiser(_OnnxQuantiser):
+class StaticQuantiser(Quantiser):
     """onnxruntime's static scheme: pairs of QuantizeLinear and DequantizeLinear, weights with a step for each channel.
 
     The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are cut off, which
@@ -123,7 +119,9 @@ class StaticQuantiser(_OnnxQuantiser):
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"moving_average": True},
             )
-            calibrator.collect_data(_reader(inputs))
+            feeds = ({INPUT: images} for images in inputs)
+            # All that is asked of onnxruntime's CalibrationDataReader.
+            calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))  # pyright: ignore[reportArgumentType]
             self.ranges = calibrator.compute_data()
 
     def _with_followers(self, in_float: Collection[str]) -> list[str]:
@@ -183,7 +181,7 @@ class NncfQuantiser(Quantiser):
             if operation.get_type_name() not in self.passive
             and operation.get_friendly_name().removesuffix("/WithoutBiases") not in chosen
         ]
-        inputs = list(self.inputs[:ROUGHLY] if roughly else self.inputs)
+        inputs = list(self.inputs[:RANKING_PEOPLE] if roughly else self.inputs)
         with quiet():
             import nncf
 
@@ -235,17 +233,3 @@ def require(scheme: Scheme) -> None:
                 importlib.import_module(name)
     except ImportError as error:
         raise LeanposeError(f"Quantising needs {error.name}; `pip install 'leanpose[{extra}]'` brings it.") from error
-
-
-def _reader(inputs: Sequence[np.ndarray]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = iter(inputs)
-
-        def get_next(self) -> dict[str, Any]:
-            images = next(self.left, None)
-            return None if images is None else {INPUT: images}  # pyright: ignore[reportReturnType]
-
-    return Reader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 
 from leanpose.backends.base import Crops
 from leanpose.backends.exported import ExportedBackend
-from leanpose.quantisation.layers import Layer
 from leanpose.quantisation.quantisers import Quantiser
 
 
@@ -19,11 +19,11 @@ class Sensitivity:
     """What a layer does to the outputs when it alone is quantised.
 
     Attributes:
-        layer: the layer.
+        layer: its name in the graph.
         error: root mean square of the outputs' change, over the outputs' standard deviation.
     """
 
-    layer: Layer
+    layer: str
     error: float
 
 
@@ -46,12 +46,11 @@ def rank_layers(
         advance: told what is under way.
     """
     target = outputs_of(plain, crops)
-    names = [layer.name for layer in quantiser.layers]
-    ranking = []
-    for index, layer in enumerate(quantiser.layers):
-        advance(f"quantising layer {index + 1} of {len(names)} alone")
+    layers, ranking = quantiser.layers, []
+    for index, layer in enumerate(layers):
+        advance(f"quantising layer {index + 1} of {len(layers)} alone")
         path = folder / f"alone{index}{quantiser.suffix}"
-        quantiser.write([name for name in names if name != layer.name], path, roughly=True)
+        quantiser.write([other for other in layers if other != layer], path, roughly=True)
         ranking.append(Sensitivity(layer, _change(target, outputs_of(open_file(path), crops))))
         for suffix in {quantiser.suffix, ".bin"}:
             path.with_suffix(suffix).unlink(missing_ok=True)
@@ -59,7 +58,7 @@ def rank_layers(
 
 
 def fewest_in_float(loss: Callable[[int], float], most: int, allowed: float) -> int | None:
-    """The least number of layers, of those that break most, that must stay in float; found by doubling and halving.
+    """The least number of layers, of those that break most, that must stay in float; found by halving.
 
     Args:
         loss: what is lost with this many layers in float.
@@ -69,18 +68,9 @@ def fewest_in_float(loss: Callable[[int], float], most: int, allowed: float) -> 
     Returns:
         The number, or None where the loss stays too large.
     """
-    failed, count = 0, min(1, most)
-    while count > failed and not loss(count) <= allowed:
-        failed, count = count, min(2 * count, most)
-    if count == failed:
-        return None
-    while count - failed > 1:
-        middle = (count + failed) // 2
-        if loss(middle) <= allowed:
-            count = middle
-        else:
-            failed = middle
-    return count
+    counts = range(1, most + 1)
+    place = bisect_left(counts, True, key=lambda count: loss(count) <= allowed)
+    return counts[place] if place < most else None
 
 
 def outputs_of(backend: ExportedBackend, crops: Crops) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Backgrounds: sky or wall, ground with a horizon, houses, shelves, trees, boards, poles, blobs, noise of several octaves."""
+"""Backgrounds: sky or wall, ground with a horizon, houses, shelves, trees, poles, blobs, noise of several octaves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,14 @@ Colour = tuple[float, float, float]
 
 
 class _RandomNumbers:
-    """Many small draws from one generator at the price of few: plain Python numbers, taken from a block."""
+    """Many small draws from one generator, as plain Python numbers."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._block = iter(())
+        self._random = rng.random
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> float:
         """A number between `low` and `high`."""
-        value = next(self._block, None)
-        if value is None:
-            self._block = iter(self._rng.random(256).tolist())
-            value = next(self._block)
-        return low + (high - low) * value
+        return low + (high - low) * self._random()
 
     def integer(self, low: int, high: int) -> int:
         """An integer from `low` to `high`, both included."""
@@ -78,40 +73,6 @@ class _Canvas:
         cv2.ellipse(self.pixels, (int(x), int(y)), (int(a) + 1, int(b) + 1), angle, 0, 360, colour, -1)
 
 
-def _horizon_objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float, outdoors: bool) -> None:
-    """What rises at the horizon: houses and shelves (boxes with windows or boards), trees (heaps of leaves)."""
-    height, width = canvas.pixels.shape[:2]
-    for _ in range(draw.integer(0, 7)):
-        x, w = draw(-0.2, 1.0) * width, draw(0.05, 0.5) * width
-        y, h = horizon - draw(-0.1, 0.7) * height, draw(0.05, 0.8) * height
-        colour = draw.colour()
-        if outdoors and draw() < 0.5:
-            colour = scaled(colour, 0.55, 0.75, 0.4)
-            foot = horizon + 9
-            trunk = [(x + 0.46 * w, y), (x + 0.54 * w, y), (x + 0.56 * w, foot), (x + 0.44 * w, foot)]
-            canvas.polygon(trunk, (58, 44, 34))
-            for _ in range(draw.integer(3, 9)):
-                shade = scaled(colour, draw(0.6, 1.3))
-                middle = x + w * draw(), y + h * draw(-0.2, 0.5)
-                canvas.ellipse(*middle, w * draw(0.1, 0.35), h * draw(0.08, 0.25), draw(0, 180), shade)
-            continue
-        tilt = draw(-0.1, 0.1) * w
-        canvas.polygon([(x, y), (x + w, y + tilt), (x + w, y + h), (x, y + h - tilt)], colour)
-        if draw() < 0.55:
-            line, columns, rows = scaled(colour, draw(0.4, 1.5)), draw.integer(1, 6), draw.integer(1, 6)
-            if draw() < 0.5:
-                for k in range(columns + 1):
-                    canvas.line(x + k * w / columns, y, x + k * w / columns, y + h, line, draw.integer(1, 2))
-                for k in range(rows + 1):
-                    canvas.line(x, y + k * h / rows, x + w, y + k * h / rows, line)
-            else:
-                for i in range(columns):
-                    for j in range(rows):
-                        a, b = x + (i + 0.25) * w / columns, y + (j + 0.25) * h / rows
-                        c, d = a + 0.5 * w / columns, b + 0.55 * h / rows
-                        canvas.polygon([(a, b), (c, b), (c, d), (a, d)], line)
-
-
 def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, outdoors: bool) -> None:
     """The ground or floor, sometimes with boards, lanes or tiles that meet on the horizon."""
     height, width = canvas.pixels.shape[:2]
@@ -122,43 +83,45 @@ def _ground(canvas: _Canvas, draw: _RandomNumbers, left: float, right: float, ou
     canvas.polygon([(-5, left + drop), (width + 5, right + drop), (width + 5, 9999), (-5, 9999)], colour)
     if draw() < 0.4:
         line = scaled(colour, draw(0.6, 1.4))
-        x, y, count = draw(-0.5, 1.5) * width, (left + right) / 2, draw.integer(4, 22)
-        thick = draw.integer(1, 2)
-        for k in range(count):
-            far = x + (k / (count - 1) - 0.5) * 0.3 * width
-            canvas.line(far, y + drop, x + (k / (count - 1) - 0.5) * 8 * width, height + drop, line, thick)
-    if drop:
-        above = [(-5, left + drop - 3), (width + 5, right + drop - 3)]
-        canvas.polygon([*above, (width + 5, right + drop), (-5, left + drop)], scaled(colour, 0.6))
+        x, y, thick = draw(-0.5, 1.5) * width, (left + right) / 2, draw.integer(1, 2)
+        for k in np.linspace(-0.5, 0.5, draw.integer(4, 22)).tolist():
+            canvas.line(x + k * 0.3 * width, y + drop, x + k * 8 * width, height + drop, line, thick)
 
 
-def _clutter(canvas: _Canvas, draw: _RandomNumbers) -> None:
+def _objects(canvas: _Canvas, draw: _RandomNumbers, horizon: float) -> None:
+    """Large things at the horizon, such as houses, trees and shelves, and clutter anywhere, of simple shapes."""
     height, width = canvas.pixels.shape[:2]
     longest = max(height, width)
     busy = draw() < 0.3  # a street, a market, a shelf
-    for _ in range(draw.integer(8, 40) if busy else draw.integer(0, 6)):
-        x, y, radius = draw(-0.1, 1.1) * width, draw(-0.1, 1.1) * height, draw(0.02, 0.08 if busy else 0.2) * longest
-        if draw() < 0.35:
-            canvas.ellipse(x, y, radius, radius * draw(0.3, 1), draw(0, 180), draw.colour())
-        elif draw() < 0.5:
-            wide, tall = radius * draw(0.2, 1), radius * draw(0.2, 1.5)
-            colour = draw.colour()
-            canvas.polygon([(x, y), (x + wide, y), (x + wide, y + tall), (x, y + tall)], colour)
-            behind = y - 0.2 * wide
-            lid = [(x, y), (x + wide, y), (x + wide * 1.2, behind), (x + 0.2 * wide, behind)]
-            canvas.polygon(lid, scaled(colour, 1.25))
-        else:
-            corners = [(x + radius * draw(-1, 1), y + radius * draw(-1, 1)) for _ in range(draw.integer(3, 6))]
-            canvas.polygon(corners, draw.colour())
-    for _ in range(draw.integer(0, 4)):
-        if draw() < 0.5:  # upright: poles, door frames
-            x1 = draw() * width
-            x2 = x1 + draw(-0.02, 0.02) * height
-            y1, y2, thickest = draw(-0.3, 0.4) * height, draw(0.5, 1.2) * height, longest // 25
-        else:
-            x1, y1 = draw(-0.2, 1.2) * width, draw(-0.2, 1.2) * height
-            x2, y2, thickest = draw(-0.2, 1.2) * width, draw(-0.2, 1.2) * height, longest // 60
-        canvas.line(x1, y1, x2, y2, draw.colour(), draw.integer(1, max(2, thickest)))
+    small = draw.integer(8, 40) if busy else draw.integer(0, 6)
+    for large in [True] * draw.integer(0, 7) + [False] * small:
+        w, h = (draw(0.02, 0.5 if large else 0.1 if busy else 0.25) * longest for _ in range(2))
+        x, y = draw(-0.2, 1.1) * width, horizon - draw(0, 0.9) * h if large else draw(-0.1, 1.1) * height
+        colour, kind = draw.colour(), draw()
+        if kind < 0.4:
+            canvas.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
+            if large and draw() < 0.6:  # windows, or the boards between compartments
+                pane, columns, rows, share = (
+                    scaled(colour, draw(0.4, 1.5)),
+                    draw.integer(1, 6),
+                    draw.integer(1, 6),
+                    draw(0.5, 0.9),
+                )
+                for i in range(columns * rows):
+                    a, b = x + (i % columns + 0.05) * w / columns, y + (i // columns + 0.05) * h / rows
+                    c, d = a + share * w / columns, b + share * h / rows
+                    canvas.polygon([(a, b), (c, b), (c, d), (a, d)], pane)
+        elif kind < 0.7:
+            for _ in range(draw.integer(3, 9) if large else 1):  # a tree's crown, or one ellipse
+                middle, shade = (x + w * draw(), y + h * draw(-0.2, 0.5)), scaled(colour, draw(0.6, 1.3))
+                canvas.ellipse(*middle, w * draw(0.1, 0.5), h * draw(0.1, 0.4), draw(0, 180), shade)
+        elif kind < 0.9:
+            corners = [(x + w * draw(-1, 1), y + h * draw(-1, 1)) for _ in range(draw.integer(3, 6))]
+            canvas.polygon(corners, colour)
+        else:  # poles, door frames, cables
+            lean = draw(-0.02, 0.02) * height if draw() < 0.5 else draw(-1, 1) * width
+            thick = draw.integer(1, max(2, longest // 30))
+            canvas.line(x, draw(-0.3, 0.4) * height, x + lean, draw(0.5, 1.2) * height, colour, thick)
 
 
 def _texture(draw: _RandomNumbers, size: tuple[int, int]) -> Float[np.ndarray, "H W"]:
@@ -186,11 +149,9 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int], camera: Cam
     mix = draw(0.2, 0.8)
     two = np.array([top, [a + (b - a) * mix for a, b in zip(top, bottom, strict=True)]], np.float32).reshape(2, 1, 3)
     canvas.pixels[:] = cv2.resize(two, (1, height)).clip(0, 255)
-    if draw() < 0.85:
-        _horizon_objects(canvas, draw, horizon, outdoors)
     if draw() < 0.8:
         _ground(canvas, draw, left, right, outdoors)
-    _clutter(canvas, draw)
+    _objects(canvas, draw, horizon)
     grain = (2 + 17 * draw() ** 2) * octaves(rng, size, draw.integer(3, 24))
     if draw() < 0.35:  # bricks, tiles, stripes, leaves
         grain += _texture(draw, size)

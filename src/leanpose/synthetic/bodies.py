@@ -118,7 +118,6 @@ def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
 
 
 POSES, _WEIGHTS, _MEAN, _DEVIATION = _load_poses()
-SITTING = frozenset({"sit", "sit_at_table"})
 
 
 def check_pose_names(names: Sequence[str]) -> None:

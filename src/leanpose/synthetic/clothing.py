@@ -13,8 +13,8 @@ from leanpose.synthetic.bodies import SHAPES, Bodies
 # Materials: rows of a person's palette.
 Material = IntEnum(
     "Material",
-    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "SOCKS", "SKIRT", "HAT", "BEARD", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
-     "SOCKET", "GLASSES", "PRINT", "PRINT2"],
+    ["SKIN", "SHIRT", "TROUSERS", "SHOES", "HAIR", "HAT", "EYE_WHITE", "IRIS", "BROW", "LIP", "MOUTH",
+     "SOCKET"],
     start=0,
 )  # fmt: skip
 NOTHING = -1
@@ -28,20 +28,14 @@ def _tiles() -> np.ndarray:
     y, x = np.mgrid[0:64, 0:64]
     rng = np.random.Generator(np.random.PCG64(7))
 
-    def soft(values: np.ndarray) -> np.ndarray:
-        values = values - values.min()
-        return values / values.max() * 255
-
     spectrum = np.fft.fft2(rng.normal(size=(64, 64)))
     frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None]) + 1e-3
     blotches = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 14) ** 2))))
-    fine = np.real(np.fft.ifft2(spectrum * np.exp(-((frequency * 5) ** 2))))
     check = 127.0 * ((x % 16 < 8).astype(float) + (y % 16 < 8))
-    thin = ((x % 32 > 20) & (x % 32 < 24)), ((y % 32 > 20) & (y % 32 < 24))
-    tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + thin[0] + thin[1])
+    tartan = 85.0 * ((x % 32 < 10).astype(float) + (y % 32 < 10) + (abs(x % 32 - 22) < 2) + (abs(y % 32 - 22) < 2))
     dots = 255.0 * (np.hypot(x % 16 - 8, y % 16 - 8) < 4)
-    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots, soft(fine),
-             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5), soft(blotches)]  # fmt: skip
+    tiles = [np.zeros((64, 64)), 255.0 * (y % 16 < 8), 255.0 * (x % 16 < 8), check, np.clip(tartan, 0, 255), dots,
+             255.0 * (blotches > 0.3 * blotches.std()), 255.0 * (y % 32 < 5)]  # fmt: skip
     return np.stack(tiles).astype(np.uint8)
 
 
@@ -57,13 +51,10 @@ class Outfits:
         loose: how much wider than the limb the cloth is.
         shirt_loose: the same for the trunk.
         hem: belt of the trunk at which the shirt ends.
-        skirt: length in thighs (above 1 it goes on along the shins); 0 = none.
-        flare: how much wider the skirt gets.
-        socks: share of the shin.
-        long_hair: its length, 0 = none, 1 = to the middle of the back.
+        ears: whether they show; hair hangs over them otherwise.
         hat_edge: height on the head above which there is a hat; 9 = none.
         palette: RGB of every material.
-        pattern: tile of cloth for shirt, trousers and skirt; pattern_rgb its second colour.
+        pattern: tile of cloth for shirt and trousers; pattern_rgb its second colour; tile_metres its width.
     """
 
     cover: Float[np.ndarray, "P 8"]
@@ -72,24 +63,18 @@ class Outfits:
     hem: Int[np.ndarray, " P"]
     collar: Bool[np.ndarray, " P"]
     low_neck: Bool[np.ndarray, " P"]
-    skirt: Float[np.ndarray, " P"]
-    flare: Float[np.ndarray, " P"]
-    socks: Float[np.ndarray, " P"]
     shoe_size: Float[np.ndarray, " P"]
     hair: Bool[np.ndarray, " P"]
     hair_volume: Float[np.ndarray, " P"]
     hairline: Float[np.ndarray, " P"]
-    long_hair: Float[np.ndarray, " P"]
     hat_edge: Float[np.ndarray, " P"]
-    beard: Bool[np.ndarray, " P"]
     ears: Bool[np.ndarray, " P"]
-    glasses: Bool[np.ndarray, " P"]
     brow: Float[np.ndarray, " P"]
     gaze: Float[np.ndarray, "P 2"]
-    prints: Float[np.ndarray, "P 6"]
+    tile_metres: Float[np.ndarray, " P"]
     palette: Float[np.ndarray, "P M 3"]
-    pattern: Int[np.ndarray, "P 3"]
-    pattern_rgb: Float[np.ndarray, "P 3 3"]
+    pattern: Int[np.ndarray, "P 2"]
+    pattern_rgb: Float[np.ndarray, "P 2 3"]
 
 
 def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 3"]:
@@ -106,12 +91,6 @@ def cloth_colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 
     return np.where(which < 0.42, grey, np.where(which < 0.6, blue, bright))
 
 
-def _along(tones: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Colours between `tones`, from the first (0) to the last (1)."""
-    places = np.linspace(0, len(tones) - 1, len(tones))
-    return np.column_stack([np.interp(position * places[-1], places, channel) for channel in tones.T])
-
-
 def _pick(chance: np.ndarray, *choices: tuple[float, np.ndarray | float]) -> np.ndarray:
     """For each person the first choice whose bound is above the person's chance."""
     return np.select([chance < bound for bound, _ in choices], [value for _, value in choices], 0.0)
@@ -125,44 +104,32 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     adult = bodies.child == 0
     female = bodies.female
 
-    skirted = female & (u[:, 0] < 0.22)
-    dress = skirted & (u[:, 1] < 0.5)
-    swim = u[:, 2] < 0.05
-    suit = adult & ~skirted & ~swim & (u[:, 3] < 0.09)
     sleeve = _pick(u[:, 4], (0.13, 0.0), (0.56, 0.35 + 0.4 * u[:, 5]), (0.66, 1 + 0.6 * u[:, 5]), (1.0, 1.97))
-    sleeve = np.where(swim, 0.0, np.where(suit, 1.96, sleeve))
     legs = _pick(u[:, 6], (0.27, 0.35 + 0.65 * u[:, 7]), (0.34, 1.2 + 0.6 * u[:, 7]), (1.0, 1.98))
-    legs = np.where(skirted, 0.0, np.where(suit, 1.98, legs))
-    legs = np.where(swim, np.where(female, 0.0, 0.2 + 0.5 * u[:, 7]), legs)
     cover = np.repeat(np.clip(np.stack([sleeve, sleeve - 1, legs, legs - 1], 1), 0, 1), 2, axis=1)
     arm_loose, leg_loose = 0.06 + 0.45 * u[:, 8] ** 2, 0.04 + 0.42 * u[:, 9] ** 2
     leg_loose = np.where(legs < 1.1, leg_loose + 0.12, leg_loose)
     loose = np.repeat(np.stack([arm_loose, arm_loose, leg_loose, leg_loose], 1), 2, axis=1)
-    shirt_loose = np.where(swim, 0.0, 0.02 + 0.22 * u[:, 10] ** 2)
-    hem = np.where(dress, 10, 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8))
+    shirt_loose = 0.02 + 0.22 * u[:, 10] ** 2
+    hem = 7 + (u[:, 11] >= 0.45) + (u[:, 11] >= 0.8)
 
     palette = np.zeros((count, len(Material), 3))
-    skin = _along(_SKIN_TONES, u[:, 12] ** 1.25) * np.exp(0.05 * z[:, :1]) + 5 * z[:, 1:2] * np.array([1.0, 0, -0.6])
+    skin = _SKIN_TONES[(u[:, 12] ** 1.25 * len(_SKIN_TONES)).astype(int)] * np.exp(0.05 * z[:, :1]) + 5 * z[
+        :, 1:2
+    ] * np.array([1.0, 0, -0.6])
     clothes = cloth_colours(rng, count * 9).reshape(count, 9, 3)
     if count > 1 and rng.random() < 0.22:
         clothes[:, :3] = clothes[:1, :3]
     hair = _HAIR_TONES[np.minimum(np.searchsorted(_HAIR_OFTEN, u[:, 13]), 8)] * np.exp(0.12 * z[:, 2:3])
     denim = np.array([60, 78, 112.0]) * (0.45 + 1.1 * u[:, 14:15])
     palette[:, Material.SKIN] = skin
-    palette[:, Material.SHIRT] = np.where((swim & ~female)[:, None], skin, clothes[:, 0])
+    palette[:, Material.SHIRT] = clothes[:, 0]
     palette[:, Material.TROUSERS] = np.where((u[:, 15] < 0.3)[:, None], denim, clothes[:, 1])
     palette[:, Material.SHOES] = np.where((u[:, 16] < 0.35)[:, None], 40 * u[:, 16:17] / 0.35 + 20, clothes[:, 3])
-    bare = swim | (u[:, 17] < 0.07)
+    bare = u[:, 17] < 0.1
     palette[bare, Material.SHOES] = skin[bare]
-    palette[:, Material.SKIRT] = np.where(dress[:, None], palette[:, Material.SHIRT], clothes[:, 2])
-    palette[dress, Material.TROUSERS] = palette[dress, Material.SHIRT]
-    dark = clothes[:, 2] * 0.3 + 12
-    palette[suit, Material.SHIRT] = palette[suit, Material.TROUSERS] = dark[suit]
-    palette[swim & female, Material.TROUSERS] = palette[swim & female, Material.SHIRT]
     palette[:, Material.HAIR] = hair
-    palette[:, Material.SOCKS] = np.where((u[:, 18] < 0.6)[:, None], 225.0, clothes[:, 4])
     palette[:, Material.HAT] = clothes[:, 5]
-    palette[:, Material.BEARD] = 0.6 * hair + 0.4 * skin
     palette[:, Material.EYE_WHITE] = 205 + 30 * u[:, 19:20]
     palette[:, Material.IRIS] = np.array([48, 34, 26]) + (u[:, 20:21] < 0.25) * np.array([30, 55, 70])
     palette[:, Material.BROW] = np.minimum(hair, 0.55 * skin) * 0.85
@@ -170,31 +137,18 @@ def draw_outfits(rng: np.random.Generator, bodies: Bodies) -> Outfits:
     palette[:, Material.LIP] = skin * np.array([0.88, 0.66, 0.66]) + lipstick
     palette[:, Material.MOUTH] = np.where(u[:, 22:23] < 0.5, (70.0, 25, 28), (215.0, 205, 195))  # open, or teeth
     palette[:, Material.SOCKET] = skin * np.array([0.80, 0.75, 0.73])
-    palette[:, Material.GLASSES] = 18 + 30 * u[:, 19:20]
-    palette[:, Material.PRINT] = np.where(suit[:, None], 230.0, clothes[:, 6])
-    palette[:, Material.PRINT2] = clothes[:, 7]
 
     balding = adult & ~female & (u[:, 23] < 0.12)
-    long_hair = np.where((female & (u[:, 23] < 0.62)) | (u[:, 23] > 0.98), 0.1 + 0.9 * u[:, 24], 0.0)
     hat_edge = _pick(u[:, 25], (0.11, 0.20), (0.16, 0.05), (0.20, 0.12), (1.0, 9.0))
-    # What the chest shows: 0 nothing, 1 a print, 2 an open collar with tie, 3 a strip of buttons; then its size and place.
-    kind = np.where(suit, 2.0, np.where(swim, 0.0, np.where(u[:, 26] < 0.25, 1.0, np.where(u[:, 26] < 0.36, 3.0, 0.0))))
-    prints = np.column_stack([kind, rng.random((count, 5))])
-    plain = u[:, [10, 14, 21]] > np.array([0.38, 0.14, 0.45])
-    pattern = np.where(plain, 0, rng.integers(1, len(TILES), (count, 3)))
-    pattern[:, 0] = np.where(suit | swim, 0, pattern[:, 0])
-    pattern[:, 1] = np.where(suit, 0, np.where(dress, pattern[:, 0], pattern[:, 1]))
-    pattern[:, 2] = np.where(dress, pattern[:, 0], pattern[:, 2])
-    pattern_rgb = clothes[:, [6, 7, 8]].copy()
-    pattern_rgb[dress, 1:] = pattern_rgb[dress, :1]
+    pattern = np.where(u[:, [10, 14]] > np.array([0.38, 0.14]), 0, rng.integers(1, len(TILES), (count, 2)))
     return Outfits(
-        cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=~swim & (u[:, 27] < 0.2),
-        low_neck=~suit & (u[:, 27] > 0.75), skirt=np.where(skirted & ~swim, 0.45 + 1.2 * u[:, 7] ** 1.5, 0.0),
-        flare=0.05 + 0.5 * u[:, 9], socks=_pick(u[:, 18], (0.5, 0.12), (0.6, 0.6)),
+        cover=cover, loose=loose, shirt_loose=shirt_loose, hem=hem, collar=u[:, 27] < 0.2,
+        low_neck=u[:, 27] > 0.75,
         shoe_size=np.where(bare, 0.85, 1.0 + 0.12 * u[:, 16]), hair=~balding, hair_volume=0.035 + 0.11 * u[:, 24] ** 2,
-        hairline=0.24 + 0.12 * u[:, 22], long_hair=long_hair, hat_edge=hat_edge,
-        beard=adult & ~female & (u[:, 21] < 0.25), ears=(long_hair == 0) | (u[:, 22] < 0.3), glasses=u[:, 20] > 0.86,
+        hairline=0.24 + 0.12 * u[:, 22], hat_edge=hat_edge,
+        ears=~female | (u[:, 23] > 0.4),
         brow=np.where(female, 0.022, 0.034) * (0.8 + 0.5 * u[:, 19]),
-        gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035), prints=prints,
-        palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=pattern_rgb,
+        gaze=np.clip(z[:, 2:4] * np.array([0.02, 0.008]), -0.035, 0.035),
+        palette=np.clip(palette, 6, 250), pattern=pattern, pattern_rgb=clothes[:, 6:8],
+        tile_metres=rng.uniform(0.08, 0.30, count),
     )  # fmt: skip

@@ -135,7 +135,7 @@ def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:
-    """Refuse a folder whose pictures were drawn with other settings: they may be somebody's, so none is replaced."""
+    """Refuse a folder whose pictures were drawn with other settings; they may be the user's own, so none is replaced."""
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}
     wanted = {"count": config.count, "seed": config.seed, "size": [*config.size], "poses": [*config.poses]}

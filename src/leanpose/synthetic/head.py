@@ -82,16 +82,15 @@ def head_vertices(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -
 
 
 def head_materials(outfits: Outfits) -> list[Int[np.ndarray, "P Q"]]:
-    """The materials of the quadrilaterals of skull and hair shell: skin and beard; hair, hat or nothing."""
+    """The materials of the quadrilaterals of skull and hair shell: skin; hair, hat or nothing."""
     height, front = _BELT_HEIGHT[None, :, None], _FRONT[None, None, :]
-    beard, hairline, long_hair, hair, hat_edge = (
-        values[:, None, None]
-        for values in (outfits.beard, outfits.hairline, outfits.long_hair, outfits.hair, outfits.hat_edge)
+    hairline, ears, hair, hat_edge = (
+        values[:, None, None] for values in (outfits.hairline, outfits.ears, outfits.hair, outfits.hat_edge)
     )
-    skull = np.where(beard & (height < -0.18) & (front > 0.0), Material.BEARD, Material.SKIN)
+    skull = np.full((len(hair), height.size, front.size), Material.SKIN)
     # Where the hair ends: on the forehead, the temples, at the sides and on the nape.
     lowest = np.where(front > 0.8, hairline, np.where(front > 0.45, 0.7 * hairline, 0.05))
-    side = np.where(long_hair > 0, -0.40, -0.06)
+    side = np.where(ears, -0.06, -0.40)
     lowest = np.where(front > 0.1, lowest, np.where(front > -0.25, side, -0.32))
     shell = np.where((height >= lowest) & hair, Material.HAIR, NOTHING)
     shell = np.where((height > hat_edge) & (hat_edge < 1), Material.HAT, shell)
@@ -103,15 +102,10 @@ EAR_KEYPOINT = np.array([0.375, -0.02, -0.03])
 HEAD_TOP = np.array([0.0, 0.53, -0.03])
 
 
-def _lens(side: float) -> np.ndarray:
-    xy = regular_polygon(8) * (0.12, 0.075) + (side * 0.158, 0.012)
-    return np.column_stack([xy, surface_z(xy[:, 0], xy[:, 1]) + 0.05])
-
-
 # The points that painted features are made of: the 68, the eyes' centres (68, 69), the eyelids again and spread (70 to 81), then
 # fixed ones.
 _EYE_CENTRES, _SOCKETS, _FIXED_START = 68, 70, 82
-_FIXED = np.concatenate([_EAR * (-1, 1, 1), _EAR, _lens(-1.0), _lens(1.0)])
+_FIXED = np.concatenate([_EAR * (-1, 1, 1), _EAR])
 
 _FEATURES = SHAPES["features"]
 
@@ -129,9 +123,7 @@ _FEATURE_POINTS, _FEATURE_SHIFT, _FEATURE_THICK = _corners("points"), _corners("
 _FEATURE_MATERIALS = np.array([Material[feature["material"]] for feature in _FEATURES])
 FEATURE_NORMALS = np.array([feature["normal"] for feature in _FEATURES], dtype=float)
 FEATURE_RANKS = np.array([feature.get("rank", 0) for feature in _FEATURES])
-_EARS, _IRISES, _LENSES = (
-    np.flatnonzero(np.isin(_FEATURE_POINTS[:, 0], first)) for first in ((82, 88), (68, 69), (94, 102))
-)
+_EARS, _IRISES = (np.flatnonzero(np.isin(_FEATURE_POINTS[:, 0], first)) for first in ((82, 88), (68, 69)))
 _FEATURE_SHIFT[_IRISES, :8, :2] += 0.030 * regular_polygon(8)
 _FEATURE_SHIFT[_IRISES, 8:] = _FEATURE_SHIFT[_IRISES, 7:8]
 
@@ -152,5 +144,4 @@ def face_polygons(face: Float[np.ndarray, "P 68 3"], outfits: Outfits) -> tuple[
     polygons[:, _IRISES, :, :2] += outfits.gaze[:, None, None]
     materials = np.repeat(_FEATURE_MATERIALS[None], count, axis=0)
     materials[:, _EARS] = np.where(outfits.ears, Material.SKIN, NOTHING)[:, None]
-    materials[:, _LENSES] = np.where(outfits.glasses, Material.GLASSES, NOTHING)[:, None]
     return polygons, materials

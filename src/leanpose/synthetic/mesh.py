@@ -1,7 +1,7 @@
 """Surfaces: every body part is a stack of elliptic rings, every pair of neighbouring rings a belt of quadrilaterals.
 
 The topology is the same for all people, so that P bodies are built at once; what differs (how far sleeves and
-trousers reach, whether there is a skirt) is in the rings' radii, the material of a belt and which belts are there.
+trousers reach) is in the rings' radii, the material of a belt and which belts are there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from leanpose.synthetic.bodies import SHAPES, Bodies, J, PosedSkeletons
-from leanpose.synthetic.clothing import NOTHING, Material, Outfits
+from leanpose.synthetic.clothing import Material, Outfits
 from leanpose.synthetic.head import HEAD_RINGS, HEAD_SIDES, head_materials, head_vertices
 from leanpose.synthetic.rendering import cross, regular_polygon
 
@@ -18,7 +18,7 @@ from leanpose.synthetic.rendering import cross, regular_polygon
 _CLOTHED = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 _CLOTHED_SIDES, _CLOTHED_RINGS = 8, 8
 _PLAIN_SIDES, _PLAIN_RINGS = 8, 6
-_TORSO_SIDES, _SKIRT_SIDES, _SKIRT_RINGS, _LONG_HAIR_SIDES, _LONG_HAIR_RINGS = 12, 12, 4, 8, 5
+_TORSO_SIDES = 12
 
 _SAMPLES = 64
 
@@ -36,10 +36,10 @@ _PLAIN_T = np.array([-0.06, 0.0, 0.33, 0.67, 1.0, 1.06])
 _TORSO_JOINTS = np.array([J[row[0]] for row in SHAPES["trunk"]])
 _TORSO = np.array([row[1:] for row in SHAPES["trunk"]], dtype=float)
 _TORSO_RISE, _TORSO_WIDTH, _TORSO_DEPTH, _TORSO_SHIFT, _FEMALE_WIDTH, _FEMALE_DEPTH, _BELLY, _CLOTH = _TORSO.T
-# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair, skirt, long hair.
+# Copies, rings and sides of each part: clothed limbs, other limbs, torso, head and hair.
 _PARTS = (
     (8, _CLOTHED_RINGS, _CLOTHED_SIDES), (7, _PLAIN_RINGS, _PLAIN_SIDES), (1, len(_TORSO), _TORSO_SIDES),
-    (2, HEAD_RINGS, HEAD_SIDES), (1, _SKIRT_RINGS, _SKIRT_SIDES), (1, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES),
+    (2, HEAD_RINGS, HEAD_SIDES),
 )  # fmt: skip
 
 
@@ -56,21 +56,6 @@ def _topology() -> np.ndarray:
 
 
 QUADS: Int[np.ndarray, "Q 4"] = _topology()
-_TORSO_START = 8 * _CLOTHED_RINGS * _CLOTHED_SIDES + 7 * _PLAIN_RINGS * _PLAIN_SIDES
-
-
-def on_torso(
-    vertices: Float[np.ndarray, "V 3"], ring: Float[np.ndarray, " N"], aside: Float[np.ndarray, " N"], back: bool
-) -> Float[np.ndarray, "N 3"]:
-    """Points on a person's trunk: `ring` counts from the neck down, `aside` is -1 (right) to 1 (left) across chest or back."""
-    first = _TORSO_START
-    rings = vertices[first : first + len(_TORSO) * _TORSO_SIDES].reshape(len(_TORSO), _TORSO_SIDES, 3)
-    side = (3 - 1.5 * aside) if not back else (9 + 1.5 * aside)
-    i, j = np.minimum(ring.astype(int), len(_TORSO) - 2), side.astype(int)
-    a, b = (ring - i)[:, None], (side - j)[:, None]
-    upper = rings[i, j] * (1 - b) + rings[i, j + 1] * b
-    lower = rings[i + 1, j] * (1 - b) + rings[i + 1, j + 1] * b
-    return upper * (1 - a) + lower * a
 
 
 def _rings(center, x, z, width, depth, sides: int) -> np.ndarray:
@@ -117,8 +102,6 @@ def _clothed(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tup
     middle = (t[..., 1:] + t[..., :-1]) / 2
     cloth = np.array([Material.SHIRT] * 4 + [Material.TROUSERS] * 4)[:, None]
     materials = np.where(middle < cover, cloth, Material.SKIN)
-    shins = materials[:, 6:]
-    shins[(shins == Material.SKIN) & (middle[:, 6:] > 1 - outfits.socks[:, None, None])] = Material.SOCKS
     return vertices, materials
 
 
@@ -177,60 +160,6 @@ def _torso(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple
     return vertices, materials
 
 
-def _absent(skeletons: PosedSkeletons, rings: int, sides: int) -> np.ndarray:
-    """The vertices of a part that nobody has, within the body."""
-    return np.repeat(skeletons.joints[:, :1], rings * sides, axis=1)
-
-
-def _skirt(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
-    joints = skeletons.joints
-    materials = np.repeat(np.where(outfits.skirt > 0, Material.SKIRT, NOTHING)[:, None], _SKIRT_RINGS - 1, axis=1)
-    if not outfits.skirt.any():
-        return _absent(skeletons, _SKIRT_RINGS, _SKIRT_SIDES), materials
-    t = np.array([0.0, 0.22, 0.6, 1.0])
-    reach = np.minimum(outfits.skirt, 1.7)[:, None] * t
-    legs = []
-    for side in ("left", "right"):
-        hip, knee, ankle = (joints[:, J[f"{side}_{n}"]][:, None] for n in ("hip", "knee", "ankle"))
-        upper, lower = np.minimum(reach, 1)[..., None], np.maximum(reach - 1, 0)[..., None]
-        legs.append(hip + upper * (knee - hip) + lower * (ankle - knee))
-    center = (legs[0] + legs[1]) / 2
-    center[:, 0] = skeletons.to_world("pelvis", bodies.height[:, None] * np.array([0, 0.06, 0]))
-    across = legs[0] - legs[1]
-    half = np.linalg.norm(across, axis=-1) / 2
-    x = across / np.maximum(2 * half, 1e-6)[..., None]
-    x[:, 0] = skeletons.frames[:, J["pelvis"], :, 0]
-    axis = center[:, [1, 2, 3, 3]] - center[:, [0, 1, 2, 2]]
-    z = cross(x, -axis)
-    z /= np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6)
-    scale = (bodies.height * bodies.girth)[:, None]
-    flare = 1 + outfits.flare[:, None] * t
-    width = (half + np.array([0.030, 0.055, 0.058, 0.056]) * scale) * flare
-    width[:, 0] = 0.088 * scale[:, 0]
-    depth = np.array([0.064, 0.078, 0.070, 0.066]) * scale * flare
-    return _rings(center, x, z, width, depth, _SKIRT_SIDES), materials
-
-
-def _long_hair(bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits) -> tuple[np.ndarray, np.ndarray]:
-    """From the back of the head over the nape down the back."""
-    materials = np.repeat(
-        np.where(outfits.long_hair > 0, Material.HAIR, NOTHING)[:, None], _LONG_HAIR_RINGS - 1, axis=1
-    )
-    if not outfits.long_hair.any():
-        return _absent(skeletons, _LONG_HAIR_RINGS, _LONG_HAIR_SIDES), materials
-    size = bodies.head[:, None]
-    high = skeletons.to_world("head", np.array([[0, 0.15, -0.24], [0, -0.18, -0.22]])[None] * size[..., None])
-    trunk = (bodies.offsets[:, J["neck"], 1] / 0.42)[:, None]
-    depth = -0.070 * (bodies.height * bodies.girth)[:, None] * np.ones((1, 3))
-    low = skeletons.to_world("chest", np.stack([0 * depth, np.array([[0.30, 0.12, -0.06]]) * trunk, depth], -1))
-    low = high[:, 1:] + (low - high[:, 1:]) * outfits.long_hair[:, None, None]
-    frames = skeletons.frames[:, [J["head"]] * 2 + [J["chest"]] * 3]
-    width = np.array([0.36, 0.43, 0.42, 0.38, 0.2]) * size
-    thick = np.array([0.26, 0.24, 0.14, 0.10, 0.06]) * size
-    center = np.concatenate([high, low], axis=1)
-    return _rings(center, frames[..., 0], frames[..., 2], width, thick, _LONG_HAIR_SIDES), materials
-
-
 def build_surfaces(
     bodies: Bodies, skeletons: PosedSkeletons, outfits: Outfits
 ) -> tuple[Float[np.ndarray, "P V 3"], Int[np.ndarray, "P Q"]]:
@@ -240,17 +169,15 @@ def build_surfaces(
         World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is not there.
     """
     count = len(bodies.height)
-    clothed, plain, torso, skirt, long_hair = (
-        part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso, _skirt, _long_hair)
-    )
+    clothed, plain, torso = (part(bodies, skeletons, outfits) for part in (_clothed, _plain, _torso))
 
     def quads(belts: np.ndarray, sides: int) -> np.ndarray:
         return np.repeat(belts.reshape(count, -1), sides, axis=1)
 
-    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits), skirt[0], long_hair[0]]
+    vertices = [clothed[0], plain[0], torso[0], *head_vertices(bodies, skeletons, outfits)]
     materials = [
         quads(clothed[1], _CLOTHED_SIDES), quads(plain[1], _PLAIN_SIDES), quads(torso[1], _TORSO_SIDES),
-        *head_materials(outfits), quads(skirt[1], _SKIRT_SIDES), quads(long_hair[1], _LONG_HAIR_SIDES),
+        *head_materials(outfits),
     ]  # fmt: skip
     vertices = np.concatenate([v.reshape(count, -1, 3) for v in vertices], axis=1)
     return vertices, np.concatenate(materials, axis=1)

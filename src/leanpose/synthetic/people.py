@@ -5,7 +5,6 @@ The keypoints are those of COCO-WholeBody, neck and top of the head.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,8 +33,8 @@ from leanpose.synthetic.head import (
     face_polygons,
     head_scale,
 )
-from leanpose.synthetic.mesh import QUADS, build_surfaces, on_torso
-from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons, regular_polygon
+from leanpose.synthetic.mesh import QUADS, build_surfaces
+from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
 
 SYNTHETIC135 = Skeleton(
     "synthetic135",
@@ -148,7 +147,7 @@ def _keypoints(
 
 
 _OVER = np.zeros(len(Material))
-_OVER[[Material.HAIR, Material.HAT, Material.SKIRT]] = (0.014, 0.02, 0.05)  # metres
+_OVER[[Material.HAIR, Material.HAT]] = (0.014, 0.02)  # metres
 
 
 def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
@@ -157,7 +156,7 @@ def _bodies_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     material = people.materials[person, quad]
     corners = vertices[person[:, None], QUADS[quad]]
     polygons = quad_polygons(corners, camera, light, people.outfits.palette[person, material], person, material)
-    # Hair and skirts lie over what is under them, also where their facets are too coarse for the depths to say so.
+    # Hair and hats lie over what is under them, also where their facets are too coarse for the depths to say so.
     return replace(polygons, depth=polygons.depth - _OVER[polygons.material])
 
 
@@ -203,53 +202,10 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     return Polygons(corners.reshape(-1, 6, 2), depth.reshape(-1), shade.reshape(-1), rgb, person, material)
 
 
-_SQUARE = np.array([(-1.0, -1), (-1, -1), (1, -1), (1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1)])
-_OPENING = np.array([(0.4, 0.7), (-0.4, 0.7), (-0.02, 4.1), (0.02, 4.1)])
-
-
-def _strip(half: float, top: float, bottom: float, pieces: int) -> list[np.ndarray]:
-    """A band down the chest in pieces, so that each stays convex on the round trunk."""
-    ends = np.linspace(top, bottom, pieces + 1)
-    return [np.array([(half, a), (-half, a), (-half, b), (half, b)]) for a, b in itertools.pairwise(ends)]
-
-
-_TIE, _BUTTONS = _strip(0.07, 1.1, 4.0, 3), _strip(0.045, 1.3, 7.1, 5)
-
-
-def _print_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
-    """What is on shirts: prints in front and on the back, open collars with ties, rows of buttons."""
-    result: list[Polygons] = []
-    for person in np.flatnonzero(people.outfits.prints[:, 0]).tolist():
-        kind, wide, tall, high, which, _ = people.outfits.prints[person].tolist()
-        # Outline as (across, down) in units of half a chest and of rings of the trunk.
-        if kind == 1:
-            shape = regular_polygon(8) if which < 0.4 else _SQUARE
-            size, middle = np.array([0.25 + 0.6 * wide, 0.4 + 1.1 * tall]), np.array([0.0, 3.0 + 1.4 * high])
-            inner = shape[::-1] * size * (0.75, 0.25 + 0.4 * which) + middle
-            outlines = [(shape * size + middle, Material.PRINT), (inner, Material.PRINT2)]
-        elif kind == 2:
-            outlines = [(_OPENING, Material.PRINT), *((piece, Material.PRINT2) for piece in _TIE)]
-        else:
-            outlines = [(piece, Material.PRINT) for piece in _BUTTONS]
-        for back in (False, True) if kind == 1 and which > 0.5 else (False,):
-            outward = people.skeletons.frames[person, 2, :, 2] * (-1 if back else 1)
-            points = np.stack([on_torso(people.vertices[person], o[:, 1], o[:, 0], back) for o, _ in outlines])
-            points, normal = camera.to_camera(points + 0.004 * outward), camera.rotation @ outward
-            if normal @ points[0].mean(axis=0) > 0:
-                continue
-            material = np.array([m for _, m in outlines])
-            depth = points[..., 2].mean(1) - (0.05 + 0.005 * np.arange(len(outlines)))
-            shade = np.repeat(light.shade(normal[None]), len(outlines))
-            rgb = people.outfits.palette[person, material]
-            result.append(Polygons(camera.project(points), depth, shade, rgb, np.full(len(outlines), person), material))
-    return result
-
-
 def people_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
     """All polygons of the people."""
     return [
         _bodies_polygons(people, camera, light),
         _face_polygons(people, camera, light),
         _finger_polygons(people, camera, light),
-        *_print_polygons(people, camera, light),
     ]

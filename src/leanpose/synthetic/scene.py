@@ -25,18 +25,18 @@ from leanpose.synthetic.people import (
     draw_people,
     people_polygons,
 )
-from leanpose.synthetic.props import cast_shadows, furniture, held_objects, occluders
+from leanpose.synthetic.props import furniture, occluders
 from leanpose.synthetic.rendering import Camera, Framing, Light, Painting, draw_camera, draw_light, paint
 
 _LEAST_AREA = 40  # pixels: who shows less is not labelled
 _LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
 
 _FOLDS = np.full(len(Material), 0.03)
-_FOLDS[[Material.SHIRT, Material.TROUSERS, Material.SKIRT]] = 0.085
+_FOLDS[[Material.SHIRT, Material.TROUSERS]] = 0.085
 _FOLDS[Material.HAIR] = 0.14
-_FOLDS[[Material.SKIN, Material.SOCKS]] = 0.035
+_FOLDS[Material.SKIN] = 0.035
 # Material, and the joint whose axes the pattern follows.
-_CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]), (Material.SKIRT, J["pelvis"]))
+_CLOTHS = ((Material.SHIRT, J["chest"]), (Material.TROUSERS, J["pelvis"]))
 # Tables of noise serve all pictures: drawing a normal number for each pixel would cost more than the whole painting.
 _NOISE_LEVELS = np.array([1.0, 1.2, 1.6, 2.2, 3.2, 4.6, 7.0], np.float32)[:, None]
 _NOISE = np.rint(_NOISE_LEVELS * np.random.Generator(np.random.PCG64(11)).standard_normal(1 << 18, np.float32))
@@ -50,7 +50,7 @@ class Scene:
     Attributes:
         image: RGB.
         keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the picture but hidden, 0 = outside the picture
-            (or of somebody of whom nearly nothing is seen).
+            (or of a person who is hardly visible).
         boxes: xyxy around each person's visible pixels.
         areas: number of each person's visible pixels.
         owner: which person each pixel shows, -1 = none.
@@ -82,8 +82,6 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
     """Where people stand (x, z) and which way they look; the first one in the middle when the picture is of a person."""
     yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
-    if count > 1 and rng.random() < 0.3:  # all look the same way
-        yaw = yaw[0] + 15 * rng.normal(size=count)
     side = rng.choice([-1.0, 1.0], count)
     if framing == "person":
         x = side * rng.uniform(0.25, 1.1, count)
@@ -123,12 +121,11 @@ def compose(
     rng: np.random.Generator,
     painting: Painting,
     ground: UInt8[np.ndarray, "H W 3"],
-    kept: Float[np.ndarray, "H W"],
     people: People,
     camera: Camera,
     light: Light,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Patterns and folds on the cloth, light on everything, and the `ground` (darkened to `kept`) behind."""
+    """Patterns and folds on the cloth, light on everything, and the `ground` behind."""
     height, width = painting.number.shape
     alpha = cv2.extractChannel(painting.rgba, 3)
     image = cv2.cvtColor(painting.rgba, cv2.COLOR_RGBA2RGB)
@@ -144,19 +141,14 @@ def compose(
             box = cv2.boundingRect(mask)
             if box[2] * box[3] >= 60:
                 tile = TILES[outfits.pattern[person, which]]
-                matrix = _tile_matrix(people, camera, person, joint, 0.08 + 0.22 * outfits.prints[person, 5])
+                matrix = _tile_matrix(people, camera, person, joint, outfits.tile_metres[person])
                 _overlay_pattern(image, mask, box, tile, matrix, outfits.pattern_rgb[person, which] * light.colour)
     folds = np.where(owned, _FOLDS[painting.material], 0.05).astype(np.float32)
     folds[0] = 0.0
     shade = painting.shade * (1 + folds.take(painting.number) * octaves(rng, (height, width), 12))
-    lit = cv2.multiply(image, _three_channels(shade * np.float32(127)), scale=1 / 127)
-    behind = _three_channels(kept * (255 - alpha))
+    lit = cv2.multiply(image, cv2.merge([cv2.convertScaleAbs(shade * np.float32(127))] * 3), scale=1 / 127)
+    behind = cv2.merge([255 - alpha] * 3)
     return cv2.add(lit, cv2.multiply(ground, behind, scale=1 / 255))
-
-
-def _three_channels(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Values of 0 to 255 in three equal channels, as OpenCV's fast arithmetic wants them."""
-    return cv2.merge([cv2.convertScaleAbs(values)] * 3)
 
 
 def _tile_matrix(people: People, camera: Camera, person: int, joint: int, metres: float) -> Float[np.ndarray, "2 3"]:
@@ -197,16 +189,9 @@ def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     elif u[0] < 0.7:
         image = cv2.GaussianBlur(image, (0, 0), 0.35 + 0.9 * u[1])
-    elif u[0] < 0.76:  # motion
-        length = 3 + int(6 * u[1])
-        kernel = np.zeros((length, length), np.float32)
-        cv2.line(kernel, (0, int(u[2] * (length - 1))), (length - 1, int((1 - u[2]) * (length - 1))), 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
     gain = np.exp(0.07 * z[:3] + 0.10 * z[3] + 0.15 * z[4])
-    grey = 0.85 if u[3] < 0.08 else 0.0  # black and white, or nearly
-    colour = np.eye(3) * (1 - grey) + grey / 3
     middle = 110 + 14 * z[5]
-    matrix = np.column_stack([colour * gain, middle - 110 * (colour @ gain)])
+    matrix = np.column_stack([np.diag(gain), middle - 110 * gain])
     image = cv2.transform(image, matrix.astype(np.float32))
     values = height * width * 3
     grain = _NOISE[int(len(_NOISE) * u[4])]
@@ -259,27 +244,24 @@ def render_scene(
     camera = draw_camera(rng, cast.vertices, cast.skeletons.joints, size, framing)
     light = draw_light(rng)
     ground = draw_background(rng, size, camera)
-    kept = cast_shadows(rng, cast, camera, size)
     polygons = people_polygons(cast, camera, light)
     polygons += furniture(rng, cast, camera, light)
-    polygons += held_objects(rng, cast, camera)
-    polygons += occluders(rng, cast, camera, size)
+    polygons += occluders(rng, cast, camera)
     # A limb is some 3 % of a person's height across, and shows about four facets.
     facet = 0.022 * cast.bodies.height[0] * camera.focal / float(camera.to_camera(cast.skeletons.joints[0, 1])[2])
     painting = paint(polygons, light, size, facet)
-    image = develop(rng, compose(rng, painting, ground, kept, cast, camera, light))
+    image = develop(rng, compose(rng, painting, ground, cast, camera, light))
 
     keypoints = label_people(cast, camera, painting)
     owner = painting.owner.astype(np.int16).take(painting.number)
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
     labelled = np.flatnonzero(areas >= _LEAST_AREA)
-    final = np.full(count + 1, -1, np.int16)  # the last entry serves pixels of nobody
+    final = np.full(count + 1, -1, np.int16)  # the last entry is for pixels without a person
     final[labelled] = np.arange(len(labelled))
     boxes = np.zeros((len(labelled), 4))
     for box, person in zip(boxes, labelled, strict=True):
-        mask = owner == person
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
+        box[:] = x, y, x + w, y + h
     keypoints = keypoints[labelled]
     keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
     order = _order_in_renderer(chosen)

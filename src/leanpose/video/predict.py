@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -96,7 +96,7 @@ def predict_video(
     An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
 
     Args:
-        tracker: finds the people, their poses and who is who.
+        tracker: finds people, their poses and their ids.
         source: a file, or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
@@ -116,7 +116,6 @@ def predict_video(
         reader = stack.enter_context(VideoReader(source))
         outcome.expected = _expected(reader, seconds)
         writer = None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio))
-        text = None if lines is None else stack.enter_context(closing(_Lines(lines, header(reader, tracker))))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[Frame] = deque()
@@ -131,8 +130,11 @@ def predict_video(
                 yield frame.pixels, frame.seconds
 
         def write(index: int, frame: Frame, poses: PoseResult) -> None:
-            if text is not None:
-                text.write(frame_record(index, frame.seconds, poses))
+            if lines is not None:
+                records = (
+                    [] if index else [header(reader, tracker)]
+                )  # a run without a frame leaves an earlier file alone
+                _append(lines, [*records, frame_record(index, frame.seconds, poses)], begin=not index)
             if writer is not None:
                 writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
 
@@ -211,36 +213,18 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-class _Lines:
-    """A file of JSON lines, begun with its first frame: a run that finds none leaves an earlier file alone."""
-
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self.path, self.head = path, head
-        self.file: IO[str] | None = None
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Write a line out at once.
-
-        Raises:
-            LeanposeError: the file cannot be written.
-        """
-        try:
-            if self.file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.path.open("w", encoding="utf-8", newline="")
-                self.file.write(json.dumps(self.head) + "\n")
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise describe_os_error(self.path, error) from error
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
+def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
+    """Write whole lines to a file of JSON lines, a new one to `begin` with."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if begin else "a", encoding="utf-8", newline="") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    except OSError as error:
+        raise describe_os_error(path, error) from error
 
 
 def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
-    """How many frames `predict_video` will look at; 0 where nobody can tell: of a camera, or where the file does not say.
+    """How many frames `predict_video` will process; 0 if unknown: of a camera, or where the file does not say.
 
     Raises:
         LeanposeError: `seconds` is no time.
@@ -252,7 +236,7 @@ def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
         with VideoReader(source) as reader:
             return _expected(reader, seconds) or 0
     except VideoError:
-        return 0  # whoever reads it says so
+        return 0  # reported when the video is predicted
 
 
 def _require_time(seconds: float | None) -> None:

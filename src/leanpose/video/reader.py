@@ -103,7 +103,6 @@ class VideoReader:
         rates = (stream.average_rate, stream.guessed_rate)
         self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
         self._step = max(1, round(1 / (self.rate * self.time_base)))
-        self._clock = _Clock()
         self._last: int | None = None
         self.start = Fraction(container.start_time or 0, 1_000_000)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -142,7 +141,8 @@ class VideoReader:
         for decoded in self._decoded():
             if self._last is None and self.live:
                 self.start = (decoded.pts or 0) * self.time_base
-            self._last = ticks = self._ticks(self._clock.time(decoded.pts, decoded.dts))
+            # Old containers such as AVI do not hold the times of reordered frames: the decoder's own stands in.
+            self._last = ticks = self._ticks(decoded.dts if decoded.pts is None else decoded.pts)
             shown = max(self._step, decoded.duration or 0)
             try:
                 pixels = _rgb(decoded, reformatter)
@@ -201,25 +201,6 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Clock:
-    """Which of a frame's two times to trust: when it is shown (pts), or, as FFmpeg's own players do, when it is decoded
-    (dts) where that grows more steadily: old containers such as AVI do not hold the first for reordered frames."""
-
-    def __init__(self) -> None:
-        self._last: list[int | None] = [None, None]
-        self._faults = [0, 0]
-
-    def time(self, pts: int | None, dts: int | None) -> int | None:
-        for i, value in enumerate((pts, dts)):
-            if value is not None:
-                last = self._last[i]
-                self._faults[i] += last is not None and value <= last
-                self._last[i] = value
-        if pts is None or (dts is not None and self._faults[0] > self._faults[1]):
-            return dts
-        return pts
 
 
 def looks_like_video(path: Path) -> bool:

@@ -43,9 +43,9 @@ class OneEuro:
 
     def __post_init__(self) -> None:
         for name in ("min_cutoff", "derivative_cutoff"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+            if not 0 < getattr(self, name) < math.inf:
                 raise LeanposeError(f"OneEuro's {name} is a frequency above 0 hertz, not {getattr(self, name)}.")
-        if not (math.isfinite(self.beta) and self.beta >= 0):
+        if not 0 <= self.beta < math.inf:
             raise LeanposeError(f"OneEuro's beta is 0 or more, not {self.beta}.")
         if not 0 <= self.min_score <= 1:
             raise LeanposeError(f"OneEuro's min_score lies between 0 and 1, not at {self.min_score}.")

@@ -44,11 +44,11 @@ class PoseTracker:
     Args:
         estimator: finds poses, and people with its detector.
         detect_every: the detector looks at every n-th frame, and besides at frames without anybody to follow and at
-            those where somebody gets lost. With 1, poses come from the detections alone, and frames share batches.
+            those where a track is lost. With 1, poses come from the detections alone, and frames share batches.
         smooth: filter the keypoints over time: True for the usual One-Euro filter, or its settings.
         max_age: frames for which a lost person is remembered; who comes back within them keeps their id.
         oks_threshold: how alike (OKS, 0..1) a pose and a track's prediction must be to be the same person.
-        lost_score: a pose counts as nobody when the mean of the best third of its keypoint scores is lower.
+        lost_score: a pose is discarded when the mean of the best third of its keypoint scores is lower.
         start_score: box score from which a detection can begin a track; those below it, down to the detector's own
             threshold, only continue one, since false detections come and go near the threshold.
         in_flight: frames that may be read ahead, so that the detector works beside the pose model and (with
@@ -76,19 +76,14 @@ class PoseTracker:
         start_score: float = 0.4,
         in_flight: int = 8,
     ) -> None:
-        for name, value, lowest in (
-            ("detect_every", detect_every, 1),
-            ("max_age", max_age, 0),
-            ("in_flight", in_flight, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < lowest:
+        counts = {"detect_every": (detect_every, 1), "max_age": (max_age, 0), "in_flight": (in_flight, 1)}
+        for name, (value, lowest) in counts.items():
+            if not isinstance(value, int | np.integer) or value < lowest:
                 raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
         shares = {"oks_threshold": oks_threshold, "lost_score": lost_score, "start_score": start_score}
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise LeanposeError(f"{name} lies between 0 and 1, not at {value}.")
-        if not isinstance(smooth, (bool, OneEuro)):
-            raise LeanposeError(f"smooth is True, False or a OneEuro, not {smooth!r}.")
         self.estimator = estimator
         self._one_person = isinstance(estimator.detector, WholeImage)
         self.detect_every, self.in_flight = detect_every, in_flight
@@ -183,8 +178,8 @@ class PoseTracker:
         if detections is None and len({track.id for track in active} - set(ids.tolist())):
             detections = pool.submit(self._detect, frame.image).result()
             new = (box_iou(detections[0], poses.boxes.astype(np.float64)) < COVERED).all(axis=1)
-            nobody = np.zeros((0, 4)), np.zeros(0, np.int64)
-            more = self._poses(frame, *nobody, (detections[0][new], detections[1][new]))
+            no_tracks = np.zeros((0, 4)), np.zeros(0, np.int64)
+            more = self._poses(frame, *no_tracks, (detections[0][new], detections[1][new]))
             poses = _together(poses, more)
             ids = table.match(poses := poses[table.distinct(poses)], frame.seconds)
         return table.update(poses, ids, frame.seconds, None if detections is None else detections[0])

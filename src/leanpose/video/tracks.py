@@ -1,4 +1,4 @@
-"""Who is who from frame to frame: tracks of people, and poses joined to them by object keypoint similarity (OKS).
+"""Data association from frame to frame: tracks of people, and poses matched to them by object keypoint similarity (OKS).
 
 A track predicts where its person is now from the last pose and the speed; poses and tracks are paired so that the sum
 of their similarities is the largest (Hungarian method). Tracks that were just seen choose first, then the lost ones;
@@ -29,12 +29,12 @@ COVERED = 0.3  # IoU from which a detection and a track are taken for the same p
 SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say
 INSIDE = 0.5  # share of a track's box inside a detection from which the detection confirms the track
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
-FASTEST = 1.0  # longer sides of their box that a person moves between two frames
-FORESIGHT = 1.0  # seconds; nobody keeps a speed for longer
+MAX_SPEED = 1.0  # longer sides of their box that a person moves between two frames
+MAX_EXTRAPOLATION = 1.0  # seconds for which a velocity is extrapolated
 USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
-UNMEASURED_SIGMA = 0.05  # as skeletons have it where nobody has measured
+UNMEASURED_SIGMA = 0.05  # of keypoints without a known OKS sigma
 
 
 @dataclass
@@ -71,7 +71,7 @@ class TrackTable:
         skeleton: of the poses. Similarity is that of its part `body` where it has one, else of all its points.
         max_age: frames for which a lost person is remembered.
         oks_threshold: lowest similarity of a pose to a track's prediction for them to be the same person.
-        lost_score: poses of lower `confidence` are nobody.
+        lost_score: poses of lower `confidence` are discarded.
         start_score: lowest box score of a pose that may begin a track.
     """
 
@@ -101,7 +101,7 @@ class TrackTable:
         return np.stack([track.box + np.tile(_step(track, seconds), 2) for track in self.active])
 
     def distinct(self, poses: PoseResult) -> Int[np.ndarray, " M"]:
-        """The poses that are somebody, each person once: the most confident of those that are alike."""
+        """The confident poses without duplicates: of similar ones the most confident."""
         certainty = confidence(poses.scores)
         rows = np.flatnonzero(certainty >= self.lost_score)
         areas = box_area(self._enclosing(poses[rows]))
@@ -143,7 +143,7 @@ class TrackTable:
             detections: boxes of all people that the detector saw in this frame; None where it did not look.
 
         Returns:
-            The poses that belong to somebody, with their `ids`, by rising id.
+            The poses of tracks, with their `ids`, by rising id.
         """
         self._measure_step(seconds)
         known = (ids > 0) | (poses.box_scores >= self.start_score)
@@ -192,8 +192,8 @@ class TrackTable:
         # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
         newest = moved / max(seconds - track.seconds, self._usual_step / 2)
         track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
-        # A leap back to a detection is no speed: without a bound, whoever is sure of a pose anywhere swings ever further.
-        fastest = (box[2:] - box[:2]).max() * FASTEST / self._usual_step
+        # The jump back to a detection is not a velocity: without a bound, a model that is confident anywhere would oscillate.
+        fastest = (box[2:] - box[:2]).max() * MAX_SPEED / self._usual_step
         track.velocity *= min(1.0, fastest / max(np.linalg.norm(track.velocity), 1e-9))
         track.box = box
         track.keypoints, track.scores, track.seconds = keypoints, scores, seconds
@@ -224,7 +224,7 @@ class TrackTable:
         if not tracks or not len(rows):
             return
         keypoints = np.stack([track.keypoints + _step(track, seconds) for track in tracks])
-        # Where somebody is after a time unseen grows uncertain, by about their own size a second.
+        # The position of a lost person grows uncertain, by about their own size a second.
         growth = np.array([1 + (seconds - track.seconds if track.missed else 0.0) for track in tracks]) ** 2
         track_areas = box_area(np.stack([track.box for track in tracks])) * growth
         scores = np.stack([track.scores for track in tracks])
@@ -325,4 +325,4 @@ def box_iou(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -
 
 def _step(track: Track, seconds: float) -> Float[np.ndarray, " 2"]:
     """How far the track's person should have moved since the last pose."""
-    return track.velocity * min(seconds - track.seconds, FORESIGHT)
+    return track.velocity * min(seconds - track.seconds, MAX_EXTRAPOLATION)

@@ -16,18 +16,13 @@ from leanpose.files import atomic_write
 from leanpose.video.reader import HD_HEIGHT, VideoReader
 
 if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-ENCODERS = ("libx264", "mpeg4")  # the first that is there
+ENCODER = "libx264"
 X264_OPTIONS = {"preset": "veryfast", "crf": "20"}
-MPEG4_BITS = 0.25  # a pixel, about as good to look at as the above
-MPEG4_CLOCK = 65_535  # MPEG-4 counts at most so many ticks a second
-AUDIO_ENCODER, AUDIO_RATE = "aac", 48_000
-AUDIO_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}  # AAC's
 COPIED_AUDIO = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # what MP4 holds and players play
 
 
@@ -63,9 +58,10 @@ class VideoWriter:
         from av.video.reformatter import ColorRange, Colorspace
 
         hd = self._stream.height >= HD_HEIGHT
-        rgb = VideoFrame.from_ndarray(self._fitted(pixels), format="rgb24")
+        # A last row or column is doubled where that makes the size even; a stray size is scaled.
+        even = np.pad(pixels, [*((0, side % 2) for side in pixels.shape[:2]), (0, 0)], mode="edge")
         frame = self._reformatter.reformat(
-            rgb, format="yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+            VideoFrame.from_ndarray(even, format="rgb24"), self._stream.width, self._stream.height, "yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
             dst_colorspace=Colorspace.ITU709 if hd else Colorspace.ITU601,
         )  # fmt: skip
         frame.pts, frame.time_base, frame.duration = ticks, self._time_base, self._step
@@ -79,25 +75,12 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
         if self._audio is not None:
             self._audio.write_until(None if whole else self._seconds)
-            self._audio.finish()
 
     def close(self) -> None:
         """Close the files."""
         if self._audio is not None:
             self._audio.close()
         self._container.close()
-
-    def _fitted(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """A picture of the video's size: a last row or column is doubled to make it even, a stray size is scaled."""
-        import cv2
-
-        height, width = self._stream.height, self._stream.width
-        below, right = height - pixels.shape[0], width - pixels.shape[1]
-        if below == right == 0:
-            return np.ascontiguousarray(pixels)
-        if below in (0, 1) and right in (0, 1):
-            return cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @contextmanager
@@ -128,24 +111,19 @@ def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Itera
 
 
 def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStream:
-    encoder = next((name for name in ENCODERS if _encodes(name)), None)
-    if encoder is None:
-        raise LeanposeError(
-            f"The installed PyAV has no encoder for video ({' or '.join(ENCODERS)}); install it from PyPI "
-            "(pip install av), or leave out the annotated copy (--no-draw)."
-        )
     height, width = (side + side % 2 for side in reader.size)
-    stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
-        encoder, rate=reader.rate, options=X264_OPTIONS if encoder == "libx264" else {}
-    )
-    clock = reader.time_base
-    if encoder == "mpeg4":
-        stream.bit_rate = int(MPEG4_BITS * height * width * reader.rate)
-        if clock.denominator > MPEG4_CLOCK:
-            clock = Fraction(1, clock.denominator // -(-clock.denominator // MPEG4_CLOCK))
+    try:
+        stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
+            ENCODER, rate=reader.rate, options=X264_OPTIONS
+        )
+    except ValueError as error:
+        raise LeanposeError(
+            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave out "
+            "the annotated copy (--no-draw)."
+        ) from error
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     context = stream.codec_context
-    context.time_base = stream.time_base = clock
+    context.time_base = stream.time_base = reader.time_base
     context.sample_aspect_ratio = reader.pixel_aspect
     primaries = 1 if height >= HD_HEIGHT else 6  # BT.709, or BT.601 as SMPTE 170M
     context.colorspace = context.color_primaries = context.color_trc = primaries
@@ -153,17 +131,8 @@ def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStr
     return stream
 
 
-def _encodes(name: str) -> bool:
-    from av.codec import Codec
-
-    try:
-        return Codec(name, "w").is_encoder
-    except ValueError:
-        return False
-
-
 class _AudioTrack:
-    """The first audio of a file on its way into another: copied as it is where MP4 can hold it, else coded as AAC."""
+    """The first audio of a file on its way into another, copied as it is."""
 
     def __init__(self, path: Path, start: Fraction, output: OutputContainer) -> None:
         import av
@@ -174,15 +143,9 @@ class _AudioTrack:
         self._last: int | None = None
         try:
             self._input = self._source.streams.audio[0]
-            if self._input.codec_context is None:
-                raise LookupError("unknown")
-            self._copied = self._input.codec_context.codec.canonical_name in COPIED_AUDIO
-            if self._copied:
-                self._stream: AudioStream = output.add_stream_from_template(self._input)
-            else:
-                rate = self._input.rate if self._input.rate in AUDIO_RATES else AUDIO_RATE
-                self._stream = output.add_stream(AUDIO_ENCODER, rate=rate)
-                self._stream.layout = "mono" if self._input.channels == 1 else "stereo"
+            if self._input.codec_context is None or self._input.codec_context.codec.canonical_name not in COPIED_AUDIO:
+                raise LookupError("MP4 cannot hold it")
+            self._stream: AudioStream = output.add_stream_from_template(self._input)
         except BaseException:
             self._source.close()
             raise
@@ -200,9 +163,7 @@ class _AudioTrack:
         except IndexError:
             return None
         except (av.FFmpegError, LookupError, ValueError):
-            notices.append(
-                f"The audio of {path} is left out, since it can neither be copied into an MP4 nor be decoded."
-            )
+            notices.append(f"The audio of {path} is left out, since an MP4 cannot hold it as it is.")
             return None
 
     def write_until(self, seconds: float | None) -> None:
@@ -224,36 +185,11 @@ class _AudioTrack:
                 if seconds is not None and float((time - self._offset) * self._time_base) >= seconds:
                     return
                 self._last = time
-                self._write(packet, time)
+                packet.pts = (time if packet.pts is None else packet.pts) - self._offset
+                packet.dts = time - self._offset
+                packet.stream = self._stream
+                self._output.mux_one(packet)
             self._ahead = None
-
-    def _write(self, packet: Packet, time: int) -> None:
-        if self._copied:
-            packet.pts = (time if packet.pts is None else packet.pts) - self._offset
-            packet.dts = time - self._offset
-            packet.stream = self._stream
-            self._output.mux_one(packet)
-            return
-        self._code(packet)
-
-    def _code(self, packet: Packet | None) -> None:
-        """Code what a packet holds as AAC; with None what the decoder still holds."""
-        import av
-
-        try:
-            frames: list[AudioFrame] = self._input.decode(packet)
-        except av.FFmpegError:  # a damaged packet: a moment of silence
-            frames = []
-        for frame in frames:
-            if frame.pts is not None:
-                frame.pts -= round(self._offset * self._time_base / (frame.time_base or self._time_base))
-            self._output.mux(self._stream.encode(frame))
-
-    def finish(self) -> None:
-        """Write what the coders still hold."""
-        if not self._copied:
-            self._code(None)
-            self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
         """Close the file that the audio comes from."""

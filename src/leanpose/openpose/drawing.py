@@ -1,4 +1,4 @@
-"""The conditioning image of ControlNet's OpenPose models: people on black, as the DWPose annotator draws them.
+"""The conditioning images of ControlNet's OpenPose models: people on black, as the DWPose annotator draws them.
 
 A network was trained on such images, so they must look alike to the pixel: colours, order, widths and the rounding of
 coordinates are those of the annotators (docs/openpose.md says which). All colours are RGB.
@@ -7,13 +7,19 @@ coordinates are those of the annotators (docs/openpose.md says which). All colou
 from __future__ import annotations
 
 import colorsys
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.openpose import openpose_people, present
+from leanpose.files import atomic_write
+from leanpose.inference.folders import UndrawableError, write_picture
+from leanpose.inference.results import PoseResult
+from leanpose.openpose.people import openpose_json, openpose_people, present
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
@@ -39,6 +45,8 @@ HAND_LINE_WIDTH = 2
 HAND_JOINT: Colour = (0, 0, 255)
 FACE_DOT: Colour = (255, 255, 255)
 FACE_RADIUS = 3
+ENDING = "_openpose.png"
+LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
 
@@ -107,6 +115,58 @@ def draw_openpose(
             if x > 0 and y > 0:
                 cv2.circle(canvas, (x, y), FACE_RADIUS, FACE_DOT, -1)
     return canvas
+
+
+def conditioning_image(
+    poses: PoseResult,
+    image_size: tuple[int, int],
+    *,
+    resolution: int | None = None,
+    threshold: float = 0.3,
+    **options: Any,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The conditioning image of ControlNet's OpenPose models: the poses alone on black, RGB.
+
+    Args:
+        poses: of one image.
+        image_size: (height, width) of the image that the poses were found in; the canvas is as large.
+        resolution: scale the canvas instead, so that its shorter side is about this long (`controlnet_size`).
+        threshold: keypoints below this score are not drawn.
+        options: for `draw_openpose`.
+
+    Raises:
+        LeanposeError: the skeleton has none of OpenPose's 18 body points.
+    """
+    size = image_size if resolution is None else controlnet_size(image_size, resolution)
+    if size != image_size:
+        poses = poses.resized(image_size, size)
+    return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
+
+
+def paint_openpose(
+    poses: PoseResult,
+    pixels: UInt8[np.ndarray, "H W 3"],
+    target: Path,
+    *,
+    threshold: float = 0.3,
+    resolution: int | None = None,
+) -> None:
+    """Write the conditioning image of an image's poses, and beside it these as OpenPose's JSON.
+
+    Raises:
+        UndrawableError: with this resolution the conditioning image is too long.
+    """
+    size = (pixels.shape[0], pixels.shape[1])
+    canvas = size if resolution is None else controlnet_size(size, resolution)
+    if max(canvas) > max(LONGEST_SIDE, *size):
+        raise UndrawableError(
+            f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
+        )
+    poses = poses.resized(size, canvas)
+    write_picture(conditioning_image(poses, canvas, threshold=threshold), target)
+    with atomic_write(target.with_suffix(".json")) as temporary:
+        content = openpose_json(poses, image_size=canvas, threshold=threshold, controlnet=True)
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Affinity Fields", TPAMI 2019), which ControlNet's annotators, editors and nodes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from leanpose.errors import LeanposeError
+from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
 # Right side first; the picture's colours and limbs count in this order.
@@ -49,9 +49,6 @@ class OpenPosePeople:
     face: Float[np.ndarray, "P F 3"]
     left_hand: Float[np.ndarray, "P L 3"]
     right_hand: Float[np.ndarray, "P R 3"]
-
-    def __len__(self) -> int:
-        return len(self.body)
 
 
 def openpose_people(
@@ -111,22 +108,37 @@ def present(points: Float[np.ndarray, "*N 3"]) -> Bool[np.ndarray, "*N"]:
 
 
 def openpose_json(
-    people: OpenPosePeople,
+    poses: PoseResult,
     *,
-    ids: Sequence[int] | None = None,
     image_size: tuple[int, int] | None = None,
+    threshold: float = 0.3,
     controlnet: bool = False,
 ) -> dict[str, Any]:
-    """OpenPose's JSON, version 1.3, as a dictionary; `PoseResult.to_openpose` explains the arguments.
+    """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
+
+    The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands are
+    filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points become
+    OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1, as OpenPose writes it, without tracking.
+
+    Args:
+        poses: of one image.
+        image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
+        threshold: keypoints below this score count as missing.
+        controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below 1,
+            so it is 1 for all that are there; hands and faces without a point are left empty; the neck is the middle of
+            the shoulders for every skeleton, as in `conditioning_image`. Needs `image_size`.
 
     Raises:
-        LeanposeError: ControlNet's form has no image size.
+        LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.
     """
     if controlnet and image_size is None:
         raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
+    people = openpose_people(
+        poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, own_neck=not controlnet
+    )
     written = []
-    for p in range(len(people)):
-        person: dict[str, Any] = {"person_id": [-1 if ids is None else ids[p]]}
+    for p in range(len(poses)):
+        person: dict[str, Any] = {"person_id": [-1 if poses.ids is None else int(poses.ids[p])]}
         for field, part in _FIELDS.items():
             points = getattr(people, part)[p]
             if controlnet:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from leanpose.drawing.openpose import controlnet_size, draw_openpose
 from leanpose.errors import LeanposeError
+from leanpose.openpose import controlnet_size, draw_openpose
 from leanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
 from leanpose.synthetic import render_scene
 
