@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leanpose.cli.options import Backend, Detector, Device, progress
+from leanpose.cli.options import Backend, Detector, Device, counted, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from leanpose.video.tracking import PoseTracker
 
 PEOPLE = "{task.fields[people]} people"
+PERSON_THRESHOLD = 0.15
+KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
 LISTED = 50  # skipped pictures named one by one
 
 
@@ -42,6 +44,15 @@ def predict(
         Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
     ] = None,
     box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    person_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave out people below this score (the box's times the mean of certain keypoints'). "
+            f"[default: {PERSON_THRESHOLD}; 0 with --boxes or whole-image]",
+        ),
+    ] = None,
     draw: Annotated[bool, typer.Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
@@ -99,6 +110,9 @@ def predict(
         if made:
             raise LeanposeError(sentence)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
+    known = boxes is not None or detector == "whole-image"  # the user says where people are
+    if person_threshold is None:
+        person_threshold = 0.0 if known else PERSON_THRESHOLD
     source = "whole-image" if boxes is not None else detector
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
@@ -117,7 +131,13 @@ def predict(
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         unread = _predict_clips(
-            tracker, files.clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio
+            tracker,
+            files.clips,
+            out,
+            draw=draw_frame if draw else None,
+            seconds=seconds,
+            audio=audio,
+            person_threshold=person_threshold,
         )
         if only_videos and len(unread) == len(files.clips) == 1:
             raise unread[0]
@@ -140,6 +160,7 @@ def predict(
                 estimator,
                 files.pictures,
                 boxes=box_file,
+                person_threshold=person_threshold,
                 drawings=out if draw else None,
                 coco=coco,
                 table=csv,
@@ -151,7 +172,7 @@ def predict(
             bar.stop()
             _list_skipped(error.outcome)
             raise
-    _summarise(outcome, len(files.pictures))
+    _summarise(outcome, len(files.pictures), person_threshold)
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
@@ -159,16 +180,13 @@ def predict(
 
 
 def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, files: Inputs) -> None:
-    from leanpose.inference.detectors import WholeImage
-    from leanpose.inference.estimator import NO_DETECTOR
-
     net = estimator.model
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}")
     print(f"People:   from {source}")
-    if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
-        print(f"          ({NO_DETECTOR})")
+    if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
+        print(f"          ({estimator.detector.description})")
     if files.pictures:
         print(f"Pictures: {len(files.pictures)}")
     if files.clips:
@@ -178,14 +196,23 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
         print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
 
 
-def _summarise(outcome: Outcome, count: int) -> None:
+def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
     if outcome.stopped:
-        print(f"Stopped after {outcome.looked_at} of {count} pictures; what was found until then is kept.")
-    nobody = f", nobody in {outcome.empty}" if outcome.empty else ""
-    print(f"Done:     {outcome.done} pictures, {outcome.people} people{nobody}")
+        print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; what was found until then is kept.")
+    nobody = f", {outcome.empty} without anybody" if outcome.empty else ""
+    print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
+    _say_hidden(outcome.hidden, person_threshold)
     _list_skipped(outcome)
     for _, reason in outcome.undrawn[:LISTED]:
         print(f"          {reason}")
+
+
+def _say_hidden(hidden: int, person_threshold: float, where: str = "") -> None:
+    if hidden:
+        people = counted(hidden, "person", "people")
+        print(
+            f"Hidden:   {people} {where}with a score below {person_threshold:g} (--person-threshold 0 keeps everybody)"
+        )
 
 
 def _list_skipped(outcome: Outcome) -> None:
@@ -205,6 +232,7 @@ def _predict_clips(
     draw: Callable[[np.ndarray, PoseResult], np.ndarray] | None,
     seconds: float | None,
     audio: bool,
+    person_threshold: float,
 ) -> list[VideoError]:
     """Look at videos one after the other. Returns why some could not be read.
 
@@ -230,26 +258,27 @@ def _predict_clips(
             try:
                 outcome = predict_video(
                     tracker, clip.source, drawing=target if draw else None, lines=lines, seconds=seconds, audio=audio,
-                    draw=draw, advance=advance,
+                    person_threshold=person_threshold, draw=draw, advance=advance,
                 )  # fmt: skip
             except VideoError as error:
                 unread.append(error)
                 continue
-        _summarise_clip(clip, outcome)
+        _summarise_clip(clip, outcome, person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if outcome.stopped and isinstance(clip.source, Path):
             raise typer.Exit(130)
     return unread
 
 
-def _summarise_clip(clip: Clip, outcome: VideoOutcome) -> None:
+def _summarise_clip(clip: Clip, outcome: VideoOutcome, person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
-    people = f"{len(outcome.ids)} people" if len(outcome.ids) != 1 else "1 person"
+    people = counted(len(outcome.ids), "person", "people")
     print(
-        f"Done:     {clip.name}, {outcome.frames} frames, {people}, in {outcome.elapsed:.1f} s "
+        f"Done:     {clip.name}, {counted(outcome.frames, 'frame')}, {people}, in {outcome.elapsed:.1f} s "
         f"({outcome.speed:.1f} frames/s; the pose model was busy {outcome.busy:.0%} of the time)"
     )
+    _say_hidden(outcome.hidden, person_threshold, "in all frames ")
     if outcome.cut_off:
         print(f"          The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.")
     if outcome.damaged:

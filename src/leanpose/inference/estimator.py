@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
@@ -23,7 +20,7 @@ from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, boxes_from_keypoints, invert_affine
 from leanpose.inference.choice import BACKENDS, UNMEASURED, benchmark_backends, open_backend, remember
-from leanpose.inference.detectors import Detections, Detector, WholeImage
+from leanpose.inference.detectors import THRESHOLD, Detections, Detector
 from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
@@ -37,11 +34,11 @@ Boxes = Float[np.ndarray, "_ 4"]
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
-DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
 DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
+OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
 LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as long as torch needs for these
 
@@ -61,8 +58,8 @@ class PoseEstimator:
     Args:
         model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
             `leanpose export`, or an RTMPose as MMDeploy and rtmlib have it.
-        detector: an ONNX file, `"torchvision:NAME"`, a `Detector`, `"whole-image"` (each picture is one person), or
-            `"auto"`: what the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
+        detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a `Detector`,
+            or `"whole-image"` (each picture is one person).
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
         backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune`,
             `expect` or `leanpose bench` has measured it for this model on this machine, and torch until then.
@@ -83,7 +80,7 @@ class PoseEstimator:
         LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
 
     Example:
-        >>> estimator = PoseEstimator("leanpose-body-s", detector="rtmdet_nano_person.onnx")  # doctest: +SKIP
+        >>> estimator = PoseEstimator("leanpose-body-s")  # doctest: +SKIP
         >>> poses = estimator("photo.jpg")  # doctest: +SKIP
         >>> poses.keypoints.shape  # doctest: +SKIP
         (3, 19, 2)
@@ -110,7 +107,6 @@ class PoseEstimator:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         self.device = choose_device(str(device))
         self.detector = choose_detector(detector, device=str(device))
-        self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
         self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
         if flip_test and self.backend.includes_decoding:
@@ -158,6 +154,9 @@ class PoseEstimator:
     ) -> PoseResult | list[PoseResult]:
         """The poses in one picture, or in each of a list.
 
+        A keypoint outside its picture keeps its place, but its score falls to 0 within 5 % of the longer side of the
+        person's box, so that it is not drawn and counts for nothing.
+
         Args:
             image: a path, an RGB uint8 array (H, W, 3), a Pillow image, or a list of these.
             boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of pictures a list of such arrays, with
@@ -176,8 +175,6 @@ class PoseEstimator:
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
-        if self._announce:
-            _notice()
         return self.detector(images)
 
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
@@ -236,7 +233,8 @@ class PoseEstimator:
         begun = time.perf_counter()
         in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
         self.model_seconds += time.perf_counter() - begun
-        return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
+        keypoints = apply_affine(invert_affine(matrices), in_crop.astype(np.float64))
+        return keypoints, scores * _inside_factor(keypoints, images, boxes).astype(scores.dtype)
 
     def _look_again(
         self, images: Sequence[Pixels], found: KeypointArrays, boxes: Float[np.ndarray, "B 4"]
@@ -255,6 +253,19 @@ class PoseEstimator:
             rows = rows[better]
             keypoints[rows], scores[rows], boxes[rows] = again[better], again_scores[better], closer[better]
         return (keypoints, scores), boxes
+
+
+def _inside_factor(
+    keypoints: Float[np.ndarray, "B K 2"], images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "B K"]:
+    """What the score of each keypoint is multiplied by: 1 inside its picture, falling to 0 at a margin outside of it.
+
+    Nobody can see a joint that is not in the picture: its place is a guess that must not look like a finding.
+    """
+    ends = np.array([image.shape[1::-1] for image in images], np.float64)[:, None] - 0.5
+    beyond = np.maximum(-0.5 - keypoints, keypoints - ends).max(axis=2)
+    margin = OUTSIDE_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
+    return np.clip(1 - beyond / margin, 0, 1)
 
 
 def _check_boxes(boxes: Boxes) -> Boxes:
@@ -296,8 +307,8 @@ def _open(
     return model, *open_backend(model, device, backend, precision)
 
 
-def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3, device: str = "auto") -> Detector:
-    """The detector meant by a path, `"whole-image"` or `"auto"` (see `PoseEstimator`).
+def choose_detector(detector: Detector | str | Path, *, threshold: float = THRESHOLD, device: str = "auto") -> Detector:
+    """The detector meant by a path or a name (see `PoseEstimator`).
 
     Args:
         threshold: of a file's detections, those below this score are left out.
@@ -308,19 +319,4 @@ def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3, 
     """
     if isinstance(detector, Detector):
         return detector
-    if str(detector) == "auto":
-        detector = os.environ.get(DETECTOR_VARIABLE) or "whole-image"
-    if str(detector) == "whole-image":
-        return WholeImage()
     return Detector.load(detector, threshold=threshold, device=device)
-
-
-NO_DETECTOR = (
-    "no person detector was given, so each whole image is taken for one person; "
-    f"give an ONNX file (RTMDet or YOLOX) as the detector or in {DETECTOR_VARIABLE}, or boxes"
-)
-
-
-@lru_cache(maxsize=1)
-def _notice() -> None:
-    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=6)

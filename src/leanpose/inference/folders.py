@@ -38,6 +38,7 @@ class Outcome:
         done: pictures looked at.
         people: found in them.
         empty: pictures without people.
+        hidden: people left out because of their low scores.
         skipped: pictures that could not be read, with the reason.
         undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
         stopped: whether the user stopped the run before its end.
@@ -46,6 +47,7 @@ class Outcome:
     done: int = 0
     people: int = 0
     empty: int = 0
+    hidden: int = 0
     skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
     undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
     stopped: bool = False
@@ -73,6 +75,7 @@ def predict_pictures(
     pictures: list[ImageFile],
     *,
     boxes: BoxFile | None = None,
+    person_threshold: float = 0.0,
     drawings: Path | None = None,
     coco: Path | None = None,
     table: Path | None = None,
@@ -88,6 +91,7 @@ def predict_pictures(
         estimator: finds the people (where `boxes` is None) and their poses.
         pictures: what to look at.
         boxes: boxes by picture, in place of the estimator's detector.
+        person_threshold: people with a `PoseResult.person_scores` below it are left out everywhere, and counted.
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
@@ -129,6 +133,9 @@ def predict_pictures(
                 picture, pixels, scores = read.popleft()
                 if scores is not None:
                     poses = replace(poses, box_scores=scores.astype(np.float32))
+                certain = poses.person_scores >= person_threshold
+                outcome.hidden += int((~certain).sum())
+                poses = poses[np.flatnonzero(certain)]
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))

@@ -47,6 +47,7 @@ class VideoOutcome:
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
         ids: of the different people.
+        hidden: people left out because of their low scores, in all frames together.
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
@@ -61,6 +62,7 @@ class VideoOutcome:
     seconds: float = 0.0
     people: int = 0
     ids: set[int] = field(default_factory=set)
+    hidden: int = 0
     elapsed: float = 0.0
     model_seconds: float = 0.0
     damaged: int = 0
@@ -84,6 +86,7 @@ def predict_video(
     tracker: PoseTracker,
     source: str | Path | int,
     *,
+    person_threshold: float = 0.0,
     drawing: Path | None = None,
     lines: Path | None = None,
     seconds: float | None = None,
@@ -98,6 +101,7 @@ def predict_video(
     Args:
         tracker: finds the people, their poses and who is who.
         source: a file, or the number of a camera.
+        person_threshold: in each frame, people with a `PoseResult.person_scores` below it are left out, and counted.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
             once, so that a killed run leaves whole lines.
@@ -139,6 +143,9 @@ def predict_video(
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
+                certain = poses.person_scores >= person_threshold
+                outcome.hidden += int((~certain).sum())
+                poses = poses[np.flatnonzero(certain)]
                 painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
                     painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
