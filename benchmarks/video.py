@@ -134,7 +134,7 @@ def serial(estimator: PoseEstimator, clip: Path, out: Path, every: int) -> Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a folder with images/ and annotations/person_keypoints*.json")
-    parser.add_argument("--detector", default=os.environ.get("LEANPOSE_DETECTOR", "whole-image"))
+    parser.add_argument("--detector", default="auto")
     parser.add_argument("--model", default="rtmpose_m", help="a model's name (fresh weights), or a file of weights")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)

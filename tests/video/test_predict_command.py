@@ -132,8 +132,10 @@ def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
         str(small_model_file),
         "--device",
         "cpu",
+        "--detector",
+        "whole-image",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEANPOSE_DETECTOR": "", "PYTHONFAULTHANDLER": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     running = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
