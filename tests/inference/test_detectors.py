@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.inference.detector_outputs import decode_yolox
 from leanpose.inference.detector_pixels import RTDETR_PIXELS, YOLO_PIXELS, YOLOX_PIXELS, PixelFormat, place
-from leanpose.inference.detectors import Detector, OnnxDetector, WholeImage
+from leanpose.inference.detectors import PACKAGED, Detector, OnnxDetector, WholeImage
 
 RTMDET, YOLOX = "data/detectors/rtmdet_nano_person.onnx", "data/detectors/yolox_nano.onnx"
 SHOWN = 12  # of the 75 validation pictures, to keep the tests fast
@@ -56,6 +57,33 @@ def test_rtmdet_agrees_with_the_reference_detections(shared: Path, photos):
             assert apart.min() < 0.05
             compared += 1
     assert compared > 30
+
+
+def test_the_packages_detector_has_its_published_average_precision(shared: Path):
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    folder = shared / "data/coco_mini"
+    labels = COCO(str(folder / "annotations/person_keypoints_val.json"))
+    detector, results = Detector.load("auto", threshold=0.01), []
+    for image_id, record in labels.imgs.items():
+        boxes, scores = detector([read_image(folder / "images" / record["file_name"])])[0]
+        for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
+    evaluation = COCOeval_faster(labels, labels.loadRes(results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[:2] == pytest.approx([0.504, 0.778], abs=0.001)
+
+
+def test_the_packages_detector_states_its_origin_and_terms():
+    folder = PACKAGED["rtmdet-nano"].parent
+    card = (folder / "README.md").read_text()
+    assert hashlib.sha256(PACKAGED["rtmdet-nano"].read_bytes()).hexdigest() in card
+    for words in ("OpenMMLab", "Apache License 2.0", "COCO train2017"):
+        assert words in card
+    assert "Apache License" in (folder / "LICENSE-Apache-2.0.txt").read_text()
 
 
 def test_yolox_finds_the_people_that_rtmdet_finds(shared: Path, photos):

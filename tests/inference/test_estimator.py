@@ -197,6 +197,7 @@ def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
         ({"detector": "absent.onnx"}, r"absent\.onnx"),
         ({"model": "absent.safetensors"}, r"absent\.safetensors"),
         ({"batch_size": 0}, "batch"),
+        ({"person_threshold": 1.5}, "person threshold"),
     ],
 )
 def test_settings_that_do_not_exist(spot_finder: SpotFinder, arguments: dict, words: str):
@@ -211,6 +212,25 @@ def test_the_detector_of_the_package(spot_finder: SpotFinder, detector: str):
     assert isinstance(PoseEstimator(spot_finder, "whole-image", "cpu").detector, WholeImage)
     with pytest.raises(LeanposeError, match="did you mean 'whole-image'"):
         PoseEstimator(spot_finder, "whole_image", "cpu")
+
+
+def test_of_detected_people_the_certain_ones_stay_once():
+    given = scene(0, 3)
+    again, nobody = given.boxes[1:2] + np.array([3.0, 2, 5, 1]), np.array([[0.0, 0, 30, 30]])
+    twice = np.concatenate([given.boxes, again, nobody])
+    everybody = PoseEstimator(SpotFinder(), Forbidden(), "cpu")
+    assert len(everybody(given.image, twice)) == 5  # boxes of the caller all stay
+    estimator = PoseEstimator(SpotFinder(), FixedBoxes(twice, given.boxes[:1]), "cpu", batch_size=2)
+    found, other = estimator([given.image, given.image])
+    assert (estimator.uncertain, estimator.duplicates) == (1, 1)
+    assert len(other) == 1
+    assert np.abs(np.sort(found.boxes[:, 0]) - given.boxes[:, 0]).max() <= 3
+    assert np.abs(found.keypoints[np.argsort(found.boxes[:, 0])] - given.points).max() < 0.5
+    lenient = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0)
+    assert len(lenient(given.image)) == 4
+    assert (lenient.uncertain, lenient.duplicates) == (0, 1)
+    strict = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0.99)
+    assert len(strict(given.image)) == 0
 
 
 class Columns(SpotFinder):

@@ -108,7 +108,7 @@ def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_pa
     between = sorted(scores)[1] + 1e-3
     result = predict(folder / "photo.jpg", "--boxes", "b.json", "--person-threshold", between)
     assert "Done:     1 image, 1 person\n" in result.output
-    assert f"Hidden:   2 people with a score below {between:g} (--person-threshold 0" in result.output
+    assert f"Hidden:   2 people with a score below {between:g} (see --person-threshold" in result.output
     kept = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [record["score"] for record in kept] == [max(scores)]
     assert len((tmp_path / "predictions/poses.csv").read_text().splitlines()) == 2

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from leanpose.video.tracking import PoseTracker
 
 PEOPLE = "{task.fields[people]} people"
-PERSON_THRESHOLD = 0.15
 KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
 LISTED = 50  # skipped pictures named one by one
 
@@ -49,8 +48,7 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            help="Leave out people below this score (the box's times the mean of certain keypoints'). "
-            f"[default: {PERSON_THRESHOLD}; 0 with --boxes or whole-image]",
+            help="Leave out people below this score (box times keypoints). [default: 0.1; 0 with --boxes or whole-image]",
         ),
     ] = None,
     draw: Annotated[bool, typer.Option(help="Write annotated copies.")] = True,
@@ -110,14 +108,12 @@ def predict(
         if made:
             raise LeanposeError(sentence)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
-    known = boxes is not None or detector == "whole-image"  # the user says where people are
-    if person_threshold is None:
-        person_threshold = 0.0 if known else PERSON_THRESHOLD
     source = "whole-image" if boxes is not None else detector
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
-        model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass
-    )
+        model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
+        person_threshold=person_threshold,
+    )  # fmt: skip
     coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
     estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
@@ -137,7 +133,6 @@ def predict(
             draw=draw_frame if draw else None,
             seconds=seconds,
             audio=audio,
-            person_threshold=person_threshold,
         )
         if only_videos and len(unread) == len(files.clips) == 1:
             raise unread[0]
@@ -160,7 +155,6 @@ def predict(
                 estimator,
                 files.pictures,
                 boxes=box_file,
-                person_threshold=person_threshold,
                 drawings=out if draw else None,
                 coco=coco,
                 table=csv,
@@ -172,7 +166,7 @@ def predict(
             bar.stop()
             _list_skipped(error.outcome)
             raise
-    _summarise(outcome, len(files.pictures), person_threshold)
+    _summarise(outcome, len(files.pictures), estimator.person_threshold)
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
@@ -201,18 +195,19 @@ def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
         print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; what was found until then is kept.")
     nobody = f", {outcome.empty} without anybody" if outcome.empty else ""
     print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
-    _say_hidden(outcome.hidden, person_threshold)
+    _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
     for _, reason in outcome.undrawn[:LISTED]:
         print(f"          {reason}")
 
 
-def _say_hidden(hidden: int, person_threshold: float, where: str = "") -> None:
-    if hidden:
-        people = counted(hidden, "person", "people")
-        print(
-            f"Hidden:   {people} {where}with a score below {person_threshold:g} (--person-threshold 0 keeps everybody)"
-        )
+def _say_hidden(uncertain: int, person_threshold: float, duplicates: int = 0, where: str = "") -> None:
+    if uncertain:
+        people = counted(uncertain, "person", "people")
+        print(f"Hidden:   {people} {where}with a score below {person_threshold:g} (see --person-threshold)")
+    if duplicates:
+        title = "         " if uncertain else "Hidden:  "
+        print(f"{title} {counted(duplicates, 'second detection')} of the same people")
 
 
 def _list_skipped(outcome: Outcome) -> None:
@@ -232,7 +227,6 @@ def _predict_clips(
     draw: Callable[[np.ndarray, PoseResult], np.ndarray] | None,
     seconds: float | None,
     audio: bool,
-    person_threshold: float,
 ) -> list[VideoError]:
     """Look at videos one after the other. Returns why some could not be read.
 
@@ -258,12 +252,12 @@ def _predict_clips(
             try:
                 outcome = predict_video(
                     tracker, clip.source, drawing=target if draw else None, lines=lines, seconds=seconds, audio=audio,
-                    person_threshold=person_threshold, draw=draw, advance=advance,
+                    draw=draw, advance=advance,
                 )  # fmt: skip
             except VideoError as error:
                 unread.append(error)
                 continue
-        _summarise_clip(clip, outcome, person_threshold)
+        _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if outcome.stopped and isinstance(clip.source, Path):
             raise typer.Exit(130)
@@ -278,7 +272,7 @@ def _summarise_clip(clip: Clip, outcome: VideoOutcome, person_threshold: float) 
         f"Done:     {clip.name}, {counted(outcome.frames, 'frame')}, {people}, in {outcome.elapsed:.1f} s "
         f"({outcome.speed:.1f} frames/s; the pose model was busy {outcome.busy:.0%} of the time)"
     )
-    _say_hidden(outcome.hidden, person_threshold, "in all frames ")
+    _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")
     if outcome.cut_off:
         print(f"          The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.")
     if outcome.damaged:

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.nms import oks_between, oks_nms, soft_oks_nms
 from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.nms import oks_between, oks_nms, soft_oks_nms
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCO

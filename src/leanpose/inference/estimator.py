@@ -18,10 +18,11 @@ from leanpose.backends.exported import NO_PREDICTION
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.geometry import apply_affine, boxes_from_keypoints, invert_affine
+from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
 from leanpose.inference.choice import BACKENDS, UNMEASURED, benchmark_backends, open_backend, remember
-from leanpose.inference.detectors import THRESHOLD, Detections, Detector
+from leanpose.inference.detectors import THRESHOLD, Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
+from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
@@ -37,6 +38,10 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
+PERSON_THRESHOLD = 0.1
+DUPLICATE_OKS, DUPLICATE_SCORE = 0.5, 0.2  # poses more alike are one person; keypoints from this score on are compared
+BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
+UNMEASURED_SIGMA = 0.05  # of keypoints without an OKS constant
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
 OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
@@ -45,11 +50,15 @@ LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as lon
 
 @dataclass(eq=False)
 class _Request:
-    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do."""
+    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do.
+
+    `detected` says whether the people come from the estimator's detector, not from the caller.
+    """
 
     image: Pixels
     poses: PoseResult
     left: int
+    detected: bool
 
 
 class PoseEstimator:
@@ -70,8 +79,12 @@ class PoseEstimator:
         precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or less where it
             was measured to keep the keypoints in their place.
         skeleton: names the keypoints of an exported file that does not name them.
+        person_threshold: detected people whose `PoseResult.person_scores` lie below it are left out; 0.1 by default, and 0
+            with `"whole-image"`. Of two detections of one person the more certain one stays. Boxes that the caller
+            gives all stay.
 
     Attributes:
+        uncertain, duplicates: how many detected people have been left out so far, for either reason.
         backend: what computes; `str(estimator.backend)` is its name and precision.
         backend_reason: why it was chosen, in a few words.
         model_seconds: how long model and codec have computed so far, on whichever device.
@@ -98,6 +111,7 @@ class PoseEstimator:
         two_pass: bool = False,
         precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
+        person_threshold: float | None = None,
     ) -> None:
         known_names = {"backend": (backend, ("auto", *BACKENDS)), "precision": (precision, get_args(PrecisionChoice))}
         for option, (value, known) in known_names.items():
@@ -113,7 +127,12 @@ class PoseEstimator:
             raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.flip_test, self.two_pass = flip_test, two_pass
-        self.model_seconds = 0.0
+        if person_threshold is None:
+            person_threshold = 0.0 if isinstance(self.detector, WholeImage) else PERSON_THRESHOLD
+        if not 0 <= person_threshold <= 1:
+            raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
+        self.person_threshold = person_threshold
+        self.model_seconds, self.uncertain, self.duplicates = 0.0, 0, 0
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
@@ -198,13 +217,14 @@ class PoseEstimator:
             if waiting and (len(requests) >= self.batch_size or held > HELD_PIXELS):
                 self._run([waiting.popleft() for _ in range(len(waiting))])
             while requests and requests[0].left == 0:
-                yield requests.popleft().poses
+                yield self._finished(requests.popleft())
         if waiting:
             self._run(list(waiting))
         for request in requests:
-            yield request.poses
+            yield self._finished(request)
 
     def _request(self, image: Pixels, boxes: Boxes | None) -> _Request:
+        detected = boxes is None
         if boxes is None:
             boxes, box_scores = self.detect([image])[0]
         else:
@@ -213,7 +233,24 @@ class PoseEstimator:
         shape = (len(boxes), len(self.skeleton))
         keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
-        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes))
+        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes), detected)
+
+    def _finished(self, request: _Request) -> PoseResult:
+        """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""
+        poses = request.poses
+        if not request.detected:
+            return poses
+        certain = poses[np.flatnonzero(poses.person_scores >= self.person_threshold)]
+        areas = BODY_SHARE * box_area(certain.boxes)
+        visible, sigmas = certain.scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
+        similarity = oks_between(
+            certain.keypoints, areas, certain.keypoints, areas, np.where(sigmas > 0, sigmas, UNMEASURED_SIGMA),
+            visible=(visible, visible),
+        )  # fmt: skip
+        distinct = certain[np.sort(oks_nms(similarity, certain.person_scores, DUPLICATE_OKS))]
+        self.uncertain += len(poses) - len(certain)
+        self.duplicates += len(certain) - len(distinct)
+        return distinct
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
         """Look at one batch of people and write what is found into their requests."""

@@ -38,7 +38,7 @@ class Outcome:
         done: pictures looked at.
         people: found in them.
         empty: pictures without people.
-        hidden: people left out because of their low scores.
+        uncertain, duplicates: people left out because of their low scores, and second detections of one person.
         skipped: pictures that could not be read, with the reason.
         undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
         stopped: whether the user stopped the run before its end.
@@ -47,7 +47,8 @@ class Outcome:
     done: int = 0
     people: int = 0
     empty: int = 0
-    hidden: int = 0
+    uncertain: int = 0
+    duplicates: int = 0
     skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
     undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
     stopped: bool = False
@@ -75,7 +76,6 @@ def predict_pictures(
     pictures: list[ImageFile],
     *,
     boxes: BoxFile | None = None,
-    person_threshold: float = 0.0,
     drawings: Path | None = None,
     coco: Path | None = None,
     table: Path | None = None,
@@ -88,10 +88,10 @@ def predict_pictures(
     A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run with what has been found so far.
 
     Args:
-        estimator: finds the people (where `boxes` is None) and their poses.
+        estimator: finds the people (where `boxes` is None) and their poses; people below its `person_threshold` are left
+            out, those of `boxes` too.
         pictures: what to look at.
         boxes: boxes by picture, in place of the estimator's detector.
-        person_threshold: people with a `PoseResult.person_scores` below it are left out everywhere, and counted.
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
@@ -106,7 +106,7 @@ def predict_pictures(
     if drawings is not None:
         paths = [picture.path for picture in pictures]
         targets = dict(zip(paths, target_names(pictures, drawings, ending=ending), strict=True))
-    outcome = Outcome()
+    outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
@@ -133,9 +133,9 @@ def predict_pictures(
                 picture, pixels, scores = read.popleft()
                 if scores is not None:
                     poses = replace(poses, box_scores=scores.astype(np.float32))
-                certain = poses.person_scores >= person_threshold
-                outcome.hidden += int((~certain).sum())
-                poses = poses[np.flatnonzero(certain)]
+                    certain = poses.person_scores >= estimator.person_threshold
+                    outcome.uncertain += int((~certain).sum())
+                    poses = poses[np.flatnonzero(certain)]
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
@@ -147,6 +147,8 @@ def predict_pictures(
                 advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
+        outcome.uncertain += estimator.uncertain - before[0]
+        outcome.duplicates = estimator.duplicates - before[1]
         for future in painted:
             future.result()
         if not outcome.done:

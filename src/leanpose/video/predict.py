@@ -47,7 +47,7 @@ class VideoOutcome:
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
         ids: of the different people.
-        hidden: people left out because of their low scores, in all frames together.
+        uncertain: people left out because of their low scores, in all frames together.
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
@@ -62,7 +62,7 @@ class VideoOutcome:
     seconds: float = 0.0
     people: int = 0
     ids: set[int] = field(default_factory=set)
-    hidden: int = 0
+    uncertain: int = 0
     elapsed: float = 0.0
     model_seconds: float = 0.0
     damaged: int = 0
@@ -86,7 +86,6 @@ def predict_video(
     tracker: PoseTracker,
     source: str | Path | int,
     *,
-    person_threshold: float = 0.0,
     drawing: Path | None = None,
     lines: Path | None = None,
     seconds: float | None = None,
@@ -99,9 +98,9 @@ def predict_video(
     An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
 
     Args:
-        tracker: finds the people, their poses and who is who.
+        tracker: finds the people, their poses and who is who; in each frame, people below the `person_threshold` of its
+            estimator are left out.
         source: a file, or the number of a camera.
-        person_threshold: in each frame, people with a `PoseResult.person_scores` below it are left out, and counted.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
             once, so that a killed run leaves whole lines.
@@ -143,8 +142,8 @@ def predict_video(
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
-                certain = poses.person_scores >= person_threshold
-                outcome.hidden += int((~certain).sum())
+                certain = poses.person_scores >= tracker.estimator.person_threshold
+                outcome.uncertain += int((~certain).sum())
                 poses = poses[np.flatnonzero(certain)]
                 painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
