@@ -1,6 +1,6 @@
 """How much of the time does the pose model compute while `leanpose predict` runs over a video, and what does overlapping win?
 
-    python benchmarks/video.py COCO_FOLDER [--detector rtmdet_nano_person.onnx] [--frames 150] [--rounds 3] [--out FOLDER]
+    python benchmarks/video.py COCO_FOLDER [--detector FILE.onnx] [--frames 150] [--rounds 3] [--out FOLDER]
 
 A 720p clip is made of two photographs, each of one person, side by side and slowly panned: H.264, 25 frames a second, with
 a tone. Then it is decoded, detected, posed, drawn and encoded twice: in turn by one thread (`serial`), and by

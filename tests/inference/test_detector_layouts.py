@@ -247,6 +247,45 @@ def test_objectness_is_recognised(tmp_path: Path, anchors: int, decoded: bool):
     assert ("YOLOX" if anchors == 1 else "YOLOv5") in detector.name
 
 
+@pytest.mark.parametrize("in_columns", [False, True])
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("classes", [1, 2, 3, 20, 80])
+def test_yolov8_where_every_cell_has_a_box(tmp_path: Path, classes: int, shares: bool, in_columns: bool):
+    """As networks give it: all sizes and scores are above zero, and nearly all scores are tiny."""
+    rng = np.random.default_rng(0)
+    rows = yolo_rows(classes)
+    empty = rows[:, 2] == 0
+    steps = ((8, 16, 24), (16, 8, 12), (32, 4, 6))
+    rows[empty, :2] = np.concatenate(
+        [[(s * (x + 0.5), s * (y + 0.5)) for y in range(h) for x in range(w)] for s, h, w in steps]
+    )[empty]
+    rows[empty, 2:4] = rng.uniform(4, 90, (empty.sum(), 2))
+    rows[:, 4:] = np.maximum(rows[:, 4:], rng.uniform(1e-7, 3e-4, rows[:, 4:].shape))
+    rows[:, :4] /= SHARES if shares else 1
+    assert "YOLOv8" in found(tmp_path, {"output0": (rows.T if in_columns else rows)[None]}).name
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("classes", [1, 2, 80])
+def test_yolox_where_every_cell_has_a_box(tmp_path: Path, classes: int, decoded: bool):
+    rng = np.random.default_rng(0)
+    rows = np.zeros((CELLS, 5 + classes), np.float32)
+    rows[:, :4] = rng.uniform(10, 100, (CELLS, 4)) if decoded else rng.normal(0, 1, (CELLS, 4))
+    rows[:, 4], rows[:, 5:] = rng.uniform(1e-5, 1e-3, CELLS), rng.uniform(0.02, 0.5, (CELLS, classes))
+    for x, y, w, h, score, label in BOXES:
+        if label < classes:
+            at, column, line = 384 + int(y // 16) * 12 + int(x // 16), x // 16, y // 16
+            rows[at, :4] = (x, y, w, h) if decoded else (x / 16 - column, y / 16 - line, np.log(w / 16), np.log(h / 16))
+            rows[at, 4], rows[at, 5:] = 0.9999, 0.01
+            rows[at, 5 + label] = score
+    assert "YOLOX" in found(tmp_path, {"output": rows[None]}).name
+
+
+def test_keypoints_may_stand_behind_one_class_in_rows(tmp_path: Path):
+    points = np.random.default_rng(0).uniform(5, 100, (len(BOXES), 51)).astype(np.float32)
+    found(tmp_path, {"output0": yolo_rows(1, behind=points)[None]})
+
+
 @pytest.mark.parametrize(
     "outputs",
     [

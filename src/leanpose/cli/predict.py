@@ -182,7 +182,7 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
     if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
         print(f"          ({estimator.detector.description})")
     if files.pictures:
-        print(f"Pictures: {len(files.pictures)}")
+        print(f"Images:   {len(files.pictures)}")
     if files.clips:
         print(f"Videos:   {len(files.clips)}")
     if others := files.others:

@@ -325,12 +325,15 @@ def _without_objectness(file: DetectorFile, rows: Float[np.ndarray, "N C"], mask
     columns, names = rows.shape[1], file.classes
     if names is not None:
         return columns - masks - 4 == len(names) or columns - 4 - len(names) == file.keypoint_values
-    if "yolox" in file.stem.lower() or columns == COCO_CLASSES + 5:
+    if "yolox" in file.stem.lower():
         return False
-    if columns in (5, COCO_CLASSES + 4):
+    if columns in (5, COCO_CLASSES + 4) or not is_score(rows[:, 5:]):  # keypoints may stand behind one class
         return True
     classes = rows[:, 5:].max(axis=1)
-    return bool(np.median(classes) < YOLOX_CLASS_SCORES and (rows[:, 4] * classes).max(initial=0) < SURE)
+    products = (rows[:, 4] * classes).max(initial=0)
+    if columns == COCO_CLASSES + 5:
+        return bool(products == 0 and (rows[:, 4] > 0).any())
+    return bool(np.median(classes) < YOLOX_CLASS_SCORES and products < SURE)
 
 
 def _yolo(file: DetectorFile, name: str, rows: np.ndarray, masks: int, *, in_columns: bool) -> Layout:
