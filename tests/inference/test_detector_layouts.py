@@ -320,7 +320,7 @@ def test_values_that_appear_later_are_refused_too(tmp_path: Path):
         helper.make_node("Cast", ["bright"], ["factor"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Mul", ["rows", "factor"], ["output"]),
     ]
-    weights = [numpy_helper.from_array(np.float32(0.5), "half"), numpy_helper.from_array(wrong, "rows")]
+    weights = [numpy_helper.from_array(np.array(0.5, np.float32), "half"), numpy_helper.from_array(wrong, "rows")]
     values = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in (("image", [1, 3, *SIZE]), ("output", [1, 1, 6]))

@@ -157,7 +157,7 @@ def test_images_are_placed_as_each_kind_has_them(height: int, width: int, pixels
     if pixels.order == "BGR":
         colour = colour[::-1]
     colour, padding = colour / pixels.std, padding / np.float32(pixels.std[0])
-    seen = np.isclose(placed, colour, atol=1e-6).all(-1)
+    seen: np.ndarray = np.isclose(placed, colour, atol=1e-6).all(-1)
     assert np.allclose(placed[~seen], padding, atol=1e-6)
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     assert seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()

@@ -256,7 +256,7 @@ def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two
     assert cut.scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
     low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
     assert np.allclose(low.scores, 0.9)
-    assert (estimator(image, [[110.0, 150, 290, 390]]).scores[0] == 0).all()
+    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).scores[0] == 0).all()
 
 
 def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):

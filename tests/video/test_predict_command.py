@@ -38,7 +38,7 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     assert written == [
         "clip.jsonl", "clip.mp4", "deep/clip.jsonl", "deep/clip.mp4", "photo.jpg", "poses.csv", "poses.json",
     ]  # fmt: skip
-    for words in ("Pictures: 1", "Videos:   3", "notes.txt", "clip.mov, 6 frames", "clip.mkv, 4 frames", "busy"):
+    for words in ("Images:   1", "Videos:   3", "notes.txt", "clip.mov, 6 frames", "clip.mkv, 4 frames", "busy"):
         assert words in result.output
     assert "empty.mp4 is empty (0 bytes)" in result.output
     head, *frames = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]

@@ -41,7 +41,7 @@ class PixelFormat:
 
 ZERO, ONE, BYTE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (255.0, 255.0, 255.0)
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB
-RTMDET_PIXELS = PixelFormat("BGR", IMAGENET[0][::-1], IMAGENET[1][::-1], "corner", (320, 320))
+RTMDET_PIXELS = PixelFormat("BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395), "corner", (320, 320))
 YOLOX_PIXELS = PixelFormat("BGR", ZERO, ONE, "corner", (640, 640))
 YOLO_PIXELS = PixelFormat("RGB", ZERO, BYTE, "centre", (640, 640))
 DETR_PIXELS = PixelFormat("RGB", *IMAGENET, "stretched", (800, 800))
