@@ -157,9 +157,9 @@ def test_images_are_placed_as_each_kind_has_them(height: int, width: int, pixels
     if pixels.order == "BGR":
         colour = colour[::-1]
     colour, padding = colour / pixels.std, padding / np.float32(pixels.std[0])
-    seen: np.ndarray = np.isclose(placed, colour, atol=1e-6).all(-1)
+    seen: np.ndarray = np.asarray((np.abs(placed - colour) < 1e-6).all(axis=-1))
     assert np.allclose(placed[~seen], padding, atol=1e-6)
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (-1, 0))
     assert seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     corners = np.array([[0, 0], [width, height]]) * factors + shift
     assert np.abs(corners - [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]).max() <= 1

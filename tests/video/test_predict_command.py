@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from clips import frame_times, heard, write_clip
+from leanpose.cli.predict import _summarise_clip
+from leanpose.data.inputs import Clip
 from leanpose.inference import estimator
 from leanpose.video import reader as reader_file
+from leanpose.video.predict import VideoOutcome
 
 
 @pytest.fixture
@@ -86,6 +89,13 @@ def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert asked == [2]
     assert "camera2" in result.output
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["camera2.jsonl", "camera2.mp4"]
+
+
+def test_the_summary_says_who_is_hidden(capsys: pytest.CaptureFixture[str]):
+    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, ids={4}, uncertain=1, elapsed=1), 0.1)
+    printed = capsys.readouterr().out
+    assert "Done:     a.mp4, 1 frame, 1 person, in 1.0 s" in printed
+    assert "Hidden:   1 person in all frames with a score below 0.1 (see --person-threshold)\n" in printed
 
 
 def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
