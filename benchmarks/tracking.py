@@ -1,7 +1,7 @@
 """Frames a second of poses in video: a detector at every frame against tracking, frames in turn against frames in flight.
 
-    python benchmarks/tracking.py --detector rtmdet_nano_person.onnx
-    python benchmarks/tracking.py --detector rtmdet_nano_person.onnx --photo people.jpg --model sdpose_t --rounds 9
+    python benchmarks/tracking.py
+    python benchmarks/tracking.py --photo people.jpg --model sdpose_t --rounds 9
 
 The clip is one photo, panned and zoomed (scikit-image's astronaut where none is given); a model's name without weights
 is taken with random ones. The plain way is the estimator called on each frame. All ways take turns in one run; the
@@ -68,7 +68,7 @@ def timed(run: Callable[[], int]) -> tuple[float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--detector", required=True, help="an ONNX file, or torchvision:NAME")
+    parser.add_argument("--detector", default="auto", help="an ONNX file, or torchvision:NAME")
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--model", default="leanpose-body-s")
     parser.add_argument("--device", default="cpu")

@@ -1,6 +1,6 @@
 """How much of the time does the pose model compute while `leanpose predict` runs over a video, and what does overlapping win?
 
-    python benchmarks/video.py COCO_FOLDER [--detector rtmdet_nano_person.onnx] [--frames 150] [--rounds 3] [--out FOLDER]
+    python benchmarks/video.py COCO_FOLDER [--detector FILE.onnx] [--frames 150] [--rounds 3] [--out FOLDER]
 
 A 720p clip is made of two photographs, each of one person, side by side and slowly panned: H.264, 25 frames a second, with
 a tone. Then it is decoded, detected, posed, drawn and encoded twice: in turn by one thread (`serial`), and by
@@ -134,7 +134,7 @@ def serial(estimator: PoseEstimator, clip: Path, out: Path, every: int) -> Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a folder with images/ and annotations/person_keypoints*.json")
-    parser.add_argument("--detector", default=os.environ.get("LEANPOSE_DETECTOR", "whole-image"))
+    parser.add_argument("--detector", default="auto")
     parser.add_argument("--model", default="rtmpose_m", help="a model's name (fresh weights), or a file of weights")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)

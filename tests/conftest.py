@@ -80,7 +80,6 @@ def small_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict(small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command line's `predict` with the small model, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
 
     def run(*arguments: object) -> Result:
         settings = ["--model", small_model_file, "--device", "cpu"]

@@ -24,7 +24,6 @@ from tiny import TINY_MODEL
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A photo, something that is none, and three small models."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)).save("photo.jpg")
     Path("broken.jpg").write_bytes(b"no picture")
     torch.manual_seed(0)
@@ -43,7 +42,10 @@ def run(*arguments: object) -> Result:
 
 
 def test_pictures_lie_beside_the_photo_and_are_listed(folder: Path):
-    result = run("photo.jpg", "--model", "model.safetensors", "--keypoint", "nose", "--keypoint", "left_wrist")
+    result = run(
+        "photo.jpg", "--model", "model.safetensors", "--keypoint", "nose", "--keypoint", "left_wrist",
+        "--detector", "whole-image",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     out = folder / "photo_explained"
     written = {file.name for file in out.glob("*.png")}
@@ -53,7 +55,7 @@ def test_pictures_lie_beside_the_photo_and_are_listed(folder: Path):
     }  # fmt: skip
     assert all(name in result.output for name in written)
     assert "depth=1, cycles=3" in result.output
-    assert "no person detector was given" in result.output
+    assert "from the whole image" in result.output
     with Image.open(out / "attention_nose.png") as picture:
         assert min(picture.size) > 200
 
@@ -99,12 +101,17 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
     [
         (["missing.jpg"], "missing.jpg"),
         (["broken.jpg"], "broken.jpg"),
-        (["photo.jpg", "--keypoint", "noze"], "no keypoint 'noze'; did you mean 'nose'?"),
+        (
+            ["photo.jpg", "--keypoint", "noze", "--box", "5", "5", "80", "110"],
+            "no keypoint 'noze'; did you mean 'nose'?",
+        ),
         (["photo.jpg", "--model", "leanpose-bodi-s"], "did you mean 'leanpose-body-s'"),
         (["photo.jpg", "--model", "missing.safetensors"], "There is no file missing.safetensors"),
-        (["photo.jpg", "--teacher", "body.safetensors"], "finds the 19 keypoints"),
-        (["photo.jpg", "--teacher", "student.safetensors"], "predicts no heatmaps"),
+        (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "finds the 19 keypoints"),
+        (["photo.jpg", "--teacher", "student.safetensors", "--detector", "whole-image"], "predicts no heatmaps"),
         (["photo.jpg", "--person", "3"], "no person 3"),
+        (["photo.jpg"], "the detector finds 0; --box"),
+        (["photo.jpg", "--detector", "whole-imag"], "did you mean 'whole-image'"),
         (["photo.jpg", "--box", "200", "0", "300", "50"], "not x1 y1 x2 y2 in pixels of the image"),
         (["photo.jpg", "--box", "1", "1", "9", "9", "--person", "1"], "not both"),
         (["photo.jpg", "--out", "full"], "full is there already and no earlier explanation"),

@@ -126,7 +126,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
     list_models()  # so that all of the library's own are entered before the copy
     monkeypatch.setattr(
         registry, "_ENTRIES", dict(registry._ENTRIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector_files import BOXES, SIZE, WANTED, answering, found_by
 from leanpose.data.images import read_image
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.inference.detector_outputs import decode_yolox
-from leanpose.inference.detectors import Detector, OnnxDetector, WholeImage, letterbox
+from leanpose.inference.detector_pixels import RTDETR_PIXELS, YOLO_PIXELS, YOLOX_PIXELS, PixelFormat, place
+from leanpose.inference.detectors import PACKAGED, Detector, OnnxDetector, WholeImage
 
 RTMDET, YOLOX = "data/detectors/rtmdet_nano_person.onnx", "data/detectors/yolox_nano.onnx"
 SHOWN = 12  # of the 75 validation pictures, to keep the tests fast
@@ -54,6 +57,33 @@ def test_rtmdet_agrees_with_the_reference_detections(shared: Path, photos):
             assert apart.min() < 0.05
             compared += 1
     assert compared > 30
+
+
+def test_the_packages_detector_has_its_published_average_precision(shared: Path):
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    folder = shared / "data/coco_mini"
+    labels = COCO(str(folder / "annotations/person_keypoints_val.json"))
+    detector, results = Detector.load("auto", threshold=0.01), []
+    for image_id, record in labels.imgs.items():
+        boxes, scores = detector([read_image(folder / "images" / record["file_name"])])[0]
+        for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
+    evaluation = COCOeval_faster(labels, labels.loadRes(results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[:2] == pytest.approx([0.504, 0.778], abs=0.001)
+
+
+def test_the_packages_detector_states_its_origin_and_terms():
+    folder = PACKAGED["rtmdet-nano"].parent
+    card = (folder / "README.md").read_text()
+    assert hashlib.sha256(PACKAGED["rtmdet-nano"].read_bytes()).hexdigest() in card
+    for words in ("OpenMMLab", "Apache License 2.0", "COCO train2017"):
+        assert words in card
+    assert "Apache License" in (folder / "LICENSE-Apache-2.0.txt").read_text()
 
 
 def test_yolox_finds_the_people_that_rtmdet_finds(shared: Path, photos):
@@ -117,20 +147,29 @@ def test_the_whole_image_is_one_person():
     assert scores.tolist() == [1]
 
 
-@given(st.integers(1, 700), st.integers(1, 700))
-@settings(max_examples=30, deadline=None)
-def test_letterbox_keeps_the_aspect_and_fills_one_side(height: int, width: int):
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([YOLOX_PIXELS, YOLO_PIXELS, RTDETR_PIXELS]))
+@settings(max_examples=40, deadline=None)
+def test_images_are_placed_as_each_kind_has_them(height: int, width: int, pixels: PixelFormat):
     image = np.full((height, width, 3), (200, 10, 50), np.uint8)
-    pixels, factor = letterbox(image, (320, 256))
-    assert pixels.shape == (320, 256, 3)
-    assert factor == min(320 / height, 256 / width)
-    seen = (pixels == (50, 10, 200)).all(-1)  # BGR
-    rows, columns = seen.any(1).sum(), seen.any(0).sum()
-    assert abs(rows - height * factor) <= 1
-    assert abs(columns - width * factor) <= 1
-    assert (rows, columns) == (320, columns) or columns == 256
-    assert (pixels[~seen] == 114).all()
-    assert seen[:rows, :columns].all()
+    placed, factors, shift = place(image, pixels, (320, 256))
+    assert placed.shape == (320, 256, 3)
+    colour, padding = np.array([200, 10, 50], np.float32), np.float32(114)
+    if pixels.order == "BGR":
+        colour = colour[::-1]
+    colour, padding = colour / pixels.std, padding / np.float32(pixels.std[0])
+    seen: np.ndarray = np.asarray((np.abs(placed - colour) < 1e-6).all(axis=-1))
+    assert np.allclose(placed[~seen], padding, atol=1e-6)
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (-1, 0))
+    assert seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    corners = np.array([[0, 0], [width, height]]) * factors + shift
+    assert np.abs(corners - [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]).max() <= 1
+    if pixels.placing == "stretched":
+        assert seen.all()
+        return
+    assert factors[0] == factors[1] == min(320 / height, 256 / width)
+    assert len(rows) == 320 or len(columns) == 256
+    free = np.array([[columns[0], 255 - columns[-1]], [rows[0], 319 - rows[-1]]])
+    assert (free[:, 0] == 0).all() if pixels.placing == "corner" else (np.abs(np.diff(free)) <= 1).all()
 
 
 def yolox_rows(boxes: list[tuple[float, float, float, float, float, int]], size: tuple[int, int]) -> np.ndarray:
@@ -176,36 +215,6 @@ def test_yolox_exports_with_decoded_boxes_are_seen_as_such():
         assert np.allclose(a, b)
 
 
-BOXES = [(40.0, 50.0, 30.0, 60.0, 0.9, 0), (150.0, 100.0, 50.0, 40.0, 0.6, 0), (100.0, 30.0, 20.0, 20.0, 0.8, 2)]
-WANTED = [[25, 20, 55, 80], [125, 80, 175, 120]]  # the third is no person
-SIZE = (128, 192)
-
-
-def answering(path: Path, outputs: dict[str, np.ndarray], *, open_shapes: bool = False) -> Path:
-    """An ONNX file that answers with these arrays, whatever picture it sees."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    size = ["height", "width"] if open_shapes else list(SIZE)
-    nodes, infos = [], []
-    nodes.append(helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0))
-    nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
-    weights = [numpy_helper.from_array(np.zeros((), np.float32), "zero")]
-    for name, array in outputs.items():
-        whole = array.dtype != np.float32
-        weights.append(numpy_helper.from_array(array, f"{name}_values"))
-        if whole:
-            nodes.append(helper.make_node("Identity", [f"{name}_values"], [name]))
-        else:
-            nodes.append(helper.make_node("Add", [f"{name}_values", "nothing"], [name]))
-        shape = [f"{name}_{axis}" for axis in range(array.ndim)] if open_shapes else list(array.shape)
-        infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if whole else TensorProto.FLOAT, shape))
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *size])
-    graph = helper.make_graph(nodes, "answers", [image], infos, weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
-
-
 def level_maps(*, unit: str, classes: int = 3, probabilities: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
     """RTMDet's maps (classes, h, w) and (4, h, w) for `BOXES`, each at the cell next to its centre."""
     levels = []
@@ -222,13 +231,6 @@ def level_maps(*, unit: str, classes: int = 3, probabilities: bool = False) -> l
         scores = 1 / (1 + np.exp(-scores)) if probabilities else scores
         levels.append((scores, distances if unit == "pixels" else distances / stride))
     return levels
-
-
-def found_by(path: Path) -> tuple[np.ndarray, np.ndarray, OnnxDetector]:
-    detector = Detector.load(path, input_size=SIZE)
-    assert isinstance(detector, OnnxDetector)
-    boxes, scores = detector([np.zeros((2 * SIZE[0], 2 * SIZE[1], 3), np.uint8)])[0]
-    return boxes / 2, scores, detector
 
 
 @pytest.mark.parametrize("open_shapes", [False, True])

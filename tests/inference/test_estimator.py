@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import itertools
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import leanpose
+from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import Encoding
 from leanpose.errors import LeanposeError
 from leanpose.inference import estimator as estimator_file
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
+from leanpose.models.output import PoseOutput
 from spots import Scene, SpotFinder, paint_spots, scene
 
 
@@ -195,6 +197,7 @@ def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
         ({"detector": "absent.onnx"}, r"absent\.onnx"),
         ({"model": "absent.safetensors"}, r"absent\.safetensors"),
         ({"batch_size": 0}, "batch"),
+        ({"person_threshold": 1.5}, "person threshold"),
     ],
 )
 def test_settings_that_do_not_exist(spot_finder: SpotFinder, arguments: dict, words: str):
@@ -202,30 +205,58 @@ def test_settings_that_do_not_exist(spot_finder: SpotFinder, arguments: dict, wo
         PoseEstimator(**{"model": spot_finder, "detector": "whole-image", **arguments})
 
 
-def test_without_a_detector_it_says_so_once(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("LEANPOSE_DETECTOR", raising=False)
-    estimator_file._notice.cache_clear()
-    given = scene(0, 1)
-    estimator = PoseEstimator(spot_finder, device="cpu")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        estimator(given.image, given.boxes)
-        assert not caught
-        poses = estimator([given.image, given.image])[0]
-        estimator(given.image)
-        PoseEstimator(spot_finder, "whole-image", "cpu")(given.image)
-    assert len(caught) == 1
-    assert "LEANPOSE_DETECTOR" in str(caught[0].message)
-    assert poses.boxes.tolist() == [[0, 0, 200, 200]]
-
-
-def test_the_environment_names_a_detector(spot_finder: SpotFinder, shared: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LEANPOSE_DETECTOR", str(shared / "data/detectors/rtmdet_nano_person.onnx"))
-    assert "RTMDet" in PoseEstimator(spot_finder, device="cpu").detector.name
+@pytest.mark.parametrize("detector", ["auto", "rtmdet-nano"])
+def test_the_detector_of_the_package(spot_finder: SpotFinder, detector: str):
+    chosen = PoseEstimator(spot_finder, detector, "cpu").detector
+    assert chosen.name == "rtmdet_nano_person.onnx (RTMDet)"
     assert isinstance(PoseEstimator(spot_finder, "whole-image", "cpu").detector, WholeImage)
-    monkeypatch.setenv("LEANPOSE_DETECTOR", "absent.onnx")
-    with pytest.raises(LeanposeError, match=r"absent\.onnx"):
-        PoseEstimator(spot_finder, device="cpu")
+    with pytest.raises(LeanposeError, match="did you mean 'whole-image'"):
+        PoseEstimator(spot_finder, "whole_image", "cpu")
+
+
+def test_of_detected_people_the_certain_ones_stay_once():
+    given = scene(0, 3)
+    again, nobody = given.boxes[1:2] + np.array([3.0, 2, 5, 1]), np.array([[0.0, 0, 30, 30]])
+    twice = np.concatenate([given.boxes, again, nobody])
+    everybody = PoseEstimator(SpotFinder(), Forbidden(), "cpu")
+    assert len(everybody(given.image, twice)) == 5  # boxes of the caller all stay
+    estimator = PoseEstimator(SpotFinder(), FixedBoxes(twice, given.boxes[:1]), "cpu", batch_size=2)
+    found, other = estimator([given.image, given.image])
+    assert (estimator.uncertain, estimator.duplicates) == (1, 1)
+    assert len(other) == 1
+    assert np.abs(np.sort(found.boxes[:, 0]) - given.boxes[:, 0]).max() <= 3
+    assert np.abs(found.keypoints[np.argsort(found.boxes[:, 0])] - given.points).max() < 0.5
+    lenient = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0)
+    assert len(lenient(given.image)) == 4
+    assert (lenient.uncertain, lenient.duplicates) == (0, 1)
+    strict = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0.99)
+    assert len(strict(given.image)) == 0
+
+
+class Columns(SpotFinder):
+    """Finds its keypoints in the first, the third and the middle column of the map, whatever it sees."""
+
+    def read(self, images: torch.Tensor) -> PoseOutput:
+        heatmaps = torch.zeros(len(images), 3, 32, 24)
+        for keypoint, column in enumerate((0, 2, 12)):
+            heatmaps[:, keypoint, 16, column] = 0.9
+        return PoseOutput(Heatmaps(heatmaps))
+
+
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two_pass: bool):
+    estimator = PoseEstimator(Columns(), "whole-image", "cpu", two_pass=two_pass)
+    image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
+    right, corner = np.array([50.0, 0, 50, 0]), np.array([110.0, 38, 110, 38])
+    inside, cut = estimator(image, box + right), estimator(image, box)
+    assert np.allclose(inside.scores, 0.9)
+    assert np.allclose(cut.keypoints, inside.keypoints - [50, 0], atol=1e-3)
+    beyond = -0.5 - cut.keypoints[0, :, 0]
+    assert beyond[0] > 6 > beyond[1] > 0 > beyond[2]  # 6 pixels are 5 % of the box's 120
+    assert cut.scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
+    low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
+    assert np.allclose(low.scores, 0.9)
+    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).scores[0] == 0).all()
 
 
 def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):

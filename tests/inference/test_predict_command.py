@@ -29,13 +29,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Path):
-    result = predict(folder)
+    result = predict(folder, "--detector", "whole-image")
     assert result.exit_code == 0, result.output
     out = tmp_path / "predictions"
     assert sorted(p.name for p in out.iterdir()) == ["alpha.png", "grey.webp", "photo.jpg", "poses.csv", "poses.json"]
     assert len(json.loads((out / "poses.json").read_text())) == 3
     for words in (
-        "3 pictures",
+        "Done:     3 images, 3 people\n",
         "Skipped:  3",
         "is empty (0 bytes)",
         "cut off",
@@ -61,7 +61,7 @@ def test_options(predict, folder: Path, tmp_path: Path):
 
 def test_conditioning_pictures(predict, folder: Path, tmp_path: Path):
     Image.open(folder / "photo.jpg").save(folder / "photo.png")
-    result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--threshold", 0)
+    result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--threshold", 0, "--detector", "whole-image")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "conditioning pictures and OpenPose JSON in predictions" in " ".join(result.output.split())
     out = tmp_path / "predictions"
@@ -79,7 +79,7 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     records = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
-    assert "nobody in 1" in result.output
+    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
     assert "knows none" not in result.output
 
 
@@ -87,6 +87,42 @@ def test_boxes_of_other_pictures_are_told(predict, folder: Path, tmp_path: Path)
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
     result = predict(folder / "photo.jpg", "--boxes", "b.json")
     assert "knows none of these pictures" in " ".join(result.output.split())
+
+
+def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Path, folder: Path):
+    photo = shared / "data/coco_mini/images/000000000785.jpg"
+    result = predict(photo, folder / "photo.jpg", "--person-threshold", 0)
+    assert result.exit_code == 0, result.output
+    assert "People:   from rtmdet_nano_person.onnx (RTMDet)\n" in result.output
+    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
+    (record,) = json.loads((tmp_path / "predictions/poses.json").read_text())
+    x, y, w, h = record["bbox"]
+    assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
+
+
+def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_path: Path):
+    boxes = [{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": score} for score in (0.9, 0.4, 0.5)]
+    (tmp_path / "b.json").write_text(json.dumps(boxes))
+    assert "Hidden" not in predict(folder / "photo.jpg", "--boxes", "b.json").output
+    scores = [record["score"] for record in json.loads((tmp_path / "predictions/poses.json").read_text())]
+    between = sorted(scores)[1] + 1e-3
+    result = predict(folder / "photo.jpg", "--boxes", "b.json", "--person-threshold", between)
+    assert "Done:     1 image, 1 person\n" in result.output
+    assert f"Hidden:   2 people with a score below {between:g} (see --person-threshold" in result.output
+    kept = json.loads((tmp_path / "predictions/poses.json").read_text())
+    assert [record["score"] for record in kept] == [max(scores)]
+    assert len((tmp_path / "predictions/poses.csv").read_text().splitlines()) == 2
+    result = predict(folder / "photo.jpg", "--boxes", "b.json", "--person-threshold", 1)
+    assert "Done:     1 image, 0 people, 1 without anybody\n" in result.output
+
+
+def test_what_was_recognised_of_a_file_is_said(predict, shared: Path, tmp_path: Path):
+    folder = shared / "cases/detector-other-layout"
+    result = predict(folder / "p.jpg", "--detector", folder / "detr.onnx", "--person-threshold", 0)
+    assert result.exit_code == 0, result.output
+    assert "from detr.onnx (DETR)" in result.output
+    assert "91 classes" in result.output
+    assert "Done:     1 image, 1 person\n" in result.output
 
 
 def test_a_detector_file(predict, shared: Path, tmp_path: Path):
@@ -107,6 +143,7 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
         (["in/empty.jpg"], "No picture could be read"),
         (["absent.jpg"], "No picture could be read"),
         (["in", "--detector", "absent.onnx"], "absent.onnx"),
+        (["in", "--detector", "rtmdet-nan"], "did you mean 'rtmdet-nano'"),
         (["in", "--boxes", "absent.json"], "absent.json"),
         (["in", "--boxes", "absent.json", "--detector", "whole-image"], "not both"),
         (["in", "--out", "in"], "replace the originals"),
@@ -125,13 +162,13 @@ def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: l
 
 def test_as_a_real_command(folder: Path, small_model_file: Path, tmp_path: Path):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEANPOSE_DETECTOR": ""}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "leanpose", "predict", *arguments, "--model", str(small_model_file)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
-    good = run("in", "--device", "cpu")
+    good = run("in", "--device", "cpu", "--detector", "whole-image")
     assert good.returncode == 0, good.stderr
-    assert "Done:     3 pictures, 3 people" in good.stdout
+    assert "Done:     3 images, 3 people" in good.stdout
     bad = run("in/cut.jpg", "--out", "bad")
     assert bad.returncode == 1
     assert "cut off" in bad.stdout

@@ -27,7 +27,7 @@ class NumberReader:
     """Stands for a tracker: one person, whose three points are all at (the frame's number, its time in ms)."""
 
     def __init__(self, stop_at: int | None = None, error: BaseException | None = None) -> None:
-        self.estimator = SimpleNamespace(skeleton=SPOTS, model_seconds=0.0)
+        self.estimator = SimpleNamespace(skeleton=SPOTS, model_seconds=0.0, person_threshold=0.0)
         self.stop_at, self.error = stop_at, error
         self.sizes: list[tuple[int, ...]] = []
 
@@ -81,6 +81,14 @@ def test_lines_and_outcome(tmp_path: Path):
     assert outcome.model_seconds == pytest.approx(0.012)
     assert 0 < outcome.busy < 1
     assert outcome.speed == pytest.approx(12 / outcome.elapsed)
+
+
+def test_uncertain_people_are_left_out_and_counted(tmp_path: Path):
+    tracker = NumberReader()
+    tracker.estimator.person_threshold = 0.6
+    outcome = run(write_clip(tmp_path / "a.mp4"), tmp_path, tracker)
+    assert (outcome.frames, outcome.people, outcome.uncertain, outcome.ids) == (12, 0, 12, set())
+    assert all(line["people"] == [] for line in lines_of(tmp_path)[1:])
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])

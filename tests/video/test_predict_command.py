@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from clips import audio_of, frame_times, write_clip
+from leanpose.cli.predict import _summarise_clip
+from leanpose.data.inputs import Clip
 from leanpose.inference import estimator
 from leanpose.video import reader as reader_file
+from leanpose.video.predict import VideoOutcome
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     assert written == [
         "clip.jsonl", "clip.mp4", "deep/clip.jsonl", "deep/clip.mp4", "photo.jpg", "poses.csv", "poses.json",
     ]  # fmt: skip
-    for words in ("Pictures: 1", "Videos:   3", "notes.txt", "clip.mov, 6 frames", "clip.mkv, 4 frames", "busy"):
+    for words in ("Images:   1", "Videos:   3", "notes.txt", "clip.mov, 6 frames", "clip.mkv, 4 frames", "busy"):
         assert words in result.output
     assert "empty.mp4 is empty (0 bytes)" in result.output
     head, *frames = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
@@ -88,6 +91,13 @@ def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["camera2.jsonl", "camera2.mp4"]
 
 
+def test_the_summary_says_who_is_hidden(capsys: pytest.CaptureFixture[str]):
+    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, ids={4}, uncertain=1, elapsed=1), 0.1)
+    printed = capsys.readouterr().out
+    assert "Done:     a.mp4, 1 frame, 1 person, in 1.0 s" in printed
+    assert "Hidden:   1 person in all frames with a score below 0.1 (see --person-threshold)\n" in printed
+
+
 def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
     write_clip(folder / "clip.mp4", frames=2)
     result = predict(folder / "clip.mov", folder / "clip.mp4", "--seconds", 0.1)
@@ -132,8 +142,10 @@ def test_ctrl_c_keeps_what_was_found(small_model_file: Path, tmp_path: Path):
         str(small_model_file),
         "--device",
         "cpu",
+        "--detector",
+        "whole-image",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEANPOSE_DETECTOR": "", "PYTHONFAULTHANDLER": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     running = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

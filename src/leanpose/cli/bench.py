@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanpose.cli.options import AnyModel, Backend, Device, status, table_console
+from leanpose.cli.options import AnyModel, Backend, Detector, Device, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def bench(
     people: Annotated[
         int | None, typer.Option(min=1, help="Time whole pictures with 1 to this many people instead.")
     ] = None,
-    detector: Annotated[str, typer.Option(help="With --people: an ONNX person detector.")] = "whole-image",
+    detector: Detector = "auto",
     backend: Backend = "auto",
 ) -> None:
     """Time each backend that is installed, and remember the fastest one that agrees with torch.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from leanpose.cli.options import Detector
 from leanpose.errors import LeanposeError
 from leanpose.files import require_own_folder
 
@@ -34,10 +35,7 @@ def explain(
         tuple[float, float, float, float] | None,
         typer.Option(help="The person: X1 Y1 X2 Y2 in pixels, in place of a detector.", metavar="X1 Y1 X2 Y2"),
     ] = None,
-    detector: Annotated[
-        str,
-        typer.Option(help="ONNX person detector (RTMDet or YOLOX), whole-image, or auto: $LEANPOSE_DETECTOR if set."),
-    ] = "auto",
+    detector: Detector = "auto",
     person: Annotated[int, typer.Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
 ) -> None:
@@ -49,8 +47,7 @@ def explain(
     from leanpose.explanation import explain as draw
     from leanpose.explanation.explain import MARKER, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.inference.detectors import WholeImage
-    from leanpose.inference.estimator import NO_DETECTOR, choose_detector
+    from leanpose.inference.estimator import choose_detector
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -65,8 +62,6 @@ def explain(
         found = choose_detector(detector)
         chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
-        if detector == "auto" and isinstance(found, WholeImage):
-            whence += f" ({NO_DETECTOR})"
     size, config = "×".join(map(str, net.input_size)), asdict(net.config)
     depth = "".join(f", {key}={config[key]}" for key in DEPTHS if key in config)
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}{depth})")

@@ -24,7 +24,7 @@ Boxes = Annotated[Path | None, typer.Option(help="Detected boxes (COCO results J
 Detector = Annotated[
     str,
     typer.Option(
-        help="ONNX person detector (RTMDet or YOLOX), torchvision:NAME, whole-image, or auto: $LEANPOSE_DETECTOR if set."
+        help="rtmdet-nano (of the package), FILE.onnx, torchvision:NAME, whole-image (no detector), or auto: rtmdet-nano."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -33,6 +33,15 @@ Split = Annotated[
     Literal["all", "train", "val"],
     typer.Option(help="For sets without splits train or val (every tenth image), else all."),
 ]
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: 1 person, 2 people.
+
+    Args:
+        many: the plural, where it is not `one` and an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 @contextmanager

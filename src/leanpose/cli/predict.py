@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from leanpose.cli.options import Backend, Detector, Device, progress
+from leanpose.cli.options import Backend, Detector, Device, counted, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from leanpose.video.tracking import PoseTracker
 
 PEOPLE = "{task.fields[people]} people"
+KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
 LISTED = 50  # skipped pictures named one by one
 
 
@@ -42,6 +43,14 @@ def predict(
         Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
     ] = None,
     box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    person_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave out people below this score (box times keypoints). [default: 0.1; 0 with --boxes or whole-image]",
+        ),
+    ] = None,
     draw: Annotated[bool, typer.Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
@@ -102,8 +111,9 @@ def predict(
     source = "whole-image" if boxes is not None else detector
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
-        model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass
-    )
+        model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
+        person_threshold=person_threshold,
+    )  # fmt: skip
     coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
     estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
@@ -117,7 +127,12 @@ def predict(
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         unread = _predict_clips(
-            tracker, files.clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio
+            tracker,
+            files.clips,
+            out,
+            draw=draw_frame if draw else None,
+            seconds=seconds,
+            audio=audio,
         )
         if only_videos and len(unread) == len(files.clips) == 1:
             raise unread[0]
@@ -151,7 +166,7 @@ def predict(
             bar.stop()
             _list_skipped(error.outcome)
             raise
-    _summarise(outcome, len(files.pictures))
+    _summarise(outcome, len(files.pictures), estimator.person_threshold)
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if outcome.stopped:
@@ -159,18 +174,15 @@ def predict(
 
 
 def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, files: Inputs) -> None:
-    from leanpose.inference.detectors import WholeImage
-    from leanpose.inference.estimator import NO_DETECTOR
-
     net = estimator.model
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}")
     print(f"People:   from {source}")
-    if detector == "auto" and isinstance(estimator.detector, WholeImage) and source == estimator.detector.name:
-        print(f"          ({NO_DETECTOR})")
+    if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
+        print(f"          ({estimator.detector.description})")
     if files.pictures:
-        print(f"Pictures: {len(files.pictures)}")
+        print(f"Images:   {len(files.pictures)}")
     if files.clips:
         print(f"Videos:   {len(files.clips)}")
     if others := files.others:
@@ -178,14 +190,24 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
         print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
 
 
-def _summarise(outcome: Outcome, count: int) -> None:
+def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
     if outcome.stopped:
-        print(f"Stopped after {outcome.looked_at} of {count} pictures; what was found until then is kept.")
-    nobody = f", nobody in {outcome.empty}" if outcome.empty else ""
-    print(f"Done:     {outcome.done} pictures, {outcome.people} people{nobody}")
+        print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; what was found until then is kept.")
+    nobody = f", {outcome.empty} without anybody" if outcome.empty else ""
+    print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
+    _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
     for _, reason in outcome.undrawn[:LISTED]:
         print(f"          {reason}")
+
+
+def _say_hidden(uncertain: int, person_threshold: float, duplicates: int = 0, where: str = "") -> None:
+    if uncertain:
+        people = counted(uncertain, "person", "people")
+        print(f"Hidden:   {people} {where}with a score below {person_threshold:g} (see --person-threshold)")
+    if duplicates:
+        title = "         " if uncertain else "Hidden:  "
+        print(f"{title} {counted(duplicates, 'second detection')} of the same people")
 
 
 def _list_skipped(outcome: Outcome) -> None:
@@ -235,21 +257,22 @@ def _predict_clips(
             except VideoError as error:
                 unread.append(error)
                 continue
-        _summarise_clip(clip, outcome)
+        _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if outcome.stopped and isinstance(clip.source, Path):
             raise typer.Exit(130)
     return unread
 
 
-def _summarise_clip(clip: Clip, outcome: VideoOutcome) -> None:
+def _summarise_clip(clip: Clip, outcome: VideoOutcome, person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
-    people = f"{len(outcome.ids)} people" if len(outcome.ids) != 1 else "1 person"
+    people = counted(len(outcome.ids), "person", "people")
     print(
-        f"Done:     {clip.name}, {outcome.frames} frames, {people}, in {outcome.elapsed:.1f} s "
+        f"Done:     {clip.name}, {counted(outcome.frames, 'frame')}, {people}, in {outcome.elapsed:.1f} s "
         f"({outcome.speed:.1f} frames/s; the pose model was busy {outcome.busy:.0%} of the time)"
     )
+    _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")
     if outcome.cut_off:
         print(f"          The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.")
     if outcome.damaged:

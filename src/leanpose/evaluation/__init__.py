@@ -1,11 +1,11 @@
-"""Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin, suppression of duplicates."""
+"""Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin."""
 
 from leanpose.evaluation.ap import average_precision, wholebody_ap
 from leanpose.evaluation.pck import auc, box_sizes, epe, head_sizes, mpii_accuracy, nme, pck, pckh, torso_sizes
-from leanpose.evaluation.predictions import PosePredictions, box_nms, oks_between, oks_nms, soft_oks_nms
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.evaluation.report import keypoint_table
 
 __all__ = [
-    "PosePredictions", "auc", "average_precision", "box_nms", "box_sizes", "epe", "head_sizes", "keypoint_table",
-    "mpii_accuracy", "nme", "oks_between", "oks_nms", "pck", "pckh", "soft_oks_nms", "torso_sizes", "wholebody_ap",
+    "PosePredictions", "auc", "average_precision", "box_sizes", "epe", "head_sizes", "keypoint_table",
+    "mpii_accuracy", "nme", "pck", "pckh", "torso_sizes", "wholebody_ap",
 ]  # fmt: skip

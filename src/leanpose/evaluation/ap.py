@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import Unpack
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.predictions import PosePredictions, Scoring, oks_between, oks_nms, soft_oks_nms
+from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.nms import oks_between, oks_nms, soft_oks_nms
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:

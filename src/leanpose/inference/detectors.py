@@ -1,45 +1,52 @@
-"""Person detectors: ONNX files of the RTMDet and YOLOX kinds through onnxruntime, torchvision's (BSD 3-Clause), or none.
+"""Person detectors: RTMDet-nano of the package, ONNX files through onnxruntime, torchvision's (BSD 3-Clause), or none.
 
-All are published under permissive licences. What an ONNX file is follows from what it answers (see
-`leanpose.inference.detector_outputs.people`): with the selection of boxes inside or without, decoded or not.
-
-- RTMDet (Lyu et al., arXiv 2212.07784) sees BGR, normalised;
-- YOLOX (Ge et al., arXiv 2107.08430) sees BGR 0..255. Where the outputs are such as both may have, a file with `yolox`
-  in its name is one.
-
-Images are shrunk or enlarged to fit the input, keeping their aspect, and padded at the right and the bottom with 114.
+The package's detector (`files/`) is OpenMMLab's RTMDet-nano of people (Lyu et al., arXiv 2212.07784, Apache-2.0). What
+another ONNX file is follows from its outputs: `leanpose.inference.detector_layouts`.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from leanpose.backends.exported import describe_values
+from leanpose.backends.exported import Shaped, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.inference.detector_outputs import Detections, people
+from leanpose.inference.detector_layouts import (
+    TORCHVISION_PERSON,
+    DetectorFile,
+    Layout,
+    Outputs,
+    first_image,
+    recognise,
+)
+from leanpose.inference.detector_outputs import Detections
+from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, YOLO_PIXELS, place
 
 if TYPE_CHECKING:
     from torch import nn
 
+LOG = logging.getLogger(__name__)
+PACKAGED = {"rtmdet-nano": Path(__file__).parent / "files" / "rtmdet_nano_person.onnx"}
+DEFAULT, WHOLE_IMAGE = "rtmdet-nano", "whole-image"
 TORCHVISION = "torchvision:"
-TORCHVISION_PERSON = 1  # of COCO's 91 numbers with the background, and of 2 where the detector knows people alone
-TORCHVISION_CLASSES = (91, 2)
-PADDING = 114
-RTMDET_MEAN, RTMDET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # BGR
-RTMDET_SIZE = (320, 320)  # of the nano person detector; used where the file leaves the size open
-YOLOX_SIZE = (640, 640)
+TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
+THRESHOLD = 0.3  # lowest score of a detection, by default
+USUAL_SIZE = (640, 640)  # of files that do not say theirs
+ATTEMPTS = 4  # to find the range and size with which a file's outputs stay of one kind
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+SETTINGS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_, **FLOATS}
 EXPECTED = (
-    "expected one image input (batch, 3, height, width) of float and, from RTMDet, `dets` (batch, boxes, 5) and "
-    "`labels`, or boxes (batch, boxes, 4) and scores, or maps of class scores and distances; or, from YOLOX, one "
-    "output (batch, cells, 5 + classes)."
+    "expected one image input (batch, 3, height, width) of float and the outputs of RTMDet, YOLOX, YOLOv5 to YOLO26, DETR, "
+    "RT-DETR, or corners, scores and labels (docs/detectors.md)."
 )
 
 
@@ -47,6 +54,8 @@ class Detector(ABC):
     """Finds people: a list of RGB images in; for each its boxes (P, 4) xyxy in pixels and scores (P,), best first."""
 
     name: str
+    description = ""
+    """What was recognised of a file and how images go into it."""
 
     @abstractmethod
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
@@ -54,28 +63,42 @@ class Detector(ABC):
 
     @staticmethod
     def load(
-        path: str | Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None, device: str = "auto"
+        path: str | Path,
+        *,
+        threshold: float = THRESHOLD,
+        input_size: tuple[int, int] | None = None,
+        device: str = "auto",
     ) -> Detector:
-        """Open an ONNX person detector, or one of torchvision's.
+        """Open the package's person detector, an ONNX file, or one of torchvision's.
 
         Args:
-            path: the file; or `torchvision:NAME`, whose weights torchvision downloads once, or
-                `torchvision:NAME:FILE` with weights of your own.
+            path: `rtmdet-nano` or `auto` (the package's), an ONNX file, `whole-image` (no detector: one box around the whole
+                image); or `torchvision:NAME`, whose weights torchvision downloads once, or `torchvision:NAME:FILE`
+                with weights of your own.
             threshold: people below this score are left out.
-            input_size: (height, width) for ONNX files that take any size; 320×320 for RTMDet, 640×640 for YOLOX by
-                default.
+            input_size: (height, width) for ONNX files that take any size; by default 320×320 for RTMDet, 800×800 for
+                DETR, 640×640 for others.
             device: `"auto"` (a GPU where there is one and the backend can use it), `"cpu"`, `"cuda"`, …
 
         Raises:
             LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
                 detector of that name, or its weights cannot be had.
         """
-        if str(path).startswith(TORCHVISION):
+        named = str(path)
+        if named == WHOLE_IMAGE:
+            return WholeImage()
+        if named.startswith(TORCHVISION):
             if input_size is not None:
                 raise LeanposeError(f"The detector {path} scales images itself; leave out the input size.")
-            name, _, file = str(path).removeprefix(TORCHVISION).partition(":")
+            name, _, file = named.removeprefix(TORCHVISION).partition(":")
             return TorchvisionDetector(name, weights=Path(file) if file else None, threshold=threshold, device=device)
-        return OnnxDetector(Path(path), threshold=threshold, input_size=input_size, device=device)
+        file = PACKAGED.get(DEFAULT if named == "auto" else named, Path(path))
+        if file.suffix != ".onnx" and not file.is_file():
+            known = ("auto", *PACKAGED, WHOLE_IMAGE)
+            raise LeanposeError(
+                f"There is no detector '{named}', which is neither FILE.onnx nor {TORCHVISION}NAME; {did_you_mean(named, known)}"
+            )
+        return OnnxDetector(file, threshold=threshold, input_size=input_size, device=device)
 
 
 class WholeImage(Detector):
@@ -91,80 +114,137 @@ class WholeImage(Detector):
 class OnnxDetector(Detector):
     """A detector that runs through onnxruntime; `Detector.load` opens it.
 
+    What kind it is follows from its outputs on a grey picture (`leanpose.inference.detector_layouts`), and is logged once.
     Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual files
     with the selection of boxes inside fail on more than one.
+
+    Attributes:
+        layout: how images go in and what the outputs hold.
+        input_size: (height, width).
     """
 
     def __init__(
-        self, path: Path, *, threshold: float = 0.3, input_size: tuple[int, int] | None = None, device: str = "auto"
+        self,
+        path: Path,
+        *,
+        threshold: float = THRESHOLD,
+        input_size: tuple[int, int] | None = None,
+        device: str = "auto",
     ) -> None:
         import onnxruntime  # takes a moment to load
 
         check_threshold(threshold)
+        if input_size is not None and any(side <= 0 or side % 32 for side in input_size):
+            raise LeanposeError(f"A detector's input height and width are multiples of 32, not {input_size}.")
         self.threshold = threshold
         cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         self._session = open_session(path, cuda=cuda)
         inputs, outputs = values_of(self._session)
         self._names = [name for name, _ in outputs]
-        unknown = LeanposeError(
-            f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and "
-            f"the outputs {describe_values(outputs)}; {EXPECTED}"
-        )
-        shape = inputs[0][1] if len(inputs) == 1 else ()
-        if len(shape) != 4 or shape[1] != 3 or self._session.get_inputs()[0].type != "tensor(float)":
-            raise unknown
-        self._input = inputs[0][0]
-        height, width = shape[2:]
-        file_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        yolox = "yolox" in path.name.lower() or (len(outputs) == 1 and len(outputs[0][1]) == 3)
+        self._settings = [value for value in self._session.get_inputs() if _is_setting(value)]
+        images = [value for value in self._session.get_inputs() if not _is_setting(value)]
+        shape = list(images[0].shape) if len(images) == 1 else []
+        if len(shape) not in (3, 4) or shape[-3] != 3 or images[0].type not in FLOATS:
+            raise _unknown(path, inputs, outputs)
+        self._image, self._batch = images[0], shape[0] if len(shape) == 4 and isinstance(shape[0], int) else 1
+        file_size = (shape[-2], shape[-1]) if isinstance(shape[-2], int) and isinstance(shape[-1], int) else None
         if file_size is not None and input_size not in (None, file_size):
             raise LeanposeError(f"The detector {path} takes images of {file_size[0]}×{file_size[1]} only.")
-        self.input_size: tuple[int, int] = file_size or input_size or (YOLOX_SIZE if yolox else RTMDET_SIZE)
-        if any(side <= 0 or side % 32 for side in self.input_size):
-            raise LeanposeError(f"A detector's input height and width are multiples of 32, not {self.input_size}.")
-        self._normalised = not yolox
-        self.name = f"{path.name} ({'YOLOX' if yolox else 'RTMDet'})"
-        # What it answers for a grey image, since shapes in files are often left open.
-        try:
-            grey = self._run(np.full((*self.input_size, 3), PADDING, np.float32))
-        except Exception as error:  # onnxruntime has an exception class for each kind of failure, none of them public
-            raise unknown from error
-        if people(grey, self.input_size, threshold) is None:
-            raise unknown
+        self.layout, self.input_size, given = self._recognise(path, file_size or input_size)
+        self.name = f"{path.name} ({self.layout.name})"
+        size = "×".join(map(str, self.input_size))
+        self.description = f"outputs {given}: {self.layout.content}; pixels {self.layout.pixels}; input {size}"
+        LOG.info("%s: %s", self.name, self.description)
+
+    def _recognise(self, path: Path, size: tuple[int, int] | None) -> tuple[Layout, tuple[int, int], str]:
+        """What it answers for a grey image: shapes in files are often left open, and values tell more than shapes.
+
+        Args:
+            path: for messages.
+            size: of the input, where it is given.
+
+        Returns:
+            The layout, the (height, width) of the input, and the outputs in words.
+
+        Raises:
+            LeanposeError: it is none that is known here.
+        """
+        inputs, outputs = values_of(self._session)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        size = size or _exported_size(metadata)
+        pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
+        for _ in range(ATTEMPTS):
+            self.input_size = size or pixels.size
+            grey, *_ = place(np.full((*self.input_size, 3), PADDING, np.uint8), pixels, self.input_size)
+            try:
+                answer = self._run(grey)
+            except Exception as error:  # onnxruntime's are not public: one class for each kind of failure
+                if size is not None or self.input_size == USUAL_SIZE:
+                    raise _unknown(path, inputs, outputs) from error
+                size = USUAL_SIZE  # a size that looks open in the file may be fixed inside
+                continue
+            outputs = [(name, list(value.shape)) for name, value in answer.items()]
+            one, batched = first_image(answer, self._batch)
+            file = DetectorFile(path.stem, [value.name for value in self._settings], metadata, self.input_size)
+            layout = recognise(file, one, batched=batched)
+            if layout is None:
+                raise _unknown(path, inputs, outputs)
+            if layout.pixels == pixels:
+                layout.decode(one, self.input_size, self.threshold)
+                return layout, self.input_size, describe_values(outputs)
+            pixels = layout.pixels  # again with the range and size of this kind
+        raise _unknown(path, inputs, outputs)
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
-        """Boxes and scores of the people in each image, best first, clipped to the image."""
+        """Boxes and scores of the people in each image, best first, clipped to the image.
+
+        Raises:
+            LeanposeError: the outputs hold values that the recognised kind never has.
+        """
         return [self._detect(image) for image in images]
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
-        pixels, factor = letterbox(image, self.input_size)
-        found = people(self._run(pixels), self.input_size, self.threshold)
-        assert found is not None  # the constructor has seen to it
-        boxes = np.clip(found[0].astype(np.float64) / factor, 0, image.shape[1::-1] * 2)
-        return _in_order(boxes, found[1])
+        pixels, factors, shift = place(image, self.layout.pixels, self.input_size)
+        outputs, _ = first_image(self._run(pixels), self._batch)
+        boxes, scores = self.layout.decode(outputs, self.input_size, self.threshold)
+        boxes = (boxes.astype(np.float64) - np.tile(shift, 2)) / np.tile(factors, 2)
+        return _in_order(np.clip(boxes, 0, image.shape[1::-1] * 2), scores)
 
-    def _run(self, pixels: Float32[np.ndarray, "h w 3"]) -> dict[str, np.ndarray]:
-        """All outputs for one letterboxed image."""
-        if self._normalised:
-            pixels = (pixels - np.array(RTMDET_MEAN, np.float32)) / np.array(RTMDET_STD, np.float32)
-        batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
-        outputs = cast("list[np.ndarray]", self._session.run(self._names, {self._input: batch}))
+    def _run(self, pixels: Float32[np.ndarray, "h w 3"]) -> Outputs:
+        """All outputs for one placed image, which fills the batch."""
+        array = np.ascontiguousarray(pixels.transpose(2, 0, 1), FLOATS[self._image.type])
+        batch = np.repeat(array[None], self._batch, axis=0) if len(self._image.shape) == 4 else array
+        values = {self._image.name: batch, **{v.name: self._setting(v) for v in self._settings}}
+        outputs = cast("list[np.ndarray]", self._session.run(self._names, values))
         return dict(zip(self._names, outputs, strict=True))
 
+    def _setting(self, value: Any) -> np.ndarray:
+        """An input beside the image: the size that boxes shall refer to (width, height), or which pixels count (all)."""
+        height, width = self.input_size
+        kind = SETTINGS[value.type]
+        if len(value.shape) == 2:
+            return np.array([[width, height]] * self._batch, kind)
+        return np.ones((self._batch, height, width), kind)
 
-def letterbox(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> tuple[Float32[np.ndarray, "h w 3"], float]:
-    """Fit an RGB image into (height, width), padded at the right and the bottom with 114.
 
-    Returns:
-        BGR float32 0..255, as these detectors were trained on, and the factor from image to input pixels.
-    """
-    import cv2
+def _unknown(path: Path, inputs: Sequence[Shaped], outputs: Sequence[Shaped]) -> LeanposeError:
+    return LeanposeError(
+        f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
+        f"outputs {describe_values(outputs)}; {EXPECTED}"
+    )
 
-    factor = min(size[0] / image.shape[0], size[1] / image.shape[1])
-    height, width = (min(size[axis], max(1, int(image.shape[axis] * factor + 0.5))) for axis in (0, 1))
-    canvas = np.full((*size, 3), PADDING, np.uint8)
-    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return canvas[..., ::-1].astype(np.float32), factor
+
+def _is_setting(value: Any) -> bool:
+    """Whether an input beside the image is one that is known: RT-DETR's sizes, or DETR's mask of pixels."""
+    sizes = len(value.shape) == 2 and value.shape[1] == 2 and "size" in value.name.lower()
+    mask = len(value.shape) == 3 and "mask" in value.name.lower()
+    return (sizes or mask) and value.type in SETTINGS
+
+
+def _exported_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """The (height, width) that Ultralytics writes into its files."""
+    numbers = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
 def check_threshold(threshold: float) -> None:
@@ -200,7 +280,7 @@ class TorchvisionDetector(Detector):
     """
 
     def __init__(
-        self, name: str, *, weights: Path | None = None, threshold: float = 0.3, device: str = "auto",
+        self, name: str, *, weights: Path | None = None, threshold: float = THRESHOLD, device: str = "auto",
         model: nn.Module | None = None,
     ) -> None:  # fmt: skip
         from torchvision import models

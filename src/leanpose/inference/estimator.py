@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
@@ -21,10 +18,11 @@ from leanpose.backends.exported import NO_PREDICTION
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.geometry import apply_affine, boxes_from_keypoints, invert_affine
+from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
 from leanpose.inference.choice import BACKENDS, UNMEASURED, benchmark_backends, open_backend, remember
-from leanpose.inference.detectors import Detections, Detector, WholeImage
+from leanpose.inference.detectors import THRESHOLD, Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
+from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
@@ -37,22 +35,30 @@ Boxes = Float[np.ndarray, "_ 4"]
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
-DETECTOR_VARIABLE = "LEANPOSE_DETECTOR"
 DEFAULT_MODEL = "leanpose-body-s"
 CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
 HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
+PERSON_THRESHOLD = 0.1
+DUPLICATE_OKS, DUPLICATE_SCORE = 0.5, 0.2  # poses more alike are one person; keypoints from this score on are compared
+BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
+UNMEASURED_SIGMA = 0.05  # of keypoints without an OKS constant
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
+OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
 LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as long as torch needs for these
 
 
 @dataclass(eq=False)
 class _Request:
-    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do."""
+    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do.
+
+    `detected` says whether the people come from the estimator's detector, not from the caller.
+    """
 
     image: Pixels
     poses: PoseResult
     left: int
+    detected: bool
 
 
 class PoseEstimator:
@@ -61,8 +67,8 @@ class PoseEstimator:
     Args:
         model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
             `leanpose export`, or an RTMPose as MMDeploy and rtmlib have it.
-        detector: an ONNX file, `"torchvision:NAME"`, a `Detector`, `"whole-image"` (each picture is one person), or
-            `"auto"`: what the environment variable LEANPOSE_DETECTOR names, else the whole image, which is said once.
+        detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a `Detector`,
+            or `"whole-image"` (each picture is one person).
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
         backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune`,
             `expect` or `leanpose bench` has measured it for this model on this machine, and torch until then.
@@ -73,8 +79,12 @@ class PoseEstimator:
         precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or less where it
             was measured to keep the keypoints in their place.
         skeleton: names the keypoints of an exported file that does not name them.
+        person_threshold: detected people whose `PoseResult.person_scores` lie below it are left out; 0.1 by default, and 0
+            with `"whole-image"`. Of two detections of one person the more certain one stays. Boxes that the caller
+            gives all stay.
 
     Attributes:
+        uncertain, duplicates: how many detected people have been left out so far, for either reason.
         backend: what computes; `str(estimator.backend)` is its name and precision.
         backend_reason: why it was chosen, in a few words.
         model_seconds: how long model and codec have computed so far, on whichever device.
@@ -83,7 +93,7 @@ class PoseEstimator:
         LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
 
     Example:
-        >>> estimator = PoseEstimator("leanpose-body-s", detector="rtmdet_nano_person.onnx")  # doctest: +SKIP
+        >>> estimator = PoseEstimator("leanpose-body-s")  # doctest: +SKIP
         >>> poses = estimator("photo.jpg")  # doctest: +SKIP
         >>> poses.keypoints.shape  # doctest: +SKIP
         (3, 19, 2)
@@ -101,6 +111,7 @@ class PoseEstimator:
         two_pass: bool = False,
         precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
+        person_threshold: float | None = None,
     ) -> None:
         known_names = {"backend": (backend, ("auto", *BACKENDS)), "precision": (precision, get_args(PrecisionChoice))}
         for option, (value, known) in known_names.items():
@@ -110,14 +121,18 @@ class PoseEstimator:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         self.device = choose_device(str(device))
         self.detector = choose_detector(detector, device=str(device))
-        self._announce = isinstance(detector, str) and detector == "auto" and isinstance(self.detector, WholeImage)
         self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
         if flip_test and self.backend.includes_decoding:
             raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.flip_test, self.two_pass = flip_test, two_pass
-        self.model_seconds = 0.0
+        if person_threshold is None:
+            person_threshold = 0.0 if isinstance(self.detector, WholeImage) else PERSON_THRESHOLD
+        if not 0 <= person_threshold <= 1:
+            raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
+        self.person_threshold = person_threshold
+        self.model_seconds, self.uncertain, self.duplicates = 0.0, 0, 0
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
@@ -158,6 +173,9 @@ class PoseEstimator:
     ) -> PoseResult | list[PoseResult]:
         """The poses in one picture, or in each of a list.
 
+        A keypoint outside its picture keeps its place, but its score falls to 0 within 5 % of the longer side of the
+        person's box, so that it is not drawn and counts for nothing.
+
         Args:
             image: a path, an RGB uint8 array (H, W, 3), a Pillow image, or a list of these.
             boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of pictures a list of such arrays, with
@@ -176,8 +194,6 @@ class PoseEstimator:
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
-        if self._announce:
-            _notice()
         return self.detector(images)
 
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
@@ -201,13 +217,14 @@ class PoseEstimator:
             if waiting and (len(requests) >= self.batch_size or held > HELD_PIXELS):
                 self._run([waiting.popleft() for _ in range(len(waiting))])
             while requests and requests[0].left == 0:
-                yield requests.popleft().poses
+                yield self._finished(requests.popleft())
         if waiting:
             self._run(list(waiting))
         for request in requests:
-            yield request.poses
+            yield self._finished(request)
 
     def _request(self, image: Pixels, boxes: Boxes | None) -> _Request:
+        detected = boxes is None
         if boxes is None:
             boxes, box_scores = self.detect([image])[0]
         else:
@@ -216,7 +233,24 @@ class PoseEstimator:
         shape = (len(boxes), len(self.skeleton))
         keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
-        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes))
+        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes), detected)
+
+    def _finished(self, request: _Request) -> PoseResult:
+        """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""
+        poses = request.poses
+        if not request.detected:
+            return poses
+        certain = poses[np.flatnonzero(poses.person_scores >= self.person_threshold)]
+        areas = BODY_SHARE * box_area(certain.boxes)
+        visible, sigmas = certain.scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
+        similarity = oks_between(
+            certain.keypoints, areas, certain.keypoints, areas, np.where(sigmas > 0, sigmas, UNMEASURED_SIGMA),
+            visible=(visible, visible),
+        )  # fmt: skip
+        distinct = certain[np.sort(oks_nms(similarity, certain.person_scores, DUPLICATE_OKS))]
+        self.uncertain += len(poses) - len(certain)
+        self.duplicates += len(certain) - len(distinct)
+        return distinct
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
         """Look at one batch of people and write what is found into their requests."""
@@ -236,7 +270,8 @@ class PoseEstimator:
         begun = time.perf_counter()
         in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
         self.model_seconds += time.perf_counter() - begun
-        return apply_affine(invert_affine(matrices), in_crop.astype(np.float64)), scores
+        keypoints = apply_affine(invert_affine(matrices), in_crop.astype(np.float64))
+        return keypoints, scores * _inside_factor(keypoints, images, boxes).astype(scores.dtype)
 
     def _look_again(
         self, images: Sequence[Pixels], found: KeypointArrays, boxes: Float[np.ndarray, "B 4"]
@@ -255,6 +290,19 @@ class PoseEstimator:
             rows = rows[better]
             keypoints[rows], scores[rows], boxes[rows] = again[better], again_scores[better], closer[better]
         return (keypoints, scores), boxes
+
+
+def _inside_factor(
+    keypoints: Float[np.ndarray, "B K 2"], images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "B K"]:
+    """What the score of each keypoint is multiplied by: 1 inside its picture, falling to 0 at a margin outside of it.
+
+    Nobody can see a joint that is not in the picture: its place is a guess that must not look like a finding.
+    """
+    ends = np.array([image.shape[1::-1] for image in images], np.float64)[:, None] - 0.5
+    beyond = np.maximum(-0.5 - keypoints, keypoints - ends).max(axis=2)
+    margin = OUTSIDE_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
+    return np.clip(1 - beyond / margin, 0, 1)
 
 
 def _check_boxes(boxes: Boxes) -> Boxes:
@@ -296,8 +344,8 @@ def _open(
     return model, *open_backend(model, device, backend, precision)
 
 
-def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3, device: str = "auto") -> Detector:
-    """The detector meant by a path, `"whole-image"` or `"auto"` (see `PoseEstimator`).
+def choose_detector(detector: Detector | str | Path, *, threshold: float = THRESHOLD, device: str = "auto") -> Detector:
+    """The detector meant by a path or a name (see `PoseEstimator`).
 
     Args:
         threshold: of a file's detections, those below this score are left out.
@@ -308,19 +356,4 @@ def choose_detector(detector: Detector | str | Path, *, threshold: float = 0.3, 
     """
     if isinstance(detector, Detector):
         return detector
-    if str(detector) == "auto":
-        detector = os.environ.get(DETECTOR_VARIABLE) or "whole-image"
-    if str(detector) == "whole-image":
-        return WholeImage()
     return Detector.load(detector, threshold=threshold, device=device)
-
-
-NO_DETECTOR = (
-    "no person detector was given, so each whole image is taken for one person; "
-    f"give an ONNX file (RTMDet or YOLOX) as the detector or in {DETECTOR_VARIABLE}, or boxes"
-)
-
-
-@lru_cache(maxsize=1)
-def _notice() -> None:
-    warnings.warn(f"leanpose: {NO_DETECTOR}.", stacklevel=6)

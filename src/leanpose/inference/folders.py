@@ -38,6 +38,7 @@ class Outcome:
         done: pictures looked at.
         people: found in them.
         empty: pictures without people.
+        uncertain, duplicates: people left out because of their low scores, and second detections of one person.
         skipped: pictures that could not be read, with the reason.
         undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
         stopped: whether the user stopped the run before its end.
@@ -46,6 +47,8 @@ class Outcome:
     done: int = 0
     people: int = 0
     empty: int = 0
+    uncertain: int = 0
+    duplicates: int = 0
     skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
     undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
     stopped: bool = False
@@ -85,7 +88,8 @@ def predict_pictures(
     A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run with what has been found so far.
 
     Args:
-        estimator: finds the people (where `boxes` is None) and their poses.
+        estimator: finds the people (where `boxes` is None) and their poses; people below its `person_threshold` are left
+            out, those of `boxes` too.
         pictures: what to look at.
         boxes: boxes by picture, in place of the estimator's detector.
         drawings: folder for annotated pictures.
@@ -102,7 +106,7 @@ def predict_pictures(
     if drawings is not None:
         paths = [picture.path for picture in pictures]
         targets = dict(zip(paths, target_names(pictures, drawings, ending=ending), strict=True))
-    outcome = Outcome()
+    outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
@@ -129,6 +133,9 @@ def predict_pictures(
                 picture, pixels, scores = read.popleft()
                 if scores is not None:
                     poses = replace(poses, box_scores=scores.astype(np.float32))
+                    certain = poses.person_scores >= estimator.person_threshold
+                    outcome.uncertain += int((~certain).sum())
+                    poses = poses[np.flatnonzero(certain)]
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
@@ -140,6 +147,8 @@ def predict_pictures(
                 advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
+        outcome.uncertain += estimator.uncertain - before[0]
+        outcome.duplicates = estimator.duplicates - before[1]
         for future in painted:
             future.result()
         if not outcome.done:

@@ -47,6 +47,7 @@ class VideoOutcome:
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
         ids: of the different people.
+        uncertain: people left out because of their low scores, in all frames together.
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
@@ -61,6 +62,7 @@ class VideoOutcome:
     seconds: float = 0.0
     people: int = 0
     ids: set[int] = field(default_factory=set)
+    uncertain: int = 0
     elapsed: float = 0.0
     model_seconds: float = 0.0
     damaged: int = 0
@@ -96,7 +98,8 @@ def predict_video(
     An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
 
     Args:
-        tracker: finds people, their poses and their ids.
+        tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
+            estimator are left out.
         source: a file, or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
@@ -141,6 +144,9 @@ def predict_video(
         try:
             for poses in tracker.stream(feed()):
                 frame = looked_at.popleft()
+                certain = poses.person_scores >= tracker.estimator.person_threshold
+                outcome.uncertain += int((~certain).sum())
+                poses = poses[np.flatnonzero(certain)]
                 painted.append(painter.submit(write, outcome.frames, frame, poses))
                 while len(painted) > WRITTEN_BEHIND:
                     painted[0].result()  # stays in line until it is done: an interrupt here must not lose it

@@ -59,7 +59,7 @@ class PoseTracker:
         LeanposeError: a setting is out of its range.
 
     Example:
-        >>> tracker = PoseTracker(PoseEstimator(detector="rtmdet_nano_person.onnx"))  # doctest: +SKIP
+        >>> tracker = PoseTracker(PoseEstimator())  # doctest: +SKIP
         >>> for poses in tracker.stream(frames):  # doctest: +SKIP
         ...     print(poses.ids, poses.keypoints.shape)
     """

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.evaluation.predictions import oks_between, oks_nms
 from leanpose.geometry import box_area, boxes_from_keypoints
 from leanpose.inference.results import PoseResult
+from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton
 
 Boxes = Float[np.ndarray, "N 4"]

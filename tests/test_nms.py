@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanpose.evaluation import box_nms, oks_between, oks_nms, soft_oks_nms
+from leanpose.nms import box_nms, oks_between, oks_nms, soft_oks_nms
 from leanpose.skeleton import COCO17
 
 THRESHOLDS = ("0.9", "0.7", "0.5", "0.3")
