@@ -21,6 +21,7 @@ from leanpose.cli.recipes import recipes
 from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
 from leanpose.cli.train import train
+from leanpose.cli.weights import weights
 from leanpose.errors import LeanposeError
 
 app = typer.Typer(
@@ -69,6 +70,7 @@ COMMANDS = {
     "eval": evaluate,
     "report": report,
     "models": models,
+    "weights": weights,
     "convert": convert,
     "explain": explain,
     "export": export,
