@@ -71,6 +71,8 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        if "INVALID_PROTOBUF" in reason:
+            raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 
