@@ -85,9 +85,9 @@ def find_inputs(
     expand, and numbers of cameras.
 
     Files in folders count by their endings. A file that is named itself counts as a video where it ends like one, or
-    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. An image that is called by a number,
-    as COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are
-    numbered on from there.
+    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. An
+    image that is called by a number, as COCO's are, has that number as its id (unless two share it, in which case
+    nobody's name counts); the others are numbered on from there.
 
     Args:
         arguments: as typed.

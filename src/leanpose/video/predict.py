@@ -195,8 +195,8 @@ def _place(frame: Frame, reader: FrameReader) -> Letterbox:
 def _size_notice(frame: Frame, reader: FrameReader) -> str:
     (height, width), (first_height, first_width) = frame.pixels.shape[:2], reader.size
     return (
-        f"The size changes at {frame.seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and the "
-        f"copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
+        f"The size changes at {frame.seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and "
+        f"the copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
     )
 
 

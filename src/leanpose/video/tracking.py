@@ -32,8 +32,8 @@ TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
 
 @dataclass
 class _Frame:
-    """A frame that was read ahead, its place in the tracks' pixels (those of the first frame), and the detector's answer
-    (in its own pixels) where one was asked for."""
+    """A frame that was read ahead, its place in the tracks' pixels (those of the first frame), and the detector's
+    answer (in its own pixels) where one was asked for."""
 
     image: UInt8[np.ndarray, "H W 3"]
     seconds: float
@@ -99,8 +99,8 @@ class PoseTracker:
     def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
         """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time.
 
-        Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses are
-        in the pixels of their own frame; where the size changes midway, people are followed as if the frame lay, as
+        Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
+        are in the pixels of their own frame; where the size changes midway, people are followed as if the frame lay, as
         large as fits, in one of the first size.
 
         Args:
