@@ -87,6 +87,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     import safetensors  # takes time that `leanpose --help` does not have
 
     try:
+        path.open("rb").close()  # safetensors calls a file that may not be read a missing one
         with safetensors.safe_open(path, framework) as file:
             yield file
     except OSError as error:

@@ -14,6 +14,7 @@ from leanpose.data.inputs import ImageFile, find_inputs, read_ahead
 from leanpose.errors import LeanposeError
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.folders import target_names
+from leanpose.video.reader import looks_like_video
 
 
 def write_picture(path: Path) -> Path:
@@ -86,7 +87,7 @@ def test_two_that_share_a_number_are_counted(tmp_path: Path):
 def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
     (folder / "broken.jpg").write_bytes(b"")
     pictures = find_inputs([str(folder), str(folder / "absent.jpg")]).pictures
-    read = list(read_ahead(pictures))
+    read = list(read_ahead(pictures, lambda *_: None))
     assert [p.name for p, _ in read] == [p.name for p in pictures]
     broken = [p.name for p, pixels in read if isinstance(pixels, BrokenImageError)]
     assert broken == ["broken.jpg", "absent.jpg"]
@@ -94,9 +95,36 @@ def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
 
 
 def test_reading_can_be_left_off(folder: Path):
-    reading = read_ahead(find_inputs([str(folder)]).pictures)
+    reading = read_ahead(find_inputs([str(folder)]).pictures, lambda *_: None)
     assert next(reading)[0].name == "a.png"
     reading.close()
+
+
+def test_moving_images_are_clips_where_videos_are_looked_at(folder: Path):
+    frames = [Image.new("RGB", (20, 10), (40 * i, 200, 30)) for i in range(3)]
+    for name in ("walk.gif", "walk.webp", "walk.png"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    write_picture(folder / "still.gif")
+    for arguments in ([str(folder)], [str(folder / "walk.*"), str(folder)]):
+        inputs = find_inputs(arguments, is_video=looks_like_video)
+        assert [clip.name for clip in inputs.clips] == ["walk.gif", "walk.png", "walk.webp"]
+        assert "still.gif" in [picture.name for picture in inputs.pictures]
+        assert len(inputs.pictures) == 5
+    assert len(find_inputs([str(folder)]).pictures) == 8
+
+
+def test_a_folder_without_permission_is_no_empty_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(LeanposeError, match=r"The folder .* cannot be read: permission denied"):
+        find_inputs([str(folder)])
+
+
+def test_what_is_guessed_of_an_image_is_told(folder: Path):
+    Image.fromarray(np.full((10, 20), 4000, np.uint16)).save(folder / "deep.png")
+    told: list[tuple[str, str]] = []
+    pictures = find_inputs([str(folder)]).pictures
+    list(read_ahead(pictures, lambda image, sentence: told.append((image.name, sentence))))
+    assert [(name, "12 bits" in sentence) for name, sentence in told] == [("deep.png", True)]
 
 
 def test_targets_keep_names_apart(tmp_path: Path):

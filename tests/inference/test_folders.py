@@ -172,6 +172,18 @@ def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[I
         predict_pictures(estimator, pictures, drawings=tmp_path / "file" / "deeper")
 
 
+def test_what_was_guessed_or_left_out_is_told_by_picture(estimator: PoseEstimator, tmp_path: Path):
+    frames = [Image.fromarray(scene(seed, 2).image) for seed in range(3)]
+    for name in ("a.tif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    Image.fromarray(np.asarray(frames[0].convert("L")).astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    outcome = predict_pictures(estimator, find_inputs([str(tmp_path)]).pictures)
+    assert {sentence[:30]: names for sentence, names in outcome.notices.items()} == {
+        "Only the first of 3 pages is r": ["a.tif", "b.tif"],
+        "16-bit values that use 12 bits": ["deep.png"],
+    }
+
+
 def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: PoseEstimator, tmp_path: Path):
     (tmp_path / "in").mkdir()
     Image.fromarray(scene(0, 1).image).save(tmp_path / "in" / "1.png")

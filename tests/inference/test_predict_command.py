@@ -100,6 +100,31 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
 
 
+def test_images_of_any_size_and_kind(predict, tmp_path: Path):
+    """One pixel, a strip, too many pixels, few bits of many, several pages, and two moving images of one stem."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("RGB", (20_000, 2)).save(folder / "strip.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    Image.fromarray(np.full((30, 40), 4000, np.uint16)).save(folder / "deep.png")
+    frames = [Image.new("RGB", (40, 30), (60 * i, 0, 0)) for i in range(3)]
+    for name in ("pages.tif", "walk.gif", "walk.webp"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    result = predict(folder, "--detector", "whole-image")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "Done:     4 images", "more than the 100 million pixels allowed", "scaled by that range, 0 … 4095: deep.png\n",
+        "Notice:   Only the first of 3 pages is read: pages.tif\n", "walk.gif, 3 frames", "walk.webp, 3 frames",
+    ):  # fmt: skip
+        assert words in result.output
+    names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert names == [
+        "deep.png", "one.png", "pages.jpg", "poses.csv", "poses.json", "strip.png", "walk-2.jsonl", "walk-2.mp4",
+        "walk.jsonl", "walk.mp4",
+    ]  # fmt: skip
+
+
 def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_path: Path):
     boxes = [{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": score} for score in (0.9, 0.4, 0.5)]
     (tmp_path / "b.json").write_text(json.dumps(boxes))

@@ -12,6 +12,7 @@ import torch
 from leanpose.backends.base import first_line
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -49,12 +50,14 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
     """An ONNX file in onnxruntime, with as many threads as torch has, so that one setting holds for all backends.
 
     Raises:
-        LeanposeError: the file is missing or damaged, or there is no GPU for it.
+        LeanposeError: the file is missing, damaged or may not be read, or there is no GPU for it.
     """
     import onnxruntime  # takes a moment to load
 
-    if not path.is_file():
-        raise LeanposeError(f"There is no file {path}.")
+    try:
+        path.open("rb").close()  # onnxruntime gives no more than a number for what the system says
+    except OSError as error:
+        raise describe_read_error(path, error) from error
     providers = ["CPUExecutionProvider"]
     if cuda:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -71,6 +74,8 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        if "INVALID_PROTOBUF" in reason:
+            raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 

@@ -197,6 +197,9 @@ def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
     print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
     _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
+    for sentence, names in outcome.notices.items():
+        others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"Notice:   {sentence.removesuffix('.')}: {', '.join(names[:3])}{others}")
     for _, reason in outcome.undrawn[:LISTED]:
         print(f"          {reason}")
 

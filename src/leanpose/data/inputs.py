@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -12,14 +13,18 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image
+from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif"}
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
+    ".apng",
+}  # fmt: skip
+MOVING_SUFFIXES = {".gif", ".webp", ".png", ".apng", ".avif"}  # of files that may be animated
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".vob", ".mxf", ".h264", ".hevc",
@@ -80,17 +85,18 @@ def find_inputs(
     expand, and numbers of cameras.
 
     Files in folders count by their endings. A file that is named itself counts as a video where it ends like one, or
-    where it ends like nothing that is known and holds one; otherwise as an image. An image that is called by a number,
-    as COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are
-    numbered on from there.
+    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. An
+    image that is called by a number, as COCO's are, has that number as its id (unless two share it, in which case
+    nobody's name counts); the others are numbered on from there.
 
     Args:
         arguments: as typed.
         besides: a folder to leave out, where earlier results may lie.
-        is_video: whether a file whose name ends like nothing that is known holds a video.
+        is_video: whether a file holds a video: one whose name ends like nothing that is known, or like an image that
+            may be animated.
 
     Raises:
-        LeanposeError: nothing is there to look at.
+        LeanposeError: nothing is there to look at, or a folder may not be read.
     """
     images: dict[Path, str] = {}
     clips: dict[Path | int, Clip] = {}
@@ -102,16 +108,17 @@ def find_inputs(
         for path in _expand(argument):
             if not path.is_dir():
                 ending = path.suffix.lower()
-                unknown = ending not in SUFFIXES and path.is_file()
-                if ending in VIDEO_SUFFIXES or (unknown and is_video(path)):
+                unclear = (ending not in SUFFIXES or ending in MOVING_SUFFIXES) and path.is_file()
+                if ending in VIDEO_SUFFIXES or (unclear and is_video(path)):
                     clips.setdefault(path.resolve(), Clip(path.resolve(), path.name))
                 else:
                     images.setdefault(path.resolve(), path.name)
                 continue
             for file, name in _files_below(path, besides):
-                if file.suffix.lower() in SUFFIXES:
+                ending = file.suffix.lower()
+                if ending in SUFFIXES and not (ending in MOVING_SUFFIXES and is_video(file)):
                     images.setdefault(file.resolve(), name)
-                elif file.suffix.lower() in VIDEO_SUFFIXES:
+                elif ending in SUFFIXES or ending in VIDEO_SUFFIXES:
                     clips.setdefault(file.resolve(), Clip(file.resolve(), name))
                 else:
                     others.append(name)
@@ -136,6 +143,8 @@ def _numbered(images: dict[Path, str]) -> list[ImageFile]:
 
 def _files_below(folder: Path, besides: Path | None) -> Iterator[tuple[Path, str]]:
     """The files in a folder and in those below it, with their names from there; without hidden ones."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise LeanposeError(f"The folder {folder} cannot be read: permission denied.")
     excluded = None if besides is None or besides.resolve() == folder.resolve() else besides.resolve()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = file.relative_to(folder).as_posix()
@@ -155,18 +164,26 @@ def _expand(argument: str) -> list[Path]:
 
 
 def read_ahead(
-    images: Sequence[ImageFile],
+    images: Sequence[ImageFile], notice: Callable[[ImageFile, str], None]
 ) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
-    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
-    with Prefetcher(((image, _read(image.path)) for image in images), READ_AHEAD) as ahead:
+    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason.
+
+    Args:
+        images: to read.
+        notice: called by that thread with what was guessed of an image or left out, a sentence.
+    """
+
+    def read(image: ImageFile) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
+        try:
+            pixels, notices = read_image_and_notices(image.path)
+        except BrokenImageError as error:
+            return error
+        for sentence in notices:
+            notice(image, sentence)
+        return pixels
+
+    with Prefetcher(((image, read(image)) for image in images), READ_AHEAD) as ahead:
         yield from ahead
-
-
-def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
-    try:
-        return read_image(path)
-    except BrokenImageError as error:
-        return error
 
 
 def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
@@ -193,6 +210,6 @@ def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
 def _from_pillow(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     name = str(getattr(image, "filename", "") or "given by Pillow")
     try:
-        return pillow_to_rgb(image, name)
+        return warn_of(*pillow_to_rgb(image, name))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels late, so damage shows only here
         raise BrokenImageError(f"The image {name} cannot be decoded: {error}.") from error

@@ -41,6 +41,7 @@ class Outcome:
         uncertain, duplicates: people left out because of their low scores, and second detections of one person.
         skipped: pictures that could not be read, with the reason.
         undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
+        notices: what was guessed of pictures or left out: a sentence, and the names of the pictures it holds for.
         stopped: whether the user stopped the run before its end.
     """
 
@@ -51,6 +52,7 @@ class Outcome:
     duplicates: int = 0
     skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
     undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
+    notices: dict[str, list[str]] = field(default_factory=dict)
     stopped: bool = False
 
     @property
@@ -109,8 +111,11 @@ def predict_pictures(
     outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
+    def notice(picture: ImageFile, sentence: str) -> None:
+        outcome.notices.setdefault(sentence, []).append(picture.name)
+
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
-        for picture, pixels in read_ahead(pictures):
+        for picture, pixels in read_ahead(pictures, notice):
             if isinstance(pixels, BrokenImageError):
                 outcome.skipped.append((picture, str(pixels)))
                 advance(outcome)
