@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
+from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
@@ -23,7 +24,6 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
-JPEG_QUALITY = 92
 DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
 
 Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
@@ -65,10 +65,6 @@ class NothingReadError(LeanposeError):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__("No picture could be read, so nothing was written.")
         self.outcome = outcome
-
-
-class UndrawableError(LeanposeError):
-    """A picture is too large for the format of its annotated copy."""
 
 
 def predict_pictures(
@@ -200,25 +196,6 @@ def paint_overlay(
         UndrawableError: it is too large for its format.
     """
     write_picture(poses.draw(pixels, threshold=threshold), target)
-
-
-def write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
-    """Write an RGB picture in the format of its suffix.
-
-    Raises:
-        UndrawableError: it is too large for the format.
-    """
-    import cv2
-
-    height, width = picture.shape[:2]
-    quality = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
-    kind = target.suffix.lower()
-    options = [quality[kind], JPEG_QUALITY] if kind in quality else []
-    encoded, content = cv2.imencode(target.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    if not encoded:
-        raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
-    with atomic_write(target) as temporary:
-        temporary.write_bytes(content.tobytes())
 
 
 def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:

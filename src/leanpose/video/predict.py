@@ -192,31 +192,8 @@ def header(reader: VideoReader, tracker: PoseTracker) -> dict[str, Any]:
 
 
 def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
-    """One frame as a line: its number from 0, its time, and for each person id, box (xyxy), scores and keypoints."""
-    ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
-    return {
-        "frame": index,
-        "time": round(seconds, 6),
-        "people": [
-            {
-                "id": ids[p],
-                "score": _number(score, 4),
-                "box": [_number(value, 2) for value in poses.boxes[p]],
-                "box_score": _number(poses.box_scores[p], 4),
-                "keypoints": [
-                    [_number(x, 2), _number(y, 2), _number(confidence, 4)]
-                    for (x, y), confidence in zip(poses.keypoints[p], poses.scores[p], strict=True)
-                ],
-            }
-            for p, score in enumerate(poses.person_scores)
-        ],
-    }
-
-
-def _number(value: float, digits: int) -> float | None:
-    """A plain number; JSON has no word for what is not finite."""
-    value = float(value)
-    return round(value, digits) if math.isfinite(value) else None
+    """One frame as a line: its number from 0, its time, and the people of `PoseResult.to_dict`."""
+    return {"frame": index, "time": round(seconds, 6), "people": poses.to_dict()["people"]}
 
 
 def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
