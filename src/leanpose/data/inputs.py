@@ -100,12 +100,14 @@ class Inputs:
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
+        root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
     pictures: list[ImageFile]
     clips: list[Clip]
     others: list[str]
     links: list[str]
+    root: Path | None
 
 
 def find_inputs(
@@ -160,7 +162,7 @@ class _Found:
         self.clips: dict[Path, Path] = {}
         self.sources: dict[str | int, str] = {}  # videos that are no files: source → name
         self.contents: dict[str, bytes] = {}  # images that are no files: name → bytes
-        self.roots: list[Path] = []
+        self.roots: set[Path] = set()
         self.others: list[Path] = []
         self.links: list[Path] = []
 
@@ -168,12 +170,12 @@ class _Found:
         """A file, or a folder with all below it."""
         path = Path(os.path.abspath(path))  # keeps links, whose names the user knows
         if not path.is_dir():
-            self.roots.append(path.parent)
+            self.roots.add(path.parent)
             ending = path.suffix.lower()
             unknown = ending not in SUFFIXES and path.is_file()
             self._add_file(path, video=ending in VIDEO_SUFFIXES or (unknown and self.is_video(path)))
             return
-        self.roots.append(path)
+        self.roots.add(path)
         for file in _files_below(path, self.besides):
             if file.is_dir():
                 self.links.append(file)
@@ -208,20 +210,22 @@ class _Found:
         Raises:
             LeanposeError: that is nothing.
         """
-        others = [self._name(path) for path in self.others]
+        try:
+            root = Path(os.path.commonpath(self.roots))
+        except ValueError:  # there are none, or they lie on several drives
+            root = None
+
+        def name(path: Path) -> str:
+            return path.relative_to(root).as_posix() if root else path.as_posix().replace(":", "").lstrip("/")
+
+        others = [name(path) for path in self.others]
         if not (self.images or self.clips or self.sources or self.contents):
             there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
             raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
-        clips = [Clip(source, self._name(path)) for source, path in self.clips.items()]
-        clips += [Clip(source, name) for source, name in self.sources.items()]
-        pictures = _numbered({path: self._name(found) for path, found in self.images.items()}, self.contents)
-        return Inputs(pictures, clips, others, [self._name(path) for path in self.links])
-
-    def _name(self, path: Path) -> str:
-        try:
-            return path.relative_to(os.path.commonpath(self.roots)).as_posix()
-        except ValueError:  # on several drives
-            return path.as_posix().replace(":", "").lstrip("/")
+        clips = [Clip(source, name(path)) for source, path in self.clips.items()]
+        clips += [Clip(source, given) for source, given in self.sources.items()]
+        pictures = _numbered({path: name(found) for path, found in self.images.items()}, self.contents)
+        return Inputs(pictures, clips, others, [name(path) for path in self.links], root)
 
 
 def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[ImageFile]:

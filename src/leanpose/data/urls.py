@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
@@ -80,7 +80,7 @@ def download_image(url: str, *, certain: bool) -> bytes | None:
                 return None
             content = response.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # an HTTP status and a lost connection are OSErrors
-        reason = error.reason if isinstance(error, URLError) else error
+        reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
         raise LeanposeError(f"{shown} cannot be loaded: {reason}.") from error
     if len(content) > MAX_BYTES:
         raise LeanposeError(f"{shown} is larger than the {MAX_BYTES // 10**6} MB that an image may have.")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.inputs import Clip
+from leanpose.data.inputs import VIDEO_SUFFIXES, Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
@@ -100,7 +100,7 @@ def predict_video(
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
             estimator are left out.
-        source: a file, or the number of a camera.
+        source: a file, an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
             once, so that a killed run leaves whole lines.
@@ -246,7 +246,11 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
+    # What is no file may have a name with a dot that ends no suffix, such as a host's.
     names = [
-        f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4") for clip in clips
+        Path(clip.name).with_suffix(".mp4")
+        if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES
+        else f"{clip.name}.mp4"
+        for clip in clips
     ]
     return distinct_paths([folder / name for name in names], {clip.source for clip in clips} if drawn else ())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.urls import is_live, is_url, without_password
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
 HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
@@ -53,9 +55,12 @@ class VideoReader:
     """An opened video or camera; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
 
     Args:
-        source: a file, or the number of a camera.
+        source: a file, an address (`http://…`, `rtsp://…`), or the number of a camera.
 
     Attributes:
+        live: whether frames are gone that nobody takes: of a camera, or a network's stream.
+        name: of the source, without the password that an address may hold.
+        address: what FFmpeg opened.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
         rate: frames a second, on average, as far as known beforehand.
@@ -76,9 +81,15 @@ class VideoReader:
     """
 
     def __init__(self, source: str | Path | int) -> None:
-        self.live = isinstance(source, int)
-        self.name = f"camera {source}" if self.live else str(source)
-        self._container = _open_camera(source) if isinstance(source, int) else _open_file(Path(source))
+        if isinstance(source, int):
+            self.live, self.name, self.address = True, f"camera {source}", ""
+            self._container = _open_camera(source)
+        elif isinstance(source, str) and is_url(source):
+            self.live, self.name, self.address = is_live(source), without_password(source), source
+            self._container = _open_url(source)
+        else:
+            self.live, self.name, self.address = False, str(source), str(Path(source).resolve())
+            self._container = _open_file(Path(source))
         try:
             self._stream = _video_stream(self._container, self.name)
             self._describe()
@@ -260,6 +271,19 @@ def _open_file(path: Path) -> InputContainer:
         ) from error
 
 
+def _open_url(url: str) -> InputContainer:
+    import av
+
+    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
+    try:
+        return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
+    except av.InvalidDataError as error:
+        raise VideoError(f"{without_password(url)} holds no video that can be read.") from error
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(f"{without_password(url)} cannot be opened: {error.strerror or error}.") from error
+
+
 def camera_address(number: int) -> tuple[str, str]:
     """What FFmpeg calls a camera on this platform: its address and the kind of input.
 
@@ -278,6 +302,20 @@ def camera_address(number: int) -> tuple[str, str]:
     if number >= len(cameras):
         raise VideoError(f"There is no camera {number}; {len(cameras)} were found here.")
     return f"video={cameras[number]}", "dshow"
+
+
+def require_source(source: str | Path | int) -> None:
+    """See that there is a video, or a camera, before long work begins.
+
+    Raises:
+        VideoError: the camera is not there, or the video cannot be opened.
+    """
+    if not isinstance(source, int):
+        VideoReader(source).close()
+        return
+    address, kind = camera_address(source)  # not opened, since some cameras are busy for a while when they are closed
+    if kind == "v4l2" and not Path(address).exists():
+        raise VideoError(f"There is no camera {source} ({address}).")
 
 
 def _open_camera(number: int) -> InputContainer:
