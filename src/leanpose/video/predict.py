@@ -171,6 +171,8 @@ def predict_video(
         if writer is not None:
             writer.finish(whole=not outcome.stopped and seconds is None)
             outcome.notices += writer.notices
+            if audio and reader.live and isinstance(source, str):
+                outcome.notices.append("The audio of a live stream, if it has any, is not kept.")
         outcome.elapsed = time.perf_counter() - begun
     outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
     outcome.cut_off = reader.cut_off and not outcome.stopped
