@@ -132,7 +132,7 @@ def test_poses_become_labels(estimator: PoseEstimator, pictures: list[ImageFile]
     content = json.loads(path.read_text())
     assert [image["file_name"] for image in content["images"]] == ["10.png", "11.png", "13.png", "14.png"]
     assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3, 4, 5, 6]
-    config = DatasetConfig(format="coco", images="in", annotations="labels.json")
+    config = DatasetConfig(format="coco", images=Path("in"), annotations=Path("labels.json"))
     read = read_people(config, SpotFinder().skeleton, tmp_path, training=True)
     assert len(read.people) == 6
     for person, points in zip(read.people[-2:], scene(4, 2).points, strict=True):

@@ -161,12 +161,7 @@ class PoseEstimator:
         return self.model.skeleton
 
     @overload
-    def __call__(
-        self, image: str | Path, boxes: Boxes | None = None, *, stream: Literal[False] = False
-    ) -> PoseResult: ...
-
-    @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # bytes and arrays are iterable too
         self, image: ImageInput, boxes: Boxes | None = None, *, stream: Literal[False] = False
     ) -> PoseResult: ...
 

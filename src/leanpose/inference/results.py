@@ -23,7 +23,7 @@ from leanpose.inference.openpose_layout import openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # pyright: ignore[reportMissingImports]
     import supervision
 
 RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
@@ -299,7 +299,7 @@ class PoseResult:
             LeanposeError: pandas is not installed.
         """
         try:
-            import pandas
+            import pandas  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise LeanposeError("to_df() needs the package pandas: pip install 'leanpose[pandas]'.") from error
         return pandas.DataFrame(self.to_rows(), columns=self.row_names(self.skeleton, tracked=self.ids is not None))
