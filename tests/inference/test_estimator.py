@@ -136,11 +136,127 @@ def test_grey_and_sixteen_bits(spot_finder: SpotFinder, tmp_path: Path):
         assert np.abs(estimator(image, scene(3, 1).boxes).keypoints - points).max() < 0.4
 
 
+def forms_of(image: np.ndarray) -> dict[str, Any]:
+    """The same image in every form that is taken."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")  # and its position is at the end
+    tensor = torch.from_numpy(image)
+    opaque = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=2)
+    return {
+        "bytes": buffer.getvalue(), "BytesIO": buffer, "file": io.BufferedReader(io.BytesIO(buffer.getvalue())),  # pyright: ignore
+        "Pillow": Image.fromarray(image), "RGBA": opaque, "floats": image / 255.0, "half": (image / 255).astype(np.float32),
+        "HWC": tensor, "CHW": tensor.permute(2, 0, 1), "unit": tensor.permute(2, 0, 1).float() / 255,
+        "wanting gradients": (tensor.double() / 255).requires_grad_(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", forms_of(scene(0, 1).image))
+def test_every_form_of_an_image_gives_the_same(spot_finder: SpotFinder, form: str):
+    given = scene(2, 2)
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    expected = estimator(given.image, given.boxes)
+    poses = estimator(forms_of(given.image)[form], given.boxes)
+    assert (poses.keypoints == expected.keypoints).all()
+    assert poses.image_size == given.image.shape[:2]
+    assert (poses.draw() == expected.draw()).all()
+
+
+@pytest.mark.parametrize(
+    "grey", [np.array, lambda image: image[..., None], torch.tensor, lambda image: torch.tensor(image)[None]]
+)
+def test_grey_arrays(spot_finder: SpotFinder, grey):
+    points = np.repeat(scene(3, 1).points[:, :1], 3, axis=1)
+    image = grey(paint_spots((200, 200), points, 8)[..., 0])
+    poses = PoseEstimator(spot_finder, Forbidden(), "cpu")(image, scene(3, 1).boxes)
+    assert np.abs(poses.keypoints - points).max() < 0.4
+    assert poses.draw().shape == (200, 200, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images, a link to one of them, a video and a text."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.png", "deep/a.png")):
+        Image.fromarray(scene(seed, 1).image).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "clip.mp4").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_text("")
+    return tmp_path / "in"
+
+
+def test_many_images(spot_finder: SpotFinder, folder: Path):
+    estimator = PoseEstimator(spot_finder, "whole-image", "cpu")
+    images = [np.asarray(Image.open(folder / name)) for name in ("a.png", "b.png", "deep/a.png")]
+    names = [str(folder / name) for name in ("a.png", "b.png", "deep/a.png")]
+    expected = [poses.keypoints for poses in estimator(images)]
+    batch = np.stack(images)
+    with pytest.warns(UserWarning, match=r"2 videos and links in .*clip\.mp4, link\.png"):
+        below = estimator(folder)
+    many: list[Any] = [
+        below, estimator(tuple(images)), estimator(image for image in images), estimator(batch),
+        estimator(torch.from_numpy(batch).permute(0, 3, 1, 2)), estimator([f"{folder}/[ab].png", folder / "deep"]),
+    ]  # fmt: skip
+    for found in many:
+        assert isinstance(found, list)
+        assert all((poses.keypoints == points).all() for poses, points in zip(found, expected, strict=True))
+    assert [poses.image_name for poses in below] == names
+    assert [poses.image_name for poses in estimator(str(folder / "*" / "*.png"))] == names[2:]
+    assert estimator([]) == []
+
+
+def test_a_stream_reads_as_it_is_read(spot_finder: SpotFinder, folder: Path):
+    estimator = PoseEstimator(spot_finder, "whole-image", "cpu", batch_size=1)
+    given = []
+
+    def images():
+        for seed in range(4):
+            given.append(seed)
+            yield scene(seed, 1).image
+
+    found = estimator(images(), stream=True)
+    assert isinstance(found, Iterator)
+    next(found)
+    assert given == [0]
+    assert len(list(found)) == 3
+    assert [len(poses) for poses in estimator(folder / "a.png", stream=True)] == [1]
+
+
+def test_folders_have_no_boxes(spot_finder: SpotFinder, folder: Path, tmp_path: Path):
+    estimator = PoseEstimator(spot_finder, "whole-image", "cpu")
+    box = np.array([[0, 0, 10, 10]])
+    sources: list[Any] = [folder, [folder], iter([])]
+    for source in sources:
+        with pytest.raises(LeanposeError, match="not to a folder"):
+            estimator(source, [box])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LeanposeError, match="no images"):
+        estimator(tmp_path / "empty")
+
+
+def test_results_remember_their_image(spot_finder: SpotFinder, folder: Path):
+    estimator = PoseEstimator(spot_finder, "whole-image", "cpu")
+    image = scene(0, 1).image
+    poses = estimator(image)
+    assert poses.image is image  # no copy
+    of_file = estimator(folder / "a.png")
+    assert of_file.image == folder / "a.png"  # read again where it is needed
+    assert of_file[:0].image == of_file.image
+    assert (of_file.draw() == poses.draw(image)).all()
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (np.zeros((10, 10), np.uint8), "RGB"),
-        (np.zeros((10, 10, 3), np.float32), "uint8"),
+        (np.zeros((10, 10, 3), np.uint16), "uint8"),
+        (np.zeros((3, 10, 10), np.uint8), r"\(height, width, 3\)"),
+        (np.zeros((10, 10, 3), bool), "bool"),
+        (np.full((10, 10, 3), 200.0), "between 200 and 200"),
+        (np.full((10, 10, 3), np.nan), "between nan and nan"),
+        (torch.full((3, 10, 10), -1.2), "between -1.2"),
+        (torch.zeros((3, 10, 10), dtype=torch.int64), "An image tensor"),
+        (io.StringIO("text"), "mode 'rb'"),
+        ("https://a.org/x.jpg", "is an address"),
+        ("clip.mp4", "leanpose predict"),
         (np.zeros((0, 10, 3), np.uint8), "RGB"),
         (7, "int"),
         ("absent.jpg", r"absent\.jpg"),

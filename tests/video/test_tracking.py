@@ -406,8 +406,8 @@ def test_settings_out_of_range(settings: dict, words: str):
 
 @pytest.mark.unshaped
 def test_an_image_that_is_no_image():
-    with pytest.raises(LeanposeError, match="RGB, uint8"):
-        list(PoseTracker(CrowdEstimator([])).stream([(np.zeros((4, 4)), 0.0)]))  # type: ignore[arg-type]
+    with pytest.raises(LeanposeError, match="must be RGB"):
+        list(PoseTracker(CrowdEstimator([])).stream([(np.zeros((4, 4, 2), np.uint8), 0.0)]))  # type: ignore[arg-type]
 
 
 class SpotDetector(Detector):

@@ -204,11 +204,11 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
 
 
 def read_image_and_notices(
-    ref: ImageRef | Path | str | bytes,
+    ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes"
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
-    """As `read_image`, with the sentences that it warns of."""
+    """As `read_image`, with the sentences that it warns of; `name` is what messages call bytes."""
     given = isinstance(ref, bytes)
-    pixels, _, notices = _decode(ref if given else read_bytes(ref), "given as bytes" if given else str(ref))
+    pixels, _, notices = _decode(ref if given else read_bytes(ref), name if given else str(ref))
     return pixels, notices
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
-from leanpose.data.inputs import ImageInput, as_rgb
+from leanpose.data.inputs import ImageInput, ImageSource, are_many, as_rgb, each_image, stream_content
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
@@ -161,36 +161,68 @@ class PoseEstimator:
         return self.model.skeleton
 
     @overload
-    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> PoseResult: ...
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # bytes and arrays are iterable too
+        self, image: ImageInput, boxes: Boxes | None = None, *, stream: Literal[False] = False
+    ) -> PoseResult: ...
 
     @overload
     def __call__(
-        self, image: Sequence[ImageInput], boxes: Sequence[Boxes | None] | None = None
+        self,
+        image: Iterable[ImageInput],
+        boxes: Sequence[Boxes | None] | None = None,
+        *,
+        stream: Literal[False] = False,
     ) -> list[PoseResult]: ...
 
+    @overload
     def __call__(
-        self, image: ImageInput | Sequence[ImageInput], boxes: Boxes | Sequence[Boxes | None] | None = None
-    ) -> PoseResult | list[PoseResult]:
-        """The poses in one picture, or in each of a list.
+        self, image: ImageSource, boxes: Boxes | Sequence[Boxes | None] | None = None, *, stream: Literal[True]
+    ) -> Iterator[PoseResult]: ...
 
-        A keypoint outside its picture keeps its place, but its score falls to 0 within 5 % of the longer side of the
+    def __call__(
+        self,
+        image: ImageSource,
+        boxes: Boxes | Sequence[Boxes | None] | None = None,
+        *,
+        stream: bool = False,
+    ) -> PoseResult | list[PoseResult] | Iterator[PoseResult]:
+        """The poses in one image, or in each of many.
+
+        A keypoint outside its image keeps its place, but its score falls to 0 within 5 % of the longer side of the
         person's box, so that it is not drawn and counts for nothing.
 
         Args:
-            image: a path, an RGB uint8 array (H, W, 3), a Pillow image, or a list of these.
-            boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of pictures a list of such arrays, with
-                None for those where the detector shall look.
+            image: a path, bytes, an opened file (`BytesIO`), a Pillow image, an array or a tensor (see `ImageInput`), or many of
+                these: a list, a generator, a folder (with all below it), a glob pattern, or a batch of four dimensions.
+            boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of images a list of such arrays, with None
+                for those where the detector shall look.
+            stream: give an iterator, which reads images as they are needed and holds few of them, in place of a list.
+
+        Returns:
+            The result of one image; the list, or with `stream` the iterator, of those of many. Results remember their
+            image, see `PoseResult.image`.
 
         Raises:
-            LeanposeError: a picture cannot be read, or the boxes do not have that form.
+            LeanposeError: an image cannot be read, or the boxes do not have that form.
         """
-        if isinstance(image, (list, tuple)):
-            boxes = [None] * len(image) if boxes is None else boxes
+        if not are_many(image):
+            results = self.stream([(image, boxes)])  # pyright: ignore[reportArgumentType]
+            return results if stream else next(results)
+        if boxes is not None:
+            if not isinstance(image, (list, tuple)) or any(are_many(one) for one in image):
+                raise LeanposeError(
+                    "Boxes belong to a list of single images, not to a folder, a pattern or a generator."
+                )
             if not isinstance(boxes, (list, tuple)) or len(boxes) != len(image):
                 raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays.")
+            pairs = zip(image, boxes, strict=True)
+        else:
+            pairs = ((one, None) for one in each_image(image))
+        if stream:
+            return self.stream(pairs)
+        if isinstance(image, (list, tuple)):
             self.expect(len(image))
-            return list(self.stream(zip(image, boxes, strict=True)))
-        return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
+        return list(self.stream(pairs))
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
@@ -199,7 +231,7 @@ class PoseEstimator:
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
-        People of consecutive images share batches, and pictures are read only as they are needed, so that any number
+        People of consecutive images share batches, and images are read only as they are needed, so that any number
         of them can pass through.
 
         Raises:
@@ -208,7 +240,8 @@ class PoseEstimator:
         requests: deque[_Request] = deque()
         waiting: deque[tuple[_Request, int]] = deque()  # people not yet looked at
         for image, boxes in images:
-            request = self._request(as_rgb(image), boxes)
+            image = stream_content(image)
+            request = self._request(image, as_rgb(image), boxes)
             requests.append(request)
             waiting.extend((request, person) for person in range(request.left))
             while len(waiting) >= self.batch_size:
@@ -223,17 +256,26 @@ class PoseEstimator:
         for request in requests:
             yield self._finished(request)
 
-    def _request(self, image: Pixels, boxes: Boxes | None) -> _Request:
+    def _request(self, image: ImageInput, pixels: Pixels, boxes: Boxes | None) -> _Request:
         detected = boxes is None
         if boxes is None:
-            boxes, box_scores = self.detect([image])[0]
+            boxes, box_scores = self.detect([pixels])[0]
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
         shape = (len(boxes), len(self.skeleton))
         keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
-        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes), detected)
+        poses = PoseResult(
+            keypoints,
+            scores,
+            boxes,
+            box_scores,
+            self.skeleton,
+            image=image,
+            image_size=(pixels.shape[0], pixels.shape[1]),
+        )
+        return _Request(pixels, poses, len(boxes), detected)
 
     def _finished(self, request: _Request) -> PoseResult:
         """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""

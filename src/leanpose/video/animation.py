@@ -12,20 +12,34 @@ from itertools import chain
 from pathlib import Path
 
 from leanpose.data.images import MAX_PIXELS, count_frames_of, is_moving_image, pillow_to_rgb
-from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader
+from leanpose.data.urls import is_url
+from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, camera_address
 
 USUAL_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
 
 
 def open_reader(source: str | Path | int) -> FrameReader:
-    """Open a video, a moving image, or the camera of that number.
+    """Open a video, also by its address, a moving image, or the camera of that number.
 
     Raises:
         VideoError: it cannot be opened, or not one frame can be decoded.
     """
-    if not isinstance(source, int) and is_moving_image(Path(source)):
-        return AnimationReader(Path(source))
-    return VideoReader(source)
+    is_file = not isinstance(source, int) and not is_url(str(source))
+    return AnimationReader(Path(source)) if is_file and is_moving_image(Path(source)) else VideoReader(source)
+
+
+def require_source(source: str | Path | int) -> None:
+    """See that there is a video, or a camera, before long work begins.
+
+    Raises:
+        VideoError: the camera is not there, or the video cannot be opened.
+    """
+    if not isinstance(source, int):
+        open_reader(source).close()
+        return
+    address, kind = camera_address(source)  # not opened, since some cameras are busy for a while when they are closed
+    if kind == "v4l2" and not Path(address).exists():
+        raise VideoError(f"There is no camera {source} ({address}).")
 
 
 class AnimationReader(FrameReader):
@@ -39,7 +53,7 @@ class AnimationReader(FrameReader):
     def __init__(self, path: Path) -> None:
         from PIL import Image  # heavy
 
-        self.name, self.live, self.has_audio = str(path), False, False
+        self.name, self.address, self.live, self.has_audio = str(path), str(path), False, False
         self.time_base, self.start, self.pixel_aspect = Fraction(1, 1000), Fraction(0), Fraction(1)
         self.damaged, self.cut_off = 0, False
         try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.inputs import Clip
+from leanpose.data.inputs import VIDEO_SUFFIXES, Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
@@ -104,7 +104,7 @@ def predict_video(
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
             estimator are left out.
-        source: a file (a moving image too), or the number of a camera.
+        source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
@@ -181,6 +181,8 @@ def predict_video(
         if writer is not None:
             writer.finish(whole=not outcome.stopped and seconds is None)
             outcome.notices += writer.notices
+            if audio and reader.live and isinstance(source, str):
+                outcome.notices.append("The audio of a live stream, if it has any, is not kept.")
         outcome.elapsed = time.perf_counter() - begun
     outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
     outcome.cut_off = reader.cut_off and not outcome.stopped
@@ -215,31 +217,8 @@ def header(reader: FrameReader, tracker: PoseTracker) -> dict[str, Any]:
 
 
 def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
-    """One frame as a line: its number from 0, its time, and for each person id, box (xyxy), scores and keypoints."""
-    ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
-    return {
-        "frame": index,
-        "time": round(seconds, 6),
-        "people": [
-            {
-                "id": ids[p],
-                "score": _number(score, 4),
-                "box": [_number(value, 2) for value in poses.boxes[p]],
-                "box_score": _number(poses.box_scores[p], 4),
-                "keypoints": [
-                    [_number(x, 2), _number(y, 2), _number(confidence, 4)]
-                    for (x, y), confidence in zip(poses.keypoints[p], poses.scores[p], strict=True)
-                ],
-            }
-            for p, score in enumerate(poses.person_scores)
-        ],
-    }
-
-
-def _number(value: float, digits: int) -> float | None:
-    """A plain number; JSON has no word for what is not finite."""
-    value = float(value)
-    return round(value, digits) if math.isfinite(value) else None
+    """One frame as a line: its number from 0, its time, and the people of `PoseResult.to_dict`."""
+    return {"frame": index, "time": round(seconds, 6), "people": poses.to_dict()["people"]}
 
 
 def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
@@ -292,7 +271,11 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
+    # What is no file may have a name with a dot that ends no suffix, such as a host's.
     names = [
-        f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4") for clip in clips
+        Path(clip.name).with_suffix(".mp4")
+        if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES
+        else f"{clip.name}.mp4"
+        for clip in clips
     ]
     return distinct_paths([folder / name for name in names], {clip.source for clip in clips} if drawn else ())

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 
 from leanpose.data.images import is_moving_image
 from leanpose.data.inputs import SUFFIXES
+from leanpose.data.urls import is_live, is_url, without_password
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Reader = TypeVar("Reader", bound="FrameReader")
 USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
 HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -58,8 +60,9 @@ class FrameReader(ABC):
     """An opened video; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
 
     Attributes:
-        name: the file, or `camera` and its number.
-        live: whether it is a camera.
+        name: of the source: the file, `camera` and its number, or an address without the password that it may hold.
+        address: what FFmpeg opened; empty for a camera.
+        live: whether frames are gone that nobody takes: of a camera, or a network's stream.
         has_audio: whether the file may hold audio too.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
@@ -72,6 +75,7 @@ class FrameReader(ABC):
     """
 
     name: str
+    address: str
     live: bool
     has_audio: bool
     size: tuple[int, int]
@@ -101,7 +105,7 @@ class VideoReader(FrameReader):
     """A video or camera, read through PyAV.
 
     Args:
-        source: a file, or the number of a camera.
+        source: a file, an address (`http://…`, `rtsp://…`), or the number of a camera.
 
     Attributes:
         duration: seconds, or None where the container does not say (a camera, a stream).
@@ -116,10 +120,16 @@ class VideoReader(FrameReader):
     """
 
     def __init__(self, source: str | Path | int) -> None:
-        self.live = isinstance(source, int)
+        if isinstance(source, int):
+            self.live, self.name, self.address = True, f"camera {source}", ""
+            self._container = _open_camera(source)
+        elif isinstance(source, str) and is_url(source):
+            self.live, self.name, self.address = is_live(source), without_password(source), source
+            self._container = _open_url(source)
+        else:
+            self.live, self.name, self.address = False, str(source), str(Path(source).resolve())
+            self._container = _open_file(Path(source))
         self.has_audio = not self.live
-        self.name = f"camera {source}" if self.live else str(source)
-        self._container = _open_camera(source) if isinstance(source, int) else _open_file(Path(source))
         try:
             self._stream = _video_stream(self._container, self.name)
             self._describe()
@@ -300,6 +310,19 @@ def _open_file(path: Path) -> InputContainer:
         raise VideoError(
             f"The video {path} cannot be opened: it is damaged, cut off before its end, or no video at all."
         ) from error
+
+
+def _open_url(url: str) -> InputContainer:
+    import av
+
+    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
+    try:
+        return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
+    except av.InvalidDataError as error:
+        raise VideoError(f"{without_password(url)} holds no video that can be read.") from error
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(f"{without_password(url)} cannot be opened: {error.strerror or error}.") from error
 
 
 def camera_address(number: int) -> tuple[str, str]:

@@ -97,7 +97,8 @@ class PoseTracker:
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
     def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
-        """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time.
+        """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time, and the results do not
+        hold theirs.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
         are in the pixels of their own frame; where the size changes midway, people are followed as if the frame lay, as
@@ -115,7 +116,9 @@ class PoseTracker:
         with ThreadPoolExecutor(1, "detector") as pool, closing(self._groups(frames, pool)) as groups:
             for group in groups:
                 for frame, poses in zip(group, self._look(group, table, pool), strict=True):
-                    yield frame.place.to_frame(poses if smoother is None else smoother(poses, frame.seconds))
+                    poses = frame.place.to_frame(poses if smoother is None else smoother(poses, frame.seconds))
+                    # Who keeps the poses of a long video must not keep its frames with them.
+                    yield replace(poses, image=None, image_size=frame.image.shape[:2])
 
     def _groups(self, frames: Iterable[TimedImage], pool: ThreadPoolExecutor) -> Generator[list[_Frame], None, None]:
         """Frames that can be looked at together, read ahead so that the detector is done or busy with them."""
@@ -216,10 +219,7 @@ def _on_canvas(detections: Detections, frame: _Frame) -> Detections:
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:
     names = ("keypoints", "scores", "boxes", "box_scores", "ids")
-    return PoseResult(
-        skeleton=first.skeleton,
-        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names},
-    )
+    return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
 
 
 def _timed(frames: Iterable[TimedImage]) -> Iterator[TimedImage]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.video.letterbox import Letterbox
@@ -34,7 +35,7 @@ class VideoWriter:
         notices: what could not be kept, a sentence each.
     """
 
-    def __init__(self, path: Path, reader: FrameReader, *, audio: Path | None) -> None:
+    def __init__(self, path: Path, reader: FrameReader, *, audio: str | None) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -101,7 +102,7 @@ def open_writer(path: Path, reader: FrameReader, *, audio: bool = True) -> Itera
     """
     import av
 
-    source = Path(reader.name) if audio and reader.has_audio else None
+    source = reader.address if audio and reader.has_audio else None
     with atomic_write(path) as temporary:
         writer = None
         try:
@@ -141,10 +142,10 @@ def _picture_stream(container: OutputContainer, reader: FrameReader) -> VideoStr
 class _AudioTrack:
     """The first audio of a file on its way into another, copied as it is."""
 
-    def __init__(self, path: Path, start: Fraction, output: OutputContainer) -> None:
+    def __init__(self, address: str, start: Fraction, output: OutputContainer) -> None:
         import av
 
-        self._source = av.open(str(path.resolve()), metadata_errors="ignore")
+        self._source = av.open(address, metadata_errors="ignore")
         self._output = output
         self._ahead: Packet | None = None
         self._last: int | None = None
@@ -161,16 +162,18 @@ class _AudioTrack:
         self._packets = self._source.demux(self._input)
 
     @classmethod
-    def open(cls, path: Path, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
-        """The audio of a file; None where it has none, or none that can be kept, which is then told."""
+    def open(cls, address: str, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
+        """The audio of a file, or of what an address stands for; None where it has none, or none that can be kept, which is then told."""
         import av
 
         try:
-            return cls(path, start, output)
+            return cls(address, start, output)
         except IndexError:
             return None
         except (av.FFmpegError, LookupError, ValueError):
-            notices.append(f"The audio of {path} is left out, since an MP4 cannot hold it as it is.")
+            notices.append(
+                f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it as it is."
+            )
             return None
 
     def write_until(self, seconds: float | None) -> None:
