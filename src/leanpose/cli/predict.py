@@ -183,8 +183,8 @@ def _readable_clips(files: Inputs, out: Path, *, draw: bool) -> list[Clip]:
     Raises:
         LeanposeError: nothing that was given can be read, or a copy would replace a video.
     """
-    from leanpose.video.predict import clip_targets
     from leanpose.video.animation import require_source
+    from leanpose.video.predict import clip_targets
     from leanpose.video.reader import VideoError
 
     clip_targets(files.clips, out, drawn=draw)
