@@ -89,7 +89,6 @@ def predict(
     from leanpose.inference.estimator import PoseEstimator, choose_detector
     from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
     from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
-    from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
     openpose = style == "openpose"
@@ -112,10 +111,8 @@ def predict(
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
-        person_threshold=person_threshold,
+        person_threshold=person_threshold, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
-    coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
-    estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
     if files.clips:
         from leanpose.video.tracking import PoseTracker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image
-from leanpose.data.prefetch import Prefetcher
+from leanpose.data.prefetch import mapped_ahead
+from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".vob", ".mxf", ".h264", ".hevc",
 }  # fmt: skip
-READ_AHEAD = 4  # images; more would only fill memory, since reading is faster than pose estimation
-
 
 ImageInput: TypeAlias = Union[str, Path, bytes, np.ndarray, "Image"]
 """One image: a file's path, a file's bytes, an RGB uint8 array (H, W, 3), or a Pillow image."""
@@ -157,8 +157,9 @@ def _expand(argument: str) -> list[Path]:
 def read_ahead(
     images: Sequence[ImageFile],
 ) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
-    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
-    with Prefetcher(((image, _read(image.path)) for image in images), READ_AHEAD) as ahead:
+    """The images' pixels in order, read by other threads ahead of their use; for an unusable one the reason."""
+    # Reading takes less than half of the time of pose estimation.
+    with closing(mapped_ahead(lambda image: (image, _read(image.path)), images, (available_cores() + 1) // 2)) as ahead:
         yield from ahead
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
+from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
@@ -24,7 +25,7 @@ from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
 JPEG_QUALITY = 92
-DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
+DRAWN_AHEAD = 4  # pictures that may wait for each thread that draws and writes
 
 Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
 """Writes what is drawn of a picture and its poses to a path."""
@@ -119,7 +120,8 @@ def predict_pictures(
             read.append((picture, pixels, scores))
             yield pixels, given
 
-    with open_results(coco, table, estimator.skeleton) as write, ThreadPoolExecutor(1) as painter:
+    painters = (available_cores() + 1) // 2
+    with open_results(coco, table, estimator.skeleton) as write, ThreadPoolExecutor(painters) as painter:
         painted: deque[Future[None]] = deque()
 
         def draw(picture: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
@@ -139,7 +141,7 @@ def predict_pictures(
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
-                if len(painted) > DRAWN_AHEAD:
+                if len(painted) > DRAWN_AHEAD * painters:
                     painted.popleft().result()
                 outcome.done += 1
                 outcome.people += len(poses)
