@@ -40,6 +40,10 @@ class OnnxBackend(ExportedBackend):
         self, path: Path, *, cuda: bool = False, skeleton: Skeleton | None = None, threads: int | None = None
     ) -> None:
         session = open_session(path, cuda=cuda, threads=threads)
+        if (
+            len(session.get_inputs()) != 1
+        ):  # of an export whose result does not depend on its input, the input is left out
+            raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         super().__init__(*read_card(text, *values_of(session), path, skeleton))
         self._session, self._input = session, session.get_inputs()[0].name
