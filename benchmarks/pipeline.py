@@ -15,8 +15,8 @@ cores is a process of its own, bound to them from its start on. Printed are, for
   sides take turns; the medians of the rounds are printed, and the median of their ratios.
 
 Last, a folder of pictures as `leanpose predict` takes it: pictures a second on each number of cores. The ratio is what
-counts: at least 1.8 on two. Where other programs run, the clock says too little; `quiet` is what the processor's time allows,
-had every core been free: cores that were busy, over those that could be, times the rate.
+counts: at least 1.8 on two. Where other programs run, the clock says too little: the ratio in brackets is what the
+processor's time for a picture would allow if all cores were free and kept busy.
 """
 
 from __future__ import annotations

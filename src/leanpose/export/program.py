@@ -170,9 +170,9 @@ def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> No
                 program, (program.example(),), buffer, dynamo=False, opset_version=OPSET, input_names=[INPUT],
                 output_names=list(program.outputs), dynamic_axes={name: {0: "batch"} for name in (INPUT, *program.outputs)},
             )  # fmt: skip
+            _write_proto(onnx.load_from_string(buffer.getvalue()), card, path)
         except Exception as error:  # torch raises whatever the failing operation raised
             raise LeanposeError(f"The model '{program.model.name}' cannot be exported: {first_line(error)}.") from error
-    _write_proto(onnx.load_from_string(buffer.getvalue()), card, path)
 
 
 def _require(*packages: str) -> None:

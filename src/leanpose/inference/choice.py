@@ -37,7 +37,7 @@ from leanpose.weights.storage import card_of, digest
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
-USUAL = "the usual one on a CPU"
+USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
 NOT_EXPORTED = "since this model cannot be exported"
 EXPORTERS = ("onnx", "onnxscript")  # the packages that exporting needs
