@@ -127,7 +127,9 @@ def test_what_cannot_be_exported_runs_in_torch_and_says_so_once(
         def forward(self, images: torch.Tensor) -> PoseOutput:
             if float(images.sum()) > 1e9:  # no graph can hold that
                 raise ValueError
-            return PoseOutput(Heatmaps(torch.from_numpy(np.asarray(self.read(images).prediction.heatmaps.numpy()))))
+            output = self.read(images)
+            assert isinstance(output.prediction, Heatmaps)
+            return PoseOutput(Heatmaps(torch.from_numpy(output.prediction.heatmaps.numpy())))
 
     model, given = Stubborn(), scene(0, 1)
     for _ in range(2):

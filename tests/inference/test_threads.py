@@ -88,7 +88,7 @@ def test_results_come_in_order_and_images_are_taken_as_needed(two_threads: None)
         given = scenes[number % 5]
         assert np.abs(next(stream).keypoints - given.points).max() < 0.4
         assert taken <= number + 1 + 4 * estimator_file.BLOCK
-    stream.close()
+    del stream  # which ends its threads
 
 
 def test_an_error_among_the_images_is_raised(two_threads: None) -> None:

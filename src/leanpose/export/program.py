@@ -163,14 +163,13 @@ def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> No
     _require("onnx")
     import onnx
 
-    buffer = io.BytesIO()
     with quiet(), torch.no_grad(), _exact_products():
         try:
             torch.onnx.export(
-                program, (program.example(),), buffer, dynamo=False, opset_version=OPSET, input_names=[INPUT],
+                program, (program.example(),), path, dynamo=False, opset_version=OPSET, input_names=[INPUT],
                 output_names=list(program.outputs), dynamic_axes={name: {0: "batch"} for name in (INPUT, *program.outputs)},
             )  # fmt: skip
-            _write_proto(onnx.load_from_string(buffer.getvalue()), card, path)
+            _write_proto(onnx.load(path), card, path)
         except Exception as error:  # torch raises whatever the failing operation raised
             raise LeanposeError(f"The model '{program.model.name}' cannot be exported: {first_line(error)}.") from error
 
