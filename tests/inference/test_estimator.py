@@ -50,7 +50,7 @@ class Forbidden(Detector):
 def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
     model = SpotFinder(encoding)
     given = scene(0, 3)
-    poses = PoseEstimator(model, Forbidden(), "cpu", flip_test=flip_test)(given.image, given.boxes)
+    poses = PoseEstimator(model, Forbidden(), "cpu", "torch", flip_test=flip_test)(given.image, given.boxes)
     # The classic flip test mirrors crop pixels, so that map pixels meet half a crop pixel off.
     assert np.abs(poses.keypoints - given.points).max() < (0.9 if flip_test and encoding != "udp" else 0.4)
     assert (poses.scores > 0.5).all()
@@ -60,7 +60,7 @@ def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
 
 def test_people_of_several_images_share_batches(spot_finder: SpotFinder):
     scenes = [scene(seed, people) for seed, people in enumerate((3, 1, 4))]
-    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=5)
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch", batch_size=5)
     together = estimator([s.image for s in scenes], [s.boxes for s in scenes])
     assert spot_finder.passes == [5, 3]
     for one, poses in zip(scenes, together, strict=True):
@@ -82,7 +82,7 @@ def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
 def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder):
     first, third = scene(0, 2), scene(1, 1)
     detector = FixedBoxes(first.boxes, np.zeros((0, 4)), third.boxes)
-    found = PoseEstimator(spot_finder, detector, "cpu")([first.image, first.image, third.image])
+    found = PoseEstimator(spot_finder, detector, "cpu", "torch")([first.image, first.image, third.image])
     assert [len(poses) for poses in found] == [2, 0, 1]
     assert np.abs(found[0].keypoints - first.points).max() < 0.4
     assert np.abs(found[2].keypoints - third.points).max() < 0.4
@@ -93,7 +93,7 @@ def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder
 @pytest.mark.unshaped
 @pytest.mark.parametrize("nobody", [np.zeros((0, 4)), np.zeros(0), []])
 def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
-    assert len(PoseEstimator(spot_finder, Forbidden(), "cpu")(scene(0, 1).image, nobody)) == 0
+    assert len(PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")(scene(0, 1).image, nobody)) == 0
     assert spot_finder.passes == []
 
 
@@ -107,7 +107,7 @@ def picture(tmp_path: Path) -> tuple[Scene, Path]:
 
 def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tuple[Scene, Path]):
     given, path = picture
-    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
     kinds = [given.image, path, str(path), path.read_bytes(), Image.open(path), Image.open(path).convert("RGBA")]
     found = estimator(kinds, [given.boxes] * len(kinds))
     for poses in found:
@@ -121,7 +121,7 @@ def test_rotated_by_exif(spot_finder: SpotFinder, picture: tuple[Scene, Path], t
     exif[0x0112] = 6  # to be shown turned by 90° clockwise
     path = tmp_path / "turned.png"
     turned.save(path, exif=exif)
-    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
     for image in (path, Image.open(path)):
         assert np.abs(estimator(image, given.boxes).keypoints - given.points).max() < 0.4
 
@@ -131,7 +131,7 @@ def test_grey_and_sixteen_bits(spot_finder: SpotFinder, tmp_path: Path):
     grey = paint_spots((200, 200), points, 8)[..., 0]
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(grey.astype(np.uint16) * 256).save(tmp_path / "deep.png")
-    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu")
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
     for image in (tmp_path / "grey.png", tmp_path / "deep.png", Image.open(tmp_path / "grey.png")):
         assert np.abs(estimator(image, scene(3, 1).boxes).keypoints - points).max() < 0.4
 
@@ -265,7 +265,7 @@ def test_results_remember_their_image(spot_finder: SpotFinder, folder: Path):
 )
 def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):
     with pytest.raises(LeanposeError, match=words):
-        PoseEstimator(spot_finder, "whole-image", "cpu")(image)
+        PoseEstimator(spot_finder, "whole-image", "cpu", "torch")(image)
 
 
 def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
@@ -273,7 +273,7 @@ def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)).save(buffer, "JPEG")
     half = Image.open(io.BytesIO(buffer.getvalue()[:9000]))
     with pytest.raises(LeanposeError, match="cannot be decoded"):
-        PoseEstimator(spot_finder, "whole-image", "cpu")(half)
+        PoseEstimator(spot_finder, "whole-image", "cpu", "torch")(half)
 
 
 @pytest.mark.unshaped
@@ -289,7 +289,7 @@ def test_a_pillow_image_that_is_cut_off(spot_finder: SpotFinder):
 )
 def test_boxes_that_cannot_be_used(spot_finder: SpotFinder, boxes, words: str):
     with pytest.raises(LeanposeError, match=words):
-        PoseEstimator(spot_finder, "whole-image", "cpu")(scene(0, 1).image, boxes)
+        PoseEstimator(spot_finder, "whole-image", "cpu", "torch")(scene(0, 1).image, boxes)
 
 
 def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
@@ -297,7 +297,7 @@ def test_a_list_of_images_wants_a_list_of_boxes(spot_finder: SpotFinder):
     wrong: list[Any] = [given.boxes, [given.boxes] * 2]
     for boxes in wrong:
         with pytest.raises(LeanposeError, match="list of 1"):
-            PoseEstimator(spot_finder, "whole-image", "cpu")([given.image], boxes)
+            PoseEstimator(spot_finder, "whole-image", "cpu", "torch")([given.image], boxes)
 
 
 @pytest.mark.parametrize(
@@ -323,29 +323,29 @@ def test_settings_that_do_not_exist(spot_finder: SpotFinder, arguments: dict, wo
 
 @pytest.mark.parametrize("detector", ["auto", "rtmdet-nano"])
 def test_the_detector_of_the_package(spot_finder: SpotFinder, detector: str):
-    chosen = PoseEstimator(spot_finder, detector, "cpu").detector
+    chosen = PoseEstimator(spot_finder, detector, "cpu", "torch").detector
     assert chosen.name == "rtmdet_nano_person.onnx (RTMDet)"
-    assert isinstance(PoseEstimator(spot_finder, "whole-image", "cpu").detector, WholeImage)
+    assert isinstance(PoseEstimator(spot_finder, "whole-image", "cpu", "torch").detector, WholeImage)
     with pytest.raises(LeanposeError, match="did you mean 'whole-image'"):
-        PoseEstimator(spot_finder, "whole_image", "cpu")
+        PoseEstimator(spot_finder, "whole_image", "cpu", "torch")
 
 
 def test_of_detected_people_the_certain_ones_stay_once():
     given = scene(0, 3)
     again, nobody = given.boxes[1:2] + np.array([3.0, 2, 5, 1]), np.array([[0.0, 0, 30, 30]])
     twice = np.concatenate([given.boxes, again, nobody])
-    everybody = PoseEstimator(SpotFinder(), Forbidden(), "cpu")
+    everybody = PoseEstimator(SpotFinder(), Forbidden(), "cpu", "torch")
     assert len(everybody(given.image, twice)) == 5  # boxes of the caller all stay
-    estimator = PoseEstimator(SpotFinder(), FixedBoxes(twice, given.boxes[:1]), "cpu", batch_size=2)
+    estimator = PoseEstimator(SpotFinder(), FixedBoxes(twice, given.boxes[:1]), "cpu", "torch", batch_size=2)
     found, other = estimator([given.image, given.image])
     assert (estimator.uncertain, estimator.duplicates) == (1, 1)
     assert len(other) == 1
     assert np.abs(np.sort(found.boxes[:, 0]) - given.boxes[:, 0]).max() <= 3
     assert np.abs(found.keypoints[np.argsort(found.boxes[:, 0])] - given.points).max() < 0.5
-    lenient = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0)
+    lenient = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", "torch", person_threshold=0)
     assert len(lenient(given.image)) == 4
     assert (lenient.uncertain, lenient.duplicates) == (0, 1)
-    strict = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", person_threshold=0.99)
+    strict = PoseEstimator(SpotFinder(), FixedBoxes(twice), "cpu", "torch", person_threshold=0.99)
     assert len(strict(given.image)) == 0
 
 
@@ -361,7 +361,7 @@ class Columns(SpotFinder):
 
 @pytest.mark.parametrize("two_pass", [False, True])
 def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two_pass: bool):
-    estimator = PoseEstimator(Columns(), "whole-image", "cpu", two_pass=two_pass)
+    estimator = PoseEstimator(Columns(), "whole-image", "cpu", "torch", two_pass=two_pass)
     image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
     right, corner = np.array([50.0, 0, 50, 0]), np.array([110.0, 38, 110, 38])
     inside, cut = estimator(image, box + right), estimator(image, box)
@@ -379,7 +379,9 @@ def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatc
     points = np.array([[[700.0, 400], [820, 560], [620, 700]]])
     image = paint_spots((900, 1200), points, 25)  # narrower than a map pixel of the first pass
     monkeypatch.setattr(estimator_file, "SECOND_PASS_POINTS", 3)
-    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", two_pass=r)(image) for r in (False, True))
+    plain, refined = (
+        PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", two_pass=r)(image) for r in (False, True)
+    )
     low, high = refined.boxes[0, :2], refined.boxes[0, 2:]
     assert (low > 300).all()
     assert (high < 900).all()
@@ -390,7 +392,9 @@ def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatc
 
 def test_two_pass_changes_nothing_where_nothing_is_found():
     image = np.zeros((300, 300, 3), np.uint8)
-    plain, refined = (PoseEstimator(SpotFinder(), "whole-image", "cpu", two_pass=r)(image) for r in (False, True))
+    plain, refined = (
+        PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", two_pass=r)(image) for r in (False, True)
+    )
     assert (plain.keypoints == refined.keypoints).all()
     assert (refined.scores == 0).all()
 
@@ -406,7 +410,7 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
             # Every other picture is empty, so that batches fill slowly.
             yield given.image, given.boxes if taken % 2 else np.zeros((0, 4))
 
-    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=4)
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch", batch_size=4)
     found = list(itertools.islice(estimator.stream(endless()), 10))
     assert [len(poses) for poses in found] == [1, 0] * 5
     assert taken <= 10 + 4
@@ -415,7 +419,9 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
 def test_large_pictures_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimator_file, "HELD_PIXELS", 100_000)
     given = scene(0, 1)
-    list(PoseEstimator(spot_finder, Forbidden(), "cpu", batch_size=64).stream([(given.image, given.boxes)] * 7))
+    list(
+        PoseEstimator(spot_finder, Forbidden(), "cpu", "torch", batch_size=64).stream([(given.image, given.boxes)] * 7)
+    )
     assert spot_finder.passes == [3, 3, 1]
 
 

@@ -46,7 +46,7 @@ def box_file(tmp_path: Path) -> BoxFile:
 
 @pytest.fixture
 def estimator() -> PoseEstimator:
-    return PoseEstimator(SpotFinder(), "whole-image", "cpu", batch_size=3)
+    return PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", batch_size=3)
 
 
 def test_everything_is_written_and_broken_files_are_skipped(
@@ -81,7 +81,7 @@ def test_everything_is_written_and_broken_files_are_skipped(
 def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path):
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
-    estimator = PoseEstimator(finder, "whole-image", "cpu", batch_size=3)
+    estimator = PoseEstimator(finder, "whole-image", "cpu", "torch", batch_size=3)
     predict_pictures(
         estimator, pictures, boxes=box_file, drawings=out, paint=partial(paint_openpose, resolution=128), ending=ENDING
     )
@@ -104,7 +104,10 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
-    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_inputs([str(tmp_path / "1.png")]).pictures
+    estimator, found = (
+        PoseEstimator(finder, "whole-image", "cpu", "torch"),
+        find_inputs([str(tmp_path / "1.png")]).pictures,
+    )
     outcome = predict_pictures(
         estimator, found, drawings=out, paint=partial(paint_openpose, resolution=512), ending=ENDING
     )

@@ -18,7 +18,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
 from leanpose.video import reader as reader_file
 from leanpose.video import writer as writer_file
-from leanpose.video.predict import VideoOutcome, count_frames, predict_video
+from leanpose.video.predict import VideoOutcome, predict_video
 from leanpose.video.reader import VideoError, VideoReader
 from spots import SPOTS
 
@@ -263,7 +263,6 @@ def test_a_recorded_video_whose_size_changes(shared: Path, tmp_path: Path):
 @pytest.mark.parametrize("name", ["walk.gif", "walk.webp"])
 def test_an_animated_image_is_a_video(name: str, shared: Path, tmp_path: Path):
     source = shared / "cases/animated-gif" / name
-    assert count_frames(source) == 5
     outcome = run(source, tmp_path)
     head, *frames = lines_of(tmp_path)
     assert head["video"] == name
@@ -300,13 +299,6 @@ def test_a_part_of_a_video(tmp_path: Path):
     assert (outcome.frames, outcome.expected) == (13, 13)
     assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 13
-
-
-def test_the_work_to_come_is_counted(tmp_path: Path):
-    clip = write_clip(tmp_path / "clip.mp4", frames=50)
-    assert count_frames(clip) == 50
-    assert count_frames(clip, seconds=0.5) == 13
-    assert count_frames(tmp_path / "nothing.mp4") == count_frames(0) == 0
 
 
 def test_an_interrupt_finishes_the_files(tmp_path: Path):

@@ -17,7 +17,6 @@ from PIL import Image
 from clips import audio_of, frame_times, write_clip
 from leanpose.cli.predict import _summarise_clip
 from leanpose.data.inputs import Clip
-from leanpose.inference import estimator
 from leanpose.video import reader as reader_file
 from leanpose.video.predict import VideoOutcome
 from web import serve
@@ -50,15 +49,6 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
     assert len(frames) == len(frame_times(out / "clip.mp4")) == 6
     assert audio_of(out / "clip.mp4")[0] == "aac"
     assert audio_of(out / "deep/clip.mp4")[0] == ""
-
-
-def test_what_is_coming_is_told_to_the_estimator(predict, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    asked: list[int] = []
-    monkeypatch.setattr(estimator.PoseEstimator, "expect", lambda _self, count, advance: asked.append(count))
-    assert predict(folder / "clip.mov", "--no-draw").exit_code == 0
-    assert asked == [6]
-    assert predict(folder, "--no-draw").exit_code == 0
-    assert asked == [6, 11]  # 6 and 4 frames, one picture
 
 
 def test_options(predict, folder: Path, tmp_path: Path):

@@ -435,7 +435,7 @@ def test_real_crops_of_a_skeleton_that_does_not_span_a_person(detect_every: int)
             image[0, 0] = 0, t, 0
             yield image, t / 25
 
-    estimator = PoseEstimator(SpotFinder(), SpotDetector(), "cpu")
+    estimator = PoseEstimator(SpotFinder(), SpotDetector(), "cpu", "torch")
     tracked = list(PoseTracker(estimator, detect_every=detect_every, smooth=False).stream(frames()))
     for t, poses in enumerate(tracked):
         points, boxes = spot_places(t)

@@ -18,7 +18,10 @@ AnyModel = Annotated[
     str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
 ]
 Backend = Annotated[
-    str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest measured (see `leanpose bench`).")
+    str,
+    typer.Option(
+        help="torch, onnxruntime, openvino, or auto: the fastest that `leanpose bench` measured, else onnxruntime on a CPU."
+    ),
 ]
 Boxes = Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
 Detector = Annotated[

@@ -99,7 +99,6 @@ def predict(
     from leanpose.inference.estimator import PoseEstimator, choose_detector
     from leanpose.inference.folders import paint_overlay, predict_pictures, target_names
     from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
-    from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
     openpose = style == "openpose"
@@ -128,10 +127,8 @@ def predict(
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
-        person_threshold=person_threshold,
+        person_threshold=person_threshold, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
-    coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in clips)
-    estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
     if clips:
         from leanpose.video.tracking import PoseTracker

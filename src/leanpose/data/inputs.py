@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
@@ -17,8 +18,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
-from leanpose.data.prefetch import Prefetcher
+from leanpose.data.prefetch import mapped_ahead
 from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
+from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".vob", ".mxf", ".h264", ".hevc",
 }  # fmt: skip
-READ_AHEAD = 4  # images; more would only fill memory, since reading is faster than pose estimation
-
 
 ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, np.ndarray, "Image", "Tensor"]
 """One image: a file's path, a file's bytes, an opened file (`BytesIO`, …), a Pillow image, an array or a tensor.
@@ -291,23 +291,24 @@ def _expand(argument: str) -> list[Path]:
 def read_ahead(
     images: Sequence[ImageFile], notice: Callable[[ImageFile, str], None]
 ) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
-    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason.
+    """The images' pixels in order, read by other threads ahead of their use; for an unusable one the reason.
 
     Args:
         images: to read.
-        notice: called by that thread with what was guessed of an image or left out, a sentence.
+        notice: called by those threads with what was guessed of an image or left out, a sentence.
     """
 
-    def read(image: ImageFile) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
+    def read(image: ImageFile) -> tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError]:
         try:
             pixels, notices = image.read_with_notices()
         except BrokenImageError as error:
-            return error
+            return image, error
         for sentence in notices:
             notice(image, sentence)
-        return pixels
+        return image, pixels
 
-    with Prefetcher(((image, read(image)) for image in images), READ_AHEAD) as ahead:
+    # Reading takes less than half of the time of pose estimation.
+    with closing(mapped_ahead(read, images, (available_cores() + 1) // 2)) as ahead:
         yield from ahead
 
 

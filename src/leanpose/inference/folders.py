@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from leanpose.data.coco import coco_annotation, coco_category
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
+from leanpose.device import available_cores
 from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
@@ -27,7 +28,7 @@ from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 from leanpose.version import __version__
 
-DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
+DRAWN_AHEAD = 4  # pictures that may wait for each thread that draws and writes
 
 Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
 """Writes what is drawn of a picture and its poses to a path."""
@@ -144,12 +145,13 @@ def predict_pictures(
             read.append((picture, pixels, scores))
             yield pixels, given
 
+    painters = (available_cores() + 1) // 2
     with ExitStack() as stack:
         write = stack.enter_context(open_results(coco, table, estimator.skeleton))
         label = None
         if labels is not None:
             label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
-        painter = stack.enter_context(ThreadPoolExecutor(1))
+        painter = stack.enter_context(ThreadPoolExecutor(painters))
         painted: deque[Future[None]] = deque()
 
         def draw(picture: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
@@ -171,7 +173,7 @@ def predict_pictures(
                     label(picture, (pixels.shape[0], pixels.shape[1]), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
-                if len(painted) > DRAWN_AHEAD:
+                if len(painted) > DRAWN_AHEAD * painters:
                     painted.popleft().result()
                 outcome.done += 1
                 outcome.people += len(poses)

@@ -231,22 +231,6 @@ def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
         raise describe_os_error(path, error) from error
 
 
-def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
-    """How many frames `predict_video` will process; 0 if unknown: of a camera, or where the file does not say.
-
-    Raises:
-        LeanposeError: `seconds` is no time.
-    """
-    _require_time(seconds)
-    if isinstance(source, int):
-        return 0
-    try:
-        with open_reader(source) as reader:
-            return _expected(reader, seconds) or 0
-    except VideoError:
-        return 0  # reported when the video is predicted
-
-
 def _require_time(seconds: float | None) -> None:
     if seconds is not None and not 0 <= seconds < math.inf:
         raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
