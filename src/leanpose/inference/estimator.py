@@ -233,7 +233,9 @@ class PoseEstimator:
         shape = (len(boxes), len(self.skeleton))
         keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
-        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes), detected)
+        calibrated = self.backend.spec.codec.calibration is not None
+        poses = PoseResult(keypoints, scores, boxes, box_scores, self.skeleton, calibrated=calibrated)
+        return _Request(image, poses, len(boxes), detected)
 
     def _finished(self, request: _Request) -> PoseResult:
         """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError
@@ -17,8 +18,6 @@ from leanpose.skeleton import Skeleton
 if TYPE_CHECKING:
     import supervision
 
-RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
-
 
 @dataclass(frozen=True)
 class PoseResult:
@@ -26,11 +25,12 @@ class PoseResult:
 
     Attributes:
         keypoints: (x, y) in image pixels, pixel centres at whole numbers.
-        scores: 0..1 for each keypoint.
+        scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
         ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+        calibrated: whether the model's scores were made probabilities (`leanpose calibrate`).
 
     Example:
         >>> from leanpose.skeleton import COCO17
@@ -45,6 +45,7 @@ class PoseResult:
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
     ids: Int[np.ndarray, " P"] | None = None
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
@@ -75,14 +76,16 @@ class PoseResult:
         rows = np.arange(len(self))[people]
         ids = None if self.ids is None else self.ids[rows]
         columns = (self.keypoints, self.scores, self.boxes, self.box_scores)
-        return PoseResult(*(column[rows] for column in columns), skeleton=self.skeleton, ids=ids)
+        chosen = (column[rows] for column in columns)
+        return PoseResult(*chosen, skeleton=self.skeleton, ids=ids, calibrated=self.calibrated)
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
-        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2."""
-        counted = self.scores > RESCORE_THRESHOLD
-        mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-        return mean * self.box_scores
+        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2.
+
+        Of calibrated scores it is the mean square of those above 0.4 (`leanpose.codecs.calibration.mean_keypoint_score`).
+        """
+        return mean_keypoint_score(self.scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
         """x, y and score of every keypoint, one row a person."""

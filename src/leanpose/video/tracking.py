@@ -199,10 +199,7 @@ class PoseTracker:
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:
     names = ("keypoints", "scores", "boxes", "box_scores", "ids")
-    return PoseResult(
-        skeleton=first.skeleton,
-        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names},
-    )
+    return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
 
 
 def _timed(frames: Iterable[TimedImage]) -> Iterator[TimedImage]:
