@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.models.backbones.base import BACKBONE_KEY
@@ -77,9 +79,7 @@ def save_model(
     Raises:
         LeanposeError: the path has another ending or cannot be written, or a weight is not finite (in that `dtype`).
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
+    path = _require_suffix(path)
     tensors = {}
     for name, value in model.state_dict().items():
         stored = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
@@ -88,9 +88,30 @@ def save_model(
         tensors[name] = stored.contiguous()
     card = card_of(model, training_data=training_data, licence=licence, metrics=metrics, notes=notes)
     card["sha256"] = digest(tensors)
-    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+    _write(tensors, card, path)
+
+
+def save_calibrated(
+    path_or_name: Path | str, path: Path | str, calibration: ScoreCalibration, metrics: Mapping[str, float]
+) -> None:
+    """Write a copy of a pose model's file whose scores are probabilities; weights and their precision stay as they are.
+
+    Args:
+        path_or_name: as for `load_model`.
+        path: of the copy, ending in `.safetensors`; it may be the same file.
+        calibration: for the codec in the card; one that is there is replaced.
+        metrics: more figures for the card.
+
+    Raises:
+        LeanposeError: as `load_model`; the file is a classifier's, or the copy cannot be written.
+    """
+    path = _require_suffix(path)
+    card, tensors = _read(released_path(path_or_name))
+    if "codec" not in card:
+        raise LeanposeError(f"{path_or_name} holds a classifier, which has no keypoint scores.")
+    card["codec"] = {**card["codec"], "calibration": calibration.to_dict()}
+    card["metrics"] = {**card.get("metrics", {}), **metrics}
+    _write(tensors, card, path)
 
 
 def load_model(path_or_name: Path | str) -> PoseModel:
@@ -179,6 +200,19 @@ def digest(tensors: dict[str, Tensor]) -> str:
         sha.update(name.encode())
         sha.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
+
+
+def _require_suffix(path: Path | str) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
+    return path
+
+
+def _write(tensors: dict[str, Tensor], card: Mapping[str, Any], path: Path) -> None:
+    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _card(file: Any, path: Path) -> dict[str, Any]:
