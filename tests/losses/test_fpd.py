@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses.fpd import FPDLoss, FPDSection
@@ -64,4 +66,19 @@ def test_a_run_from_a_teacher_of_other_keypoints(tmp_path: Path) -> None:
     save_model(teacher, tmp_path / "t.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     section = {"method": "fpd", "teacher": str(tmp_path / "t.safetensors"), "teacher_flip_test": True}
     recipe = parse_recipe(tiny_recipe(tmp_path / "data", distillation=section))
+    assert "AP" in train(recipe, tmp_path / "run", quiet=True).metrics
+
+
+@pytest.mark.parametrize("size", [(128, 96), (32, 24)])
+def test_a_teacher_of_another_size_gets_its_own_crops(tmp_path: Path, size: tuple[int, int]) -> None:
+    write_tiny_coco(tmp_path / "data")
+    teacher = create_model("tinypose", input_size=(128, 96)) if size == (128, 96) else None
+    height, width = TINY_MODEL["input_size"]
+    assert height * 24 == width * 32, "of the same aspect"
+    teacher = teacher or create_model("simplebaseline_r50", input_size=size, deconv_channels=(8,))
+    assert isinstance(teacher.codec, HeatmapCodec)
+    teacher.codec = replace(teacher.codec, encoding="udp")
+    save_model(teacher, tmp_path / "t.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    section = {"method": "fpd", "teacher": str(tmp_path / "t.safetensors")}
+    recipe = parse_recipe(tiny_recipe(tmp_path / "data", distillation=section, codec={"encoding": "udp"}))
     assert "AP" in train(recipe, tmp_path / "run", quiet=True).metrics

@@ -1,7 +1,7 @@
 """FPD: a student's heatmaps learn from the labels and from a teacher's heatmaps (Zhang et al., "Fast Human Pose Estimation",
 CVPR 2019, eq. 4 and 5).
 
-The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not.
+The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not. It may take larger or smaller crops of the same aspect: its maps are resized.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FPDLoss(Distillation[FPDSection]):
 
     @classmethod
     def build(cls, section: FPDSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion) -> FPDLoss:
-        teacher = require_same_crops(student, teacher, same_keypoints=False)
+        teacher = require_same_crops(student, teacher, same_keypoints=False, same_size=False)
         for model, whose in ((student, "student"), (teacher, "teacher")):
             if not isinstance(model.codec, HeatmapCodec):
                 raise LeanposeError(f"fpd compares heatmaps; the {whose} '{model.name}' predicts none.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 
+from leanpose.geometry import Warp
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.rle import RLELoss
@@ -88,6 +91,8 @@ class Task(nn.Module):
 class PoseTask(Task):
     """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
 
+    Crops come in `crop_size`, which is the larger of what student and teacher take; the other one sees them resized.
+
     Args:
         model: the student; its own codec encodes the targets.
         distillation: the method.
@@ -110,6 +115,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
 
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the crops to train on."""
+        sizes = [self.model.input_size, *([] if self.teacher is None else [self.teacher.model.input_size])]
+        return max(sizes, key=math.prod)
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
         self.distillation.progress = epoch / epochs
@@ -121,12 +132,17 @@ class PoseTask(Task):
         weights: Float[Tensor, "B K"],
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch of crops (`CropBatch.inputs`), on the model's device."""
-        target = self.model.codec.encode(keypoints, weights)
-        teacher = None if self.teacher is None else self.teacher(images)
-        student = self.distillation.student_forward(self.model, self.model.normalise(images), teacher)
+        model = self.model
+        own_images, ratio = resize_crops(images, model.input_size, model.codec.warp)
+        keypoints = keypoints * ratio
+        target = model.codec.encode(keypoints, weights)
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher(resize_crops(images, self.teacher.model.input_size, model.codec.warp)[0])
+        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
-            same = self.auxiliary.codec is self.model.codec
+            same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         return losses
@@ -148,6 +164,26 @@ class PoseTask(Task):
             student = self.distillation.student_forward(model, model.normalise(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
+
+
+def resize_crops(
+    images: UInt8[Tensor, "B H W 3"], size: tuple[int, int], warp: Warp
+) -> tuple[UInt8[Tensor, "B h w 3"], Float[Tensor, " 2"]]:
+    """The same regions as crops of another size, and by what (x, y) of a keypoint are to be multiplied.
+
+    Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
+    """
+    less = 1 if warp == "udp" else 0
+    (height, width), (new_height, new_width) = images.shape[1:3], size
+    ratio = torch.tensor([(new_width - less) / (width - less), (new_height - less) / (height - less)])
+    ratio = ratio.to(images.device)
+    if (height, width) == size:
+        return images, ratio
+    x = torch.arange(new_width, device=images.device) / ratio[0] * 2 / (width - 1) - 1
+    y = torch.arange(new_height, device=images.device) / ratio[1] * 2 / (height - 1) - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(len(images), -1, -1, -1)
+    pixels = grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=True)
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1), ratio
 
 
 def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None) -> PoseTask:
