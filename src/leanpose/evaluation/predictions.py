@@ -44,11 +44,12 @@ class PosePredictions:
     calibrated: bool = False
 
     @property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields that have one row a person, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "calibrated"}
 
     def __post_init__(self) -> None:
-        arrays = self._arrays
+        arrays = self.arrays
         shapes = [array.shape for array in arrays.values()]
         n, k = (*self.keypoints.shape, 0, 0)[:2]
         if shapes != [(n,), (n, k, 2), (n, k), (n, 4), (n,), (n,)]:
@@ -74,7 +75,7 @@ class PosePredictions:
     def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | list[int]) -> PosePredictions:
         """The people at these indices (in this order), or where this mask is true."""
         rows = np.arange(len(self))[people]
-        return replace(self, **{name: array[rows] for name, array in self._arrays.items()})
+        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})
 
     def with_keypoints(self, indices: Sequence[int]) -> PosePredictions:
         """The same people with only these keypoints."""
