@@ -215,7 +215,7 @@ def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
     ground_truth, results = one_person()
     far = moved(results, 300)
     double = PosePredictions(
-        **{name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in vars(results)}
+        **{name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in results.arrays}
     )
     first = PosePredictions(**{**vars(double), "box_scores": np.array([0.9, 0.5])})
     # The wrong one comes first: precision 1/2 at every recall.

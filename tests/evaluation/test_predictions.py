@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_person_scores_by_hand():
     assert PosePredictions.empty(17).person_scores("bbox_rle").shape == (0,)
     with pytest.raises(LeanposeError, match="did you mean 'bbox_rle'"):
         people.person_scores("bbox_rl")  # type: ignore[arg-type]
+
+
+def test_probabilities_above_two_fifths_count_by_their_squares():
+    people = some_people(2)
+    scores = np.array([[0.9, 0.5, 0.4, 0.1], [0.3, 0.1, 0.0, 0.2]])
+    people = replace(people, keypoints=people.keypoints[:, :4], keypoint_scores=scores, calibrated=True)
+    expected = people.box_scores * [(0.81 + 0.25) / 2, 0.0]
+    np.testing.assert_allclose(people.person_scores(), expected)
+    np.testing.assert_allclose(people.select([0]).with_keypoints([0, 1]).person_scores(), expected[:1])
+    np.testing.assert_allclose(
+        people.person_scores(keypoint_threshold=0.35)[0], people.box_scores[0] * (1.06 + 0.16) / 3
+    )
 
 
 @pytest.mark.unshaped

@@ -15,7 +15,8 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import ExportCard
-from leanpose.codecs import dark
+from leanpose.backends.torch import TorchBackend
+from leanpose.codecs import ScoreCalibration, dark
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model, exporter
@@ -31,6 +32,24 @@ def crops() -> np.ndarray:
     """Spot people, whose keypoints every backend must find."""
     given = scene(0, 4)
     return np.stack([given.image[36:164, left : left + 96] for left in (40, 240, 440, 640)])
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch-export"])
+@pytest.mark.parametrize("decoding", [False, True])
+def test_calibrated_scores_are_kept(format: exporter.Format, decoding: bool, crops: np.ndarray, tmp_path: Path) -> None:
+    model = PureSpotFinder()
+    raw = TorchBackend(model, torch.device("cpu")).predict_keypoints(crops)[1]
+    model.codec = model.codec.with_calibration(ScoreCalibration(1.5, (-1.0, 0.5, -3.0)))
+    path = tmp_path / f"spots{exporter.FORMATS[format]}"
+    report = export_model(model, path, format=format, include_decoding=decoding, crops=crops, batches=(1, 4))
+    assert report.agreement.score < 1e-3
+    names = CropProgram(model, torch.float32, True, decoding).outputs
+    backend = exporter.TorchProgram(path, names) if format == "torch-export" else open_exported(path)
+    assert backend.spec.codec == model.codec
+    scores = backend.predict_keypoints(crops)[1]
+    expected = 1 / (1 + np.exp(-(1.5 * np.log(raw / (1 - raw)) + np.array([-1.0, 0.5, -3.0]))))
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert np.abs(scores - raw).max() > 0.1
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch-export"])

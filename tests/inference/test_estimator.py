@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import leanpose
+from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import Encoding
 from leanpose.errors import LeanposeError
@@ -373,6 +374,19 @@ def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two
     low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
     assert np.allclose(low.scores, 0.9)
     assert (estimator(image, np.array([[110.0, 150, 290, 390]])).scores[0] == 0).all()
+
+
+def test_scores_are_calibrated_before_they_fall_outside_the_picture():
+    model = Columns()
+    model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (-2.0,) * len(model.skeleton)))
+    raw, calibrated = (PoseEstimator(m, "whole-image", "cpu") for m in (Columns(), model))
+    image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
+    inside = calibrated(image, box + np.array([50.0, 0, 50, 0]))
+    assert inside.calibrated
+    assert inside[:1].calibrated
+    assert inside.scores == pytest.approx(np.full(inside.scores.shape, 9 / (9 + np.exp(2.0))), abs=1e-4)
+    factor = raw(image, box).scores / 0.9  # 0, between, and 1
+    assert calibrated(image, box).scores == pytest.approx(factor * inside.scores, abs=1e-4)
 
 
 def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import pytest
 
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends import open_exported
+from leanpose.codecs import ScoreCalibration
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMATS
@@ -51,6 +52,18 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
     assert card.quantisation["flip_test"] is True
     with pytest.raises(LeanposeError, match="computes in int8"):
         open_exported(report.path, precision="fp32")
+
+
+@pytest.mark.parametrize("decoding", [False, True])
+def test_a_quantised_file_keeps_calibrated_scores(decoding: bool, people: DatasetConfig, tmp_path: Path) -> None:
+    model, given = LayeredSpotFinder(), scene(100, 3)
+    raw = PoseEstimator(model, "whole-image", "cpu", "torch")(given.image, given.boxes).scores
+    model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (0.0, -1.0, -2.0)))
+    report = quantise_model(model, tmp_path / "spots.onnx", people, include_decoding=decoding)
+    found = PoseEstimator(report.path, "whole-image", "cpu")(given.image, given.boxes)
+    odds = raw / (1 - raw) * np.exp([0.0, -1.0, -2.0])
+    np.testing.assert_allclose(found.scores, odds / (1 + odds), atol=0.02)
+    assert found.calibrated
 
 
 def test_it_computes_in_whole_numbers(people: DatasetConfig, tmp_path: Path) -> None:

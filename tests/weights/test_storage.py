@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import leanpose
+from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
-from leanpose.weights import RELEASED, Release, describe, load_model, load_weights, save_model
+from leanpose.weights import RELEASED, Release, describe, load_model, load_weights, save_calibrated, save_model
 
 TINY: dict[str, Any] = {
     "input_size": (64, 48),
@@ -55,6 +57,35 @@ def test_a_model_comes_back_as_it_was(model: PoseModel, tmp_path: Path) -> None:
     assert (loaded.input_size, loaded.mean, loaded.std) == (model.input_size, model.mean, model.std)
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+def test_a_calibrated_copy_differs_in_its_scores_alone(model: PoseModel, tmp_path: Path, dtype: torch.dtype) -> None:
+    file, copy = save(model, tmp_path / "a.safetensors", notes="a test", dtype=dtype), tmp_path / "b.safetensors"
+    calibration = ScoreCalibration(1.25, tuple(k / 8 for k in range(19)))
+    save_calibrated(file, copy, calibration, {"error on people": 0.01})
+    before, after = load_file(file), load_file(copy)
+    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    card, calibrated = describe(file), describe(copy)
+    assert calibrated["metrics"] == {"AP on people": 0.5, "error on people": 0.01}
+    unlike = {key for key in card if card[key] != calibrated[key]}
+    assert unlike == {"codec", "metrics"}
+    loaded = load_model(copy)
+    assert loaded.codec == model.codec.with_calibration(calibration)
+    again = load_model(save(loaded, tmp_path / "c.safetensors"))
+    assert again.codec == loaded.codec
+    with pytest.raises(LeanposeError, match=r"must end in \.safetensors"):
+        save_calibrated(file, tmp_path / "d.onnx", calibration, {})
+
+
+def test_a_damaged_calibration_is_refused(model: PoseModel, tmp_path: Path) -> None:
+    file = save(model, tmp_path / "a.safetensors")
+    with safe_open(file, "pt") as opened:
+        card = json.loads(opened.metadata()["leanpose"])
+    card["codec"]["calibration"] = {"slope": 1.0}
+    save_file(load_file(file), file, {"leanpose": json.dumps(card)})
+    with pytest.raises(LeanposeError, match="cannot build: Not a calibration of scores"):
+        load_model(file)
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(model: PoseModel, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from leanpose.cli.bench import bench
+from leanpose.cli.calibrate import calibrate
 from leanpose.cli.convert import convert
 from leanpose.cli.data import data_app
 from leanpose.cli.demo import demo
@@ -84,6 +85,7 @@ COMMANDS = {
     "retrain-head": retrain_head,
     "recipes": recipes,
     "eval": evaluate,
+    "calibrate": calibrate,
     "report": report,
     "models": models,
     "weights": weights,

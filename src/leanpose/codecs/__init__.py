@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from leanpose.codecs.base import Codec
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.codecs.simcc import SimCCCodec, SimCCTarget
@@ -19,6 +20,7 @@ __all__ = [
     "CoordinateTarget",
     "HeatmapCodec",
     "HeatmapTarget",
+    "ScoreCalibration",
     "SimCCCodec",
     "SimCCTarget",
     "build_codec",
@@ -48,6 +50,9 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
     if name not in CODECS:
         raise LeanposeError(f"Unknown codec '{name}'; {did_you_mean(str(name), CODECS)}")
     known = [field.name for field in fields(CODECS[name])]
+    calibration = settings.pop("calibration", None)
+    if isinstance(calibration, Mapping):
+        calibration = ScoreCalibration.from_dict(calibration)
     for key, value in settings.items():
         if RENAMED_SETTINGS.get(key) in known:
             raise LeanposeError(f"The setting '{key}' of the codec '{name}' is called '{RENAMED_SETTINGS[key]}' now.")
@@ -58,6 +63,6 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
         if isinstance(value, list):
             settings[key] = tuple(value)
     try:
-        return CODECS[name](**settings)
+        return CODECS[name](**settings, calibration=calibration)
     except (TypeError, ValueError) as error:
         raise LeanposeError(f"A setting of the codec '{name}' has a value of the wrong kind: {error}.") from error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Self
 
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import Warp
 
@@ -58,18 +61,30 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     Attributes:
         name: in `leanpose.codecs.CODECS`.
         warp: the convention of the crop's affine map that this codec was made for.
+        calibration: makes probabilities of the decoded scores; None where nobody has fitted it, so that scores stay raw.
     """
 
     name: ClassVar[str]
     warp: Warp = "msra"
+    calibration: ScoreCalibration | None = None
 
     @abstractmethod
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> TargetT:
         """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled."""
 
-    @abstractmethod
+    @torch.no_grad()
     def decode(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-        """Keypoints in crop pixels, and their scores in 0..1."""
+        """Keypoints in crop pixels, and their scores in 0..1: probabilities with a `calibration`, else the raw ones.
+
+        Raises:
+            LeanposeError: the prediction or the calibration is of other sizes than this codec.
+        """
+        points, scores = self.decode_raw(prediction)
+        return points, scores if self.calibration is None else self.calibration(scores)
+
+    @abstractmethod
+    def decode_raw(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """Keypoints in crop pixels, and their raw scores in 0..1, as the encoding has them."""
 
     @abstractmethod
     def loss(self, prediction: PredictionT, target: TargetT) -> Float[Tensor, ""]:
@@ -79,10 +94,16 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
         """The mean of a prediction and of the prediction for the mirrored image, turned back (flip test)."""
 
+    def with_calibration(self, calibration: ScoreCalibration | None) -> Self:
+        """The same codec with scores that are made probabilities by this calibration, or with raw scores (None)."""
+        return replace(self, calibration=calibration)  # type: ignore[type-var]
+
     def to_dict(self) -> dict[str, Any]:
         """The codec's name and settings in plain values; `leanpose.codecs.build_codec` reads them back."""
         settings = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+        calibration: ScoreCalibration | None = settings.pop("calibration", None)
+        values = {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+        return values if calibration is None else values | {"calibration": calibration.to_dict()}
 
     def _require_known(self, **literals: Any) -> None:
         """See that settings have one of the values of their `Literal`.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, smooth_l1_loss
 
 from leanpose.codecs.base import Codec, Coordinates
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 
@@ -38,6 +39,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         distance: what the loss measures: smooth L1 (DistilPose), or L1 (TFPose).
         flip_shift: whether the mirrored prediction moves one pixel to the left before it is averaged (mmpose 1.x with
             `shift_coords`); the papers' toolbox of DistilPose does not.
+        calibration: see `Codec`.
 
     Raises:
         LeanposeError: a size is not positive, or a setting is unknown.
@@ -48,6 +50,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     flip_shift: bool = False
     encoding: Warp = "msra"
     distance: Distance = "smooth_l1"
+    calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(encoding=Warp, distance=Distance)
@@ -72,7 +75,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights * inside)
 
     @torch.no_grad()
-    def decode(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode_raw(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints in pixels of the crop, and their scores.
 
         The score is the one that the network predicts; without one, 1 minus the mean predicted deviation (RLE); without

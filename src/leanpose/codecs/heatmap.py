@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec, Heatmaps
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
@@ -64,6 +65,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             that is near any border).
         flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the `msra` warp
             needs; None: yes, except for `udp`.
+        calibration: see `Codec`.
 
     Raises:
         LeanposeError: a setting is out of range or unknown.
@@ -78,6 +80,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     blur_kernel_size: int = 11
     toolbox: Toolbox = "mmpose1x"
     flip_shift: bool | None = None
+    calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(encoding=Encoding, decoding=Decoding, toolbox=Toolbox)
@@ -137,7 +140,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         return HeatmapTarget(maps, torch.where(seen, weights.float(), 0.0))
 
     @torch.no_grad()
-    def decode(self, prediction: Heatmaps) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode_raw(self, prediction: Heatmaps) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Read keypoints off the maps, on their device, in float32.
 
         A map without a maximum above 0 gives the point one map pixel up and left of the crop's first, as the official

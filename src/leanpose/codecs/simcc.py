@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.codecs.base import Codec, SimCC
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import line_offsets
 from leanpose.errors import LeanposeError
 
@@ -49,6 +50,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         beta: what predicted bins are multiplied by before the loss's softmax, and targets if `label_softmax`.
         label_softmax: whether the targets go through a softmax too (RTMPose), or are the distribution as they are.
         decoding: `argmax`: the highest bin; `dark`: the top of the peak fitted to its neighbours.
+        calibration: see `Codec`.
 
     Raises:
         LeanposeError: a setting is out of range or unknown.
@@ -62,6 +64,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
     beta: float = 10.0
     label_softmax: bool = True
     decoding: LineDecoding = "argmax"
+    calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(decoding=LineDecoding)
@@ -101,7 +104,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         return SimCCTarget(line(0), line(1), torch.where(seen, weights.float(), 0.0))
 
     @torch.no_grad()
-    def decode(self, prediction: SimCC) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    def decode_raw(self, prediction: SimCC) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """The highest bin along each side, on the prediction's device, in float32.
 
         Where one of the two rows has no maximum above 0, or one that is not finite, the point lies one bin up and left

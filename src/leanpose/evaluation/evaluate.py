@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -89,7 +89,8 @@ def predict_people(
     if not done:
         return PosePredictions.empty(len(spec.skeleton)), broken
     looked_at = [people[i] for i in np.concatenate(done)]
-    return _in_boxes(looked_at, spec.input_size, np.concatenate(keypoints), np.concatenate(scores)), broken
+    predictions = _in_boxes(looked_at, spec.input_size, np.concatenate(keypoints), np.concatenate(scores))
+    return replace(predictions, calibrated=spec.codec.calibration is not None), broken
 
 
 def _in_boxes(

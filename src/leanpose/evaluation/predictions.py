@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
 
@@ -28,6 +29,7 @@ class PosePredictions:
         box_scores: in 0..1; 1 for a labelled box.
         areas: square pixels; the size that OKS between two detections is relative to. The papers' toolbox takes the
             area of the crop region, padding included.
+        calibrated: whether the keypoint scores are probabilities (`leanpose.codecs.ScoreCalibration`).
 
     Raises:
         LeanposeError: the arrays do not fit together, or a number is not finite.
@@ -39,9 +41,15 @@ class PosePredictions:
     boxes: Float[np.ndarray, "N 4"]
     box_scores: Float[np.ndarray, " N"]
     areas: Float[np.ndarray, " N"]
+    calibrated: bool = False
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields that have one row a person, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "calibrated"}
 
     def __post_init__(self) -> None:
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = self.arrays
         shapes = [array.shape for array in arrays.values()]
         n, k = (*self.keypoints.shape, 0, 0)[:2]
         if shapes != [(n,), (n, k, 2), (n, k), (n, 4), (n,), (n,)]:
@@ -67,22 +75,22 @@ class PosePredictions:
     def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | list[int]) -> PosePredictions:
         """The people at these indices (in this order), or where this mask is true."""
         rows = np.arange(len(self))[people]
-        return PosePredictions(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return replace(self, **{name: array[rows] for name, array in self.arrays.items()})
 
     def with_keypoints(self, indices: Sequence[int]) -> PosePredictions:
         """The same people with only these keypoints."""
         return replace(self, keypoints=self.keypoints[:, indices], keypoint_scores=self.keypoint_scores[:, indices])
 
     def person_scores(
-        self, scoring: Scoring = "bbox_keypoint", keypoint_threshold: float = 0.2
+        self, scoring: Scoring = "bbox_keypoint", keypoint_threshold: float | None = None
     ) -> Float[np.ndarray, " N"]:
         """One score a person, by which AP ranks people.
 
         Args:
             scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_threshold`
-                (0 if none is); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
+                (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
                 with RLE is scored; `keypoint`: the mean keypoint score; `bbox`: the box's score.
-            keypoint_threshold: only for `bbox_keypoint`.
+            keypoint_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
 
         Raises:
             LeanposeError: an unknown `scoring`.
@@ -97,8 +105,7 @@ class PosePredictions:
             return points.mean(axis=1)
         if scoring == "bbox_rle":
             return boxes + points.mean(axis=1) + points.max(axis=1)
-        counted = points > keypoint_threshold
-        return boxes * np.where(counted, points, 0.0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+        return boxes * mean_keypoint_score(points, calibrated=self.calibrated, threshold=keypoint_threshold)
 
     def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.

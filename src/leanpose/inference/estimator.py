@@ -359,6 +359,7 @@ class PoseEstimator:
             boxes,
             box_scores,
             self.skeleton,
+            calibrated=self.backend.spec.codec.calibration is not None,
             image=image,
             image_size=(pixels.shape[0], pixels.shape[1]),
         )

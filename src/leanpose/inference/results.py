@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.drawing.files import encode_picture, write_picture
 from leanpose.drawing.skeleton import draw_poses
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingImports]
     import supervision
 
-RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
 NOTEBOOK_SIDE = 800  # pixels: the longer side of what a notebook shows at most
 
 
@@ -48,11 +48,12 @@ class PoseResult:
 
     Attributes:
         keypoints: (x, y) in image pixels, pixel centres at whole numbers.
-        scores: 0..1 for each keypoint.
+        scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
         ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+        calibrated: whether the model's scores were made probabilities (`leanpose calibrate`).
         image: what the poses were found in, as it was handed in: of a file the path alone, which is read again where
             it is drawn; bytes, arrays, tensors and Pillow images stay in memory (not copied) as long as the result.
             None for the frames of a video. `dataclasses.replace(poses, image=None)` lets it go.
@@ -73,6 +74,7 @@ class PoseResult:
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
     ids: Int[np.ndarray, " P"] | None = None
+    calibrated: bool = False
     image: ImageInput | None = field(default=None, compare=False)
     image_size: tuple[int, int] | None = None
 
@@ -144,10 +146,11 @@ class PoseResult:
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
-        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2."""
-        counted = self.scores > RESCORE_THRESHOLD
-        mean = np.where(counted, self.scores, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-        return mean * self.box_scores
+        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2.
+
+        Of calibrated scores it is the mean square of those above 0.4 (`leanpose.codecs.calibration.mean_keypoint_score`).
+        """
+        return mean_keypoint_score(self.scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
         """x, y and score of every keypoint, one row a person."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanpose.weights.official import from_official
     from leanpose.weights.released import RELEASED, Release
-    from leanpose.weights.storage import describe, load_model, load_weights, save_model
+    from leanpose.weights.storage import describe, load_model, load_weights, save_calibrated, save_model
 
 __all__ = [
     "RELEASED",
@@ -20,13 +20,14 @@ __all__ = [
     "from_official",
     "load_model",
     "load_weights",
+    "save_calibrated",
     "save_model",
 ]
 
 _HOMES = {
     "from_official": "official",
     **dict.fromkeys(("RELEASED", "Release"), "released"),
-    **dict.fromkeys(("describe", "load_model", "load_weights", "save_model"), "storage"),
+    **dict.fromkeys(("describe", "load_model", "load_weights", "save_calibrated", "save_model"), "storage"),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.models.backbones.base import BACKBONE_KEY
@@ -81,9 +83,7 @@ def save_model(
     Raises:
         LeanposeError: the path has another ending or cannot be written, or a weight is not finite (in that `dtype`).
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
+    path = _require_suffix(path)
     rounded = _rounded_weights(model) if dtype == torch.int8 else {}
     others = torch.float16 if dtype == torch.int8 else dtype
     tensors = {name: value for name, value in rounded.items() if name.endswith(_SCALE)}
@@ -95,9 +95,30 @@ def save_model(
         tensors[name] = stored.contiguous()
     card = card_of(model, training_data=training_data, licence=licence, metrics=metrics, notes=notes)
     card["sha256"] = digest(tensors)
-    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+    _write(tensors, card, path)
+
+
+def save_calibrated(
+    path_or_name: Path | str, path: Path | str, calibration: ScoreCalibration, metrics: Mapping[str, float]
+) -> None:
+    """Write a copy of a pose model's file whose scores are probabilities; weights and their precision stay as they are.
+
+    Args:
+        path_or_name: as for `load_model`.
+        path: of the copy, ending in `.safetensors`; it may be the same file.
+        calibration: for the codec in the card; one that is there is replaced.
+        metrics: more figures for the card.
+
+    Raises:
+        LeanposeError: as `load_model`; the file is a classifier's, or the copy cannot be written.
+    """
+    path = _require_suffix(path)
+    card, tensors = _read_stored(released_path(path_or_name))
+    if "codec" not in card:
+        raise LeanposeError(f"{path_or_name} holds a classifier, which has no keypoint scores.")
+    card["codec"] = {**card["codec"], "calibration": calibration.to_dict()}
+    card["metrics"] = {**card.get("metrics", {}), **metrics}
+    _write(tensors, card, path)
 
 
 def _rounded_weights(model: ImageModel) -> dict[str, Tensor]:
@@ -201,6 +222,19 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
+def _require_suffix(path: Path | str) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
+    return path
+
+
+def _write(tensors: dict[str, Tensor], card: Mapping[str, Any], path: Path) -> None:
+    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def _card(file: Any, path: Path) -> dict[str, Any]:
     """The card of an open file, with all fields that are relied on."""
     metadata = file.metadata() or {}
@@ -219,10 +253,16 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The card and the tensors of a file, which are those that were saved, int8 ones multiplied by their scales."""
+    card, tensors = _read_stored(path)
+    scales = {key.removesuffix(_SCALE): tensors.pop(key) for key in list(tensors) if key.endswith(_SCALE)}
+    return card, tensors | {key: tensors[key].float() * scale for key, scale in scales.items()}
+
+
+def _read_stored(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and the tensors of a file as they lie in it."""
     with open_safetensors(path) as file:
         card = _card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     if digest(tensors) != card["sha256"]:
         raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
-    scales = {key.removesuffix(_SCALE): tensors.pop(key) for key in list(tensors) if key.endswith(_SCALE)}
-    return card, tensors | {key: tensors[key].float() * scale for key, scale in scales.items()}
+    return card, tensors

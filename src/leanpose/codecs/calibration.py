@@ -1,0 +1,105 @@
+"""From a codec's raw scores to probabilities: Platt scaling of the score's logit, with an offset for each keypoint.
+
+A raw score (the height of a heatmap's peak, of a SimCC bin, 1 minus a predicted deviation) orders keypoints of one kind, but
+0.7 means something else for an eye than for a hip, and for one network than for another. The map
+
+    p = 1 / (1 + exp(-(slope × logit(score) + offset of the keypoint)))
+
+(Platt, 1999; with one offset, temperature scaling of Guo et al., ICML 2017, with a bias) keeps that order and has few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leanpose.errors import LeanposeError
+
+LOGIT_MARGIN = 1e-3
+"""Scores are held this far from 0 and 1 before the logit, so that a score of exactly 1 is not a certainty."""
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """The numbers of the map for a model of K keypoints; `leanpose.evaluation.calibration` fits them.
+
+    Attributes:
+        slope: above 0, so that a higher score stays higher; the same for all keypoints.
+        offsets: K numbers.
+
+    Raises:
+        LeanposeError: the slope is not above 0, or a number is not finite.
+    """
+
+    slope: float
+    offsets: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.slope > 0 and all(math.isfinite(number) for number in (self.slope, *self.offsets))):
+            raise LeanposeError("A calibration of scores has a slope above 0 and offsets that are finite numbers.")
+
+    def __call__(self, scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """The probabilities for raw scores in 0..1; a score of 0 (nothing found) stays 0.
+
+        Raises:
+            LeanposeError: there are more or fewer keypoints than offsets.
+        """
+        if scores.shape[-1] != len(self.offsets):
+            raise LeanposeError(
+                f"The calibration of scores is of {len(self.offsets)} keypoints, but the model finds {scores.shape[-1]}."
+            )
+        held = scores.clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN)
+        offsets = torch.tensor(self.offsets, dtype=scores.dtype, device=scores.device)
+        probabilities = torch.sigmoid(self.slope * (held / (1 - held)).log() + offsets)
+        return torch.where(scores > 0, probabilities, torch.zeros_like(scores))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` reads them back."""
+        return {"slope": self.slope, "offsets": list(self.offsets)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ScoreCalibration:
+        """Read what `to_dict` gave.
+
+        Raises:
+            LeanposeError: a number is missing or does not fit.
+        """
+        try:
+            return cls(float(values["slope"]), tuple(float(offset) for offset in values["offsets"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LeanposeError(f"Not a calibration of scores: it needs `slope` and `offsets` ({error!r}).") from error
+
+
+RAW_THRESHOLD = 0.2
+"""Raw scores above it count in a person's score, as in the papers' toolbox."""
+
+PROBABILITY_THRESHOLD = 0.4
+"""Probabilities above it count in a person's score."""
+
+
+def mean_keypoint_score(
+    scores: Float[np.ndarray, "N K"], *, calibrated: bool, threshold: float | None = None
+) -> Float[np.ndarray, " N"]:
+    """What a person's keypoints add to its score: the mean over those above a threshold, 0 where none is.
+
+    Of raw scores the mean is taken as it is, of probabilities that of their squares: AP asks for OKS up to 0.95, and how
+    probable a higher similarity than 0.5 is falls faster than the probability of 0.5. Plain means of probabilities, which
+    lie close together near 1, rank people worse than raw scores do.
+
+    Args:
+        scores: of N people's keypoints, in 0..1.
+        calibrated: whether they are probabilities (`ScoreCalibration`).
+        threshold: `RAW_THRESHOLD` or `PROBABILITY_THRESHOLD` where None.
+    """
+    if threshold is None:
+        threshold = PROBABILITY_THRESHOLD if calibrated else RAW_THRESHOLD
+    counted = scores > threshold
+    worth = scores**2 if calibrated else scores
+    return np.where(counted, worth, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
