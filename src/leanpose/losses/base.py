@@ -89,11 +89,14 @@ def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
     return torch.stack(list(terms)).sum()
 
 
-def require_same_crops(student: PoseModel, teacher: PoseModel | None, *, same_keypoints: bool = True) -> PoseModel:
-    """The teacher, once it is sure that it looks at crops of the same size and warp.
+def require_same_crops(
+    student: PoseModel, teacher: PoseModel | None, *, same_keypoints: bool = True, same_size: bool = True
+) -> PoseModel:
+    """The teacher, once it is sure that it looks at crops of the same warp.
 
     Args:
         same_keypoints: it must find the same keypoints, too.
+        same_size: the crops must have the same size; otherwise `leanpose.training.task.Teacher` resizes them.
 
     Raises:
         LeanposeError: the first thing that differs, and what would fit.
@@ -105,7 +108,7 @@ def require_same_crops(student: PoseModel, teacher: PoseModel | None, *, same_ke
             f"'{teacher.skeleton.name}', the student the {len(student.skeleton)} of '{student.skeleton.name}'; choose a teacher of "
             f"'{student.skeleton.name}', or train the student with skeleton={teacher.skeleton.name}."
         )
-    if teacher.input_size != student.input_size:
+    if same_size and teacher.input_size != student.input_size:
         (th, tw), (sh, sw) = teacher.input_size, student.input_size
         raise LeanposeError(
             f"The teacher's input_size does not fit: '{teacher.name}' takes crops of {th}x{tw}, the student {sh}x{sw} "

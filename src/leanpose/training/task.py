@@ -15,12 +15,14 @@ from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.layers import resize
 from leanpose.models.output import PoseOutput
 from leanpose.training.recipe import Recipe
 
 
 class Teacher:
-    """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops.
+    """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops, resized to its
+    own input size where that differs.
 
     It is no module, so that nobody finds its weights among the student's.
 
@@ -57,10 +59,11 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            output = forward(self.model.normalise(images))
+            crops = resize(self.model.normalise(images), self.model.input_size, self.model.codec.warp)
+            output = forward(crops)
             if not self.flip_test:
                 return output
-            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            mirrored = forward(crops.flip(3)).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
