@@ -31,7 +31,6 @@ from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
 from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
-from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.log import duration
@@ -47,6 +46,7 @@ PEOPLE = Path(__file__).with_name("files") / "free_people"
 GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to measure on
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
 PLAIN, TAUGHT = "plain", "taught"  # the recipe's rows
+UNTRAINED = "untrained"
 MAX_EPOCHS = 100
 DRAWS = 200  # of the bootstrap
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
@@ -110,7 +110,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
         section = recipe.validation.model_copy(update={"interval": max(epochs // 5, 1)})
         train(recipe.model_copy(update={"schedule": schedule, "validation": section}), out / name, device="cpu")
 
-    models = {DEFAULT_MODEL: _teacher(recipes[TAUGHT])}
+    models = {DEFAULT_MODEL: _teacher(recipes[TAUGHT]), UNTRAINED: build_model(recipes[PLAIN]).eval()}
     models |= {name: load_model(out / name / "last.safetensors") for name in recipes}
     skeleton = models[PLAIN].skeleton
     measured, gains = _measure(models, val_people, skeleton, seed)
@@ -222,30 +222,32 @@ def _mean_pose_ap(train_people: PoseDataset, people: PoseDataset, model: PoseMod
 def _summary(
     measured: Sequence[_Measured], gains: tuple[float, float], runs: Sequence[RunRecord], people: PoseDataset
 ) -> list[str]:
-    teacher, plain, taught = measured
+    teacher, untrained, plain, taught = measured
     gain = taught.ap - plain.ap
-    if gains[0] > 0:
-        verdict = "the teacher helped"
-    elif gains[1] < 0:
-        verdict = "the teacher did harm"
-    else:
-        verdict = "that may be chance, since the interval holds 0"
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
         f"On {len(people.people)} unseen people in {images} photos the student reached {plain} AP from the labels alone, and "
-        f"{taught} AP from the labels and {teacher.name}: {gain:+.1f} AP ({gains[0]:+.1f} to {gains[1]:+.1f}); {verdict}.",
-        f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} minutes, and cost "
-        f"the same at inference. The teacher itself reaches {teacher} AP.",
+        f"{taught} AP from the labels and {teacher.name}: {gain:+.1f} AP ({gains[0]:+.1f} to {gains[1]:+.1f}); {verdict(gains)}.",
+        f"Both took {runs[0].last['step']:.0f} steps from the same start ({untrained} AP), in {minutes[0]} and {minutes[1]} "
+        f"minutes, and cost the same at inference. The teacher itself reaches {teacher} AP.",
         "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
         f"the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
     ]
 
 
+def verdict(gains: tuple[float, float]) -> str:
+    """What the interval of the taught student's gain says."""
+    if gains[0] > 0:
+        return "the teacher helped"
+    return "the teacher did harm" if gains[1] < 0 else "that may be chance, since the interval holds 0"
+
+
 def _compare(measured: Sequence[_Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
-    """The same photos under each model, in the labelled boxes."""
+    """The same photos under teacher and trained students, in the labelled boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
+    measured = [model for model in measured if model.name != UNTRAINED]
     for name in COMPARED_PHOTOS:
         rows = [i for i, person in enumerate(people) if Path(str(person.image)).name == name]
         image = read_image(PEOPLE / "images" / name)
