@@ -137,7 +137,8 @@ def _look_at_photos(
     """What detector and default model find, drawn and written to the folder before anything is trained."""
     import cv2  # slow to import
 
-    estimator = PoseEstimator(device="cpu")
+    shutil.rmtree(folder, ignore_errors=True)
+    estimator = PoseEstimator(device="cpu", backend="torch")  # others are exported first, which takes a while
     shown = [*mine, *((name, read_image(PEOPLE / "images" / name)) for name in GROUP_PHOTOS)]
     shown.append(("astronaut.png", _astronaut()))
     images = []
@@ -162,7 +163,8 @@ def _astronaut() -> UInt8[np.ndarray, "512 512 3"]:
 
 
 def _recipe(name: str, out: Path, seed: int) -> Recipe:
-    return load_recipe(RECIPE, [f"row={name}", f"data.root={PEOPLE}", f"data.cache={out / 'crops'}", f"seed={seed}"])
+    recipe = load_recipe(RECIPE, [f"row={name}", f"seed={seed}"])
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / "crops"})})
 
 
 def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
