@@ -16,6 +16,7 @@ from golden_rules import Golden
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.geometry import Warp, warp_image, warp_matrix
 from leanpose.losses import DistilPoseLoss, SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
@@ -23,6 +24,7 @@ from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
+from leanpose.training.task import resize_crops
 from leanpose.weights import from_official
 from outputs import gradient
 
@@ -175,3 +177,26 @@ def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss_kpt"], rel=1e-5)
     assert_the_same_step(name, model, golden.state_dict(), expected)
+
+
+@pytest.mark.parametrize("warp", ["udp", "msra"])
+def test_resized_crops_are_what_the_warp_would_have_cut(warp: Warp) -> None:
+    """On a picture whose brightness grows evenly, so that reading between pixels is exact but for rounding."""
+    rows, columns = np.mgrid[0:300, 0:240]
+    picture = np.stack([columns, rows * 0.8, (rows + columns) * 0.4], axis=-1).astype(np.uint8)
+    center, scale = np.array([120.0, 150.0]), np.array([90.0, 120.0])
+    crops = {}
+    for size in ((128, 96), (64, 48)):
+        crops[size] = warp_image(picture, warp_matrix(center, scale, size, warp=warp), size)
+    resized, ratio = resize_crops(torch.from_numpy(crops[128, 96])[None], (64, 48), warp)
+    assert np.abs(resized[0].numpy().astype(int) - crops[64, 48])[:-1, :-1].max() <= 1
+    point = np.array([100.0, 140.0, 1.0])
+    large, small = (warp_matrix(center, scale, size, warp=warp) @ point for size in crops)
+    np.testing.assert_allclose(large * ratio.numpy(), small, atol=1e-4)
+
+
+def test_crops_of_the_same_size_are_left_alone() -> None:
+    images = torch.randint(0, 256, (2, 8, 6, 3), dtype=torch.uint8)
+    same, ratio = resize_crops(images, (8, 6), "udp")
+    assert same is images
+    assert ratio.tolist() == [1, 1]

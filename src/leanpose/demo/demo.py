@@ -164,7 +164,9 @@ def _astronaut() -> UInt8[np.ndarray, "512 512 3"]:
 
 def _recipe(name: str, out: Path, seed: int) -> Recipe:
     recipe = load_recipe(RECIPE, [f"row={name}", f"seed={seed}"])
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / "crops"})})
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / f"crops-{name}"})}
+    )
 
 
 def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
@@ -183,8 +185,8 @@ def _teacher(recipe: Recipe) -> PoseModel:
 def _seconds_an_epoch(recipe: Recipe) -> float:
     """How long an epoch takes, by a few timed steps."""
     model, (people, _) = build_model(recipe).train(), _people(recipe)
-    dataset = TopDownDataset(people.people, model.skeleton, model.input_size, warp=model.codec.warp)
     task = build_task(recipe, model, load_teacher(recipe))
+    dataset = TopDownDataset(people.people, model.skeleton, task.crop_size, warp=model.codec.warp)
     optimizers = build_optimizers(recipe.optimizer, task)
     times = []
     for step in range(4):

@@ -92,11 +92,11 @@ def sum_of(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
 def require_same_crops(
     student: PoseModel, teacher: PoseModel | None, *, same_keypoints: bool = True, same_size: bool = True
 ) -> PoseModel:
-    """The teacher, once it is sure that it looks at crops of the same warp.
+    """The teacher, once it is sure that it looks at crops of the same size and warp.
 
     Args:
         same_keypoints: it must find the same keypoints, too.
-        same_size: the crops must have the same size; otherwise `leanpose.training.task.Teacher` resizes them.
+        same_size: otherwise crops of the same aspect will do.
 
     Raises:
         LeanposeError: the first thing that differs, and what would fit.
@@ -108,11 +108,12 @@ def require_same_crops(
             f"'{teacher.skeleton.name}', the student the {len(student.skeleton)} of '{student.skeleton.name}'; choose a teacher of "
             f"'{student.skeleton.name}', or train the student with skeleton={teacher.skeleton.name}."
         )
-    if same_size and teacher.input_size != student.input_size:
-        (th, tw), (sh, sw) = teacher.input_size, student.input_size
+    (th, tw), (sh, sw) = teacher.input_size, student.input_size
+    if (th, tw) != (sh, sw) if same_size else th * sw != tw * sh:
         raise LeanposeError(
             f"The teacher's input_size does not fit: '{teacher.name}' takes crops of {th}x{tw}, the student {sh}x{sw} "
-            f"(height x width); choose a teacher of {sh}x{sw}, or train the student with model_options.input_size=[{th},{tw}]."
+            f"(height x width); choose a teacher of {'' if same_size else 'the aspect of '}{sh}x{sw}, or train the student with "
+            f"model_options.input_size=[{th},{tw}]."
         )
     if teacher.codec.warp != student.codec.warp:
         raise LeanposeError(

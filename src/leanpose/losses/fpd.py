@@ -2,8 +2,8 @@
 CVPR 2019, eq. 4 and 5).
 
 The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not. It
-may take crops of another size: it sees the student's crops resized, and its heatmaps are resized to the student's. The two
-heatmaps' sigmas should be the same in pixels of the crop's region, such as 2 on 64x48 and 1 on 32x24.
+may take larger or smaller crops of the same aspect: its maps are resized. The sigmas of both should be the same in pixels
+of the image, such as 2 on 64x48 and 1 on 32x24.
 """
 
 from __future__ import annotations

@@ -232,14 +232,17 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     people, val = read_training_people(recipe)
     augmentation, late_augmentation = _augmentation(recipe)
+    with fabric.rank_zero_first():
+        teacher = load_teacher(recipe)
+    task = build_task(recipe, model.train(), teacher)
     cache = None
     if recipe.data.cache is not None:
         with fabric.rank_zero_first():
-            cache = cached_crops(people.people, CropPlan(model.input_size), recipe.data.cache)
+            cache = cached_crops(people.people, CropPlan(task.crop_size), recipe.data.cache)
     dataset = TopDownDataset(
         people.people,
         model.skeleton,
-        model.input_size,
+        task.crop_size,
         warp=model.codec.warp,
         augmentation=augmentation,
         late_augmentation=late_augmentation,
@@ -247,10 +250,7 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
         replace_broken=True,
         cache=cache,
     )
-    with fabric.rank_zero_first():
-        teacher = load_teacher(recipe)
     write_recipe(recipe, folder, fabric, resume=resume)
-    task = build_task(recipe, model.train(), teacher)
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
     return Trainer(
         recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from leanpose.geometry import Warp
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.rle import RLELoss
@@ -21,8 +23,7 @@ from leanpose.training.recipe import Recipe
 
 
 class Teacher:
-    """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops, resized to its
-    own input size where that differs.
+    """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops.
 
     It is no module, so that nobody finds its weights among the student's.
 
@@ -59,11 +60,10 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            crops = resize(self.model.normalise(images), self.model.input_size, self.model.codec.warp)
-            output = forward(crops)
+            output = forward(self.model.normalise(images))
             if not self.flip_test:
                 return output
-            mirrored = forward(crops.flip(3)).prediction
+            mirrored = forward(self.model.normalise(images.flip(2))).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
@@ -91,6 +91,8 @@ class Task(nn.Module):
 class PoseTask(Task):
     """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
 
+    Crops come in `crop_size`, which is the larger of what student and teacher take; the other one sees them resized.
+
     Args:
         model: the student; its own codec encodes the targets.
         distillation: the method.
@@ -113,6 +115,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
 
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the crops to train on."""
+        sizes = [self.model.input_size, *([] if self.teacher is None else [self.teacher.model.input_size])]
+        return max(sizes, key=math.prod)
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
         self.distillation.progress = epoch / epochs
@@ -124,12 +132,17 @@ class PoseTask(Task):
         weights: Float[Tensor, "B K"],
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch of crops (`CropBatch.inputs`), on the model's device."""
-        target = self.model.codec.encode(keypoints, weights)
-        teacher = None if self.teacher is None else self.teacher(images)
-        student = self.distillation.student_forward(self.model, self.model.normalise(images), teacher)
+        model = self.model
+        own_images, ratio = resize_crops(images, model.input_size, model.codec.warp)
+        keypoints = keypoints * ratio
+        target = model.codec.encode(keypoints, weights)
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher(resize_crops(images, self.teacher.model.input_size, model.codec.warp)[0])
+        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
-            same = self.auxiliary.codec is self.model.codec
+            same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         return losses
@@ -151,6 +164,23 @@ class PoseTask(Task):
             student = self.distillation.student_forward(model, model.normalise(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
+
+
+def resize_crops(
+    images: UInt8[Tensor, "B H W 3"], size: tuple[int, int], warp: Warp
+) -> tuple[UInt8[Tensor, "B h w 3"], Float[Tensor, " 2"]]:
+    """The same regions as crops of another size, and by what (x, y) of a keypoint are to be multiplied.
+
+    Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
+    """
+    less = 1 if warp == "udp" else 0
+    (height, width), (new_height, new_width) = images.shape[1:3], size
+    ratio = torch.tensor([(new_width - less) / (width - less), (new_height - less) / (height - less)])
+    ratio = ratio.to(images.device)
+    if (height, width) == size:
+        return images, ratio
+    pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1), ratio
 
 
 def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None) -> PoseTask:
