@@ -6,6 +6,7 @@ The names below are imported when they are first used, so that `import leanpose`
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from leanpose.version import __version__
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from leanpose.video.smoothing import OneEuro
     from leanpose.video.tracking import PoseTracker
     from leanpose.weights import load_model
+
+# Threads of torch that spin while they wait for each other take the cores from the work they wait for: beside other programs two
+# were seen to be 40 times slower than one. OpenMP reads this when torch is first imported; what the user has set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "LeanposeError",

@@ -1,13 +1,19 @@
-"""Which device does the work."""
+"""Which device does the work, and on how many of its cores."""
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     import torch
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -28,3 +34,20 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise LeanposeError(f"The device '{name}' is not here; use auto, cpu or cuda.") from error
     return device
+
+
+def available_cores() -> int:
+    """The cores that this process may use: those of its affinity (`taskset`), or fewer where its container has a quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or `max` in place of a number
+        quota, period = CPU_QUOTA.read_text().split()
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
+
+
+def limit_threads() -> None:
+    """Let torch have no more threads than there are cores for it: threads that share a core wait for each other."""
+    import torch
+
+    if torch.get_num_threads() > available_cores():
+        torch.set_num_threads(available_cores())

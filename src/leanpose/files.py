@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,6 +88,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     import safetensors  # takes time that `leanpose --help` does not have
 
     try:
+        path.open("rb").close()  # safetensors calls a file that may not be read a missing one
         with safetensors.safe_open(path, framework) as file:
             yield file
     except OSError as error:
@@ -105,8 +107,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         LeanposeError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    # The suffix stays last: writers such as OpenCV and numpy choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    # The suffix stays last: writers such as OpenCV and numpy choose the format by it. The name is this writer's own: threads,
+    # processes and machines may share a folder.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

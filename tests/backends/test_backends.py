@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 
 from leanpose.backends import open_exported
 from leanpose.backends.base import ModelSpec
+from leanpose.backends.onnx import open_session
 from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model
@@ -22,6 +24,7 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import RTMPose
 from leanpose.skeleton import COCO17
+from leanpose.weights import load_model
 from spots import SPOTS, PureSpotFinder, scene
 
 
@@ -98,6 +101,17 @@ def test_openvino_runs_onnx_files(files: dict[str, Path]) -> None:
 def test_files_that_cannot_be_used_so(name: str, arguments: dict, words: str, files: dict[str, Path]) -> None:
     with pytest.raises(LeanposeError, match=words):
         PoseEstimator(files.get(name, Path(name)), "whole-image", "cpu", **arguments)
+
+
+def test_files_that_may_not_be_read(small_model_file: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(LeanposeError, match=r"Cannot read .*outside\.onnx: Permission denied"):
+        open_session(files["outside.onnx"], cuda=False)
+    with pytest.raises(LeanposeError, match=r"Cannot read .*small\.safetensors: Permission denied"):
+        load_model(small_model_file)
 
 
 def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -18,11 +19,15 @@ from data_builders import encoded, picture, write_tar
 from leanpose.data.annotations import ImageRef
 from leanpose.data.images import (
     BrokenImageError,
+    ImageNotice,
+    _warn_once,
     decode_image,
     decode_part,
+    is_moving_image,
     parse_jpeg_header,
     read_bytes,
     read_image,
+    read_image_and_notices,
     tar_members,
 )
 from leanpose.errors import LeanposeError
@@ -59,6 +64,51 @@ def test_grey_is_repeated() -> None:
         assert (read[..., 0] == read[..., 2]).all()
 
 
+def moving(format: str, frames: int = 4, **options: object) -> bytes:
+    pictures = [Image.fromarray(picture(20 + i)) for i in range(frames)]
+    return saved(pictures[0], format, save_all=True, append_images=pictures[1:], **options)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
+def test_the_first_of_several_frames_is_read_and_the_others_are_told(format: str, tmp_path: Path) -> None:
+    pixels, notices = read_image_and_notices(moving(format))
+    assert notices == [f"Only the first of 4 {'pages' if format == 'TIFF' else 'frames'} is read."]
+    assert np.abs(pixels.astype(int) - picture(20)).mean() < 12
+    assert read_image_and_notices(moving(format, 1))[1] == []
+    for frames in (1, 4):
+        path = tmp_path / f"{frames}.of-any-name"
+        path.write_bytes(moving(format, frames))
+        assert is_moving_image(path) == (frames > 1 and format != "TIFF")
+
+
+def test_the_still_picture_in_front_of_an_animation_is_none_of_its_frames() -> None:
+    data = moving("PNG", 3, default_image=True)
+    assert read_image_and_notices(data)[1] == ["Only the first of 2 frames is read."]
+
+
+def test_what_is_no_moving_image(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"")
+    (tmp_path / "b.webp").write_bytes(b"RIFF\0\0\0\0WEBPVP8X")
+    (tmp_path / "c.gif").write_bytes(b"GIF89a, but only by name")
+    assert not any(is_moving_image(tmp_path / name) for name in ("a.gif", "b.webp", "c.gif", "absent.gif"))
+
+
+def test_a_notice_is_given_once() -> None:
+    _warn_once.cache_clear()
+    with pytest.warns(ImageNotice, match="first of 4 frames"):
+        read_image(moving("GIF"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode_image(moving("WEBP"), name="x")
+    with pytest.warns(ImageNotice, match="first of 5 frames"):
+        decode_part(moving("GIF", 5), name="x")
+
+
+def test_one_pixel() -> None:
+    for format in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"):
+        assert read_image(saved(Image.new("RGB", (1, 1), (200, 200, 200)), format)).shape == (1, 1, 3)
+
+
 def test_16_bit_values_are_divided_not_clipped() -> None:
     grey = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
     read = read_image(saved(Image.fromarray(grey), "PNG"))
@@ -81,6 +131,8 @@ def test_palette_and_cmyk_become_rgb() -> None:
     np.testing.assert_array_equal(read_image(saved(image.convert("P"), "PNG")).shape, (8, 8, 3))
     cmyk = read_image(saved(image.convert("CMYK"), "JPEG", quality=100))
     assert np.abs(cmyk.astype(int) - (220, 30, 30)).max() < 12
+    palette = image.quantize(2)
+    assert (read_image(saved(palette, "PNG", transparency=palette.getpixel((0, 0)))) == 255).all()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from leanpose.data.inputs import ImageFile, find_inputs, read_ahead
 from leanpose.errors import LeanposeError
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.folders import target_names
+from leanpose.video.reader import looks_like_video
 
 
 def write_picture(path: Path) -> Path:
@@ -41,7 +43,7 @@ def test_files_patterns_and_folders_together_each_once(folder: Path):
     pictures = find_inputs(
         [str(folder / "b.jpg"), str(folder / "*.jpg"), str(folder / "**/*.webp"), str(folder)]
     ).pictures
-    assert [p.name for p in pictures] == ["b.jpg", "c.webp", "a.png", "deep/b.jpg"]
+    assert [p.name for p in pictures] == ["b.jpg", "deep/er/c.webp", "a.png", "deep/b.jpg"]
     assert [p.image_id for p in pictures] == [1, 2, 3, 4]
 
 
@@ -67,6 +69,96 @@ def test_a_folder_without_pictures(tmp_path: Path):
         find_inputs([str(tmp_path)])
 
 
+def test_what_is_not_there_is_refused(folder: Path):
+    with pytest.raises(LeanposeError, match=r"There is no file or folder .*absent\.jpg"):
+        find_inputs([str(folder), str(folder / "absent.jpg")])
+
+
+def test_names_tell_files_of_different_folders_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a/1.jpg", "b/1.jpg", "photo.jpg"):
+        write_picture(tmp_path / "in" / name)
+    monkeypatch.chdir(tmp_path)
+    assert [p.name for p in find_inputs(["in/a/1.jpg", "in/b/1.jpg"]).pictures] == ["a/1.jpg", "b/1.jpg"]
+    assert [p.name for p in find_inputs(["in/a", "in/b"]).pictures] == ["a/1.jpg", "b/1.jpg"]
+    assert [p.name for p in find_inputs(["in/*/1.jpg", "in/photo.jpg"]).pictures] == ["a/1.jpg", "b/1.jpg", "photo.jpg"]
+    assert [p.name for p in find_inputs(["in/a/../photo.jpg"]).pictures] == ["photo.jpg"]
+    found = find_inputs(["in"]).pictures
+    assert [p.name for p in found] == ["a/1.jpg", "b/1.jpg", "photo.jpg"]
+    assert [(tmp_path / "in" / p.name).samefile(p.path) for p in found] == [True] * 3
+
+
+def test_links_are_left_out_and_named(folder: Path, tmp_path: Path):
+    (folder / "link.jpg").symlink_to(folder / "b.jpg")
+    (folder / "gone.jpg").symlink_to(folder / "absent.jpg")
+    (folder / "linked").symlink_to(folder / "deep")
+    write_picture(tmp_path / "elsewhere.jpg")
+    (folder / "other.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    inputs = find_inputs([str(folder), str(folder / "b.jpg")])
+    assert [p.name for p in inputs.pictures] == [
+        "a.png",
+        "b.jpg",
+        "deep/b.jpg",
+        "deep/er/c.webp",
+        "gone.jpg",
+        "other.jpg",
+    ]
+    assert inputs.links == ["link.jpg", "linked"]
+
+
+class Pipe:
+    """Standard input with these bytes, or a terminal."""
+
+    def __init__(self, content: bytes | None) -> None:
+        self.buffer, self.terminal = io.BytesIO(content or b""), content is None
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_one_image_from_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", Pipe((folder / "a.png").read_bytes()))
+    first, piped = find_inputs(["-", str(folder / "b.jpg")]).pictures
+    assert (first.name, piped.name, piped.image_id) == ("b.jpg", "stdin", 2)
+    assert (piped.read() == (10, 200, 30)).all()
+    ((_, pixels),) = read_ahead([piped])
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "words"),
+    [(b"", ["-"], "empty"), (None, ["-"], "nothing is piped"), (b"x", ["-", "-"], "given twice")],
+)
+def test_standard_input_that_gives_no_image(
+    content: bytes | None, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.stdin", Pipe(content))
+    with pytest.raises(LeanposeError, match=words):
+        find_inputs(arguments)
+
+
+def test_addresses_of_videos():
+    inputs = find_inputs(["http://a.org/clips/x.mp4", "RTSP://me:secret@cam.local:554/live", "https://a.org/watch?v=1"])
+    assert not inputs.pictures
+    assert [(clip.name, clip.live) for clip in inputs.clips] == [
+        ("a.org/clips/x.mp4", False), ("cam.local/live", True), ("a.org/watch_v=1", False),
+    ]  # fmt: skip
+    assert inputs.clips[1].source == "RTSP://me:secret@cam.local:554/live"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("https://me:secret@a.org/x.jpg?size=2", r"^https://a\.org/x\.jpg\?size=2 is an image on the web.*--allow-url"),
+        ("rtps://cam.local/live", "did you mean 'rtsps'"),
+        ("file:///tmp/x.jpg", "give the path"),
+    ],
+)
+def test_addresses_that_are_refused(address: str, words: str):
+    with pytest.raises(LeanposeError, match=words):
+        find_inputs([address])
+
+
 def test_numbers_as_names_are_the_ids(tmp_path: Path):
     for name in ("000000000785.jpg", "12.jpg", "x.jpg"):
         write_picture(tmp_path / name)
@@ -85,18 +177,46 @@ def test_two_that_share_a_number_are_counted(tmp_path: Path):
 
 def test_pictures_come_in_order_and_broken_ones_with_their_reason(folder: Path):
     (folder / "broken.jpg").write_bytes(b"")
-    pictures = find_inputs([str(folder), str(folder / "absent.jpg")]).pictures
-    read = list(read_ahead(pictures))
+    pictures = find_inputs([str(folder)]).pictures
+    (folder / "deep/b.jpg").unlink()
+    read = list(read_ahead(pictures, lambda *_: None))
     assert [p.name for p, _ in read] == [p.name for p in pictures]
     broken = [p.name for p, pixels in read if isinstance(pixels, BrokenImageError)]
-    assert broken == ["broken.jpg", "absent.jpg"]
+    assert broken == ["broken.jpg", "deep/b.jpg"]
     assert all(pixels.shape == (10, 20, 3) for _, pixels in read if isinstance(pixels, np.ndarray))
 
 
 def test_reading_can_be_left_off(folder: Path):
-    reading = read_ahead(find_inputs([str(folder)]).pictures)
+    reading = read_ahead(find_inputs([str(folder)]).pictures, lambda *_: None)
     assert next(reading)[0].name == "a.png"
     reading.close()
+
+
+def test_moving_images_are_clips_where_videos_are_looked_at(folder: Path):
+    frames = [Image.new("RGB", (20, 10), (40 * i, 200, 30)) for i in range(3)]
+    for name in ("walk.gif", "walk.webp", "walk.png"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    write_picture(folder / "still.gif")
+    for arguments in ([str(folder)], [str(folder / "walk.*"), str(folder)]):
+        inputs = find_inputs(arguments, is_video=looks_like_video)
+        assert [clip.name for clip in inputs.clips] == ["walk.gif", "walk.png", "walk.webp"]
+        assert "still.gif" in [picture.name for picture in inputs.pictures]
+        assert len(inputs.pictures) == 5
+    assert len(find_inputs([str(folder)]).pictures) == 8
+
+
+def test_a_folder_without_permission_is_no_empty_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(LeanposeError, match=r"The folder .* cannot be read: permission denied"):
+        find_inputs([str(folder)])
+
+
+def test_what_is_guessed_of_an_image_is_told(folder: Path):
+    Image.fromarray(np.full((10, 20), 4000, np.uint16)).save(folder / "deep.png")
+    told: list[tuple[str, str]] = []
+    pictures = find_inputs([str(folder)]).pictures
+    list(read_ahead(pictures, lambda image, sentence: told.append((image.name, sentence))))
+    assert [(name, "12 bits" in sentence) for name, sentence in told] == [("deep.png", True)]
 
 
 def test_targets_keep_names_apart(tmp_path: Path):
@@ -157,6 +277,18 @@ def test_boxes_of_detections_by_number_name_and_score(tmp_path: Path):
     assert boxes.boxes(picture("y.png"))[1].tolist() == [1]
     assert len(boxes.boxes(picture("unknown.jpg"))[0]) == 0
     assert boxes.image_id(picture("unknown.jpg", 4)) == 4
+
+
+def test_boxes_of_our_own_results_belong_to_the_image_they_name(tmp_path: Path):
+    content = [
+        {"image_id": 2, "file_name": "a/1.jpg", "bbox": [0, 0, 5, 5]},
+        {"image_id": 2, "file_name": "a/1.jpg", "bbox": [0, 0, 7, 7]},
+        {"image_id": 1, "file_name": "b/1.jpg", "bbox": [0, 0, 6, 6]},
+    ]
+    boxes = BoxFile(write_json(tmp_path / "boxes.json", content))
+    assert boxes.boxes(picture("a/1.jpg"))[0].tolist() == [[0, 0, 5, 5], [0, 0, 7, 7]]
+    assert boxes.boxes(picture("deeper/b/1.jpg"))[0].tolist() == [[0, 0, 6, 6]]
+    assert boxes.image_id(picture("a/1.jpg")) == 2
 
 
 def test_a_name_that_two_images_have_is_no_name(tmp_path: Path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from leanpose.data.prefetch import Prefetcher
+from leanpose.data.prefetch import AHEAD, Prefetcher, mapped_ahead
 
 
 def test_all_items_in_order_and_few_ahead():
@@ -71,3 +71,21 @@ def test_the_newest_count():
         assert release.wait(10)
         assert list(ahead) == [98, 99]
         assert ahead.dropped == 98
+
+
+def test_mapped_ahead_keeps_the_order_and_stays_a_little_ahead():
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            yield taken
+            taken += 1
+
+    ahead = mapped_ahead(lambda number: 2 * number, numbers(), 3)
+    assert [next(ahead) for _ in range(50)] == list(range(0, 100, 2))
+    assert taken <= 50 + AHEAD + 3
+    ahead.close()
+    assert list(mapped_ahead(str, range(3), 2)) == ["0", "1", "2"]
+    with pytest.raises(ZeroDivisionError):
+        list(mapped_ahead(lambda number: 1 // number, range(5), 2))

@@ -12,9 +12,11 @@ import onnxruntime
 import pytest
 import torch
 
+from leanpose.backends import open_exported
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import ExportCard
 from leanpose.codecs import dark
+from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model, exporter
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops
@@ -187,3 +189,15 @@ def test_crops_to_check_on(tmp_path: Path) -> None:
     assert check_crops(spec, [str(tmp_path)]).shape == (2, 128, 96, 3)
     with pytest.raises(LeanposeError, match=r"c\.png"):
         check_crops(spec, [str(tmp_path / "c.png")])
+
+
+def test_the_quick_way_gives_the_same_predictions(tmp_path: Path) -> None:
+    model = PureSpotFinder()
+    slow = export_model(model, tmp_path / "slow.onnx", batches=(1, 2))
+    quick = export_model(model, tmp_path / "quick.onnx", batches=(1, 5), quick=True)
+    assert quick.card.to_json() == slow.card.to_json()
+    crops = check_crops(quick.card.spec)
+    one, other = (open_exported(report.path).predict(crops) for report in (slow, quick))
+    assert isinstance(one, Heatmaps)
+    assert isinstance(other, Heatmaps)
+    assert torch.allclose(one.heatmaps, other.heatmaps, atol=1e-5)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from leanpose.codecs.base import Heatmaps
 from leanpose.inference import choice
-from leanpose.inference import estimator as estimator_file
 from leanpose.inference.choice import Candidate, Measurement, benchmark_backends, fastest, remember, remembered
 from leanpose.inference.estimator import PoseEstimator
-from spots import PureSpotFinder, scene
+from leanpose.models.output import PoseOutput
+from spots import PureSpotFinder, SpotFinder, scene
 
 CPU = torch.device("cpu")
 TORCH, ORT = Candidate("torch", "fp32"), Candidate("onnxruntime", "fp32")
@@ -63,7 +67,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model = PureSpotFinder()
     model.anchor.data.fill_(0.25)
     assert remembered(model, CPU) is None
-    assert "no backend has been measured" in PoseEstimator(model, "whole-image", "cpu").backend_reason
+    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.USUAL
     results = [Measurement(TORCH, {1: 10.0}), Measurement(ORT, {1: 1.0})]
     assert remember(model, CPU, results) == ORT
     assert remembered(model, CPU) == ORT
@@ -82,17 +86,88 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     assert remembered(model, CPU) is None
 
 
-def test_a_large_job_is_worth_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = PureSpotFinder()
+def test_onnxruntime_is_the_usual_one_and_its_export_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given, steps = PureSpotFinder(), scene(0, 1), list[str]()
     model.anchor.data.fill_(0.75)
-    monkeypatch.setattr(estimator_file, "LARGE_JOB", 3)
-    steps: list[str] = []
-    given = scene(0, 1)
-    estimator = PoseEstimator(model, "whole-image", "cpu")
-    estimator([given.image] * 2, [given.boxes] * 2)
-    assert "no backend has been measured" in estimator.backend_reason
-    estimator.expect(3, advance=steps.append)
-    assert "timing" in steps
-    assert "no backend has been measured" not in estimator.backend_reason
-    fixed = PoseEstimator(model, "whole-image", "cpu", "torch")
-    fixed.expect(3, advance=lambda _: pytest.fail("a named backend stays what it is"))
+    estimator = PoseEstimator(model, "whole-image", "cpu", advance=steps.append)
+    assert str(estimator.backend) == "onnxruntime fp32"
+    assert estimator.backend_reason == choice.USUAL
+    assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
+    assert len(steps) == 1
+    assert "exporting spot_finder for onnxruntime, once" in steps[0]
+    monkeypatch.setattr(choice, "export_model", lambda *_, **__: pytest.fail("it is there already"))
+    monkeypatch.setattr(choice, "benchmark_backends", lambda *_, **__: pytest.fail("nothing is measured"))
+    assert str(PoseEstimator(model, "whole-image", "cpu").backend) == "onnxruntime fp32"
+    assert PoseEstimator(model, "whole-image", "cpu", precision="bf16").backend.name == "torch"
+
+
+def test_an_export_that_is_damaged_or_of_other_code_is_made_again(cache: Path) -> None:
+    class Doubling(PureSpotFinder):
+        factor = 1.0
+
+        def read(self, images: torch.Tensor) -> PoseOutput:
+            output = super().read(images)
+            assert isinstance(output.prediction, Heatmaps)
+            return PoseOutput(Heatmaps(output.prediction.heatmaps * self.factor))
+
+    model, given = Doubling(), scene(0, 1)
+    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    path = cache / "exports" / f"{choice.model_key(model)}.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"
+    model.factor = 0.5  # which no key can see
+    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    assert np.allclose(second, 0.5 * first, atol=1e-5)
+
+
+def test_what_cannot_be_exported_runs_in_torch_and_says_so_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stubborn(SpotFinder):
+        def forward(self, images: torch.Tensor) -> PoseOutput:
+            if float(images.sum()) > 1e9:  # no graph can hold that
+                raise ValueError
+            output = self.read(images)
+            assert isinstance(output.prediction, Heatmaps)
+            return PoseOutput(Heatmaps(torch.from_numpy(output.prediction.heatmaps.numpy())))
+
+    model, given = Stubborn(), scene(0, 1)
+    for _ in range(2):
+        estimator = PoseEstimator(model, "whole-image", "cpu")
+        assert (str(estimator.backend), estimator.backend_reason) == ("torch fp32", choice.NOT_EXPORTED)
+        assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
+        monkeypatch.setattr(choice, "export_model", lambda *_, **__: pytest.fail("it is not tried again"))
+    assert len([r for r in caplog.records if "Torch computes, not onnxruntime" in r.getMessage()]) == 1
+
+
+def test_without_the_package_onnx_torch_computes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = PureSpotFinder()
+    model.anchor.data.fill_(0.875)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnx", None)
+        without.setattr(choice, "find_spec", lambda name: None)
+        assert PoseEstimator(model, "whole-image", "cpu").backend.name == "torch"
+    assert "leanpose[export]" in caplog.text
+    assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"  # once it is there
+
+
+def test_two_processes_share_a_cache(small_model_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\nfrom leanpose import PoseEstimator\n"
+        "estimator = PoseEstimator(sys.argv[1], 'whole-image', 'cpu')\n"
+        "image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)\n"
+        "print(estimator.backend, estimator(image).keypoints.tobytes().hex())"
+    )
+    environment = {**os.environ, "LEANPOSE_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, str(small_model_file)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    assert ended[0][0].startswith("onnxruntime fp32")
+    assert ended[0][0] == ended[1][0]
+    assert [path.suffix for path in (tmp_path / "exports").iterdir()] == [".onnx"]

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from leanpose.data.inputs import ImageFile, find_inputs
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures
+from leanpose.inference.folders import NothingReadError, Outcome, open_labels, predict_pictures, require_readable
+from leanpose.inference.results import PoseResult
 from leanpose.openpose.drawing import ENDING, controlnet_size, paint_openpose
 from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
@@ -44,7 +46,7 @@ def box_file(tmp_path: Path) -> BoxFile:
 
 @pytest.fixture
 def estimator() -> PoseEstimator:
-    return PoseEstimator(SpotFinder(), "whole-image", "cpu", batch_size=3)
+    return PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", batch_size=3)
 
 
 def test_everything_is_written_and_broken_files_are_skipped(
@@ -79,7 +81,7 @@ def test_everything_is_written_and_broken_files_are_skipped(
 def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path):
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
-    estimator = PoseEstimator(finder, "whole-image", "cpu", batch_size=3)
+    estimator = PoseEstimator(finder, "whole-image", "cpu", "torch", batch_size=3)
     predict_pictures(
         estimator, pictures, boxes=box_file, drawings=out, paint=partial(paint_openpose, resolution=128), ending=ENDING
     )
@@ -102,7 +104,10 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
     finder, out = SpotFinder(), tmp_path / "out"
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
-    estimator, found = PoseEstimator(finder, "whole-image", "cpu"), find_inputs([str(tmp_path / "1.png")]).pictures
+    estimator, found = (
+        PoseEstimator(finder, "whole-image", "cpu", "torch"),
+        find_inputs([str(tmp_path / "1.png")]).pictures,
+    )
     outcome = predict_pictures(
         estimator, found, drawings=out, paint=partial(paint_openpose, resolution=512), ending=ENDING
     )
@@ -122,6 +127,55 @@ def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pic
 def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
     predict_pictures(estimator, pictures, table=tmp_path / "out/t.csv")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["t.csv"]
+
+
+def test_poses_become_labels(estimator: PoseEstimator, pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path):
+    path = tmp_path / "labels.json"
+    predict_pictures(estimator, pictures, boxes=box_file, labels=path, label_threshold=0.5)
+    content = json.loads(path.read_text())
+    assert [image["file_name"] for image in content["images"]] == ["10.png", "11.png", "13.png", "14.png"]
+    assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3, 4, 5, 6]
+    config = DatasetConfig(format="coco", images=Path("in"), annotations=Path("labels.json"))
+    read = read_people(config, SpotFinder().skeleton, tmp_path, training=True)
+    assert len(read.people) == 6
+    for person, points in zip(read.people[-2:], scene(4, 2).points, strict=True):
+        assert np.abs(person.keypoints[:, :2] - points).max() < 0.5
+        assert (person.keypoints[:, 2] == 2).all()
+    height, width = scene(4, 2).image.shape[:2]
+    assert (content["images"][-1]["height"], content["images"][-1]["width"]) == (height, width)
+
+
+def test_labels_lie_in_the_image_and_are_certain(tmp_path: Path):
+    poses = PoseResult(
+        np.array([[[5, 5], [-3, 5], [19.2, 9]], [[5, 5], [6, 6], [7, 7]]], np.float32),
+        np.array([[0.9, 0.9, 0.9], [0.1, 0.29, 0.2]], np.float32),
+        np.array([[-4, -2, 30, 8], [1, 1, 11, 6]], np.float32),
+        np.array([0.8, 0.5], np.float32),
+        SpotFinder().skeleton,
+    )
+    path = tmp_path / "labels.json"
+    with open_labels(path, poses.skeleton, threshold=0.3) as write:
+        write(ImageFile(Path("a.jpg"), "a.jpg", 7), (10, 20), poses)
+        write(ImageFile(Path("b.jpg"), "b.jpg", 8), (10, 20), poses[:0])
+        assert not path.exists()
+    content = json.loads(path.read_text())
+    first, second = content["annotations"]
+    assert first["keypoints"] == pytest.approx([5, 5, 2, 0, 0, 0, 19.2, 9, 2], abs=1e-3)
+    assert (first["bbox"], first["area"], first["num_keypoints"]) == ([0, 0, 20, 8], pytest.approx(0.53 * 160), 2)
+    assert (second["keypoints"], second["num_keypoints"], second["image_id"]) == ([0] * 9, 0, 7)
+    assert [image["id"] for image in content["images"]] == [7, 8]
+    assert content["categories"][0]["keypoints"] == list(poses.skeleton.keypoints)
+    assert "0.3" in content["info"]["description"]
+
+
+def test_one_readable_image_is_enough(tmp_path: Path):
+    (tmp_path / "1.png").write_bytes(b"")
+    broken = ImageFile(tmp_path / "1.png", "1.png", 1)
+    with pytest.raises(NothingReadError) as caught:
+        require_readable([broken])
+    assert [picture.name for picture, _ in caught.value.outcome.skipped] == ["1.png"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "2.png")
+    require_readable([broken, ImageFile(tmp_path / "2.png", "2.png", 2)])
 
 
 def test_no_people_is_still_valid_json(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
@@ -170,6 +224,18 @@ def test_a_folder_that_cannot_be_made(estimator: PoseEstimator, pictures: list[I
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"):
         predict_pictures(estimator, pictures, drawings=tmp_path / "file" / "deeper")
+
+
+def test_what_was_guessed_or_left_out_is_told_by_picture(estimator: PoseEstimator, tmp_path: Path):
+    frames = [Image.fromarray(scene(seed, 2).image) for seed in range(3)]
+    for name in ("a.tif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    Image.fromarray(np.asarray(frames[0].convert("L")).astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    outcome = predict_pictures(estimator, find_inputs([str(tmp_path)]).pictures)
+    assert {sentence[:30]: names for sentence, names in outcome.notices.items()} == {
+        "Only the first of 3 pages is r": ["a.tif", "b.tif"],
+        "16-bit values that use 12 bits": ["deep.png"],
+    }
 
 
 def test_a_picture_too_wide_for_its_format_is_counted_but_not_drawn(estimator: PoseEstimator, tmp_path: Path):

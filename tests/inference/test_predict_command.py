@@ -10,7 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
+
+from leanpose.cli import app
+from leanpose.errors import LeanposeError
+from leanpose.inference import estimator
+from tiny import tiny_recipe
+from web import serve
 
 
 @pytest.fixture
@@ -100,6 +108,31 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
 
 
+def test_images_of_any_size_and_kind(predict, tmp_path: Path):
+    """One pixel, a strip, too many pixels, few bits of many, several pages, and two moving images of one stem."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("RGB", (20_000, 2)).save(folder / "strip.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    Image.fromarray(np.full((30, 40), 4000, np.uint16)).save(folder / "deep.png")
+    frames = [Image.new("RGB", (40, 30), (60 * i, 0, 0)) for i in range(3)]
+    for name in ("pages.tif", "walk.gif", "walk.webp"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    result = predict(folder, "--detector", "whole-image")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "Done:     4 images", "more than the 100 million pixels allowed", "scaled by that range, 0 … 4095: deep.png\n",
+        "Notice:   Only the first of 3 pages is read: pages.tif\n", "walk.gif, 3 frames", "walk.webp, 3 frames",
+    ):  # fmt: skip
+        assert words in result.output
+    names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert names == [
+        "deep.png", "one.png", "pages.jpg", "poses.csv", "poses.json", "strip.png", "walk-2.jsonl", "walk-2.mp4",
+        "walk.jsonl", "walk.mp4",
+    ]  # fmt: skip
+
+
 def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_path: Path):
     boxes = [{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": score} for score in (0.9, 0.4, 0.5)]
     (tmp_path / "b.json").write_text(json.dumps(boxes))
@@ -141,7 +174,13 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
     [
         (["in/*.tiff"], "No file matches the pattern in/*.tiff"),
         (["in/empty.jpg"], "No picture could be read"),
-        (["absent.jpg"], "No picture could be read"),
+        (["absent.jpg"], "There is no file or folder absent.jpg"),
+        (["in/photo.jpg", "absent.jpg"], "There is no file or folder absent.jpg"),
+        (["in/photo.jpg", "--out", "in/notes.txt"], "in/notes.txt is a file; give a folder"),
+        (["https://a.org/x.jpg"], "loaded only with --allow-url"),
+        (["http://127.0.0.1:1/x.jpg", "--allow-url"], "http://127.0.0.1:1/x.jpg cannot be loaded: "),
+        (["http://127.0.0.1:1/x.mp4"], "http://127.0.0.1:1/x.mp4 cannot be opened: "),
+        (["rtsp://me:secret@127.0.0.1:1/live"], "rtsp://127.0.0.1:1/live cannot be opened: Connection refused"),
         (["in", "--detector", "absent.onnx"], "absent.onnx"),
         (["in", "--detector", "rtmdet-nan"], "did you mean 'rtmdet-nano'"),
         (["in", "--boxes", "absent.json"], "absent.json"),
@@ -158,6 +197,91 @@ def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: l
     assert words in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not list(folder.parent.glob("predictions/*"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["in/empty.jpg", "in/cut.jpg"], ["in/text.png"], ["in/photo.jpg", "--out", "in"], ["97"]]
+)
+def test_bad_inputs_are_refused_before_a_model_is_loaded(
+    predict, folder: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(estimator, "PoseEstimator", forbidden)
+    result = predict(*arguments)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, LeanposeError)
+
+
+def test_an_image_from_standard_input(small_model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    arguments = ["predict", "-", "--model", str(small_model_file), "--device", "cpu", "--detector", "whole-image"]
+    result = CliRunner().invoke(app, arguments, input=(folder / "photo.jpg").read_bytes())
+    assert result.exit_code == 0, result.output
+    assert "Done:     1 image, 1 person\n" in result.output
+    assert sorted(p.name for p in Path("predictions").iterdir()) == ["poses.csv", "poses.json", "stdin.jpg"]
+    assert json.loads(Path("predictions/poses.json").read_text())[0]["file_name"] == "stdin"
+
+
+def test_files_of_one_name_are_told_apart_and_links_are_named(predict, folder: Path, tmp_path: Path):
+    for place in ("a", "b"):
+        (folder / place).mkdir()
+        Image.open(folder / "photo.jpg").save(folder / place / "1.jpg")
+    (folder / "a" / "2.jpg").symlink_to(folder / "a" / "1.jpg")
+    result = predict("in/a", "in/b", "--detector", "whole-image")
+    assert result.exit_code == 0, result.output
+    assert "Skipped:  1 link to a file that is looked at already, or to a folder: a/2.jpg\n" in result.output
+    out = tmp_path / "predictions"
+    assert [record["file_name"] for record in json.loads((out / "poses.json").read_text())] == ["a/1.jpg", "b/1.jpg"]
+    assert [line.split(",")[0] for line in (out / "poses.csv").read_text().splitlines()] == [
+        "image",
+        "a/1.jpg",
+        "b/1.jpg",
+    ]
+    assert (out / "a/1.jpg").is_file()
+    assert (out / "b/1.jpg").is_file()
+
+
+def test_an_image_from_the_web(predict, folder: Path, tmp_path: Path):
+    (folder / "unnamed").write_bytes((folder / "photo.jpg").read_bytes())
+    with serve(folder, {"/unnamed": "image/jpeg"}) as address:
+        refused = predict(f"{address}/photo.jpg")
+        assert "--allow-url" in str(refused.exception)
+        images = [f"{address}/photo.jpg?size=1", f"{address}/unnamed", f"{address}/absent.jpg"]
+        result = predict(*images[:2], "--allow-url", "--detector", "whole-image")
+        absent = predict(images[2], "--allow-url")
+    assert result.exit_code == 0, result.output
+    assert "Done:     2 images, 2 people\n" in result.output
+    records = json.loads((tmp_path / "predictions/poses.json").read_text())
+    assert [record["file_name"] for record in records] == ["127.0.0.1/photo_size=1.jpg", "127.0.0.1/unnamed"]
+    assert (tmp_path / "predictions/127.0.0.1/photo_size=1.jpg").is_file()
+    assert "HTTP Error 404" in str(absent.exception)
+
+
+def test_poses_as_labels_are_evaluated_and_trained_on(
+    predict, command, small_model_file: Path, folder: Path, tmp_path: Path
+):
+    for name in ("empty.jpg", "text.png", "cut.jpg", "notes.txt"):
+        (folder / name).unlink()
+    boxes = [{"file_name": name, "bbox": [5, 5, 60, 90]} for name in ("photo.jpg", "alpha.png", "grey.webp")]
+    (tmp_path / "b.json").write_text(json.dumps(boxes))
+    result = predict("in", "--boxes", "b.json", "--as-labels", "labels.json", "--threshold", 0, "--no-draw")
+    assert result.exit_code == 0, result.output
+    assert f"Labels:   labels.json (COCO annotations; its images lie below {folder})\n" in result.output
+    data = ["--annotations", "labels.json", "--images", "in"]
+    done = command(
+        "eval", small_model_file, *data, "--device", "cpu", "--workers", 0, "--no-flip-test", "--out", "e.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "e.json").read_text())["figures"]["AP"] > 0.99  # its own labels
+    recipe = tiny_recipe(tmp_path, skeleton="body19", schedule={"epochs": 1, "warmup_steps": 0}, batch_size=3)
+    source = {"format": "coco", "images": "in", "annotations": "labels.json"}
+    recipe["data"] = {"root": str(tmp_path), "train": [source], "val": source, "num_workers": 0}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = command("train", "recipe.yaml", "--out", "run", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/best.safetensors").is_file()
 
 
 def test_as_a_real_command(folder: Path, small_model_file: Path, tmp_path: Path):

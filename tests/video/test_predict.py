@@ -18,7 +18,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
 from leanpose.video import reader as reader_file
 from leanpose.video import writer as writer_file
-from leanpose.video.predict import VideoOutcome, count_frames, predict_video
+from leanpose.video.predict import VideoOutcome, predict_video
 from leanpose.video.reader import VideoError, VideoReader
 from spots import SPOTS
 
@@ -178,6 +178,99 @@ def test_pixels_that_are_not_square_stay_so(rotation: int, tmp_path: Path):
             assert reader.pixel_aspect == expected
 
 
+class MarkFinder(NumberReader):
+    """Stands for a tracker: one person at the centre of the red patch, in pixels of the frame itself."""
+
+    def stream(self, frames: Iterable[tuple[np.ndarray, float]]) -> Iterator[PoseResult]:
+        for pixels, _ in frames:
+            self.sizes.append(pixels.shape[:2])
+            yield PoseResult(
+                np.tile(mark_of(pixels), (1, 3, 1)).astype(np.float32), np.ones((1, 3), np.float32),
+                np.zeros((1, 4), np.float32), np.ones(1, np.float32), SPOTS, np.array([7]),
+            )  # fmt: skip
+
+
+def mark_of(pixels: np.ndarray) -> np.ndarray:
+    """(x, y) of the centre of a clip's red patch."""
+    red = (pixels[..., 0] > 150) & (pixels[..., 1] < 90)
+    return np.argwhere(red).mean(axis=0)[::-1]
+
+
+def write_resized(path: Path, *sizes: tuple[int, int]) -> Path:
+    """A transport stream of six frames of each size, as a browser records a phone that is turned."""
+    parts = [
+        write_clip(path.with_name(f"part{i}.ts"), frames=6, size=size, rate=10, offset=0.6 * i)
+        for i, size in enumerate(sizes)
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("second", [(256, 96), (256, 384), (64, 64)])
+def test_a_size_that_changes_midway(second: tuple[int, int], tmp_path: Path):
+    source = write_resized(tmp_path / "a.ts", (128, 192), second)
+    tracker = MarkFinder()
+    outcome = run(source, tmp_path, tracker, draw=lambda pixels, poses: pixels)
+    assert tracker.sizes == [(128, 192)] * 6 + [second] * 6
+    assert (outcome.frames, outcome.resized) == (12, 6)
+    assert len(outcome.notices) == 1
+    assert f"from 192x128 to {second[1]}x{second[0]}" in outcome.notices[0]
+    head, *frames = lines_of(tmp_path)
+    assert (head["height"], head["width"]) == (128, 192)
+    with VideoReader(tmp_path / "out/clip.mp4") as copy:
+        shown = [frame.pixels for frame in copy]
+    assert [pixels.shape for pixels in shown] == [(128, 192, 3)] * 12
+    for pixels, line in zip(shown, frames, strict=True):
+        assert line["people"][0]["keypoints"][0][:2] == pytest.approx(mark_of(pixels), abs=1)
+    red = (shown[-1][..., 0] > 150) & (shown[-1][..., 1] < 90)
+    height, width = red.any(axis=1).sum(), red.any(axis=0).sum()
+    assert height / width == pytest.approx(second[0] / second[1], rel=0.15)  # not squeezed
+    assert (shown[0].sum(axis=2) > 0).all()
+
+
+def test_a_rotation_that_changes_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The side data of each frame says how it is to be held, so it may change from frame to frame."""
+    seen: list[int] = []
+
+    def turn(pixels: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]:
+        seen.append(len(seen))
+        return (np.ascontiguousarray(np.rot90(pixels)), True) if len(seen) > 6 else (pixels, False)
+
+    monkeypatch.setattr(reader_file, "upright", turn)
+    tracker = NumberReader()
+    outcome = run(write_clip(tmp_path / "a.mp4"), tmp_path, tracker)
+    assert tracker.sizes == [(48, 64)] * 6 + [(64, 48)] * 6
+    assert "The size changes at 0.24 s from 64x48 to 48x64" in outcome.notices[0]
+
+
+def test_a_recorded_video_whose_size_changes(shared: Path, tmp_path: Path):
+    source = shared / "cases/video-size-changes/turned.ts"
+    with VideoReader(source) as reader:
+        sizes = [frame.pixels.shape[:2] for frame in reader]
+    assert sizes == [(128, 192)] * 6 + [(256, 96)] * 6
+    outcome = run(source, tmp_path)
+    assert (outcome.frames, outcome.resized, len(outcome.notices)) == (12, 6, 1)
+    with VideoReader(tmp_path / "out/clip.mp4") as copy:
+        shown = [frame.pixels for frame in copy]
+    assert [pixels.shape for pixels in shown] == [(128, 192, 3)] * 12
+    # 256x96 pixels fit as 128x48 in the middle.
+    for pixels in shown[6:]:
+        assert (pixels[:, :68] < 24).all()
+        assert (pixels[:, 124:] < 24).all()
+        assert pixels[:, 76:116].mean() > 24
+
+
+@pytest.mark.parametrize("name", ["walk.gif", "walk.webp"])
+def test_an_animated_image_is_a_video(name: str, shared: Path, tmp_path: Path):
+    source = shared / "cases/animated-gif" / name
+    outcome = run(source, tmp_path)
+    head, *frames = lines_of(tmp_path)
+    assert head["video"] == name
+    assert [line["time"] for line in frames] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert frame_times(tmp_path / "out/clip.mp4") == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert (outcome.frames, outcome.notices, outcome.cut_off) == (5, [], False)
+
+
 def test_the_drawing_is_on_the_frame_it_belongs_to(tmp_path: Path):
     def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:
         assert poses.keypoints[0, 0, 0] == number_of(pixels)
@@ -206,13 +299,6 @@ def test_a_part_of_a_video(tmp_path: Path):
     assert (outcome.frames, outcome.expected) == (13, 13)
     assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 13
-
-
-def test_the_work_to_come_is_counted(tmp_path: Path):
-    clip = write_clip(tmp_path / "clip.mp4", frames=50)
-    assert count_frames(clip) == 50
-    assert count_frames(clip, seconds=0.5) == 13
-    assert count_frames(tmp_path / "nothing.mp4") == count_frames(0) == 0
 
 
 def test_an_interrupt_finishes_the_files(tmp_path: Path):

@@ -240,6 +240,16 @@ def test_cameras(monkeypatch: pytest.MonkeyPatch):
         VideoReader(0)
 
 
+def test_a_camera_without_permission(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise av.PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc", "lavfi"))
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(VideoError, match=r"Camera 0 .* may not be used: permission denied"):
+        VideoReader(0)
+
+
 class Impatient:
     """A camera that fails, as macOS's do, wherever no new picture is there yet."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crowd import CrowdEstimator, Walker, number, video
+from crowd import SIZE, CrowdEstimator, Walker, number, video
 from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
@@ -56,6 +56,49 @@ def test_ids_stay_through_a_crossing(detect_every: int, in_flight: int):
     assert {person for _, person in seen[1]} == {2}
     assert len(seen[0]) == 60
     assert len(seen[1]) >= 60 - 3 - detect_every  # hidden for three frames, and found again at the next detection
+
+
+class ScaledCrowd(CrowdEstimator):
+    """The same people in frames of any size, which all show the same scene from edge to edge."""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (_scaled(boxes, image), scores)
+            for image, (boxes, scores) in zip(images, super().detect(images), strict=True)
+        ]
+
+    def _look(self, image: np.ndarray, boxes: np.ndarray) -> PoseResult:
+        poses = super()._look(image, _scaled(boxes, image, back=True))
+        return replace(
+            poses, keypoints=_scaled(poses.keypoints, image).astype(np.float32), boxes=np.asarray(boxes, np.float32)
+        )
+
+
+def _scaled(points: np.ndarray, image: np.ndarray, *, back: bool = False) -> np.ndarray:
+    factor = SIZE[0] / image.shape[0] if back else image.shape[0] / SIZE[0]
+    return (points + 0.5) * factor - 0.5
+
+
+@pytest.mark.parametrize("detect_every", [1, 5, 60])
+@pytest.mark.parametrize("factor", [0.5, 3])
+def test_ids_stay_when_the_size_of_the_frames_changes(detect_every: int, factor: float):
+    walkers = [Walker(lambda t: (100 + 6 * t, 300)), Walker(lambda t: (900 - 4 * t, 310), tall=150)]
+
+    def frames() -> Iterator[tuple[np.ndarray, float]]:
+        for t, (image, seconds) in enumerate(video(40)):
+            if t >= 23:
+                larger = np.zeros((round(SIZE[0] * factor), round(SIZE[1] * factor), 3), np.uint8)
+                larger[0, 0] = image[0, 0]
+                image = larger
+            yield image, seconds
+
+    tracker: Any = PoseTracker(ScaledCrowd(walkers), smooth=False, detect_every=detect_every)  # pyright: ignore
+    for t, poses in enumerate(tracker.stream(frames())):
+        assert poses.ids.tolist() == [1, 2]
+        scale = factor if t >= 23 else 1
+        for points, walker in zip(poses.keypoints, walkers, strict=True):
+            expected = (walker.keypoints(t) + 0.5) * scale - 0.5  # in pixels of the frame itself
+            assert np.abs(points - expected).mean() < 2 * scale
 
 
 @pytest.mark.parametrize("detect_every", [1, 4])
@@ -363,8 +406,8 @@ def test_settings_out_of_range(settings: dict, words: str):
 
 @pytest.mark.unshaped
 def test_an_image_that_is_no_image():
-    with pytest.raises(LeanposeError, match="RGB, uint8"):
-        list(PoseTracker(CrowdEstimator([])).stream([(np.zeros((4, 4)), 0.0)]))  # type: ignore[arg-type]
+    with pytest.raises(LeanposeError, match="must be RGB"):
+        list(PoseTracker(CrowdEstimator([])).stream([(np.zeros((4, 4, 2), np.uint8), 0.0)]))  # type: ignore[arg-type]
 
 
 class SpotDetector(Detector):
@@ -392,7 +435,7 @@ def test_real_crops_of_a_skeleton_that_does_not_span_a_person(detect_every: int)
             image[0, 0] = 0, t, 0
             yield image, t / 25
 
-    estimator = PoseEstimator(SpotFinder(), SpotDetector(), "cpu")
+    estimator = PoseEstimator(SpotFinder(), SpotDetector(), "cpu", "torch")
     tracked = list(PoseTracker(estimator, detect_every=detect_every, smooth=False).stream(frames()))
     for t, poses in enumerate(tracked):
         points, boxes = spot_places(t)

@@ -66,6 +66,20 @@ def test_half_precision_halves_the_file_and_loads_as_float32(model: PoseModel, t
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
 
 
+def test_int8_weights_take_a_quarter_and_are_off_by_half_a_step(tmp_path: Path) -> None:
+    model = leanpose.create_model("tinypose", input_size=(128, 96))
+    whole, small = save(model, tmp_path / "a.safetensors"), save(model, tmp_path / "b.safetensors", dtype=torch.int8)
+    assert small.stat().st_size < 0.4 * whole.stat().st_size
+    loaded = load_model(small).state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            weight, found = module.weight.detach(), loaded[f"{name}.weight"]
+            step = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+            assert found.dtype == torch.float32
+            assert ((found - weight).abs() <= 0.501 * step).all()
+    assert loaded.keys() == model.state_dict().keys()
+
+
 def test_the_same_model_gives_the_same_bytes(model: PoseModel, tmp_path: Path) -> None:
     first, second = save(model, tmp_path / "a.safetensors"), save(model, tmp_path / "b.safetensors")
     assert first.read_bytes() == second.read_bytes()

@@ -91,6 +91,15 @@ class Backend(ABC):
         points, scores = codec.decode(prediction)
         return points.float().cpu().numpy(), scores.float().cpu().numpy()
 
+    def for_callers(self, count: int) -> Backend | None:
+        """The same model, opened again for this many threads that call it at once; each call computes on its caller's thread.
+
+        None where that gains nothing, since the calls share their threads anyway. Without it a backend may be called from
+        many threads too: each call then has all of its threads.
+        """
+        del count
+        return None
+
     def __str__(self) -> str:
         return f"{self.name} {self.precision}"
 

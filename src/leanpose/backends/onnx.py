@@ -12,11 +12,14 @@ import torch
 from leanpose.backends.base import first_line
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from leanpose.skeleton import Skeleton
+
+MANY = 2  # crops in one pass on a CPU: more leave its caches (PP-TinyPose: a fifth slower by eights), and no network was faster
 
 
 class OnnxBackend(ExportedBackend):
@@ -26,6 +29,7 @@ class OnnxBackend(ExportedBackend):
         path: the file.
         cuda: run on the first NVIDIA GPU.
         skeleton: what the keypoints of a file without a card are.
+        threads: that compute one pass; by default as many as torch has.
 
     Raises:
         LeanposeError: the file is missing, damaged, or no pose model that is known here; or there is no GPU for it.
@@ -33,28 +37,52 @@ class OnnxBackend(ExportedBackend):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, cuda: bool = False, skeleton: Skeleton | None = None) -> None:
-        session = open_session(path, cuda=cuda)
+    def __init__(
+        self, path: Path, *, cuda: bool = False, skeleton: Skeleton | None = None, threads: int | None = None
+    ) -> None:
+        session = open_session(path, cuda=cuda, threads=threads)
+        if (
+            len(session.get_inputs()) != 1
+        ):  # of an export whose result does not depend on its input, the input is left out
+            raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         super().__init__(*read_card(text, *values_of(session), path, skeleton))
         self._session, self._input = session, session.get_inputs()[0].name
         self._names = [output.name for output in session.get_outputs()]
+        self._path, self._cuda = path, cuda
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
-        return cast("list[np.ndarray]", self._session.run(self._names, {self._input: images}))
+        size = len(images) if self._cuda else MANY
+        parts = [
+            cast("list[np.ndarray]", self._session.run(self._names, {self._input: images[begun : begun + size]}))
+            for begun in range(0, len(images), size)
+        ]
+        return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def for_callers(self, count: int) -> OnnxBackend | None:
+        """See `Backend.for_callers`; on a GPU None."""
+        del count  # onnxruntime computes in the calling thread
+        return None if self._cuda else OnnxBackend(self._path, skeleton=self.spec.skeleton, threads=1)
 
 
-def open_session(path: Path, *, cuda: bool) -> InferenceSession:
-    """An ONNX file in onnxruntime, with as many threads as torch has, so that one setting holds for all backends.
+def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> InferenceSession:
+    """An ONNX file in onnxruntime. A session may be run from many threads at once.
+
+    Args:
+        path: the file.
+        cuda: run on the first NVIDIA GPU.
+        threads: that compute one pass; by default as many as torch has, so that one setting holds for all backends.
 
     Raises:
-        LeanposeError: the file is missing or damaged, or there is no GPU for it.
+        LeanposeError: the file is missing, damaged or may not be read, or there is no GPU for it.
     """
     import onnxruntime  # takes a moment to load
 
-    if not path.is_file():
-        raise LeanposeError(f"There is no file {path}.")
+    try:
+        path.open("rb").close()  # onnxruntime gives no more than a number for what the system says
+    except OSError as error:
+        raise describe_read_error(path, error) from error
     providers = ["CPUExecutionProvider"]
     if cuda:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -64,13 +92,15 @@ def open_session(path: Path, *, cuda: bool) -> InferenceSession:
         providers.insert(0, "CUDAExecutionProvider")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said once, by the error
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     # Threads that spin while they wait take the cores from the other models' threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        if "INVALID_PROTOBUF" in reason:
+            raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 

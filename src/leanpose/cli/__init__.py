@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,16 +21,33 @@ from leanpose.cli.recipes import recipes
 from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
 from leanpose.cli.train import train
+from leanpose.cli.weights import weights
 from leanpose.errors import LeanposeError
+from leanpose.version import __version__
 
 app = typer.Typer(
     name="leanpose",
     help="Train, distil and run small, fast, accurate human-pose estimators.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"leanpose {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What can be given before a command."""
 
 
 def main() -> None:
@@ -69,6 +86,7 @@ COMMANDS = {
     "eval": evaluate,
     "report": report,
     "models": models,
+    "weights": weights,
     "convert": convert,
     "explain": explain,
     "export": export,

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from leanpose.cli.options import new_table, table_console
+from leanpose.cli.weights import release_table
 
 if TYPE_CHECKING:
     from leanpose.models.registry import ModelRow
@@ -54,7 +55,8 @@ def models(
             style="dim",
         )
     if released:
-        console.print(_releases(released))
+        console.print(release_table(released))
+        console.print("Their training data and terms: leanpose weights.", style="dim")
 
 
 def _counted(name: str, options: dict[str, Any]) -> ModelRow:
@@ -72,24 +74,4 @@ def _architectures(rows: dict[str, ModelRow]) -> Table:
         macs = (f"{count / 1e9:.2f}" for count in (row.macs, row.macs + row.attention_macs))
         size = "{}x{}".format(*row.input_size)
         table.add_row(name, f"{row.parameters / 1e6:.2f} M", *macs, size, row.published, row.source)
-    return table
-
-
-def _releases(names: list[str]) -> Table:
-    from leanpose.weights.released import RELEASED
-
-    columns = ("name", ">parameters", ">input", ">keypoints", ">file", "licence", "what it is")
-    table = new_table("Released weights: leanpose.load_model(name)", *columns)
-    for name in names:
-        release = RELEASED[name]
-        card = release.card
-        table.add_row(
-            name,
-            f"{card['parameters'] / 1e6:.2f} M",
-            "{}x{}".format(*card["input_size"]),
-            str(len(card["skeleton"]["keypoints"])),
-            f"{release.path.stat().st_size / 1e6:.1f} MB",
-            release.licence,
-            release.summary,
-        )
     return table

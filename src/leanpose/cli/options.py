@@ -18,7 +18,10 @@ AnyModel = Annotated[
     str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
 ]
 Backend = Annotated[
-    str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest measured (see `leanpose bench`).")
+    str,
+    typer.Option(
+        help="torch, onnxruntime, openvino, or auto: the fastest that `leanpose bench` measured, else onnxruntime on a CPU."
+    ),
 ]
 Boxes = Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
 Detector = Annotated[
@@ -52,7 +55,7 @@ def status() -> Iterator[Callable[[str], None]]:
 
 
 def progress(unit: str, *columns: str) -> Progress:
-    """A bar with the speed in this unit, such as images.
+    """A bar with the mean speed so far in this unit, such as images.
 
     Args:
         columns: more of them, in rich's format.
@@ -62,8 +65,9 @@ def progress(unit: str, *columns: str) -> Progress:
 
     class Speed(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
+            # Rich's own speed is that of the last moments, and of all but the first batch.
+            elapsed = task.finished_time if task.finished else task.elapsed
+            return Text(f"{task.completed / elapsed:.1f} {unit}/s" if elapsed and task.completed else "")
 
     return bars.Progress(
         bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.MofNCompleteColumn(), Speed(),

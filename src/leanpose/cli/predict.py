@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,17 +12,17 @@ from leanpose.cli.options import Backend, Detector, Device, counted, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from jaxtyping import UInt8
+    from rich.progress import Progress
 
     from leanpose.data.inputs import Clip, Inputs
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
     from leanpose.inference.results import PoseResult
     from leanpose.video.predict import VideoOutcome
-    from leanpose.video.reader import VideoError
     from leanpose.video.tracking import PoseTracker
 
 PEOPLE = "{task.fields[people]} people"
@@ -32,7 +33,10 @@ LISTED = 50  # skipped pictures named one by one
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Pictures, videos, folders (with all below them), glob patterns, or a camera's number."),
+        typer.Argument(
+            help="Images, videos, folders (with all below them), glob patterns, addresses of videos (http, rtsp), a camera's "
+            "number, or - for an image from standard input."
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="A released name, a .safetensors file, or an exported .onnx or .xml file.")
@@ -66,7 +70,12 @@ def predict(
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Draw keypoints from this score on.")] = 0.3,
+    as_labels: Annotated[
+        Path | None, typer.Option(help="Write the poses as a COCO annotation file too, to train or evaluate with.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Draw (and, with --as-labels, label) keypoints from this score on.")
+    ] = 0.3,
     device: Device = "auto",
     backend: Backend = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
@@ -80,20 +89,20 @@ def predict(
     seconds: Annotated[
         float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")
     ] = None,
+    allow_url: Annotated[bool, typer.Option("--allow-url", help="Load images from the web too.")] = False,
 ) -> None:
-    """Find the poses of all people in pictures and videos: annotated copies, COCO results, a CSV table, JSON lines."""
+    """Find the poses of all people in images and videos: annotated copies, COCO results, a CSV table, JSON lines."""
     from functools import partial
 
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.estimator import PoseEstimator, choose_detector
-    from leanpose.inference.folders import NothingReadError, paint_overlay, predict_pictures
+    from leanpose.inference.folders import paint_overlay, predict_pictures, target_names
     from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
-    from leanpose.video.predict import count_frames
     from leanpose.video.reader import looks_like_video
 
     openpose = style == "openpose"
-    files = find_inputs(inputs, besides=out, is_video=looks_like_video)
+    files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
     videos, only_videos = bool(files.clips), not files.pictures
     mistakes = {
         "Give --boxes or --detector, not both.": boxes and detector != "auto",
@@ -101,23 +110,27 @@ def predict(
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
         "--resolution is for pictures; the copies of videos are as large as the videos.": videos and resolution,
-        "--coco and --csv are for pictures; the poses in videos are written as JSON lines.": only_videos
-        and (coco or csv),
+        "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
+        and (coco or csv or as_labels),
+        f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
     }
     for sentence, made in mistakes.items():
         if made:
             raise LeanposeError(sentence)
+    if draw:
+        target_names(files.pictures, out, ending=ENDING if openpose else None)
+    clips = _readable_clips(files, out, draw=draw)
+    if not clips:
+        _require_readable(files)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     source = "whole-image" if boxes is not None else detector
     chosen = choose_detector(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
-        person_threshold=person_threshold,
+        person_threshold=person_threshold, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
-    coming = len(files.pictures) + sum(count_frames(clip.source, seconds) for clip in files.clips)
-    estimator.expect(coming, advance=lambda step: print(f"Backend:  {step} …"))
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
-    if files.clips:
+    if clips:
         from leanpose.video.tracking import PoseTracker
 
         def draw_frame(pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> UInt8[np.ndarray, "H W 3"]:
@@ -126,20 +139,7 @@ def predict(
             return poses.draw(pixels, threshold=threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        unread = _predict_clips(
-            tracker,
-            files.clips,
-            out,
-            draw=draw_frame if draw else None,
-            seconds=seconds,
-            audio=audio,
-        )
-        if only_videos and len(unread) == len(files.clips) == 1:
-            raise unread[0]
-        for error in unread:
-            print(f"Skipped:  {error}")
-        if only_videos and len(unread) == len(files.clips):
-            raise LeanposeError("No video could be read, so nothing was written.")
+        _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
     if only_videos:
         return
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
@@ -149,8 +149,8 @@ def predict(
     if openpose:
         paint = partial(paint_openpose, threshold=threshold, resolution=resolution)
     with progress("images", PEOPLE) as bar:
-        task = bar.add_task("pictures", total=len(files.pictures), people=0)
-        try:
+        task = bar.add_task("images", total=len(files.pictures), people=0)
+        with _listing_skipped(bar):
             outcome = predict_pictures(
                 estimator,
                 files.pictures,
@@ -158,19 +158,69 @@ def predict(
                 drawings=out if draw else None,
                 coco=coco,
                 table=csv,
+                labels=as_labels,
+                label_threshold=threshold,
                 paint=paint,
                 ending=ENDING if openpose else None,
                 advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
             )
-        except NothingReadError as error:
-            bar.stop()
-            _list_skipped(error.outcome)
-            raise
     _summarise(outcome, len(files.pictures), estimator.person_threshold)
     drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
+    if as_labels is not None:
+        below = f"; its images lie below {files.root}" if files.root else ""
+        print(f"Labels:   {as_labels} (COCO annotations{below})")
     if outcome.stopped:
         raise typer.Exit(130)
+
+
+def _readable_clips(files: Inputs, out: Path, *, draw: bool) -> list[Clip]:
+    """The videos that can be opened; the others are named.
+
+    Raises:
+        LeanposeError: nothing that was given can be read, or a copy would replace a video.
+    """
+    from leanpose.video.animation import require_source
+    from leanpose.video.predict import clip_targets
+    from leanpose.video.reader import VideoError
+
+    clip_targets(files.clips, out, drawn=draw)
+    readable, errors = [], []
+    for clip in files.clips:
+        try:
+            require_source(clip.source)
+            readable.append(clip)
+        except VideoError as error:
+            errors.append(error)
+    if len(errors) == 1 and not files.pictures and not readable:
+        raise errors[0]
+    for error in errors:
+        print(f"Skipped:  {error}")
+    if errors and not files.pictures and not readable:
+        raise LeanposeError("No video could be read, so nothing was written.")
+    return readable
+
+
+def _require_readable(files: Inputs) -> None:
+    """Refuse images of which none can be read, before a model is loaded."""
+    from leanpose.inference.folders import require_readable
+
+    with _listing_skipped():
+        require_readable(files.pictures)
+
+
+@contextmanager
+def _listing_skipped(bar: Progress | None = None) -> Iterator[None]:
+    """List the images that could not be read where that was none of them; the bar is stopped before."""
+    from leanpose.inference.folders import NothingReadError
+
+    try:
+        yield
+    except NothingReadError as error:
+        if bar is not None:
+            bar.stop()
+        _list_skipped(error.outcome)
+        raise
 
 
 def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, files: Inputs) -> None:
@@ -185,9 +235,16 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
         print(f"Images:   {len(files.pictures)}")
     if files.clips:
         print(f"Videos:   {len(files.clips)}")
-    if others := files.others:
-        names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        print(f"Not looked at, since the names do not end like a picture's or a video's: {names}.")
+    if files.others:
+        print(f"Not looked at, since the names do not end like an image's or a video's: {_some(files.others)}.")
+    if files.links:
+        links = counted(len(files.links), "link")
+        print(f"Skipped:  {links} to a file that is looked at already, or to a folder: {_some(files.links)}")
+
+
+def _some(names: list[str]) -> str:
+    """The first three names, and how many there are besides."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
@@ -197,6 +254,9 @@ def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
     print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
     _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
+    for sentence, names in outcome.notices.items():
+        others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"Notice:   {sentence.removesuffix('.')}: {', '.join(names[:3])}{others}")
     for _, reason in outcome.undrawn[:LISTED]:
         print(f"          {reason}")
 
@@ -227,11 +287,11 @@ def _predict_clips(
     draw: Callable[[np.ndarray, PoseResult], np.ndarray] | None,
     seconds: float | None,
     audio: bool,
-) -> list[VideoError]:
-    """Look at videos one after the other. Returns why some could not be read.
+) -> None:
+    """Look at videos one after the other; one that can be read no longer is named.
 
     Raises:
-        LeanposeError: something cannot be written.
+        LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
     from functools import partial
@@ -240,7 +300,6 @@ def _predict_clips(
     from leanpose.video.reader import VideoError
 
     targets = clip_targets(clips, out, drawn=draw is not None)
-    unread: list[VideoError] = []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
         with progress("frames", PEOPLE) as bar:
@@ -255,13 +314,14 @@ def _predict_clips(
                     draw=draw, advance=advance,
                 )  # fmt: skip
             except VideoError as error:
-                unread.append(error)
+                if len(clips) == 1:
+                    raise
+                print(f"Skipped:  {error}")
                 continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
-        if outcome.stopped and isinstance(clip.source, Path):
+        if outcome.stopped and not clip.live:
             raise typer.Exit(130)
-    return unread
 
 
 def _summarise_clip(clip: Clip, outcome: VideoOutcome, person_threshold: float) -> None:

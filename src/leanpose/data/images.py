@@ -11,7 +11,7 @@ import io
 import tarfile
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.data.annotations import ImageRef
+from leanpose.data.bit_depth import (
+    declared_depth,
+    decode_deep_colours,
+    has_deep_colours,
+    is_inverted,
+    reduce_to_8_bits,
+)
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -27,11 +34,20 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 """Images of more pixels than this are refused: a file of a few kilobytes can claim to be gigabytes (300 MB here)."""
 
+MOVING_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
+"""Pillow's names of the formats that can hold a moving image."""
+
+_ORIENTATION = 0x0112  # EXIF tag
+
 _TOO_MANY = f"more than the {MAX_PIXELS // 10**6} million pixels allowed"
 
 
 class BrokenImageError(LeanposeError):
     """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
+
+
+class ImageNotice(UserWarning):
+    """Something in an image was guessed, or left out; the message is one sentence that holds for every such image."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +189,10 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
 def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
     """Read an image as RGB uint8 (H, W, 3), upright.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF (first frame); 16-bit values are divided by 256, grey is repeated, transparent
-    parts become white, CMYK and palettes are converted, EXIF rotation is applied.
+    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm; values of more than 8 bits are reduced by the range that
+    they use, grey is repeated, transparent parts become white, CMYK and palettes are converted, EXIF rotation is
+    applied. Of a moving image and of several pages the first is read. A guessed range and frames left out are an
+    `ImageNotice` (a warning).
 
     Args:
         ref: a file, a member of an archive, or the bytes themselves.
@@ -182,9 +200,29 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
     Raises:
         BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than `MAX_PIXELS`.
     """
-    if isinstance(ref, bytes):
-        return decode_image(ref, name="given as bytes")
-    return decode_image(read_bytes(ref), name=str(ref))
+    return warn_of(*read_image_and_notices(ref))
+
+
+def read_image_and_notices(
+    ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes"
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """As `read_image`, with the sentences that it warns of; `name` is what messages call bytes."""
+    given = isinstance(ref, bytes)
+    pixels, _, notices = _decode(ref if given else read_bytes(ref), name if given else str(ref))
+    return pixels, notices
+
+
+def warn_of(pixels: UInt8[np.ndarray, "H W 3"], notices: list[str]) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels, after a warning of each sentence that is new in this process."""
+    for notice in notices:
+        _warn_once(notice)
+    return pixels
+
+
+@cache
+def _warn_once(notice: str) -> None:
+    # Python's own memory of shown warnings is cleared whenever filters change, as they do while Pillow decodes.
+    warnings.warn(notice, ImageNotice, stacklevel=4)
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -205,25 +243,35 @@ def decode_part(
     Returns:
         The pixels, and the (2, 3) affine map from the image's pixel coordinates to theirs; None for no change.
     """
+    pixels, matrix, notices = _decode(data, name, rows, reduction)
+    return warn_of(pixels, notices), matrix
+
+
+def _decode(
+    data: bytes, name: str, rows: int | None = None, reduction: int = 1
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None, list[str]]:
+    """What `decode_part` returns, and the sentences to warn of."""
     if not data:
         raise BrokenImageError(f"The image {name} is empty (0 bytes).")
     header = parse_jpeg_header(data) if data.startswith(b"\xff\xd8") else None
     if header is None or header.channels not in (1, 3):
-        return _decode_by_pillow(data, name), None
+        pixels, notices = _decode_by_pillow(data, name)
+        return pixels, None, notices
     _check_size(header.height, header.width, name)
     # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
     # marker behind their start can only be the image's own.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
     if header.exif:
-        return _decode_jpeg(data, name), None
+        return _decode_jpeg(data, name), None, []
     if rows is not None and header.from_the_top:
         data = _cut_rows(data, header, rows)
     if reduction == 1:
-        return _decode_jpeg(data, name), None
+        return _decode_jpeg(data, name), None, []
     # A reduced pixel covers `reduction` full ones, whose common centre is (reduction - 1) / 2.
     shift = (1 - reduction) / 2
-    return _decode_jpeg(data, name, reduction), np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]]) / reduction
+    matrix = np.array([[1.0, 0.0, shift], [0.0, 1.0, shift]]) / reduction
+    return _decode_jpeg(data, name, reduction), matrix, []
 
 
 def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
@@ -261,7 +309,7 @@ def _decode_jpeg(data: bytes, name: str, reduction: int = 1) -> UInt8[np.ndarray
     return image.astype(np.uint8, copy=False)
 
 
-def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
+def _decode_by_pillow(data: bytes, name: str) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -269,30 +317,99 @@ def _decode_by_pillow(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
             warnings.simplefilter("ignore")  # the size has its own check here, and odd EXIF tags do not matter
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image.height, image.width, name)
+                left_out = _left_out(image)
+                bits, declared = declared_depth(image, data)
+                deep, inverted = has_deep_colours(image), is_inverted(image)
+                orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF is turned upright while it is loaded
                 image.load()
-                return pillow_to_rgb(image, name)
+                colours = decode_deep_colours(data) if deep else None
+                if colours is None:
+                    pixels, notices = pillow_to_rgb(image, name, bits=bits, declared=declared, inverted=inverted)
+                else:
+                    colours, notices = reduce_to_8_bits(colours, bits=16, declared=declared)
+                    upright = Image.fromarray(colours)
+                    upright.getexif()[_ORIENTATION] = orientation
+                    pixels, _ = pillow_to_rgb(upright, name)
+                return pixels, left_out + notices
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImageError(f"The file {name} is no image of a known format.") from error
+        raise BrokenImageError(f"The file {name} is no image of a known format{_known_kind(data)}.") from error
     except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
         if isinstance(error, Image.DecompressionBombError):
             raise BrokenImageError(f"The image {name} claims {_TOO_MANY}.") from error
         text = str(error).lower()
         reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
-        raise BrokenImageError(f"The image {name} is {reason}.") from error
+        raise BrokenImageError(f"The image {name} is {reason}{_known_kind(data)}.") from error
 
 
-def pillow_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+def _known_kind(data: bytes) -> str:
+    """A supplement for files that Pillow cannot read because of what their values are."""
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return ", or a TIFF of a kind that cannot be read, such as RGB with floating-point values; save it with 8 bits"
+    at = max(data.find(b"\xff\xc1\0"), data.find(b"\xff\xc0\0")) if data.startswith(b"\xff\xd8") else -1
+    return ", or a JPEG of 12 bits; save it with 8" if at >= 0 and data[at + 4 : at + 5] == b"\x0c" else ""
+
+
+def _left_out(image: Image.Image) -> list[str]:
+    """What to say of the frames of a moving image, or the pages of a TIFF, behind the first."""
+    pages = image.format == "TIFF"
+    count = getattr(image, "n_frames", 1) if pages else count_frames_of(image)
+    return [f"Only the first of {count} {'pages' if pages else 'frames'} is read."] if count > 1 else []
+
+
+def count_frames_of(image: Image.Image) -> int:
+    """How many frames a moving image opened by Pillow has; 1 for a still one, and for formats that do not move."""
+    if image.format not in MOVING_FORMATS:
+        return 1
+    # An animated PNG may have a still picture in front for programs that know no animation.
+    return getattr(image, "n_frames", 1) - bool(getattr(image, "default_image", False))
+
+
+def is_moving_image(path: Path) -> bool:
+    """Whether a file, whatever its name, holds an animated GIF, WebP, PNG or AVIF."""
+    from PIL import Image
+
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+        moving_webp = start[8:16] == b"WEBPVP8X" and bool(start[20] & 2)
+        if not (start.startswith((b"GIF8", b"\x89PNG")) or moving_webp or b"avis" in start):
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return count_frames_of(image) > 1
+    except Exception:  # unreadable or damaged: said when it is read
+        return False
+
+
+def pillow_to_rgb(
+    image: Image.Image, name: str, *, bits: int = 16, declared: int | None = None, inverted: bool = False
+) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+    """A Pillow image as RGB uint8 (H, W, 3), upright, and the sentences to warn of.
+
+    Args:
+        image: of any mode.
+        name: for messages.
+        bits: of the file's values, where the image has more than 8.
+        declared: how many of these the file says are significant.
+        inverted: whether 0 is white, where the image has more than 8 bits.
+
+    Raises:
+        BrokenImageError: the range of its values is unknown.
+    """
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # grey; Pillow's own conversion would clip at 255
         values = np.asarray(image).astype(np.int64)
-        if values.max(initial=0) > 255:
-            values = values >> 8
-        grey = np.clip(values, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        if values.min(initial=0) < 0:
+            raise BrokenImageError(
+                f"The image {name} holds negative values, whose range is unknown; save it with 8 bits."
+            )
+        grey, notices = reduce_to_8_bits(values, bits=bits, declared=declared)
+        return np.repeat((255 - grey if inverted else grey)[:, :, None], 3, axis=2), notices
     if image.mode == "F":
         raise BrokenImageError(
             f"The image {name} holds floating-point values, whose range is unknown; save it with 8 bits."
@@ -300,4 +417,4 @@ def pillow_to_rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(image.convert("RGB")), []

@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image
-from leanpose.data.prefetch import Prefetcher
+from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
+from leanpose.data.prefetch import mapped_ahead
+from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
+from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif"}
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
+    ".apng",
+}  # fmt: skip
+MOVING_SUFFIXES = {".gif", ".webp", ".png", ".apng", ".avif"}  # of files that may be animated
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
     ".3gp", ".vob", ".mxf", ".h264", ".hevc",
 }  # fmt: skip
-READ_AHEAD = 4  # images; more would only fill memory, since reading is faster than pose estimation
 
+ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, np.ndarray, "Image", "Tensor"]
+"""One image: a file's path, a file's bytes, an opened file (`BytesIO`, …), a Pillow image, an array or a tensor.
 
-ImageInput: TypeAlias = Union[str, Path, bytes, np.ndarray, "Image"]
-"""One image: a file's path, a file's bytes, an RGB uint8 array (H, W, 3), or a Pillow image."""
+Arrays are RGB, (H, W, 3), or grey, (H, W) or (H, W, 1); a fourth channel is the opacity, and transparent parts become
+white. Tensors may be (3, H, W) and (1, H, W) too, which is how a first side of 1, 3 or 4 is understood. The values are
+uint8, or floating-point numbers from 0 to 1.
+"""
+
+ImageSource: TypeAlias = ImageInput | Iterable[ImageInput]
+"""One image; or many: a folder, a glob pattern, any iterable, or an array or tensor of four dimensions."""
+
+STDIN = "-"
+FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 
 @dataclass(frozen=True)
@@ -36,14 +57,30 @@ class ImageFile:
     """A file to look at.
 
     Attributes:
-        path: where it is.
-        name: its place below the folder that was given, or its file name; in POSIX form.
+        path: where it is; of what is no file, its name.
+        name: its place below the folder that all inputs have in common; in POSIX form.
         image_id: the number that stands for it in COCO results.
+        content: the bytes of what is no file: standard input, or an image from the web.
     """
 
     path: Path
     name: str
     image_id: int
+    content: bytes | None = field(default=None, repr=False)
+
+    def read(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image as RGB.
+
+        Raises:
+            BrokenImageError: it cannot be read.
+        """
+        return warn_of(*self.read_with_notices())
+
+    def read_with_notices(self) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
+        """As `read`, with the sentences that it warns of."""
+        if self.content is None:
+            return read_image_and_notices(self.path)
+        return read_image_and_notices(self.content, name=self.name)
 
 
 @dataclass(frozen=True)
@@ -51,12 +88,17 @@ class Clip:
     """A video to look at.
 
     Attributes:
-        source: where it is, or the number of a camera.
-        name: its place below the folder that was given, or its file name, in POSIX form; `camera0` for camera 0.
+        source: where it is, its address (`http://…`, `rtsp://…`), or the number of a camera.
+        name: its place below the folder that all inputs have in common, in POSIX form; `camera0` for camera 0.
     """
 
-    source: Path | int
+    source: Path | str | int
     name: str
+
+    @property
+    def live(self) -> bool:
+        """Whether it does not wait, and runs until it is stopped: a camera, or a stream of a network."""
+        return isinstance(self.source, int) or (isinstance(self.source, str) and is_live(self.source))
 
 
 @dataclass(frozen=True)
@@ -66,88 +108,180 @@ class Inputs:
     Attributes:
         pictures, clips: images and videos, each once.
         others: names of files in folders that end like neither.
+        links: names of links that are left out, since the file they lead to is among the others, or since they lead
+            to a folder.
+        root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
     pictures: list[ImageFile]
     clips: list[Clip]
     others: list[str]
+    links: list[str]
+    root: Path | None
 
 
 def find_inputs(
-    arguments: Sequence[str], *, besides: Path | None = None, is_video: Callable[[Path], bool] = lambda path: False
+    arguments: Sequence[str],
+    *,
+    besides: Path | None = None,
+    is_video: Callable[[Path], bool] = lambda path: False,
+    allow_url: bool = False,
 ) -> Inputs:
     """The images and videos meant by files, folders (with all below them), glob patterns that the shell did not
-    expand, and numbers of cameras.
+    expand, addresses, numbers of cameras, and `-` (an image from standard input).
 
     Files in folders count by their endings. A file that is named itself counts as a video where it ends like one, or
-    where it ends like nothing that is known and holds one; otherwise as an image. An image that is called by a number,
-    as COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are
-    numbered on from there.
+    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. Each is
+    named by its path below the folder that all files and folders have in common. An image that is called by a number, as
+    COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are numbered
+    on from there.
+
+    Addresses that end like images are images, the others are videos. With `allow_url` images are loaded at once, and
+    those whose address ends like nothing that is known are recognised by what their server says.
 
     Args:
         arguments: as typed.
         besides: a folder to leave out, where earlier results may lie.
-        is_video: whether a file whose name ends like nothing that is known holds a video.
+        is_video: whether a file holds a video: one whose name ends like nothing that is known, or like an image that
+            may be animated.
+        allow_url: whether images may be loaded from the web.
 
     Raises:
-        LeanposeError: nothing is there to look at.
+        LeanposeError: nothing is there to look at, a file is not there, a folder may not be read, or an address cannot be
+            used.
     """
-    images: dict[Path, str] = {}
-    clips: dict[Path | int, Clip] = {}
-    others: list[str] = []
+    if list(arguments).count(STDIN) > 1:
+        raise LeanposeError(f"Standard input ({STDIN}) holds one image; it cannot be given twice.")
+    found = _Found(besides, is_video)
     for argument in arguments:
-        if argument.isascii() and argument.isdigit() and not Path(argument).exists():
-            clips.setdefault(int(argument), Clip(int(argument), f"camera{int(argument)}"))
-            continue
-        for path in _expand(argument):
-            if not path.is_dir():
-                ending = path.suffix.lower()
-                unknown = ending not in SUFFIXES and path.is_file()
-                if ending in VIDEO_SUFFIXES or (unknown and is_video(path)):
-                    clips.setdefault(path.resolve(), Clip(path.resolve(), path.name))
-                else:
-                    images.setdefault(path.resolve(), path.name)
-                continue
-            for file, name in _files_below(path, besides):
-                if file.suffix.lower() in SUFFIXES:
-                    images.setdefault(file.resolve(), name)
-                elif file.suffix.lower() in VIDEO_SUFFIXES:
-                    clips.setdefault(file.resolve(), Clip(file.resolve(), name))
-                else:
-                    others.append(name)
-    if not images and not clips:
-        there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
-        raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
-    return Inputs(_numbered(images), list(clips.values()), others)
+        if argument == STDIN:
+            found.contents["stdin"] = _read_stdin()
+        elif is_url(argument):
+            found.add_url(argument, allow_url)
+        elif argument.isascii() and argument.isdigit() and not Path(argument).exists():
+            found.sources.setdefault(int(argument), f"camera{int(argument)}")
+        else:
+            for path in _expand(argument):
+                found.add_path(path)
+    return found.inputs(arguments)
 
 
-def _numbered(images: dict[Path, str]) -> list[ImageFile]:
+class _Found:
+    """What has been found so far, by its resolved path; names follow when all paths are known."""
+
+    def __init__(self, besides: Path | None, is_video: Callable[[Path], bool]) -> None:
+        self.besides, self.is_video = besides, is_video
+        self.images: dict[Path, Path] = {}  # resolved → as it was found
+        self.clips: dict[Path, Path] = {}
+        self.sources: dict[str | int, str] = {}  # videos that are no files: source → name
+        self.contents: dict[str, bytes] = {}  # images that are no files: name → bytes
+        self.roots: set[Path] = set()
+        self.others: list[Path] = []
+        self.links: list[Path] = []
+
+    def add_path(self, path: Path) -> None:
+        """A file, or a folder with all below it."""
+        path = Path(os.path.abspath(path))  # keeps links, whose names the user knows
+        if not path.is_dir():
+            self.roots.add(path.parent)
+            ending = path.suffix.lower()
+            unclear = (ending not in SUFFIXES or ending in MOVING_SUFFIXES) and path.is_file()
+            self._add_file(path, video=ending in VIDEO_SUFFIXES or (unclear and self.is_video(path)))
+            return
+        self.roots.add(path)
+        for file in _files_below(path, self.besides):
+            if file.is_dir():
+                self.links.append(file)
+            elif (ending := file.suffix.lower()) in SUFFIXES or ending in VIDEO_SUFFIXES:
+                moving = ending in MOVING_SUFFIXES and self.is_video(file)
+                self._add_file(file, video=ending in VIDEO_SUFFIXES or moving)
+            else:
+                self.others.append(file)
+
+    def _add_file(self, path: Path, *, video: bool) -> None:
+        first = (self.clips if video else self.images).setdefault(path.resolve(), path)
+        if first != path:
+            self.links.append(path)
+
+    def add_url(self, url: str, allow_url: bool) -> None:
+        """An image on the web, or a video."""
+        check_scheme(url)
+        image, video = url_suffix(url) in SUFFIXES, url_suffix(url) in VIDEO_SUFFIXES
+        web = url.lower().startswith("http")
+        if web and image and not allow_url:
+            raise LeanposeError(
+                f"{without_password(url)} is an image on the web, which is loaded only with --allow-url; or download it."
+            )
+        content = download_image(url, certain=image) if web and allow_url and not video else None
+        if content is None:
+            self.sources.setdefault(url, url_name(url))
+        else:
+            self.contents[url_name(url)] = content
+
+    def inputs(self, arguments: Sequence[str]) -> Inputs:
+        """All that was found, named and numbered.
+
+        Raises:
+            LeanposeError: that is nothing.
+        """
+        try:
+            root = Path(os.path.commonpath(self.roots))
+        except ValueError:  # there are none, or they lie on several drives
+            root = None
+
+        def name(path: Path) -> str:
+            return path.relative_to(root).as_posix() if root else path.as_posix().replace(":", "").lstrip("/")
+
+        others = [name(path) for path in self.others]
+        if not (self.images or self.clips or self.sources or self.contents):
+            there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
+            raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
+        clips = [Clip(source, name(path)) for source, path in self.clips.items()]
+        clips += [Clip(source, given) for source, given in self.sources.items()]
+        pictures = _numbered({path: name(found) for path, found in self.images.items()}, self.contents)
+        return Inputs(pictures, clips, others, [name(path) for path in self.links], root)
+
+
+def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[ImageFile]:
     """Images with the ids that their names give."""
     numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else None for path in images]
     named = [number for number in numbers if number is not None]
     if len(set(named)) < len(named):
         numbers, named = [None] * len(images), []
     free = count(max(named, default=0) + 1)
-    return [
+    files = [
         ImageFile(path, name, next(free) if number is None else number)
         for (path, name), number in zip(images.items(), numbers, strict=True)
     ]
+    return files + [ImageFile(Path(name), name, next(free), content) for name, content in contents.items()]
 
 
-def _files_below(folder: Path, besides: Path | None) -> Iterator[tuple[Path, str]]:
-    """The files in a folder and in those below it, with their names from there; without hidden ones."""
+def _files_below(folder: Path, besides: Path | None) -> Iterator[Path]:
+    """The files in a folder and in those below it, and links to folders, which are not followed; without hidden ones."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise LeanposeError(f"The folder {folder} cannot be read: permission denied.")
     excluded = None if besides is None or besides.resolve() == folder.resolve() else besides.resolve()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        name = file.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in Path(name).parts)
+    for file in sorted(file for file in folder.rglob("*") if file.is_symlink() or file.is_file()):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if not hidden and excluded not in file.resolve().parents:
-            yield file, name
+            yield file
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin.isatty():
+        raise LeanposeError("- stands for an image from standard input, but nothing is piped into it.")
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise LeanposeError("Standard input is empty (0 bytes).")
+    return content
 
 
 def _expand(argument: str) -> list[Path]:
     path = Path(argument).expanduser()
-    if path.exists() or not glob.has_magic(argument):
-        return [path]  # a file that is not there gets its sentence when it is read
+    if path.exists():
+        return [path]
+    if not glob.has_magic(argument):
+        raise LeanposeError(f"There is no file or folder {argument}.")
     matches = sorted(glob.glob(str(path), recursive=True))
     if not matches:
         raise LeanposeError(f"No file matches the pattern {argument}.")
@@ -155,18 +289,75 @@ def _expand(argument: str) -> list[Path]:
 
 
 def read_ahead(
-    images: Sequence[ImageFile],
+    images: Sequence[ImageFile], notice: Callable[[ImageFile, str], None]
 ) -> Generator[tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError], None, None]:
-    """The images' pixels in order, read by another thread ahead of their use; for an unusable one the reason."""
-    with Prefetcher(((image, _read(image.path)) for image in images), READ_AHEAD) as ahead:
+    """The images' pixels in order, read by other threads ahead of their use; for an unusable one the reason.
+
+    Args:
+        images: to read.
+        notice: called by those threads with what was guessed of an image or left out, a sentence.
+    """
+
+    def read(image: ImageFile) -> tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError]:
+        try:
+            pixels, notices = image.read_with_notices()
+        except BrokenImageError as error:
+            return image, error
+        for sentence in notices:
+            notice(image, sentence)
+        return image, pixels
+
+    # Reading takes less than half of the time of pose estimation.
+    with closing(mapped_ahead(read, images, (available_cores() + 1) // 2)) as ahead:
         yield from ahead
 
 
-def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
-    try:
-        return read_image(path)
-    except BrokenImageError as error:
-        return error
+def are_many(images: ImageSource) -> bool:
+    """Whether these are many images (perhaps none), and not one."""
+    if isinstance(images, (str, Path)):
+        path = Path(images)
+        return not is_url(images) and (path.is_dir() or (glob.has_magic(str(images)) and not path.exists()))
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        return images.ndim == 4  # pyright: ignore[reportAttributeAccessIssue]
+    return isinstance(images, Iterable) and not isinstance(images, bytes) and not hasattr(images, "read")
+
+
+def each_image(images: Any) -> Iterator[ImageInput]:
+    """One image after the other, folders and glob patterns by the paths of their files.
+
+    Videos and links to images that are there already are left out of these, with a warning.
+
+    Raises:
+        LeanposeError: a folder or a pattern holds no image.
+    """
+    if not are_many(images):
+        yield images
+    elif not isinstance(images, (str, Path)):
+        for image in images:
+            yield from each_image(image)
+    else:
+        inputs = find_inputs([str(images)])
+        left_out = [clip.name for clip in inputs.clips] + inputs.links
+        if not inputs.pictures:
+            raise LeanposeError(f"There are no images in {images}.")
+        if left_out:
+            names = ", ".join(left_out[:3]) + (", …" if len(left_out) > 3 else "")
+            warnings.warn(f"{len(left_out)} videos and links in {images} are left out: {names}.", stacklevel=3)
+        yield from (picture.path for picture in inputs.pictures)
+
+
+def stream_content(image: ImageInput) -> ImageInput:
+    """The bytes of an opened file, which can be read only once; everything else as it is.
+
+    Raises:
+        LeanposeError: it was opened as a text.
+    """
+    if not hasattr(image, "read"):
+        return image
+    content = image.getvalue() if isinstance(image, BytesIO) else image.read()  # pyright: ignore
+    if not isinstance(content, bytes):
+        raise LeanposeError("An image was opened as a text; open it with the mode 'rb'.")
+    return content
 
 
 def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
@@ -175,24 +366,73 @@ def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         LeanposeError: it cannot be read, or is an array of another form.
     """
+    image = stream_content(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise LeanposeError(
-                f"An image array must be RGB, uint8, of shape (height, width, 3), not {image.dtype} {image.shape}."
-            )
-        return image
+        return _from_array(image, "array")
+    if _is_tensor(image):
+        return _from_tensor(image)  # pyright: ignore[reportArgumentType]
+    if isinstance(image, str) and is_url(image):
+        raise LeanposeError(f"{without_password(image)} is an address; load the image first and give its bytes.")
+    if isinstance(image, (str, Path)) and Path(image).suffix.lower() in VIDEO_SUFFIXES:
+        raise LeanposeError(
+            f"{image} is a video; use `leanpose predict`, or `predict_video` of leanpose.video.predict."
+        )
     if isinstance(image, (str, Path, bytes)):
         return read_image(image)
     from PIL.Image import Image as PillowImage
 
     if isinstance(image, PillowImage):
         return _from_pillow(image)
-    raise LeanposeError(f"An image is a path, an RGB uint8 array or a Pillow image, not {type(image).__name__}.")
+    raise LeanposeError(
+        f"An image is a path, bytes, an opened file, an RGB array, a tensor or a Pillow image, not {type(image).__name__}."
+    )
+
+
+def _is_tensor(image: object) -> bool:
+    torch = sys.modules.get("torch")  # loaded wherever there is a tensor; importing it here would take a second
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _from_tensor(image: Tensor) -> UInt8[np.ndarray, "H W 3"]:
+    values = image.detach().cpu()
+    array = (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    return _from_array(array, "tensor")
+
+
+def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
+    """An RGB, RGBA or grey array; one that is RGB uint8 already comes back itself."""
+    values = image[:, :, None] if image.ndim == 2 else image
+    floating = np.issubdtype(image.dtype, np.floating)
+    if (
+        values.ndim != 3
+        or values.shape[2] not in (1, 3, 4)
+        or 0 in values.shape
+        or not (floating or image.dtype == np.uint8)
+    ):
+        raise LeanposeError(
+            f"An image {kind} must be RGB of shape (height, width, 3), or grey of shape (height, width), in uint8 or as "
+            f"floating-point numbers from 0 to 1, not {image.dtype} {image.shape}."
+        )
+    if floating:
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):  # not a number is neither
+            raise LeanposeError(
+                f"The floating-point numbers of an image lie between 0 and 1, not between {low:g} and {high:g}; divide by "
+                "their range, or give uint8."
+            )
+        values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    if values.shape[2] == 4:
+        from PIL.Image import fromarray
+
+        return pillow_to_rgb(fromarray(np.ascontiguousarray(values)), f"given as {kind}")
+    return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
 def _from_pillow(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     name = str(getattr(image, "filename", "") or "given by Pillow")
     try:
-        return pillow_to_rgb(image, name)
+        return warn_of(*pillow_to_rgb(image, name))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels late, so damage shows only here
         raise BrokenImageError(f"The image {name} cannot be decoded: {error}.") from error

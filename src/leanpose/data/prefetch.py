@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
+AHEAD = 3  # items that wait, beside those that are made; more would only fill memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,6 +21,24 @@ def threaded_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while some := list(islice(items, 256)):  # results wait for their turn in memory, so not all at once
             yield from zip(some, pool.map(function, some), strict=True)
+
+
+def mapped_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[Result, None, None]:
+    """What `function` makes of each item, in order, by so many threads that are a few items ahead of the use."""
+    with ThreadPoolExecutor(threads, "ahead") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > AHEAD + threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class Prefetcher(Generic[Item]):

@@ -19,7 +19,7 @@ from torch import Tensor
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
 from leanpose.backends.exported import named_outputs
 from leanpose.codecs.base import Codec, Prediction
-from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
 
@@ -201,7 +201,7 @@ def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:
     images, reason = [], "there are none"
     for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
         try:
-            images.append(read_image(file.path))
+            images.append(file.read())
         except BrokenImageError as error:
             reason = str(error)
     if not images:

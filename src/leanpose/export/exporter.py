@@ -22,7 +22,14 @@ from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
 from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
-from leanpose.export.program import TYPES, CropProgram, write_onnx, write_openvino, write_torch
+from leanpose.export.program import (
+    TYPES,
+    CropProgram,
+    write_onnx,
+    write_onnx_quickly,
+    write_openvino,
+    write_torch,
+)
 from leanpose.files import describe_os_error
 from leanpose.models.base import PoseModel
 from leanpose.weights import load_model
@@ -64,6 +71,7 @@ def export_model(
     precision: Precision = "fp32",
     crops: Crops | Sequence[str] = (),
     batches: Sequence[int] = BATCHES,
+    quick: bool = False,
 ) -> ExportReport:
     """Write a model as a file for another backend. The file takes any number of crops at once.
 
@@ -81,6 +89,8 @@ def export_model(
         crops: to check on: RGB crops of the model's size, or images' files, folders or patterns; by default a portrait
             and synthetic people.
         batches: sizes of the batches that are checked.
+        quick: take torch's older exporter where it can write the model: seconds in place of ten and more, for a file whose
+            nodes are not named after the model's layers (which int8 needs). ONNX alone.
 
     Raises:
         LeanposeError: an argument does not fit, a package is missing, the model cannot be exported, the file cannot be
@@ -107,7 +117,7 @@ def export_model(
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
     with staging_folder(path) as folder:
         temporary = folder / f"{path.stem}{FORMATS[format]}"
-        WRITERS[format](program, card, temporary)
+        (write_onnx_quickly if quick else WRITERS[format])(program, card, temporary)
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:

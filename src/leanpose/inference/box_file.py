@@ -38,11 +38,15 @@ class BoxFile:
         if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
             raise LeanposeError(f"{path} holds no boxes: it must be a COCO annotation file or a list of detections.")
         with record_errors(f"An image record of {path}"):
-            names = [
-                (key, int(record["id"]))
-                for record in content.get("images") or []
-                for key in {str(record["file_name"]), PurePosixPath(str(record["file_name"])).name}
+            named = [(str(record["file_name"]), int(record["id"])) for record in content.get("images") or []]
+        with record_errors(f"A detection of {path}"):
+            # Detections that name their images by both, as those of `leanpose predict` do.
+            named += [
+                (str(record["file_name"]), int(record["image_id"]))
+                for record in content["annotations"]
+                if isinstance(record, dict) and {"file_name", "image_id"} <= record.keys()
             ]
+        names = {(key, image_id) for name, image_id in named for key in (name, PurePosixPath(name).name)}
         owners = Counter(key for key, _ in names)
         self._names = {key: image_id for key, image_id in names if owners[key] == 1}
         kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
@@ -87,10 +91,13 @@ class BoxFile:
         return any(key in self._boxes or key in self._names.values() for key in self._keys(picture))
 
     def _keys(self, picture: ImageFile) -> Iterator[int | str]:
-        for name in (picture.name, picture.path.name):
+        parts = PurePosixPath(picture.name).parts
+        # The file may count from a folder further down.
+        names = ["/".join(parts[start:]) for start in range(len(parts))] + [picture.path.name]
+        for name in names:
             if name in self._names:
                 yield self._names[name]
                 return
-        yield from (picture.name, picture.path.name, picture.path.stem)
+        yield from (*names, picture.path.stem)
         if picture.path.stem.isascii() and picture.path.stem.isdigit():
             yield int(picture.path.stem)

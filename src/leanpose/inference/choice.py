@@ -1,4 +1,4 @@
-"""Which backend is the fastest for a model on this machine, among those that agree with torch.
+"""Which backend computes: on a CPU onnxruntime, or the fastest that was measured, among those that agree with torch.
 
 Each model is exported once for the backends of this machine; the files and the choice are kept in the cache folder.
 """
@@ -9,14 +9,16 @@ import copy
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -35,9 +37,14 @@ from leanpose.weights.storage import card_of, digest
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
+USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
+NOT_EXPORTED = "since this model cannot be exported"
+EXPORTERS = ("onnx", "onnxscript")  # the packages that exporting needs
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 ENOUGH = 1.05  # torch stays unless another is faster than this
+LOG = logging.getLogger(__name__)
+_SAID: set[str] = set()  # why a model could not be exported, by this process
 
 
 @dataclass(frozen=True)
@@ -88,17 +95,23 @@ def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]
 
 
 def model_key(model: PoseModel) -> str:
-    """A name for a model with these very weights, codec and sizes, and for this release of leanpose."""
+    """A name for a model of this class with these very weights, codec and sizes, and for this release of leanpose."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     card = card_of(model, training_data=[], licence="", metrics={})
-    return hashlib.sha256(json.dumps([card, digest(tensors)]).encode()).hexdigest()[:24]
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    return hashlib.sha256(json.dumps([card, kind, digest(tensors)]).encode()).hexdigest()[:24]
 
 
-def open_candidate(model: PoseModel, device: torch.device, candidate: Candidate) -> Backend:
+def open_candidate(
+    model: PoseModel, device: torch.device, candidate: Candidate, advance: Callable[[str], None] = lambda _: None
+) -> Backend:
     """Make a candidate ready to run.
 
     For the other backends an ONNX file of the model, with preprocessing and without decoding, is kept in the cache folder; it
-    is made where there is none, which takes ten seconds and more.
+    is made, and compared with the model, where there is none or none that can be opened.
+
+    Args:
+        advance: told what is under way.
 
     Raises:
         LeanposeError: the candidate or a package for exporting is not installed, or the model cannot be exported.
@@ -107,11 +120,31 @@ def open_candidate(model: PoseModel, device: torch.device, candidate: Candidate)
         return TorchBackend(model, device, candidate.precision)
     if candidate.backend == "openvino":
         import_openvino()  # before the export, which takes long
-    path = cache_folder() / "exports" / f"{model_key(model)}.onnx"
-    if not path.is_file():
+    path = _export_path(model)
+    settings: dict[str, Any] = {"backend": candidate.backend, "precision": candidate.precision}
+    settings["cuda"] = device.type == "cuda"
+    if path.is_file():
+        with suppress(LeanposeError):  # damaged after it was written: made again
+            opened = open_exported(path, **settings)
+            if candidate.precision != "fp32" or device.type != "cpu" or _still_agrees(model, opened):
+                return opened
+    advance(f"exporting {model.name} for {candidate.backend}, once; this takes a few seconds")
+    try:
+        export_model(model, path, batches=(1, 3), quick=True)
+    except LeanposeError:  # for the older exporter the model is too new, or depends on its input too much
         export_model(model, path, batches=(1, 3))
-    cuda = device.type == "cuda"
-    return open_exported(path, backend=candidate.backend, precision=candidate.precision, cuda=cuda)
+    return open_exported(path, **settings)
+
+
+def _still_agrees(model: PoseModel, exported: Backend) -> bool:
+    """Whether an earlier export computes what the model computes: its code may have changed since, which no key can tell."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, *model.input_size, 3), np.uint8)
+    agreement = compare(TorchBackend(model, torch.device("cpu")), exported, noise, (1,))
+    return agreement.prediction is not None and agreement.prediction <= BOUNDS["fp32"].prediction
+
+
+def _export_path(model: PoseModel) -> Path:
+    return cache_folder() / "exports" / f"{model_key(model)}.onnx"
 
 
 def benchmark_backends(
@@ -212,7 +245,9 @@ def remembered(model: PoseModel, device: torch.device, precision: str = "auto") 
         candidate = Candidate(choice["backend"], choice["precision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return candidate if candidate in candidates(device, precision) else None
+    if candidate.backend == "openvino" and candidate not in candidates(device, precision):
+        return None  # asked of OpenVINO alone: to import it takes a second
+    return candidate if candidate.precision in PRECISIONS.get(candidate.backend, ()) else None
 
 
 def remember(
@@ -237,23 +272,60 @@ def _record(model: PoseModel, device: torch.device, precision: str) -> Path:
     return cache_folder() / "backends" / f"{model_key(model)}-{mark}.json"
 
 
-def open_backend(model: PoseModel, device: torch.device, backend: str, precision: str) -> tuple[Backend, str]:
+def open_backend(
+    model: PoseModel,
+    device: torch.device,
+    backend: str,
+    precision: str,
+    advance: Callable[[str], None] = lambda _: None,
+) -> tuple[Backend, str]:
     """The backend that is meant, ready, and in a few words why it is this one.
 
     Args:
-        backend: one of `BACKENDS`, or `auto`: the one that was measured to be the fastest, else torch.
+        backend: one of `BACKENDS`, or `auto`: the one that was measured to be the fastest; else onnxruntime on a CPU, where the
+            model can be exported and is to compute in single precision; else torch.
         precision: `fp32`, `bf16`, `fp16`, or `auto`: single precision, or less where it was measured to agree.
+        advance: told what is under way.
 
     Raises:
         LeanposeError: it is not installed, or does not compute in this precision.
     """
-    if backend == "auto":
-        choice = remembered(model, device, precision)
-        if choice is not None:
-            return open_candidate(model, device, choice), "the fastest measured here"
-    name = "torch" if backend == "auto" else backend
-    chosen = "fp32" if precision == "auto" else precision
-    if chosen not in PRECISIONS[name]:
-        raise LeanposeError(f"The backend {name} computes in {' or '.join(PRECISIONS[name])} here, not in {chosen}.")
-    candidate = Candidate(name, chosen)  # pyright: ignore[reportArgumentType]
-    return open_candidate(model, device, candidate), UNMEASURED if backend == "auto" else "as asked"
+    chosen: Precision = "fp32" if precision == "auto" else precision  # pyright: ignore[reportAssignmentType]
+    if backend != "auto":
+        _require_precision(backend, chosen)
+        candidate = Candidate(backend, chosen)  # pyright: ignore[reportArgumentType]
+        return open_candidate(model, device, candidate, advance), "as asked"
+    choice = remembered(model, device, precision)
+    if choice is not None:
+        return open_candidate(model, device, choice, advance), "the fastest measured here"
+    if device.type == "cpu" and chosen == "fp32":
+        opened = _open_usual(model, device, advance)
+        return (opened, USUAL) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
+    _require_precision("torch", chosen)
+    return TorchBackend(model, device, chosen), UNMEASURED
+
+
+def _require_precision(backend: str, precision: str) -> None:
+    if precision not in PRECISIONS[backend]:
+        known = " or ".join(PRECISIONS[backend])
+        raise LeanposeError(f"The backend {backend} computes in {known} here, not in {precision}.")
+
+
+def _open_usual(model: PoseModel, device: torch.device, advance: Callable[[str], None]) -> Backend | None:
+    """The model in onnxruntime, or None where it cannot be exported; that is said once, and is not tried again."""
+    refusal = _export_path(model).with_suffix(f".torch-{torch.__version__}.txt")
+    if refusal.is_file():
+        reason = refusal.read_text(encoding="utf-8")
+    else:
+        try:
+            return open_candidate(model, device, Candidate("onnxruntime", "fp32"), advance)
+        except LeanposeError as error:
+            reason = str(error)
+            # A package that is missing and a folder that cannot be written say nothing about the model.
+            if all(find_spec(package) for package in EXPORTERS) and not isinstance(error.__cause__, OSError):
+                with suppress(LeanposeError), atomic_write(refusal) as temporary:
+                    temporary.write_text(reason, encoding="utf-8")
+    if reason not in _SAID:
+        _SAID.add(reason)
+        LOG.warning("Torch computes, not onnxruntime, which is faster on most CPUs: %s", reason)
+    return None

@@ -6,6 +6,7 @@ another ONNX file is follows from its outputs: `leanpose.inference.detector_layo
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from abc import ABC, abstractmethod
@@ -61,6 +62,14 @@ class Detector(ABC):
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image."""
 
+    def for_callers(self, count: int) -> Detector | None:
+        """The same detector for this many threads that call it at once, each call computing on its caller's thread.
+
+        None where that gains nothing, or where it is not known to bear several callers.
+        """
+        del count
+        return None
+
     @staticmethod
     def load(
         path: str | Path,
@@ -110,6 +119,11 @@ class WholeImage(Detector):
         """One box for each image."""
         return [(np.array([[0, 0, i.shape[1], i.shape[0]]], np.float64), np.ones(1)) for i in images]
 
+    def for_callers(self, count: int) -> WholeImage:
+        """Itself: nothing is computed."""
+        del count
+        return self
+
 
 class OnnxDetector(Detector):
     """A detector that runs through onnxruntime; `Detector.load` opens it.
@@ -137,8 +151,8 @@ class OnnxDetector(Detector):
         if input_size is not None and any(side <= 0 or side % 32 for side in input_size):
             raise LeanposeError(f"A detector's input height and width are multiples of 32, not {input_size}.")
         self.threshold = threshold
-        cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        self._session = open_session(path, cuda=cuda)
+        self._cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        self._path, self._session = path, open_session(path, cuda=self._cuda)
         inputs, outputs = values_of(self._session)
         self._names = [name for name, _ in outputs]
         self._settings = [value for value in self._session.get_inputs() if _is_setting(value)]
@@ -202,6 +216,15 @@ class OnnxDetector(Detector):
             LeanposeError: the outputs hold values that the recognised kind never has.
         """
         return [self._detect(image) for image in images]
+
+    def for_callers(self, count: int) -> OnnxDetector | None:
+        """See `Detector.for_callers`; on a GPU None."""
+        del count  # onnxruntime computes in the calling thread
+        if self._cuda:
+            return None
+        other = copy.copy(self)
+        other._session = open_session(self._path, cuda=False, threads=1)
+        return other
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
         pixels, factors, shift = place(image, self.layout.pixels, self.input_size)

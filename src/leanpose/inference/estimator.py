@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
@@ -15,11 +21,11 @@ from jaxtyping import Float, UInt8
 from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
-from leanpose.data.inputs import ImageInput, as_rgb
-from leanpose.device import choose_device
+from leanpose.data.inputs import ImageInput, ImageSource, are_many, as_rgb, each_image, stream_content
+from leanpose.device import choose_device, limit_threads
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
-from leanpose.inference.choice import BACKENDS, UNMEASURED, benchmark_backends, open_backend, remember
+from leanpose.inference.choice import BACKENDS, benchmark_backends, open_backend, remember
 from leanpose.inference.detectors import THRESHOLD, Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
@@ -45,7 +51,8 @@ UNMEASURED_SIGMA = 0.05  # of keypoints without an OKS constant
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
 OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
-LARGE_JOB = 500  # pictures or frames; measuring the backends takes about as long as torch needs for these
+BLOCK = 4  # pictures that one thread looks at before the next ones
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -61,8 +68,31 @@ class _Request:
     detected: bool
 
 
+@dataclass
+class _Counts:
+    """What an estimator has counted so far, in whichever threads."""
+
+    model_seconds: float = 0.0
+    uncertain: int = 0
+    duplicates: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def add(self, *, model_seconds: float = 0.0, uncertain: int = 0, duplicates: int = 0) -> None:
+        """Count more."""
+        with self._lock:
+            self.model_seconds += model_seconds
+            self.uncertain += uncertain
+            self.duplicates += duplicates
+
+
+_Opened = tuple[ImageInput, Pixels, "Boxes | None"]
+"""An image as it was given, its pixels, and the boxes to look at."""
+
+
 class PoseEstimator:
-    """Finds the poses of all people in pictures.
+    """Finds the poses of all people in pictures. It may be called from many threads at once.
 
     Args:
         model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
@@ -70,8 +100,9 @@ class PoseEstimator:
         detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a `Detector`,
             or `"whole-image"` (each picture is one person).
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
-        backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune`,
-            `expect` or `leanpose bench` has measured it for this model on this machine, and torch until then.
+        backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune` or
+            `leanpose bench` has measured it for this model on this machine; until then onnxruntime on a CPU, for which
+            the model is exported once (torch where it cannot be), and torch on a GPU.
         batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
         flip_test: average with the mirrored crop: twice the work, a little more accurate.
         two_pass: look a second time, at the box around the keypoints found first; the more certain result counts. For
@@ -82,12 +113,11 @@ class PoseEstimator:
         person_threshold: detected people whose `PoseResult.person_scores` lie below it are left out; 0.1 by default, and 0
             with `"whole-image"`. Of two detections of one person the more certain one stays. Boxes that the caller
             gives all stay.
+        advance: told what takes longer than usual, such as the export.
 
     Attributes:
-        uncertain, duplicates: how many detected people have been left out so far, for either reason.
         backend: what computes; `str(estimator.backend)` is its name and precision.
         backend_reason: why it was chosen, in a few words.
-        model_seconds: how long model and codec have computed so far, on whichever device.
 
     Raises:
         LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
@@ -112,6 +142,7 @@ class PoseEstimator:
         precision: PrecisionChoice = "auto",
         skeleton: str | Path | Skeleton | None = None,
         person_threshold: float | None = None,
+        advance: Callable[[str], None] = LOG.info,
     ) -> None:
         known_names = {"backend": (backend, ("auto", *BACKENDS)), "precision": (precision, get_args(PrecisionChoice))}
         for option, (value, known) in known_names.items():
@@ -119,10 +150,11 @@ class PoseEstimator:
                 raise LeanposeError(f"Unknown {option} '{value}'; {did_you_mean(value, known)}")
         if batch_size is not None and batch_size < 1:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
+        limit_threads()
         self.device = choose_device(str(device))
         self.detector = choose_detector(detector, device=str(device))
         self._asked = (backend, precision)
-        self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton)
+        self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton, advance)
         if flip_test and self.backend.includes_decoding:
             raise LeanposeError(NO_PREDICTION)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
@@ -132,7 +164,24 @@ class PoseEstimator:
         if not 0 <= person_threshold <= 1:
             raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
         self.person_threshold = person_threshold
-        self.model_seconds, self.uncertain, self.duplicates = 0.0, 0, 0
+        self._counts = _Counts()
+        self._worker: PoseEstimator | None = None  # see `_for_callers`
+        self._opening = threading.Lock()
+
+    @property
+    def model_seconds(self) -> float:
+        """How long model and codec have computed so far, on whichever device; of calls in several threads the sum."""
+        return self._counts.model_seconds
+
+    @property
+    def uncertain(self) -> int:
+        """How many detected people have been left out so far, since their scores lie below `person_threshold`."""
+        return self._counts.uncertain
+
+    @property
+    def duplicates(self) -> int:
+        """How many second detections of one person have been left out so far."""
+        return self._counts.duplicates
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
@@ -149,11 +198,7 @@ class PoseEstimator:
         results = benchmark_backends(self.model, self.device, precision=precision, advance=advance)
         remember(self.model, self.device, results, precision)
         self.backend, self.backend_reason = open_backend(self.model, self.device, "auto", precision)
-
-    def expect(self, pictures: int, *, advance: Callable[[str], None] = lambda _: None) -> None:
-        """Say how many pictures or frames are coming: with `backend="auto"` a large number is worth a `tune`, once for a model."""
-        if pictures >= LARGE_JOB and self.backend_reason == UNMEASURED:
-            self.tune(advance=advance)
+        self._worker = None
 
     @property
     def skeleton(self) -> Skeleton:
@@ -161,36 +206,64 @@ class PoseEstimator:
         return self.model.skeleton
 
     @overload
-    def __call__(self, image: ImageInput, boxes: Boxes | None = None) -> PoseResult: ...
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # bytes and arrays are iterable too
+        self, image: ImageInput, boxes: Boxes | None = None, *, stream: Literal[False] = False
+    ) -> PoseResult: ...
 
     @overload
     def __call__(
-        self, image: Sequence[ImageInput], boxes: Sequence[Boxes | None] | None = None
+        self,
+        image: Iterable[ImageInput],
+        boxes: Sequence[Boxes | None] | None = None,
+        *,
+        stream: Literal[False] = False,
     ) -> list[PoseResult]: ...
 
+    @overload
     def __call__(
-        self, image: ImageInput | Sequence[ImageInput], boxes: Boxes | Sequence[Boxes | None] | None = None
-    ) -> PoseResult | list[PoseResult]:
-        """The poses in one picture, or in each of a list.
+        self, image: ImageSource, boxes: Boxes | Sequence[Boxes | None] | None = None, *, stream: Literal[True]
+    ) -> Iterator[PoseResult]: ...
 
-        A keypoint outside its picture keeps its place, but its score falls to 0 within 5 % of the longer side of the
+    def __call__(
+        self,
+        image: ImageSource,
+        boxes: Boxes | Sequence[Boxes | None] | None = None,
+        *,
+        stream: bool = False,
+    ) -> PoseResult | list[PoseResult] | Iterator[PoseResult]:
+        """The poses in one image, or in each of many.
+
+        A keypoint outside its image keeps its place, but its score falls to 0 within 5 % of the longer side of the
         person's box, so that it is not drawn and counts for nothing.
 
         Args:
-            image: a path, an RGB uint8 array (H, W, 3), a Pillow image, or a list of these.
-            boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of pictures a list of such arrays, with
-                None for those where the detector shall look.
+            image: a path, bytes, an opened file (`BytesIO`), a Pillow image, an array or a tensor (see `ImageInput`), or many of
+                these: a list, a generator, a folder (with all below it), a glob pattern, or a batch of four dimensions.
+            boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of images a list of such arrays, with None
+                for those where the detector shall look.
+            stream: give an iterator, which reads images as they are needed and holds few of them, in place of a list.
+
+        Returns:
+            The result of one image; the list, or with `stream` the iterator, of those of many. Results remember their
+            image, see `PoseResult.image`.
 
         Raises:
-            LeanposeError: a picture cannot be read, or the boxes do not have that form.
+            LeanposeError: an image cannot be read, or the boxes do not have that form.
         """
-        if isinstance(image, (list, tuple)):
-            boxes = [None] * len(image) if boxes is None else boxes
+        if not are_many(image):
+            results = self._in_turn(_read([(image, boxes)]))  # pyright: ignore[reportArgumentType]
+            return results if stream else next(results)
+        if boxes is not None:
+            if not isinstance(image, (list, tuple)) or any(are_many(one) for one in image):
+                raise LeanposeError(
+                    "Boxes belong to a list of single images, not to a folder, a pattern or a generator."
+                )
             if not isinstance(boxes, (list, tuple)) or len(boxes) != len(image):
                 raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays.")
-            self.expect(len(image))
-            return list(self.stream(zip(image, boxes, strict=True)))
-        return next(self.stream([(image, boxes)]))  # pyright: ignore[reportArgumentType]
+            pairs = zip(image, boxes, strict=True)
+        else:
+            pairs = ((one, None) for one in each_image(image))
+        return self.stream(pairs) if stream else list(self.stream(pairs))
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
@@ -199,16 +272,63 @@ class PoseEstimator:
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
-        People of consecutive images share batches, and pictures are read only as they are needed, so that any number
-        of them can pass through.
+        People of consecutive images share batches, and images are read only as they are needed, so that any number
+        of them can pass through. On a CPU with several cores, images are looked at side by side, by as many threads as
+        torch has; not with the backend torch and torchvision's detectors, which use all threads for one image, nor with a
+        `Detector` that has no `for_callers`.
 
         Raises:
             LeanposeError: as for a call.
         """
+        import torch
+
+        threads, opened = torch.get_num_threads(), _read(images)
+        first = list(_until_full(opened))
+        worker = None if threads == 1 or len(first) < BLOCK else self._for_callers(threads)
+        if worker is None:
+            yield from self._in_turn(chain(first, opened))
+        else:
+            yield from worker._side_by_side(chain(first, opened), threads)
+
+    def _for_callers(self, threads: int) -> PoseEstimator | None:
+        """This estimator for so many threads at once; None where its backend or detector gains nothing."""
+        if self.device.type != "cpu":
+            return None
+        with self._opening:
+            if self._worker is None:
+                backend, detector = self.backend.for_callers(threads), self.detector.for_callers(threads)
+                if backend is None or detector is None:
+                    return None
+                self._worker = copy.copy(self)  # with the same counts
+                self._worker.backend, self._worker.detector = backend, detector
+            return self._worker
+
+    def _side_by_side(self, images: Iterator[_Opened], threads: int) -> Iterator[PoseResult]:
+        """The poses of images that threads look at by blocks, in the images' order."""
+        running: deque[tuple[Future[list[PoseResult]], int]] = deque()  # and the pixels of a block's images
+        with _single_threads(threads) as pool:
+            try:
+                while block := list(_until_full(images)):
+                    size = sum(pixels.shape[0] * pixels.shape[1] for _, pixels, _ in block)
+                    running.append((pool.submit(lambda block=block: list(self._in_turn(block))), size))
+                    while running and (
+                        len(running) > threads
+                        or sum(pixels for _, pixels in running) > HELD_PIXELS
+                        or running[0][0].done()
+                    ):
+                        yield from running.popleft()[0].result()
+                for future, _ in running:
+                    yield from future.result()
+            finally:
+                for future, _ in running:
+                    future.cancel()
+
+    def _in_turn(self, images: Iterable[_Opened]) -> Iterator[PoseResult]:
+        """The poses of images in the calling thread."""
         requests: deque[_Request] = deque()
         waiting: deque[tuple[_Request, int]] = deque()  # people not yet looked at
-        for image, boxes in images:
-            request = self._request(as_rgb(image), boxes)
+        for image, pixels, boxes in images:
+            request = self._request(image, pixels, boxes)
             requests.append(request)
             waiting.extend((request, person) for person in range(request.left))
             while len(waiting) >= self.batch_size:
@@ -223,17 +343,26 @@ class PoseEstimator:
         for request in requests:
             yield self._finished(request)
 
-    def _request(self, image: Pixels, boxes: Boxes | None) -> _Request:
+    def _request(self, image: ImageInput, pixels: Pixels, boxes: Boxes | None) -> _Request:
         detected = boxes is None
         if boxes is None:
-            boxes, box_scores = self.detect([image])[0]
+            boxes, box_scores = self.detect([pixels])[0]
         else:
             boxes = _check_boxes(boxes)
             box_scores = np.ones(len(boxes))
         shape = (len(boxes), len(self.skeleton))
         keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
         boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
-        return _Request(image, PoseResult(keypoints, scores, boxes, box_scores, self.skeleton), len(boxes), detected)
+        poses = PoseResult(
+            keypoints,
+            scores,
+            boxes,
+            box_scores,
+            self.skeleton,
+            image=image,
+            image_size=(pixels.shape[0], pixels.shape[1]),
+        )
+        return _Request(pixels, poses, len(boxes), detected)
 
     def _finished(self, request: _Request) -> PoseResult:
         """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""
@@ -248,8 +377,7 @@ class PoseEstimator:
             visible=(visible, visible),
         )  # fmt: skip
         distinct = certain[np.sort(oks_nms(similarity, certain.person_scores, DUPLICATE_OKS))]
-        self.uncertain += len(poses) - len(certain)
-        self.duplicates += len(certain) - len(distinct)
+        self._counts.add(uncertain=len(poses) - len(certain), duplicates=len(certain) - len(distinct))
         return distinct
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
@@ -269,7 +397,7 @@ class PoseEstimator:
         crops, matrices = self.backend.spec.crop(images, boxes)
         begun = time.perf_counter()
         in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
-        self.model_seconds += time.perf_counter() - begun
+        self._counts.add(model_seconds=time.perf_counter() - begun)
         keypoints = apply_affine(invert_affine(matrices), in_crop.astype(np.float64))
         return keypoints, scores * _inside_factor(keypoints, images, boxes).astype(scores.dtype)
 
@@ -290,6 +418,46 @@ class PoseEstimator:
             rows = rows[better]
             keypoints[rows], scores[rows], boxes[rows] = again[better], again_scores[better], closer[better]
         return (keypoints, scores), boxes
+
+
+def _read(images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[_Opened]:
+    """Each image with its pixels, read as it is needed."""
+    for image, boxes in images:
+        content = stream_content(image)
+        yield content, as_rgb(content), boxes
+
+
+def _until_full(images: Iterator[_Opened]) -> Iterator[_Opened]:
+    """The next `BLOCK` images, or fewer large ones."""
+    held = 0
+    for number, (image, pixels, boxes) in enumerate(images, 1):
+        yield image, pixels, boxes
+        held += pixels.shape[0] * pixels.shape[1]
+        if number == BLOCK or held > HELD_PIXELS / BLOCK:
+            return
+
+
+@contextmanager
+def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch, which decodes, computes on one thread each; elsewhere it keeps what it has."""
+    import torch
+
+    before, started = torch.get_num_threads(), threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)  # holds for this thread, and for those that begin before the line below
+        started.wait()
+
+    with ThreadPoolExecutor(count, "poses") as pool:
+        try:
+            for _ in range(count):
+                pool.submit(start)
+            started.wait()
+        except BaseException:
+            started.abort()  # or they would wait for ever
+            raise
+        torch.set_num_threads(before)
+        yield pool
 
 
 def _inside_factor(
@@ -327,6 +495,7 @@ def _open(
     backend: str,
     precision: PrecisionChoice,
     skeleton: str | Path | Skeleton | None,
+    advance: Callable[[str], None],
 ) -> tuple[PoseModel | ModelSpec, Backend, str]:
     """What is known of the model, what runs it, and why that."""
     if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
@@ -341,7 +510,7 @@ def _open(
     if model.task != "pose":
         raise LeanposeError(f"'{model.name}' is a classifier and finds no poses.")
     model = model.to(device).eval()
-    return model, *open_backend(model, device, backend, precision)
+    return model, *open_backend(model, device, backend, precision, advance)
 
 
 def choose_detector(detector: Detector | str | Path, *, threshold: float = THRESHOLD, device: str = "auto") -> Detector:

@@ -10,21 +10,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.data.coco import coco_annotation, coco_category
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
+from leanpose.device import available_cores
+from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.box_file import BoxFile
-from leanpose.inference.estimator import PoseEstimator
+from leanpose.inference.estimator import BODY_SHARE, PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
+from leanpose.version import __version__
 
-JPEG_QUALITY = 92
-DRAWN_AHEAD = 4  # pictures that may wait for being drawn and written
+DRAWN_AHEAD = 4  # pictures that may wait for each thread that draws and writes
 
 Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
 """Writes what is drawn of a picture and its poses to a path."""
@@ -41,6 +45,7 @@ class Outcome:
         uncertain, duplicates: people left out because of their low scores, and second detections of one person.
         skipped: pictures that could not be read, with the reason.
         undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
+        notices: what was guessed of pictures or left out: a sentence, and the names of the pictures it holds for.
         stopped: whether the user stopped the run before its end.
     """
 
@@ -51,6 +56,7 @@ class Outcome:
     duplicates: int = 0
     skipped: list[tuple[ImageFile, str]] = field(default_factory=list)
     undrawn: list[tuple[ImageFile, str]] = field(default_factory=list)
+    notices: dict[str, list[str]] = field(default_factory=dict)
     stopped: bool = False
 
     @property
@@ -67,8 +73,21 @@ class NothingReadError(LeanposeError):
         self.outcome = outcome
 
 
-class UndrawableError(LeanposeError):
-    """A picture is too large for the format of its annotated copy."""
+def require_readable(pictures: Sequence[ImageFile]) -> None:
+    """See that there is an image that can be read, before long work begins.
+
+    Raises:
+        NothingReadError: there is none.
+    """
+    outcome = Outcome()
+    for picture in pictures:
+        try:
+            picture.read()
+        except BrokenImageError as error:
+            outcome.skipped.append((picture, str(error)))
+        else:
+            return
+    raise NothingReadError(outcome)
 
 
 def predict_pictures(
@@ -79,6 +98,8 @@ def predict_pictures(
     drawings: Path | None = None,
     coco: Path | None = None,
     table: Path | None = None,
+    labels: Path | None = None,
+    label_threshold: float = 0.3,
     paint: Painter | None = None,
     ending: str | None = None,
     advance: Callable[[Outcome], None] = lambda _: None,
@@ -94,6 +115,8 @@ def predict_pictures(
         boxes: boxes by picture, in place of the estimator's detector.
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
+        labels: file for the poses as COCO annotations, from which a model can be trained.
+        label_threshold: in these, keypoints below this score are not labelled.
         paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
         ending: of the drawings' names, in place of the pictures' own suffix.
         advance: called after each picture, done or skipped.
@@ -109,8 +132,11 @@ def predict_pictures(
     outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
+    def notice(picture: ImageFile, sentence: str) -> None:
+        outcome.notices.setdefault(sentence, []).append(picture.name)
+
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
-        for picture, pixels in read_ahead(pictures):
+        for picture, pixels in read_ahead(pictures, notice):
             if isinstance(pixels, BrokenImageError):
                 outcome.skipped.append((picture, str(pixels)))
                 advance(outcome)
@@ -119,7 +145,13 @@ def predict_pictures(
             read.append((picture, pixels, scores))
             yield pixels, given
 
-    with open_results(coco, table, estimator.skeleton) as write, ThreadPoolExecutor(1) as painter:
+    painters = (available_cores() + 1) // 2
+    with ExitStack() as stack:
+        write = stack.enter_context(open_results(coco, table, estimator.skeleton))
+        label = None
+        if labels is not None:
+            label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
+        painter = stack.enter_context(ThreadPoolExecutor(painters))
         painted: deque[Future[None]] = deque()
 
         def draw(picture: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
@@ -137,9 +169,11 @@ def predict_pictures(
                     outcome.uncertain += int((~certain).sum())
                     poses = poses[np.flatnonzero(certain)]
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
+                if label is not None:
+                    label(picture, (pixels.shape[0], pixels.shape[1]), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
-                if len(painted) > DRAWN_AHEAD:
+                if len(painted) > DRAWN_AHEAD * painters:
                     painted.popleft().result()
                 outcome.done += 1
                 outcome.people += len(poses)
@@ -191,6 +225,54 @@ def open_results(
             records.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
+@contextmanager
+def open_labels(
+    path: Path, skeleton: Skeleton, *, threshold: float
+) -> Iterator[Callable[[ImageFile, tuple[int, int], PoseResult], None]]:
+    """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
+
+    Each person is an annotation: the box inside the image, the area as a share of it (a box says nothing of the
+    outline), the keypoints as x, y, 2, and the score. Keypoints below `threshold` and those outside of the image are
+    not labelled (0, 0, 0). Images without anybody are listed too.
+
+    Yields:
+        What appends the people of one image, with its size (height, width).
+    """
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        images: list[dict[str, Any]] = []
+        count, separator = 0, "\n"
+        file.write('{"annotations": [')
+
+        def write(picture: ImageFile, image_size: tuple[int, int], poses: PoseResult) -> None:
+            nonlocal count, separator
+            height, width = image_size
+            images.append({"id": picture.image_id, "file_name": picture.name, "height": height, "width": width})
+            corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
+            seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
+            seen &= poses.scores >= threshold
+            points = np.where(
+                seen[..., None],
+                np.concatenate([poses.keypoints, np.full_like(seen[..., None], 2.0, float)], axis=2),
+                0.0,
+            )
+            for keypoints, (start, end), score in zip(points, corners, poses.person_scores, strict=True):
+                count += 1
+                xywh = [round(float(value), 2) for value in (*start, *(end - start))]
+                record = coco_annotation(count, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
+                file.write(separator + json.dumps(record | {"score": round(float(score), 5)}))
+                separator = ",\n"
+
+        yield write
+        rest = {
+            "images": images,
+            "categories": [coco_category(skeleton)],
+            "info": {
+                "description": f"poses found by leanpose {__version__}, keypoints from a score of {threshold:g} on"
+            },
+        }
+        file.write("\n],\n" + json.dumps(rest)[1:] + "\n")
+
+
 def paint_overlay(
     poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float = 0.3
 ) -> None:
@@ -200,25 +282,6 @@ def paint_overlay(
         UndrawableError: it is too large for its format.
     """
     write_picture(poses.draw(pixels, threshold=threshold), target)
-
-
-def write_picture(picture: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
-    """Write an RGB picture in the format of its suffix.
-
-    Raises:
-        UndrawableError: it is too large for the format.
-    """
-    import cv2
-
-    height, width = picture.shape[:2]
-    quality = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}
-    kind = target.suffix.lower()
-    options = [quality[kind], JPEG_QUALITY] if kind in quality else []
-    encoded, content = cv2.imencode(target.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    if not encoded:
-        raise UndrawableError(f"{target} is not drawn: a picture of {width}x{height} does not fit the format.")
-    with atomic_write(target) as temporary:
-        temporary.write_bytes(content.tobytes())
 
 
 def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import base64
+import html
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.inputs import ImageInput, as_rgb
+from leanpose.drawing.files import encode_picture, write_picture
 from leanpose.drawing.skeleton import draw_poses
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.inference.openpose_layout import openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingImports]
     import supervision
 
 RESCORE_THRESHOLD = 0.2  # keypoints below it do not count in a person's score, as in the papers' toolbox
+NOTEBOOK_SIDE = 800  # pixels: the longer side of what a notebook shows at most
 
 
-@dataclass(frozen=True)
+class KeypointOfAll(NamedTuple):
+    """One keypoint of P people.
+
+    Attributes:
+        points: (x, y) in image pixels.
+        scores: 0..1.
+    """
+
+    points: Float[np.ndarray, "P 2"]
+    scores: Float[np.ndarray, " P"]
+
+
+@dataclass(frozen=True, repr=False)
 class PoseResult:
     """P people of one image; P may be 0.
 
@@ -31,12 +53,18 @@ class PoseResult:
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
         ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+        image: what the poses were found in, as it was handed in: of a file the path alone, which is read again where
+            it is drawn; bytes, arrays, tensors and Pillow images stay in memory (not copied) as long as the result.
+            None for the frames of a video. `dataclasses.replace(poses, image=None)` lets it go.
+        image_size: (height, width) in pixels, where known.
 
     Example:
         >>> from leanpose.skeleton import COCO17
         >>> poses = PoseResult.empty(COCO17)
-        >>> len(poses), poses.skeleton.keypoint_names[0], poses.to_coco(image_id=1)
-        (0, 'nose', [])
+        >>> poses
+        PoseResult(0 people, 17 keypoints (coco17))
+        >>> len(poses), poses.skeleton.keypoint_names[0], poses["left_wrist"].points.shape
+        (0, 'nose', (0, 2))
     """
 
     keypoints: Float[np.ndarray, "P K 2"]
@@ -45,6 +73,8 @@ class PoseResult:
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
     ids: Int[np.ndarray, " P"] | None = None
+    image: ImageInput | None = field(default=None, compare=False)
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
@@ -68,14 +98,49 @@ class PoseResult:
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult:
-        """Some of the people: `poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`."""
+    def __iter__(self) -> Iterator[PoseResult]:
+        """Person by person, each as a `PoseResult` of one."""
+        return (self[person] for person in range(len(self)))
+
+    @overload
+    def __getitem__(self, people: str) -> KeypointOfAll: ...
+
+    @overload
+    def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult: ...
+
+    def __getitem__(self, people: str | int | slice | Sequence[int] | np.ndarray) -> PoseResult | KeypointOfAll:
+        """Some of the people (`poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`), or one keypoint of all of them
+        (`poses["left_wrist"].points`).
+
+        Raises:
+            LeanposeError: there is no keypoint of that name.
+        """
+        if isinstance(people, str):
+            names = self.skeleton.keypoint_names
+            if people not in names:
+                raise LeanposeError(f"'{self.skeleton.name}' has no keypoint '{people}'; {did_you_mean(people, names)}")
+            index = names.index(people)
+            return KeypointOfAll(self.keypoints[:, index], self.scores[:, index])
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
-        ids = None if self.ids is None else self.ids[rows]
-        columns = (self.keypoints, self.scores, self.boxes, self.box_scores)
-        return PoseResult(*(column[rows] for column in columns), skeleton=self.skeleton, ids=ids)
+        return replace(
+            self, keypoints=self.keypoints[rows], scores=self.scores[rows], boxes=self.boxes[rows],
+            box_scores=self.box_scores[rows], ids=None if self.ids is None else self.ids[rows],
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        people = f"{len(self)} {'person' if len(self) == 1 else 'people'}"
+        parts = [people, f"{len(self.skeleton)} keypoints ({self.skeleton.name})"]
+        if self.image_size is not None:
+            parts.append(f"{self.image_name or 'image'} of {self.image_size[1]}×{self.image_size[0]} pixels")
+        return f"PoseResult({', '.join(parts)})"
+
+    @property
+    def image_name(self) -> str | None:
+        """The path of the image, where it came from a file."""
+        name = self.image if isinstance(self.image, (str, Path)) else getattr(self.image, "filename", None)
+        return str(name) if name else None
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
@@ -90,29 +155,182 @@ class PoseResult:
         return triples.reshape(len(self), 3 * len(self.skeleton))
 
     def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
-        """The same people in the picture scaled from `image_size` to `new_size`, both (height, width)."""
+        """The same people in the image scaled from `image_size` to `new_size`, both (height, width)."""
         factor = np.array([new_size[1] / image_size[1], new_size[0] / image_size[0]], dtype=np.float32)
         keypoints = (self.keypoints + 0.5) * factor - 0.5
         boxes = (self.boxes + 0.5) * np.tile(factor, 2) - 0.5
-        return replace(self, keypoints=keypoints, boxes=boxes)
+        return replace(self, keypoints=keypoints, boxes=boxes, image=None, image_size=new_size)
 
     def draw(
-        self, image: ImageInput, *, threshold: float = 0.3, boxes: bool = False, **options: Any
+        self, image: ImageInput | None = None, *, threshold: float = 0.3, boxes: bool = False, **options: Any
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
         Args:
-            image: the picture that the poses were found in.
+            image: another one than the poses were found in.
             threshold: keypoints from this score on are drawn in full, those above half of it faintly.
             boxes: frame each person too.
             options: for `leanpose.drawing.draw_poses`.
+
+        Raises:
+            LeanposeError: the result does not know its image, or its file is gone or has another size now.
         """
         if self.ids is not None:
             options = {"labels": [str(i) for i in self.ids], **options}
         return draw_poses(
-            as_rgb(image), self.keypoints, self.scores, self.skeleton,
+            self._pixels() if image is None else as_rgb(image), self.keypoints, self.scores, self.skeleton,
             boxes=self.boxes if boxes else None, threshold=threshold, **options,
         )  # fmt: skip
+
+    def _pixels(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The remembered image."""
+        if self.image is None:
+            raise LeanposeError("These poses do not hold their image (of a video's frames, none do); give draw(image).")
+        pixels = as_rgb(self.image)
+        if self.image_size is not None and pixels.shape[:2] != self.image_size:
+            height, width = self.image_size
+            raise LeanposeError(
+                f"The image {self.image_name or ''} is no longer the one of {width}×{height} pixels that the poses were "
+                "found in."
+            )
+        return pixels
+
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write the image with the skeletons on it, in the format of the path's suffix; returns the path.
+
+        Args:
+            path: ends with .jpg, .png, .webp, .bmp or .tif. Missing folders are made.
+            options: for `draw`.
+
+        Raises:
+            LeanposeError: as for `draw`, or the file cannot be written.
+        """
+        write_picture(self.draw(**options), Path(path))
+        return Path(path)
+
+    def show(self, **options: Any) -> None:
+        """Show the image with the skeletons on it: in a notebook below the cell, otherwise in the system's image viewer.
+
+        Args:
+            options: for `draw`.
+
+        Raises:
+            LeanposeError: as for `draw`, or there is no viewer.
+        """
+        from PIL import Image, ImageShow
+
+        drawn = Image.fromarray(self.draw(**options))
+        notebook = sys.modules.get("IPython")  # loaded wherever one runs
+        shell = None if notebook is None else notebook.get_ipython()
+        if notebook is not None and hasattr(shell, "kernel"):
+            notebook.display.display(drawn)
+        elif not ImageShow.show(drawn, title=self.image_name):
+            raise LeanposeError("There is no image viewer here; save(path) writes the image to a file.")
+
+    def _notebook_image(self) -> UInt8[np.ndarray, "H W 3"] | None:
+        """The drawn image, at most `NOTEBOOK_SIDE` pixels long; None where it is not known (any more)."""
+        import cv2
+
+        try:
+            drawn = self.draw()
+        except LeanposeError:
+            return None
+        scale = NOTEBOOK_SIDE / max(drawn.shape[:2])
+        if scale >= 1:
+            return drawn
+        return np.asarray(cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _repr_png_(self) -> bytes | None:
+        """The drawn image, for notebooks."""
+        drawn = self._notebook_image()
+        return None if drawn is None else encode_picture(drawn, ".png")
+
+    def _repr_html_(self) -> str:
+        """The drawn image, and a line for each person, for notebooks."""
+        drawn = self._notebook_image()
+        content = None if drawn is None else encode_picture(drawn, ".jpg")
+        source = "" if content is None else f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+        picture = f'<img src="{source}">' if source else ""
+        rows = "".join(
+            f"<tr><td>{p if self.ids is None else int(self.ids[p])}</td><td>{score:.2f}</td>"
+            f"<td>{', '.join(f'{value:.0f}' for value in self.boxes[p])}</td></tr>"
+            for p, score in enumerate(self.person_scores)
+        )
+        people = f"<table><tr><th>person</th><th>score</th><th>box (xyxy)</th></tr>{rows}</table>" if rows else ""
+        return f"<div>{html.escape(repr(self))}</div>{picture}{people}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings: the image, the names of the keypoints, and for each person `id` (None where nobody
+        tracked them), `score`, `box` (xyxy), `box_score` and `keypoints` as [x, y, score]; what is not finite is None."""
+        height, width = self.image_size or (None, None)
+        return {
+            "image": self.image_name,
+            "height": height,
+            "width": width,
+            "skeleton": self.skeleton.name,
+            "keypoint_names": list(self.skeleton.keypoint_names),
+            "people": [
+                {
+                    "id": None if self.ids is None else int(self.ids[p]),
+                    "score": _number(score, 4),
+                    "box": [_number(value, 2) for value in self.boxes[p]],
+                    "box_score": _number(self.box_scores[p], 4),
+                    "keypoints": [
+                        [_number(x, 2), _number(y, 2), _number(confidence, 4)]
+                        for (x, y), confidence in zip(self.keypoints[p], self.scores[p], strict=True)
+                    ],
+                }
+                for p, score in enumerate(self.person_scores)
+            ],
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """`to_dict` as JSON text.
+
+        Args:
+            indent: spaces, for people to read; None writes one line.
+        """
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def to_df(self) -> pandas.DataFrame:
+        """A pandas table with a row a person and the columns of `row_names`.
+
+        Raises:
+            LeanposeError: pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise LeanposeError("to_df() needs the package pandas: pip install 'leanpose[pandas]'.") from error
+        return pandas.DataFrame(self.to_rows(), columns=self.row_names(self.skeleton, tracked=self.ids is not None))
+
+    def to_openpose(
+        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
+    ) -> dict[str, Any]:
+        """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
+
+        The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands
+        are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points
+        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1, as OpenPose writes it.
+
+        Args:
+            image_size: (height, width), where the result does not know it; with it there are `canvas_height` and
+                `canvas_width`, which ControlNet's editors read.
+            threshold: keypoints below this score count as missing.
+            controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
+                1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is the
+                middle of the shoulders for every skeleton, as in `leanpose.openpose.conditioning_image`.
+
+        Raises:
+            LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no size.
+        """
+        image_size = image_size or self.image_size
+        if controlnet and image_size is None:
+            raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
+        people = openpose_people(
+            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
+        )
+        return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.
@@ -170,8 +388,9 @@ class PoseResult:
         columns += ["box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
         return columns + [f"{name}_{value}" for name in skeleton.keypoints for value in ("x", "y", "score")]
 
-    def to_rows(self, image: str) -> list[dict[str, str | int | float]]:
-        """One flat row for each person, for a CSV file or a data frame; `image` names the picture."""
+    def to_rows(self, image: str | None = None) -> list[dict[str, str | int | float]]:
+        """One flat row for each person, for a CSV file or a data frame; `image` names it otherwise than by its path."""
+        image = self.image_name or "" if image is None else image
         columns, rows = self.row_names(self.skeleton, tracked=self.ids is not None), []
         for p, (score, points) in enumerate(zip(self.person_scores, self._triples(), strict=True)):
             track = [] if self.ids is None else [int(self.ids[p])]
@@ -184,3 +403,9 @@ class PoseResult:
 def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     """Plain numbers with four decimals: a ten-thousandth of a pixel, and files a third as long."""
     return [round(float(value), 4) for value in values]
+
+
+def _number(value: float, digits: int) -> float | None:
+    """A plain number; JSON has no word for what is not finite."""
+    value = float(value)
+    return round(value, digits) if math.isfinite(value) else None

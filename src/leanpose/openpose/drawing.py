@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.inference.folders import UndrawableError, write_picture
+from leanpose.inference.openpose_layout import openpose_people, present
 from leanpose.inference.results import PoseResult
-from leanpose.openpose.people import openpose_json, openpose_people, present
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
@@ -165,7 +165,7 @@ def paint_openpose(
     poses = poses.resized(size, canvas)
     write_picture(conditioning_image(poses, canvas, threshold=threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:
-        content = openpose_json(poses, image_size=canvas, threshold=threshold, controlnet=True)
+        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.inputs import Clip
+from leanpose.data.inputs import VIDEO_SUFFIXES, Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.inference.folders import distinct_paths
-from leanpose.video.reader import Frame, VideoError, VideoReader
+from leanpose.video.animation import open_reader
+from leanpose.video.letterbox import Letterbox
+from leanpose.video.reader import Frame, FrameReader, VideoError
 from leanpose.video.writer import open_writer
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class VideoOutcome:
         dropped: frames of a camera that came faster than they could be looked at.
         cut_off: whether the file ended before the end that it names.
         stopped: whether the user stopped the run before its end.
+        resized: frames of another size than the first.
         notices: what could not be kept, a sentence each.
     """
 
@@ -69,6 +72,7 @@ class VideoOutcome:
     dropped: int = 0
     cut_off: bool = False
     stopped: bool = False
+    resized: int = 0
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -100,8 +104,9 @@ def predict_video(
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
             estimator are left out.
-        source: a file, or the number of a camera.
-        drawing: the annotated copy, an MP4 with the source's times and audio.
+        source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
+        drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
+            shown whole, between black bars.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
             once, so that a killed run leaves whole lines.
         seconds: stop there; a camera runs until it is interrupted otherwise.
@@ -116,7 +121,7 @@ def predict_video(
     _require_time(seconds)
     outcome = VideoOutcome()
     with ExitStack() as stack:
-        reader = stack.enter_context(VideoReader(source))
+        reader = stack.enter_context(open_reader(source))
         outcome.expected = _expected(reader, seconds)
         writer = None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
@@ -137,7 +142,9 @@ def predict_video(
                 records = (
                     [] if index else [header(reader, tracker)]
                 )  # a run without a frame leaves an earlier file alone
-                _append(lines, [*records, frame_record(index, frame.seconds, poses)], begin=not index)
+                # All lines are in the pixels that the header names.
+                shown = _place(frame, reader).to_canvas(poses)
+                _append(lines, [*records, frame_record(index, frame.seconds, shown)], begin=not index)
             if writer is not None:
                 writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
 
@@ -152,6 +159,9 @@ def predict_video(
                     painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
                     painted.popleft()
                 outcome.frames += 1
+                if frame.pixels.shape[:2] != reader.size:
+                    outcome.notices += [] if outcome.resized else [_size_notice(frame, reader)]
+                    outcome.resized += 1
                 outcome.people += len(poses)
                 outcome.seconds = frame.seconds
                 if poses.ids is not None:
@@ -171,13 +181,28 @@ def predict_video(
         if writer is not None:
             writer.finish(whole=not outcome.stopped and seconds is None)
             outcome.notices += writer.notices
+            if audio and reader.live and isinstance(source, str):
+                outcome.notices.append("The audio of a live stream, if it has any, is not kept.")
         outcome.elapsed = time.perf_counter() - begun
     outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
     outcome.cut_off = reader.cut_off and not outcome.stopped
     return outcome
 
 
-def header(reader: VideoReader, tracker: PoseTracker) -> dict[str, Any]:
+def _place(frame: Frame, reader: FrameReader) -> Letterbox:
+    height, width = frame.pixels.shape[:2]
+    return Letterbox((height, width), reader.size)
+
+
+def _size_notice(frame: Frame, reader: FrameReader) -> str:
+    (height, width), (first_height, first_width) = frame.pixels.shape[:2], reader.size
+    return (
+        f"The size changes at {frame.seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and "
+        f"the copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
+    )
+
+
+def header(reader: FrameReader, tracker: PoseTracker) -> dict[str, Any]:
     """The first line of a file of JSON lines: what is in the others."""
     skeleton = tracker.estimator.skeleton
     return {
@@ -192,31 +217,8 @@ def header(reader: VideoReader, tracker: PoseTracker) -> dict[str, Any]:
 
 
 def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
-    """One frame as a line: its number from 0, its time, and for each person id, box (xyxy), scores and keypoints."""
-    ids = [None] * len(poses) if poses.ids is None else poses.ids.tolist()
-    return {
-        "frame": index,
-        "time": round(seconds, 6),
-        "people": [
-            {
-                "id": ids[p],
-                "score": _number(score, 4),
-                "box": [_number(value, 2) for value in poses.boxes[p]],
-                "box_score": _number(poses.box_scores[p], 4),
-                "keypoints": [
-                    [_number(x, 2), _number(y, 2), _number(confidence, 4)]
-                    for (x, y), confidence in zip(poses.keypoints[p], poses.scores[p], strict=True)
-                ],
-            }
-            for p, score in enumerate(poses.person_scores)
-        ],
-    }
-
-
-def _number(value: float, digits: int) -> float | None:
-    """A plain number; JSON has no word for what is not finite."""
-    value = float(value)
-    return round(value, digits) if math.isfinite(value) else None
+    """One frame as a line: its number from 0, its time, and the people of `PoseResult.to_dict`."""
+    return {"frame": index, "time": round(seconds, 6), "people": poses.to_dict()["people"]}
 
 
 def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
@@ -229,28 +231,12 @@ def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
         raise describe_os_error(path, error) from error
 
 
-def count_frames(source: str | Path | int, seconds: float | None = None) -> int:
-    """How many frames `predict_video` will process; 0 if unknown: of a camera, or where the file does not say.
-
-    Raises:
-        LeanposeError: `seconds` is no time.
-    """
-    _require_time(seconds)
-    if isinstance(source, int):
-        return 0
-    try:
-        with VideoReader(source) as reader:
-            return _expected(reader, seconds) or 0
-    except VideoError:
-        return 0  # reported when the video is predicted
-
-
 def _require_time(seconds: float | None) -> None:
     if seconds is not None and not 0 <= seconds < math.inf:
         raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
 
 
-def _expected(reader: VideoReader, seconds: float | None) -> int | None:
+def _expected(reader: FrameReader, seconds: float | None) -> int | None:
     """How many frames will be looked at, as far as that can be known."""
     if seconds is None:
         return reader.count
@@ -269,7 +255,11 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
+    # What is no file may have a name with a dot that ends no suffix, such as a host's.
     names = [
-        f"{clip.name}.mp4" if isinstance(clip.source, int) else Path(clip.name).with_suffix(".mp4") for clip in clips
+        Path(clip.name).with_suffix(".mp4")
+        if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES
+        else f"{clip.name}.mp4"
+        for clip in clips
     ]
     return distinct_paths([folder / name for name in names], {clip.source for clip in clips} if drawn else ())

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.images import is_moving_image
+from leanpose.data.inputs import SUFFIXES
+from leanpose.data.urls import is_live, is_url, without_password
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -22,10 +26,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+Reader = TypeVar("Reader", bound="FrameReader")
 USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
 HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
+NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
 
@@ -49,22 +56,59 @@ class Frame:
     seconds: float
 
 
-class VideoReader:
-    """An opened video or camera; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
-
-    Args:
-        source: a file, or the number of a camera.
+class FrameReader(ABC):
+    """An opened video; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
 
     Attributes:
+        name: of the source: the file, `camera` and its number, or an address without the password that it may hold.
+        address: what FFmpeg opened; empty for a camera.
+        live: whether frames are gone that nobody takes: of a camera, or a network's stream.
+        has_audio: whether the file may hold audio too.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
         rate: frames a second, on average, as far as known beforehand.
         start: where the container's own clock stands at tick 0, in seconds.
         pixel_aspect: width of a pixel by its height.
-        duration: seconds, or None where the container does not say (a camera, a stream).
         count: frames to come, as far as known beforehand.
         damaged: packets and frames so far that the decoder could not make out (or only in part).
         cut_off: whether the file ended before the end that it names; known at the end.
+    """
+
+    name: str
+    address: str
+    live: bool
+    has_audio: bool
+    size: tuple[int, int]
+    time_base: Fraction
+    rate: Fraction
+    start: Fraction
+    pixel_aspect: Fraction
+    count: int | None
+    damaged: int
+    cut_off: bool
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file or the camera."""
+
+    def __enter__(self: Reader) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class VideoReader(FrameReader):
+    """A video or camera, read through PyAV.
+
+    Args:
+        source: a file, an address (`http://…`, `rtsp://…`), or the number of a camera.
+
+    Attributes:
+        duration: seconds, or None where the container does not say (a camera, a stream).
 
     Raises:
         VideoError: it cannot be opened, or not one frame can be decoded.
@@ -76,9 +120,16 @@ class VideoReader:
     """
 
     def __init__(self, source: str | Path | int) -> None:
-        self.live = isinstance(source, int)
-        self.name = f"camera {source}" if self.live else str(source)
-        self._container = _open_camera(source) if isinstance(source, int) else _open_file(Path(source))
+        if isinstance(source, int):
+            self.live, self.name, self.address = True, f"camera {source}", ""
+            self._container = _open_camera(source)
+        elif isinstance(source, str) and is_url(source):
+            self.live, self.name, self.address = is_live(source), without_password(source), source
+            self._container = _open_url(source)
+        else:
+            self.live, self.name, self.address = False, str(source), str(Path(source).resolve())
+            self._container = _open_file(Path(source))
+        self.has_audio = not self.live
         try:
             self._stream = _video_stream(self._container, self.name)
             self._describe()
@@ -92,7 +143,7 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self.size: tuple[int, int] = first.pixels.shape[:2]
+        self.size = first.pixels.shape[:2]
         if self._turned:
             self.pixel_aspect = 1 / self.pixel_aspect
         self._frames = chain([first], self._frames)
@@ -114,7 +165,7 @@ class VideoReader:
             if self._end is None and container.duration:  # perhaps that of a longer audio track
                 self.duration = container.duration / 1_000_000
                 self._end = self.duration if len(container.streams) == 1 else None
-        self.count: int | None = stream.frames or None
+        self.count = stream.frames or None
         if self.count is None and self.duration is not None:
             self.count = max(1, round(self.duration * self.rate))
         self.damaged, self.cut_off, self._turned = 0, False, False
@@ -193,24 +244,25 @@ class VideoReader:
         return max(ticks, self._last + 1)
 
     def close(self) -> None:
-        """Close the file or the camera."""
         self._container.close()
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def looks_like_video(path: Path) -> bool:
-    """Whether a file of any name holds a video (and not a single picture)."""
+    """Whether a file of any name holds a video or a moving image (and not a single picture)."""
+    if path.suffix.lower() in SUFFIXES or is_moving_image(path):
+        return is_moving_image(path)
     try:
         container = _open_file(path)
     except VideoError:
         return False
     with container:
-        return container.format.name != "tty" and _moving_picture(container) is not None and not _is_picture(container)
+        if container.metadata.get("major_brand") == "avif":  # one picture; to FFmpeg a video of one frame
+            return False
+        return (
+            container.format.name not in NO_VIDEO
+            and _moving_picture(container) is not None
+            and not _is_picture(container)
+        )
 
 
 def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
@@ -260,6 +312,19 @@ def _open_file(path: Path) -> InputContainer:
         ) from error
 
 
+def _open_url(url: str) -> InputContainer:
+    import av
+
+    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
+    try:
+        return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
+    except av.InvalidDataError as error:
+        raise VideoError(f"{without_password(url)} holds no video that can be read.") from error
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(f"{without_password(url)} cannot be opened: {error.strerror or error}.") from error
+
+
 def camera_address(number: int) -> tuple[str, str]:
     """What FFmpeg calls a camera on this platform: its address and the kind of input.
 
@@ -290,6 +355,11 @@ def _open_camera(number: int) -> InputContainer:
         return av.open(address, format=kind, options={"framerate": "30"} if kind == "avfoundation" else {})
     except FileNotFoundError as error:
         raise VideoError(f"There is no camera {number} ({address}).") from error
+    except PermissionError as error:
+        raise VideoError(
+            f"Camera {number} ({address}) may not be used: permission denied; on Linux your user must be in its group, "
+            "usually `video`."
+        ) from error
     except av.FFmpegError as error:
         raise VideoError(f"Camera {number} ({address}) cannot be opened: {error.strerror}.") from error
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.video.reader import HD_HEIGHT, VideoReader
+from leanpose.video.letterbox import Letterbox
+from leanpose.video.reader import HD_HEIGHT, FrameReader
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -33,7 +35,7 @@ class VideoWriter:
         notices: what could not be kept, a sentence each.
     """
 
-    def __init__(self, path: Path, reader: VideoReader, *, audio: Path | None) -> None:
+    def __init__(self, path: Path, reader: FrameReader, *, audio: str | None) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -41,6 +43,7 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._step = max(1, round(1 / (reader.rate * reader.time_base)))
         self._time_base = reader.time_base
+        self._size = reader.size
         self._seconds = 0.0
         self._container: OutputContainer = av.open(str(path.resolve()), "w", format="mp4")
         self._audio: _AudioTrack | None = None
@@ -53,12 +56,17 @@ class VideoWriter:
             raise
 
     def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
-        """Append an RGB frame, shown from `ticks` of the reader's time base on, and the audio up to there."""
+        """Append an RGB frame, shown from `ticks` of the reader's time base on, and the audio up to there.
+
+        A frame of another size than the reader's is shown whole, with black bars at two sides.
+        """
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
         hd = self._stream.height >= HD_HEIGHT
-        # A last row or column is doubled where that makes the size even; a stray size is scaled.
+        height, width = pixels.shape[:2]
+        pixels = Letterbox((height, width), self._size).paste(pixels)
+        # A last row or column is doubled where that makes the size even.
         even = np.pad(pixels, [*((0, side % 2) for side in pixels.shape[:2]), (0, 0)], mode="edge")
         frame = self._reformatter.reformat(
             VideoFrame.from_ndarray(even, format="rgb24"), self._stream.width, self._stream.height, "yuv420p", src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
@@ -84,7 +92,7 @@ class VideoWriter:
 
 
 @contextmanager
-def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Iterator[VideoWriter]:
+def open_writer(path: Path, reader: FrameReader, *, audio: bool = True) -> Iterator[VideoWriter]:
     """Write an MP4 with the size, the clock and (where it is a file) the audio of a video that is being read.
 
     Call `finish` after the last frame. The file appears, whole, when the `with` ends, and not at all after an error.
@@ -94,7 +102,7 @@ def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Itera
     """
     import av
 
-    source = Path(reader.name) if audio and not reader.live else None
+    source = reader.address if audio and reader.has_audio else None
     with atomic_write(path) as temporary:
         writer = None
         try:
@@ -110,7 +118,7 @@ def open_writer(path: Path, reader: VideoReader, *, audio: bool = True) -> Itera
                 writer.close()
 
 
-def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStream:
+def _picture_stream(container: OutputContainer, reader: FrameReader) -> VideoStream:
     height, width = (side + side % 2 for side in reader.size)
     try:
         stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
@@ -134,10 +142,10 @@ def _picture_stream(container: OutputContainer, reader: VideoReader) -> VideoStr
 class _AudioTrack:
     """The first audio of a file on its way into another, copied as it is."""
 
-    def __init__(self, path: Path, start: Fraction, output: OutputContainer) -> None:
+    def __init__(self, address: str, start: Fraction, output: OutputContainer) -> None:
         import av
 
-        self._source = av.open(str(path.resolve()), metadata_errors="ignore")
+        self._source = av.open(address, metadata_errors="ignore")
         self._output = output
         self._ahead: Packet | None = None
         self._last: int | None = None
@@ -154,16 +162,18 @@ class _AudioTrack:
         self._packets = self._source.demux(self._input)
 
     @classmethod
-    def open(cls, path: Path, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
-        """The audio of a file; None where it has none, or none that can be kept, which is then told."""
+    def open(cls, address: str, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
+        """The audio of a file, or of what an address stands for; None where it has none, or none that can be kept, which is then told."""
         import av
 
         try:
-            return cls(path, start, output)
+            return cls(address, start, output)
         except IndexError:
             return None
         except (av.FFmpegError, LookupError, ValueError):
-            notices.append(f"The audio of {path} is left out, since an MP4 cannot hold it as it is.")
+            notices.append(
+                f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it as it is."
+            )
             return None
 
     def write_until(self, seconds: float | None) -> None:

@@ -22,11 +22,13 @@ class Release:
         file: its name in the package.
         licence: of the weights.
         summary: one line for the list of models.
+        commercial: whether no training data is for research or non-commercial use alone, as far as is known.
     """
 
     file: str
     licence: str
     summary: str
+    commercial: bool = False
 
     @property
     def path(self) -> Path:

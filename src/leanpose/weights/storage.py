@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
@@ -28,6 +28,8 @@ from leanpose.weights.released import released_path
 KEY = "leanpose"
 _FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
 _OF_POSES = ("skeleton", "codec")
+_SCALE = ".int8_scale"
+"""Behind the name of a weight that is stored as int8: its scales."""
 
 
 def card_of(
@@ -72,7 +74,9 @@ def save_model(
         licence: the weights' licence, or the terms that the data put on them.
         metrics: measured figures by name; the name says on which data.
         notes: whatever else a user should know.
-        dtype: of the floating-point tensors in the file: `torch.float32`, or `torch.float16` for half the size.
+        dtype: of the floating-point tensors in the file: `torch.float32`; `torch.float16` for half the size; or
+            `torch.int8` for a quarter: weights of convolutions and linear layers as integers with a scale per output
+            channel, the rest as float16. Whichever it is, they are loaded as float32.
 
     Raises:
         LeanposeError: the path has another ending or cannot be written, or a weight is not finite (in that `dtype`).
@@ -80,9 +84,12 @@ def save_model(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise LeanposeError(f"Cannot save a model as {path}: the name must end in .safetensors.")
-    tensors = {}
+    rounded = _rounded_weights(model) if dtype == torch.int8 else {}
+    others = torch.float16 if dtype == torch.int8 else dtype
+    tensors = {name: value for name, value in rounded.items() if name.endswith(_SCALE)}
     for name, value in model.state_dict().items():
-        stored = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
+        value = rounded.get(name, value)
+        stored = value.detach().cpu().to(others if value.is_floating_point() else value.dtype)
         if stored.is_floating_point() and not stored.isfinite().all():
             raise LeanposeError(f"The weights of '{model.name}' are not saved: '{name}' is not finite as {dtype}.")
         tensors[name] = stored.contiguous()
@@ -91,6 +98,19 @@ def save_model(
     content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _rounded_weights(model: ImageModel) -> dict[str, Tensor]:
+    """The weights of convolutions and linear layers as int8, and beside each its scales: a value is integer times scale."""
+    rounded: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            weight = module.weight.detach().cpu().float()
+            largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+            scale = torch.where(largest > 0, largest / 127, 1.0)
+            rounded[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
+            rounded[f"{name}.weight{_SCALE}"] = scale
+    return rounded
 
 
 def load_model(path_or_name: Path | str) -> PoseModel:
@@ -198,10 +218,11 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The card and the tensors of a file, which are those that were saved."""
+    """The card and the tensors of a file, which are those that were saved, int8 ones multiplied by their scales."""
     with open_safetensors(path) as file:
         card = _card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     if digest(tensors) != card["sha256"]:
         raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
-    return card, tensors
+    scales = {key.removesuffix(_SCALE): tensors.pop(key) for key in list(tensors) if key.endswith(_SCALE)}
+    return card, tensors | {key: tensors[key].float() * scale for key, scale in scales.items()}

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from leanpose.errors import LeanposeError
-from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
 # Right side first; the picture's colours and limbs count in this order.
@@ -108,37 +107,23 @@ def present(points: Float[np.ndarray, "*N 3"]) -> Bool[np.ndarray, "*N"]:
 
 
 def openpose_json(
-    poses: PoseResult,
+    people: OpenPosePeople,
     *,
+    ids: Int[np.ndarray, " P"] | None = None,
     image_size: tuple[int, int] | None = None,
-    threshold: float = 0.3,
     controlnet: bool = False,
 ) -> dict[str, Any]:
-    """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
-
-    The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands are
-    filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points become
-    OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1, as OpenPose writes it, without tracking.
+    """OpenPose's JSON (version 1.3) as a dictionary; see `PoseResult.to_openpose`.
 
     Args:
-        poses: of one image.
+        people: of one image.
+        ids: of tracked people; `person_id` is -1, as OpenPose writes it, for others.
         image_size: (height, width); adds `canvas_height` and `canvas_width`, which ControlNet's editors read.
-        threshold: keypoints below this score count as missing.
-        controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below 1,
-            so it is 1 for all that are there; hands and faces without a point are left empty; the neck is the middle of
-            the shoulders for every skeleton, as in `conditioning_image`. Needs `image_size`.
-
-    Raises:
-        LeanposeError: the skeleton has none of the 18 points, or `controlnet` has no `image_size`.
+        controlnet: write what ControlNet's nodes and editors take.
     """
-    if controlnet and image_size is None:
-        raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
-    people = openpose_people(
-        poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, own_neck=not controlnet
-    )
     written = []
-    for p in range(len(poses)):
-        person: dict[str, Any] = {"person_id": [-1 if poses.ids is None else int(poses.ids[p])]}
+    for p in range(len(people.body)):
+        person: dict[str, Any] = {"person_id": [-1 if ids is None else int(ids[p])]}
         for field, part in _FIELDS.items():
             points = getattr(people, part)[p]
             if controlnet:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from leanpose.errors import LeanposeError
+from leanpose.inference.openpose_layout import OPENPOSE_18, openpose_people
 from leanpose.inference.results import PoseResult
-from leanpose.openpose import OPENPOSE_18, conditioning_image, draw_openpose, openpose_json
-from leanpose.openpose.people import openpose_people
+from leanpose.openpose import conditioning_image, draw_openpose
 from leanpose.skeleton import BODY19, COCO17, Skeleton
 
 SIZE = (300, 400)
@@ -66,7 +66,7 @@ def read(content: dict[str, Any]) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("controlnet", [False, True])
 def test_every_point_is_where_the_documentation_says(controlnet: bool):
     poses = poses_of(WHOLE)
-    content = openpose_json(poses, image_size=SIZE, controlnet=controlnet)
+    content = poses.to_openpose(image_size=SIZE, controlnet=controlnet)
     assert content["version"] == 1.3
     assert (content["canvas_height"], content["canvas_width"]) == SIZE
     for p, person in enumerate(read(content)):
@@ -93,7 +93,7 @@ def test_every_point_is_where_the_documentation_says(controlnet: bool):
 def test_controlnets_readers_get_every_point_that_is_drawn():
     """They leave out what has a confidence below 1; drawn from what is left, the picture is the same."""
     poses = poses_of(WHOLE, people=3, seed=4)
-    content = openpose_json(poses, image_size=SIZE, controlnet=True)
+    content = poses.to_openpose(image_size=SIZE, controlnet=True)
     points, scores = np.zeros((3, len(WHOLE), 2)), np.zeros((3, len(WHOLE)))
     for p, person in enumerate(read(content)):
         for name, (x, y, confidence) in zip(DOCUMENTED, person["pose_keypoints_2d"], strict=True):
@@ -112,10 +112,10 @@ def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
     poses = poses_of(WHOLE, people=1)
     poses.scores[0, list(WHOLE.parts["face"] + WHOLE.parts["left_hand"])] = 0.1
     poses.scores[0, list(WHOLE.parts["right_hand"])] = 0.9
-    person = openpose_json(poses, image_size=SIZE, controlnet=True)["people"][0]
+    person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
     assert person["face_keypoints_2d"] == person["hand_left_keypoints_2d"] == []
     assert len(person["hand_right_keypoints_2d"]) == 63
-    plain = openpose_json(poses)["people"][0]
+    plain = poses.to_openpose()["people"][0]
     assert plain["face_keypoints_2d"] == [0] * 210  # no pupils without a face
     assert plain["hand_left_keypoints_2d"] == [0] * 63
 
@@ -123,24 +123,24 @@ def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
 def test_nobodys_body_is_still_eighteen_points():
     poses = poses_of(COCO17, people=1)
     poses.scores[:] = 0
-    person = openpose_json(poses, image_size=SIZE, controlnet=True)["people"][0]
+    person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
     assert person["pose_keypoints_2d"] == [0] * 54
 
 
 def test_controlnets_neck_is_the_middle_of_the_shoulders():
     poses = poses_of(BODY19, people=1)
     poses.scores[:] = 0.8
-    (person,) = read(openpose_json(poses, image_size=SIZE, controlnet=True))
+    (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
     left, right = poses.keypoints[0, 5], poses.keypoints[0, 6]
     assert person["pose_keypoints_2d"][1] == pytest.approx([*(left + right) / 2, 1], abs=1e-4)
     poses.scores[0, 5] = 0.2
-    (person,) = read(openpose_json(poses, image_size=SIZE, controlnet=True))
+    (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
     assert (person["pose_keypoints_2d"][1] == 0).all()
 
 
 def test_controlnets_form_needs_the_pictures_size():
     with pytest.raises(LeanposeError, match="image_size"):
-        openpose_json(poses_of(COCO17), controlnet=True)
+        poses_of(COCO17).to_openpose(controlnet=True)
 
 
 def test_a_point_in_the_corner_is_not_a_missing_one():
@@ -170,7 +170,7 @@ def test_the_corners_of_a_picture_stay_its_corners():
 
 def test_openpose_has_the_middle_of_the_shoulders_as_neck():
     poses = certain(COCO17)
-    written = json.loads(json.dumps(openpose_json(poses, image_size=(80, 100))))
+    written = json.loads(json.dumps(poses.to_openpose(image_size=(80, 100))))
     assert written["version"] == 1.3
     assert (written["canvas_height"], written["canvas_width"]) == (80, 100)
     body = np.array(written["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
@@ -185,14 +185,14 @@ def test_openpose_has_the_middle_of_the_shoulders_as_neck():
 
 def test_openpose_takes_the_skeletons_own_neck():
     poses = certain(BODY19)
-    body = np.array(openpose_json(poses)["people"][1]["pose_keypoints_2d"]).reshape(18, 3)
+    body = np.array(poses.to_openpose()["people"][1]["pose_keypoints_2d"]).reshape(18, 3)
     assert np.allclose(body[1, :2], poses.keypoints[1, 17], atol=1e-3)
 
 
 def test_openpose_writes_zeros_for_what_is_missing():
     poses = certain(COCO17)
     poses.scores[0, 5] = 0.05
-    body = np.array(openpose_json(poses)["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
+    body = np.array(poses.to_openpose()["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
     assert (body[[1, OPENPOSE_18.index("left_shoulder")]] == 0).all()
     assert (body[OPENPOSE_18.index("right_shoulder")] != 0).all()
 
@@ -200,17 +200,17 @@ def test_openpose_writes_zeros_for_what_is_missing():
 def test_openpose_fills_hands_where_there_are_hands():
     hand = Skeleton("h", ("nose", "left_a", "left_b"), (), (0.05,) * 3, {"left_hand": (1, 2)})
     poses = PoseResult(np.ones((1, 3, 2)), np.ones((1, 3)), np.zeros((1, 4)), np.ones(1), hand)
-    assert openpose_json(poses)["people"][0]["hand_left_keypoints_2d"] == [1.0] * 6
+    assert poses.to_openpose()["people"][0]["hand_left_keypoints_2d"] == [1.0] * 6
 
 
 def test_openpose_refuses_a_skeleton_without_a_body():
     dog = Skeleton("dog", ("tail", "paw"), (), (0.05, 0.05))
     with pytest.raises(LeanposeError, match="dog"):
-        openpose_json(PoseResult.empty(dog))
+        PoseResult.empty(dog).to_openpose()
 
 
 def test_tracked_people_keep_their_ids_and_nobody_is_an_empty_list():
     poses = replace(certain(COCO17), ids=np.array([7, 3]))
-    assert [person["person_id"] for person in openpose_json(poses)["people"]] == [[7], [3]]
-    assert [person["person_id"] for person in openpose_json(certain(COCO17))["people"]] == [[-1], [-1]]
-    assert openpose_json(PoseResult.empty(BODY19))["people"] == []
+    assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
+    assert [person["person_id"] for person in certain(COCO17).to_openpose()["people"]] == [[-1], [-1]]
+    assert PoseResult.empty(BODY19).to_openpose()["people"] == []
