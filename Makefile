@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2
 # In fresh workers: one that has run all other tests, int8 runtimes among them, was seen to die when it started a process.
-LATE := tests/synthetic tests/training tests/video tests/weights $(wildcard tests/test_*.py)
+LATE := tests/demo tests/synthetic tests/training tests/video tests/weights $(wildcard tests/test_*.py)
 
 demo: setup
 	.venv/bin/leanpose demo $(PHOTO)

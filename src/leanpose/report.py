@@ -190,7 +190,7 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
 
 
 def _curves(runs: Sequence[RunRecord]) -> str:
-    """The first cycle's share of the loss is not logged apart, so a run's pose loss is shown per supervised cycle."""
+    """A run logs the loss against the labels times its weight; it is shown without, so that runs can be compared."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -198,9 +198,10 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
     for run in runs:
-        cycles = supervised_cycles(run.settings)
+        weight = label_loss_weight(run.settings)
         term = "class" if run.losses and "class" in run.losses[0] else "pose"
-        left.plot([row["epoch"] for row in run.losses], [row[term] / cycles for row in run.losses], label=run.name)
+        if weight:
+            left.plot([row["epoch"] for row in run.losses], [row[term] / weight for row in run.losses], label=run.name)
         right.plot(
             [row["epoch"] for row in run.validations],
             [100 * row[run.figure] for row in run.validations],
@@ -209,7 +210,7 @@ def _curves(runs: Sequence[RunRecord]) -> str:
         )
     likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
     scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="loss against the labels per supervised cycle", yscale=scale)
+    left.set(xlabel="epoch", ylabel="loss against the labels", yscale=scale)
     right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -220,12 +221,17 @@ def _curves(runs: Sequence[RunRecord]) -> str:
     return f"<figure>{svg[svg.index('<svg') :]}</figure>"
 
 
-def supervised_cycles(settings: dict[str, Any]) -> int:
-    """How many predictions meet the ground truth in one step."""
+def label_loss_weight(settings: dict[str, Any]) -> float:
+    """What the loss of one prediction against the labels is multiplied by in the log.
+
+    SDPose logs the sum over its supervised cycles, FPD the labels' share of its sum; all other methods the loss itself.
+    """
     method = settings["distillation"]
-    if method["method"] != "sdpose" or method["supervise"] == "last":
-        return 1
-    return configure_model(settings["model"], **settings["model_options"]).cycles
+    if method["method"] == "fpd":
+        return 1 - method["alpha"]
+    if method["method"] == "sdpose" and method["supervise"] != "last":
+        return configure_model(settings["model"], **settings["model_options"]).cycles
+    return 1.0
 
 
 def _figure(image: ReportImage) -> str:

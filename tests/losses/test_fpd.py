@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine, warp_matrix
 from leanpose.losses.fpd import FPDLoss, FPDSection
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
@@ -72,13 +75,57 @@ def test_a_run_from_a_teacher_of_other_keypoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(128, 96), (32, 24)])
 def test_a_teacher_of_another_size_gets_its_own_crops(tmp_path: Path, size: tuple[int, int]) -> None:
     write_tiny_coco(tmp_path / "data")
-    teacher = create_model("tinypose", input_size=(128, 96)) if size == (128, 96) else None
-    height, width = TINY_MODEL["input_size"]
-    assert height * 24 == width * 32, "of the same aspect"
-    teacher = teacher or create_model("simplebaseline_r50", input_size=size, deconv_channels=(8,))
+    teacher = create_model("tokenpose_s_v1", **{**TINY_MODEL, "input_size": size})
     assert isinstance(teacher.codec, HeatmapCodec)
     teacher.codec = replace(teacher.codec, encoding="udp")
     save_model(teacher, tmp_path / "t.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     section = {"method": "fpd", "teacher": str(tmp_path / "t.safetensors")}
     recipe = parse_recipe(tiny_recipe(tmp_path / "data", distillation=section, codec={"encoding": "udp"}))
     assert "AP" in train(recipe, tmp_path / "run", quiet=True).metrics
+
+
+LARGE = {**TINY_MODEL, "input_size": [128, 96]}
+
+
+@pytest.mark.parametrize("encoding", ["udp", "msra"])
+@pytest.mark.parametrize("larger", ["teacher", "student"])
+def test_a_teacher_of_another_input_size_agrees_about_where_a_keypoint_is(
+    larger: str, encoding: Literal["udp", "msra"]
+) -> None:
+    models = {
+        size: create_model("tokenpose_s_v1", **options) for size, options in (("small", TINY_MODEL), ("large", LARGE))
+    }
+    for size, model in models.items():
+        assert isinstance(model.codec, HeatmapCodec)
+        model.codec = replace(model.codec, encoding=encoding, sigma=1.0 if size == "small" else 2.0)
+    teacher, student = (
+        models["large" if larger == "teacher" else "small"],
+        models["small" if larger == "teacher" else "large"],
+    )
+    loss = FPDLoss.build(FPDSection(teacher="t", alpha=1.0), student, teacher, student.codec)
+    # Both sizes show the same region of the image; msra's heatmaps lie on whole pixels, so the point does, too.
+    image_points = np.array([[16.0, 24.0]]) if encoding == "msra" else np.array([[14.3, 23.8]])
+    maps = {}
+    for model in (student, teacher):
+        center, scale = np.array([24.0, 32.0]), np.array([48.0, 64.0])
+        matrix = warp_matrix(center, scale, model.input_size, warp=model.codec.warp)
+        in_crop = torch.tensor(apply_affine(matrix, image_points), dtype=torch.float32).expand(1, 17, 2)
+        maps[model] = model.codec.encode(in_crop, torch.ones(1, 17)).heatmaps
+    target = student.codec.encode(torch.zeros(1, 17, 2), torch.zeros(1, 17))
+
+    def difference(shown: torch.Tensor) -> float:
+        outputs = PoseOutput(Heatmaps(shown)), PoseOutput(Heatmaps(maps[teacher]))
+        return float(loss(*outputs, target)["teacher_heatmaps"])
+
+    agreeing, energy = difference(maps[student]), float(maps[student].square().mean())
+    assert agreeing < 0.02 * energy
+    for axis in (2, 3):
+        assert difference(maps[student].roll(1, axis)) > 4 * agreeing + 0.01 * energy
+
+
+def test_a_teacher_of_another_warp_is_refused() -> None:
+    student, teacher = create_model("tokenpose_s_v1", **TINY_MODEL), create_model("tokenpose_s_v1", **LARGE)
+    assert isinstance(teacher.codec, HeatmapCodec)
+    teacher.codec = replace(teacher.codec, encoding="udp")
+    with pytest.raises(LeanposeError, match="was trained on crops of the 'udp' warp"):
+        FPDLoss.build(FPDSection(teacher="t"), student, teacher, student.codec)

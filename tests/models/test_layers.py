@@ -1,13 +1,15 @@
-"""Multi-scale deformable attention: the numbers and gradients of another library, and what the formula promises."""
+"""Resized crops, and multi-scale deformable attention: the numbers and gradients of another library, and what the formula promises."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers.models.deformable_detr import modeling_deformable_detr as independent
 from transformers.models.deformable_detr.configuration_deformable_detr import DeformableDetrConfig
 
-from leanpose.models.layers import MultiScaleDeformableAttention
+from leanpose.geometry import Warp, apply_affine, invert_affine, warp_matrix
+from leanpose.models.layers import MultiScaleDeformableAttention, resize
 
 SHAPES = [(6, 5), (3, 4), (2, 1)]
 FEATURES = sum(rows * columns for rows, columns in SHAPES)
@@ -115,3 +117,21 @@ def test_it_compiles_in_one_graph() -> None:
         expected = attention(*arguments)
         compiled = torch.compile(attention, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(*arguments), expected)
+
+
+@pytest.mark.parametrize("warp", ["udp", "msra"])
+@pytest.mark.parametrize(("size", "other"), [((64, 48), (128, 96)), ((128, 96), (64, 48)), ((40, 30), (64, 48))])
+def test_a_resized_crop_is_the_crop_of_the_other_size(
+    size: tuple[int, int], other: tuple[int, int], warp: Warp
+) -> None:
+    def crop(size: tuple[int, int]) -> torch.Tensor:
+        """Of an image whose pixels say where they are."""
+        to_image = invert_affine(warp_matrix(np.array([31.0, 20.0]), np.array([60.0, 80.0]), size, warp=warp))
+        pixels = np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), axis=-1).reshape(-1, 2)
+        positions = apply_affine(to_image, pixels.astype(np.float64))
+        return torch.tensor(positions.reshape(*size, 2), dtype=torch.float32).permute(2, 0, 1)[None]
+
+    found, expected = resize(crop(size), other, warp), crop(other)
+    if warp == "msra":  # there the last pixels of a larger crop lie beyond the smaller one's
+        found, expected = (x[..., :-1, :-1] for x in (found, expected))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)

@@ -1,7 +1,9 @@
 """FPD: a student's heatmaps learn from the labels and from a teacher's heatmaps (Zhang et al., "Fast Human Pose Estimation",
 CVPR 2019, eq. 4 and 5).
 
-The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not. It may take larger or smaller crops of the same aspect: its maps are resized.
+The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not. It
+may take larger or smaller crops of the same aspect: its maps are resized. The sigmas of both should be the same in pixels
+of the image, such as 2 on 64x48 and 1 on 32x24.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import interpolate, mse_loss
+from torch.nn.functional import mse_loss
 
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
+from leanpose.geometry import Warp
 from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
 from leanpose.models.base import PoseModel
+from leanpose.models.layers import resize
 from leanpose.models.output import PoseOutput
 from leanpose.schema import TeacherSection
 
@@ -38,14 +42,18 @@ class FPDLoss(Distillation[FPDSection]):
         criterion: compares the student's prediction with the labels.
         section: the settings.
         common: the keypoints that both find, in the student's order and in the teacher's.
+        warp: of the crops that both see.
     """
 
     section_type = FPDSection
     student_keypoints: Int[Tensor, " C"]
     teacher_keypoints: Int[Tensor, " C"]
 
-    def __init__(self, criterion: Criterion, section: FPDSection, common: tuple[list[int], list[int]]) -> None:
+    def __init__(
+        self, criterion: Criterion, section: FPDSection, common: tuple[list[int], list[int]], warp: Warp
+    ) -> None:
         super().__init__(criterion, section)
+        self.warp: Warp = warp
         self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
         self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
 
@@ -65,7 +73,7 @@ class FPDLoss(Distillation[FPDSection]):
             [names.index(name) for name in shared],
             [teacher.skeleton.keypoint_names.index(name) for name in shared],
         )
-        return cls(criterion, section, common)
+        return cls(criterion, section, common, student.codec.warp)
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         assert teacher is not None
@@ -73,8 +81,8 @@ class FPDLoss(Distillation[FPDSection]):
         assert isinstance(teacher.prediction, Heatmaps)
         pred = student.prediction.heatmaps[:, self.student_keypoints].float()
         wanted = teacher.prediction.heatmaps[:, self.teacher_keypoints].float()
-        if wanted.shape != pred.shape:
-            wanted = interpolate(wanted, pred.shape[2:], mode="bilinear", align_corners=True)
+        height, width = pred.shape[2:]
+        wanted = resize(wanted, (height, width), self.warp)
         alpha = self.section.alpha
         return {
             "pose": (1 - alpha) * supervised_loss(self.criterion, student, target),

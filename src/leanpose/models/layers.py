@@ -12,7 +12,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
+from leanpose.geometry import Warp
 from leanpose.models.output import Provision
+
+
+def resize(maps: Float[Tensor, "B C h w"], size: tuple[int, int], warp: Warp) -> Float[Tensor, "B C H W"]:
+    """Crops, or heatmaps of crops, as the warp would have made them at another size; linear and not smoothed, as crops are.
+
+    Args:
+        size: (height, width) wanted, in pixels.
+        warp: `udp` keeps the centres of the first and the last pixel in place; `msra` keeps the first one's, and what lies
+            beyond the last one's repeats the border.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    if warp == "udp":
+        return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+    lines = [
+        torch.arange(new, device=maps.device, dtype=maps.dtype) * (old / new) * (2 / max(old - 1, 1)) - 1
+        for old, new in zip(maps.shape[2:], size, strict=True)
+    ]  # positions in the old maps, -1 and 1 being the centres of the border's pixels
+    y, x = torch.meshgrid(*lines, indexing="ij")
+    grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 class Attention(nn.Module):

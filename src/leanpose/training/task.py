@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
 
 from leanpose.geometry import Warp
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.layers import resize
 from leanpose.models.output import PoseOutput
 from leanpose.training.recipe import Recipe
 
@@ -179,10 +179,7 @@ def resize_crops(
     ratio = ratio.to(images.device)
     if (height, width) == size:
         return images, ratio
-    x = torch.arange(new_width, device=images.device) / ratio[0] * 2 / (width - 1) - 1
-    y = torch.arange(new_height, device=images.device) / ratio[1] * 2 / (height - 1) - 1
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(len(images), -1, -1, -1)
-    pixels = grid_sample(images.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=True)
+    pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1), ratio
 
 
