@@ -42,16 +42,31 @@ class Release:
             return json.loads(file.metadata()["leanpose"])
 
 
+_RESEARCH_DATA = (
+    "research use only (terms of LSP and LSP Extended, and of AI Challenger's images); COCO annotations CC BY 4.0, COCO "
+    "images under their Flickr licences; PP-TinyPose from PaddleDetection, Apache-2.0, without a statement on the weights"
+)
+
 RELEASED: dict[str, Release] = {
     "leanpose-body-s": Release(
         "leanpose-body-s.safetensors",
+        _RESEARCH_DATA,
+        "19 body points at 256x192, from PP-TinyPose and 9,059 people; the default (docs/results/body_s.md)",
+    ),
+    "leanpose-body-t": Release(
+        "leanpose-body-t.safetensors",
+        _RESEARCH_DATA,
+        "19 body points at 128x96, a quarter of the cost, for browsers and small boards (docs/results/body_s.md)",
+    ),
+    "leanpose-body-movenet": Release(
+        "leanpose-body-movenet.safetensors",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences; MoveNet Lightning Apache-2.0",
-        "19 body points at 192x160, from MoveNet's features and 9,059 people (docs/results/body_s.md)",
+        "19 body points at 192x160, from MoveNet's features (docs/results/body_movenet.md)",
     ),
     "leanpose-body-tokenpose": Release(
         "leanpose-body-tokenpose.safetensors",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
-        "19 body points at 128x96, trained from nothing: attention to look at, a teacher to try (docs/results/body_s.md)",
+        "19 body points at 128x96, trained from nothing: attention to look at, a teacher to try (docs/results/body_movenet.md)",
     ),
     "leanpose-wholebody-s": Release(
         "leanpose-wholebody-s.safetensors",
