@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,7 +191,12 @@ def against_rtmlib(folder: Path, frames: int, rounds: int) -> None:
     boxes = np.resize(scene.boxes, (AGAINST_RTMLIB, 4))
     images = [np.roll(scene.image, i % 5, axis=1) for i in range(frames)]
     sides: dict[str, Callable[[], Any]] = {"rtmlib": lambda: theirs(images, boxes)}
-    for backend, precision in (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")):
+    candidates: tuple[tuple[str, Literal["fp32", "bf16"]], ...] = (
+        ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+    )
+    for backend, precision in candidates:
         detector = known_number(Detector.load("auto"), boxes)
         try:
             estimator = PoseEstimator(path, detector, "cpu", backend, precision=precision, person_threshold=0)

@@ -60,7 +60,7 @@ def test_released_weights_are_listed(
     save_model(model, tmp_path / "tiny.safetensors", training_data=[], licence="CC0", metrics={})
     models("tiny-*")
     out = capsys.readouterr().out
-    for expected in ("tiny-body", "64x48", "19", "CC0", "a tiny one"):
+    for expected in ("tiny-body", "64x48", "19", "a tiny one", "leanpose weights"):
         assert expected in out
 
 

@@ -120,7 +120,7 @@ def test_one_image_from_standard_input(folder: Path, monkeypatch: pytest.MonkeyP
     first, piped = find_inputs(["-", str(folder / "b.jpg")]).pictures
     assert (first.name, piped.name, piped.image_id) == ("b.jpg", "stdin", 2)
     assert (piped.read() == (10, 200, 30)).all()
-    ((_, pixels),) = read_ahead([piped])
+    ((_, pixels),) = read_ahead([piped], lambda *_: None)
     assert isinstance(pixels, np.ndarray)
     assert pixels.shape == (10, 20, 3)
 

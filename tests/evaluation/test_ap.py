@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +218,7 @@ def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
     double = PosePredictions(
         **{name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in results.arrays}
     )
-    first = PosePredictions(**{**vars(double), "box_scores": np.array([0.9, 0.5])})
+    first = replace(double, box_scores=np.array([0.9, 0.5]))
     # The wrong one comes first: precision 1/2 at every recall.
     assert average_precision(ground_truth, first, SIGMAS)["AP"] == pytest.approx(0.5)
     last = PosePredictions(**{**vars(double), "box_scores": np.array([0.5, 0.9])})

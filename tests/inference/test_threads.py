@@ -61,7 +61,8 @@ def test_many_threads_get_what_one_gets(backend: str, small_model_file: Path) ->
 def test_images_side_by_side(backend: str, small_model_file: Path, two_threads: None) -> None:
     estimator = PoseEstimator(load_model(small_model_file), "rtmdet-nano", "cpu", backend, person_threshold=0)
     pictures = portraits(18)
-    expected = [poses for i in range(0, 18, 4) for poses in estimator._in_turn((p, None) for p in pictures[i : i + 4])]
+    blocks = [pictures[i : i + 4] for i in range(0, 18, 4)]
+    expected = [poses for block in blocks for poses in estimator._in_turn((p, p, None) for p in block)]
     worker = estimator._for_callers(2)
     assert worker is not None
     assert worker.backend is not estimator.backend

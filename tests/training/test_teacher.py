@@ -129,7 +129,7 @@ def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path)
         (tmp_path / "no.safetensors", "There is no file"),
         (damaged, "damaged"),
         (tmp_path / "empty", "holds no weights of a run"),
-        ("leanpose-body-t", "did you mean 'leanpose-body-s'?"),
+        ("leanpose-wholebody-t", "did you mean 'leanpose-wholebody-s'?"),
     ):
         with pytest.raises(LeanposeError, match=re.escape(words)):
             train(student_recipe(data, teacher), tmp_path / "run", quiet=True)

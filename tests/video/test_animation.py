@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, l
 KINDS = ["gif", "webp", "png", "avif"]
 
 
-def write_animation(path: Path, *, frames: int = 5, duration: int | list[int] = 40, **options: object) -> Path:
+def write_animation(path: Path, *, frames: int = 5, duration: int | list[int] = 40, **options: Any) -> Path:
     """Frames of 48 rows and 64 columns, each in the `shade` of its number, as the format of the ending."""
     pictures = [Image.new("RGB", (64, 48), (shade(i),) * 3) for i in range(frames)]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, **options)

@@ -226,7 +226,7 @@ def test_weights_that_are_not_finite_are_not_saved(model: PoseModel, tmp_path: P
     [
         ("no/such.safetensors", "There is no file"),
         ("sdpose_t", "create_model"),
-        ("leanpose-body-z", "did you mean 'leanpose-body-s'"),
+        ("leanpose-wholebody-z", "did you mean 'leanpose-wholebody-s'"),
         (".", "is a folder"),
     ],
 )

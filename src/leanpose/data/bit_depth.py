@@ -77,7 +77,10 @@ def declared_depth(image: ImageFile, data: bytes) -> tuple[int, int | None]:
             return bits, int(greatest).bit_length()
         return bits, None if bits in (16, 32) else bits  # who packs 12 bits means 12
     # Pillow spreads the values of a Netpbm file of another range than 65535 over all 16 bits.
-    spread = image.format == "PPM" and image.tile[0].codec_name == "ppm" and image.tile[0].args[-1] != 65535
+    spread = False
+    if image.format == "PPM" and image.tile[0].codec_name == "ppm":
+        arguments = image.tile[0].args
+        spread = isinstance(arguments, tuple) and arguments[-1] != 65535
     return 16, 16 if spread else None
 
 

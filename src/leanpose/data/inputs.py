@@ -426,7 +426,7 @@ def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
     if values.shape[2] == 4:
         from PIL.Image import fromarray
 
-        return pillow_to_rgb(fromarray(np.ascontiguousarray(values)), f"given as {kind}")
+        return warn_of(*pillow_to_rgb(fromarray(np.ascontiguousarray(values)), f"given as {kind}"))
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 

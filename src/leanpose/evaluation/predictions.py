@@ -69,8 +69,10 @@ class PosePredictions:
     @classmethod
     def empty(cls, keypoints: int) -> PosePredictions:
         """No people, of a skeleton with so many keypoints."""
-        shapes = ((0, keypoints, 2), (0, keypoints), (0, 4), (0,), (0,))
-        return cls(np.zeros(0, np.int64), *(np.zeros(shape, np.float32) for shape in shapes))
+        points, scores, boxes, box_scores, areas = (
+            np.zeros(shape, np.float32) for shape in ((0, keypoints, 2), (0, keypoints), (0, 4), (0,), (0,))
+        )
+        return cls(np.zeros(0, np.int64), points, scores, boxes, box_scores, areas)
 
     def select(self, people: Int[np.ndarray, " M"] | Bool[np.ndarray, " N"] | list[int]) -> PosePredictions:
         """The people at these indices (in this order), or where this mask is true."""

@@ -24,8 +24,9 @@ def open_reader(source: str | Path | int) -> FrameReader:
     Raises:
         VideoError: it cannot be opened, or not one frame can be decoded.
     """
-    is_file = not isinstance(source, int) and not is_url(str(source))
-    return AnimationReader(Path(source)) if is_file and is_moving_image(Path(source)) else VideoReader(source)
+    if isinstance(source, int) or is_url(str(source)) or not is_moving_image(Path(source)):
+        return VideoReader(source)
+    return AnimationReader(Path(source))
 
 
 def require_source(source: str | Path | int) -> None:

@@ -43,8 +43,8 @@ class Release:
 
 
 _RESEARCH_DATA = (
-    "research use only (terms of LSP and LSP Extended, and of AI Challenger's images); COCO annotations CC BY 4.0, COCO "
-    "images under their Flickr licences; PP-TinyPose from PaddleDetection, Apache-2.0, without a statement on the weights"
+    "research use only (terms of LSP and LSP Extended, and of AI Challenger's images); COCO annotations CC BY 4.0, its "
+    "images under their Flickr licences; PaddleDetection Apache-2.0, without a separate statement on the weights"
 )
 
 RELEASED: dict[str, Release] = {

@@ -87,9 +87,10 @@ def save_model(
     rounded = _rounded_weights(model) if dtype == torch.int8 else {}
     others = torch.float16 if dtype == torch.int8 else dtype
     tensors = {name: value for name, value in rounded.items() if name.endswith(_SCALE)}
-    for name, value in model.state_dict().items():
-        value = rounded.get(name, value)
-        stored = value.detach().cpu().to(others if value.is_floating_point() else value.dtype)
+    weights: dict[str, Tensor] = {**model.state_dict(), **{k: v for k, v in rounded.items() if not k.endswith(_SCALE)}}
+    for name, value in weights.items():
+        stored = value.detach().cpu()
+        stored = stored.to(others if stored.is_floating_point() else stored.dtype)
         if stored.is_floating_point() and not stored.isfinite().all():
             raise LeanposeError(f"The weights of '{model.name}' are not saved: '{name}' is not finite as {dtype}.")
         tensors[name] = stored.contiguous()
