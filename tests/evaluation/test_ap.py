@@ -215,9 +215,8 @@ def test_a_person_found_roughly_by_hand():
 def test_a_worse_copy_is_suppressed_or_costs_nothing_behind_the_right_one():
     ground_truth, results = one_person()
     far = moved(results, 300)
-    double = PosePredictions(
-        **{name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in results.arrays}
-    )
+    both = {name: np.concatenate([getattr(far, name), getattr(results, name)]) for name in results.arrays}
+    double = replace(results, **both)
     first = replace(double, box_scores=np.array([0.9, 0.5]))
     # The wrong one comes first: precision 1/2 at every recall.
     assert average_precision(ground_truth, first, SIGMAS)["AP"] == pytest.approx(0.5)
