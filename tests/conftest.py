@@ -96,6 +96,7 @@ STARTS_PROCESSES = (
     "test_two_processes_train_one_model",
     "test_ctrl_c_keeps_what_was_found",
     "test_as_a_real_command",
+    "test_two_processes_share_a_cache",
 )
 
 

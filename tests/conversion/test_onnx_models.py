@@ -52,7 +52,7 @@ def test_tinypose_computes_what_its_file_computes(shared: Path, tmp_path: Path, 
     np.testing.assert_allclose(exact.heatmaps.numpy(), expected, rtol=0, atol=1e-5)
     # One depthwise weight of 1,000 enlarges what float32 rounds away, at single pixels.
     errors = np.abs(found.heatmaps.numpy() - expected)
-    assert np.quantile(errors, 0.9999) < 1e-5
+    assert np.quantile(errors, 0.999) < 1e-5
     assert errors.max() < 1e-4
 
 

@@ -210,15 +210,15 @@ def test_a_stream_reads_as_it_is_read(spot_finder: SpotFinder, folder: Path):
     given = []
 
     def images():
-        for seed in range(4):
+        for seed in range(12):
             given.append(seed)
             yield scene(seed, 1).image
 
     found = estimator(images(), stream=True)
     assert isinstance(found, Iterator)
     next(found)
-    assert given == [0]
-    assert len(list(found)) == 3
+    assert len(given) <= 4  # no more than a block ahead
+    assert len(list(found)) == 11
     assert [len(poses) for poses in estimator(folder / "a.png", stream=True)] == [1]
 
 

@@ -49,7 +49,7 @@ OF_EACH_KIND = {kind_of(name): name for name in reversed(NAMES)}
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
-    coarse = backbone.startswith(("resnet", "cspnext", "movenet")) or (
+    coarse = backbone.startswith(("resnet", "cspnext", "movenet", "tinypose")) or (
         getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone
     )
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
