@@ -13,7 +13,7 @@ from pathlib import Path
 
 from leanpose.data.images import MAX_PIXELS, count_frames_of, is_moving_image, pillow_to_rgb
 from leanpose.data.urls import is_url
-from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, camera_address
+from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, require_camera
 
 USUAL_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
 
@@ -35,12 +35,10 @@ def require_source(source: str | Path | int) -> None:
     Raises:
         VideoError: the camera is not there, or the video cannot be opened.
     """
-    if not isinstance(source, int):
+    if isinstance(source, int):
+        require_camera(source)
+    else:
         open_reader(source).close()
-        return
-    address, kind = camera_address(source)  # not opened, since some cameras are busy for a while when they are closed
-    if kind == "v4l2" and not Path(address).exists():
-        raise VideoError(f"There is no camera {source} ({address}).")
 
 
 class AnimationReader(FrameReader):

@@ -345,6 +345,17 @@ def camera_address(number: int) -> tuple[str, str]:
     return f"video={cameras[number]}", "dshow"
 
 
+def require_camera(number: int) -> None:
+    """See that there is a camera; it is not opened, since some are busy for a while when they are closed.
+
+    Raises:
+        VideoError: there is none.
+    """
+    address, kind = camera_address(number)
+    if kind == "v4l2" and not Path(address).exists():
+        raise VideoError(f"There is no camera {number} ({address}).")
+
+
 def _open_camera(number: int) -> InputContainer:
     import av
 
