@@ -17,6 +17,7 @@ from leanpose.models.tfpose import TFPose
 
 # The same code as a smaller sibling that is tested.
 DEEPER = {
+    "litehrnet_30",
     "simplebaseline_r101",
     "simplebaseline_r152",
     "hrnet_w48",
@@ -38,7 +39,7 @@ def kind_of(name: str) -> tuple[Any, ...]:
     """What decides which code a model runs: sizes alone make no other graph."""
     config = configure_model(name)
     written = ("outputs", "score", "backbone_stages", "decoder")
-    family = getattr(config, "backbone", "").split("_")[0]
+    family = getattr(config, "backbone", "").replace("wider_naive_litehrnet_18", "tinypose").split("_")[0]
     pruned = bool(getattr(config, "prune_layers", ()))
     return type(config), family, pruned, *(getattr(config, field, None) for field in written)
 
