@@ -151,7 +151,7 @@ def test_addresses_of_videos():
     [
         ("https://me:secret@a.org/x.jpg?size=2", r"^https://a\.org/x\.jpg\?size=2 is an image on the web.*--allow-url"),
         ("rtps://cam.local/live", "did you mean 'rtsps'"),
-        ("file:///tmp/x.jpg", "give the path"),
+        ("file:///photos/x.jpg", "give the path"),
     ],
 )
 def test_addresses_that_are_refused(address: str, words: str):
