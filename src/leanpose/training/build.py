@@ -230,6 +230,10 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
+    if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
+        raise LeanposeError(
+            f"data.train.empty_hidden_parts is for models that predict heatmaps; '{model.name}' does not."
+        )
     people, val = read_training_people(recipe)
     augmentation, late_augmentation = _augmentation(recipe)
     with fabric.rank_zero_first():
