@@ -95,7 +95,7 @@ def read_graph(path: Path) -> OnnxGraph:
     """Read a file whose convolutions keep their weights in it.
 
     Raises:
-        LeanposeError: the package onnx is missing, or the file is damaged or keeps its weights elsewhere.
+        LeanposeError: the package onnx is missing, the file is damaged, or its weights are missing or computed.
     """
     try:
         import onnx  # an extra
@@ -109,6 +109,8 @@ def read_graph(path: Path) -> OnnxGraph:
         model = onnx.load(path)
     except OSError as error:
         raise describe_read_error(path, error) from error
+    except onnx.checker.ValidationError as error:
+        raise LeanposeError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
     except (DecodeError, ValueError) as error:
         raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -127,7 +129,10 @@ def read_graph(path: Path) -> OnnxGraph:
         if node.op_type != "Conv":
             continue
         if any(name not in constants for name in list(node.input)[1:]):
-            raise LeanposeError(f"{path} keeps its weights elsewhere; only files that hold them are read.")
+            raise LeanposeError(
+                f"{path} computes the weights of the convolution '{node.name}' from its input or by other operations than "
+                f"{' and '.join(_FOLDED)}; only stored ones are read."
+            )
         weight = constants[node.input[1]]
         bias = constants[node.input[2]] if len(node.input) > 2 else added.get(node.output[0])
         if bias is not None:

@@ -217,7 +217,8 @@ def feature_channels(model: PoseModel) -> int:
     """
     if "features" not in model.provides:
         raise LeanposeError(
-            f"'{model.name}' has no backbone whose features could be compared; set distillation.feature_weight=0."
+            f"'{model.name}' has no backbone whose features could be compared; choose a model that has one, or a method "
+            "without features (for dwpose: distillation.feature_weight=0)."
         )
     backbone: Any = model.backbone
     return backbone.channels

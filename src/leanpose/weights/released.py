@@ -91,6 +91,11 @@ def released_path(path_or_name: Path | str) -> Path:
             f"{path} may hold code and is not opened: leanpose reads .safetensors only; "
             "`leanpose convert` makes one of an official checkpoint."
         )
+    if path.suffix in (".onnx", ".xml", ".tflite"):
+        raise LeanposeError(
+            f"{path} is no file of weights: a .safetensors file is needed here. An .onnx or .xml file can predict, be measured "
+            "and teach as it is."
+        )
     if path.is_dir():
         raise LeanposeError(f"{path} is a folder, not a file of weights.")
     if path.exists() or path.suffix == ".safetensors" or len(path.parts) > 1:
