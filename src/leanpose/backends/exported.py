@@ -1,23 +1,21 @@
-"""What all exported files have in common: a card, one input, and named outputs; and RTMPose files that have no card."""
+"""What all exported files have in common: a card, one input, and named outputs."""
 
 from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
-from leanpose.codecs import SimCCCodec, build_codec
+from leanpose.codecs import build_codec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import MEAN, STD
-from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
+from leanpose.skeleton import Skeleton
 
 KEY = "leanpose"
 INPUT = "images"
@@ -25,7 +23,6 @@ DECODED = ("keypoints", "scores")
 NO_PREDICTION = (
     "This file gives decoded keypoints, not the prediction; for the flip test export with --no-include-decoding."
 )
-RTMPOSE_SPLIT = 2.0  # bins per pixel of every RTMPose that is published
 
 OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
     Heatmaps: ("heatmaps",),
@@ -34,8 +31,11 @@ OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
 }
 """The names of a prediction's fields in exported files."""
 
-Shaped = tuple[str, Sequence[int | str | None]]
-"""The name and shape of a file's input or output; a size that is left open is a word or None."""
+Shape = Sequence[int | str | None]
+"""Of a file's input or output; a size that is left open is a word or None."""
+
+Shaped = tuple[str, Shape]
+"""The name and shape of a file's input or output."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ class ExportCard:
         precision: in which the file was checked, and is to be run.
         weights: the rest of the weights' card, such as licence and training data.
         quantisation: of an int8 file: how it was made and what was measured.
+        layout: of a file that leanpose did not export: the order of its input's sides.
+        read: makes the prediction of such a file's outputs; None: they have the names that leanpose gives them.
+        origin: where this is known from, in a few words.
     """
 
     spec: ModelSpec
@@ -57,6 +60,9 @@ class ExportCard:
     precision: Precision = "fp32"
     weights: Mapping[str, Any] | None = None
     quantisation: Mapping[str, Any] | None = None
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    read: Callable[[Sequence[np.ndarray]], Prediction] | None = None
+    origin: str = "as the file says"
 
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""
@@ -116,56 +122,6 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
 
 
-def read_card(
-    text: str | None, inputs: Sequence[Shaped], outputs: Sequence[Shaped], path: Path, skeleton: Skeleton | None
-) -> tuple[ExportCard, list[str]]:
-    """The card of a file, and names for its outputs in their order.
-
-    A file without a card must be an RTMPose as MMDeploy exports it and rtmlib runs it, known by the shapes: a float input
-    (B, 3, H, W), normalised with ImageNet's mean and deviation, and two outputs, rows of bins along x (B, K, 2 W) and along y
-    (B, K, 2 H).
-
-    Args:
-        text: the card in the file; None where it has none.
-        inputs, outputs: of the graph.
-        path: the file.
-        skeleton: the names of the K keypoints of a file without a card; where it is None, K says it.
-
-    Raises:
-        LeanposeError: the card is damaged, the file is of another form, or K says nothing.
-    """
-    if text is not None:
-        return ExportCard.from_json(text, str(path)), [name for name, _ in outputs]
-    match [list(shape) for _, shape in (*inputs, *outputs)]:
-        case [[_, 3, int(height), int(width)], [_, int(keypoints), first], [_, other, second]] if (
-            keypoints == other and (first, second) in _rtmpose_outputs(height, width)
-        ):
-            names = _rtmpose_outputs(height, width)[first, second]
-        case _:
-            raise LeanposeError(
-                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
-                f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; expected a file that `leanpose export` "
-                "wrote, or an RTMPose with the outputs `simcc_x` and `simcc_y`."
-            )
-    skeleton = skeleton or next((known for known in (COCO17, WHOLEBODY133) if len(known) == keypoints), None)
-    if skeleton is None:
-        raise LeanposeError(f"{path} finds {keypoints} keypoints and does not name them; give a skeleton that does.")
-    if len(skeleton) != keypoints:
-        raise LeanposeError(
-            f"{path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}."
-        )
-    sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
-    codec = SimCCCodec((height, width), sigma=sigma, simcc_split_ratio=RTMPOSE_SPLIT)
-    spec = ModelSpec(path.stem, skeleton, codec, (height, width), MEAN, STD)
-    return ExportCard(spec, includes_preprocessing=False, includes_decoding=False), names
-
-
-def _rtmpose_outputs(height: int, width: int) -> dict[tuple[object, object], list[str]]:
-    """What an RTMPose's two outputs are, by their numbers of bins."""
-    x, y = width * RTMPOSE_SPLIT, height * RTMPOSE_SPLIT
-    return {(y, x): ["simcc_y", "simcc_x"], (x, y): ["simcc_x", "simcc_y"]}
-
-
 def describe_values(values: Sequence[Shaped]) -> str:
     """The inputs or outputs of a file, for messages."""
     return ", ".join(f"`{name}` {'×'.join(str(side) for side in shape) or 'scalar'}" for name, shape in values)
@@ -194,10 +150,12 @@ class ExportedBackend(Backend):
         """The graph's input for these crops."""
         if self.card.includes_preprocessing:
             return crops
-        images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+        last = self.card.layout == "nhwc"
+        images = np.empty(crops.shape if last else (len(crops), 3, *crops.shape[1:3]), np.float32)
+        planes = images.transpose(0, 3, 1, 2) if last else images
         for channel in range(3):  # three passes over planes are faster than one over interleaved values
-            np.subtract(crops[..., channel], self._mean[channel], out=images[:, channel])
-            images[:, channel] *= self._scale[channel]
+            np.subtract(crops[..., channel], self._mean[channel], out=planes[:, channel])
+            planes[:, channel] *= self._scale[channel]
         return images
 
     def predict(self, crops: Crops) -> Prediction:
@@ -209,6 +167,8 @@ class ExportedBackend(Backend):
         if self.includes_decoding:
             raise LeanposeError(NO_PREDICTION)
         arrays = self.compute(self.prepare(crops))
+        if self.card.read is not None:
+            return self.card.read(arrays)
         return prediction_of({name: torch.from_numpy(array) for name, array in zip(self._outputs, arrays, strict=True)})
 
     def predict_keypoints(self, crops: Crops, *, flip_test: bool = False) -> KeypointArrays:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
+from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.foreign import read_card
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 
@@ -45,15 +46,17 @@ class OnnxBackend(ExportedBackend):
             len(session.get_inputs()) != 1
         ):  # of an export whose result does not depend on its input, the input is left out
             raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
-        text = session.get_modelmeta().custom_metadata_map.get(KEY)
-        super().__init__(*read_card(text, *values_of(session), path, skeleton))
-        self._session, self._input = session, session.get_inputs()[0].name
+        text, images = session.get_modelmeta().custom_metadata_map.get(KEY), session.get_inputs()[0]
+        self._dtype = dtype_of(images.type)
+        super().__init__(*read_card(text, *values_of(session), self._dtype, path, skeleton))
+        self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
         self._names = [output.name for output in session.get_outputs()]
-        self._path, self._cuda = path, cuda
+        self._path, self._cuda, self._skeleton = path, cuda, skeleton
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
-        size = len(images) if self._cuda else MANY
+        size = 1 if self._one_by_one else len(images) if self._cuda else MANY
+        images = images.astype(self._dtype, copy=False)
         parts = [
             cast("list[np.ndarray]", self._session.run(self._names, {self._input: images[begun : begun + size]}))
             for begun in range(0, len(images), size)
@@ -63,7 +66,7 @@ class OnnxBackend(ExportedBackend):
     def for_callers(self, count: int) -> OnnxBackend | None:
         """See `Backend.for_callers`; on a GPU None."""
         del count  # onnxruntime computes in the calling thread
-        return None if self._cuda else OnnxBackend(self._path, skeleton=self.spec.skeleton, threads=1)
+        return None if self._cuda else OnnxBackend(self._path, skeleton=self._skeleton, threads=1)
 
 
 def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> InferenceSession:
@@ -102,6 +105,12 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
         if "INVALID_PROTOBUF" in reason:
             raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
+
+
+def dtype_of(kind: str) -> np.dtype:
+    """Numpy's for what onnxruntime calls `tensor(float)`."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
 
 
 def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:

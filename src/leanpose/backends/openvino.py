@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Precision
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped, read_card
+from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.foreign import read_card
 from leanpose.backends.onnx import open_session
 from leanpose.errors import LeanposeError
 
@@ -80,7 +81,9 @@ class OpenVinoBackend(ExportedBackend):
         try:
             model = core.read_model(path)
             text = _card_text(model, path)
-            card, outputs = read_card(text, _shapes(model.inputs), _shapes(model.outputs), path, skeleton)
+            self._dtype = np.dtype(model.inputs[0].element_type.to_dtype())
+            values = _shapes(model.inputs), _shapes(model.outputs)
+            card, outputs = read_card(text, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
                 raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
@@ -103,14 +106,15 @@ class OpenVinoBackend(ExportedBackend):
             reason = (str(error).strip() or "no reason given").splitlines()[-1]
             raise LeanposeError(f"OpenVINO cannot open {path}: {reason.strip()[:200]}") from error
         super().__init__(card, outputs)
-        self.precision, self._path = chosen, path
+        self.precision, self._path, self._skeleton = chosen, path, skeleton
 
     def for_callers(self, count: int) -> OpenVinoBackend:
         """See `Backend.for_callers`."""
-        return OpenVinoBackend(self._path, precision=self.precision, skeleton=self.spec.skeleton, streams=count)
+        return OpenVinoBackend(self._path, precision=self.precision, skeleton=self._skeleton, streams=count)
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
+        images = images.astype(self._dtype, copy=False)
         parts, begun = [], 0
         while begun < len(images):
             size = next(size for size in self._sizes if size <= len(images) - begun)

@@ -81,7 +81,7 @@ def evaluate_classes(
     Raises:
         LeanposeError: none of the pictures can be read.
     """
-    device = next(model.parameters()).device
+    device = model.device
     dataset = ClassDataset(folder, model.input_size)
     loader = DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker

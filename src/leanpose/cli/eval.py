@@ -12,7 +12,7 @@ from leanpose.errors import LeanposeError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
+    model: Annotated[str, typer.Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
     images: Annotated[
         Path, typer.Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")
     ],
@@ -46,10 +46,10 @@ def evaluate(
     results: Annotated[Path | None, typer.Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
     """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
+    from leanpose.backends.model import load_pose_model
     from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
-    from leanpose.weights import load_model
 
     if data_format == "image_folder":
         from leanpose.cli.eval_classes import evaluate_classifier
@@ -63,7 +63,7 @@ def evaluate(
     source = DatasetConfig.from_options(
         format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes
     )
-    loaded = load_model(model).to(choose_device(device))
+    loaded = load_pose_model(model).to(choose_device(device))
     with progress("people") as bar:
         task = bar.add_task("measuring", total=None)
         report = evaluation_report(

@@ -150,7 +150,7 @@ def calibration_report(
     if source.bbox_file is not None:
         raise LeanposeError("A calibration needs each pose's own label: give no file of detected boxes.")
     people = read_people(source, model.skeleton, training=False)
-    backend = TorchBackend(model, next(model.parameters()).device)
+    backend = TorchBackend(model, model.device)
     backend.spec = replace(backend.spec, codec=backend.spec.codec.with_calibration(None))
     results, broken = predict_people(
         backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test,

@@ -138,7 +138,7 @@ def evaluate(
         require_parts(model.skeleton)
     if metric == "mpii":
         require_mpii(model.skeleton)
-    backend = TorchBackend(model, next(model.parameters()).device, precision, cycle=cycle)
+    backend = TorchBackend(model, model.device, precision, cycle=cycle)
     results, broken = predict_people(
         backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
     )

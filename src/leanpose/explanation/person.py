@@ -79,7 +79,7 @@ def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], mod
         size = model.input_size[0] * times, model.input_size[1] * times
         return warp_image(image, warp_matrix(center, scale, size, warp=model.codec.warp), size)
 
-    device = next(model.parameters()).device
+    device = model.device
     with torch.inference_mode():
         images = model.normalise(torch.from_numpy(crop(1)[None]).to(device))
     shown = crop(-(-SHOWN_HEIGHT // model.input_size[0]))

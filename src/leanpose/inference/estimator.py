@@ -503,7 +503,7 @@ def _open(
         asked = None if precision == "auto" else precision
         named = None if skeleton is None else get_skeleton(skeleton)
         chosen = open_exported(model, backend=backend, precision=asked, cuda=device.type == "cuda", skeleton=named)
-        return chosen.spec, chosen, "as the file says" if backend == "auto" else "as asked"
+        return chosen.spec, chosen, chosen.card.origin if backend == "auto" else "as asked"
     if skeleton is not None:
         raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")
     if isinstance(model, (str, Path)):

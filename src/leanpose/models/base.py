@@ -78,6 +78,11 @@ class ImageModel(nn.Module):
         self.config = config
         self.input_size: tuple[int, int] = config.input_size
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     @classmethod
     @abstractmethod
     def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from leanpose.backends.model import BackendModel, load_pose_model
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
@@ -29,7 +30,7 @@ from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import STATE_FILE
 from leanpose.training.task import Teacher, build_task
-from leanpose.weights import describe, load_model, load_weights
+from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
 
 
@@ -191,10 +192,19 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     if not isinstance(section, TeacherSection):
         return None
     file = weights_of(section.teacher)
-    model = load_model(file)
-    card = describe(file)
-    shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")])
-    identity = f"{model.name} {hashlib.sha256(shown.encode()).hexdigest()[:12]}"
+    model = load_pose_model(file)
+    if isinstance(model, BackendModel):
+        if section.compile_teacher:
+            raise LeanposeError(f"distillation.compile_teacher is for models in torch; {file} is run as it is.")
+        # All that the file's prediction depends on: its weights, and how it is read.
+        parts = [
+            path for path in (Path(file).with_suffix(s) for s in (".onnx", ".xml", ".bin", ".yaml")) if path.is_file()
+        ]
+        shown = b"".join(path.read_bytes() for path in parts)
+    else:
+        card = describe(file)
+        shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")]).encode()
+    identity = f"{model.name} {hashlib.sha256(shown).hexdigest()[:12]}"
     return Teacher(
         model,
         identity=identity,

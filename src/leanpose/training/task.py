@@ -54,8 +54,8 @@ class Teacher:
 
     def dry_run(self) -> PoseOutput:
         """The output for one black crop, without compiling anything: shows which tensors there are."""
-        device = next(self.model.parameters()).device
-        return self._pass(self.model, torch.zeros(1, *self.model.input_size, 3, dtype=torch.uint8, device=device))
+        crop = torch.zeros(1, *self.model.input_size, 3, dtype=torch.uint8, device=self.model.device)
+        return self._pass(self.model, crop)
 
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:

@@ -1,0 +1,318 @@
+"""Pose files that leanpose did not export: what is known of the families in `foreign.yaml`, or said in a YAML file beside one.
+
+A description names the kind of the outputs, the keypoints and the input's pixels; sizes are read from the graph.
+`docs/teachers.md` lists its keys.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from typing_extensions import Self
+
+from leanpose.backends.base import ModelSpec
+from leanpose.backends.exported import ExportCard, Shape, Shaped, describe_values
+from leanpose.codecs import Codec, CoordinateCodec, HeatmapCodec, SimCCCodec
+from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.codecs.heatmap import Decoding, Encoding
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_yaml
+from leanpose.models.backbones import MEAN, STD
+from leanpose.schema import Section, validate
+from leanpose.skeleton import COCO17, MPII16, SKELETONS, WHOLEBODY133, Skeleton, get_skeleton
+
+Triple = tuple[float, float, float]
+RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+"""Mean and deviation of an input that takes pixels as they are, 0..255."""
+BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, MPII16, WHOLEBODY133)}
+"""The keypoints of a file that does not name them: other numbers are of no skeleton, or of several in different orders."""
+SMALL = 128  # heatmaps of crops up to this side are trained with a narrower Gaussian (PP-TinyPose)
+
+
+class PoseFile(Section):
+    """What is said of a file; one subclass for each form of prediction.
+
+    The skeleton is a known one, or the names of the outputs' keypoints in their order, or a name for each index that counts.
+    """
+
+    kind: str
+    skeleton: str | tuple[str, ...] | dict[int, str] | None = None
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    mean: Triple | None = None
+    """Of the RGB input on a 0..1 scale, as `std`; None: ImageNet's, or raw pixels where the input is of integers."""
+    std: Triple | None = None
+    outputs: tuple[int | str, ...] = (0,)
+    """Names or places of those that are read."""
+
+    @abstractmethod
+    def codec(self, size: tuple[int, int], shapes: Sequence[list[int]]) -> tuple[Codec, int]:
+        """What decodes the prediction for crops of this height and width, and how many keypoints the outputs hold.
+
+        Args:
+            shapes: of the outputs, without the batch.
+
+        Raises:
+            ValueError, IndexError: they do not fit.
+        """
+
+    @abstractmethod
+    def read(self, outputs: Sequence[Tensor], indices: Sequence[int], size: tuple[int, int]) -> Prediction:
+        """The prediction of the keypoints at these indices."""
+
+
+class HeatmapFile(PoseFile):
+    """One map a keypoint, in the layout of the input."""
+
+    kind: Literal["heatmaps"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    encoding: Encoding = "udp"
+    decoding: Decoding = "dark"
+    blur_kernel_size: int | None = Field(default=None, ge=1)
+    """None: 5, or 3 for crops of at most 128 pixels."""
+
+    def codec(self, size: tuple[int, int], shapes: Sequence[list[int]]) -> tuple[Codec, int]:
+        (sides,) = shapes
+        keypoints, height, width = sides if self.layout == "nchw" else (sides[2], *sides[:2])
+        small = max(size) <= SMALL
+        blur, sigma = self.blur_kernel_size or (3 if small else 5), 1.0 if small else 2.0
+        return HeatmapCodec(size, (height, width), sigma, self.encoding, self.decoding, blur), keypoints
+
+    def read(self, outputs: Sequence[Tensor], indices: Sequence[int], size: tuple[int, int]) -> Prediction:
+        maps = outputs[0] if self.layout == "nchw" else outputs[0].permute(0, 3, 1, 2)
+        return Heatmaps(maps[:, indices].float())
+
+
+class SimCCFile(PoseFile):
+    """Two outputs: bins along x, bins along y."""
+
+    kind: Literal["simcc"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    outputs: tuple[int | str, ...] = (0, 1)
+
+    def codec(self, size: tuple[int, int], shapes: Sequence[list[int]]) -> tuple[Codec, int]:
+        (keypoints, x), (others, y) = shapes
+        if keypoints != others or x * size[0] != y * size[1]:
+            raise ValueError
+        sigma = (round((size[1] / 8) ** 0.5, 2), round((size[0] / 8) ** 0.5, 2))
+        return SimCCCodec(size, sigma, simcc_split_ratio=x / size[1]), keypoints
+
+    def read(self, outputs: Sequence[Tensor], indices: Sequence[int], size: tuple[int, int]) -> Prediction:
+        x, y = (output[:, indices].float() for output in outputs)
+        return SimCC(x, y)
+
+
+class CoordinateFile(PoseFile):
+    """One output of so many values a keypoint, however it is shaped; a second one may hold the score of them all."""
+
+    kind: Literal["coordinates"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    values: int = Field(default=2, ge=2)
+    """A keypoint; its coordinates come first."""
+    order: Literal["xy", "yx"] = "xy"
+    unit: Literal["pixels", "fraction"]
+    half_pixel: bool = False
+    """Whether coordinates count from the crop's edge, so that the first pixel's centre is at a half."""
+    score: int | None = Field(default=None, ge=2)
+    """Its index among the values; None: that of the second output, or 1 for all."""
+    score_logit: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.score is not None and (self.score >= self.values or len(self.outputs) > 1):
+            raise ValueError("a score is one of the `values`, or else the second of the `outputs`")
+        return self
+
+    def codec(self, size: tuple[int, int], shapes: Sequence[list[int]]) -> tuple[Codec, int]:
+        keypoints, rest = divmod(math.prod(shapes[0]), self.values)
+        if rest:
+            raise ValueError
+        return CoordinateCodec(size, flip_shift=True), keypoints  # a pixel's mirror image is at width - 1 - x
+
+    def read(self, outputs: Sequence[Tensor], indices: Sequence[int], size: tuple[int, int]) -> Prediction:
+        points, *whole = (output.float().flatten(1) for output in outputs)
+        points = points.unflatten(1, (-1, self.values))[:, indices]
+        sides = points.new_tensor(size[::-1])
+        xy = points[..., :2] if self.order == "xy" else points[..., :2].flip(-1)
+        xy = (xy / sides if self.unit == "pixels" else xy) - self.half_pixel * 0.5 / sides
+        score = points[..., self.score] if self.score is not None else whole[0].expand(xy.shape[:2]) if whole else None
+        return Coordinates(xy, None, score.sigmoid() if score is not None and self.score_logit else score)
+
+
+KINDS: dict[str, type[PoseFile]] = {"heatmaps": HeatmapFile, "simcc": SimCCFile, "coordinates": CoordinateFile}
+
+
+class Family(NamedTuple):
+    """An entry of `foreign.yaml`.
+
+    Attributes:
+        shapes: of the input and all outputs. A number stands for itself, B for anything, another letter for one number, which
+            may have a factor: `2W`.
+        file: what is said of it.
+    """
+
+    shapes: list[list[int | str]]
+    file: PoseFile
+
+    def fits(self, shapes: Sequence[Shape]) -> bool:
+        """Whether a file has these shapes."""
+        if [len(shape) for shape in shapes] != [len(shape) for shape in self.shapes]:
+            return False
+        numbers: dict[str, int] = {}
+
+        def expected(pattern: int | str, side: int) -> int:
+            """What a side must be; a letter that comes for the first time stands for what is there."""
+            if isinstance(pattern, int):
+                return pattern
+            return int(pattern[:-1] or 1) * numbers.setdefault(pattern[-1], side)
+
+        pairs = [pair for shape in zip(self.shapes, shapes, strict=True) for pair in zip(*shape, strict=True)]
+        return all(p == "B" or (isinstance(side, int) and expected(p, side) == side) for p, side in pairs)
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Those that are known, by name."""
+    known = load_yaml(Path(__file__).with_name("foreign.yaml"), "table of families")
+    return {name: Family([v.pop("input"), *v.pop("shapes")], parse(v, name)) for name, v in known.items()}
+
+
+def parse(values: dict[str, Any], origin: str) -> PoseFile:
+    """A description from plain values.
+
+    Raises:
+        LeanposeError: a key is unknown or missing, or a value does not fit.
+    """
+    if values.get("kind") not in KINDS:
+        raise LeanposeError(f"{origin} needs the `kind` of the outputs; {did_you_mean(str(values.get('kind')), KINDS)}")
+    return validate(KINDS[values["kind"]], values, origin)
+
+
+def read_card(
+    text: str | None,
+    inputs: Sequence[Shaped],
+    outputs: Sequence[Shaped],
+    dtype: np.dtype,
+    path: Path,
+    skeleton: Skeleton | None,
+) -> tuple[ExportCard, list[str]]:
+    """The card of a file, and the names of its outputs in their order.
+
+    A file without a card is described by a YAML file of its name beside it, or else must be of a known family.
+
+    Args:
+        text: the card in the file; None where it has none.
+        inputs, outputs: of the graph, which has one input.
+        dtype: of the input.
+        path: the file.
+        skeleton: what the keypoints of a file without a card are; None: as it is described.
+
+    Raises:
+        LeanposeError: the card is damaged, the file is of another form than is known or described, or its keypoints have no
+            names.
+    """
+    names = [name for name, _ in outputs]
+    if text is not None:
+        return ExportCard.from_json(text, str(path)), names
+    described = path.with_suffix(".yaml")
+    if described.is_file():
+        file, origin = parse(load_yaml(described, "description"), str(described)), f"as {described.name} says"
+    else:
+        shapes = [shape for _, shape in (*inputs, *outputs)]
+        name, file = next(((name, f.file) for name, f in families().items() if f.fits(shapes)), (None, None))
+        if file is None:
+            raise LeanposeError(
+                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
+                f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; if it is one, describe it in "
+                f"{described.name} beside it (docs/teachers.md)."
+            )
+        origin = f"taken for {name} by its shapes"
+    return _card(file, inputs[0][1], outputs, dtype, path, skeleton, origin), names
+
+
+def _card(
+    file: PoseFile,
+    shape: Shape,
+    outputs: Sequence[Shaped],
+    dtype: np.dtype,
+    path: Path,
+    skeleton: Skeleton | None,
+    origin: str,
+) -> ExportCard:
+    """The card of a file that is described."""
+    integer, names = np.issubdtype(dtype, np.integer), [name for name, _ in outputs]
+    match list(shape), file.layout:
+        case ([1 | str() | None, 3, int(h), int(w)], "nchw") if not integer:
+            size = h, w
+        case [1 | str() | None, int(h), int(w), 3], "nhwc":
+            size = h, w
+        case _:
+            raise LeanposeError(
+                f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected one crop or any "
+                "number of them, three colours, and a fixed height and width (python -m "
+                "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
+            )
+    mean, std = (file.mean or MEAN, file.std or STD) if not integer else RAW
+    if integer and (file.mean or RAW[0], file.std or RAW[1]) != RAW:
+        raise LeanposeError(f"{path} takes whole numbers, the pixels as they are: leave mean and std away.")
+    try:
+        places = [place if isinstance(place, int) else names.index(place) for place in file.outputs]
+        shapes = [[side for side in outputs[place][1][1:] if isinstance(side, int)] for place in places]
+        if [len(shape) for shape in shapes] != [len(outputs[place][1]) - 1 for place in places]:
+            raise ValueError
+        codec, count = file.codec(size, shapes)
+    except (ValueError, IndexError) as error:
+        raise LeanposeError(
+            f"The outputs of {path} are no {file.kind} of crops of {size[0]}x{size[1]}: it has {describe_values(outputs)}, "
+            f"of which {', '.join(map(str, file.outputs))} should be read, with fixed sizes."
+        ) from error
+    named, indices = keypoints_of(file.skeleton if skeleton is None else skeleton, count, path)
+    spec = ModelSpec(path.stem, named, codec, size, mean, std)
+
+    def read(arrays: Sequence[np.ndarray]) -> Prediction:
+        return file.read([torch.from_numpy(arrays[place]) for place in places], indices, size)
+
+    return ExportCard(spec, bool(integer), includes_decoding=False, layout=file.layout, read=read, origin=origin)
+
+
+def keypoints_of(
+    said: str | tuple[str, ...] | dict[int, str] | Skeleton | None, count: int, path: Path
+) -> tuple[Skeleton, list[int]]:
+    """What a file's keypoints are, and the index of each among those that its outputs hold.
+
+    Names that are those of a known skeleton, in whatever order, mean that one.
+
+    Raises:
+        LeanposeError: they are not said, and their number does not say it, or another number is said than there is.
+    """
+    if said is None and count not in BY_COUNT:
+        raise LeanposeError(
+            f"{path} seems to find {count} keypoints and does not name them; give a skeleton that does."
+        )
+    if said is None or isinstance(said, (str, Skeleton)):
+        skeleton = BY_COUNT[count] if said is None else get_skeleton(said)
+        if len(skeleton) != count:
+            raise LeanposeError(
+                f"{path} finds {count} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}."
+            )
+        return skeleton, list(range(count))
+    names = said if isinstance(said, dict) else dict(enumerate(said))
+    if max(names, default=count) >= count or (len(names) != count and not isinstance(said, dict)):
+        raise LeanposeError(f"{path} finds {count} keypoints, but its skeleton names {len(names)}, up to {max(names)}.")
+    places = {name: index for index, name in names.items()}
+    known = next((s for s in SKELETONS.values() if set(s.keypoints) == places.keys()), None)
+    if known is None:
+        sigmas = {
+            k: sigma for s in reversed(SKELETONS.values()) for k, sigma in zip(s.keypoints, s.sigmas, strict=True)
+        }
+        limbs = [[WHOLEBODY133.keypoints[end] for end in limb] for limb in WHOLEBODY133.limbs]
+        known = Skeleton.from_dict({
+            "name": path.stem, "keypoints": list(places), "sigmas": [sigmas.get(name, 0.05) for name in places],
+            "limbs": [limb for limb in limbs if set(limb) <= places.keys()],
+        })  # fmt: skip
+    return known, [places[name] for name in known.keypoints]
