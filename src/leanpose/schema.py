@@ -38,7 +38,7 @@ class TeacherSection(MethodSection):
     """The section of a method with a frozen teacher."""
 
     teacher: str = Field(min_length=1)
-    """A released name, a .safetensors file, or the folder of a run (its best weights)."""
+    """A released name, a .safetensors file, an .onnx or .xml file, or the folder of a run (its best weights)."""
     compile_teacher: bool = False
     teacher_flip_test: bool = False
     """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""

@@ -96,3 +96,24 @@ def test_keypoints_that_the_file_does_not_have_are_refused(shared: Path, tmp_pat
     source = shared / "data" / "pose_models" / "tinypose_128x96.onnx"
     with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'mpii16' has 16"):
         convert_onnx(source, tmp_path / "t.safetensors", skeleton="mpii16")
+
+
+def test_weights_that_are_not_in_the_file_are_told_from_computed_ones(shared: Path, tmp_path: Path) -> None:
+    source = shared / "data" / "pose_models" / "tinypose_128x96.onnx"
+    outside = onnx.load(source)
+    onnx.save_model(outside, tmp_path / "outside.onnx", save_as_external_data=True, location="weights.bin")
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(LeanposeError, match=r"outside\.onnx keeps its weights in another file, which cannot be read"):
+        convert_onnx(tmp_path / "outside.onnx", tmp_path / "t.safetensors")
+    computed = onnx.load(source)
+    convolution = next(node for node in computed.graph.node if node.op_type == "Conv")
+    computed.graph.node.insert(0, onnx.helper.make_node("Identity", [convolution.input[1]], ["weight"]))
+    convolution.input[1] = "weight"
+    onnx.save(computed, tmp_path / "computed.onnx")
+    with pytest.raises(LeanposeError, match=r"computed\.onnx computes the weights of the convolution"):
+        convert_onnx(tmp_path / "computed.onnx", tmp_path / "t.safetensors")
+
+
+def test_another_network_is_not_said_to_lack_its_weights(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match="is no PP-TinyPose, RTMDet or MoveNet"):
+        convert_onnx(shared / "data" / "pose_models" / "EfficientPoseII.onnx", tmp_path / "t.safetensors")

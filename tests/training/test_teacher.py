@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,11 +15,13 @@ from safetensors.torch import load_file
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
+from leanpose.training.build import build_model, load_teacher
 from leanpose.training.loop import RunStopped, RunSummary, Trainer
 from leanpose.training.recipe import Recipe, parse_recipe
-from leanpose.training.task import Teacher
+from leanpose.training.task import Teacher, build_task
 from leanpose.training.train import train
 from leanpose.weights import save_model
+from pose_files import constant_file
 from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
 
 STUDENT = {**TINY_MODEL, "head_hidden": None}
@@ -196,3 +200,65 @@ def test_a_student_that_cannot_be_taught_so_gets_a_sentence(data: Path, tmp_path
     ):
         with pytest.raises(LeanposeError, match=re.escape(words)):
             train(student_recipe(data, teacher).model_copy(update=changes), tmp_path / "run", quiet=True)
+
+
+def test_a_file_of_another_program_teaches(data: Path, tmp_path: Path, shared: Path) -> None:
+    file = shared / "data" / "pose_models" / "movenet_thunder.onnx"
+    section = {"method": "auto", "teacher": str(file), "teacher_flip_test": True}
+    recipe = parse_recipe(tiny_recipe(data, model="distilpose_s", model_options=STUDENT, distillation=section))
+    teacher = load_teacher(recipe)
+    assert teacher is not None
+    assert re.fullmatch("movenet_thunder [0-9a-f]{12}", teacher.identity)
+    task = build_task(recipe, build_model(recipe).train(), teacher)
+    photo = cv2.imread(str(shared / "data/coco_mini/images/000000000785.jpg"))
+    assert photo is not None
+    crop = cv2.resize(photo[0:425, 290:608, ::-1], task.crop_size[::-1])
+    losses = task(torch.from_numpy(crop[None].copy()), torch.zeros(1, 17, 2), torch.zeros(1, 17))
+    assert losses["teacher"] > 0
+    assert losses["pose"] == 0  # nothing is labelled
+    torch.stack(list(losses.values())).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
+    short = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"epochs": 1})})
+    assert "AP" in train(short, tmp_path / "run", quiet=True).metrics
+
+
+def heatmap_file(path: Path, size: tuple[int, int] = (64, 48), **description: Any) -> Path:
+    """A teacher of another program for crops of this size."""
+    maps = {"maps": np.zeros((1, 17, size[0] // 4, size[1] // 4))}
+    return constant_file(path, [1, 3, *size], maps, kind="heatmaps", encoding="msra", **description)
+
+
+def test_a_changed_description_makes_another_teacher(data: Path, tmp_path: Path) -> None:
+    identities = []
+    for decoding in ("dark", "argmax"):
+        file = heatmap_file(tmp_path / "t.onnx", decoding=decoding)
+        teacher = load_teacher(student_recipe(data, file))
+        assert teacher is not None
+        identities.append(teacher.identity)
+    assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize(
+    ("student", "section", "words"),
+    [
+        ("distilpose_s", {"method": "distilpose"}, "keypoint_tokens of student and teacher do not fit .17x16 and none"),
+        ("rtmpose_t", {"method": "cwd"}, "'t' has no backbone whose features could be compared; choose a model"),
+        ("rtmpose_t", {"method": "dwpose"}, "'t' has no backbone whose features .*feature_weight=0"),
+        ("rtmpose_t", {"method": "dwpose_stage2"}, "the teacher's: it is 't' with"),
+        ("distilpose_s", {"method": "auto", "compile_teacher": True}, r"compile_teacher is for models in torch"),
+    ],
+)
+def test_a_file_has_neither_features_nor_tokens(
+    data: Path, tmp_path: Path, student: str, section: dict, words: str
+) -> None:
+    options, size = (STUDENT, (64, 48)) if student == "distilpose_s" else ({"input_size": [64, 64]}, (64, 64))
+    if section["method"].startswith("dwpose"):
+        bins = {axis: np.zeros((1, 17, 128)) for axis in "xy"}
+        file = constant_file(tmp_path / "t.onnx", [1, 3, *size], bins)
+    else:
+        file = heatmap_file(tmp_path / "t.onnx", size)
+    distillation = {**section, "teacher": str(file)}
+    recipe = tiny_recipe(data, model=student, model_options=options, distillation=distillation)
+    with pytest.raises(LeanposeError, match=words):
+        train(parse_recipe(recipe), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "state.pt").exists()

@@ -228,6 +228,7 @@ def test_weights_that_are_not_finite_are_not_saved(model: PoseModel, tmp_path: P
         ("sdpose_t", "create_model"),
         ("leanpose-wholebody-z", "did you mean 'leanpose-wholebody-s'"),
         (".", "is a folder"),
+        ("no/such.onnx", r"is no file of weights.* can predict, be measured and teach as it is"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence(
