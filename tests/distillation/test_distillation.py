@@ -173,7 +173,7 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
 
 def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
     shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
-    with pytest.raises(LeanposeError, match="1 of the 6 pictures to measure on are trained on too, such as .*15.jpg"):
+    with pytest.raises(LeanposeError, match=r"1 of the 6 pictures to measure on are trained on too, such as .*15\.jpg"):
         run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
 
 

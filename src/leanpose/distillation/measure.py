@@ -123,7 +123,7 @@ def keypoint_gains(
     The interval is of a bootstrap over people.
     """
     hits = [
-        np.nanmean(np.stack([keypoint_hits(one.poses, people, skeleton) for one in models]), axis=0)
+        np.stack([keypoint_hits(one.poses, people, skeleton) for one in models]).mean(axis=0)
         for models in (plain, taught)
     ]
     rng, rows = np.random.default_rng(seed), {}

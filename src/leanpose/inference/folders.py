@@ -261,12 +261,8 @@ def open_labels(
                 count += 1
                 xywh = [round(float(value), 2) for value in (*start, *(end - start))]
                 record = coco_annotation(count, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
-                file.write(
-                    separator
-                    + json.dumps(
-                        record | {"score": round(float(score), 5), "keypoint_scores": scores.round(4).tolist()}
-                    )
-                )
+                record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
+                file.write(separator + json.dumps(record))
                 separator = ",\n"
 
         yield write
