@@ -84,7 +84,7 @@ def test_every_form_of_teacher_gives_every_form_of_student_the_same_points(
             common = ([1, 2, 0], [0, 1, 2])
             loss = AutoLoss(student, section, student, teacher, fit, common, keypoints=4, simulate=False)
             target = loss.teacher_target(predict(teacher, inside, scores))
-            drawn = (
+            drawn: Any = (
                 Heatmaps(target.heatmaps)
                 if isinstance(student, HeatmapCodec)
                 else SimCC(target.x, target.y)
