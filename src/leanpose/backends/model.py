@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -72,7 +73,11 @@ def load_pose_model(path_or_name: Path | str) -> PoseModel:
         return load_model(path_or_name)
     backend = open_exported(path_or_name)
     if backend.card.read is not None:
-        LOG.warning(
-            "%s: %s; %s, %s.", path_or_name, backend.card.origin, backend.spec.skeleton.name, backend.spec.codec
-        )
+        say_once(f"{path_or_name}: {backend.card.origin}; {backend.spec.skeleton.name}, {backend.spec.codec}.")
     return BackendModel(backend)
+
+
+@cache
+def say_once(sentence: str) -> None:
+    """Log what is assumed; a distillation opens its teacher several times."""
+    LOG.warning(sentence)

@@ -108,9 +108,10 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
 
 
 def dtype_of(kind: str) -> np.dtype:
-    """Numpy's for what onnxruntime calls `tensor(float)`."""
+    """Numpy's for what onnxruntime calls `tensor(float)`; `object` for what no image can be."""
     name = kind.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+    known = {"float": "float32", "double": "float64"} | {n: n for n in ("float16", "uint8", "int8", "int32", "int64")}
+    return np.dtype(known.get(name, "object"))
 
 
 def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:
