@@ -230,7 +230,7 @@ def test_strong_teachers_have_their_accuracy(shared: Path, models: Path, name: s
     """The data's README has 0.505 and 0.625, by other ranking of people and, for MoveNet, without the half pixel."""
     data = shared / "data" / "coco_mini"
     labels = data / "annotations" / "person_keypoints_val.json"
-    source = DatasetConfig(format="coco", annotations=str(labels), images=str(data / "images"))
+    source = DatasetConfig(format="coco", annotations=labels, images=data / "images")
     people = read_people(source, COCO17, ".", training=False)
     measured = evaluate(load_pose_model(models / f"{name}.onnx"), people, flip_test=False)
     assert measured.metrics["AP"] == pytest.approx(expected, abs=0.003)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -59,8 +60,9 @@ class BackendModel(PoseModel):
     def forward(self, images: UInt8[Tensor, "B H W 3"]) -> PoseOutput:
         """The prediction for RGB crops, on their device."""
         prediction = self.backend.predict(images.cpu().numpy())
-        values = [getattr(prediction, field.name) for field in fields(prediction)]
-        return PoseOutput(type(prediction)(*(value if value is None else value.to(images.device) for value in values)))
+        values: list[Any] = [getattr(prediction, field.name) for field in fields(prediction)]
+        moved = [value if value is None else value.to(images.device) for value in values]
+        return PoseOutput(type(prediction)(*moved))
 
 
 def load_pose_model(path_or_name: Path | str) -> PoseModel:
