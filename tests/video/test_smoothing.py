@@ -25,7 +25,7 @@ def pose(
     return PoseResult(
         np.asarray(points, np.float64), np.broadcast_to(np.asarray(scores, float), (people, 2)).copy(),
         np.tile([0.0, 0.0, size, size], (people, 1)), np.ones(people), SKELETON,
-        np.array(ids if ids is not None else range(1, people + 1)),
+        np.array(ids if ids is not None else range(1, people + 1), int),
     )  # fmt: skip
 
 
