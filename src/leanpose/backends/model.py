@@ -61,7 +61,7 @@ class BackendModel(PoseModel):
         """The prediction for RGB crops, on their device."""
         prediction = self.backend.predict(images.cpu().numpy())
         values: list[Any] = [getattr(prediction, field.name) for field in fields(prediction)]
-        moved = [value if value is None else value.to(images.device) for value in values]
+        moved: list[Any] = [value if value is None else value.to(images.device) for value in values]
         return PoseOutput(type(prediction)(*moved))
 
 
