@@ -37,7 +37,7 @@ def _standing(yaw: float, seed: int = 0) -> tuple[People, Camera]:
     angles = np.zeros((1, len(DOF)))
     angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]] = 30.0
     face = draw_faces(rng, 1)
-    person = place_people(bodies, outfits, angles, np.zeros(1, int), face, np.array([yaw]), np.zeros((1, 2)))
+    person = place_people(bodies, outfits, angles, face, np.array([yaw]), np.zeros((1, 2)))
     camera = look_at(person.skeletons.joints[0, 2], 4.0, 0.0, 0.0)
     return person, Camera(camera.rotation, camera.position, 450.0, (95.5, 110.0))
 

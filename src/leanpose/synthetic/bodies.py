@@ -24,8 +24,14 @@ def _read_yaml(name: str) -> dict[str, Any]:
 
 SHAPES = _read_yaml("shapes.yaml")
 _KINEMATICS = _read_yaml("poses.yaml")
-JOINTS = tuple(SHAPES["joints"])
+_MIDDLE_JOINTS, _LEFT_JOINTS = SHAPES["middle_joints"], SHAPES["left_joints"]
+JOINTS = (*_MIDDLE_JOINTS, *(f"{side}_{name}" for side in ("left", "right") for name in _LEFT_JOINTS))
 J = {name: i for i, name in enumerate(JOINTS)}
+_PARENTS = [
+    J.get(f"{side}_{place['from']}", J.get(place["from"])) if place else 0
+    for side, places in (("", _MIDDLE_JOINTS), ("left", _LEFT_JOINTS), ("right", _LEFT_JOINTS))
+    for place in places.values()
+]
 _TRUNK_LIMITS, _SIDE_LIMITS = _KINEMATICS["limits"]["trunk"], _KINEMATICS["limits"]["side"]
 _SIDES = {f"{side}_{name}": limits for side in ("left", "right") for name, limits in _SIDE_LIMITS.items()}
 _LIMITS = {**_TRUNK_LIMITS, **_SIDES}
@@ -50,7 +56,6 @@ class Bodies:
         female: who has a woman's proportions.
         girth: thickness of trunk and limbs, 1 = average.
         head: height of the head (chin to crown) in metres.
-        head_width: of the head, 1 = average.
         offsets: of every joint from its parent, in metres, in the parent's axes.
     """
 
@@ -59,48 +64,31 @@ class Bodies:
     female: Bool[np.ndarray, " P"]
     girth: Float[np.ndarray, " P"]
     head: Float[np.ndarray, " P"]
-    head_width: Float[np.ndarray, " P"]
     offsets: Float[np.ndarray, "P 19 3"]
 
 
 def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
     """Draw the builds of `count` people: a sixth children, both sexes, thin to heavy."""
-    u = rng.random((count, 4))
-    z = np.clip(rng.normal(size=(count, 10)), -2.2, 2.2)
+    u = rng.random((count, 3))
+    z = np.clip(rng.normal(size=(count, 2)), -2.2, 2.2)
     child = np.where(u[:, 0] < 0.16, 0.25 + 0.75 * u[:, 1], 0.0)
     female = u[:, 2] < 0.5
-    adult = np.where(female, 1.64, 1.76) + 0.07 * z[:, 0]
-    height = adult * (1 - 0.45 * child)
-    girth = np.exp(0.14 * z[:, 1] + 0.05 * (z[:, 1] > 0) * z[:, 1]) * (1 + 0.12 * child)
-
-    def size(adult_size: float | np.ndarray, child_size: float, spread: float, k: int) -> np.ndarray:
-        return (adult_size + (child_size - adult_size) * child) * (1 + spread * z[:, k]) * height
-
-    head = size(0.130, 0.185, 0.04, 2)
-    legs = size(0.478, 0.405, 0.035, 3)
-    trunk = size(0.302, 0.31, 0.035, 4)
-    arms = size(0.325, 0.29, 0.04, 5)
-    shoulder = size(np.where(female, 0.098, 0.108), 0.098, 0.06, 6)
-    hip = size(np.where(female, 0.055, 0.051), 0.050, 0.06, 7)
-    neck = size(0.050, 0.034, 0.12, 8)
+    height = (np.where(female, 1.64, 1.76) + 0.07 * z[:, 0]) * (1 - 0.45 * child)
+    girth = np.exp(0.14 * z[:, 1] + 0.05 * np.maximum(z[:, 1], 0)) * (1 + 0.12 * child)
+    sizes = {"height": height}
+    for name, (adult, toddler, spread) in SHAPES["proportions"].items():
+        variation = 1 + spread * np.clip(rng.normal(size=count), -2.2, 2.2)
+        sizes[name] = (adult + (toddler - adult) * child) * variation * height
+    for name in ("shoulder", "hip"):
+        sizes[name] = np.where(female, sizes[f"woman_{name}"], sizes[f"man_{name}"])
     offsets = np.zeros((count, len(JOINTS), 3))
-
-    def place(joint: str, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> None:
-        offsets[:, J[joint]] = np.stack(np.broadcast_arrays(x, y, z, height)[:3], axis=-1)
-
-    place("spine", 0, 0.20 * trunk, -0.004 * height)
-    place("chest", 0, 0.38 * trunk, 0.004 * height)
-    place("neck", 0, 0.42 * trunk, -0.006 * height)
-    place("head", 0, neck + 0.47 * head, 0.014 * height)
-    for side, sign in (("left", 1.0), ("right", -1.0)):
-        place(f"{side}_clavicle", sign * 0.18 * shoulder, 0.36 * trunk, 0)
-        place(f"{side}_shoulder", sign * 0.82 * shoulder, -0.02 * trunk, -0.004 * height)
-        place(f"{side}_elbow", 0, -0.545 * arms, 0)
-        place(f"{side}_wrist", 0, -0.455 * arms, 0)
-        place(f"{side}_hip", sign * hip, 0, 0)
-        place(f"{side}_knee", 0, -0.5 * legs, 0)
-        place(f"{side}_ankle", 0, -0.5 * legs, 0)
-    return Bodies(height, child, female, girth, head, 1 + 0.05 * z[:, 9], offsets)
+    for name, place in (_MIDDLE_JOINTS | _LEFT_JOINTS).items():
+        vector = sum((sizes[size][:, None] * place[size] for size in place if size in sizes), np.zeros(3))
+        if name in _MIDDLE_JOINTS:
+            offsets[:, J[name]] = vector
+        else:
+            offsets[:, J[f"left_{name}"]], offsets[:, J[f"right_{name}"]] = vector, vector * (-1, 1, 1)
+    return Bodies(height, child, female, girth, sizes["head"], offsets)
 
 
 def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
@@ -228,9 +216,9 @@ def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.
     joints = np.zeros((count, len(JOINTS), 3))
     frames = np.zeros_like(local)
     frames[:, 0] = local[:, 0]
-    for i, parent in list(enumerate(J.get(name) for name in SHAPES["joints"].values()))[1:]:
-        frames[:, i] = frames[:, parent] @ local[:, i]
-        joints[:, i] = joints[:, parent] + (frames[:, parent] @ bodies.offsets[:, i, :, None])[..., 0]
+    for i in range(1, len(JOINTS)):
+        frames[:, i] = frames[:, _PARENTS[i]] @ local[:, i]
+        joints[:, i] = joints[:, _PARENTS[i]] + (frames[:, _PARENTS[i]] @ bodies.offsets[:, i, :, None])[..., 0]
     return PosedSkeletons(joints, frames)
 
 

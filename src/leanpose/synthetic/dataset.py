@@ -26,9 +26,9 @@ from leanpose.files import atomic_write, cache_folder, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.scene import render_scene, resolve_skeleton
-from leanpose.version import __version__
 
 _JPEG_QUALITY = 92
+_RENDERER = 3  # counted up with each change of the pictures; names the folder that they are kept in
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
     """
     names = zlib.crc32(",".join([*skeleton.keypoints, *config.poses]).encode())
     size = f"{config.size[0]}x{config.size[1]}"
-    key = f"{__version__}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
+    key = f"{_RENDERER}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / config.images if config.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if annotations.exists():
