@@ -14,7 +14,6 @@ from jaxtyping import UInt8
 from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.video.letterbox import Letterbox
 from leanpose.video.reader import HD_HEIGHT, FrameReader
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._step = max(1, round(1 / (reader.rate * reader.time_base)))
         self._time_base = reader.time_base
-        self._size = reader.size
         self._seconds = 0.0
         self._container: OutputContainer = av.open(str(path.resolve()), "w", format="mp4")
         self._audio: _AudioTrack | None = None
@@ -56,16 +54,11 @@ class VideoWriter:
             raise
 
     def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
-        """Append an RGB frame, shown from `ticks` of the reader's time base on, and the audio up to there.
-
-        A frame of another size than the reader's is shown whole, with black bars at two sides.
-        """
+        """Append an RGB frame of the reader's size, shown from `ticks` of its time base on, and the audio up to there."""
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
         hd = self._stream.height >= HD_HEIGHT
-        height, width = pixels.shape[:2]
-        pixels = Letterbox((height, width), self._size).paste(pixels)
         # A last row or column is doubled where that makes the size even.
         even = np.pad(pixels, [*((0, side % 2) for side in pixels.shape[:2]), (0, 0)], mode="edge")
         frame = self._reformatter.reformat(
