@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanpose.inference.results import PoseResult
@@ -24,6 +24,7 @@ def person(points: np.ndarray, box: list[float]) -> PoseResult:
 
 
 @given(SIDE, SIDE, SIDE, SIDE)
+@settings(deadline=None)
 def test_the_frame_lies_whole_in_the_middle(height: int, width: int, canvas_height: int, canvas_width: int):
     canvas = canvas_height, canvas_width
     fitted, corner = fit((height, width), canvas)
@@ -37,6 +38,7 @@ def test_the_frame_lies_whole_in_the_middle(height: int, width: int, canvas_heig
 
 
 @given(SIDE, SIDE, SIDE, SIDE)
+@settings(deadline=None)
 def test_the_edges_of_the_pasted_frame_are_those_of_the_frame(height: int, width: int, tall: int, wide: int):
     (fitted_height, fitted_width), (top, left) = fit((height, width), (tall, wide))
     edges = [left - 0.5, top - 0.5, left + fitted_width - 0.5, top + fitted_height - 0.5]

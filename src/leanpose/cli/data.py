@@ -268,15 +268,12 @@ def _print_left_out(console: Console, sentences: Sequence[str]) -> None:
 
 
 def _write_contact_sheet(console: Console, path: Path, draw: Callable[[], np.ndarray]) -> None:
-    from PIL import Image
-
-    from leanpose.files import atomic_write
+    from leanpose.drawing.files import write_picture
 
     try:
         sheet = draw()
     except LeanposeError as error:
         console.print(f"No contact sheet: {error}", highlight=False)
         return
-    with atomic_write(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
+    write_picture(sheet, path)
     console.print(f"Contact sheet: {path}", highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
 from leanpose.explanation.person import PersonView, look_at
@@ -255,8 +256,6 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     Raises:
         LeanposeError: the folder holds something else, or cannot be written.
     """
-    from PIL import Image
-
     require_own_folder(folder, MARKER, "explanation")
     marker = folder / MARKER
     try:
@@ -267,5 +266,4 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     with atomic_write(marker) as path:
         path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
     for drawing in drawings:
-        with atomic_write(folder / drawing.name) as path:
-            Image.fromarray(drawing.image).save(path)
+        write_picture(drawing.image, folder / drawing.name)

@@ -139,13 +139,13 @@ def _check_settings(annotations: Path, config: DatasetConfig) -> None:
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}
     wanted = {"count": config.count, "seed": config.seed, "size": [*config.size], "poses": [*config.poses]}
-    differences = [
-        f"{name} {present.get(name, 'unknown')} instead of {value}"
-        for name, value in wanted.items()
-        if present.get(name) != value
+    different = [
+        f"{name} {present.get(name, 'unknown')} instead of {wanted[name]}"
+        for name in wanted
+        if present.get(name) != wanted[name]
     ]
-    if differences:
+    if different:
         raise LeanposeError(
-            f"{annotations.parent} holds pictures drawn with {', '.join(differences)}; delete the folder to draw them "
+            f"{annotations.parent} holds pictures drawn with {', '.join(different)}; delete the folder to draw them "
             f"anew, or name another one."
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -62,28 +61,21 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
         LeanposeError: the skeleton is unknown, or has no keypoint that the renderer knows.
     """
     chosen = SYNTHETIC135 if skeleton == SYNTHETIC135.name else get_skeleton(skeleton)
-    if _order_in_renderer(chosen).max(initial=-1) < 0:
+    if max(chosen.indices_in(SYNTHETIC135), default=-1) < 0:
         raise LeanposeError(
             f"The renderer knows no keypoint of skeleton '{chosen.name}'; its names are those of coco17."
         )
     return chosen
 
 
-def _places(rng: np.random.Generator, count: int, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
-    """Where people stand (x, z) and which way they look; the first one in the middle when the picture is of a person."""
-    yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
-    side = rng.choice([-1.0, 1.0], count)
-    if framing == "person":
-        x = side * rng.uniform(0.25, 1.1, count)
-        behind = rng.random(count) < 0.8
-        z = np.where(behind, -(rng.uniform(0.15, 4.0, count) ** 1.2), rng.uniform(0.25, 0.8, count))
-        x = np.where(behind, x * (1 - 0.3 * z), np.maximum(np.abs(x), 0.55) * side)
-        x[0] = z[0] = 0
-    else:
-        x = np.cumsum(rng.uniform(0.3, 1.3, count)) * 1.0
-        x = rng.permutation(x - x.mean())
-        z = -rng.uniform(0, 2.5, count) * (1 if rng.random() < 0.6 else 2.5)
-    return np.column_stack([x, z]), yaw
+def _places(rng: np.random.Generator, count: int, framing: Framing) -> np.ndarray:
+    """Where people stand (x, z): the first one in the middle when the picture is of a person, else side by side."""
+    if framing == "group":
+        x = np.cumsum(rng.uniform(0.3, 1.3, count))
+        return np.column_stack([rng.permutation(x - x.mean()), -rng.uniform(0, 4, count)])
+    z = np.where(rng.random(count) < 0.8, -(rng.uniform(0.15, 4.0, count) ** 1.2), rng.uniform(0.25, 0.8, count))
+    x = rng.choice([-1.0, 1.0], count) * rng.uniform(0.5, 1.1, count) * (1 - 0.3 * np.minimum(z, 0))
+    return np.column_stack([x, z]) * (np.arange(count) > 0)[:, None]
 
 
 def label_people(people: People, camera: Camera, painting: Painting) -> Float[np.ndarray, "P 135 3"]:
@@ -100,11 +92,6 @@ def label_people(people: People, camera: Camera, painting: Painting) -> Float[np
     out = SURFACE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, J["head"]]).transpose(0, 2, 1)
     hidden[:, SURFACE_POINTS] |= (out * points[:, SURFACE_POINTS]).sum(-1) > 0.05 * points[:, SURFACE_POINTS, 2]
     return np.concatenate([xy, np.where(inside, np.where(hidden, 1.0, 2.0), 0.0)[..., None]], axis=-1)
-
-
-@lru_cache(maxsize=32)
-def _order_in_renderer(skeleton: Skeleton) -> np.ndarray:
-    return np.array(skeleton.indices_in(SYNTHETIC135))
 
 
 def compose(
@@ -158,8 +145,8 @@ def render_scene(
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     framing = framing or ("person" if size[0] > size[1] else "group")
     count = int(rng.integers(people[0], people[1] + 1))
-    places, yaw = _places(rng, count, framing)
-    cast = draw_people(rng, yaw, places, poses)
+    yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
+    cast = draw_people(rng, yaw, _places(rng, count, framing), poses)
     camera = draw_camera(rng, cast.vertices, cast.skeletons.joints, size, framing)
     light = draw_light(rng)
     polygons = people_polygons(cast, camera, light) + occluders(rng, cast, camera)
@@ -168,7 +155,6 @@ def render_scene(
     painting = paint(polygons, light, size, facet)
     image = develop(rng, compose(rng, painting, draw_background(rng, size), cast))
 
-    keypoints = label_people(cast, camera, painting)
     owner = painting.owner.astype(np.int16).take(painting.number)
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
     labelled = np.flatnonzero(areas >= _LEAST_AREA)
@@ -178,8 +164,8 @@ def render_scene(
     for box, person in zip(boxes, labelled, strict=True):
         x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
         box[:] = x, y, x + w, y + h
-    keypoints = keypoints[labelled]
+    keypoints = label_people(cast, camera, painting)[labelled]
     keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
-    order = _order_in_renderer(chosen)
+    order = np.array(chosen.indices_in(SYNTHETIC135))
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
     return Scene(image, keypoints, boxes, areas[labelled].astype(float), final[owner], chosen)

@@ -48,33 +48,31 @@ def draw_background(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np
     return cv2.GaussianBlur(image, (0, 0), longest * rng.uniform(0.003, 0.014)) if rng.random() < 0.5 else image
 
 
-# What hides people: its share, corners of a piece, number of pieces, half width and half height of a piece, and how far
-# the pieces scatter; lengths are shares of the height of the person who is hidden.
+# What hides people: corners of a piece, number of pieces, half width and half height of a piece, and how far the pieces
+# scatter; lengths are shares of the height of the person who is hidden.
 _OCCLUDERS = (
-    (0.40, 4, (1, 2), (0.10, 0.50), (0.06, 0.35), 0.0),  # boards, counters, other vehicles
-    (0.25, 4, (1, 2), (0.02, 0.12), (3.0, 4.0), 0.0),  # poles, trunks of trees
-    (0.20, 6, (20, 70), (0.02, 0.10), (0.01, 0.05), 0.12),  # foliage
-    (0.15, 14, (1, 3), (0.04, 0.16), (0.04, 0.16), 0.05),  # something round
+    (4, (1, 2), (0.10, 0.50), (0.06, 0.35), 0.0),  # boards, counters, other vehicles
+    (4, (1, 2), (0.02, 0.12), (3.0, 4.0), 0.0),  # poles, trunks of trees
+    (6, (20, 70), (0.02, 0.10), (0.01, 0.05), 0.12),  # foliage
+    (14, (1, 3), (0.04, 0.16), (0.04, 0.16), 0.05),  # something round
 )
 
 
 def occluders(rng: np.random.Generator, people: People, camera: Camera) -> list[Polygons]:
     """What stands between camera and people, in about a third of the scenes."""
     result: list[Polygons] = []
-    for _ in range(int(rng.choice(4, p=(0.68, 0.22, 0.07, 0.03)))):
+    for _ in range(int(rng.choice(3, p=(0.68, 0.24, 0.08)))):
         joints = camera.to_camera(people.skeletons.joints[int(rng.integers(len(people.hands)))])
         xy = camera.project(joints)
         low, extent = xy.min(axis=0), np.ptp(xy, axis=0)
-        kind = int(rng.choice(len(_OCCLUDERS), p=[share for share, *_ in _OCCLUDERS]))
-        _, corners, pieces, widths, heights, scatter = _OCCLUDERS[kind]
+        corners, pieces, widths, heights, scatter = _OCCLUDERS[int(rng.choice(4, p=(0.4, 0.25, 0.2, 0.15)))]
         count = int(rng.integers(*pieces))
         half = np.column_stack([rng.uniform(*widths, count), rng.uniform(*heights, count)]) * extent[1]
-        shapes = half[:, None] * regular_polygon(corners, np.pi / corners) / np.cos(np.pi / corners)
         centers = low + (rng.uniform(-0.1, 1.1, 2) + scatter * rng.normal(size=(count, 2))) * extent
+        shapes = centers[:, None] + half[:, None] * regular_polygon(corners, np.pi / corners) / np.cos(np.pi / corners)
         depth = joints[:, 2].min() - rng.uniform(0.2, 0.5) + rng.uniform(0, 0.05, count)
         rgb, nobody = np.repeat(cloth_colours(rng, 1), count, axis=0), np.full(count, -1)
-        shade = rng.uniform(0.5, 1.2, count)
-        result.append(Polygons(shapes + centers[:, None], depth, shade, rgb, nobody, np.zeros_like(nobody)))
+        result.append(Polygons(shapes, depth, rng.uniform(0.5, 1.2, count), rgb, nobody, 0 * nobody))
     return result
 
 
