@@ -40,13 +40,16 @@ def centroid(mask: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("row", "column"), [(2, 5), (0, 0), (7, 3)])
 def test_colour_lies_where_the_attention_is(row: int, column: int):
     """The patch is coloured that lies upon a block drawn into the crop itself."""
-    cells = np.full((1, 1, 8, 6), 1e-9)
+    cells = np.zeros((1, 2, 8, 6))
+    cells[0, 1] = 1e-3  # another tile, so that the scale is the same
     without = draw_attention(GREY, cells, "Where it looks").astype(int)
     marked = GREY.copy()
     marked[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 0
-    cells[..., row, column] = 1e-3
-    pictures = draw_attention(marked, 0 * cells, "Where it looks"), draw_attention(GREY, cells, "Where it looks")
-    block, patch = (np.abs(picture - without)[80:, : without.shape[1] // 2].max(axis=2) > 40 for picture in pictures)
+    block = draw_attention(marked, cells, "Where it looks")
+    cells[0, 0, row, column] = 1e-3
+    left = slice(None), slice(0, without.shape[1] * 2 // 5)  # the first tile
+    patch = draw_attention(GREY, cells, "Where it looks")
+    block, patch = (np.abs(picture - without)[left].max(axis=2) > 40 for picture in (block, patch))
     assert np.abs(centroid(block) - centroid(patch)).max() < 1
     assert patch.sum() == pytest.approx(block.sum(), rel=0.1)
 

@@ -248,7 +248,7 @@ def test_a_recorded_video_whose_size_changes(shared: Path, tmp_path: Path):
     with VideoReader(source) as reader:
         sizes = [frame.pixels.shape[:2] for frame in reader]
     assert sizes == [(128, 192)] * 6 + [(256, 96)] * 6
-    outcome = run(source, tmp_path)
+    outcome = run(source, tmp_path, draw=lambda pixels, poses: pixels)
     assert (outcome.frames, outcome.resized, len(outcome.notices)) == (12, 6, 1)
     with VideoReader(tmp_path / "out/clip.mp4") as copy:
         shown = [frame.pixels for frame in copy]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
 
 from leanpose.errors import LeanposeError, did_you_mean
 
@@ -161,64 +162,43 @@ class PosedSkeletons:
         return points @ frame.transpose(0, 2, 1) + origin[:, None]
 
 
-def _rotation(axis: int, radians: np.ndarray) -> np.ndarray:
-    """Right-handed rotation matrices (…, 3, 3) about x, y or z."""
-    c, s = np.cos(radians), np.sin(radians)
-    result = np.zeros((*radians.shape, 3, 3))
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    result[..., axis, axis] = 1
-    result[..., i, i] = result[..., j, j] = c
-    result[..., i, j] = -s
-    result[..., j, i] = s
+_MIRROR_ROTATION = np.array([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+_ANGLES = {name: i for i, name in enumerate([*DOF, "yaw", "left_lifted", "right_lifted"])}
+
+
+def _euler_angles() -> list[tuple[str, np.ndarray]]:
+    """For each joint its axes of rotation, and the shares (axes, angles) of all `_ANGLES` in the Euler angles about them."""
+    result = []
+    for joint in JOINTS:
+        side, _, name = joint.rpartition("_")
+        axes, shares = _KINEMATICS["rotations"][name]
+        matrix = np.zeros((len(axes), len(_ANGLES)))
+        for row, parts in enumerate(shares):
+            for angle, share in parts.items():
+                matrix[row, _ANGLES[f"{side}_{angle}" if side else angle]] = share
+        result.append((axes, matrix))
     return result
 
 
-_MIRROR_ROTATION = np.array([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+_EULER = _euler_angles()
 
 
 def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.ndarray, " P"]) -> PosedSkeletons:
     """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the origin."""
-    radians = np.radians(angles)
-    count = len(radians)
-
-    def trunk(name: str) -> np.ndarray:
-        return radians[:, DOF[name]]
-
-    def sides(name: str) -> np.ndarray:
-        return np.stack([radians[:, DOF[f"left_{name}"]], radians[:, DOF[f"right_{name}"]]], axis=1)
-
-    def bend(twist: np.ndarray, side: np.ndarray, flex: np.ndarray) -> np.ndarray:
-        return _rotation(1, twist) @ _rotation(2, side) @ _rotation(0, flex)
-
-    local = np.zeros((count, len(JOINTS), 3, 3))
-    local[:, J["pelvis"]] = bend(np.radians(yaw), trunk("root_roll"), trunk("root_pitch"))
-    spine = bend(trunk("spine_twist") / 2, trunk("spine_side") / 2, trunk("spine_flex") / 2)
-    local[:, J["spine"]] = local[:, J["chest"]] = spine
-    twist, side, flex = trunk("neck_twist"), trunk("neck_side"), trunk("neck_flex")
-    local[:, J["neck"]] = bend(0.4 * twist, 0.5 * side, 0.5 * flex)
-    local[:, J["head"]] = bend(0.6 * twist, 0.5 * side, 0.5 * flex)
-
-    plane, raised = sides("arm_plane"), sides("arm_raise")
-    lifted = 0.18 * np.maximum(raised - np.pi / 6, 0)  # the shoulder blade follows a raised arm
-    limbs = {
-        "clavicle": _rotation(2, sides("clavicle") + lifted),
-        "shoulder": _rotation(1, -plane) @ _rotation(2, raised - lifted) @ _rotation(1, plane + sides("arm_twist")),
-        "elbow": _rotation(0, -sides("elbow")) @ _rotation(1, -sides("pronation")),
-        "wrist": _rotation(2, -sides("wrist_flex")) @ _rotation(0, -sides("wrist_side")),
-        "hip": _rotation(0, -sides("hip_flex")) @ _rotation(2, sides("hip_side")) @ _rotation(1, sides("hip_twist")),
-        "knee": _rotation(0, sides("knee")),
-        "ankle": _rotation(0, sides("ankle")),
-    }
-    for name, rotation in limbs.items():
-        local[:, J[f"left_{name}"]] = rotation[:, 0]
-        local[:, J[f"right_{name}"]] = rotation[:, 1] * _MIRROR_ROTATION
-
-    joints = np.zeros((count, len(JOINTS), 3))
-    frames = np.zeros_like(local)
-    frames[:, 0] = local[:, 0]
-    for i in range(1, len(JOINTS)):
-        frames[:, i] = frames[:, _PARENTS[i]] @ local[:, i]
-        joints[:, i] = joints[:, _PARENTS[i]] + (frames[:, _PARENTS[i]] @ bodies.offsets[:, i, :, None])[..., 0]
+    raised = angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]]
+    lifted = 0.18 * np.maximum(raised - 30, 0)  # the shoulder blade follows a raised arm
+    angles = np.column_stack([angles, yaw, lifted])
+    joints = np.zeros((len(angles), len(JOINTS), 3))
+    frames = np.zeros((len(angles), len(JOINTS), 3, 3))
+    for i, (axes, shares) in enumerate(_EULER):
+        local = Rotation.from_euler(axes, angles @ shares.T, degrees=True).as_matrix()
+        if JOINTS[i].startswith("right"):
+            local = local * _MIRROR_ROTATION
+        if i == 0:
+            frames[:, 0] = local
+        else:
+            frames[:, i] = frames[:, _PARENTS[i]] @ local
+            joints[:, i] = joints[:, _PARENTS[i]] + (frames[:, _PARENTS[i]] @ bodies.offsets[:, i, :, None])[..., 0]
     return PosedSkeletons(joints, frames)
 
 
