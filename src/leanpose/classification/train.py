@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from leanpose.classification.data import ClassDataset, ClassFolder, read_class_folder
 from leanpose.classification.deit import DeiT
 from leanpose.classification.evaluate import evaluate_classes
-from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection, ImageFolderConfig
+from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection, token_losses
@@ -120,23 +120,15 @@ def train_classifier(
     dataset = ClassDataset(pictures, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
-    validation = (
-        None
-        if val is None
-        else Validation(val.path.name or str(val.path), lambda trained: _validate(recipe, trained, val))
-    )
+
+    def measure(trained: Any) -> dict[str, float]:
+        assert val is not None
+        batch_size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
+        how: Any = {"workers": recipe.data.num_workers, "cycle": recipe.validation.cycle, "precision": recipe.precision}
+        return evaluate_classes(trained, val, batch_size=batch_size, **how).metrics
+
+    validation = None if val is None else Validation(val.path.name or str(val.path), measure)
     return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
-
-
-def _validate(recipe: ClassificationRecipe, model: DeiT, folder: ClassFolder) -> dict[str, float]:
-    return evaluate_classes(
-        model,
-        folder,
-        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
-        workers=recipe.data.num_workers,
-        cycle=recipe.validation.cycle,
-        precision=recipe.precision,
-    ).metrics
 
 
 def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
@@ -146,17 +138,15 @@ def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolde
         LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.
     """
 
-    def read(config: ImageFolderConfig, classes: tuple[str, ...] | None = None) -> ClassFolder:
-        return read_class_folder(recipe.data.root / config.images, classes, config.split)
-
-    train = read(recipe.data.train[0])
+    root, (config,), val = recipe.data.root, recipe.data.train, recipe.data.val
+    train = read_class_folder(root / config.images, None, config.split)
     expected = recipe.model_options.get("classes", len(train.classes))
     if expected != len(train.classes):
         raise LeanposeError(
             f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, or mend the "
             f"folder."
         )
-    return train, None if recipe.data.val is None else read(recipe.data.val, train.classes)
+    return train, None if val is None else read_class_folder(root / val.images, train.classes, val.split)
 
 
 def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, fresh: bool = False) -> DeiT:

@@ -5,17 +5,14 @@ A person's own axes are x = to the person's left, y = up, z = to the front. Leng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
-
-from leanpose.errors import LeanposeError, did_you_mean
 
 
 def _read_yaml(name: str) -> dict[str, Any]:
@@ -92,49 +89,35 @@ def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
     return Bodies(height, child, female, girth, sizes["head"], offsets)
 
 
-def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The kinds of poses of `poses.yaml`: names, weights that sum to 1, mean and standard deviation of all angles."""
-    kinds = _KINEMATICS["kinds"]
-    weight = np.array([kind.pop("weight") for kind in kinds.values()], dtype=float)
+def _load_poses() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The kinds of poses of `poses.yaml`: shares that sum to 1, mean and standard deviation of all angles."""
+    kinds = _KINEMATICS["kinds"].values()
     mean, deviation = np.zeros((len(kinds), len(DOF))), np.zeros((len(kinds), len(DOF)))
-    for row, changes in enumerate(kinds.values()):
+    for row, changes in enumerate(kinds):
         for angles in (_KINEMATICS["standing"], changes):
             # Entries for both sides first, so that one for a single side has the last word.
             for name, values in sorted(angles.items(), key=lambda item: item[0] in DOF):
-                for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
-                    mean[row, DOF[dof]], deviation[row, DOF[dof]] = values
-    return tuple(kinds), weight / weight.sum(), mean, deviation
+                if name != "weight":
+                    for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
+                        mean[row, DOF[dof]], deviation[row, DOF[dof]] = values
+    weights = np.array([kind["weight"] for kind in kinds], dtype=float)
+    return weights / weights.sum(), mean, deviation
 
 
-POSES, _WEIGHTS, _MEAN, _DEVIATION = _load_poses()
+_SHARES, _MEAN, _DEVIATION = _load_poses()
 
 
-def check_pose_names(names: Sequence[str]) -> None:
-    """Raise a LeanposeError unless all are names of `POSES`."""
-    for name in names:
-        if name not in POSES:
-            raise LeanposeError(f"The renderer knows no poses called '{name}'; {did_you_mean(name, POSES)}")
-
-
-def draw_poses(
-    rng: np.random.Generator, count: int, only: Sequence[str] = ()
-) -> tuple[Float[np.ndarray, "P A"], Int[np.ndarray, " P"]]:
-    """Joint angles of `count` people in degrees, within the joints' limits, and the index of each one's pose in `POSES`.
-
-    Args:
-        only: the poses to draw from, as often beside one another as always; all when empty.
-    """
-    candidates = np.array([POSES.index(name) for name in only or POSES])
-    share = np.cumsum(_WEIGHTS[candidates])
-    poses = candidates[np.minimum(np.searchsorted(share, rng.random(count) * share[-1]), len(candidates) - 1)]
-    angles = _MEAN[poses] + _DEVIATION[poses] * np.clip(rng.normal(size=(count, len(DOF))), -2.5, 2.5)
+def draw_poses(rng: np.random.Generator, count: int) -> Float[np.ndarray, "P A"]:
+    """Joint angles of `count` people in degrees, within the joints' limits."""
+    kinds = rng.choice(len(_SHARES), count, p=_SHARES)
+    angles = _MEAN[kinds] + _DEVIATION[kinds] * np.clip(rng.normal(size=(count, len(DOF))), -2.5, 2.5)
     angles = np.where(rng.random((count, 1)) < 0.5, angles, mirror_angles(angles))
     angles = np.clip(angles, LIMITS[:, 0], LIMITS[:, 1])
     for side in ("left", "right"):
         raised, plane = DOF[f"{side}_arm_raise"], DOF[f"{side}_arm_plane"]
         highest = np.interp(angles[:, plane], (-40.0, 0.0), (_BACKWARD_ARM_LIMIT, LIMITS[raised, 1]))
         angles[:, raised] = np.minimum(angles[:, raised], highest)
-    return angles, poses
+    return angles
 
 
 def mirror_angles(angles: Float[np.ndarray, "P A"]) -> Float[np.ndarray, "P A"]:

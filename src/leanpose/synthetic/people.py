@@ -5,7 +5,6 @@ The keypoints are those of COCO-WholeBody, neck and top of the head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,16 +85,11 @@ class People:
     keypoints: Float[np.ndarray, "P 135 3"]
 
 
-def draw_people(
-    rng: np.random.Generator,
-    yaw: Float[np.ndarray, " P"],
-    places: Float[np.ndarray, "P 2"],
-    only: Sequence[str] = (),
-) -> People:
-    """Draw people at `places` (x, z; metres), turned by `yaw` degrees (0 looks to +z), in poses out of `only`."""
+def draw_people(rng: np.random.Generator, yaw: Float[np.ndarray, " P"], places: Float[np.ndarray, "P 2"]) -> People:
+    """Draw people at `places` (x, z; metres), turned by `yaw` degrees (0 looks to +z)."""
     bodies = draw_bodies(rng, len(yaw))
     outfits = draw_outfits(rng, bodies)
-    angles, _ = draw_poses(rng, len(yaw), only)
+    angles = draw_poses(rng, len(yaw))
     return place_people(bodies, outfits, angles, draw_faces(rng, len(yaw)), yaw, places)
 
 

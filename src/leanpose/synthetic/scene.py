@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton, get_skeleton
-from leanpose.synthetic.bodies import J, check_pose_names
+from leanpose.synthetic.bodies import J
 from leanpose.synthetic.clothing import Material
 from leanpose.synthetic.people import (
     DEPTH_ALLOWED,
@@ -120,7 +119,6 @@ def render_scene(
     people: tuple[int, int] = (1, 3),
     skeleton: str | Path | Skeleton = "coco_wholebody133",
     framing: Framing | None = None,
-    poses: Sequence[str] = (),
 ) -> Scene:
     """Render a scene; the same (seed, index) and arguments give the same scene, on every machine and in any order.
 
@@ -131,22 +129,20 @@ def render_scene(
         skeleton: which keypoints to give, by name.
         framing: "person" fills the picture with the first person, as a crop for training does; "group" shows everybody.
             By default upright pictures are of a person and others of a group.
-        poses: the kinds of poses that people take, names of `leanpose.synthetic.bodies.POSES`; all when empty.
 
     Raises:
-        LeanposeError: the size or the number of people makes no sense, or the skeleton or a pose is unknown.
+        LeanposeError: the size or the number of people makes no sense, or the skeleton is unknown.
     """
     if min(size) < 16 or max(size) > 4096:
         raise LeanposeError(f"A scene of {size[0]}x{size[1]} pixels cannot be drawn; sides must be 16 to 4096.")
     if not 1 <= people[0] <= people[1] <= 100:
         raise LeanposeError(f"A scene cannot have {people[0]} to {people[1]} people; give 1 to 100, least first.")
-    check_pose_names(poses)
     chosen = resolve_skeleton(skeleton)
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     framing = framing or ("person" if size[0] > size[1] else "group")
     count = int(rng.integers(people[0], people[1] + 1))
     yaw = np.where(rng.random(count) < 0.62, 42 * rng.normal(size=count), rng.uniform(-180, 180, count))
-    cast = draw_people(rng, yaw, _places(rng, count, framing), poses)
+    cast = draw_people(rng, yaw, _places(rng, count, framing))
     camera = draw_camera(rng, cast.vertices, cast.skeletons.joints, size, framing)
     light = draw_light(rng)
     polygons = people_polygons(cast, camera, light) + occluders(rng, cast, camera)
