@@ -176,9 +176,7 @@ def _check(
     expected = [(people, count, 2), (people, count), (people, 4)]
     shapes = [keypoints.shape, scores.shape, (people, 4) if boxes is None else np.shape(boxes)]
     if shapes != expected:
-        raise LeanposeError(
-            f"Keypoints, scores and boxes of shapes {shapes} do not fit '{skeleton.name}': expected {expected}."
-        )
+        raise LeanposeError(f"Keypoints, scores and boxes {shapes} do not fit '{skeleton.name}': expected {expected}.")
 
 
 def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:

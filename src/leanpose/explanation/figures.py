@@ -200,7 +200,7 @@ def draw_links(
 
 def draw_maps(
     crop: Crop,
-    maps: Mapping[str, tuple[Float[np.ndarray, "K rows columns"], Extent]],
+    maps: Mapping[str, tuple[Float[np.ndarray, "K _ _"], Extent]],
     names: Sequence[str],
     points: Float[np.ndarray, "K 2"],
     title: str,

@@ -113,9 +113,7 @@ def quantise_model(
         raise LeanposeError(f"Unknown scheme '{scheme}'; {did_you_mean(scheme, SCHEMES)}")
     chosen_scheme = SCHEMES[scheme]
     if path.suffix != chosen_scheme.suffix:
-        raise LeanposeError(
-            f"Cannot export to {path}: with the scheme {scheme} the name must end in {chosen_scheme.suffix}."
-        )
+        raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} it must end in {chosen_scheme.suffix}.")
     if not 0 <= max_ap_drop <= 100:
         raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_ap_drop:g}.")
     if (max_float_layers or 0) < 0 or calibration_people < 1:
@@ -124,9 +122,7 @@ def quantise_model(
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
     if READERS[source.format].metric == "mpii":
-        raise LeanposeError(
-            "A quantised file is judged by its AP, and MPII has none; give a set in the format of COCO."
-        )
+        raise LeanposeError("A quantised file is judged by its AP, and MPII has none; give a set in COCO's format.")
     chosen_scheme.require()
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
@@ -248,9 +244,7 @@ def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCa
             reason = first_line(error)
             raise LeanposeError(f"{backend.name} cannot run the quantised '{card.spec.name}': {reason}") from error
         if [value.shape for value in outputs] != shapes or not all(np.isfinite(value).all() for value in outputs):
-            raise LeanposeError(
-                f"The quantised '{card.spec.name}' gives values that are not finite, or too few, for {size} crops."
-            )
+            raise LeanposeError(f"The quantised '{card.spec.name}' gives too few or infinite values for {size} crops.")
 
 
 def _speedup(

@@ -65,9 +65,7 @@ class Quantiser(ABC):
                 for name in cls.packages:
                     importlib.import_module(name)
         except ImportError as error:
-            raise LeanposeError(
-                f"Quantising needs {error.name}; `pip install 'leanpose[{cls.extra}]'` brings it."
-            ) from error
+            raise LeanposeError(f"Quantising needs {error.name}: `pip install 'leanpose[{cls.extra}]'`.") from error
 
     def names_but(self, in_float: Collection[str]) -> list[str]:
         """The names of all layers but these."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Integer, Shaped, UInt8
 
 from leanpose.synthetic.bodies import J
 
@@ -160,7 +160,7 @@ class Painting:
     """
 
     rgba: UInt8[np.ndarray, "H W 4"]
-    number: Int[np.ndarray, "H W"]
+    number: Integer[np.ndarray, "H W"]
     shade: Float[np.ndarray, "H W"]
     depth: Float[np.ndarray, " N"]
     owner: Int[np.ndarray, " N"]

@@ -61,9 +61,7 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     """
     chosen = SYNTHETIC135 if skeleton == SYNTHETIC135.name else get_skeleton(skeleton)
     if max(chosen.indices_in(SYNTHETIC135), default=-1) < 0:
-        raise LeanposeError(
-            f"The renderer knows no keypoint of skeleton '{chosen.name}'; its names are those of coco17."
-        )
+        raise LeanposeError(f"The renderer knows no keypoint of skeleton '{chosen.name}'; its names are coco17's.")
     return chosen
 
 

@@ -394,7 +394,5 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
         only = " only audio" if container.streams.audio else " no pictures"
         raise VideoError(f"{name} is no video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(
-            f"The video {name} is coded in a way that the installed PyAV (FFmpeg) cannot decode, or it is damaged."
-        )
+        raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")
     return stream

@@ -260,9 +260,8 @@ class TrackTable:
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
         visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
-        return oks_between(
-            keypoints[:, counted], areas, poses.keypoints[:, counted], pose_areas, self._sigmas, visible=visible
-        )
+        found = poses.keypoints[:, counted]
+        return oks_between(keypoints[:, counted], areas, found, pose_areas, self._sigmas, visible=visible)
 
     def _enclosing(self, poses: PoseResult) -> Float[np.ndarray, "P 4"]:
         """Boxes around people as a detector would draw them: around the certain keypoints, if these span a person."""
@@ -300,9 +299,8 @@ def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
 def spans_a_person(skeleton: Skeleton) -> bool:
     """Whether the keypoints reach from head to foot, so that a box around them is a box around the person."""
     names = skeleton.keypoints
-    return any("ankle" in name for name in names) and any(
-        word in name for name in names for word in ("nose", "eye", "ear", "head")
-    )
+    head = any(word in name for name in names for word in ("nose", "eye", "ear", "head"))
+    return head and any("ankle" in name for name in names)
 
 
 def overlap(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:

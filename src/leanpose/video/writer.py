@@ -99,9 +99,7 @@ class VideoWriter:
                 raise LookupError("MP4 cannot hold it")
             stream = self._container.add_stream_from_template(track)
         except (av.FFmpegError, LookupError, ValueError):
-            self.notices.append(
-                f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it as it is."
-            )
+            self.notices.append(f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it.")
             return
         time_base = track.time_base or Fraction(1, track.rate)
         offset, last = round(start / time_base), None
