@@ -17,9 +17,8 @@ from leanpose.synthetic import SYNTHETIC135, Scene, render_scene
 from leanpose.synthetic.bodies import DOF, draw_bodies
 from leanpose.synthetic.clothing import Material, draw_outfits
 from leanpose.synthetic.head import draw_faces
-from leanpose.synthetic.people import K, People, people_polygons, place_people
+from leanpose.synthetic.people import K, People, label_people, people_polygons, place_people
 from leanpose.synthetic.rendering import Camera, Light, Polygons, look_at, paint
-from leanpose.synthetic.scene import label_people
 
 _LIGHT = Light(np.array([0.0, -0.6, -0.8]), 0.5, np.ones(3))
 

@@ -15,15 +15,7 @@ from jaxtyping import Float
 
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, part_triples, split_parts
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels.landmarks import (
-    TABLES,
-    Image,
-    LandmarkModels,
-    Point,
-    RotatedBox,
-    box_around,
-    direction,
-)
+from leanpose.pseudo_labels.landmarks import TABLES, Image, LandmarkModels, Point, RotatedBox, box_around, direction
 from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]

@@ -31,9 +31,8 @@ _FACE = _face()
 _OUT = np.column_stack([_FACE[:, 0] / 0.35**2, 0.3 * _FACE[:, 1], np.maximum(_FACE[:, 2], 0.02) / 0.42**2])
 FACE_NORMALS = _OUT / np.linalg.norm(_OUT, axis=1, keepdims=True)
 
-# Head points beside the 68: an ear's keypoint (left; mirrored for the right), the crown.
-EAR_KEYPOINT = np.array([0.375, -0.02, -0.03])
-HEAD_TOP = np.array([0.0, 0.53, -0.03])
+# Head points beside the 68: the left and the right ear's keypoints, the crown.
+EARS_AND_TOP = np.array([[0.375, -0.02, -0.03], [-0.375, -0.02, -0.03], [0.0, 0.53, -0.03]])
 
 # Corners are repeated to make all features alike.
 _POINTS = np.array([(feature["points"] + feature["points"][-1:] * 12)[:12] for feature in SHAPES["features"]])
@@ -46,13 +45,7 @@ def draw_faces(rng: np.random.Generator, count: int) -> Float[np.ndarray, "P 68 
     """Face points of `count` people in head heights: features and expression (eyes, brows, smile, open mouth) vary."""
     face = np.repeat(_FACE[None], count, axis=0)
     x, y, z = np.moveaxis(face, -1, 0)
-    brows, nose, lids, mouth, lower_lip = (
-        slice(17, 27),
-        slice(27, 36),
-        slice(36, 48),
-        slice(48, 68),
-        np.r_[55:60, 65:68],
-    )
+    lids, mouth, lower_lip = slice(36, 48), slice(48, 68), np.r_[55:60, 65:68]
     normal = np.clip(rng.normal(size=(8, count, 1)), -2, 2)
     u = rng.random((3, count, 1))
     smile, openness = 0.022 * np.maximum(normal[0], -0.6), np.where(u[0] < 0.25, u[1], 0.0)
@@ -62,8 +55,8 @@ def draw_faces(rng: np.random.Generator, count: int) -> Float[np.ndarray, "P 68 
     y[:, 5:12] -= 0.03 * openness
     y[:, lids] = 0.018 + (y[:, lids] - 0.018) * np.where(u[2] < 0.06, 0.1, 1 + 0.15 * normal[3])
     x[:, np.r_[17:27, 36:48]] *= 1 + 0.05 * normal[4]
-    y[:, brows] += 0.013 * normal[5]
-    z[:, nose] += 0.02 * normal[6] * (_NOSE_OUT / 0.13)
+    y[:, 17:27] += 0.013 * normal[5]
+    z[:, 27:36] += 0.02 * normal[6] * (_NOSE_OUT / 0.13)
     x[:, 31:36] *= 1 + 0.15 * normal[7]
     return face
 

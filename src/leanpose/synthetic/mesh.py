@@ -102,10 +102,6 @@ def build_surfaces(
 
 def _hair_materials(outfits: Outfits, upper: Float[np.ndarray, " B"]) -> Int[np.ndarray, "P B S"]:
     """Hair ends on the forehead, the temples, at the ears and on the nape; above it there may be a hat."""
-    up, hairline, hat_edge = (
-        upper[None, :, None] - 0.06,
-        outfits.hairline[:, None, None],
-        outfits.hat_edge[:, None, None],
-    )
+    up, hairline = upper[None, :, None] - 0.06, outfits.hairline[:, None, None]
     lowest = np.select([_FRONT > 0.8, _FRONT > 0.45, _FRONT > -0.25], [hairline, 0.7 * hairline, -0.06], -0.32)
-    return np.where(up > hat_edge, Material.HAT, np.where(up >= lowest, Material.HAIR, NOTHING))
+    return np.where(up > outfits.hat_edge[:, None, None], Material.HAT, np.where(up >= lowest, Material.HAIR, NOTHING))

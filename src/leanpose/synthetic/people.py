@@ -11,28 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from leanpose.skeleton import WHOLEBODY133, Skeleton
-from leanpose.synthetic.bodies import (
-    SHAPES,
-    Bodies,
-    J,
-    PosedSkeletons,
-    draw_bodies,
-    draw_poses,
-    hand_points,
-    pose_bodies,
-)
-from leanpose.synthetic.clothing import NOTHING, Material, Outfits, draw_outfits
-from leanpose.synthetic.head import (
-    EAR_KEYPOINT,
-    FACE_NORMALS,
-    FEATURE_MATERIALS,
-    FEATURE_NORMALS,
-    HEAD_TOP,
-    draw_faces,
-    face_polygons,
-)
+from leanpose.synthetic import head
+from leanpose.synthetic.bodies import SHAPES, Bodies, J, PosedSkeletons, hand_points, pose_bodies
+from leanpose.synthetic.clothing import NOTHING, Material, Outfits
 from leanpose.synthetic.mesh import QUADS, build_surfaces
-from leanpose.synthetic.rendering import Camera, Light, Polygons, quad_polygons
+from leanpose.synthetic.rendering import Camera, Light, Painting, Polygons, quad_polygons
 
 SYNTHETIC135 = Skeleton(
     "synthetic135",
@@ -43,6 +26,7 @@ SYNTHETIC135 = Skeleton(
 )
 K = {name: i for i, name in enumerate(SYNTHETIC135.keypoints)}
 _FACE_START, _HANDS_START = 23, 91
+_HEAD_POINTS = [K[name] for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top")]
 
 
 def _depth_allowed() -> np.ndarray:
@@ -54,14 +38,12 @@ def _depth_allowed() -> np.ndarray:
     return allowed
 
 
-DEPTH_ALLOWED = _depth_allowed()  # shares of the person's height
+_DEPTH_ALLOWED = _depth_allowed()  # shares of the person's height
 
 # Points on skin, which are hidden when the skin looks away: their outward directions in the head's axes.
-SURFACE_POINTS = np.r_[
-    K["nose"], K["left_eye"], K["right_eye"], K["left_ear"], K["right_ear"], _FACE_START:_HANDS_START
-]
+_SURFACE_POINTS = np.r_[_HEAD_POINTS[:5], _FACE_START:_HANDS_START]
 _EYES_AND_EARS_OUT = np.array([[0.42, 0.0, 0.91], [-0.42, 0, 0.91], [0.98, 0, 0.2], [-0.98, 0, 0.2]])
-SURFACE_NORMALS = np.concatenate([FACE_NORMALS[30:31], _EYES_AND_EARS_OUT, FACE_NORMALS])
+_SURFACE_NORMALS = np.concatenate([head.FACE_NORMALS[30:31], _EYES_AND_EARS_OUT, head.FACE_NORMALS])
 
 
 @dataclass(frozen=True)
@@ -85,14 +67,6 @@ class People:
     keypoints: Float[np.ndarray, "P 135 3"]
 
 
-def draw_people(rng: np.random.Generator, yaw: Float[np.ndarray, " P"], places: Float[np.ndarray, "P 2"]) -> People:
-    """Draw people at `places` (x, z; metres), turned by `yaw` degrees (0 looks to +z)."""
-    bodies = draw_bodies(rng, len(yaw))
-    outfits = draw_outfits(rng, bodies)
-    angles = draw_poses(rng, len(yaw))
-    return place_people(bodies, outfits, angles, draw_faces(rng, len(yaw)), yaw, places)
-
-
 def place_people(
     bodies: Bodies,
     outfits: Outfits,
@@ -107,7 +81,7 @@ def place_people(
     lowest = vertices[..., 1].min(axis=1)
     move = np.stack([places[:, 0], -lowest, places[:, 1]], axis=-1)[:, None]
     skeletons = PosedSkeletons(skeletons.joints + move, skeletons.frames)
-    features = face_polygons(face) * bodies.head[:, None, None, None]
+    features = head.face_polygons(face) * bodies.head[:, None, None, None]
     features = skeletons.to_world("head", features.reshape(len(face), -1, 3)).reshape(features.shape)
     hands = hand_points(bodies, skeletons, angles)
     keypoints = _keypoints(bodies, skeletons, face, hands)
@@ -121,13 +95,11 @@ def _keypoints(
     height, joints = bodies.height[:, None], skeletons.joints
     points = np.zeros((len(face), len(SYNTHETIC135), 3))
     left_eye, right_eye = face[:, 42:48].mean(axis=1, keepdims=True), face[:, 36:42].mean(axis=1, keepdims=True)
-    ears_and_top = np.stack([EAR_KEYPOINT, EAR_KEYPOINT * (-1, 1, 1), HEAD_TOP])
-    head = np.concatenate([face, left_eye, right_eye, np.broadcast_to(ears_and_top, (len(face), 3, 3))], axis=1)
-    head = skeletons.to_world("head", head * bodies.head[:, None, None])
-    points[:, _FACE_START:_HANDS_START] = head[:, :68]
-    points[:, [K[name] for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top")]] = head[
-        :, [30, *range(68, 73)]
-    ]
+    ears_and_top = np.broadcast_to(head.EARS_AND_TOP, (len(face), 3, 3))
+    on_head = np.concatenate([face, left_eye, right_eye, ears_and_top], axis=1) * bodies.head[:, None, None]
+    on_head = skeletons.to_world("head", on_head)
+    points[:, _FACE_START:_HANDS_START] = on_head[:, :68]
+    points[:, _HEAD_POINTS] = on_head[:, [30, *range(68, 73)]]
     for sign, side in ((1.0, "left"), (-1.0, "right")):
         for name in ("shoulder", "elbow", "wrist", "knee", "ankle"):
             points[:, K[f"{side}_{name}"]] = joints[:, J[f"{side}_{name}"]]
@@ -154,9 +126,9 @@ def _body_polygons(people: People, camera: Camera, light: Light) -> Polygons:
 
 def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     points = camera.to_camera(people.features)
-    out = FEATURE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, J["head"]]).transpose(0, 2, 1)
+    out = head.FEATURE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, J["head"]]).transpose(0, 2, 1)
     person, feature = np.nonzero((out * points.mean(axis=2)).sum(-1) < 0)
-    points, material = points[person, feature], FEATURE_MATERIALS[feature]
+    points, material = points[person, feature], head.FEATURE_MATERIALS[feature]
     nearer = people.bodies.head[person] * (
         0.03 + 0.002 * feature
     )  # they lie on the skin, and later ones on earlier ones
@@ -188,3 +160,19 @@ def _finger_polygons(people: People, camera: Camera, light: Light) -> Polygons:
 def people_polygons(people: People, camera: Camera, light: Light) -> list[Polygons]:
     """All polygons of the people."""
     return [part(people, camera, light) for part in (_body_polygons, _face_polygons, _finger_polygons)]
+
+
+def label_people(people: People, camera: Camera, painting: Painting) -> Float[np.ndarray, "P 135 3"]:
+    """Pixels and visibility of all keypoints, read off what was painted where."""
+    height, width = painting.number.shape
+    points = camera.to_camera(people.keypoints)
+    xy = camera.project(points)
+    inside = ((xy > -0.5) & (xy < (width - 0.5, height - 0.5))).all(-1) & (points[..., 2] > 0.25)
+    column = np.clip(np.rint(xy[..., 0]), 0, width - 1).astype(int)
+    row = np.clip(np.rint(xy[..., 1]), 0, height - 1).astype(int)
+    surface = painting.depth[painting.number[row, column]]
+    allowed = _DEPTH_ALLOWED * (people.bodies.height * people.bodies.girth)[:, None]
+    hidden = points[..., 2] - surface > allowed
+    out = _SURFACE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, J["head"]]).transpose(0, 2, 1)
+    hidden[:, _SURFACE_POINTS] |= (out * points[:, _SURFACE_POINTS]).sum(-1) > 0.05 * points[:, _SURFACE_POINTS, 2]
+    return np.concatenate([xy, np.where(inside, np.where(hidden, 1.0, 2.0), 0.0)[..., None]], axis=-1)

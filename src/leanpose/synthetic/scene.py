@@ -11,18 +11,11 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton, get_skeleton
-from leanpose.synthetic.bodies import J
-from leanpose.synthetic.clothing import Material
-from leanpose.synthetic.people import (
-    DEPTH_ALLOWED,
-    SURFACE_NORMALS,
-    SURFACE_POINTS,
-    SYNTHETIC135,
-    People,
-    draw_people,
-    people_polygons,
-)
-from leanpose.synthetic.rendering import Camera, Framing, Painting, draw_camera, draw_light, paint
+from leanpose.synthetic.bodies import draw_bodies, draw_poses
+from leanpose.synthetic.clothing import Material, draw_outfits
+from leanpose.synthetic.head import draw_faces
+from leanpose.synthetic.people import SYNTHETIC135, People, label_people, people_polygons, place_people
+from leanpose.synthetic.rendering import Framing, Painting, draw_camera, draw_light, paint
 from leanpose.synthetic.surroundings import develop, draw_background, occluders, octaves
 
 _LEAST_AREA = 40  # pixels: who shows less is not labelled
@@ -75,20 +68,12 @@ def _places(rng: np.random.Generator, count: int, framing: Framing) -> np.ndarra
     return np.column_stack([x, z]) * (np.arange(count) > 0)[:, None]
 
 
-def label_people(people: People, camera: Camera, painting: Painting) -> Float[np.ndarray, "P 135 3"]:
-    """Pixels and visibility of all keypoints, read off what was painted where."""
-    height, width = painting.number.shape
-    points = camera.to_camera(people.keypoints)
-    xy = camera.project(points)
-    inside = ((xy > -0.5) & (xy < (width - 0.5, height - 0.5))).all(-1) & (points[..., 2] > 0.25)
-    column = np.clip(np.rint(xy[..., 0]), 0, width - 1).astype(int)
-    row = np.clip(np.rint(xy[..., 1]), 0, height - 1).astype(int)
-    surface = painting.depth[painting.number[row, column]]
-    allowed = DEPTH_ALLOWED * (people.bodies.height * people.bodies.girth)[:, None]
-    hidden = points[..., 2] - surface > allowed
-    out = SURFACE_NORMALS @ (camera.rotation @ people.skeletons.frames[:, J["head"]]).transpose(0, 2, 1)
-    hidden[:, SURFACE_POINTS] |= (out * points[:, SURFACE_POINTS]).sum(-1) > 0.05 * points[:, SURFACE_POINTS, 2]
-    return np.concatenate([xy, np.where(inside, np.where(hidden, 1.0, 2.0), 0.0)[..., None]], axis=-1)
+def draw_people(rng: np.random.Generator, yaw: Float[np.ndarray, " P"], places: Float[np.ndarray, "P 2"]) -> People:
+    """Draw people at `places` (x, z; metres), turned by `yaw` degrees (0 looks to +z)."""
+    bodies = draw_bodies(rng, len(yaw))
+    outfits = draw_outfits(rng, bodies)
+    angles = draw_poses(rng, len(yaw))
+    return place_people(bodies, outfits, angles, draw_faces(rng, len(yaw)), yaw, places)
 
 
 def compose(
