@@ -114,18 +114,9 @@ class DeiT(ImageModel):
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
         import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
 
-        network = timm.create_model(
-            "deit_tiny_patch16_224",
-            img_size=config.input_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            mlp_ratio=config.mlp_ratio,
-            global_pool=config.pool,
-            drop_path_rate=config.drop_path,
-            num_classes=config.classes,
-        )
+        sizes = {name: getattr(config, name) for name in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}
+        heads = {"global_pool": config.pool, "drop_path_rate": config.drop_path, "num_classes": config.classes}
+        network = timm.create_model("deit_tiny_patch16_224", img_size=config.input_size, **sizes, **heads)
         self.network = cast("VisionTransformer", network)
 
     @classmethod
