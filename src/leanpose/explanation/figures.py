@@ -91,10 +91,16 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
     return ScalarMappable(PowerNorm(exponent, 0, peak if peak > 0 else 1.0, clip=True), upper)
 
 
+def add_scale(figure: Figure, axes: list[Axes], colours: ScalarMappable, label: str, form: str = "{x:.1%}") -> None:
+    """The bar that says which colour stands for which number, with ticks at even steps of colour."""
+    ticks = np.asarray(colours.norm.inverse(np.linspace(0, 1, 6)))  # pyright: ignore[reportAttributeAccessIssue]
+    figure.colorbar(colours, ax=axes, label=label, ticks=ticks, format=form, aspect=25)
+
+
 def overlay(heat: Float[np.ndarray, "rows columns"], colours: ScalarMappable) -> Float[np.ndarray, "rows columns 4"]:
     """RGBA to lay over a crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
     known = np.nan_to_num(heat)
-    rgba = colours.to_rgba(known)
+    rgba = np.array(colours.to_rgba(known))
     rgba[..., 3] = 0.9 * np.asarray(colours.norm(known))
     rgba[np.isnan(heat)] = (0, 0, 0, 0.75)
     return rgba
@@ -131,7 +137,7 @@ def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows 
         panel.imshow(overlay(heat, colours), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
         if layer == layers[0]:
             panel.set_ylabel(f"cycle {cycle + 1}", fontsize=10)
-    figure.colorbar(colours, ax=axes, label="share of the attention\nthat a patch gets", format="{x:.1%}", aspect=25)
+    add_scale(figure, axes, colours, "share of the attention\nthat a patch gets")
     note = "beside the layer: what all patches get together; keypoint tokens get the rest (mean over the heads)"
     return as_image(figure, title, note + (" · dark: dropped" if np.isnan(attention).any() else ""))
 
@@ -154,7 +160,7 @@ def draw_matrices(
         panel.set_title(name, fontsize=9)
         panel.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=7)
         panel.set_yticks(ticks, [names[i] for i in ticks], fontsize=7)
-    figure.colorbar(colours, ax=axes, label="share of the row's attention", format="{x:.1%}", aspect=25)
+    add_scale(figure, axes, colours, "share of the row's attention")
     return as_image(figure, title, "row: attends; column: attended to; mean over the heads")
 
 
@@ -189,7 +195,7 @@ def draw_links(
                 drawn = panel.annotate("", xy=points[target], xytext=points[source], arrowprops=arrow)
                 drawn.arrow_patch.set_clip_path(panel.patch)
         panel.scatter(*points.T, s=20, c=dots, edgecolors="black", zorder=3)
-    figure.colorbar(colours, ax=axes, label="share of the attention", format="{x:.1%}", aspect=25)
+    add_scale(figure, axes, colours, "share of the attention")
     return as_image(
         figure,
         title,
@@ -222,7 +228,7 @@ def draw_maps(
         panel.imshow(overlay(np.clip(heat[k], 0, 1), colours), extent=extent, interpolation="bilinear")
         if number % len(maps) == len(maps) - 1:
             panel.plot(*points[k], "o", color=MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
-    figure.colorbar(colours, ax=axes, label="height (1: a perfect peak)", aspect=25)
+    add_scale(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
     return as_image(figure, title, note)
 
 

@@ -45,7 +45,8 @@ class Quantiser(ABC):
     format: Literal["onnx", "openvino"] = "onnx"
     suffix = ".onnx"
     backend = "onnxruntime"
-    packages, extra = ("onnx", "onnxruntime.quantization", "onnxruntime"), "export"
+    packages: tuple[str, ...] = ("onnx", "onnxruntime.quantization", "onnxruntime")
+    extra = "export"
 
     def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
         import onnx
