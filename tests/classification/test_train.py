@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from digits import SMALL, digits_recipe, write_digits
 from leanpose.classification.data import read_class_folder
-from leanpose.classification.deit import ClassOutput, DeiT, load_classifier
+from leanpose.classification.deit import ClassOutput, DeiT, DeiTConfig, load_classifier
 from leanpose.classification.evaluate import evaluate_classes, ranks_of
 from leanpose.classification.recipe import ClassificationSection, parse_classification_recipe
 from leanpose.classification.train import ClassificationTask, build_classifier, train_classifier
@@ -217,10 +217,9 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     import cv2
     import numpy as np
 
-    config = type("Config", (), {"classes": 8, "input_size": (4, 4)})()
+    config = DeiTConfig(input_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, classes=8)
     model = ByColour("by_colour", config)
     model.mean, model.std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
-    model.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
     for name, reds in {"0": [0, 4], "1": [1, 7], "7": [0]}.items():
         (tmp_path / name).mkdir()
         for i, red in enumerate(reds):
