@@ -184,7 +184,7 @@ class ClassDataset(ImageDataset[ClassSample]):
         file, label = self.folder.files[index], int(self.folder.labels[index])
         picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
         if self._augment is None:
-            size, border = self.input_size[::-1], (1 - CROP_PCT) / 2
+            size, border = (self.input_size[1], self.input_size[0]), (1 - CROP_PCT) / 2
             return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC, border)), label, index
         with _seeded(self.seed, self.epoch, index):
             return np.asarray(self._augment(picture)), label, index

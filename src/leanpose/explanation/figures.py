@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -39,7 +39,7 @@ WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
 
 
-def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Figure, list[Axes]]:
+def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Figure, list[Any]]:
     """A figure with `count` empty axes in rows of `columns`, each `width` inches wide and `aspect` times as high."""
     from matplotlib.figure import Figure
 
@@ -91,7 +91,7 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
     return ScalarMappable(PowerNorm(exponent, 0, peak if peak > 0 else 1.0, clip=True), upper)
 
 
-def add_scale(figure: Figure, axes: list[Axes], colours: ScalarMappable, label: str, form: str = "{x:.1%}") -> None:
+def add_scale(figure: Figure, axes: list[Any], colours: ScalarMappable, label: str, form: str = "{x:.1%}") -> None:
     """The bar that says which colour stands for which number, with ticks at even steps of colour."""
     ticks = np.asarray(colours.norm.inverse(np.linspace(0, 1, 6)))  # pyright: ignore[reportAttributeAccessIssue]
     figure.colorbar(colours, ax=axes, label=label, ticks=ticks, format=form, aspect=25)
@@ -247,7 +247,7 @@ def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title
         for model, values in series.items():
             near = (np.abs(values) < NEAR_ZERO).mean()
             label = f"{model}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
-            panel.hist(values, 161, (-limit, limit), density=True, histtype="stepfilled", alpha=0.5, label=label)
+            panel.hist(values, 161, range=(-limit, limit), density=True, histtype="stepfilled", alpha=0.5, label=label)
         panel.set(title=title_of_panel, xlabel="value of a weight", ylabel="density")
         panel.legend(fontsize=8)
     note = "matrices of the transformer (of the whole network where there is none), without biases and norms"

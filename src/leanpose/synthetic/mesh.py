@@ -56,7 +56,7 @@ _PART, _JOINT, _TO, _MATERIAL, _CLOTH, _PLACE, _WIDTH, _DEPTH, _SHIFT, _FEMALE, 
 )
 _BELTS = np.flatnonzero(_PART[:-1] == _PART[1:])  # their upper rings
 _TRUNK_BELT = np.cumsum(_CLOTH == _TRUNK) - 1
-_ACROSS = np.where((_WAYS.index("front") == _TO)[:, None], [0.0, 1, 0], [0.0, 0, 1])  # where a ring's depth lies
+_ACROSS = np.where(np.equal(_TO, _WAYS.index("front"))[:, None], [0.0, 1, 0], [0.0, 0, 1])  # where a ring's depth lies
 _ROUND = regular_polygon(_SIDES)
 _FRONT = np.sin((np.arange(_SIDES) + 0.5) * (2 * np.pi / _SIDES))  # how far each side looks to the front, -1 to 1
 _NEXT = np.roll(np.arange(_SIDES), -1)
