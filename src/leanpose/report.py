@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from jaxtyping import UInt8
 
+from leanpose.drawing.files import encode_picture
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import part_rows
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
@@ -205,26 +206,18 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
 
 def _curves(runs: Sequence[RunRecord]) -> str:
     """A run logs the loss against the labels times its weight; it is shown without, so that runs can be compared."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
     for run in runs:
-        weight = label_loss_weight(run.settings)
         term = "class" if run.losses and "class" in run.losses[0] else "pose"
-        if weight:
+        if weight := label_loss_weight(run.settings):
             left.plot([row["epoch"] for row in run.losses], [row[term] / weight for row in run.losses], label=run.name)
-        right.plot(
-            [row["epoch"] for row in run.validations],
-            [100 * row[run.figure] for row in run.validations],
-            marker="o",
-            label=run.name,
-        )
+        figures = [100 * row[run.figure] for row in run.validations]
+        right.plot([row["epoch"] for row in run.validations], figures, marker="o", label=run.name)
     likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
-    scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="loss against the labels", yscale=scale)
+    left.set(xlabel="epoch", ylabel="loss against the labels", yscale="linear" if likelihoods else "log")
     right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -251,10 +244,6 @@ def label_loss_weight(settings: dict[str, Any]) -> float:
 
 
 def _figure(image: ReportImage) -> str:
-    import cv2
-
-    flag, data = cv2.imencode(".jpg", image.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert flag, "OpenCV encodes every uint8 image"
-    encoded = base64.b64encode(data.tobytes()).decode()
+    encoded = base64.b64encode(encode_picture(image.image, ".jpg", quality=90) or b"").decode()
     caption = escape(image.caption)
     return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"><figcaption>{caption}</figcaption></figure>'

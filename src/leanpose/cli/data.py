@@ -100,18 +100,14 @@ def synth(
     skeleton: Annotated[
         str, typer.Option(help="Keypoints to write: a skeleton's name or YAML file.")
     ] = "coco_wholebody133",
-    poses: Annotated[str, typer.Option(help="Kinds of poses, such as stand,walk,sit. [default: all]")] = "",
     workers: Annotated[int, typer.Option(help="Processes that draw.")] = 1,
 ) -> None:
     """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG pictures and a COCO file."""
     from leanpose.synthetic import write_synthetic
 
     height_width, least_most = _pair(size, "--size", "256x192"), _pair(people, "--people", "1-3")
-    kinds = [kind for kind in poses.split(",") if kind]
     with _progress(Console(), "drawing people") as advance:
-        files = write_synthetic(
-            out, count, seed, height_width, skeleton, least_most, poses=kinds, workers=workers, progress=advance
-        )
+        files = write_synthetic(out, count, seed, height_width, skeleton, least_most, workers=workers, progress=advance)
     typer.echo(f"{files.count} pictures of {files.people} people: {files.images} and {files.annotations}")
 
 
@@ -268,15 +264,12 @@ def _print_left_out(console: Console, sentences: Sequence[str]) -> None:
 
 
 def _write_contact_sheet(console: Console, path: Path, draw: Callable[[], np.ndarray]) -> None:
-    from PIL import Image
-
-    from leanpose.files import atomic_write
+    from leanpose.drawing.files import write_picture
 
     try:
         sheet = draw()
     except LeanposeError as error:
         console.print(f"No contact sheet: {error}", highlight=False)
         return
-    with atomic_write(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
+    write_picture(sheet, path)
     console.print(f"Contact sheet: {path}", highlight=False, soft_wrap=True)

@@ -76,12 +76,12 @@ def export(
     source = model if fresh is None else fresh
     if quantise is not None:
         from leanpose.cli.quantised import export_quantised, measured_sets
-        from leanpose.quantisation import FORMAT_OF
+        from leanpose.quantisation import SCHEMES
 
-        if quantise not in FORMAT_OF:
-            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, FORMAT_OF)}")
-        if format != FORMAT_OF[quantise]:
-            raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
+        if quantise not in SCHEMES:
+            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
+        if format != SCHEMES[quantise].format:
+            raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
         source_set, calibration = measured_sets(
             annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
         )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
@@ -151,6 +152,21 @@ def contact_sheet(
     return sheet
 
 
+def draw_person(
+    image: UInt8[np.ndarray, "H W 3"],
+    region: Float[np.ndarray, " 4"],
+    keypoints: Float[np.ndarray, "K 2"],
+    scores: Float[np.ndarray, " K"],
+    skeleton: Skeleton,
+    size: tuple[int, int],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """One person from near: the part of an image around `region` (xyxy), in a picture of `size` (height, width)."""
+    (center,), (scale,) = bbox_to_center_scale(region[None], size, padding=1.0)
+    matrix = warp_matrix(center, scale, size)
+    points = apply_affine(matrix, keypoints)
+    return draw_poses(warp_image(image, matrix, size), points[None], scores[None], skeleton)
+
+
 def _check(
     image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton, boxes: np.ndarray | None
 ) -> None:
@@ -160,9 +176,7 @@ def _check(
     expected = [(people, count, 2), (people, count), (people, 4)]
     shapes = [keypoints.shape, scores.shape, (people, 4) if boxes is None else np.shape(boxes)]
     if shapes != expected:
-        raise LeanposeError(
-            f"Keypoints, scores and boxes of shapes {shapes} do not fit '{skeleton.name}': expected {expected}."
-        )
+        raise LeanposeError(f"Keypoints, scores and boxes {shapes} do not fit '{skeleton.name}': expected {expected}.")
 
 
 def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:

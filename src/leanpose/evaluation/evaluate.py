@@ -188,26 +188,6 @@ def ground_truth_of(people: PoseDataset) -> dict:
     return people.ground_truth
 
 
-def mean_pose(
-    train: Sequence[PoseAnnotation], people: Sequence[PoseAnnotation], input_size: tuple[int, int]
-) -> PosePredictions:
-    """The average pose of `train`, put into the box of each of `people`: the bar that looking at the image must pass.
-
-    Args:
-        train: whose labelled keypoints are averaged, each in its own crop.
-        people: whose boxes are filled.
-        input_size: height and width of the model's crops; their aspect decides the crops' regions.
-    """
-    points = np.stack([person.keypoints for person in train]).astype(np.float64)
-    centers, scales = bbox_to_center_scale(np.stack([person.box for person in train]), input_size)
-    labelled = points[..., 2:] > 0
-    in_region = (points[..., :2] - centers[:, None]) / scales[:, None]
-    mean = np.where(labelled, in_region, 0).sum(axis=0) / np.maximum(labelled.sum(axis=0), 1)
-    centers, scales = bbox_to_center_scale(np.stack([person.box for person in people]).astype(np.float64), input_size)
-    keypoints = centers[:, None] + mean * scales[:, None]
-    return _in_boxes(people, input_size, keypoints, np.ones(keypoints.shape[:2]))
-
-
 def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
     """The ground truth without the keypoints that nobody in it has, and the indices of those that stay."""
     annotations = ground_truth["annotations"]
