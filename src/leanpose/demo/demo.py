@@ -1,7 +1,7 @@
 """The demo: poses on photographs, then distillation, measured on people that the student has not seen.
 
 It trains one small student twice on the few labelled people of `files/free_people`, from the same start, with the same
-seed and for the same number of steps: from the labels alone, and from the labels and a teacher's heatmaps. Whichever is
+seed and for the same number of steps: from the labels alone, and from the labels and a teacher. Whichever is
 better, it says so.
 """
 
@@ -19,25 +19,19 @@ import torch
 from jaxtyping import UInt8
 from rich.console import Console
 
-from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
+from leanpose.distillation.measure import DRAWS, Gain, Measured, gain_of, measure
+from leanpose.distillation.plan import PLAIN, TAUGHT, seconds_an_epoch
 from leanpose.drawing.files import write_picture
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
-from leanpose.evaluation.bootstrap import bootstrap_ap, interval
-from leanpose.evaluation.evaluate import coco_ap, predict_people
-from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
-from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.skeleton import Skeleton
-from leanpose.training.build import build_model, load_teacher, read_training_people
+from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
-from leanpose.training.optimizers import build_optimizers
 from leanpose.training.recipe import Recipe, load_recipe
-from leanpose.training.task import build_task
 from leanpose.training.train import train
 from leanpose.weights import load_model
 
@@ -46,9 +40,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 PEOPLE = Path(__file__).with_name("files") / "free_people"
 GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to measure on
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
-PLAIN, TAUGHT = "plain", "taught"  # the recipe's rows
 MAX_EPOCHS = 100
-DRAWS = 200  # of the bootstrap
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
 
 
@@ -58,19 +50,6 @@ class DemoResult:
 
     report: Path
     summary: list[str]
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A model's poses in the labelled boxes of the unseen people, and their AP in per cent with its 95 % interval."""
-
-    name: str
-    poses: PosePredictions
-    ap: float
-    interval: tuple[float, float]
-
-    def __str__(self) -> str:
-        return f"{self.ap:.1f} ({self.interval[0]:.1f} to {self.interval[1]:.1f})"
 
 
 def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: int = 0) -> DemoResult:
@@ -95,13 +74,13 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     photos = _look_at_photos(out / "photos", mine, console)
 
     recipes = {name: _recipe(name, out, seed) for name in (PLAIN, TAUGHT)}
-    seconds = {name: _seconds_an_epoch(recipe) for name, recipe in recipes.items()}
+    seconds = {name: seconds_an_epoch(recipe) for name, recipe in recipes.items()}
     epochs = int(np.clip(0.9 * 60 * minutes / sum(seconds.values()), 2, MAX_EPOCHS))
     train_people, val_people = _people(recipes[PLAIN])
     _say(
         console,
         f"Training the same student twice on {len(train_people.people)} labelled people for {epochs} epochs: from the "
-        f"labels alone ({PLAIN}), and from the labels and {DEFAULT_MODEL}'s heatmaps ({TAUGHT}).",
+        f"labels alone ({PLAIN}), and from the labels and {DEFAULT_MODEL} ({TAUGHT}).",
     )
     for name, recipe in recipes.items():
         shutil.rmtree(out / name, ignore_errors=True)
@@ -114,11 +93,12 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     assert teacher is not None, f"the recipe's row {TAUGHT} has a teacher"
     models = {DEFAULT_MODEL: teacher.model, **{name: load_model(out / name / "last.safetensors") for name in recipes}}
     skeleton = models[PLAIN].skeleton
-    measured, gains = _measure(models, val_people, skeleton, seed)
+    measured = measure(models, val_people, skeleton, seed=seed)
+    gain = gain_of([measured[TAUGHT]], [measured[PLAIN]])
     runs = [read_run(out / name, name) for name in recipes]
-    summary = _summary(measured, gains, runs, val_people)
+    summary = _summary(measured, gain, runs, val_people)
     summary.append(f"The demo took {duration(time.monotonic() - began)} minutes.")
-    images = [_compare(measured, val_people.people, skeleton), *photos]
+    images = [_compare([*measured.values()], val_people.people, skeleton), *photos]
     path = out / "report.html"
     write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, images, _notes()))
     return DemoResult(path, summary)
@@ -163,52 +143,13 @@ def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
     return train_people, val_people
 
 
-def _seconds_an_epoch(recipe: Recipe) -> float:
-    """How long an epoch takes, by a few timed steps."""
-    model, (people, _) = build_model(recipe).train(), _people(recipe)
-    task = build_task(recipe, model, load_teacher(recipe))
-    dataset = TopDownDataset(
-        people.people, model.skeleton, task.crop_size, warp=model.codec.warp, padding=model.codec.padding
-    )
-    optimizers = build_optimizers(recipe.optimizer, task)
-    times = []
-    for step in range(4):
-        began = time.perf_counter()
-        batch = dataset.collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
-        sum(task(*batch.inputs).values(), start=torch.zeros(())).backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[1:])) * (len(dataset) // recipe.batch_size)
-
-
-def _measure(
-    models: dict[str, PoseModel], people: PoseDataset, skeleton: Skeleton, seed: int
-) -> tuple[list[_Measured], tuple[float, float]]:
-    """Each model on the unseen people, in the student's keypoints, and the interval of the taught student's gain."""
-    poses = []
-    for model in models.values():
-        found, _ = predict_people(TorchBackend(model, torch.device("cpu")), people.people, flip_test=False)
-        poses.append(found.with_keypoints(skeleton.indices_in(model.skeleton)))
-    draws = 100 * bootstrap_ap(poses, people, skeleton, draws=DRAWS, seed=seed)
-    measured = [
-        _Measured(name, found, 100 * coco_ap(found, people, skeleton)["AP"], interval(drawn))
-        for name, found, drawn in zip(models, poses, draws, strict=True)
-    ]
-    names = list(models)
-    return measured, interval(draws[names.index(TAUGHT)] - draws[names.index(PLAIN)])
-
-
-def _summary(
-    measured: Sequence[_Measured], gains: tuple[float, float], runs: Sequence[RunRecord], people: PoseDataset
-) -> list[str]:
-    teacher, plain, taught = measured
-    gain = taught.ap - plain.ap
+def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset) -> list[str]:
+    teacher, plain, taught = measured.values()
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
         f"On {len(people.people)} unseen people in {images} photos the student reached {plain} AP from the labels alone, and "
-        f"{taught} AP from the labels and {teacher.name}: {gain:+.1f} AP ({gains[0]:+.1f} to {gains[1]:+.1f}); {verdict(gains)}.",
+        f"{taught} AP from the labels and {teacher.name}; {gain.verdict}.",
         f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher} AP.",
         "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
@@ -216,14 +157,7 @@ def _summary(
     ]
 
 
-def verdict(gains: tuple[float, float]) -> str:
-    """What the interval of the taught student's gain says."""
-    if gains[0] > 0:
-        return "the teacher helped"
-    return "the teacher did harm" if gains[1] < 0 else "that may be chance, since the interval holds 0"
-
-
-def _compare(measured: Sequence[_Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
+def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
     """The same photos under teacher and trained students, in the labelled boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
