@@ -1,12 +1,10 @@
 """The `leanpose` command: one file per subcommand, each light to import; the work is imported when it runs."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Annotated, NoReturn
 
-import typer
+from typer import Exit, Option, Typer
 
 from leanpose.cli.bench import bench
 from leanpose.cli.calibrate import calibrate
@@ -26,7 +24,7 @@ from leanpose.cli.weights import weights
 from leanpose.errors import LeanposeError
 from leanpose.version import __version__
 
-app = typer.Typer(
+app = Typer(
     name="leanpose",
     help="Train, distil and run small, fast, accurate human-pose estimators.",
     no_args_is_help=True,
@@ -39,13 +37,13 @@ app = typer.Typer(
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"leanpose {__version__}")
-        raise typer.Exit
+        raise Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """What can be given before a command."""

@@ -1,13 +1,11 @@
 """`leanpose models`: what can be built, what it costs, and what it is known to reach."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.table import Table
+from typer import Argument
 
 from leanpose.cli.options import new_table, table_console
 from leanpose.cli.weights import release_table
@@ -17,12 +15,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
+    pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
     settings: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="The models' options, such as encoder_layers=4 input_size=[384,288].", metavar="KEY=VALUE …"
-        ),
+        Argument(help="Models' options, such as encoder_layers=4 input_size=[384,288].", metavar="KEY=VALUE …"),
     ] = None,
 ) -> None:
     """List models, what they cost and what they reach, and the released weights."""
@@ -59,7 +55,7 @@ def models(
         console.print("Their training data and terms: leanpose weights.", style="dim")
 
 
-def _counted(name: str, options: dict[str, Any]) -> ModelRow:
+def _counted(name: str, options: dict[str, Any]) -> "ModelRow":
     """The row of a model with other settings than its own."""
     from leanpose.models.cost import table_row
 
@@ -67,7 +63,7 @@ def _counted(name: str, options: dict[str, Any]) -> ModelRow:
     return replace(table_row(name, **options), published="–", source=f"with {changed}")
 
 
-def _architectures(rows: dict[str, ModelRow]) -> Table:
+def _architectures(rows: "dict[str, ModelRow]") -> Table:
     numbers = (">parameters", ">GMACs", ">with attention", ">input", ">AP")
     table = new_table("Models: leanpose.create_model(name)", "name", *numbers, "source of AP")
     for name, row in rows.items():

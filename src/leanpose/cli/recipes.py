@@ -1,16 +1,12 @@
 """`leanpose recipes`: what comes with leanpose to be trained."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 
-def recipes(
-    pattern: Annotated[str, typer.Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*",
-) -> None:
+def recipes(pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*") -> None:
     """List the recipes: a row of a paper's table each, with the command that trains it and the expected result."""
     from fnmatch import fnmatch
 

@@ -1,11 +1,9 @@
 """`leanpose retrain-head`: a new head for a trained SimCC model, distilled from its own (DWPose, stage 2)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
@@ -18,15 +16,15 @@ _DECIDED = frozenset(
 
 def retrain_head(
     trained: Annotated[
-        str, typer.Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
+        str, Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
     ],
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe for the data and the schedule. [default: the run's own]")
+        Path | None, Argument(help="A recipe for the data and the schedule. [default: the run's own]")
     ] = None,
     settings: Settings = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
-    logit_weight: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    epochs: Annotated[int | None, Option(min=1, help="[default: a fifth of the recipe's]")] = None,
+    logit_weight: Annotated[float, Option(min=0, help="Weight of the loss.")] = 1.0,
+    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: Device = "auto",
 ) -> None:
     """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.

@@ -72,13 +72,13 @@ class Detector(ABC):
 
     @staticmethod
     def load(
-        path: str | Path,
+        path: str | Path | Detector,
         *,
         threshold: float = THRESHOLD,
         input_size: tuple[int, int] | None = None,
         device: str = "auto",
     ) -> Detector:
-        """Open the package's person detector, an ONNX file, or one of torchvision's.
+        """Open the package's person detector, an ONNX file, or one of torchvision's; a `Detector` is returned as it is.
 
         Args:
             path: `rtmdet-nano` or `auto` (the package's), an ONNX file, `whole-image` (no detector: one box around the whole
@@ -93,6 +93,8 @@ class Detector(ABC):
             LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
                 detector of that name, or its weights cannot be had.
         """
+        if isinstance(path, Detector):
+            return path
         named = str(path)
         if named == WHOLE_IMAGE:
             return WholeImage()

@@ -26,7 +26,7 @@ from leanpose.device import choose_device, limit_threads
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
 from leanpose.inference.choice import BACKENDS, benchmark_backends, open_backend, remember
-from leanpose.inference.detectors import THRESHOLD, Detections, Detector, WholeImage
+from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton, get_skeleton
@@ -152,7 +152,7 @@ class PoseEstimator:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         limit_threads()
         self.device = choose_device(str(device))
-        self.detector = choose_detector(detector, device=str(device))
+        self.detector = Detector.load(detector, device=str(device))
         self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton, advance)
         if flip_test and self.backend.includes_decoding:
@@ -512,18 +512,3 @@ def _open(
         raise LeanposeError(f"'{model.name}' is a classifier and finds no poses.")
     model = model.to(device).eval()
     return model, *open_backend(model, device, backend, precision, advance)
-
-
-def choose_detector(detector: Detector | str | Path, *, threshold: float = THRESHOLD, device: str = "auto") -> Detector:
-    """The detector meant by a path or a name (see `PoseEstimator`).
-
-    Args:
-        threshold: of a file's detections, those below this score are left out.
-        device: where it computes, see `PoseEstimator`.
-
-    Raises:
-        LeanposeError: the file cannot be used.
-    """
-    if isinstance(detector, Detector):
-        return detector
-    return Detector.load(detector, threshold=threshold, device=device)
