@@ -100,7 +100,7 @@ def test_another_networks_weights_are_refused(tmp_path: Path):
     torch.save({"layer": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("five.pth", "other.pth", "list.pth"):
-        with pytest.raises(LeanposeError, match=f"{name} are not those of torchvision's {SSDLITE} with 91 or 2"):
+        with pytest.raises(LeanposeError, match=f"{name} are not of {SSDLITE} with 91 or 2"):
             TorchvisionDetector(SSDLITE, weights=tmp_path / name)
 
 

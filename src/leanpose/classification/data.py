@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.dataset import Batch, ImageDataset
-from leanpose.data.images import decode_image, read_bytes
+from leanpose.data.images import read_bytes, read_image
 from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
@@ -182,7 +182,7 @@ class ClassDataset(ImageDataset[ClassSample]):
         from PIL import Image
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
-        picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
+        picture = Image.fromarray(read_image(read_bytes(file), name=str(file)))
         if self._augment is None:
             return np.asarray(_middle(picture, self.input_size)), label, index
         with _seeded(self.seed, self.epoch, index):

@@ -43,7 +43,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """What can be given before a command."""
@@ -77,21 +77,10 @@ def _leave(code: int) -> NoReturn:
 
 
 COMMANDS = {
-    "demo": demo,
-    "predict": predict,
-    "train": train,
-    "retrain-head": retrain_head,
-    "recipes": recipes,
-    "eval": evaluate,
-    "calibrate": calibrate,
-    "report": report,
-    "models": models,
-    "weights": weights,
-    "convert": convert,
-    "explain": explain,
-    "export": export,
-    "bench": bench,
-}
+    "demo": demo, "predict": predict, "train": train, "retrain-head": retrain_head, "recipes": recipes, "eval": evaluate,
+    "calibrate": calibrate, "report": report, "models": models, "weights": weights, "convert": convert, "explain": explain,
+    "export": export, "bench": bench,
+}  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")

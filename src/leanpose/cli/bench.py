@@ -93,9 +93,7 @@ def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
-    print(
-        "Pictures: 1280×720 with drawn people; the poses are those in their known boxes, however many the detector finds."
-    )
+    print("Pictures: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
     print(f"{'people':>6}  {'detector ms':>11}  {'poses ms':>8}  {'together ms':>11}")
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")

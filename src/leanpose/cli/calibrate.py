@@ -27,15 +27,11 @@ def calibrate(
     model: SavedModel,
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
     annotations: Annotated[
-        Path | None, Option(help="Labels of people that the model was not trained on, as for `leanpose eval`.")
+        Path | None, Option(help="Of people that the model was not trained on, as for eval.")
     ] = None,
-    data_format: Annotated[
-        str, Option("--format", help="As in a recipe: coco, mpii, …; a wrong one is answered with all.")
-    ] = "coco",
+    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …")] = "coco",
     split: Split = "all",
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="The calibrated model. [default: the model's name with _calibrated]")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="[default: the model's name with _calibrated]")] = None,
     diagram: Annotated[Path | None, Option(help="The reliability diagram. [default: as --out, ending in .png]")] = None,
     flip_test: Annotated[bool, Option(help="Calibrate the scores of the flip test.")] = False,
     folds: Annotated[int, Option(min=2, help="Of the cross-validation over images.")] = 5,

@@ -20,14 +20,10 @@ def convert(
     out: Annotated[Path | None, Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
     model: Annotated[str | None, Option(help="Its name in leanpose, where the file fits several.")] = None,
     skeleton: Annotated[
-        str | None, Option(help="Its keypoints, where their number does not tell: a known name or a YAML file.")
+        str | None, Option(help="Its keypoints, where their number does not tell: name or YAML.")
     ] = None,
-    input_size: Annotated[
-        str | None, Option(help="Of the crop, such as 384x288 (height x width), where no weight depends on it.")
-    ] = None,
-    stage: Annotated[
-        int | None, Option(min=1, max=2, help="Of DWPose's distillation, where the file does not tell.")
-    ] = None,
+    input_size: Annotated[str | None, Option(help="Height x width of the crop, where no weight depends on it.")] = None,
+    stage: Annotated[int | None, Option(min=1, max=2, help="Of DWPose's, where the file does not tell.")] = None,
     backbone: Annotated[bool, Option("--backbone", help="Keep the backbone alone, to start a training from.")] = False,
     training_data: Annotated[list[str] | None, Option(help="What it was trained on, again for more.")] = None,
     licence: Annotated[str | None, Option(help="The terms of the weights.")] = None,
@@ -38,9 +34,7 @@ def convert(
         _print_list(source or "*")
         return
     if source is None or out is None:
-        raise LeanposeError(
-            "Give a checkpoint and where to write it: leanpose convert FILE.pth -o NAME.safetensors; --list shows the official ones."
-        )
+        raise LeanposeError("Give a checkpoint and where to write it, FILE.pth -o NAME.safetensors, or --list.")
     size = None if input_size is None else parse_sides(input_size, "--input-size", "height x width, such as 256x192")
     terms: dict[str, Any] = {"backbone_only": backbone, "training_data": training_data, "licence": licence}
     if source.endswith(".onnx"):

@@ -115,9 +115,7 @@ def label_wholebody(
     models: Annotated[Path, Option(help="Folder of the landmark models (mediapipe_….onnx).")],
     out: Annotated[Path | None, Option(help="The COCO-WholeBody JSON file to write.")] = None,
     contact_sheet: Annotated[Path | None, Option(help="A contact sheet of labelled people to write.")] = None,
-    compare: Annotated[
-        bool, Option("--compare", help="Write no labels: measure them against the file's own whole-body labels.")
-    ] = False,
+    compare: Annotated[bool, Option("--compare", help="Write none: measure them against the file's own.")] = False,
     face_size: Annotated[float, Option(min=1, help="Least size of a face in pixels.")] = 16.0,
     hand_size: Annotated[float, Option(min=1, help="Least size of a hand in pixels.")] = 16.0,
     person_size: Annotated[float, Option(min=1, help="Least size of a person in pixels, for feet.")] = 100.0,

@@ -35,13 +35,9 @@ def evaluate(
         Option("--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."),
     ] = "coco",
     boxes: Boxes = None,
-    head_sizes: Annotated[
-        Path | None, Option(help="Head sizes for MPII as JSON. [default: from the heads' points]")
-    ] = None,
+    head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     split: Split = "all",
-    scoring: Annotated[
-        Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="How people are ranked.")
-    ] = "bbox_keypoint",
+    scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
     nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
     cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
@@ -60,9 +56,7 @@ def evaluate(
     how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": workers}
     if data_format == "image_folder":
         if results is not None or annotations is not None:
-            raise LeanposeError(
-                "Pictures by class (image_folder) have neither --annotations nor poses for --results; --out has every number."
-            )
+            raise LeanposeError("Pictures by class (image_folder) have no --annotations and no --results; use --out.")
         _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(

@@ -17,15 +17,9 @@ DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
 def explain(
     image: Annotated[Path, Argument(help="An image.")],
     model: Annotated[str, Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
-    teacher: Annotated[
-        str | None, Option(help="A heatmap model of the same keypoints and crops, to compare with.")
-    ] = None,
-    keypoint: Annotated[
-        list[str] | None, Option(help="Whose token or query to look at, again for more. [default: nose]")
-    ] = None,
-    compare: Annotated[
-        list[str] | None, Option(help="A model whose weights are laid over the model's, again for more.")
-    ] = None,
+    teacher: Annotated[str | None, Option(help="A heatmap model of the same keypoints and crops.")] = None,
+    keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
+    compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,
     box: Annotated[
         tuple[float, float, float, float] | None,
         Option(help="The person: X1 Y1 X2 Y2 in pixels, in place of a detector.", metavar="X1 Y1 X2 Y2"),
@@ -63,9 +57,7 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
-        print(
-            "          Neither keypoint tokens nor queries attend to each other in it, so attention among them is not drawn."
-        )
+        print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
     write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)

@@ -21,14 +21,12 @@ def export(
     model: AnyModel,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
-        Path | None, Option("--out", "-o", help="The file. [default: the model's name with the format's ending]")
+        Path | None, Option("--out", "-o", help="[default: the model's name with the format's ending]")
     ] = None,
     include_preprocessing: Annotated[
-        bool, Option(help="The file takes uint8 RGB (B, H, W, 3), else normalised float (B, 3, H, W).")
+        bool, Option(help="Takes uint8 (B, H, W, 3), else normalised float (B, 3, H, W).")
     ] = True,
-    include_decoding: Annotated[
-        bool, Option(help="Keypoints and scores come out, else the network's prediction.")
-    ] = False,
+    include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
@@ -38,7 +36,7 @@ def export(
         ),
     ] = None,
     quantise: Annotated[
-        str | None, quantised(help="int8: dynamic or static (onnx), nncf (openvino); kept only if AP stays.")
+        str | None, quantised(help="int8: dynamic, static (onnx), nncf (openvino), if AP stays.")
     ] = None,
     annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
     data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
@@ -60,7 +58,7 @@ def export(
     seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
     max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
     max_float_layers: Annotated[
-        int | None, quantised(min=0, help="Layers that may stay in float. [default: half]")
+        int | None, quantised(min=0, help="Layers that may stay float. [default: half]")
     ] = None,
 ) -> None:
     """Write a model as a file for another backend, checked against the model on pictures."""
@@ -82,9 +80,7 @@ def export(
             raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
         source_set, calibration = _measured_sets(annotations, images or [], data_format, boxes, split, *others.values())
         if precision != "fp32":
-            raise LeanposeError(
-                f"With --quantise the rest of the file is fp32, not {precision}; leave --precision out."
-            )
+            raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
         path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
         with status() as advance:
             quantisation = quantise_model(
@@ -152,8 +148,7 @@ def _measured_sets(
 
     if annotations is None or len(images) != 1:
         raise LeanposeError(
-            "A quantised file is kept only if its AP is; give the set to measure it on with --annotations FILE and one "
-            "--images FOLDER."
+            "Int8 is kept only if AP is: give the set to measure it on with --annotations and --images."
         )
     if calibration_annotations is None and calibration_images is not None:
         raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")

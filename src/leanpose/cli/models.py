@@ -39,8 +39,11 @@ def models(
         raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*model_table(), *RELEASED])}")
     console = table_console()
     if options:
+        from leanpose.models.cost import table_row
+
         with console.status(f"Counting {len(rows)} models …"):
-            rows = {name: _counted(name, options) for name in rows}
+            source = f"with {', '.join(f'{key}={value}' for key, value in options.items())}"
+            rows = {name: replace(table_row(name, **options), published="–", source=source) for name in rows}
     if rows:
         console.print(_architectures(rows))
         console.print(
@@ -53,14 +56,6 @@ def models(
     if released:
         console.print(release_table(released))
         console.print("Their training data and terms: leanpose weights.", style="dim")
-
-
-def _counted(name: str, options: dict[str, Any]) -> "ModelRow":
-    """The row of a model with other settings than its own."""
-    from leanpose.models.cost import table_row
-
-    changed = ", ".join(f"{key}={value}" for key, value in options.items())
-    return replace(table_row(name, **options), published="–", source=f"with {changed}")
 
 
 def _architectures(rows: "dict[str, ModelRow]") -> Table:

@@ -14,28 +14,20 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-AnyModel = Annotated[
-    str, Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
-]
+AnyModel = Annotated[str, Argument(help="A released name, a .safetensors file, or a model's name (fresh weights).")]
 SavedModel = Annotated[str, Argument(help="A released name or a .safetensors file.")]
 Backend = Annotated[
     str,
-    Option(
-        help="torch, onnxruntime, openvino, or auto: the fastest that `leanpose bench` measured, else onnxruntime on a CPU."
-    ),
+    Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
 ]
 Boxes = Annotated[Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
 Detector = Annotated[
     str,
-    Option(
-        help="rtmdet-nano (of the package), FILE.onnx, torchvision:NAME, whole-image (no detector), or auto: rtmdet-nano."
-    ),
+    Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
 ]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
 Settings = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
-Split = Annotated[
-    Literal["all", "train", "val"], Option(help="For sets without splits train or val (every tenth image), else all.")
-]
+Split = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
 AtLeast0, AtLeast1 = Annotated[int, Option(min=0)], Annotated[int, Option(min=1)]
 
 

@@ -37,14 +37,10 @@ def predict(
             "number, or - for an image from standard input."
         ),
     ],
-    model: Annotated[
-        str, Option(help="A released name, a .safetensors file, or an exported .onnx or .xml file.")
-    ] = "leanpose-body-s",
+    model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
-    boxes: Annotated[
-        Path | None, Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
-    ] = None,
+    boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
@@ -65,12 +61,8 @@ def predict(
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
-    as_labels: Annotated[
-        Path | None, Option(help="Write the poses as a COCO annotation file too, to train or evaluate with.")
-    ] = None,
-    threshold: Annotated[
-        float, Option(min=0, max=1, help="Draw (and, with --as-labels, label) keypoints from this score on.")
-    ] = 0.3,
+    as_labels: Annotated[Path | None, Option(help="Write COCO annotations too, to train or evaluate with.")] = None,
+    threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
     device: Device = "auto",
     backend: Backend = "auto",
     batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None, Argument(help="A recipe file, or one of `leanpose recipes`, such as sdpose/s_v1_coco.")
-    ] = None,
+    recipe: Annotated[str | None, Argument(help="A file, or one of `leanpose recipes`: sdpose/s_v1_coco.")] = None,
     settings: Settings = None,
     out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
     resume: Annotated[Path | None, Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
@@ -66,9 +64,8 @@ def report(summary: "RunSummary") -> None:
         print("Last:  " + _figures(summary.metrics))
         from leanpose.evaluation.report import primary_metric
 
-        print(
-            f"Best:  {primary_metric(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"
-        )
+        best = f"{primary_metric(summary.metrics)} {100 * summary.best:.1f}"
+        print(f"Best:  {best} after epoch {summary.best_epoch} (best.safetensors)")
     if summary.broken:
         print(f"{counted(len(summary.broken), 'image')} could not be read and took no part:")
         print_some(list(summary.broken.values()))

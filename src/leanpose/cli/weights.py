@@ -9,9 +9,7 @@ from leanpose.cli.options import new_table, table_console
 
 
 def weights(
-    commercial: Annotated[
-        bool, Option("--commercial", help="Only weights without research-only or non-commercial training data.")
-    ] = False,
+    commercial: Annotated[bool, Option("--commercial", help="Without research-only or non-commercial data.")] = False,
 ) -> None:
     """List the released weights with their training data and terms."""
     from leanpose.weights.released import RELEASED

@@ -180,7 +180,7 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
     alone = [None] * len(annolist) if apart is None else [apart] if len(annolist) == 1 else list(apart)
     if len(train) != len(annolist) or len(alone) != len(annolist):
         raise LeanposeError(
-            f"{path} is damaged: it lists {len(annolist)} images, but img_train has {len(train)} and single_person {len(alone)}."
+            f"{path} is damaged: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
         )
     people: list[MpiiPerson] = []
     odd: list[tuple[int, str, str]] = []
@@ -199,7 +199,9 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                     odd.append((len(people) + 1, "keypoint count", complaint))
                 place = getattr(rectangle, "objpos", None)
                 center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
-                head_size, free = _head_of(rectangle, points), indices is None or position in indices
+                x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
+                diagonal, free = float(np.hypot(x2 - x1, y2 - y1)), indices is None or position in indices
+                head_size = HEAD_OF_DIAGONAL * diagonal if np.isfinite(diagonal) else _head_size(points)
                 people.append(MpiiPerson(name, points, center, _number(rectangle, "scale"), head_size, free))
     return MpiiFile(path, people, odd)
 
@@ -229,13 +231,6 @@ def _number(struct: Any, field: str) -> float:
     """A field's number; NaN where the struct lacks it or it is empty."""
     value = np.asarray(getattr(struct, field, np.nan), np.float64)
     return float(value.item()) if value.size == 1 else np.nan
-
-
-def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:
-    """The head size, by the rectangle where there is one."""
-    x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
-    size = HEAD_OF_DIAGONAL * float(np.hypot(x2 - x1, y2 - y1))
-    return size if np.isfinite(size) else _head_size(points)
 
 
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Generic, TypeVar
+
+from leanpose.device import available_cores
 
 AHEAD = 3  # items that wait, beside those that are made; more would only fill memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+def threaded_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
     """Each item with what `function` makes of it, in order, by as many threads as there are cores."""
-    items = iter(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while some := list(islice(items, 256)):  # results wait for their turn in memory, so not all at once
-            yield from zip(some, pool.map(function, some), strict=True)
+    return zip(items, mapped_ahead(function, items, available_cores()), strict=True)
 
 
 def mapped_ahead(

@@ -86,9 +86,7 @@ class Layout:
         candidates = self.read(outputs, input_size)
         _, scores, labels = candidates
         if self.class_0_score is not None and scores[labels == 0].max(initial=0) >= max(threshold, self.class_0_score):
-            raise LeanposeError(
-                "A detector's classes were taken to begin with 1, which is a person, but it finds objects of class 0."
-            )
+            raise LeanposeError("A detector whose classes seemed to begin with 1 (a person) finds objects of class 0.")
         return decoding.select_people(candidates, threshold, self.person, self.overlap)
 
 

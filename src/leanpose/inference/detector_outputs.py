@@ -45,9 +45,7 @@ def select_people(candidates: Candidates, threshold: float, person: int, overlap
     rows = np.flatnonzero((labels == person) & (scores >= threshold) & (scores > 0))
     boxes, scores = boxes[rows].astype(np.float64), scores[rows]
     if (boxes[:, 2:] < boxes[:, :2]).any():
-        raise LeanposeError(
-            "A detector's boxes were read as corners, but some end before they begin; they are of another form."
-        )
+        raise LeanposeError("A detector's boxes were read as corners, but some end before they begin.")
     if overlap is not None:
         kept = cv2.dnn.NMSBoxes(xyxy_to_xywh(boxes).tolist(), scores.tolist(), threshold, overlap)
         best = np.asarray(kept, dtype=int).reshape(-1)
@@ -91,9 +89,7 @@ def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> 
     """
     scores = raw[:, 4 : 4 + classes].astype(np.float64)
     if not is_score(scores):
-        raise LeanposeError(
-            f"A detector's outputs were read as boxes and scores of {classes} classes, but hold scores from {_range(scores)}."
-        )
+        raise LeanposeError(f"A detector's scores of {classes} classes were read from {_range(scores)}, not 0 to 1.")
     return best_classes(in_pixels(corners_of(raw[:, :4]), input_size), scores)
 
 
