@@ -399,16 +399,12 @@ def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
     form = values.ndim == 3 and values.shape[2] in (1, 3, 4) and 0 not in values.shape
     if not form or not (floating or image.dtype == np.uint8):
         raise LeanposeError(
-            f"An image {kind} must be RGB of shape (height, width, 3), or grey of shape (height, width), in uint8 or as "
-            f"floating-point numbers from 0 to 1, not {image.dtype} {image.shape}."
+            f"An image {kind} must be RGB (height, width, 3) or grey, uint8 or 0 to 1, not {image.dtype} {image.shape}."
         )
     if floating:
         low, high = float(values.min()), float(values.max())
         if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):  # not a number is neither
-            raise LeanposeError(
-                f"The floating-point numbers of an image lie between 0 and 1, not between {low:g} and {high:g}; divide by "
-                "their range, or give uint8."
-            )
+            raise LeanposeError(f"Images in floating point lie between 0 and 1, not between {low:g} and {high:g}.")
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.shape[2] == 4:
         from PIL.Image import fromarray

@@ -120,10 +120,7 @@ def is_mpii(content: Any) -> bool:
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
     """The people of a common JSON whose content is read already; see `load_mpii`."""
     if not is_mpii(content):
-        raise LeanposeError(
-            f"{path} is no MPII annotation file: it must be a list of people with `image`, `center`, `scale`, `joints` and "
-            f"`joints_vis`."
-        )
+        raise LeanposeError(f"{path} is no MPII annotation file: a list of people with `joints` and `joints_vis`.")
     people, odd = [], []
     for number, record in enumerate(content, start=1):
         with record_errors(f"{path} is no MPII annotation file: person {number}"):
@@ -132,10 +129,7 @@ def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> Mpii
             center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
             image = str(record["image"])
         if joints.shape != (16, 2) or flags.shape != (16,):
-            raise LeanposeError(
-                f"{path}: person {number} has `joints` of {' × '.join(map(str, joints.shape))} numbers and {len(flags)} flags "
-                f"in `joints_vis`; MPII has 16 × 2 and 16."
-            )
+            raise LeanposeError(f"{path}: person {number} has no 16 × 2 numbers in `joints` and 16 in `joints_vis`.")
         wrong = flags[~np.isin(flags, (0, 1))]
         if wrong.size:
             odd.append((number, "visibility", f"has the flag {wrong[0]:g} in joints_vis, which is neither 0 nor 1"))
@@ -162,10 +156,7 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
         sizes[image].append(size)
     for image, count in Counter(person.image for person in people).items():
         if len(sizes[image]) != count:
-            raise LeanposeError(
-                f"The head sizes in {path} do not fit the annotation file: {image} has {len(sizes[image])} of them and "
-                f"{count} people."
-            )
+            raise LeanposeError(f"{path} has {len(sizes[image])} head sizes for the {count} people of {image}.")
     return [replace(person, head_size=sizes[person.image].pop(0)) for person in people]
 
 

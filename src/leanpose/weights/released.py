@@ -89,8 +89,7 @@ def released_path(path_or_name: Path | str) -> Path:
     path = Path(path_or_name)
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise LeanposeError(
-            f"{path} may hold code and is not opened: leanpose reads .safetensors only; "
-            "`leanpose convert` makes one of an official checkpoint."
+            f"{path} may hold code and is not opened; `leanpose convert` makes a .safetensors file of it."
         )
     if path.is_dir():
         raise LeanposeError(f"{path} is a folder, not a file of weights.")
