@@ -30,7 +30,7 @@ app = Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # help in boxes takes longer to import than everything else
 )
 
 

@@ -31,9 +31,9 @@ def bench(
     detector: Detector = "auto",
     backend: Backend = "auto",
 ) -> None:
-    """Time each backend that is installed, and remember the fastest one that agrees with torch.
+    """Time the installed backends and remember the fastest.
 
-    Where a backend differs, distances of keypoints are in pixels of the crop.
+    One that does not agree with torch does not count. Where a backend differs, distances of keypoints are in pixels of the crop.
     """
     import torch
 

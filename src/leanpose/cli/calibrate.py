@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 def calibrate(
     model: SavedModel,
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
-    annotations: Annotated[
-        Path | None, Option(help="Of people that the model was not trained on, as for eval.")
-    ] = None,
+    annotations: Annotated[Path | None, Option(help="Of people it was not trained on, as for eval.")] = None,
     data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …")] = "coco",
     split: Split = "all",
     out: Annotated[Path | None, Option("--out", "-o", help="[default: the model's name with _calibrated]")] = None,
@@ -39,9 +37,9 @@ def calibrate(
     workers: AtLeast0 = 0,
     device: Device = "auto",
 ) -> None:
-    """Write a copy of a model whose scores are probabilities of lying within OKS 0.5 of the truth.
+    """Make a model's keypoint scores probabilities.
 
-    Fits one slope and an offset a keypoint to the raw scores of labelled keypoints, and prints the expected calibration error
+    Writes a copy whose scores are probabilities of lying within OKS 0.5 of the truth. Fits one slope and an offset a keypoint to the raw scores of labelled keypoints, and prints the expected calibration error
     before and after, by cross-validation.
     """
     from leanpose.backends import FILE_SUFFIXES

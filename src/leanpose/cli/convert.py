@@ -14,14 +14,11 @@ if TYPE_CHECKING:
 
 def convert(
     source: Annotated[
-        str | None,
-        Argument(help="An official checkpoint (.pth), a detector or MoveNet (.onnx), or a name that --list shows."),
+        str | None, Argument(help="A checkpoint (.pth), an .onnx file, or a name that --list shows.")
     ] = None,
     out: Annotated[Path | None, Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
     model: Annotated[str | None, Option(help="Its name in leanpose, where the file fits several.")] = None,
-    skeleton: Annotated[
-        str | None, Option(help="Its keypoints, where their number does not tell: name or YAML.")
-    ] = None,
+    skeleton: Annotated[str | None, Option(help="Name or YAML, where their number does not tell.")] = None,
     input_size: Annotated[str | None, Option(help="Height x width of the crop, where no weight depends on it.")] = None,
     stage: Annotated[int | None, Option(min=1, max=2, help="Of DWPose's, where the file does not tell.")] = None,
     backbone: Annotated[bool, Option("--backbone", help="Keep the backbone alone, to start a training from.")] = False,
@@ -29,7 +26,10 @@ def convert(
     licence: Annotated[str | None, Option(help="The terms of the weights.")] = None,
     list_all: Annotated[bool, Option("--list", help="Show the official checkpoints that are known.")] = False,
 ) -> None:
-    """Turn an official checkpoint into a file that leanpose loads; nothing in it is executed."""
+    """Turn an official checkpoint into a file of leanpose.
+
+    Nothing in it is executed.
+    """
     if list_all:
         _print_list(source or "*")
         return

@@ -6,7 +6,6 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.markup import escape
 from typer import Argument, Exit, Option, Typer
 
 from leanpose.cli.options import Settings, counting, new_table, parse_sides, print_some, table_console
@@ -187,6 +186,8 @@ def _print_errors(labels: "PseudoLabels") -> None:
 
 
 def _print_sets(report: "CheckReport") -> None:
+    from rich.markup import escape
+
     table = new_table("Data sets", "file", "skeleton", ">images", ">people", *(f">{level}" for level in LEVELS))
     for checked in report.sets:
         where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
@@ -199,6 +200,8 @@ def _print_sets(report: "CheckReport") -> None:
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:
+    from rich.markup import escape
+
     from leanpose.data_checks import KINDS
 
     totals = Counter(finding.kind for finding in report.findings)

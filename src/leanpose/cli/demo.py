@@ -12,9 +12,9 @@ def demo(
     minutes: Annotated[float, Option(min=0.1, help="For the two trainings together.")] = 4.0,
     seed: Annotated[int, Option(min=0)] = 0,
 ) -> None:
-    """Draw poses on photos, then train a small student with and without a teacher, measure both, and write a report.
+    """Draw poses on photos, then distil a small student.
 
-    About 5 minutes on two CPU cores; the photos are there in the first 20 seconds.
+    Trains the student with and without a teacher, measures both, and writes a report. About 5 minutes on two CPU cores; the photos are there in the first 20 seconds.
     """
     from leanpose.demo import run_demo
 

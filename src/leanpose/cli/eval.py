@@ -26,14 +26,8 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 def evaluate(
     model: SavedModel,
     images: Annotated[Path, Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")],
-    annotations: Annotated[
-        Path | None,
-        Option(help="COCO, COCO-WholeBody, CrowdPose or MPII JSON, LSP's or MPII's .mat file, UBody's folder."),
-    ] = None,
-    data_format: Annotated[
-        str,
-        Option("--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."),
-    ] = "coco",
+    annotations: Annotated[Path | None, Option(help="JSON, LSP's or MPII's .mat file, UBody's folder.")] = None,
+    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …, or image_folder.")] = "coco",
     boxes: Boxes = None,
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     split: Split = "all",
@@ -47,7 +41,10 @@ def evaluate(
     out: Annotated[Path | None, Option(help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
-    """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
+    """Measure a model on a data set.
+
+    OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint.
+    """
     from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report

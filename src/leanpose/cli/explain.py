@@ -21,14 +21,16 @@ def explain(
     keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
     compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,
     box: Annotated[
-        tuple[float, float, float, float] | None,
-        Option(help="The person: X1 Y1 X2 Y2 in pixels, in place of a detector.", metavar="X1 Y1 X2 Y2"),
+        tuple[float, float, float, float] | None, Option(help="The person, in pixels.", metavar="X1 Y1 X2 Y2")
     ] = None,
     detector: Detector = "auto",
     person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
     out: Annotated[Path | None, Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
 ) -> None:
-    """Draw what a model attends to, what it predicts and how its weights are distributed."""
+    """Draw what a model attends to and what it predicts.
+
+    And how its weights are distributed.
+    """
     if box is not None and (detector != "auto" or person):
         raise LeanposeError("Give --box, or --detector and --person, not both.")
 

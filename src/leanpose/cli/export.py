@@ -1,6 +1,5 @@
 """`leanpose export`: write a model as a file for another backend, int8 ones only where their AP stays."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,54 +13,49 @@ if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
     from leanpose.quantisation import QuantisationReport
 
-quantised = partial(Option, rich_help_panel="Quantised files")
+
+def quantised(help: str, **settings: Any) -> Any:
+    """An option of quantised files."""
+    return Option(help=f"With --quantise: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
     model: AnyModel,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
-        Path | None, Option("--out", "-o", help="[default: the model's name with the format's ending]")
+        Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
     ] = None,
-    include_preprocessing: Annotated[
-        bool, Option(help="Takes uint8 (B, H, W, 3), else normalised float (B, 3, H, W).")
-    ] = True,
+    include_preprocessing: Annotated[bool, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W).")] = True,
     include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(
-            help="Pictures or folders to check on, again for more [default: a portrait]; with --quantise "
-            "the folder or .tar of the images of --annotations."
-        ),
+        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
     ] = None,
     quantise: Annotated[
-        str | None, quantised(help="int8: dynamic, static (onnx), nncf (openvino), if AP stays.")
+        str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
     ] = None,
     annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
     data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
     boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
     split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
-        bool | None,
-        quantised(
-            "--flip-test/--no-flip-test",
-            help="Measure with the mirrored crop too. [default: unless --include-decoding]",
-        ),
+        bool | None, quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]")
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantised(help="Other people, to calibrate on. [default: some pictures of the set, which are not measured]"),
+        quantised(help="Other people, to calibrate on. [default: some of the set, not measured]"),
     ] = None,
     calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
     calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
     seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
     max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
-    max_float_layers: Annotated[
-        int | None, quantised(min=0, help="Layers that may stay float. [default: half]")
-    ] = None,
+    max_float_layers: Annotated[int | None, quantised(min=0, help="Layers to stay float. [default: half]")] = None,
 ) -> None:
-    """Write a model as a file for another backend, checked against the model on pictures."""
+    """Write a model as a file for another backend.
+
+    The file is checked against the model on pictures.
+    """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
 

@@ -4,24 +4,22 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
 from typer import Argument
 
 from leanpose.cli.options import new_table, table_console
 from leanpose.cli.weights import release_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from leanpose.models.registry import ModelRow
 
 
 def models(
     pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
-    settings: Annotated[
-        list[str] | None,
-        Argument(help="Models' options, such as encoder_layers=4 input_size=[384,288].", metavar="KEY=VALUE …"),
-    ] = None,
+    settings: Annotated[list[str] | None, Argument(help="Options: encoder_layers=4 …", metavar="KEY=VALUE …")] = None,
 ) -> None:
-    """List models, what they cost and what they reach, and the released weights."""
+    """List models with costs and results, and released weights."""
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.models.registry import model_table
     from leanpose.weights.released import RELEASED
@@ -58,7 +56,7 @@ def models(
         console.print("Their training data and terms: leanpose weights.", style="dim")
 
 
-def _architectures(rows: "dict[str, ModelRow]") -> Table:
+def _architectures(rows: "dict[str, ModelRow]") -> "Table":
     numbers = (">parameters", ">GMACs", ">with attention", ">input", ">AP")
     table = new_table("Models: leanpose.create_model(name)", "name", *numbers, "source of AP")
     for name, row in rows.items():

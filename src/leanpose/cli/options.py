@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
 
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 AnyModel = Annotated[str, Argument(help="A released name, a .safetensors file, or a model's name (fresh weights).")]
 SavedModel = Annotated[str, Argument(help="A released name or a .safetensors file.")]
@@ -66,6 +66,8 @@ def print_some(sentences: Sequence[str], most: int = 20) -> None:
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A line that says what is under way; call what it gives with each step."""
+    from rich.console import Console  # takes time that help does not have, here and below
+
     with Console(stderr=True).status("…") as line:
         yield lambda step: line.update(f"{step} …")
 
@@ -77,6 +79,7 @@ def progress(unit: str, *columns: str) -> "Progress":
         columns: more of them, in rich's format.
     """
     from rich import progress as bars
+    from rich.console import Console
     from rich.text import Text
 
     class Speed(bars.ProgressColumn):
@@ -105,19 +108,23 @@ def counting(what: str, unit: str, *, in_steps: bool = False) -> Iterator[Callab
         yield lambda done, total: bar.update(task, total=total, **{key: done})
 
 
-def table_console(width: int = 140) -> Console:
+def table_console(width: int = 140) -> "Console":
     """Standard output; in files and pipes so wide that each row of a table is one line."""
+    from rich.console import Console
+
     console = Console()
     return console if console.is_terminal else Console(width=width)
 
 
-def new_table(title: str, *columns: str, show_lines: bool = False) -> Table:
+def new_table(title: str, *columns: str, show_lines: bool = False) -> "Table":
     """An empty table.
 
     Args:
         columns: their titles; one that begins with `>` has its cells on the right. The first column is never wrapped.
         show_lines: between the rows.
     """
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", show_lines=show_lines)
     for column in columns:
         right = column.startswith(">")

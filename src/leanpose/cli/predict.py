@@ -32,10 +32,7 @@ LISTED = 50  # skipped pictures named one by one
 def predict(
     inputs: Annotated[
         list[str],
-        Argument(
-            help="Images, videos, folders (with all below them), glob patterns, addresses of videos (http, rtsp), a camera's "
-            "number, or - for an image from standard input."
-        ),
+        Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
@@ -44,20 +41,16 @@ def predict(
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
-        Option(
-            min=0,
-            max=1,
-            help="Leave out people below this score (box times keypoints). [default: 0.1; 0 with --boxes or whole-image]",
-        ),
+        Option(min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --boxes or whole-image]"),
     ] = None,
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
-        Option(help="overlay: skeletons on the pictures; openpose: for ControlNet, on black, with a JSON a picture."),
+        Option(help="openpose: for ControlNet, on black, with a JSON a picture."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        Option(min=64, help="Shorter side with --style openpose, sides multiples of 64. [default: as the picture]"),
+        Option(min=64, help="Shorter side with --style openpose. [default: as the picture]"),
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
@@ -74,7 +67,10 @@ def predict(
     seconds: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
     allow_url: Annotated[bool, Option("--allow-url", help="Load images from the web too.")] = False,
 ) -> None:
-    """Find the poses of all people in images and videos: annotated copies, COCO results, a CSV table, JSON lines."""
+    """Find the poses of all people in images and videos.
+
+    Writes annotated copies, COCO results and a CSV table; of videos JSON lines.
+    """
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector as PersonDetector

@@ -7,7 +7,10 @@ from typer import Argument
 
 
 def recipes(pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*") -> None:
-    """List the recipes: a row of a paper's table each, with the command that trains it and the expected result."""
+    """List the recipes with commands and expected results.
+
+    Each is a row of a paper's table.
+    """
     from fnmatch import fnmatch
 
     from leanpose.errors import LeanposeError

@@ -11,7 +11,10 @@ def report(
     out: Annotated[Path, Option(help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, Option(help="Heading of the page.")] = "leanpose: training report",
 ) -> None:
-    """Compare runs: a self-contained HTML page with the table, the curves and the exact settings."""
+    """Compare runs in one self-contained HTML page.
+
+    It has the table, the curves and the exact settings.
+    """
     from leanpose.report import Report, read_run, write_report
 
     records = [read_run(folder) for folder in runs]

@@ -23,9 +23,9 @@ def retrain_head(
     out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: Device = "auto",
 ) -> None:
-    """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.
+    """Distil a trained model into itself: a new head.
 
-    Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
+    It learns on the frozen backbone, in a fifth of the time. Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
     in a recipe and use `leanpose train`.
     """
     from leanpose.cli.train import report

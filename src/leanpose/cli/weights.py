@@ -1,17 +1,19 @@
 """`leanpose weights`: the weights that ship with the package, what they were trained on, and under what terms."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
 from typer import Option
 
 from leanpose.cli.options import new_table, table_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def weights(
     commercial: Annotated[bool, Option("--commercial", help="Without research-only or non-commercial data.")] = False,
 ) -> None:
-    """List the released weights with their training data and terms."""
+    """List released weights with training data and terms."""
     from leanpose.weights.released import RELEASED
 
     names = [name for name, release in RELEASED.items() if release.commercial or not commercial]
@@ -27,7 +29,7 @@ def weights(
         print(f"{name}\n  trained on: {data}\n  terms:      {RELEASED[name].licence}")
 
 
-def release_table(names: list[str]) -> Table:
+def release_table(names: list[str]) -> "Table":
     """The released weights of these names, with sizes."""
     from leanpose.weights.released import RELEASED
 
