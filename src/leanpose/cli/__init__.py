@@ -77,9 +77,9 @@ def _leave(code: int) -> NoReturn:
 
 
 COMMANDS = {
-    "demo": demo, "predict": predict, "train": train, "retrain-head": retrain_head, "recipes": recipes, "eval": evaluate,
-    "calibrate": calibrate, "report": report, "models": models, "weights": weights, "convert": convert, "explain": explain,
-    "export": export, "bench": bench,
+    "demo": demo, "predict": predict, "train": train, "retrain-head": retrain_head, "recipes": recipes,
+    "eval": evaluate, "calibrate": calibrate, "report": report, "models": models, "weights": weights,
+    "convert": convert, "explain": explain, "export": export, "bench": bench,
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)

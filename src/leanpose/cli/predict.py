@@ -222,7 +222,8 @@ def _summarise(outcome: "Outcome", count: int, person_threshold: float) -> None:
 
 def _say_hidden(uncertain: int, person_threshold: float, duplicates: int = 0, where: str = "") -> None:
     hidden = {
-        f"{counted(uncertain, 'person', 'people')} {where}with a score below {person_threshold:g} (see --person-threshold)": uncertain,
+        f"{counted(uncertain, 'person', 'people')} {where}with a score below {person_threshold:g} "
+        "(see --person-threshold)": uncertain,
         f"{counted(duplicates, 'second detection')} of the same people": duplicates,
     }
     title = "Hidden:  "
