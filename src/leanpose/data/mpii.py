@@ -120,7 +120,7 @@ def is_mpii(content: Any) -> bool:
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
     """The people of a common JSON whose content is read already; see `load_mpii`."""
     if not is_mpii(content):
-        raise LeanposeError(f"{path} is no MPII annotation file: a list of people with `joints` and `joints_vis`.")
+        raise LeanposeError(f"{path} is no MPII annotation file, a list of people with `joints` and `joints_vis`.")
     people, odd = [], []
     for number, record in enumerate(content, start=1):
         with record_errors(f"{path} is no MPII annotation file: person {number}"):

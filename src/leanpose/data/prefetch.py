@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded_map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+def threaded_map(function: Callable[[Item], Result], items: Collection[Item]) -> Iterator[tuple[Item, Result]]:
     """Each item with what `function` makes of it, in order, by as many threads as there are cores."""
     return zip(items, mapped_ahead(function, items, available_cores()), strict=True)
 

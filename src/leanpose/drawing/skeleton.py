@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
@@ -134,8 +134,11 @@ def contact_sheet(
     sheet = np.full((*sheet_size, 3), BACKGROUND, dtype=np.uint8)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         top, left = GAP + (i // columns) * row_height, GAP + (i % columns) * column_width
-        fitted = ImageOps.pad(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS, color=BACKGROUND)
-        sheet[top : top + height, left : left + width] = np.asarray(fitted)
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        y, x = top + (height - size[1]) // 2, left + (width - size[0]) // 2
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        sheet[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=how)
         sheet[top + height : top + height + CAPTION_HEIGHT, left : left + width] = _caption(caption, width)
     return sheet
 

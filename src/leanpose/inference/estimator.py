@@ -6,7 +6,7 @@ import copy
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,7 +145,7 @@ class PoseEstimator:
         if not 0 <= person_threshold <= 1:
             raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
         self.person_threshold = person_threshold
-        self._counts: dict[str, float] = Counter()  # in whichever threads
+        self._counts: dict[str, float] = defaultdict(float)  # in whichever threads
         self._counting = threading.Lock()
         self._worker: PoseEstimator | None = None  # see `_for_callers`
         self._opening = threading.Lock()
