@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +22,7 @@ from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
 from leanpose.data.inputs import ImageInput, ImageSource, are_many, as_rgb, each_image, stream_content
+from leanpose.data.prefetch import mapped_ahead
 from leanpose.device import choose_device, limit_threads
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
@@ -286,23 +287,10 @@ class PoseEstimator:
 
     def _side_by_side(self, images: Iterator[_Opened], threads: int) -> Iterator[PoseResult]:
         """The poses of images that threads look at by blocks, in the images' order."""
-        running: deque[tuple[Future[list[PoseResult]], int]] = deque()  # and the pixels of a block's images
+        blocks = iter(lambda: list(_until_full(images)), [])
         with _single_threads(threads) as pool:
-            try:
-                while block := list(_until_full(images)):
-                    size = sum(pixels.shape[0] * pixels.shape[1] for _, pixels, _ in block)
-                    running.append((pool.submit(lambda block=block: list(self._in_turn(block))), size))
-                    while running and (
-                        len(running) > threads
-                        or sum(pixels for _, pixels in running) > HELD_PIXELS
-                        or running[0][0].done()
-                    ):
-                        yield from running.popleft()[0].result()
-                for future, _ in running:
-                    yield from future.result()
-            finally:
-                for future, _ in running:
-                    future.cancel()
+            for results in mapped_ahead(lambda block: list(self._in_turn(block)), blocks, pool, threads):
+                yield from results
 
     def _in_turn(self, images: Iterable[_Opened]) -> Iterator[PoseResult]:
         """The poses of images in the calling thread."""
