@@ -399,6 +399,14 @@ def test_unlabelled_and_broken_points_are_not_drawn() -> None:
     assert target.heatmaps.isfinite().all()
 
 
+def test_a_map_is_learnt_to_be_empty_where_nothing_is_to_be_seen() -> None:
+    codec = HeatmapCodec()
+    target = codec.encode(torch.full((1, 2, 2), 50.0), torch.tensor([[-1.0, 0.0]]))
+    assert not target.heatmaps.any()
+    loss = codec.loss(Heatmaps(torch.ones(1, 2, 64, 48)), target)
+    assert loss == pytest.approx(0.5)  # of the first map alone
+
+
 def test_the_gradient_of_the_loss_reaches_labelled_maps_only() -> None:
     codec = HeatmapCodec()
     target = codec.encode(torch.full((2, 3, 2), 50.0), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))

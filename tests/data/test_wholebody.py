@@ -75,6 +75,25 @@ def test_whole_bodies_teach_a_body_and_bodies_teach_a_whole_body(tmp_path: Path)
     assert (plain[17:] == 0).all()
 
 
+def test_hidden_parts_are_marked_only_where_asked_for(tmp_path: Path) -> None:
+    body = np.reshape(whole_person(1, 1)["keypoints"], (17, 3))
+    body[9, 2], body[10, 2], body[15, 2], body[1:3, 2] = 1, 0, 0, 0  # the nose is seen: so is the face
+    hidden = {"keypoints": body.reshape(-1).tolist(), "lefthand_kpts": [], "face_kpts": [], "foot_kpts": []}
+    write_coco(tmp_path, 1, [whole_person(1, 1, **hidden)])
+
+    def marks(training: bool, **options: Any) -> np.ndarray:
+        return read_people(source(**options), WHOLEBODY133, tmp_path, training=training).people[0].keypoints[:, 2]
+
+    marked = marks(True, empty_hidden_parts=True)
+    assert (marked[91:112] == -1).all(), "the left wrist is hidden, the hand unlabelled"
+    assert (marked[112:] == 2).all(), "the right hand is labelled"
+    assert marked[17:23].tolist() == [-1, -1, -1, 0, 0, 0], "the left ankle is not to be seen"
+    assert (marked[23:91] == 0).all()
+    for plain in (marks(True), marks(False, empty_hidden_parts=True)):
+        assert (plain >= 0).all()
+        np.testing.assert_array_equal(plain, marked.clip(min=0))
+
+
 def test_someone_with_a_hand_alone_counts(tmp_path: Path) -> None:
     nothing = {field: [] for field in FIELDS.values() if field != "righthand_kpts"}
     write_coco(tmp_path, 2, [whole_person(1, 1, **nothing, num_keypoints=0), whole_person(2, 2)])

@@ -11,6 +11,7 @@ from leanpose.cli.calibrate import calibrate
 from leanpose.cli.convert import convert
 from leanpose.cli.data import data_app
 from leanpose.cli.demo import demo
+from leanpose.cli.distill import distill
 from leanpose.cli.eval import evaluate
 from leanpose.cli.explain import explain
 from leanpose.cli.export import export
@@ -77,9 +78,9 @@ def _leave(code: int) -> NoReturn:
 
 
 COMMANDS = {
-    "demo": demo, "predict": predict, "train": train, "retrain-head": retrain_head, "recipes": recipes,
-    "eval": evaluate, "calibrate": calibrate, "report": report, "models": models, "weights": weights,
-    "convert": convert, "explain": explain, "export": export, "bench": bench,
+    "demo": demo, "predict": predict, "train": train, "distill": distill, "retrain-head": retrain_head,
+    "recipes": recipes, "eval": evaluate, "calibrate": calibrate, "report": report, "models": models,
+    "weights": weights, "convert": convert, "explain": explain, "export": export, "bench": bench,
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -70,7 +70,11 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
 
     @abstractmethod
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> TargetT:
-        """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled."""
+        """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled.
+
+        A weight of -1 means: nothing to be seen. Heatmaps learn to be empty there; the other encodings, which cannot say
+        so, take it as not labelled.
+        """
 
     @torch.no_grad()
     def decode(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:

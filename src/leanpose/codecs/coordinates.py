@@ -72,7 +72,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox."""
         last = keypoints.new_tensor(self.input_size[::-1]) - 1
         inside = ((keypoints >= 0) & (keypoints <= last)).all(dim=-1)
-        return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights * inside)
+        return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights.clamp(min=0) * inside)
 
     @torch.no_grad()
     def decode_raw(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:

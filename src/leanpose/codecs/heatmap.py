@@ -42,7 +42,8 @@ class HeatmapTarget:
 
     Attributes:
         heatmaps: the Gaussians, peak about 1; zero where the weight is 0.
-        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is in the map.
+        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is in the map, and 1
+            where nothing is to be seen.
     """
 
     heatmaps: Float[Tensor, "B K H W"]
@@ -116,7 +117,8 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
 
         Args:
             keypoints: (x, y) in pixels of the crop; where the weight is 0, any value.
-            weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
+            weights: 0 where the keypoint is not labelled, -1 where nothing is to be seen and the map is to be empty. A
+                point that is not finite counts as not labelled.
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
         exact = torch.where(labelled[..., None], keypoints.float(), 0.0) / self.stride(keypoints.device)
@@ -137,7 +139,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
 
         rows = line(1, self.heatmap_size[0]) * seen[..., None]
         maps = rows[..., :, None] * line(0, self.heatmap_size[1])[..., None, :]
-        return HeatmapTarget(maps, torch.where(seen, weights.float(), 0.0))
+        return HeatmapTarget(maps, torch.where(seen, weights.float(), (weights < 0).float()))
 
     @torch.no_grad()
     def decode_raw(self, prediction: Heatmaps) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:

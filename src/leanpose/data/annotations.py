@@ -32,7 +32,8 @@ class PoseAnnotation:
     Attributes:
         image: where the pixels are.
         box: (4,) xyxy in pixels.
-        keypoints: (K, 3): x, y in pixels and COCO's visibility (0 not labelled, 1 labelled but hidden, 2 visible).
+        keypoints: (K, 3): x, y in pixels and COCO's visibility (0 not labelled, 1 labelled but hidden, 2 visible); -1
+            where nothing is to be seen, to be learnt as such (`DatasetConfig.empty_hidden_parts`).
         image_id, person_id: the data set's own ids; they come back in results and messages.
         area: of the person's segmentation in square pixels, as OKS uses it (the box's where there is none).
         score: of the detection that the box came from; 1 for a labelled box.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
-from leanpose.data.wholebody import join_parts, parse_triples, valid_points
+from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area, xyxy_to_xywh
@@ -193,7 +193,11 @@ def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
 
 def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a COCO-WholeBody set; see `leanpose.data.readers.read_people`."""
-    return _read(config, skeleton, root, WHOLEBODY133, in_parts=True)
+    dataset = _read(config, skeleton, root, WHOLEBODY133, in_parts=True)
+    if not (training and config.empty_hidden_parts):
+        return dataset
+    people = [replace(p, keypoints=mark_hidden_parts(p.keypoints, skeleton)) for p in dataset.people]
+    return replace(dataset, people=people)
 
 
 def _read(

@@ -147,7 +147,7 @@ class Crop:
     Attributes:
         image: RGB.
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
-        weights: 1 labelled (inside the crop or not), 0 not labelled.
+        weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
         index: of the person in the data set.
     """
@@ -166,7 +166,7 @@ class CropBatch(Batch):
     Attributes:
         images: RGB.
         keypoints: x, y in crop pixels.
-        weights: 1 labelled, 0 not labelled.
+        weights: 1 labelled, 0 not labelled, -1 nothing to be seen.
         matrices: image → crop.
     """
 
@@ -242,15 +242,15 @@ class TopDownDataset(ImageDataset[Crop]):
         params = self.crop_params(index)
         matrix = self.crop_matrix(params)
         keypoints = apply_affine(matrix, person.keypoints[:, :2].astype(np.float64))
-        labelled = person.keypoints[:, 2] > 0
+        weights = np.sign(person.keypoints[:, 2])
         if params.flip:
-            keypoints, labelled = keypoints[self._flip_indices], labelled[self._flip_indices]
-        keypoints = np.where(labelled[:, None], keypoints, 0.0)
+            keypoints, weights = keypoints[self._flip_indices], weights[self._flip_indices]
+        keypoints = np.where(weights[:, None] > 0, keypoints, 0.0)
         image = self._pixels(index, params, matrix)
         augmentation = self._augmentation_now()
         if augmentation is not None and augmentation.recolours:
             image = augmentation.recolour(self.generator(index, 1), image)
-        labels = keypoints.astype(np.float32), labelled.astype(np.float32)
+        labels = keypoints.astype(np.float32), weights.astype(np.float32)
         return Crop(image, *labels, matrix.astype(np.float32), index)
 
     def crop_params(self, index: int) -> CropParams:

@@ -42,7 +42,7 @@ class Reader:
 
 READERS = {
     "coco": Reader("leanpose.data.coco:read_coco", takes=("bbox_file", "skeleton")),
-    "coco_wholebody": Reader("leanpose.data.coco:read_coco_wholebody", takes=("bbox_file",)),
+    "coco_wholebody": Reader("leanpose.data.coco:read_coco_wholebody", takes=("bbox_file", "empty_hidden_parts")),
     "crowdpose": Reader("leanpose.data.coco:read_crowdpose", takes=("bbox_file", "skeleton"), metric="crowdpose"),
     "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",)),
     "mpii": Reader("leanpose.data.mpii:read_mpii", takes=("head_sizes", "skeleton"), metric="mpii"),
@@ -70,6 +70,8 @@ class DatasetConfig(Section):
             tenth video, or those of `split_list`.
         split_list: of `ubody`: the `.npy` file that names the videos of `val`.
         head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two points.
+        empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose and
+            eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
         frame_stride: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
@@ -84,6 +86,7 @@ class DatasetConfig(Section):
     split: Split = "all"
     split_list: Path | None = None
     head_sizes: Path | None = None
+    empty_hidden_parts: bool = False
     frame_stride: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1)
     skeleton: str | None = None

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from leanpose.errors import LeanposeError
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
-from leanpose.skeleton import WHOLEBODY133
+from leanpose.skeleton import WHOLEBODY133, Skeleton
 
 FIELDS = {
     "body": "keypoints",
@@ -94,6 +94,41 @@ def valid_points(record: dict[str, Any]) -> Bool[np.ndarray, " 133"]:
         if not record.get(flag_field(part), True):
             valid[list(indices)] = False
     return valid
+
+
+_SEEN_BY = {
+    "face": ("nose", "left_eye", "right_eye"),
+    "left_hand": ("left_wrist",),
+    "right_hand": ("right_wrist",),
+    "left_foot": ("left_ankle",),
+    "right_foot": ("right_ankle",),
+}
+"""The body keypoints of which one is visible wherever the part is."""
+
+
+def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Float[np.ndarray, "K 3"]:
+    """Keypoints with v = -1 for the unlabelled ones of a face, hand or foot that nobody can see.
+
+    A part is hidden where all body keypoints that show it, such as a hand's wrist, are hidden or not labelled.
+    """
+    marked = keypoints.copy()
+    names = skeleton.keypoints
+    for part, witnesses in _SEEN_BY.items():
+        seen = [marked[names.index(name), 2] == 2 for name in witnesses if name in names]
+        if not seen or any(seen):
+            continue
+        points = [names.index(name) for name in part_names(part) if name in names]
+        marked[points, 2] = np.where(marked[points, 2] > 0, marked[points, 2], -1)
+    return marked
+
+
+def part_names(part: str) -> list[str]:
+    """The names of a part's keypoints; of the feet, those of one side."""
+    names = WHOLEBODY133.keypoints
+    if part in WHOLEBODY133.parts:
+        return [names[index] for index in WHOLEBODY133.parts[part]]
+    side = part.split("_")[0]
+    return [names[index] for index in WHOLEBODY133.parts["feet"] if names[index].startswith(side)]
 
 
 def split_parts(triples: Float[np.ndarray, "133 3"]) -> dict[str, Any]:

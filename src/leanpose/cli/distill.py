@@ -1,0 +1,47 @@
+"""`leanpose distill`: any teacher, any student, one command, and a report that says what it was worth."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from leanpose.cli.options import Device, Settings
+
+
+def distill(
+    teacher: Annotated[str, Argument(help="A released name, a .safetensors or .onnx file, or a run's folder.")],
+    student: Annotated[str, Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
+    settings: Settings = None,
+    data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
+    unlabelled: Annotated[
+        list[Path] | None, Option(help="Folder of pictures that the teacher labels, again for more.")
+    ] = None,
+    budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
+    seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
+    baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
+    explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
+    force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
+    out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
+    device: Device = "auto",
+) -> None:
+    """Distil any teacher into any student.
+
+    Trains the student from the labels alone and taught by the teacher, at equal cost, and reports the difference.
+
+    Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
+    """
+    from leanpose.distillation import plan_distillation, run_distillation
+    from leanpose.distillation.run import explain as explained
+    from leanpose.distillation.unlabelled import label_pictures, with_unlabelled
+
+    plan = plan_distillation(teacher, student, data, settings or [], seeds=seeds, baseline=baseline)
+    if explain:
+        for sentence in (*plan.sentences, *explained(plan, out)):
+            print(sentence)
+        return
+    for number, folder in enumerate(unlabelled or []):
+        plan = with_unlabelled(plan, label_pictures(folder, teacher, out / f"unlabelled-{number}.json"))
+    result = run_distillation(plan, out, budget=budget, force=force, device=device)
+    for sentence in result.summary:
+        print(sentence)
+    print(f"Open {result.report} in a browser.")
