@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from leanpose.data_checks import CheckReport
+    from leanpose.data_checks.findings import Level
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
 
 data_app = Typer(help="Check, pack, draw or label data sets.", no_args_is_help=True)
-LEVELS = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
+LEVELS: "dict[Level, str]" = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
 
 
 @data_app.command()

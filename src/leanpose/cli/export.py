@@ -76,9 +76,10 @@ def export(
         if precision != "fp32":
             raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
         path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
+        file |= {"scheme": quantise}
         with status() as advance:
             quantisation = quantise_model(
-                source, path, source_set, calibration=calibration, scheme=quantise, seed=seed, flip_test=flip_test,
+                source, path, source_set, calibration=calibration, seed=seed, flip_test=flip_test,
                 calibration_people=calibration_people, max_ap_drop=max_ap_drop, max_float_layers=max_float_layers,
                 advance=advance, **file,
             )  # fmt: skip

@@ -28,7 +28,8 @@ Detector = Annotated[
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
 Settings = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
 Split = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
-AtLeast0, AtLeast1 = Annotated[int, Option(min=0)], Annotated[int, Option(min=1)]
+AtLeast0 = Annotated[int, Option(min=0)]
+AtLeast1 = Annotated[int, Option(min=1)]
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -104,8 +105,10 @@ def counting(what: str, unit: str, *, in_steps: bool = False) -> Iterator[Callab
     """
     with progress(unit) as bar:
         task = bar.add_task(what, total=None)
-        key = "advance" if in_steps else "completed"
-        yield lambda done, total: bar.update(task, total=total, **{key: done})
+        if in_steps:
+            yield lambda done, total: bar.update(task, total=total, advance=done)
+        else:
+            yield lambda done, total: bar.update(task, total=total, completed=done)
 
 
 def table_console(width: int = 140) -> "Console":

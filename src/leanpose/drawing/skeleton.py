@@ -43,7 +43,8 @@ def keypoint_sides(skeleton: Skeleton) -> tuple[Side, ...]:
 
 def limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> Side:
     """The side of a limb: that of its ends, or the centre where it joins left and right (shoulders, hips)."""
-    sides: set[Side] = {keypoint_sides(skeleton)[end] for end in limb} - {"centre"}
+    sides: set[Side] = {keypoint_sides(skeleton)[end] for end in limb}
+    sides.discard("centre")
     return sides.pop() if len(sides) == 1 else "centre"
 
 
@@ -225,8 +226,8 @@ def _dot(layer: np.ndarray, centre: np.ndarray, colour: Colour, radius: float) -
 def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
     if np.isfinite(box).all():
         width = max(1, round(0.002 * max(layer.shape[:2])))
-        corners = (_fixed_point(corner) for corner in np.asarray(box, dtype=np.float64).reshape(2, 2))
-        cv2.rectangle(layer, *corners, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
+        start, end = (_fixed_point(corner) for corner in np.asarray(box, dtype=np.float64).reshape(2, 2))
+        cv2.rectangle(layer, start, end, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _caption(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
