@@ -2,6 +2,7 @@
 
 The names below are imported when they are first used, so that `import leanpose` stays light.
 """
+# ruff: noqa: F401 (for type checkers)
 
 from __future__ import annotations
 
@@ -27,22 +28,6 @@ if TYPE_CHECKING:
 # were seen to be 40 times slower than one. OpenMP reads this when torch is first imported; what the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = [
-    "LeanposeError",
-    "OneEuro",
-    "PoseEstimator",
-    "PoseOutput",
-    "PoseResult",
-    "PoseTracker",
-    "Skeleton",
-    "__version__",
-    "create_model",
-    "get_skeleton",
-    "list_models",
-    "load_model",
-    "weights",
-]
-
 _HOMES = {
     "LeanposeError": "leanpose.errors",
     "OneEuro": "leanpose.video.smoothing",
@@ -56,6 +41,9 @@ _HOMES = {
     "list_models": "leanpose.models.registry",
     "load_model": "leanpose.weights",
 }
+
+
+__all__ = ["__version__", "weights", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

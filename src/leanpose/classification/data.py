@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.dataset import Batch, ImageDataset
-from leanpose.data.images import decode_image, read_bytes
+from leanpose.data.images import read_bytes, read_image
 from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
@@ -182,7 +182,7 @@ class ClassDataset(ImageDataset[ClassSample]):
         from PIL import Image, ImageOps
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
-        picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
+        picture = Image.fromarray(read_image(read_bytes(file), name=str(file)))
         if self._augment is None:
             size, border = (self.input_size[1], self.input_size[0]), (1 - CROP_PCT) / 2
             return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC, border)), label, index

@@ -155,10 +155,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     read = pkgutil.resolve_name(READERS[config.format].function)
     dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
     if not dataset.people:
-        raise LeanposeError(
-            f"The data set '{config.title}' is empty: {config.annotations or 'it'} holds no person with a valid box and a "
-            f"labelled keypoint."
-        )
+        raise LeanposeError(f"The data set '{config.title}' is empty: nobody has a valid box and a labelled keypoint.")
     return replace(dataset, people=dataset.people * config.repeat) if training else dataset
 
 
