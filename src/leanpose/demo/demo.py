@@ -19,13 +19,12 @@ import torch
 from jaxtyping import UInt8
 from rich.console import Console
 
-from leanpose.backends.torch import TorchBackend
+from leanpose.backends.base import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
-from leanpose.evaluation.bootstrap import bootstrap_ap, interval
-from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
+from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, mean_pose, predict_people
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
