@@ -205,23 +205,17 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
 
 def _curves(runs: Sequence[RunRecord]) -> str:
     """A run logs the loss against the labels times its weight; it is shown without, so that runs can be compared."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes long to load
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
     for run in runs:
         weight = label_loss_weight(run.settings)
         term = "class" if run.losses and "class" in run.losses[0] else "pose"
         if weight:
             left.plot([row["epoch"] for row in run.losses], [row[term] / weight for row in run.losses], label=run.name)
-        right.plot(
-            [row["epoch"] for row in run.validations],
-            [100 * row[run.figure] for row in run.validations],
-            marker="o",
-            label=run.name,
-        )
+        figures = [100 * row[run.figure] for row in run.validations]
+        right.plot([row["epoch"] for row in run.validations], figures, marker="o", label=run.name)
     likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
     scale = "linear" if likelihoods else "log"
     left.set(xlabel="epoch", ylabel="loss against the labels", yscale=scale)
