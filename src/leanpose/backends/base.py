@@ -1,5 +1,7 @@
-"""The one predictor of inference and evaluation: crops in, a prediction or keypoints out, whichever backend computes; and torch,
-the first of them."""
+"""The one predictor of inference and evaluation: crops in, a prediction or keypoints out, whichever backend computes.
+
+Torch, the first of the backends, is here.
+"""
 
 from __future__ import annotations
 

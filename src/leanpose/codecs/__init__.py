@@ -14,8 +14,8 @@ from leanpose.codecs.simcc import SimCCCodec, SimCCTarget
 from leanpose.errors import LeanposeError, did_you_mean
 
 __all__ = [
-    "CODECS", "Codec", "CoordinateCodec", "CoordinateTarget", "Coordinates", "HeatmapCodec", "HeatmapTarget", "Heatmaps",
-    "Prediction", "ScoreCalibration", "SimCC", "SimCCCodec", "SimCCTarget", "build_codec",
+    "CODECS", "Codec", "CoordinateCodec", "CoordinateTarget", "Coordinates", "HeatmapCodec", "HeatmapTarget",
+    "Heatmaps", "Prediction", "ScoreCalibration", "SimCC", "SimCCCodec", "SimCCTarget", "build_codec",
 ]  # fmt: skip
 
 CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {

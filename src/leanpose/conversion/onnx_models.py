@@ -98,7 +98,7 @@ def convert_onnx(
 
 
 class Match(NamedTuple):
-    """A network found in a file: each convolution's layer there, in depth-first order, and the tensor that they end in."""
+    """A network found in a file: each convolution's layer there, depth first, and the tensor that they end in."""
 
     layers: dict[nn.Conv2d, Layer]
     end: str
@@ -112,7 +112,7 @@ class _ConvolutionTracer(fx.Tracer):
 
 
 def _find(file: OnnxGraph, network: nn.Module, ends: Iterable[str]) -> Match | None:
-    """The first of these tensors of the file that needs the network's convolutions, by their shapes; None: none does."""
+    """The first of these tensors that needs the network's convolutions, told by their shapes; None: none does."""
     graph = _ConvolutionTracer().trace(network)
     (output,) = graph.find_nodes(op="output")
     called = [node for node in depth_first(output, lambda node: node.all_input_nodes) if node.op == "call_module"]
@@ -198,9 +198,9 @@ def _read_movenet(file: OnnxGraph) -> MoveNetBackbone | None:
 def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
-    Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on: its
-    mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval mode
-    computes what the detector computes.
+    Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on:
+    its mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval
+    mode computes what the detector computes.
     """
     for network in (RTMDetBackbone(variant).eval() for variant in RTMDETS):
         if (match := _find(file, network, [layer.source for layer in file.layers])) is not None:
@@ -281,5 +281,6 @@ def _require_agreement(
     worst = float(np.abs(found - expected).max() / np.abs(expected).max()) if found.shape == expected.shape else np.inf
     if not worst < tolerance:
         raise LeanposeError(
-            f"{file.path} has the convolutions of a known network, but computes something else with them (off by {worst:.0%})."
+            f"{file.path} has the convolutions of a known network, but computes something else with them "
+            f"(off by {worst:.0%})."
         )

@@ -189,7 +189,7 @@ def _described_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton 
 
 
 def _variant_and_head(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """timm's name of the backbone, empty where it is not known, and all weights without the prefixes that codes give a head."""
+    """timm's name of the backbone, empty where it is not known, and all weights without the prefixes of heads."""
     backbone = recognise_backbone(tensors)
     return backbone[0] if backbone else "", {_HEAD.sub("", key, count=1): value for key, value in tensors.items()}
 
@@ -396,4 +396,4 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Tensor]], RecognisedNetwork | None]]
     rf"{_HEAD.pattern}final_layer\.weight": _convolutional,
     r"(?:keypoint_)?head\.fc\.weight": _deeppose,
 }
-"""Who tells the networks of a family apart, by the name of a weight that these alone have; the first that is there counts."""
+"""Who tells the networks of a family apart, by the name of a weight that these alone have; the first one counts."""

@@ -1,5 +1,7 @@
-"""Run a model over the people of a data set, in their boxes, and measure it; and how far that depends on which images were
-measured: a bootstrap over images (Efron, 1979)."""
+"""Run a model over the people of a data set, in their boxes, and measure it.
+
+How far AP depends on which images were measured, a bootstrap over images says (Efron, 1979).
+"""
 
 from __future__ import annotations
 
