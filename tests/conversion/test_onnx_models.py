@@ -38,7 +38,9 @@ def test_tinypose_computes_what_its_file_computes(shared: Path, tmp_path: Path, 
     folder = shared / "data" / "free_people"
     config = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "val.json")
     people = read_people(config, model.skeleton, Path(), training=False).people[:4]
-    dataset = TopDownDataset(people, model.skeleton, model.input_size, warp=model.codec.warp)
+    dataset = TopDownDataset(
+        people, model.skeleton, model.input_size, warp=model.codec.warp, padding=model.codec.padding
+    )
     images = model.normalise(dataset.collate([dataset[index] for index in range(4)]).inputs[0]).contiguous()
     with torch.no_grad():
         found = model(images).prediction
