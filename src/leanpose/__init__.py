@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leanpose.errors import LeanposeError
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.results import PoseResult
-    from leanpose.models.output import PoseOutput
+    from leanpose.models.base import PoseOutput
     from leanpose.models.registry import create_model, list_models
     from leanpose.skeleton import Skeleton, get_skeleton
     from leanpose.video.smoothing import OneEuro
@@ -32,7 +32,7 @@ _HOMES = {
     "LeanposeError": "leanpose.errors",
     "OneEuro": "leanpose.video.smoothing",
     "PoseEstimator": "leanpose.inference.estimator",
-    "PoseOutput": "leanpose.models.output",
+    "PoseOutput": "leanpose.models.base",
     "PoseTracker": "leanpose.video.tracking",
     "PoseResult": "leanpose.inference.results",
     "Skeleton": "leanpose.skeleton",

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
-from leanpose.codecs import SimCCCodec, build_codec
-from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.codecs import Coordinates, Heatmaps, Prediction, SimCC, SimCCCodec, build_codec
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
+from leanpose.models.base import PoseOutput
 from leanpose.models.layers import TransformerLayer
-from leanpose.models.output import PoseOutput
 from leanpose.models.tfpose import DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
 

@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from leanpose.backends import open_exported
-from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, first_line
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
-from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
