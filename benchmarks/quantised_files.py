@@ -9,7 +9,7 @@ import numpy as np
 
 from leanpose.backends import open_exported
 from leanpose.export.agreement import check_crops
-from leanpose.quantisation.quantisers import QUANTISERS, Scheme
+from leanpose.quantisation.quantisers import SCHEMES, Scheme
 
 
 def quantised_file(source: Path, scheme: Scheme, people: int = 16) -> Path:
@@ -18,7 +18,7 @@ def quantised_file(source: Path, scheme: Scheme, people: int = 16) -> Path:
     crops = check_crops(backend.spec)
     crops = crops[np.arange(people) % len(crops)]
     inputs = [np.ascontiguousarray(backend.prepare(crop[None])) for crop in crops]
-    quantiser = QUANTISERS[scheme](source, inputs, backend.card)
+    quantiser = SCHEMES[scheme](source, inputs, backend.card)
     path = source.with_name(f"{source.stem}_{scheme}{quantiser.suffix}")
     quantiser.write([], path)
     quantiser.stamp(path, replace(backend.card, precision="int8"))

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from leanpose.backends.torch import TorchBackend
+from leanpose.backends.base import TorchBackend
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people

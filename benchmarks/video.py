@@ -29,7 +29,7 @@ import torch
 
 from leanpose import PoseEstimator, create_model
 from leanpose.data.images import read_image
-from leanpose.inference.estimator import choose_detector
+from leanpose.inference.detectors import Detector
 from leanpose.inference.results import PoseResult
 from leanpose.models.base import PoseModel
 from leanpose.video.predict import predict_video
@@ -147,7 +147,7 @@ def main() -> None:
     model: PoseModel | str = arguments.model
     if not Path(arguments.model).is_file() and arguments.model != "leanpose-body-s":
         model = create_model(arguments.model)
-    estimator = PoseEstimator(model, choose_detector(arguments.detector), "auto")
+    estimator = PoseEstimator(model, Detector.load(arguments.detector), "auto")
     with tempfile.TemporaryDirectory() as temporary:
         out = arguments.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Heatmaps
 from leanpose.data.readers import DatasetConfig
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from spots import SPOTS, PureSpotFinder, scene
 
 

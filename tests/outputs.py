@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 
 T = TypeVar("T")
 

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import Encoding, HeatmapCodec
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.skeleton import Skeleton
 
 SPOTS = Skeleton("spots", ("red", "green", "blue"), ((0, 1), (1, 2)), (0.05,) * 3)

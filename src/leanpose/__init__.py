@@ -2,6 +2,7 @@
 
 The names below are imported when they are first used, so that `import leanpose` stays light.
 """
+# ruff: noqa: F401 (for type checkers)
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from leanpose.errors import LeanposeError
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.results import PoseResult
-    from leanpose.models.output import PoseOutput
+    from leanpose.models.base import PoseOutput
     from leanpose.models.registry import create_model, list_models
     from leanpose.skeleton import Skeleton, get_skeleton
     from leanpose.video.smoothing import OneEuro
@@ -27,27 +28,11 @@ if TYPE_CHECKING:
 # were seen to be 40 times slower than one. OpenMP reads this when torch is first imported; what the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = [
-    "LeanposeError",
-    "OneEuro",
-    "PoseEstimator",
-    "PoseOutput",
-    "PoseResult",
-    "PoseTracker",
-    "Skeleton",
-    "__version__",
-    "create_model",
-    "get_skeleton",
-    "list_models",
-    "load_model",
-    "weights",
-]
-
 _HOMES = {
     "LeanposeError": "leanpose.errors",
     "OneEuro": "leanpose.video.smoothing",
     "PoseEstimator": "leanpose.inference.estimator",
-    "PoseOutput": "leanpose.models.output",
+    "PoseOutput": "leanpose.models.base",
     "PoseTracker": "leanpose.video.tracking",
     "PoseResult": "leanpose.inference.results",
     "Skeleton": "leanpose.skeleton",
@@ -56,6 +41,9 @@ _HOMES = {
     "list_models": "leanpose.models.registry",
     "load_model": "leanpose.weights",
 }
+
+
+__all__ = ["__version__", "weights", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

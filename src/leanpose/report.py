@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from jaxtyping import UInt8
 
+from leanpose.drawing.files import encode_picture
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import part_rows
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
@@ -68,8 +69,7 @@ class RunRecord:
         return primary_metric(self.last) if self.last else "AP"
 
 
-@dataclass(frozen=True)
-class ReportImage:
+class ReportImage(NamedTuple):
     """An RGB image with the sentence below it."""
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -102,7 +102,7 @@ class Report:
     summary: Sequence[str]
     runs: Sequence[RunRecord]
     images: Sequence[ReportImage] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
     tables: Sequence[ReportTable] = ()
 
 
@@ -143,9 +143,8 @@ def write_report(path: Path, report: Report) -> None:
         parts.append("<h2>Pictures</h2>" + "".join(_figure(image) for image in report.images))
     parts.append("<h2>Exact settings</h2>")
     for run in report.runs:
-        parts.append(
-            f"<details><summary>{escape(run.name)}</summary><pre>{escape(yaml.safe_dump(run.settings, sort_keys=False))}</pre></details>"
-        )
+        settings = escape(yaml.safe_dump(run.settings, sort_keys=False))
+        parts.append(f"<details><summary>{escape(run.name)}</summary><pre>{settings}</pre></details>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
@@ -158,24 +157,17 @@ def write_report(path: Path, report: Report) -> None:
 def _table(runs: Sequence[RunRecord]) -> str:
     """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
     metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
-    figures = _figures(runs)
-    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {figures}"]
+    heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {_figures(runs)}"]
     winners = {name: max(run.last.get(name, -1.0) for run in runs) for name in PRIMARY_METRICS}
     rows = []
     for run in runs:
-        settings = run.settings
+        settings, last = run.settings, run.last
         cost = model_cost(settings["model"], skeleton=settings.get("skeleton"), **settings["model_options"])
-        last = run.last
-        cells = [
-            run.name,
-            settings["model"],
-            f"{cost.parameters / 1e6:.2f}",
-            f"{(cost.macs + cost.attention_macs) / 1e9:.3f}",
-            f"{last.get('epoch', 0):.0f}",
-            f"{last.get('seconds', 0) / 60:.1f}",
-            *(f"{100 * last[name]:.1f}" if name in last else "–" for name in metrics),
-            f"{100 * run.best[run.figure]:.1f}" if run.best else "–",
-        ]
+        size = f"{cost.parameters / 1e6:.2f}", f"{(cost.macs + cost.attention_macs) / 1e9:.3f}"
+        length = f"{last.get('epoch', 0):.0f}", f"{last.get('seconds', 0) / 60:.1f}"
+        figures = (f"{100 * last[name]:.1f}" if name in last else "–" for name in metrics)
+        best = f"{100 * run.best[run.figure]:.1f}" if run.best else "–"
+        cells = [run.name, settings["model"], *size, *length, *figures, best]
         chosen = ' class="best"' if last.get(run.figure) == winners[run.figure] else ""
         rows.append(_row(cells, chosen))
     return f"<table>{_row(heads, tag='th')}{''.join(rows)}</table>"
@@ -205,26 +197,18 @@ def _part_table(runs: Sequence[RunRecord]) -> str:
 
 def _curves(runs: Sequence[RunRecord]) -> str:
     """A run logs the loss against the labels times its weight; it is shown without, so that runs can be compared."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    FigureCanvasSVG(figure)
     left, right = figure.subplots(1, 2)
     for run in runs:
-        weight = label_loss_weight(run.settings)
         term = "class" if run.losses and "class" in run.losses[0] else "pose"
-        if weight:
+        if weight := label_loss_weight(run.settings):
             left.plot([row["epoch"] for row in run.losses], [row[term] / weight for row in run.losses], label=run.name)
-        right.plot(
-            [row["epoch"] for row in run.validations],
-            [100 * row[run.figure] for row in run.validations],
-            marker="o",
-            label=run.name,
-        )
+        figures = [100 * row[run.figure] for row in run.validations]
+        right.plot([row["epoch"] for row in run.validations], figures, marker="o", label=run.name)
     likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
-    scale = "linear" if likelihoods else "log"
-    left.set(xlabel="epoch", ylabel="loss against the labels", yscale=scale)
+    left.set(xlabel="epoch", ylabel="loss against the labels", yscale="linear" if likelihoods else "log")
     right.set(xlabel="epoch", ylabel=f"{_figures(runs)} on the validation set", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -251,10 +235,6 @@ def label_loss_weight(settings: dict[str, Any]) -> float:
 
 
 def _figure(image: ReportImage) -> str:
-    import cv2
-
-    flag, data = cv2.imencode(".jpg", image.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert flag, "OpenCV encodes every uint8 image"
-    encoded = base64.b64encode(data.tobytes()).decode()
+    encoded = base64.b64encode(encode_picture(image.image, ".jpg", quality=90) or b"").decode()
     caption = escape(image.caption)
     return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"><figcaption>{caption}</figcaption></figure>'

@@ -42,9 +42,7 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if len(self.sigmas) != len(self.keypoints):
-            raise LeanposeError(
-                f"Skeleton '{self.name}' has {len(self.keypoints)} keypoints but {len(self.sigmas)} sigmas."
-            )
+            raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if len(set(self.keypoints)) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' names a keypoint twice.")
 
@@ -131,9 +129,7 @@ class Skeleton:
                 parts={part: tuple(map(resolve, points)) for part, points in (values.get("parts") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LeanposeError(
-                f"Not a skeleton: {type(error).__name__} {error}; it needs `name` and `keypoints`."
-            ) from error
+            raise LeanposeError(f"Not a skeleton (`name`, `keypoints`): {type(error).__name__} {error}.") from error
 
 
 def _read_skeletons() -> dict[str, Skeleton]:

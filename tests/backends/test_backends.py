@@ -13,9 +13,8 @@ import torch
 from onnx import TensorProto, helper
 
 from leanpose.backends import open_exported
-from leanpose.backends.base import ModelSpec
+from leanpose.backends.base import ModelSpec, TorchBackend
 from leanpose.backends.onnx import open_session
-from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model
 from leanpose.export.agreement import check_crops

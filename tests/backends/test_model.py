@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from leanpose.backends import open_exported
+from leanpose.backends.base import TorchBackend
 from leanpose.backends.model import BackendModel, load_pose_model
-from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model
 from spots import PureSpotFinder, scene

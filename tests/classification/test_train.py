@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from digits import SMALL, digits_recipe, write_digits
 from leanpose.classification.data import read_class_folder
-from leanpose.classification.deit import Classifier, ClassOutput, load_classifier
+from leanpose.classification.deit import ClassOutput, DeiT, DeiTConfig, load_classifier
 from leanpose.classification.evaluate import evaluate_classes, ranks_of
 from leanpose.classification.recipe import ClassificationSection, parse_classification_recipe
 from leanpose.classification.train import ClassificationTask, build_classifier, train_classifier
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few:
 
 def test_the_last_layer_starts_fresh_where_the_classes_are_others(few: Path, tmp_path: Path) -> None:
     model = create_model("deit_tiny", **{**SMALL, "input_size": (32, 32), "classes": 3})
-    assert isinstance(model, Classifier)
+    assert isinstance(model, DeiT)
     model.class_names = ("a", "b", "c")
     save_model(model, tmp_path / "abc.safetensors", training_data=[], licence="none", metrics={})
     options = {**SMALL, "classes": 3}
@@ -162,7 +162,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 def tiny_task(section: ClassificationSection, **recipe: Any) -> ClassificationTask:
     torch.manual_seed(0)
     model = create_model("deit_tiny", **{**SMALL, "input_size": (32, 32), "cycles": 2, "classes": 4})
-    assert isinstance(model, Classifier)
+    assert isinstance(model, DeiT)
     parsed = parse_classification_recipe({**quick(Path()), **recipe})
     return ClassificationTask(model, parsed.distillation, section)
 
@@ -202,7 +202,7 @@ def test_smoothing_and_mixing_change_the_target_as_they_should() -> None:
     assert ((target > 0).sum(dim=1) == 2).all(), "each picture holds two"
 
 
-class ByColour(Classifier):
+class ByColour(DeiT):
     """Knows pictures by their red: logit c is -|red - c|."""
 
     def forward(self, images: torch.Tensor) -> ClassOutput:
@@ -217,10 +217,9 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
     import cv2
     import numpy as np
 
-    config = type("Config", (), {"classes": 8, "input_size": (4, 4)})()
+    config = DeiTConfig(input_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, classes=8)
     model = ByColour("by_colour", config)
     model.mean, model.std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
-    model.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
     for name, reds in {"0": [0, 4], "1": [1, 7], "7": [0]}.items():
         (tmp_path / name).mkdir()
         for i, red in enumerate(reds):

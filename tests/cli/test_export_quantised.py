@@ -61,7 +61,7 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         (["--quantise", "statik"], "did you mean 'static'"),
         (["--quantise", "nncf"], "--quantise nncf writes --format openvino, not onnx"),
         (["--quantise", "static", "--format", "openvino"], "--quantise static writes --format onnx, not openvino"),
-        (["--quantise", "static", "--precision", "fp16"], "leave --precision out"),
+        (["--quantise", "static", "--precision", "fp16"], "leave --precision fp16 out"),
         (["--quantise", "static", "--data-format", "cocoa"], "did you mean 'coco'"),
         (["--quantise", "static", "--split", "half"], "split = .*: Input should be 'all', 'train'"),
         (

@@ -55,7 +55,7 @@ def test_released_weights_are_listed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("leanpose.weights.released.FOLDER", tmp_path)
-    monkeypatch.setitem(RELEASED, "tiny-body", Release("tiny.safetensors", "CC0", "a tiny one"))
+    monkeypatch.setitem(RELEASED, "tiny-body", Release("tiny", "CC0", "a tiny one"))
     model = leanpose.create_model("sdpose_t", skeleton="body19", input_size=(64, 48), embed_dim=16, depth=1)
     save_model(model, tmp_path / "tiny.safetensors", training_data=[], licence="CC0", metrics={})
     models("tiny-*")

@@ -60,7 +60,7 @@ def test_a_file_needs_a_recipe_and_keeps_its_own_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = run / "best.safetensors"
-    with pytest.raises(LeanposeError, match="name one for the data"):
+    with pytest.raises(LeanposeError, match="name one for data"):
         CliRunner().invoke(app, ["retrain-head", str(file)], catch_exceptions=False)
     other = write_tiny_recipe(tmp_path / "other.yaml", data, distillation=None)  # of another model
     CliRunner().invoke(

@@ -21,7 +21,6 @@ from leanpose.data.images import (
     BrokenImageError,
     ImageNotice,
     _warn_once,
-    decode_image,
     decode_part,
     is_moving_image,
     parse_jpeg_header,
@@ -99,7 +98,7 @@ def test_a_notice_is_given_once() -> None:
         read_image(moving("GIF"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decode_image(moving("WEBP"), name="x")
+        read_image(moving("WEBP"), name="x")
     with pytest.warns(ImageNotice, match="first of 5 frames"):
         decode_part(moving("GIF", 5), name="x")
 
@@ -178,7 +177,7 @@ def test_the_upper_rows_alone_are_the_same(subsampling: int, reduction: int, cap
 @pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_rows": 1}])
 def test_jpegs_of_another_order_come_whole(options: dict[str, object]) -> None:
     data = saved(Image.fromarray(picture(12)), "JPEG", **options)
-    np.testing.assert_array_equal(decode_part(data, name="x", rows=20)[0], decode_image(data, name="x"))
+    np.testing.assert_array_equal(decode_part(data, name="x", rows=20)[0], read_image(data, name="x"))
     assert len(decode_part(data, name="x", rows=20)[0]) == 120
 
 
@@ -243,7 +242,7 @@ def test_damage_never_raises_anything_else(seed: int, changes: int) -> None:
     for _ in range(changes):
         data[int(rng.integers(len(data)))] = int(rng.integers(256))
     try:
-        image = decode_image(bytes(data), name="x")
+        image = read_image(bytes(data), name="x")
     except BrokenImageError:
         return
     assert image.ndim == 3

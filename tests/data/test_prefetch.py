@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leanpose.data.prefetch import AHEAD, Prefetcher, mapped_ahead
+from leanpose.data.prefetch import Prefetcher, mapped_ahead, threaded_map
 
 
 def test_all_items_in_order_and_few_ahead():
@@ -82,10 +83,11 @@ def test_mapped_ahead_keeps_the_order_and_stays_a_little_ahead():
             yield taken
             taken += 1
 
-    ahead = mapped_ahead(lambda number: 2 * number, numbers(), 3)
-    assert [next(ahead) for _ in range(50)] == list(range(0, 100, 2))
-    assert taken <= 50 + AHEAD + 3
-    ahead.close()
-    assert list(mapped_ahead(str, range(3), 2)) == ["0", "1", "2"]
+    with ThreadPoolExecutor(3) as pool:
+        ahead = mapped_ahead(lambda number: 2 * number, numbers(), pool, 6)
+        assert [next(ahead) for _ in range(50)] == list(range(0, 100, 2))
+        assert taken <= 50 + 6
+        del ahead
+    assert list(threaded_map(str, range(3), 2)) == [(0, "0"), (1, "1"), (2, "2")]
     with pytest.raises(ZeroDivisionError):
-        list(mapped_ahead(lambda number: 1 // number, range(5), 2))
+        list(threaded_map(lambda number: 1 // number, range(5), 2))

@@ -31,7 +31,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recipe["rows"]["taught"]["distillation.teacher"] = str(teacher)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(demo, "RECIPE", tmp_path / "recipe.yaml")
-    monkeypatch.setattr(demo, "DRAWS", 4)
+    monkeypatch.setattr("leanpose.distillation.measure.DRAWS", 4)
     return tmp_path / "out"
 
 
@@ -54,7 +54,7 @@ def test_the_demo_looks_trains_measures_and_reports(
     first, second, *_ = result.summary
     assert "86 unseen people in 20 photos" in first
     assert "from the labels alone" in first
-    assert any(verdict in first for verdict in ("helped", "did harm", "chance"))
+    assert any(verdict in first for verdict in ("taught wins", "did harm", "no gain shown"))
     assert "Both took 20 steps from the same start" in second
 
     page = result.report.read_text()
@@ -94,11 +94,6 @@ def test_both_students_differ_in_nothing_but_the_teacher() -> None:
         return recipe.model_dump(exclude={"distillation"})
 
     assert rest(plain) == rest(taught)
-
-
-@pytest.mark.parametrize(("gains", "verdict"), [((0.1, 3), "helped"), ((-4, -0.1), "did harm"), ((-1, 2), "chance")])
-def test_the_verdict_is_that_of_the_interval(gains: tuple[float, float], verdict: str) -> None:
-    assert verdict in demo.verdict(gains)
 
 
 def test_every_photo_that_is_shipped_may_be() -> None:

@@ -10,8 +10,7 @@ import pytest
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.bootstrap import bootstrap_ap, interval
-from leanpose.evaluation.evaluate import coco_ap
+from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.skeleton import COCO17
 from tiny import write_tiny_coco

@@ -115,9 +115,11 @@ def test_a_heatmap_lies_where_its_keypoint_is_read(encoding: Encoding):
     height, width = view.shown.shape[:2]
     times = np.array([(width - 1) / 47, (height - 1) / 63] if encoding == "udp" else [6.0, 6.0])
     target = model.codec.encode(points, torch.ones(1, 17))
-    maps = predicted_maps(view, model, Heatmaps(target.heatmaps))
-    assert maps is not None
-    y, x = np.unravel_index(maps.reshape(17, -1).argmax(axis=1), view.shown.shape[:2])
+    predicted = predicted_maps(view, model, Heatmaps(target.heatmaps))
+    assert predicted is not None
+    maps, (left, right, bottom, top) = predicted
+    row, column = np.unravel_index(maps.reshape(17, -1).argmax(axis=1), (16, 12))
+    x, y = left + (column + 0.5) * (right - left) / 12, top + (row + 0.5) * (bottom - top) / 16
     assert np.abs(np.stack([x, y], axis=1) / times - points[0].numpy()).max() <= 2.2  # half a pixel of the heatmap
 
 
@@ -126,9 +128,11 @@ def test_distilposes_gaussian_is_the_one_that_the_loss_compares():
     view = look_at(PHOTO, BOX, model)
     xy = torch.rand(1, 17, 2, generator=torch.Generator().manual_seed(0))
     sigma = torch.full((1, 17, 2), 1.7)
-    maps = predicted_maps(view, model, Coordinates(xy, sigma, torch.ones(1, 17)))
+    predicted = predicted_maps(view, model, Coordinates(xy, sigma, torch.ones(1, 17)))
     expected = simulate_heatmaps(xy, sigma, (16, 12))
-    assert maps is not None
+    assert predicted is not None
+    maps, extent = predicted
+    assert extent == (-0.5, view.shown.shape[1] - 0.5, view.shown.shape[0] - 0.5, -0.5)
     step = view.shown.shape[0] // 16
     assert np.abs(maps[:, ::step, ::step] - expected[0].numpy()).max() < 1e-5
 
@@ -136,8 +140,9 @@ def test_distilposes_gaussian_is_the_one_that_the_loss_compares():
 def test_rles_deviations_are_fractions_of_the_crop():
     model = small("sdpose_reg")
     view = look_at(PHOTO, BOX, model)
-    maps = predicted_maps(view, model, Coordinates(torch.full((1, 17, 2), 0.5), torch.full((1, 17, 2), 0.25)))
-    assert maps is not None
+    predicted = predicted_maps(view, model, Coordinates(torch.full((1, 17, 2), 0.5), torch.full((1, 17, 2), 0.25)))
+    assert predicted is not None
+    maps, _ = predicted
     height, width = view.shown.shape[:2]
     assert maps[0, height // 2, width // 2] == 1
     assert np.isclose(maps[0, height // 4, width // 2], np.exp(-0.5), atol=1e-3)
@@ -161,10 +166,12 @@ def test_bins_are_drawn_as_a_map_whose_peak_is_where_they_are_read():
     view = look_at(PHOTO, BOX, model)
     x, y = torch.zeros(1, 17, 128), torch.zeros(1, 17, 128)
     x[..., 32], y[..., 96] = 9.0, 9.0
-    maps = predicted_maps(view, model, SimCC(x, y))
-    assert maps is not None
+    predicted = predicted_maps(view, model, SimCC(x, y))
+    assert predicted is not None
+    maps, (left, right, bottom, top) = predicted
     height, width = view.shown.shape[:2]
-    row, column = np.unravel_index(maps[0].argmax(), maps[0].shape)
-    assert abs(row - 0.75 * height) <= height / 64
-    assert abs(column - 0.25 * width) <= width / 64
+    row, column = np.unravel_index(maps[0].argmax(), (128, 128))
+    assert (row, column) == (96, 32)
+    assert abs(top + 96.5 * (bottom - top) / 128 - 0.75 * height) <= height / 64
+    assert abs(left + 32.5 * (right - left) / 128 - 0.25 * width) <= width / 64
     assert "heatmaps.png" in [drawing.name for drawing in explain(PHOTO, BOX, model, label="it")]

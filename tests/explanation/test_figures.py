@@ -5,57 +5,64 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from leanpose.explanation import figures
 from leanpose.explanation.figures import (
     MAX_LAYERS,
     chosen_layers,
     column_count,
+    dot_area,
     draw_attention,
     draw_links,
     draw_maps,
     draw_matrices,
+    draw_refinement,
+    draw_sampling,
     draw_weights,
-    enlarge,
     heat_colours,
-    lay_over,
-    stretch,
+    lies_inside,
+    map_extent,
+    mean_step,
+    overlay,
 )
 from leanpose.skeleton import COCO17, Skeleton
 
+WHOLE = (-0.5, 95.5, 127.5, -0.5)
 CROP = np.random.default_rng(0).integers(60, 200, (128, 96, 3), np.uint8)
+GREY = np.full((128, 96, 3), 128, np.uint8)
 
 
-def colourfulness(picture: np.ndarray) -> np.ndarray:
-    return picture.max(axis=-1).astype(int) - picture.min(axis=-1)
+def centroid(mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(mask)
+    assert len(rows)
+    return np.array([columns.mean(), rows.mean()])
 
 
-def test_colour_lies_where_the_attention_is():
-    cells = np.zeros((8, 6))
-    cells[2, 5] = 0.4
-    picture = colourfulness(lay_over(CROP, enlarge(cells, (128, 96)), heat_colours(0.4)))
-    assert picture[32:48, 80:96].min() > 60
-    picture[32:48, 80:96] = 0
-    assert picture.max() <= 1
+@pytest.mark.parametrize(("row", "column"), [(2, 5), (0, 0), (7, 3)])
+def test_colour_lies_where_the_attention_is(row: int, column: int):
+    """The patch is coloured that lies upon a block drawn into the crop itself."""
+    cells = np.zeros((1, 2, 8, 6))
+    cells[0, 1] = 1e-3  # another tile, so that the scale is the same
+    without = draw_attention(GREY, cells, "Where it looks").astype(int)
+    marked = GREY.copy()
+    marked[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 0
+    block = draw_attention(marked, cells, "Where it looks")
+    cells[0, 0, row, column] = 1e-3
+    left = slice(None), slice(0, without.shape[1] * 2 // 5)  # the first tile
+    patch = draw_attention(GREY, cells, "Where it looks")
+    block, patch = (np.abs(picture - without)[left].max(axis=2) > 40 for picture in (block, patch))
+    assert np.abs(centroid(block) - centroid(patch)).max() < 1
+    assert patch.sum() == pytest.approx(block.sum(), rel=0.1)
 
 
 def test_more_attention_hides_more_of_the_crop():
-    colours = heat_colours(1.0)
-    none, half, full = (
-        lay_over(CROP, np.full((128, 96), heat), colours).std(axis=(0, 1)).mean() for heat in (0, 0.5, 1)
-    )
-    assert 0 < full < half < none
+    opacity = overlay(np.array([[0.0, 0.5, 1.0]]), heat_colours(1.0))[0, :, 3]
+    assert opacity[0] == 0 < opacity[1] < opacity[2] < 1
 
 
 def test_dropped_patches_are_dark():
-    heat = np.zeros((128, 96))
-    heat[:64] = np.nan
-    picture = lay_over(CROP, heat, heat_colours(1.0))
-    assert picture[:64].mean() < 0.4 * picture[64:].mean()
-
-
-def test_cells_of_any_grid_cover_the_whole_crop():
-    large = enlarge(np.arange(35.0).reshape(5, 7), (128, 96))
-    assert large.shape == (128, 96)
-    assert (large[0, 0], large[-1, -1], len(np.unique(large))) == (0, 34, 35)
+    rgba = overlay(np.array([[np.nan, 0.0]]), heat_colours(1.0))
+    assert rgba[0, 0].tolist() == [0, 0, 0, 0.75]
+    assert rgba[0, 1, 3] == 0
 
 
 @pytest.mark.parametrize(("depth", "count"), [(1, 1), (4, 4), (12, 12), (24, MAX_LAYERS)])
@@ -128,27 +135,24 @@ def test_one_keypoint_has_no_links():
 
 @pytest.mark.parametrize("udp", [False, True])
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (10, 5), (31, 23)])
-def test_a_peak_is_stretched_to_where_the_convention_has_it(udp: bool, row: int, column: int):
-    heatmap = np.zeros((32, 24))
-    heatmap[row, column] = 1.0
-    y, x = np.unravel_index(stretch(heatmap, (128, 96), udp=udp).argmax(), (128, 96))
-    expected = (row * 127 / 31, column * 95 / 23) if udp else (4 * row, 4 * column)
-    assert np.abs(np.array([y, x]) - expected).max() <= 1
+def test_a_peak_lies_where_the_convention_has_it(udp: bool, row: int, column: int):
+    left, right, bottom, top = map_extent((32, 24), (128, 96), udp=udp)
+    y, x = top + (row + 0.5) * (bottom - top) / 32, left + (column + 0.5) * (right - left) / 24
+    assert (y, x) == pytest.approx((row * 127 / 31, column * 95 / 23) if udp else (4 * row, 4 * column))
 
 
 @pytest.mark.parametrize(("keypoints", "kinds"), [(1, 1), (17, 1), (5, 2)])
 def test_a_tile_for_each_keypoint_and_kind(keypoints: int, kinds: int):
-    maps = {f"kind {i}": np.zeros((keypoints, 128, 96)) for i in range(kinds)}
+    maps = {f"kind {i}": (np.zeros((keypoints, 128, 96)), WHOLE) for i in range(kinds)}
     names = [f"keypoint_{i}" for i in range(keypoints)]
     points = np.full((keypoints, 2), 20.0)
     empty = draw_maps(CROP, maps, names, points, "Maps", "")
-    maps["kind 0"][-1, 60, 40] = 1.0
-    maps["kind 0"][-1, 55:65, 35:45] = 1.0
+    maps["kind 0"][0][-1, 55:65, 35:45] = 1.0
     assert (draw_maps(CROP, maps, names, points, "Maps", "") != empty).any()
 
 
 def test_a_point_outside_does_not_widen_the_picture():
-    maps, names = {"it": np.zeros((1, 128, 96))}, ["nose"]
+    maps, names = {"it": (np.zeros((1, 128, 96)), WHOLE)}, ["nose"]
     far, farther = (draw_maps(CROP, maps, names, np.array([[x, -300.0]]), "Maps", "") for x in (500.0, 900.0))
     near = draw_maps(CROP, maps, names, np.array([[40.0, 40.0]]), "Maps", "")
     assert (far == farther).all()
@@ -162,7 +166,7 @@ def layers_of(deviation: float, layers: int) -> list[np.ndarray]:
 
 def test_a_second_panel_shows_the_last_layer_where_there_are_several():
     one, several = draw_weights({"a": layers_of(0.1, 1)}, "Weights"), draw_weights({"a": layers_of(0.1, 3)}, "Weights")
-    assert several.shape[1] > 1.8 * one.shape[1]
+    assert several.shape[1] > 1.7 * one.shape[1]
 
 
 def test_models_lie_on_top_of_each_other():
@@ -174,3 +178,108 @@ def test_models_lie_on_top_of_each_other():
 
 def test_weights_that_are_all_zero_can_be_drawn():
     assert draw_weights({"a": [np.zeros(10)]}, "Weights").size
+
+
+FAR = np.array([[5.0, 120.0]])
+OUTSIDE = (-50.0, -50.0)
+
+
+def one_dot(x: float, y: float, crop: np.ndarray = GREY) -> np.ndarray:
+    """The picture of one layer with one head, level and point."""
+    samples = np.array([x, y]).reshape(1, 1, 1, 1, 2)
+    picture = draw_sampling(crop, samples, np.ones((1, 1, 1, 1)), FAR, FAR, (8,), "Where it looks").astype(int)
+    return picture[:, : round(0.7 * picture.shape[1])]  # without the legend
+
+
+@pytest.mark.parametrize(("x", "y"), [(20, 30), (70, 30), (48, 90)])
+def test_a_dot_lies_on_its_pixel_of_the_crop(x: int, y: int):
+    """The middle of the dot is the middle of a block that is drawn into the crop itself, to half a crop's pixel."""
+    without = one_dot(*OUTSIDE)
+    marked = GREY.copy()
+    marked[y - 2 : y + 3, x - 2 : x + 3] = 0
+    block = np.abs(one_dot(*OUTSIDE, crop=marked) - without).max(axis=2) > 40
+    dot = one_dot(x, y)
+    coloured = (np.ptp(dot, axis=2) > 80) & (np.abs(dot - without).max(axis=2) > 80)
+    scale = np.ptp(np.nonzero(block)[0]) / 5  # pixels of the picture per pixel of the crop
+    assert np.abs(centroid(coloured) - centroid(block)).max() < 0.5 * scale
+
+
+def test_a_dot_outside_is_not_drawn():
+    assert (np.ptp(one_dot(95.4, 60), axis=2) > 80).sum() > (np.ptp(one_dot(95.6, 60), axis=2) > 80).sum()
+    assert one_dot(*OUTSIDE).shape == one_dot(20, 30).shape
+
+
+def test_inside_is_upon_a_pixel():
+    points = np.array([[-0.5, 0], [-0.6, 0], [95.5, 127.5], [95.6, 3], [3, 127.6], [3, -0.6]])
+    assert lies_inside(points, GREY).tolist() == [True, False, True, False, False, False]
+
+
+def test_the_area_of_a_dot_is_its_share():
+    area = dot_area(np.array([0.4, 0.2, 0.1, 0.0]), 0.4)
+    assert area[0] == 2 * area[1] == 4 * area[2]
+    assert area[3] > 0
+
+
+def test_a_tile_says_what_lies_outside_and_what_each_level_counts(monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    monkeypatch.setattr(figures, "show_tile", lambda panel, picture, title: said.append(title))
+    samples = np.full((2, 2, 3, 1, 2), 40.0)
+    samples[1, 0, 2] = 400.0
+    weights = np.tile(np.array([0.5, 0.3, 0.2])[:, None], (2, 2, 1, 1))
+    references = np.full((2, 2), 40.0)
+    draw_sampling(GREY, samples, weights, references, references, (8, 16, 32), "")
+    assert said == [
+        "layer 1, 0% outside\nstride 8: 50% · 16: 30% · 32: 20%",
+        "layer 2, 10% outside\nstride 8: 50% · 16: 30% · 32: 20%",
+    ]
+
+
+def test_nothing_but_points_outside_and_many_layers_can_be_drawn():
+    samples, ends = np.full((24, 2, 3, 4, 2), 400.0), np.full((24, 2), -80.0)
+    picture = draw_sampling(GREY, samples, np.full((24, 2, 3, 4), 1 / 12), ends, ends, (8, 16, 32), "out")
+    assert picture.shape[0] > 4 * 250
+
+
+def way(depth: int, keypoints: int = 17) -> np.ndarray:
+    """Points that come from the middle."""
+    target = np.random.default_rng(0).uniform(10, 90, (keypoints, 2))
+    return np.stack([48 + (target - 48) * stage / depth for stage in range(depth + 1)])
+
+
+def test_the_mean_step_is_a_share_of_the_crops_height():
+    points = np.zeros((3, 2, 2))
+    points[1] = [[12.8, 0], [0, 0]]
+    assert mean_step(points, 1, GREY) == pytest.approx(0.05)
+    points[2] = [[12.8, 0], [0, 25.6]]
+    assert mean_step(points, 2, GREY) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("depth", "stages"), [(1, 2), (6, 7), (24, MAX_LAYERS + 1)])
+def test_the_skeleton_is_shown_at_the_start_and_after_each_layer(
+    depth: int, stages: int, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[str] = []
+    show = figures.show_tile
+    monkeypatch.setattr(figures, "show_tile", lambda *args, **how: (said.append(args[2]), show(*args, **how)))
+    assert draw_refinement(GREY, way(depth), COCO17, "moves").dtype == np.uint8
+    assert len(said) == 1 + stages
+    assert said[1] == "start"
+    assert said[-1].startswith(f"layer {depth}: moves ")
+
+
+def test_the_track_runs_where_the_points_go():
+    """The first tile differs between two ways where these are: at two heights, and not between them."""
+    alone = Skeleton("alone", ("nose",), (), (0.05,))
+    up, down = (np.array([[[10.0, y]], [[86.0, y]]]) for y in (20.0, 108.0))
+    pictures = [draw_refinement(GREY, points, alone, "moves").astype(int) for points in (up, down)]
+    height, width = pictures[0].shape[:2]
+    tile = np.abs(pictures[0] - pictures[1]).max(axis=2)[: height // 2, round(0.15 * width) : round(0.25 * width)] > 60
+    rows = np.flatnonzero(tile.any(axis=1))
+    assert len(rows) > 2
+    assert np.diff(rows).max() > 0.9 * (rows[-1] - rows[0])
+
+
+def test_points_far_outside_do_not_widen_the_tile():
+    far = way(2)
+    far[1, 0] = 4000
+    assert draw_refinement(GREY, far, COCO17, "moves").shape == draw_refinement(GREY, way(2), COCO17, "moves").shape

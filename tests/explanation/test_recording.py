@@ -22,7 +22,9 @@ KEYPOINTS = 17
 class PruningPose(TokenPose):
     """Drops patches between the attention and the MLP of its second layer, in every cycle (PPT in its simplest form)."""
 
-    def cycle(self, tokens: Tensor, record: list[Tensor] | None = None) -> tuple[Prediction, Tensor]:
+    def cycle(
+        self, tokens: Tensor, record: list[Tensor] | None = None, *, index: int = 0
+    ) -> tuple[Prediction, Tensor, None]:
         alive = torch.arange(tokens.shape[1])
         whole = tokens
         for i, layer in enumerate(self.layers):
@@ -34,7 +36,7 @@ class PruningPose(TokenPose):
                 alive = torch.cat([alive[:KEYPOINTS], KEYPOINTS + KEPT])
                 tokens = tokens[:, alive]
             tokens = tokens + layer.mlp(layer.mlp_norm(tokens))
-        return self.predict(tokens[:, :KEYPOINTS]), whole.index_copy(1, alive, tokens)
+        return self.predict(tokens[:, :KEYPOINTS]), whole.index_copy(1, alive, tokens), None
 
 
 @pytest.fixture(params=["sdpose_t", "sdpose_reg"])
@@ -124,9 +126,9 @@ def test_dropped_patches_are_found_out(images: Tensor):
 
 def _cycles(model: PruningPose, images: Tensor):
     tokens = model.embed(model.forward_features(images))
-    _, tokens = model.cycle(tokens)
-    prediction, tokens = model.cycle(tokens)
-    return model.output(prediction, tokens, images)
+    _, tokens, _ = model.cycle(tokens)
+    prediction, tokens, _ = model.cycle(tokens)
+    return model.output(prediction, tokens, None, images)
 
 
 def _dropped(recording: AttentionRecording, layer: int) -> int:

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from leanpose.backends import open_exported
-from leanpose.backends.base import ModelSpec
+from leanpose.backends.base import ModelSpec, TorchBackend
 from leanpose.backends.exported import ExportCard
-from leanpose.backends.torch import TorchBackend
 from leanpose.codecs import ScoreCalibration, dark
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
@@ -176,7 +175,7 @@ def test_arguments_that_do_not_fit(arguments: dict, words: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("missing", "format", "extra"),
-    [("onnx", "onnx", "export"), ("onnxscript", "onnx", "export"), ("openvino", "openvino", "openvino")],
+    [("onnxscript", "onnx", "export"), ("openvino", "openvino", "openvino")],
 )
 def test_a_missing_package_is_named(
     missing: str, format: str, extra: str, crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

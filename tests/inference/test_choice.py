@@ -15,7 +15,7 @@ from leanpose.codecs.base import Heatmaps
 from leanpose.inference import choice
 from leanpose.inference.choice import Candidate, Measurement, benchmark_backends, fastest, remember, remembered
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from spots import PureSpotFinder, SpotFinder, scene
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference import estimator as estimator_file
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from spots import Scene, SpotFinder, paint_spots, scene
 
 

@@ -188,7 +188,7 @@ def test_without_its_image_nothing_is_drawn(tmp_path: Path):
         two_people().draw()
     poses = with_image(tmp_path)
     Image.new("RGB", (50, 50)).save(tmp_path / "a<b>.png")
-    with pytest.raises(LeanposeError, match="no longer the one of 100×120 pixels"):
+    with pytest.raises(LeanposeError, match="has no longer the 100×120 pixels"):
         poses.draw()
     assert two_people()._repr_png_() is None
     assert "<img" not in poses._repr_html_()

@@ -13,7 +13,6 @@ from torch import nn
 
 from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detector, TorchvisionDetector
-from leanpose.inference.estimator import choose_detector
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"
 FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -101,7 +100,7 @@ def test_another_networks_weights_are_refused(tmp_path: Path):
     torch.save({"layer": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("five.pth", "other.pth", "list.pth"):
-        with pytest.raises(LeanposeError, match=f"{name} are not those of torchvision's {SSDLITE} with 91 or 2"):
+        with pytest.raises(LeanposeError, match=f"{name} are not of {SSDLITE} with 91 or 2"):
             TorchvisionDetector(SSDLITE, weights=tmp_path / name)
 
 
@@ -123,7 +122,7 @@ def test_without_a_network_it_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     with pytest.raises(LeanposeError, match=rf"could not be downloaded .+no route.+torchvision:{SSDLITE}:FILE\.pth"):
-        choose_detector(f"torchvision:{SSDLITE}")
+        Detector.load(f"torchvision:{SSDLITE}")
 
 
 def test_the_downloaded_file_may_hold_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -135,7 +134,7 @@ def test_the_downloaded_file_may_hold_no_code(tmp_path: Path, monkeypatch: pytes
     torch.save(nn.Linear(2, 2), cached)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(LeanposeError, match="could not be downloaded"):
-        choose_detector(f"torchvision:{SSDLITE}")
+        Detector.load(f"torchvision:{SSDLITE}")
 
 
 def test_a_cached_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[np.ndarray]):
@@ -147,7 +146,7 @@ def test_a_cached_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cached.parent.mkdir(parents=True)
     torch.save(network.state_dict(), cached)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    found = choose_detector(f"torchvision:{SSDLITE}", threshold=0.0)(images)
+    found = Detector.load(f"torchvision:{SSDLITE}", threshold=0.0)(images)
     expected = TorchvisionDetector(SSDLITE, model=network, threshold=0.0)(images)
     for (boxes, _), (wanted, _) in zip(found, expected, strict=True):
         assert boxes == pytest.approx(wanted)

@@ -14,10 +14,10 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.base import Codec, Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, apply_affine, warp_image, warp_matrix
-from leanpose.losses.auto import AutoLoss, AutoSection, common_keypoints
+from leanpose.losses.auto import AutoLoss, AutoSection
+from leanpose.losses.base import common_keypoints
 from leanpose.losses.fit import CropFit
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.train import train

@@ -14,7 +14,7 @@ from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses import DistilPoseLoss
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 
 
 def method(**weights: float) -> DistilPoseLoss:

@@ -16,7 +16,7 @@ from leanpose.codecs.simcc import SimCCTarget
 from leanpose.errors import LeanposeError
 from leanpose.losses import DWPoseStage1, DWPoseStage2
 from leanpose.losses.dwpose import DWPoseSection, DWPoseStage2Section, feature_kd_loss, logit_kd_loss
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from outputs import present, simcc
 
 Arrays = dict[str, torch.Tensor]

@@ -15,7 +15,7 @@ from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.geometry import apply_affine, warp_matrix
 from leanpose.losses.fpd import FPDLoss, FPDSection
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.task import Teacher
@@ -47,7 +47,7 @@ def test_the_papers_equation_over_the_common_keypoints() -> None:
 def test_a_teacher_without_heatmaps_is_refused() -> None:
     student = create_model("tokenpose_s_v1", **TINY_MODEL)
     teacher = create_model("distilpose_s", **TINY_MODEL)
-    with pytest.raises(LeanposeError, match="fpd compares heatmaps; the teacher 'distilpose_s' predicts none"):
+    with pytest.raises(LeanposeError, match="teacher's codec does not fit: 'distilpose_s' does not predict heatmaps"):
         FPDLoss.build(FPDSection(teacher="t"), student, teacher, student.codec)
 
 

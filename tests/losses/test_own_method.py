@@ -18,8 +18,7 @@ from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS
 from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.schema import TeacherSection
 from leanpose.training.recipe import parse_recipe

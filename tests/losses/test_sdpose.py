@@ -15,7 +15,7 @@ from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
 from leanpose.losses import SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseOutput
 from outputs import gradient, heatmaps, present
 
 

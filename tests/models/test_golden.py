@@ -10,8 +10,7 @@ import torch
 
 from golden_rules import OUTPUT_TOLERANCE, Golden
 from leanpose.codecs.simcc import SimCCCodec
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose

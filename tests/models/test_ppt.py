@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from leanpose.codecs import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
@@ -141,8 +142,8 @@ def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(image
     with torch.inference_mode():
         embedded = model.embed(model.forward_features(images))
         record: list[Tensor] = []
-        _, _, later = model.pruned_cycle(embedded, record)
-        _, _, earlier = small_model(prune_layers=(0,)).pruned_cycle(embedded)
+        _, _, later = model.cycle(embedded, record)
+        _, _, earlier = small_model(prune_layers=(0,)).cycle(embedded)
     changed = (record[2] != record[1]).any(dim=-1)
     for image in range(2):
         last, first = set(present(later)[image].tolist()), set(present(earlier)[image].tolist())
@@ -155,10 +156,12 @@ def test_of_a_token_dropped_later_the_second_cycle_gets_what_it_had_become(image
 def test_the_second_cycle_teaches_dropped_patches_too(images: Tensor) -> None:
     model = small_model().train()
     tokens = model.embed(model.forward_features(images)).detach().requires_grad_()
-    first, entering = model.train_cycle(0, tokens, images)
-    second, _ = model.train_cycle(1, entering, images)
-    heatmaps(second).square().sum().backward()
-    assert present(first.keep_indices).shape[1] == 9
+    record: list[Tensor] = []
+    _, _, kept = model.cycle(tokens, record)
+    second, _, _ = model.cycle(record[-1], index=1)
+    assert isinstance(second, Heatmaps)
+    second.heatmaps.square().sum().backward()
+    assert present(kept).shape[1] == 9
     assert gradient(tokens).abs().sum(dim=-1).min() > 0
 
 
@@ -192,9 +195,9 @@ def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -
         ({"prune_layers": (-1,)}, r"prune_layers=\[-1\] must lie in 0\.\.11"),
         ({"prune_layers": (6, 3)}, "must ascend"),
         ({"prune_layers": (3, 3)}, "must ascend"),
-        ({"keep_ratio": 0.0}, "keep_ratio=0.0 must be above 0 and at most 1"),
-        ({"keep_ratio": 1.1}, "keep_ratio=1.1 must be above 0 and at most 1"),
-        ({"keep_ratio": float("nan")}, "keep_ratio=nan must be above 0"),
+        ({"keep_ratio": 0.0}, r"keep_ratio=0\.0 does not fit: .* greater than 0"),
+        ({"keep_ratio": 1.1}, r"keep_ratio=1\.1 does not fit: .* less than or equal to 1"),
+        ({"keep_ratio": float("nan")}, "keep_ratio=nan does not fit"),
         ({"stages": 3}, "stages=3 must be 1 where tokens are dropped"),
         ({"prune_layer": (3,)}, "did you mean 'prune_layers'"),
     ],

@@ -15,7 +15,7 @@ from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMATS
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.quantisation import FORMAT_OF, quantise_model
+from leanpose.quantisation import SCHEMES, quantise_model
 from leanpose.quantisation.layers import module_of
 from spots import scene
 
@@ -26,7 +26,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> DatasetConfig:
 
 
 def file_name(scheme: str) -> str:
-    return f"spots{FORMATS[FORMAT_OF[scheme]]}"
+    return f"spots{FORMATS[SCHEMES[scheme].format]}"
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
@@ -41,7 +41,7 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
     assert report.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
     assert report.speedup > 0
     given = scene(100, 3)
-    estimator = PoseEstimator(report.path, "whole-image", "cpu", FORMAT_OF[scheme].replace("onnx", "onnxruntime"))
+    estimator = PoseEstimator(report.path, "whole-image", "cpu", SCHEMES[scheme].backend)
     found = estimator(given.image, given.boxes)
     assert np.abs(found.keypoints - given.points).max() < 1.5
     assert estimator.backend.precision == "int8"

@@ -22,8 +22,7 @@ from leanpose.losses.base import sum_of
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
 from leanpose.losses.fit import resize_crops
 from leanpose.losses.sdpose import SDPoseSection
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.weights import from_official
 from outputs import gradient

@@ -176,8 +176,8 @@ def test_the_alignment_learns_and_is_not_kept(data: Path, teacher: Path, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "options", "match"),
     [
-        ({"model": "simplebaseline_r50", "model_options": {"input_size": [64, 64]}}, {}, "predict SimCC bins, such as rtmpose_t"),
-        ({}, {"name": "simplebaseline_r50", "skeleton": "coco17"}, "choose a SimCC teacher"),
+        ({"model": "simplebaseline_r50", "model_options": {"input_size": [64, 64]}}, {}, "does not predict SimCC bins"),
+        ({}, {"name": "simplebaseline_r50", "skeleton": "coco17"}, "choose a SimCC model"),
         ({"model_options": {**SMALL, "simcc_split_ratio": 3.0}}, {}, "192 bins, the teacher into 128"),
         ({"skeleton": "crowdpose14"}, {}, "skeleton does not fit"),
     ],

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
-from leanpose.codecs import build_codec
-from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.codecs import Coordinates, Heatmaps, Prediction, SimCC, build_codec
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 

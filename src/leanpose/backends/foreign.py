@@ -21,8 +21,7 @@ from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import ExportCard, Shape, Shaped, describe_values
-from leanpose.codecs import Codec, CoordinateCodec, HeatmapCodec, SimCCCodec
-from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
 from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml

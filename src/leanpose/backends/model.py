@@ -16,8 +16,7 @@ from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend
 from leanpose.backends.exported import NO_PREDICTION
 from leanpose.errors import LeanposeError
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput, Provision
+from leanpose.models.base import PoseModel, PoseOutput, Provision
 from leanpose.weights import load_model
 
 LOG = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.dataset import Batch, ImageDataset
-from leanpose.data.images import decode_image, read_bytes
+from leanpose.data.images import read_bytes, read_image
 from leanpose.data.readers import Split, in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
@@ -179,12 +179,13 @@ class ClassDataset(ImageDataset[ClassSample]):
         Raises:
             BrokenImageError: it cannot be read.
         """
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
-        picture = Image.fromarray(decode_image(read_bytes(file), name=str(file)))
+        picture = Image.fromarray(read_image(read_bytes(file), name=str(file)))
         if self._augment is None:
-            return np.asarray(_middle(picture, self.input_size)), label, index
+            size, border = (self.input_size[1], self.input_size[0]), (1 - CROP_PCT) / 2
+            return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC, border)), label, index
         with _seeded(self.seed, self.epoch, index):
             return np.asarray(self._augment(picture)), label, index
 
@@ -198,17 +199,6 @@ class ClassDataset(ImageDataset[ClassSample]):
             torch.from_numpy(np.stack(images) if images else np.zeros((0, *self.input_size, 3), np.uint8)),
             torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         )
-
-
-def _middle(picture: Image, size: tuple[int, int]) -> Image:
-    """The middle of a picture, as large as `CROP_PCT` allows, brought to `size` (height, width)."""
-    from PIL import Image as pillow
-
-    height, width = size
-    shrink = CROP_PCT * min(picture.width / width, picture.height / height)
-    left, top = (picture.width - shrink * width) / 2, (picture.height - shrink * height) / 2
-    box = (left, top, left + shrink * width, top + shrink * height)
-    return picture.resize((width, height), pillow.Resampling.BICUBIC, box=box)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ token plays the part of the keypoint tokens.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +65,59 @@ class ClassOutput:
         return None
 
 
-class Classifier(ImageModel):
-    """A network from a batch of pictures to a `ClassOutput`.
+@dataclass(frozen=True)
+class DeiTConfig:
+    """Every size of a DeiT. The defaults are DeiT-Tiny's."""
+
+    input_size: tuple[int, int] = (224, 224)  # of the picture, in pixels
+    patch_size: int = 16  # side of a square patch, in pixels
+    embed_dim: int = 192  # of a token
+    depth: int = 12  # transformer layers
+    num_heads: int = 3
+    mlp_ratio: float = 4.0
+    pool: Literal["token", "avg"] = "token"  # what the head reads: the class token, or the mean of the patches' tokens
+    drop_path: float = 0.0  # share of skipped branches in the last layer while training (stochastic depth)
+    classes: int = 1000
+    cycles: int = 1  # passes through the layers in training
+
+    def __post_init__(self) -> None:
+        (h, w), side = self.input_size, self.patch_size
+        counts = ("patch_size", "embed_dim", "depth", "num_heads", "classes", "cycles")
+        low = next((f"{name}={getattr(self, name)}" for name in counts if getattr(self, name) < 1), None)
+        if low:
+            mistake = f"{low} must be at least 1"
+        elif self.embed_dim % self.num_heads:
+            mistake = f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}"
+        elif self.mlp_ratio <= 0:
+            mistake = f"mlp_ratio={self.mlp_ratio:g} must be above 0"
+        elif not 0 <= self.drop_path < 1:
+            mistake = f"drop_path={self.drop_path:g} must be in 0 … 1"
+        elif h % side or w % side:
+            mistake = f"input_size {h}x{w} (height x width) does not fit patches of {side}x{side}: both must be multiples of {side}"
+        else:
+            return
+        raise LeanposeError(f"DeiT: {mistake}.")
+
+
+class DeiT(ImageModel):
+    """timm's DeiT, from a batch of pictures to a `ClassOutput`, run `config.cycles` times through its layers in training.
 
     Attributes:
         class_names: of the classes, in the order of the logits; their indices if they have no names.
     """
 
     task = "classification"
+    config: DeiTConfig
 
-    def __init__(self, name: str, config: Any) -> None:
+    def __init__(self, name: str, config: DeiTConfig) -> None:
         super().__init__(name, config)
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
+        import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
+
+        sizes = {name: getattr(config, name) for name in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}
+        heads = {"global_pool": config.pool, "drop_path_rate": config.drop_path, "num_classes": config.classes}
+        network = timm.create_model("deit_tiny_patch16_224", img_size=config.input_size, **sizes, **heads)
+        self.network = cast("VisionTransformer", network)
 
     @classmethod
     def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
@@ -92,74 +132,6 @@ class Classifier(ImageModel):
 
     def read_card(self, card: Mapping[str, Any]) -> None:
         self.class_names = tuple(card["classes"])
-
-    @abstractmethod
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> ClassOutput:
-        """The logits of normalised RGB pictures, by the cheapest way that the paper allows at inference."""
-
-    @abstractmethod
-    def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> ClassOutput:
-        """Like `forward`, with every cycle."""
-
-
-@dataclass(frozen=True)
-class DeiTConfig:
-    """Every size of a DeiT. The defaults are DeiT-Tiny's."""
-
-    input_size: tuple[int, int] = (224, 224)  # of the picture, in pixels
-    patch_size: int = 16  # side of a square patch, in pixels
-    embed_dim: int = 192  # of a token
-    depth: int = 12  # transformer layers
-    num_heads: int = 3
-    mlp_ratio: float = 4.0
-    pool: Literal["token", "avg"] = "token"  # what the head reads: the class token, or the mean of the patches' tokens
-    drop_path: float = (
-        0.0  # share of skipped branches in the last layer while training, growing from 0 (stochastic depth)
-    )
-    classes: int = 1000
-    cycles: int = 1  # passes through the layers in training
-
-    def __post_init__(self) -> None:
-        (h, w), side = self.input_size, self.patch_size
-        counts = ("patch_size", "embed_dim", "depth", "num_heads", "classes", "cycles")
-        mistakes = {f"{name}={getattr(self, name)} must be at least 1": getattr(self, name) < 1 for name in counts}
-        if not any(mistakes.values()):
-            mistakes = {
-                f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}": self.embed_dim
-                % self.num_heads,
-                f"mlp_ratio={self.mlp_ratio:g} must be above 0": self.mlp_ratio <= 0,
-                f"drop_path={self.drop_path:g} must be in 0 … 1": not 0 <= self.drop_path < 1,
-                f"input_size {h}x{w} (height x width) does not fit patches of {side}x{side}: both must be multiples of {side}": h
-                % side
-                or w % side,
-            }
-        for mistake, made in mistakes.items():
-            if made:
-                raise LeanposeError(f"DeiT: {mistake}.")
-
-
-class DeiT(Classifier):
-    """timm's DeiT, run `config.cycles` times through its layers in training."""
-
-    config: DeiTConfig
-
-    def __init__(self, name: str, config: DeiTConfig) -> None:
-        super().__init__(name, config)
-        import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
-
-        network = timm.create_model(
-            "deit_tiny_patch16_224",
-            img_size=config.input_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            mlp_ratio=config.mlp_ratio,
-            global_pool=config.pool,
-            drop_path_rate=config.drop_path,
-            num_classes=config.classes,
-        )
-        self.network = cast("VisionTransformer", network)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> ClassOutput:
         """The logits of the first cycle, the only one that inference needs."""
@@ -207,13 +179,13 @@ def sdpose_deit_tiny() -> DeiTConfig:
     return DeiTConfig(cycles=2)
 
 
-def load_classifier(path: Path | str) -> Classifier:
+def load_classifier(path: Path | str) -> DeiT:
     """Build the classifier that a file describes, with its weights (in eval mode, float32).
 
     Raises:
         LeanposeError: as `leanpose.load_model`, or the file holds a model that finds poses.
     """
     model = load_network(path)
-    if not isinstance(model, Classifier):
+    if not isinstance(model, DeiT):
         raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is no classifier.")
     return model

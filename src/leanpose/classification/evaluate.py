@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from leanpose.classification.data import ClassDataset, ClassFolder
-from leanpose.classification.deit import Classifier
+from leanpose.classification.deit import DeiT
 from leanpose.data.dataset import start_worker
 from leanpose.errors import LeanposeError
 
@@ -61,7 +61,7 @@ def ranks_of(logits: Float[Tensor, "B classes"], labels: Int[Tensor, " B"]) -> I
 
 @torch.inference_mode()
 def evaluate_classes(
-    model: Classifier,
+    model: DeiT,
     folder: ClassFolder,
     *,
     batch_size: int = 64,

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from leanpose.classification.data import ClassDataset, ClassFolder, read_class_folder
-from leanpose.classification.deit import Classifier
+from leanpose.classification.deit import DeiT
 from leanpose.classification.evaluate import evaluate_classes
-from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection, ImageFolderConfig
+from leanpose.classification.recipe import ClassificationRecipe, ClassificationSection
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection, token_losses
@@ -38,9 +38,9 @@ class ClassificationTask(Task):
         LeanposeError: the method is for pose models, or the model has no cycles.
     """
 
-    model: Classifier  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: DeiT  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, model: Classifier, method: MethodSection, section: ClassificationSection) -> None:
+    def __init__(self, model: DeiT, method: MethodSection, section: ClassificationSection) -> None:
         super().__init__()
         if method.method not in ("none", "sdpose"):
             raise LeanposeError(
@@ -49,7 +49,12 @@ class ClassificationTask(Task):
         self.model = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.method = method
         self.smoothing = section.label_smoothing
-        self._mix = _mixing(section, model.config.classes)
+        from torchvision.transforms import v2  # takes seconds, and evaluation needs none of it
+
+        kinds, classes = [(v2.MixUp, section.mixup), (v2.CutMix, section.cutmix)], model.config.classes
+        mixes = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
+        # One by chance for each batch; they draw from torch's generator, which the loop seeds for each step.
+        self._mix = v2.RandomChoice(mixes) if mixes else None
 
     def forward(self, images: UInt8[Tensor, "B h w 3"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch (`ClassBatch.inputs`), on the model's device."""
@@ -95,15 +100,6 @@ def _some(classes: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in classes[:3]) + (" …" if len(classes) > 3 else "")
 
 
-def _mixing(section: ClassificationSection, classes: int) -> Any:
-    """Mixup, CutMix, one of both by chance, or nothing; they draw from torch's generator, which the loop seeds for each step."""
-    from torchvision.transforms import v2  # takes seconds, and evaluation needs none of it
-
-    kinds = [(v2.MixUp, section.mixup), (v2.CutMix, section.cutmix)]
-    mixes = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
-    return v2.RandomChoice(mixes) if mixes else None
-
-
 def train_classifier(
     recipe: ClassificationRecipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
 ) -> RunSummary:
@@ -124,23 +120,15 @@ def train_classifier(
     dataset = ClassDataset(pictures, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
-    validation = (
-        None
-        if val is None
-        else Validation(val.path.name or str(val.path), lambda trained: _validate(recipe, trained, val))
-    )
+
+    def measure(trained: Any) -> dict[str, float]:
+        assert val is not None
+        batch_size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
+        how: Any = {"workers": recipe.data.num_workers, "cycle": recipe.validation.cycle, "precision": recipe.precision}
+        return evaluate_classes(trained, val, batch_size=batch_size, **how).metrics
+
+    validation = None if val is None else Validation(val.path.name or str(val.path), measure)
     return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
-
-
-def _validate(recipe: ClassificationRecipe, model: Classifier, folder: ClassFolder) -> dict[str, float]:
-    return evaluate_classes(
-        model,
-        folder,
-        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
-        workers=recipe.data.num_workers,
-        cycle=recipe.validation.cycle,
-        precision=recipe.precision,
-    ).metrics
 
 
 def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
@@ -150,20 +138,18 @@ def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolde
         LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.
     """
 
-    def read(config: ImageFolderConfig, classes: tuple[str, ...] | None = None) -> ClassFolder:
-        return read_class_folder(recipe.data.root / config.images, classes, config.split)
-
-    train = read(recipe.data.train[0])
+    root, (config,), val = recipe.data.root, recipe.data.train, recipe.data.val
+    train = read_class_folder(root / config.images, None, config.split)
     expected = recipe.model_options.get("classes", len(train.classes))
     if expected != len(train.classes):
         raise LeanposeError(
             f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, or mend the "
             f"folder."
         )
-    return train, None if recipe.data.val is None else read(recipe.data.val, train.classes)
+    return train, None if val is None else read_class_folder(root / val.images, train.classes, val.split)
 
 
-def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, fresh: bool = False) -> Classifier:
+def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, fresh: bool = False) -> DeiT:
     """The recipe's classifier, made from the recipe's seed or loaded from `init_from` (unless `fresh`).
 
     Raises:
@@ -171,7 +157,7 @@ def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, 
     """
     torch.manual_seed(recipe.seed)
     model: Any = create_model(recipe.model, **recipe.model_options)
-    if not isinstance(model, Classifier):
+    if not isinstance(model, DeiT):
         raise LeanposeError(f"'{recipe.model}' finds poses; 'classification' is for classifiers such as deit_tiny.")
     model.class_names = classes
     if recipe.init_from is not None and not fresh:

@@ -1,12 +1,10 @@
 """The `leanpose` command: one file per subcommand, each light to import; the work is imported when it runs."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Annotated, NoReturn
 
-import typer
+from typer import Exit, Option, Typer
 
 from leanpose.cli.bench import bench
 from leanpose.cli.calibrate import calibrate
@@ -27,26 +25,26 @@ from leanpose.cli.weights import weights
 from leanpose.errors import LeanposeError
 from leanpose.version import __version__
 
-app = typer.Typer(
+app = Typer(
     name="leanpose",
     help="Train, distil and run small, fast, accurate human-pose estimators.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # help in boxes takes longer to import than everything else
 )
 
 
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"leanpose {__version__}")
-        raise typer.Exit
+        raise Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """What can be given before a command."""
@@ -80,22 +78,10 @@ def _leave(code: int) -> NoReturn:
 
 
 COMMANDS = {
-    "demo": demo,
-    "predict": predict,
-    "train": train,
-    "distill": distill,
-    "retrain-head": retrain_head,
-    "recipes": recipes,
-    "eval": evaluate,
-    "calibrate": calibrate,
-    "report": report,
-    "models": models,
-    "weights": weights,
-    "convert": convert,
-    "explain": explain,
-    "export": export,
-    "bench": bench,
-}
+    "demo": demo, "predict": predict, "train": train, "distill": distill, "retrain-head": retrain_head,
+    "recipes": recipes, "eval": evaluate, "calibrate": calibrate, "report": report, "models": models,
+    "weights": weights, "convert": convert, "explain": explain, "export": export, "bench": bench,
+}  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")

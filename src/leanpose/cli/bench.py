@@ -1,14 +1,12 @@
 """`leanpose bench`: how fast is a model in each backend?"""
 
-from __future__ import annotations
-
 import statistics
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from leanpose.cli.options import AnyModel, Backend, Detector, Device, status, table_console
+from leanpose.cli.options import AnyModel, Backend, Detector, Device, new_table, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -26,18 +24,16 @@ ROUNDS = 5  # of whole pictures
 def bench(
     model: AnyModel = "leanpose-body-s",
     device: Device = "auto",
-    batches: Annotated[str, typer.Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
-    seconds: Annotated[float, typer.Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
-    people: Annotated[
-        int | None, typer.Option(min=1, help="Time whole pictures with 1 to this many people instead.")
-    ] = None,
+    batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
+    seconds: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
+    threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
+    people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
     detector: Detector = "auto",
     backend: Backend = "auto",
 ) -> None:
-    """Time each backend that is installed, and remember the fastest one that agrees with torch.
+    """Time the installed backends and remember the fastest.
 
-    Where a backend differs, distances of keypoints are in pixels of the crop.
+    One that does not agree with torch does not count. Where a backend differs, distances of keypoints are in pixels of the crop.
     """
     import torch
 
@@ -46,7 +42,12 @@ def bench(
     from leanpose.inference.choice import benchmark_backends, remember
     from leanpose.weights import load_model
 
-    sizes = _sizes(batches)
+    try:
+        sizes = tuple(int(part) for part in batches.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise LeanposeError(f"--batches {batches} is not valid: give whole numbers above 0, such as 1,8.")
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
@@ -54,10 +55,8 @@ def bench(
     if people is not None:
         _whole_pictures(net, people, detector, chosen, backend)
         return
-    size = "×".join(map(str, net.input_size))
-    print(
-        f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {chosen}, {torch.get_num_threads()} threads"
-    )
+    what = f"{model} ({net.name}, {len(net.skeleton)} keypoints, {'×'.join(map(str, net.input_size))})"
+    print(f"Model:    {what} on {chosen}, {torch.get_num_threads()} threads")
     with status() as advance:
         results = benchmark_backends(net, chosen, batches=sizes, seconds=seconds, advance=advance)
     table_console().print(_table(results, sizes))
@@ -67,56 +66,34 @@ def bench(
     print(f"Fastest:  {remember(net, chosen, results)}; --backend auto takes it from now on.")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise LeanposeError(f"--batches {text} is not valid: give whole numbers above 0, such as 1,8.")
-    return sizes
-
-
-def _table(results: Sequence[Measurement], sizes: Sequence[int]) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title="Milliseconds a batch, with decoding, and how many times as fast as torch fp32", title_justify="left"
-    )
-    table.add_column("backend", no_wrap=True)
-    for size in sizes:
-        table.add_column(f"batch {size}", justify="right")
-    for title in ("prediction off by", "median px", "99 % px"):
-        table.add_column(title, justify="right")
+def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
+    title = "Milliseconds a batch, with decoding, and how many times as fast as torch fp32"
+    columns = (f">batch {size}" for size in sizes)
+    table = new_table(title, "backend", *columns, ">prediction off by", ">median px", ">99 % px")
     base = results[0].milliseconds
     for result in results:
         if result.reason is None:
             cells = [f"{result.milliseconds[s]:.1f} ({base[s] / result.milliseconds[s]:.2f}×)" for s in sizes]
             near = result.agreement
-            off = ["–"] * 3 if near is None else [f"{near.prediction:.0e}", _pixels(near.median), _pixels(near.tail)]
-            table.add_row(str(result.candidate), *cells, *off)
+            off = (None,) * 3 if near is None else (near.prediction, near.median, near.tail)
+            forms = zip(off, (".0e", ".3f", ".3f"), strict=True)
+            table.add_row(str(result.candidate), *cells, *("–" if v is None else f"{v:{form}}" for v, form in forms))
     return table
 
 
-def _pixels(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _whole_pictures(model: PoseModel, most: int, detector: str, device: torch.device, backend: str) -> None:
+def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
     """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
     import numpy as np
 
-    from leanpose.inference.detectors import WholeImage
-    from leanpose.inference.estimator import PoseEstimator, choose_detector
+    from leanpose.inference.detectors import Detector, WholeImage
+    from leanpose.inference.estimator import PoseEstimator
     from leanpose.synthetic import render_scene
 
-    finder = choose_detector(detector, device=str(device))
+    finder = Detector.load(detector, device=str(device))
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
-    print(
-        "Pictures: 1280×720 with drawn people; the poses are those in their known boxes, however many the detector finds."
-    )
+    print("Pictures: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
     print(f"{'people':>6}  {'detector ms':>11}  {'poses ms':>8}  {'together ms':>11}")
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")

@@ -1,13 +1,22 @@
 """`leanpose calibrate`: make a model's keypoint scores probabilities, by people that it was not trained on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from leanpose.cli.options import Device, Split, counted, new_table, progress, table_console
+from leanpose.cli.options import (
+    AtLeast0,
+    AtLeast1,
+    Device,
+    SavedModel,
+    Split,
+    counted,
+    counting,
+    new_table,
+    print_some,
+    table_console,
+)
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -15,31 +24,22 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A released name or a .safetensors file.")],
-    images: Annotated[Path, typer.Option(help="Folder or .tar of the images.")],
-    annotations: Annotated[
-        Path | None, typer.Option(help="Labels of people that the model was not trained on, as for `leanpose eval`.")
-    ] = None,
-    data_format: Annotated[
-        str, typer.Option("--format", help="As in a recipe: coco, mpii, …; a wrong one is answered with all.")
-    ] = "coco",
+    model: SavedModel,
+    images: Annotated[Path, Option(help="Folder or .tar of the images.")],
+    annotations: Annotated[Path | None, Option(help="Of people it was not trained on, as for eval.")] = None,
+    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …")] = "coco",
     split: Split = "all",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="The calibrated model. [default: the model's name with _calibrated]"),
-    ] = None,
-    diagram: Annotated[
-        Path | None, typer.Option(help="The reliability diagram. [default: beside --out, ending in .png]")
-    ] = None,
-    flip_test: Annotated[bool, typer.Option(help="Calibrate the scores of the flip test.")] = False,
-    folds: Annotated[int, typer.Option(min=2, help="Of the cross-validation over images.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    workers: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path | None, Option("--out", "-o", help="[default: the model's name with _calibrated]")] = None,
+    diagram: Annotated[Path | None, Option(help="The reliability diagram. [default: as --out, ending in .png]")] = None,
+    flip_test: Annotated[bool, Option(help="Calibrate the scores of the flip test.")] = False,
+    folds: Annotated[int, Option(min=2, help="Of the cross-validation over images.")] = 5,
+    batch_size: AtLeast1 = 32,
+    workers: AtLeast0 = 0,
     device: Device = "auto",
 ) -> None:
-    """Write a copy of a model whose scores are probabilities of lying within OKS 0.5 of the truth.
+    """Make a model's keypoint scores probabilities.
 
-    Fits one slope and an offset a keypoint to the raw scores of labelled keypoints, and prints the expected calibration error
+    Writes a copy whose scores are probabilities of lying within OKS 0.5 of the truth. Fits one slope and an offset a keypoint to the raw scores of labelled keypoints, and prints the expected calibration error
     before and after, by cross-validation.
     """
     from leanpose.backends import FILE_SUFFIXES
@@ -53,21 +53,16 @@ def calibrate(
     if Path(model).suffix in FILE_SUFFIXES:
         raise LeanposeError(f"{model} is an exported file; calibrate its .safetensors file and export that again.")
     out = out or Path(f"{Path(model).stem}_calibrated.safetensors")
-    if out.suffix != ".safetensors":
-        raise LeanposeError(f"Cannot save a model as {out}: the name must end in .safetensors.")
     diagram = diagram or out.with_suffix(".png")
-    if diagram.suffix != ".png":
-        raise LeanposeError(f"Cannot draw the diagram to {diagram}: the name must end in .png.")
-    source = DatasetConfig.from_options(
-        format=data_format, images=images, annotations=annotations, bbox_file=None, split=split, head_sizes=None
-    )
+    for what, path, suffix in (("save a model as", out, ".safetensors"), ("draw the diagram to", diagram, ".png")):
+        if path.suffix != suffix:
+            raise LeanposeError(f"Cannot {what} {path}: the name must end in {suffix}.")
+    source = DatasetConfig.from_options(format=data_format, images=images, annotations=annotations, split=split)
     loaded = load_model(model).to(choose_device(device))
-    with progress("people") as bar:
-        task = bar.add_task("measuring", total=None)
+    with counting("measuring", "people", in_steps=True) as advance:
         report = calibration_report(
-            loaded, source, flip_test=flip_test, folds=folds, batch_size=batch_size, workers=workers,
-            advance=lambda count, total: bar.update(task, advance=count, total=total),
-        )  # fmt: skip
+            loaded, source, flip_test=flip_test, folds=folds, batch_size=batch_size, workers=workers, advance=advance
+        )
     save_calibrated(model, out, report.calibration, report.metrics)
     with atomic_write(diagram) as temporary:
         temporary.write_bytes(draw_reliability(report, f"{Path(model).stem} on {report.data}"))
@@ -75,7 +70,7 @@ def calibrate(
     print(f"Wrote {out} and {diagram}")
 
 
-def _print(report: CalibrationReport, folds: int) -> None:
+def _print(report: "CalibrationReport", folds: int) -> None:
     labels = counted(len(report.labelled.scores), "labelled keypoint")
     people = f"{counted(report.people, 'person', 'people')} in {counted(report.images, 'image')}"
     flip = "flip test" if report.flip_test else "no flip test"
@@ -91,8 +86,8 @@ def _print(report: CalibrationReport, folds: int) -> None:
     print(f"Calibrated figures are cross-validated: {folds} folds over images, each by the others' calibration.")
     if report.without_labels:
         names = ", ".join(report.without_labels[:6]) + (", …" if len(report.without_labels) > 6 else "")
-        print(
-            f"No labels for {counted(len(report.without_labels), 'keypoint')} ({names}), calibrated as the others on average"
-        )
-    for sentence in report.broken.values():
-        print(f"skipped: {sentence}")
+        number = counted(len(report.without_labels), "keypoint")
+        print(f"No labels for {number} ({names}), calibrated as the others on average")
+    if report.broken:
+        print(f"Skipped:  {counted(len(report.broken), 'image')}")
+        print_some(list(report.broken.values()))

@@ -1,13 +1,11 @@
 """`leanpose convert`: official checkpoints, detectors and MoveNet become files of leanpose."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from leanpose.cli.options import new_table, table_console
+from leanpose.cli.options import new_table, parse_sides, table_console
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,79 +14,47 @@ if TYPE_CHECKING:
 
 def convert(
     source: Annotated[
-        str | None,
-        typer.Argument(
-            help="An official checkpoint (.pth), a detector or MoveNet (.onnx), or a name that --list shows."
-        ),
+        str | None, Argument(help="A checkpoint (.pth), an .onnx file, or a name that --list shows.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
-    model: Annotated[str | None, typer.Option(help="Its name in leanpose, where the file fits several.")] = None,
-    skeleton: Annotated[
-        str | None, typer.Option(help="Its keypoints, where their number does not tell: a known name or a YAML file.")
-    ] = None,
-    input_size: Annotated[
-        str | None, typer.Option(help="Of the crop, such as 384x288 (height x width), where no weight depends on it.")
-    ] = None,
-    stage: Annotated[
-        int | None, typer.Option(min=1, max=2, help="Of DWPose's distillation, where the file does not tell.")
-    ] = None,
-    backbone: Annotated[
-        bool, typer.Option("--backbone", help="Keep the backbone alone, to start a training from.")
-    ] = False,
-    training_data: Annotated[
-        list[str] | None, typer.Option(help="What it was trained on; may be given more than once.")
-    ] = None,
-    licence: Annotated[str | None, typer.Option(help="The terms of the weights.")] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Show the official checkpoints that are known.")] = False,
+    out: Annotated[Path | None, Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
+    model: Annotated[str | None, Option(help="Its name in leanpose, where the file fits several.")] = None,
+    skeleton: Annotated[str | None, Option(help="Name or YAML, where their number does not tell.")] = None,
+    input_size: Annotated[str | None, Option(help="Height x width of the crop, where no weight depends on it.")] = None,
+    stage: Annotated[int | None, Option(min=1, max=2, help="Of DWPose's, where the file does not tell.")] = None,
+    backbone: Annotated[bool, Option("--backbone", help="Keep the backbone alone, to start a training from.")] = False,
+    training_data: Annotated[list[str] | None, Option(help="What it was trained on, again for more.")] = None,
+    licence: Annotated[str | None, Option(help="The terms of the weights.")] = None,
+    list_all: Annotated[bool, Option("--list", help="Show the official checkpoints that are known.")] = False,
 ) -> None:
-    """Turn an official checkpoint into a file that leanpose loads; nothing in it is executed."""
+    """Turn an official checkpoint into a file of leanpose.
+
+    Nothing in it is executed.
+    """
     if list_all:
         _print_list(source or "*")
         return
     if source is None or out is None:
-        raise LeanposeError(
-            "Give a checkpoint and where to write it: leanpose convert FILE.pth -o NAME.safetensors; --list shows the official ones."
-        )
-    size = None if input_size is None else _size(input_size)
+        raise LeanposeError("Give a checkpoint and where to write it, FILE.pth -o NAME.safetensors, or --list.")
+    size = None if input_size is None else parse_sides(input_size, "--input-size", "height x width, such as 256x192")
+    terms: dict[str, Any] = {"backbone_only": backbone, "training_data": training_data, "licence": licence}
     if source.endswith(".onnx"):
         from leanpose.conversion.onnx_models import convert_onnx
 
-        done = convert_onnx(
-            source, out, skeleton=skeleton, backbone_only=backbone, training_data=training_data, licence=licence
-        )
-        _print(done, source)
-        return
+        done = convert_onnx(source, out, skeleton=skeleton, **terms)
+    else:
+        from leanpose.conversion.convert import convert as run
 
-    from leanpose.conversion.convert import convert as run
-
-    done = run(
-        source,
-        out,
-        model=model,
-        skeleton=skeleton,
-        input_size=size,
-        stage=stage,
-        backbone_only=backbone,
-        training_data=training_data,
-        licence=licence,
-    )
+        done = run(source, out, model=model, skeleton=skeleton, input_size=size, stage=stage, **terms)
     _print(done, source)
 
 
-def _print(done: Converted, source: str) -> None:
+def _print(done: "Converted", source: str) -> None:
     what = f"{done.family}: {done.model}" if done.input_size else f"backbone {done.model}"
     print(f"Source:   {source}" + (f" (official: {done.official.file})" if done.official else ""))
     print(f"Model:    {what}" + (", {}x{}, {}".format(*done.input_size, done.skeleton) if done.input_size else ""))
     for note in done.notes:
         print(f"          {note}")
     print(f"Written:  {done.path} ({done.path.stat().st_size / 1e6:.1f} MB)")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise LeanposeError(f"--input-size is height x width, such as 256x192, not '{text}'.")
-    return int(height), int(width)
 
 
 def _print_list(pattern: str) -> None:

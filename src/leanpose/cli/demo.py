@@ -1,24 +1,20 @@
 """`leanpose demo`: look, train, distil, measure and compare, without network or data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 
 def demo(
-    photo: Annotated[Path | None, typer.Argument(help="A photo of yours for the default model.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the report; an earlier demo in it is replaced.")] = Path(
-        "demo-report"
-    ),
-    minutes: Annotated[float, typer.Option(min=0.1, help="For the two trainings together.")] = 4.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    photo: Annotated[Path | None, Argument(help="A photo of yours for the default model.")] = None,
+    out: Annotated[Path, Option(help="Of the report; an earlier demo in it is replaced.")] = Path("demo-report"),
+    minutes: Annotated[float, Option(min=0.1, help="For the two trainings together.")] = 4.0,
+    seed: Annotated[int, Option(min=0)] = 0,
 ) -> None:
-    """Draw poses on photos, then train a small student with and without a teacher, measure both, and write a report.
+    """Draw poses on photos, then distil a small student.
 
-    About 5 minutes on two CPU cores; the photos are there in the first 20 seconds.
+    Trains the student with and without a teacher, measures both, and writes a report. About 5 minutes on two CPU cores; the photos are there in the first 20 seconds.
     """
     from leanpose.demo import run_demo
 

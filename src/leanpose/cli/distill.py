@@ -1,45 +1,32 @@
 """`leanpose distill`: any teacher, any student, one command, and a report that says what it was worth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from leanpose.cli.options import Device, Settings
 
 
 def distill(
-    teacher: Annotated[
-        str, typer.Argument(help="A released name, a .safetensors or .onnx file, or the folder of a run.")
-    ],
-    student: Annotated[str, typer.Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
+    teacher: Annotated[str, Argument(help="A released name, a .safetensors or .onnx file, or a run's folder.")],
+    student: Annotated[str, Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
     settings: Settings = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="What to train on: a folder or COCO file of people, a YOLO data.yaml, or a recipe."),
-    ] = None,
+    data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
-        list[Path] | None, typer.Option(help="Pictures without labels, a folder; the teacher labels them. Repeatable.")
+        list[Path] | None, Option(help="Folder of pictures that the teacher labels, again for more.")
     ] = None,
-    budget: Annotated[str, typer.Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 1,
-    baseline: Annotated[
-        bool, typer.Option(help="Train the plain student too, so that the gain can be measured.")
-    ] = True,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print the losses and why they were chosen; train nothing.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on with a teacher that is no better than the student.")
-    ] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the runs and the report; the same again goes on.")] = Path(
-        "runs/distillation"
-    ),
+    budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
+    seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
+    baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
+    explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
+    force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
+    out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
     device: Device = "auto",
 ) -> None:
-    """Train a student from the labels alone and taught by a teacher, at equal cost, and report the difference.
+    """Distil any teacher into any student.
+
+    Trains the student from the labels alone and taught by the teacher, at equal cost, and reports the difference.
 
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """

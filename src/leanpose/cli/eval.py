@@ -1,75 +1,103 @@
-"""`leanpose eval`: measure a model on a data set."""
+"""`leanpose eval`: measure a model on a data set, or a classifier on pictures sorted by class."""
 
-from __future__ import annotations
-
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
-from leanpose.cli.options import Boxes, Device, Split, progress
+from leanpose.cli.options import (
+    AtLeast0,
+    AtLeast1,
+    Boxes,
+    Device,
+    Split,
+    counting,
+    new_table,
+    print_some,
+    table_console,
+)
 from leanpose.errors import LeanposeError
+
+SHOWN = 20  # classes named on the terminal; all go to --out
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
-    images: Annotated[
-        Path, typer.Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")
-    ],
-    annotations: Annotated[
-        Path | None,
-        typer.Option(help="COCO, COCO-WholeBody, CrowdPose or MPII JSON, LSP's or MPII's .mat file, UBody's folder."),
-    ] = None,
-    data_format: Annotated[
-        str,
-        typer.Option(
-            "--format", help="As in a recipe: coco, mpii, …, or image_folder; a wrong one is answered with all."
-        ),
-    ] = "coco",
+    model: Annotated[str, Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
+    images: Annotated[Path, Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")],
+    annotations: Annotated[Path | None, Option(help="JSON, LSP's or MPII's .mat file, UBody's folder.")] = None,
+    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …, or image_folder.")] = "coco",
     boxes: Boxes = None,
-    head_sizes: Annotated[
-        Path | None, typer.Option(help="Head sizes for MPII as JSON. [default: from the heads' points]")
-    ] = None,
+    head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     split: Split = "all",
-    scoring: Annotated[
-        Literal["bbox_keypoint", "keypoint", "bbox"], typer.Option(help="How people are ranked.")
-    ] = "bbox_keypoint",
-    nms: Annotated[Literal["oks", "soft", "none"], typer.Option(help="Suppression of duplicates.")] = "oks",
-    flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop.")] = True,
-    cycle: Annotated[
-        Literal["first", "last"], typer.Option(help="last: run every cycle of a multi-cycle model.")
-    ] = "first",
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    workers: Annotated[int, typer.Option(min=0)] = 0,
+    scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
+    nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
+    flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
+    cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
+    batch_size: AtLeast1 = 32,
+    workers: AtLeast0 = 0,
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write every number to this JSON file.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Write the poses to this COCO results JSON file.")] = None,
+    out: Annotated[Path | None, Option(help="Write every number to this JSON file.")] = None,
+    results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
-    """OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint."""
+    """Measure a model on a data set.
+
+    OKS AP and AR (on MPII PCKh), PCK and AUC, and a table by joint.
+    """
     from leanpose.backends.model import load_pose_model
     from leanpose.data.readers import DatasetConfig
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
+    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": workers}
     if data_format == "image_folder":
-        from leanpose.cli.eval_classes import evaluate_classifier
-
         if results is not None or annotations is not None:
-            raise LeanposeError(
-                "Pictures by class (image_folder) have neither --annotations nor poses for --results; --out has every number."
-            )
-        evaluate_classifier(model, images, split, cycle, batch_size, workers, device, out)
+            raise LeanposeError("Pictures by class (image_folder) have no --annotations and no --results; use --out.")
+        _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(
         format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes
     )
     loaded = load_pose_model(model).to(choose_device(device))
-    with progress("people") as bar:
-        task = bar.add_task("measuring", total=None)
+    suppression = None if nms == "none" else nms
+    with counting("measuring", "people", in_steps=True) as advance:
         report = evaluation_report(
-            loaded, source, scoring=scoring, nms=None if nms == "none" else nms, flip_test=flip_test, cycle=cycle,
-            batch_size=batch_size, workers=workers,
-            advance=lambda count, total: bar.update(task, advance=count, total=total),
-        )  # fmt: skip
+            loaded, source, scoring=scoring, nms=suppression, flip_test=flip_test, advance=advance, **how
+        )
     print_report(report)
     write_report(report, out, results)
+
+
+def _evaluate_classifier(
+    model: str, images: Path, split: Any, device: str, out: Path | None, how: dict[str, Any]
+) -> None:
+    """Print top-1 and top-5 accuracy and the classes that are told apart worst; write every number to `out`."""
+    from leanpose.classification.data import read_class_folder
+    from leanpose.classification.deit import load_classifier
+    from leanpose.classification.evaluate import evaluate_classes
+    from leanpose.device import choose_device
+    from leanpose.evaluation.report import headline
+    from leanpose.files import atomic_write
+
+    network = load_classifier(model).to(choose_device(device))
+    folder, names, cycle = read_class_folder(images, network.class_names, split), network.class_names, how["cycle"]
+    with counting("measuring", "images", in_steps=True) as advance:
+        measured = evaluate_classes(network, folder, advance=lambda count: advance(count, len(folder)), **how)
+    size = "x".join(map(str, network.input_size))
+    print(f"{network.name} {size} on {images}: {len(measured.labels)} pictures of {len(names)} classes, {cycle} cycle")
+    print(headline(measured.metrics))
+    rows = measured.rows(names)
+    table = new_table("", "class", ">pictures", ">top-1")
+    for row in sorted(rows, key=lambda row: row["top-1"])[:SHOWN]:
+        table.add_row(row["class"], str(row["pictures"]), f"{100 * row['top-1']:.1f}")
+    table_console().print(table)
+    if len(rows) > SHOWN:
+        print(f"The other {len(rows) - SHOWN} classes are better; --out FILE.json has all.")
+    if measured.broken:
+        print(f"Skipped:  {len(measured.broken)} that could not be read:")
+        print_some(list(measured.broken.values()))
+    if out is not None:
+        settings = {"model": network.name, "images": str(images), "split": split, "cycle": cycle}
+        figures = {"settings": settings, "figures": measured.metrics, "by_class": rows, "broken": measured.broken}
+        with atomic_write(out) as path:
+            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))

@@ -1,12 +1,10 @@
 """`leanpose explain`: figures of what a model does with one person."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from leanpose.cli.options import Detector
 from leanpose.errors import LeanposeError
@@ -17,29 +15,22 @@ DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(help="An image.")],
-    model: Annotated[str, typer.Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="A heatmap model of the same keypoints and crops, to compare with."),
-    ] = None,
-    keypoint: Annotated[
-        list[str] | None,
-        typer.Option(help="Whose token or query to look at, again for more. [default: nose]"),
-    ] = None,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(help="A model whose weights are laid over the model's, again for more."),
-    ] = None,
+    image: Annotated[Path, Argument(help="An image.")],
+    model: Annotated[str, Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
+    teacher: Annotated[str | None, Option(help="A heatmap model of the same keypoints and crops.")] = None,
+    keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
+    compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,
     box: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="The person: X1 Y1 X2 Y2 in pixels, in place of a detector.", metavar="X1 Y1 X2 Y2"),
+        tuple[float, float, float, float] | None, Option(help="The person, in pixels.", metavar="X1 Y1 X2 Y2")
     ] = None,
     detector: Detector = "auto",
-    person: Annotated[int, typer.Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
+    person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
+    out: Annotated[Path | None, Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
 ) -> None:
-    """Draw what a model attends to, what it predicts and how its weights are distributed."""
+    """Draw what a model attends to and what it predicts.
+
+    And how its weights are distributed.
+    """
     if box is not None and (detector != "auto" or person):
         raise LeanposeError("Give --box, or --detector and --person, not both.")
 
@@ -47,7 +38,7 @@ def explain(
     from leanpose.explanation import explain as draw
     from leanpose.explanation.explain import MARKER, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.inference.estimator import choose_detector
+    from leanpose.inference.detectors import Detector as PersonDetector
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -59,7 +50,7 @@ def explain(
     if box is not None:
         chosen, whence = check_box(photo, box), "--box"
     else:
-        found = choose_detector(detector)
+        found = PersonDetector.load(detector)
         chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
     size, config = "×".join(map(str, net.input_size)), asdict(net.config)
@@ -68,9 +59,7 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
-        print(
-            "          Neither keypoint tokens nor queries attend to each other in it, so attention among them is not drawn."
-        )
+        print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
     write_drawings(folder, drawings)
     print(f"Pictures: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)

@@ -1,72 +1,61 @@
-"""`leanpose export`: write a model as a file for another backend."""
+"""`leanpose export`: write a model as a file for another backend, int8 ones only where their AP stays."""
 
-from __future__ import annotations
-
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from leanpose.cli.options import AnyModel
+from leanpose.cli.options import AnyModel, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
+    from leanpose.data.readers import DatasetConfig
     from leanpose.models.base import PoseModel
+    from leanpose.quantisation import QuantisationReport
 
-quantised = partial(typer.Option, rich_help_panel="Quantised files")
+
+def quantised(help: str, **settings: Any) -> Any:
+    """An option of quantised files."""
+    return Option(help=f"With --quantise: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
     model: AnyModel,
-    format: Annotated[str, typer.Option(help="onnx, openvino or torch-export.")] = "onnx",
+    format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="The file. [default: the model's name with the format's ending]"),
+        Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
     ] = None,
-    include_preprocessing: Annotated[
-        bool, typer.Option(help="The file takes uint8 RGB (B, H, W, 3), else normalised float (B, 3, H, W).")
-    ] = True,
-    include_decoding: Annotated[
-        bool, typer.Option(help="Keypoints and scores come out, else the network's prediction.")
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")
-    ] = "fp32",
+    include_preprocessing: Annotated[bool, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W).")] = True,
+    include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
+    precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Pictures or folders to check on, again for more [default: a portrait]; with --quantise "
-            "the folder or .tar of the images of --annotations."
-        ),
+        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
     ] = None,
     quantise: Annotated[
-        str | None, quantised(help="int8: dynamic or static (onnx), nncf (openvino); kept only if AP stays.")
+        str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
     ] = None,
     annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
     data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
     boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
     split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
-        bool | None,
-        quantised(
-            "--flip-test/--no-flip-test",
-            help="Measure with the mirrored crop too. [default: unless --include-decoding]",
-        ),
+        bool | None, quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]")
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantised(help="Other people, to calibrate on. [default: some pictures of the set, which are not measured]"),
+        quantised(help="Other people, to calibrate on. [default: some of the set, not measured]"),
     ] = None,
     calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
     calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
     seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
     max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
-    max_float_layers: Annotated[
-        int | None, quantised(min=0, help="Layers that may stay in float. [default: half]")
-    ] = None,
+    max_float_layers: Annotated[int | None, quantised(min=0, help="Layers to stay float. [default: half]")] = None,
 ) -> None:
-    """Write a model as a file for another backend, checked against the model on pictures."""
+    """Write a model as a file for another backend.
+
+    The file is checked against the model on pictures.
+    """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
 
@@ -74,77 +63,121 @@ def export(
         raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
     fresh = fresh_model(model)
     source = model if fresh is None else fresh
+    others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
+    file: dict[str, Any] = {"include_preprocessing": include_preprocessing, "include_decoding": include_decoding}
     if quantise is not None:
-        from leanpose.cli.quantised import export_quantised, measured_sets
-        from leanpose.quantisation import FORMAT_OF
+        from leanpose.quantisation import SCHEMES, quantise_model
 
-        if quantise not in FORMAT_OF:
-            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, FORMAT_OF)}")
-        if format != FORMAT_OF[quantise]:
-            raise LeanposeError(f"--quantise {quantise} writes --format {FORMAT_OF[quantise]}, not {format}.")
-        source_set, calibration = measured_sets(
-            annotations, images or [], data_format, boxes, split, calibration_annotations, calibration_images
-        )
+        if quantise not in SCHEMES:
+            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
+        if format != SCHEMES[quantise].format:
+            raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
+        source_set, calibration = _measured_sets(annotations, images or [], data_format, boxes, split, *others.values())
         if precision != "fp32":
-            raise LeanposeError(
-                f"With --quantise the rest of the file is fp32, not {precision}; leave --precision out."
-            )
-        export_quantised(
-            source, out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}"), source_set, calibration=calibration,
-            scheme=quantise, calibration_people=calibration_people, seed=seed, max_ap_drop=max_ap_drop,
-            max_float_layers=max_float_layers, flip_test=flip_test, include_preprocessing=include_preprocessing,
-            include_decoding=include_decoding,
-        )  # fmt: skip
+            raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
+        path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
+        file |= {"scheme": quantise}
+        with status() as advance:
+            quantisation = quantise_model(
+                source, path, source_set, calibration=calibration, seed=seed, flip_test=flip_test,
+                calibration_people=calibration_people, max_ap_drop=max_ap_drop, max_float_layers=max_float_layers,
+                advance=advance, **file,
+            )  # fmt: skip
+        _print_quantisation(quantisation)
         return
-    only_quantised = {
-        "--annotations": annotations,
-        "--boxes": boxes,
-        "--calibration-annotations": calibration_annotations,
-        "--calibration-images": calibration_images,
-    }
-    for option, value in only_quantised.items():
+    for option, value in {"--annotations": annotations, "--boxes": boxes, **others}.items():
         if value is not None:
             raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
     path = out or Path(Path(model).stem + FORMATS[format])
-    report = export_model(
-        source,
-        path,
-        format=format,  # pyright: ignore[reportArgumentType]
-        include_preprocessing=include_preprocessing,
-        include_decoding=include_decoding,
-        precision=precision,  # pyright: ignore[reportArgumentType]
-        crops=images or (),
-    )
+    file |= {"format": format, "precision": precision}
+    report = export_model(source, path, crops=images or (), **file)
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
-    print_interface(report.card)
+    _print_interface(report.card)
     if fresh is not None:
         print(f"          ('{model}' has no released weights: the file holds fresh ones)")
     print(f"Checked:  {report.agreement}")
 
 
-def print_interface(card: ExportCard) -> None:
+def _print_interface(card: "ExportCard") -> None:
     """What goes into a file and what comes out."""
     height, width = card.spec.input_size
     raw = card.includes_preprocessing
     given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
     print(f"Input:    images, {given}" + ("" if raw else ", normalised"))
-    print(
-        f"Output:   {'keypoints in crop pixels, scores' if card.includes_decoding else 'the prediction, to be decoded'}"
-    )
+    comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "the prediction, to be decoded"
+    print(f"Output:   {comes_out}")
 
 
-def fresh_model(name: str) -> PoseModel | None:
+def fresh_model(name: str) -> "PoseModel | None":
     """A model by its architecture's name, with the weights that it is born with; None for anything else."""
+    from leanpose.errors import LeanposeError
     from leanpose.models.registry import create_model, list_models, model_entry
     from leanpose.weights import RELEASED
 
     if name in RELEASED or Path(name).exists() or name not in list_models():
         return None
-    from leanpose.errors import LeanposeError
-
     if model_entry(name).task != "pose":
         raise LeanposeError(f"'{name}' is a classifier and finds no poses; this command is for models that do.")
     import torch
 
     torch.manual_seed(0)
     return create_model(name)
+
+
+def _measured_sets(
+    annotations: Path | None,
+    images: list[str],
+    data_format: str,
+    boxes: Path | None,
+    split: str,
+    calibration_annotations: Path | None,
+    calibration_images: Path | None,
+) -> "tuple[DatasetConfig, DatasetConfig | None]":
+    """The set to measure on, and the one to calibrate on, if it is another.
+
+    Raises:
+        LeanposeError: something is missing or does not fit.
+    """
+    from leanpose.data.readers import DatasetConfig
+    from leanpose.errors import LeanposeError
+
+    if annotations is None or len(images) != 1:
+        raise LeanposeError(
+            "Int8 is kept only if AP is: give the set to measure it on with --annotations and --images."
+        )
+    if calibration_annotations is None and calibration_images is not None:
+        raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
+    folder = Path(images[0])
+    measured = DatasetConfig.from_options(
+        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+    )
+    if calibration_annotations is None:
+        return measured, None
+    others = calibration_images or folder
+    return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
+
+
+def _print_quantisation(report: "QuantisationReport") -> None:
+    """The file, the figures of both, and the layers that stayed in float."""
+    from leanpose.quantisation.layers import module_of
+
+    summary = report.summary
+    size, before = report.bytes / 1e6, report.float_bytes / 1e6
+    times = f"float {before:.1f} MB, {before / size:.1f} times as large"
+    print(f"File:     {report.path} ({size:.1f} MB, int8 {summary['scheme']}; {times})")
+    _print_interface(report.card)
+    flips = "flip test" if summary["flip_test"] else "no flip test"
+    where = f"{summary['measured_on']}, {summary['boxes']} boxes, {flips}, both in {summary['backend']}"
+    print(f"Measured: {summary['people']} people of {where}")
+    lost = report.float_ap - report.ap
+    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained, which is chance"
+    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {change}")
+    print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
+    which = ", those that break most" if report.in_float else ""
+    print(f"In float: {len(report.in_float)} of {summary['layers']} layers{which}")
+    alone = "{} (alone it changes the output by {:.1f} %)"
+    print_some([alone.format(module_of(kept.layer), 100 * kept.error) for kept in report.in_float], 12)
+    print(f"Speed:    {report.speedup:.2f} times as fast as in float, for one crop on one thread")
+    if report.broken:
+        print(f"Skipped:  {len(report.broken)} that could not be read:")
+        print_some(list(report.broken.values()))

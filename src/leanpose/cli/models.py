@@ -1,31 +1,25 @@
 """`leanpose models`: what can be built, what it costs, and what it is known to reach."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
+from typer import Argument
 
 from leanpose.cli.options import new_table, table_console
 from leanpose.cli.weights import release_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from leanpose.models.registry import ModelRow
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="The models' options, such as encoder_layers=4 input_size=[384,288].", metavar="KEY=VALUE …"
-        ),
-    ] = None,
+    pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
+    settings: Annotated[list[str] | None, Argument(help="Options: encoder_layers=4 …", metavar="KEY=VALUE …")] = None,
 ) -> None:
-    """List models, what they cost and what they reach, and the released weights."""
+    """List models with costs and results, and released weights."""
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.models.registry import model_table
     from leanpose.weights.released import RELEASED
@@ -43,8 +37,11 @@ def models(
         raise LeanposeError(f"No model is called '{pattern}'; {did_you_mean(pattern, [*model_table(), *RELEASED])}")
     console = table_console()
     if options:
+        from leanpose.models.cost import table_row
+
         with console.status(f"Counting {len(rows)} models …"):
-            rows = {name: _counted(name, options) for name in rows}
+            source = f"with {', '.join(f'{key}={value}' for key, value in options.items())}"
+            rows = {name: replace(table_row(name, **options), published="–", source=source) for name in rows}
     if rows:
         console.print(_architectures(rows))
         console.print(
@@ -59,15 +56,7 @@ def models(
         console.print("Their training data and terms: leanpose weights.", style="dim")
 
 
-def _counted(name: str, options: dict[str, Any]) -> ModelRow:
-    """The row of a model with other settings than its own."""
-    from leanpose.models.cost import table_row
-
-    changed = ", ".join(f"{key}={value}" for key, value in options.items())
-    return replace(table_row(name, **options), published="–", source=f"with {changed}")
-
-
-def _architectures(rows: dict[str, ModelRow]) -> Table:
+def _architectures(rows: "dict[str, ModelRow]") -> "Table":
     numbers = (">parameters", ">GMACs", ">with attention", ">input", ">AP")
     table = new_table("Models: leanpose.create_model(name)", "name", *numbers, "source of AP")
     for name, row in rows.items():

@@ -1,41 +1,35 @@
 """What several commands share: options, progress on standard error, and tables as wide as they need."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-from rich.console import Console
-from rich.table import Table
+from typer import Argument, Option
+
+from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
-AnyModel = Annotated[
-    str, typer.Argument(help="A released name, a .safetensors file, or a model's name (with fresh weights).")
-]
+AnyModel = Annotated[str, Argument(help="A released name, a .safetensors file, or a model's name (fresh weights).")]
+SavedModel = Annotated[str, Argument(help="A released name or a .safetensors file.")]
 Backend = Annotated[
     str,
-    typer.Option(
-        help="torch, onnxruntime, openvino, or auto: the fastest that `leanpose bench` measured, else onnxruntime on a CPU."
-    ),
+    Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
 ]
-Boxes = Annotated[Path | None, typer.Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
+Boxes = Annotated[Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
 Detector = Annotated[
     str,
-    typer.Option(
-        help="rtmdet-nano (of the package), FILE.onnx, torchvision:NAME, whole-image (no detector), or auto: rtmdet-nano."
-    ),
+    Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Settings = Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: key=value, dotted keys.")]
-Split = Annotated[
-    Literal["all", "train", "val"],
-    typer.Option(help="For sets without splits train or val (every tenth image), else all."),
-]
+Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+Settings = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
+Split = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
+AtLeast0 = Annotated[int, Option(min=0)]
+AtLeast1 = Annotated[int, Option(min=1)]
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -47,20 +41,46 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def parse_sides(text: str, option: str, form: str, separator: str = "x") -> tuple[int, int]:
+    """Two whole numbers above 0 from an option such as 256x192; one alone counts twice.
+
+    Args:
+        form: what the option expects, for the message.
+
+    Raises:
+        LeanposeError: they are anything else.
+    """
+    parts = text.lower().split(separator)
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise LeanposeError(f"{option} is {form}, not '{text}'.")
+    return int(parts[0]), int(parts[-1])
+
+
+def print_some(sentences: Sequence[str], most: int = 20) -> None:
+    """A sentence a line, below a title of ten characters; of many the first ones, and how many more there are."""
+    for sentence in sentences[:most]:
+        print(f"          {sentence}")
+    if len(sentences) > most:
+        print(f"          … and {len(sentences) - most} more")
+
+
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A line that says what is under way; call what it gives with each step."""
+    from rich.console import Console  # takes time that help does not have, here and below
+
     with Console(stderr=True).status("…") as line:
         yield lambda step: line.update(f"{step} …")
 
 
-def progress(unit: str, *columns: str) -> Progress:
+def progress(unit: str, *columns: str) -> "Progress":
     """A bar with the mean speed so far in this unit, such as images.
 
     Args:
         columns: more of them, in rich's format.
     """
     from rich import progress as bars
+    from rich.console import Console
     from rich.text import Text
 
     class Speed(bars.ProgressColumn):
@@ -76,19 +96,39 @@ def progress(unit: str, *columns: str) -> Progress:
     )  # fmt: skip
 
 
-def table_console(width: int = 140) -> Console:
+@contextmanager
+def counting(what: str, unit: str, *, in_steps: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work of one kind; call what it gives with how many are done and how many there are.
+
+    Args:
+        in_steps: it is told how many more are done instead.
+    """
+    with progress(unit) as bar:
+        task = bar.add_task(what, total=None)
+        if in_steps:
+            yield lambda done, total: bar.update(task, total=total, advance=done)
+        else:
+            yield lambda done, total: bar.update(task, total=total, completed=done)
+
+
+def table_console(width: int = 140) -> "Console":
     """Standard output; in files and pipes so wide that each row of a table is one line."""
+    from rich.console import Console
+
     console = Console()
     return console if console.is_terminal else Console(width=width)
 
 
-def new_table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str, show_lines: bool = False) -> "Table":
     """An empty table.
 
     Args:
         columns: their titles; one that begins with `>` has its cells on the right. The first column is never wrapped.
+        show_lines: between the rows.
     """
-    table = Table(title=title, title_justify="left")
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_lines=show_lines)
     for column in columns:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=column == columns[0])

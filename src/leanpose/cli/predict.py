@@ -1,14 +1,13 @@
 """`leanpose predict`: find the poses in pictures and videos."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
-from leanpose.cli.options import Backend, Detector, Device, counted, progress
+from leanpose.cli.options import Backend, Detector, Device, counted, print_some, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -33,71 +32,50 @@ LISTED = 50  # skipped pictures named one by one
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            help="Images, videos, folders (with all below them), glob patterns, addresses of videos (http, rtsp), a camera's "
-            "number, or - for an image from standard input."
-        ),
+        Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
-    model: Annotated[
-        str, typer.Option(help="A released name, a .safetensors file, or an exported .onnx or .xml file.")
-    ] = "leanpose-body-s",
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("predictions"),
+    model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
+    out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
-    boxes: Annotated[
-        Path | None, typer.Option(help="Boxes from a COCO annotation or detection file, in place of a detector.")
-    ] = None,
-    box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Leave out people below this score (box times keypoints). [default: 0.1; 0 with --boxes or whole-image]",
-        ),
+        Option(min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --boxes or whole-image]"),
     ] = None,
-    draw: Annotated[bool, typer.Option(help="Write annotated copies.")] = True,
+    draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
-        typer.Option(
-            help="overlay: skeletons on the pictures; openpose: for ControlNet, on black, with a JSON a picture."
-        ),
+        Option(help="openpose: for ControlNet, on black, with a JSON a picture."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        typer.Option(
-            min=64, help="Shorter side with --style openpose, sides multiples of 64. [default: as the picture]"
-        ),
+        Option(min=64, help="Shorter side with --style openpose. [default: as the picture]"),
     ] = None,
-    coco: Annotated[Path | None, typer.Option(help="COCO results file. [default: OUT/poses.json]")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
-    as_labels: Annotated[
-        Path | None, typer.Option(help="Write the poses as a COCO annotation file too, to train or evaluate with.")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Draw (and, with --as-labels, label) keypoints from this score on.")
-    ] = 0.3,
+    coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
+    csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
+    as_labels: Annotated[Path | None, Option(help="Write COCO annotations too, to train or evaluate with.")] = None,
+    threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
     device: Device = "auto",
     backend: Backend = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
-    flip_test: Annotated[bool, typer.Option(help="Average with the mirrored crop (slower, a little better).")] = False,
-    two_pass: Annotated[bool, typer.Option(help="Look again at the box around the keypoints found first.")] = False,
-    detect_every: Annotated[
-        int, typer.Option(min=1, help="In videos: frames from one look of the detector to the next.")
-    ] = 5,
-    smooth: Annotated[bool, typer.Option(help="In videos: smooth the keypoints over time.")] = True,
-    audio: Annotated[bool, typer.Option(help="In videos: keep the audio.")] = True,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, help="In videos: look at so much; ends a camera's video.")
-    ] = None,
-    allow_url: Annotated[bool, typer.Option("--allow-url", help="Load images from the web too.")] = False,
+    batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
+    flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
+    two_pass: Annotated[bool, Option(help="Look again at the box around the keypoints found first.")] = False,
+    detect_every: Annotated[int, Option(min=1, help="In videos: the detector looks at every so many frames.")] = 5,
+    smooth: Annotated[bool, Option(help="In videos: smooth the keypoints over time.")] = True,
+    audio: Annotated[bool, Option(help="In videos: keep the audio.")] = True,
+    seconds: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
+    allow_url: Annotated[bool, Option("--allow-url", help="Load images from the web too.")] = False,
 ) -> None:
-    """Find the poses of all people in images and videos: annotated copies, COCO results, a CSV table, JSON lines."""
-    from functools import partial
+    """Find the poses of all people in images and videos.
 
+    Writes annotated copies, COCO results and a CSV table; of videos JSON lines.
+    """
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
-    from leanpose.inference.estimator import PoseEstimator, choose_detector
-    from leanpose.inference.folders import paint_overlay, predict_pictures, target_names
+    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.estimator import PoseEstimator
+    from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
     from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
     from leanpose.video.reader import looks_like_video
 
@@ -117,14 +95,16 @@ def predict(
     for sentence, made in mistakes.items():
         if made:
             raise LeanposeError(sentence)
+    ending = ENDING if openpose else None
     if draw:
-        target_names(files.pictures, out, ending=ENDING if openpose else None)
+        target_names(files.pictures, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
-    if not clips:
-        _require_readable(files)
+    if not clips:  # before a model is loaded
+        with _listing_skipped():
+            require_readable(files.pictures)
     box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
     source = "whole-image" if boxes is not None else detector
-    chosen = choose_detector(source, threshold=box_threshold, device=device)
+    chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
         person_threshold=person_threshold, advance=lambda step: print(f"Backend:  {step} …", flush=True),
@@ -133,7 +113,7 @@ def predict(
     if clips:
         from leanpose.video.tracking import PoseTracker
 
-        def draw_frame(pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> UInt8[np.ndarray, "H W 3"]:
+        def draw_frame(pixels: "UInt8[np.ndarray, 'H W 3']", poses: "PoseResult") -> "UInt8[np.ndarray, 'H W 3']":
             if openpose:
                 return conditioning_image(poses, (pixels.shape[0], pixels.shape[1]), threshold=threshold)
             return poses.draw(pixels, threshold=threshold)
@@ -145,36 +125,25 @@ def predict(
     if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
         print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
-    paint = partial(paint_overlay, threshold=threshold)
-    if openpose:
-        paint = partial(paint_openpose, threshold=threshold, resolution=resolution)
-    with progress("images", PEOPLE) as bar:
+    paint = partial(paint_openpose, resolution=resolution) if openpose else paint_overlay
+    with progress("images", PEOPLE) as bar, _listing_skipped(bar):
         task = bar.add_task("images", total=len(files.pictures), people=0)
-        with _listing_skipped(bar):
-            outcome = predict_pictures(
-                estimator,
-                files.pictures,
-                boxes=box_file,
-                drawings=out if draw else None,
-                coco=coco,
-                table=csv,
-                labels=as_labels,
-                label_threshold=threshold,
-                paint=paint,
-                ending=ENDING if openpose else None,
-                advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
-            )
+        outcome = predict_pictures(
+            estimator, files.pictures, boxes=box_file, drawings=out if draw else None, coco=coco, table=csv,
+            labels=as_labels, label_threshold=threshold, paint=partial(paint, threshold=threshold), ending=ending,
+            advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
+        )  # fmt: skip
     _summarise(outcome, len(files.pictures), estimator.person_threshold)
-    drawn = "conditioning pictures and OpenPose JSON" if style == "openpose" else "annotated pictures"
+    drawn = "conditioning pictures and OpenPose JSON" if openpose else "annotated pictures"
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
         print(f"Labels:   {as_labels} (COCO annotations{below})")
     if outcome.stopped:
-        raise typer.Exit(130)
+        raise Exit(130)
 
 
-def _readable_clips(files: Inputs, out: Path, *, draw: bool) -> list[Clip]:
+def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":
     """The videos that can be opened; the others are named.
 
     Raises:
@@ -192,25 +161,18 @@ def _readable_clips(files: Inputs, out: Path, *, draw: bool) -> list[Clip]:
             readable.append(clip)
         except VideoError as error:
             errors.append(error)
-    if len(errors) == 1 and not files.pictures and not readable:
+    nothing = errors and not files.pictures and not readable
+    if nothing and len(errors) == 1:
         raise errors[0]
     for error in errors:
         print(f"Skipped:  {error}")
-    if errors and not files.pictures and not readable:
+    if nothing:
         raise LeanposeError("No video could be read, so nothing was written.")
     return readable
 
 
-def _require_readable(files: Inputs) -> None:
-    """Refuse images of which none can be read, before a model is loaded."""
-    from leanpose.inference.folders import require_readable
-
-    with _listing_skipped():
-        require_readable(files.pictures)
-
-
 @contextmanager
-def _listing_skipped(bar: Progress | None = None) -> Iterator[None]:
+def _listing_skipped(bar: "Progress | None" = None) -> "Iterator[None]":
     """List the images that could not be read where that was none of them; the bar is stopped before."""
     from leanpose.inference.folders import NothingReadError
 
@@ -223,7 +185,7 @@ def _listing_skipped(bar: Progress | None = None) -> Iterator[None]:
         raise
 
 
-def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str, files: Inputs) -> None:
+def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: str, files: "Inputs") -> None:
     net = estimator.model
     size = "×".join(map(str, net.input_size))
     print(f"Model:    {model} ({net.name}, {len(net.skeleton)} keypoints, {size}) on {estimator.device}")
@@ -231,10 +193,9 @@ def _introduce(estimator: PoseEstimator, model: str, source: str, detector: str,
     print(f"People:   from {source}")
     if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
         print(f"          ({estimator.detector.description})")
-    if files.pictures:
-        print(f"Images:   {len(files.pictures)}")
-    if files.clips:
-        print(f"Videos:   {len(files.clips)}")
+    for title, given in (("Images", files.pictures), ("Videos", files.clips)):
+        if given:
+            print(f"{title}:   {len(given)}")
     if files.others:
         print(f"Not looked at, since the names do not end like an image's or a video's: {_some(files.others)}.")
     if files.links:
@@ -247,7 +208,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
+def _summarise(outcome: "Outcome", count: int, person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; what was found until then is kept.")
     nobody = f", {outcome.empty} without anybody" if outcome.empty else ""
@@ -255,47 +216,41 @@ def _summarise(outcome: Outcome, count: int, person_threshold: float) -> None:
     _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
     for sentence, names in outcome.notices.items():
-        others = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        print(f"Notice:   {sentence.removesuffix('.')}: {', '.join(names[:3])}{others}")
-    for _, reason in outcome.undrawn[:LISTED]:
-        print(f"          {reason}")
+        print(f"Notice:   {sentence.removesuffix('.')}: {_some(names)}")
+    print_some([reason for _, reason in outcome.undrawn], LISTED)
 
 
 def _say_hidden(uncertain: int, person_threshold: float, duplicates: int = 0, where: str = "") -> None:
-    if uncertain:
-        people = counted(uncertain, "person", "people")
-        print(f"Hidden:   {people} {where}with a score below {person_threshold:g} (see --person-threshold)")
-    if duplicates:
-        title = "         " if uncertain else "Hidden:  "
-        print(f"{title} {counted(duplicates, 'second detection')} of the same people")
+    hidden = {
+        f"{counted(uncertain, 'person', 'people')} {where}with a score below {person_threshold:g} "
+        "(see --person-threshold)": uncertain,
+        f"{counted(duplicates, 'second detection')} of the same people": duplicates,
+    }
+    title = "Hidden:  "
+    for sentence, number in hidden.items():
+        if number:
+            print(f"{title} {sentence}")
+            title = " " * len(title)
 
 
-def _list_skipped(outcome: Outcome) -> None:
+def _list_skipped(outcome: "Outcome") -> None:
     if outcome.skipped:
         print(f"Skipped:  {len(outcome.skipped)} that could not be read:")
-    for _, reason in outcome.skipped[:LISTED]:
-        print(f"          {reason}")
-    if len(outcome.skipped) > LISTED:
-        print(f"          … and {len(outcome.skipped) - LISTED} more")
+        print_some([reason for _, reason in outcome.skipped], LISTED)
 
 
 def _predict_clips(
-    tracker: PoseTracker,
-    clips: list[Clip],
-    out: Path,
-    *,
-    draw: Callable[[np.ndarray, PoseResult], np.ndarray] | None,
-    seconds: float | None,
-    audio: bool,
+    tracker: "PoseTracker", clips: "list[Clip]", out: Path, *, draw: "Callable[..., np.ndarray] | None", **options: Any
 ) -> None:
     """Look at videos one after the other; one that can be read no longer is named.
+
+    Args:
+        options: for `predict_video`.
 
     Raises:
         LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
-    from functools import partial
-
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
@@ -305,14 +260,14 @@ def _predict_clips(
         with progress("frames", PEOPLE) as bar:
             task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
-            def advance(so_far: VideoOutcome, update: Callable[..., None] = partial(bar.update, task)) -> None:
+            def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
                 update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
 
+            drawing = target if draw else None
             try:
                 outcome = predict_video(
-                    tracker, clip.source, drawing=target if draw else None, lines=lines, seconds=seconds, audio=audio,
-                    draw=draw, advance=advance,
-                )  # fmt: skip
+                    tracker, clip.source, drawing=drawing, lines=lines, draw=draw, advance=advance, **options
+                )
             except VideoError as error:
                 if len(clips) == 1:
                     raise
@@ -321,23 +276,19 @@ def _predict_clips(
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if outcome.stopped and not clip.live:
-            raise typer.Exit(130)
+            raise Exit(130)
 
 
-def _summarise_clip(clip: Clip, outcome: VideoOutcome, person_threshold: float) -> None:
+def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
-    people = counted(len(outcome.ids), "person", "people")
-    print(
-        f"Done:     {clip.name}, {counted(outcome.frames, 'frame')}, {people}, in {outcome.elapsed:.1f} s "
-        f"({outcome.speed:.1f} frames/s; the pose model was busy {outcome.busy:.0%} of the time)"
-    )
+    found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.ids), 'person', 'people')}"
+    busy = f"the pose model was busy {outcome.busy:.0%} of the time"
+    print(f"Done:     {clip.name}, {found}, in {outcome.elapsed:.1f} s ({outcome.speed:.1f} frames/s; {busy})")
     _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")
-    if outcome.cut_off:
-        print(f"          The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.")
-    if outcome.damaged:
-        print(f"          {outcome.damaged} damaged frames were left out or are shown as far as they could be read.")
-    if outcome.dropped:
-        print(f"          {outcome.dropped} of the camera's frames came too fast and were left out.")
-    for notice in outcome.notices:
-        print(f"          {notice}")
+    notes = {
+        f"The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.": outcome.cut_off,
+        f"{outcome.damaged} damaged frames were left out or are shown as far as they could be read.": outcome.damaged,
+        f"{outcome.dropped} of the camera's frames came too fast and were left out.": outcome.dropped,
+    }
+    print_some([*(sentence for sentence, holds in notes.items() if holds), *outcome.notices])

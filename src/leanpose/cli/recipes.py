@@ -1,17 +1,16 @@
 """`leanpose recipes`: what comes with leanpose to be trained."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 
-def recipes(
-    pattern: Annotated[str, typer.Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*",
-) -> None:
-    """List the recipes: a row of a paper's table each, with the command that trains it and the expected result."""
+def recipes(pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*") -> None:
+    """List the recipes with commands and expected results.
+
+    Each is a row of a paper's table.
+    """
     from fnmatch import fnmatch
 
     from leanpose.errors import LeanposeError

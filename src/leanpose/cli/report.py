@@ -1,19 +1,20 @@
 """`leanpose report`: one page about one or more runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/plain runs/distilled.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "leanpose: training report",
+    runs: Annotated[list[Path], Argument(help="Folders of runs, such as runs/plain runs/distilled.")],
+    out: Annotated[Path, Option(help="The HTML file to write.")] = Path("report.html"),
+    title: Annotated[str, Option(help="Heading of the page.")] = "leanpose: training report",
 ) -> None:
-    """Compare runs: a self-contained HTML page with the table, the curves and the exact settings."""
+    """Compare runs in one self-contained HTML page.
+
+    It has the table, the curves and the exact settings.
+    """
     from leanpose.report import Report, read_run, write_report
 
     records = [read_run(folder) for folder in runs]

@@ -1,11 +1,9 @@
 """`leanpose retrain-head`: a new head for a trained SimCC model, distilled from its own (DWPose, stage 2)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
@@ -17,21 +15,17 @@ _DECIDED = frozenset(
 
 
 def retrain_head(
-    trained: Annotated[
-        str, typer.Argument(help="A trained SimCC model: a .safetensors file, a run's folder, a released name.")
-    ],
-    recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe for the data and the schedule. [default: the run's own]")
-    ] = None,
+    trained: Annotated[str, Argument(help="A trained SimCC model: a .safetensors file, a run or a released name.")],
+    recipe: Annotated[Path | None, Argument(help="For the data and the schedule. [default: the run's own]")] = None,
     settings: Settings = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="[default: a fifth of the recipe's]")] = None,
-    logit_weight: Annotated[float, typer.Option(min=0, help="Weight of the loss.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    epochs: Annotated[int | None, Option(min=1, help="[default: a fifth of the recipe's]")] = None,
+    logit_weight: Annotated[float, Option(min=0, help="Weight of the loss.")] = 1.0,
+    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: Device = "auto",
 ) -> None:
-    """Distil a trained model into itself: a new head on its frozen backbone, in a fifth of the time.
+    """Distil a trained model into itself: a new head.
 
-    Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
+    It learns on the frozen backbone, in a fifth of the time. Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
     in a recipe and use `leanpose train`.
     """
     from leanpose.cli.train import report
@@ -47,20 +41,14 @@ def retrain_head(
         settings, recipe = [str(recipe), *(settings or [])], None
     for setting in settings or []:
         if setting.partition("=")[0].partition(".")[0] in _DECIDED:
-            raise LeanposeError(
-                f"'{setting}' would change nothing: model and codec are those of {trained}, and the loss is the new head's."
-            )
+            raise LeanposeError(f"'{setting}' would change nothing: the model is {trained}, and only its head learns.")
     file = weights_of(trained)
     source = recipe or folder / "recipe.yaml"
     if recipe is None and not source.is_file():
-        raise LeanposeError(
-            f"{trained} is no run with a recipe of its own, so name one for the data and the schedule: "
-            f"leanpose retrain-head {trained} RECIPE"
-        )
+        raise LeanposeError(f"{trained} is no run with a recipe; name one for data and schedule behind it.")
     model = load_model(file)
-    plan = retrain_head_recipe(
-        load_recipe(source, settings), model, str(file), logit_weight=logit_weight, epochs=epochs
-    )
+    recipe_now = load_recipe(source, settings)
+    plan = retrain_head_recipe(recipe_now, model, str(file), logit_weight=logit_weight, epochs=epochs)
     out = out or Path("runs") / f"{folder.name if folder.is_dir() else folder.stem}-new-head"
     require_no_run(out)  # before the validation, which may take long
     people = read_validation_people(plan)

@@ -1,13 +1,11 @@
 """`leanpose train`: run a recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from leanpose.cli.options import Device, Settings
+from leanpose.cli.options import Device, Settings, counted, print_some
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -15,12 +13,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or one of `leanpose recipes`, such as sdpose/s_v1_coco.")
-    ] = None,
+    recipe: Annotated[str | None, Argument(help="A file, or one of `leanpose recipes`: sdpose/s_v1_coco.")] = None,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
+    resume: Annotated[Path | None, Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train or distil a model by a recipe.
@@ -56,7 +52,7 @@ def train(
     report(summary)
 
 
-def report(summary: RunSummary) -> None:
+def report(summary: "RunSummary") -> None:
     """Say what a finished run has to say."""
     from leanpose.training.log import duration
 
@@ -68,14 +64,11 @@ def report(summary: RunSummary) -> None:
         print("Last:  " + _figures(summary.metrics))
         from leanpose.evaluation.report import primary_metric
 
-        print(
-            f"Best:  {primary_metric(summary.metrics)} {100 * summary.best:.1f} after epoch {summary.best_epoch} (best.safetensors)"
-        )
+        best = f"{primary_metric(summary.metrics)} {100 * summary.best:.1f}"
+        print(f"Best:  {best} after epoch {summary.best_epoch} (best.safetensors)")
     if summary.broken:
-        count = len(summary.broken)
-        print(f"{count} image{'s' if count > 1 else ''} could not be read and took no part:")
-        for sentence in list(summary.broken.values())[:20]:
-            print(f"  {sentence}")
+        print(f"{counted(len(summary.broken), 'image')} could not be read and took no part:")
+        print_some(list(summary.broken.values()))
 
 
 def _figures(metrics: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from leanpose.codecs.base import Codec
+from leanpose.codecs.base import Codec, Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.coordinates import CoordinateCodec, CoordinateTarget
 from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
@@ -14,17 +14,9 @@ from leanpose.codecs.simcc import SimCCCodec, SimCCTarget
 from leanpose.errors import LeanposeError, did_you_mean
 
 __all__ = [
-    "CODECS",
-    "Codec",
-    "CoordinateCodec",
-    "CoordinateTarget",
-    "HeatmapCodec",
-    "HeatmapTarget",
-    "ScoreCalibration",
-    "SimCCCodec",
-    "SimCCTarget",
-    "build_codec",
-]
+    "CODECS", "Codec", "CoordinateCodec", "CoordinateTarget", "Coordinates", "HeatmapCodec", "HeatmapTarget",
+    "Heatmaps", "Prediction", "ScoreCalibration", "SimCC", "SimCCCodec", "SimCCTarget", "build_codec",
+]  # fmt: skip
 
 CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
     codec.name: codec for codec in (CoordinateCodec, HeatmapCodec, SimCCCodec)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from leanpose.files import describe_read_error
 
 _FOLDED = ("DequantizeLinear", "Cast")
 """Operations between a stored weight and the convolution that takes it."""
+
+
+NodeT = TypeVar("NodeT", bound=Hashable)
 
 
 class Layer(NamedTuple):
@@ -30,6 +34,21 @@ class Layer(NamedTuple):
     output: str
 
 
+def depth_first(end: NodeT, operands: Callable[[NodeT], Sequence[NodeT]]) -> list[NodeT]:
+    """Everything that is needed for `end`, each behind all that it reads, first operands first."""
+    ordered: list[NodeT] = []
+    seen: set[NodeT] = set()
+    waiting = [(end, False)]
+    while waiting:
+        node, done = waiting.pop()
+        if done:
+            ordered.append(node)
+        elif node not in seen:
+            seen.add(node)
+            waiting += [(node, True), *((operand, False) for operand in reversed(operands(node)))]
+    return ordered
+
+
 @dataclass(frozen=True)
 class OnnxGraph:
     """A file that has been read.
@@ -45,34 +64,29 @@ class OnnxGraph:
     layers: list[Layer]
 
     @property
+    def input(self) -> Any:
+        """The first input."""
+        return self.model.graph.input[0]
+
+    @property
     def input_shape(self) -> list[int]:
         """The sides of the first input; 0 where one is free."""
-        return [side.dim_value for side in self.model.graph.input[0].type.tensor_type.shape.dim]
+        return [side.dim_value for side in self.input.type.tensor_type.shape.dim]
 
     @property
     def input_type(self) -> np.dtype:
         """Of the first input's values."""
         import onnx
 
-        return onnx.helper.tensor_dtype_to_np_dtype(self.model.graph.input[0].type.tensor_type.elem_type)
+        return onnx.helper.tensor_dtype_to_np_dtype(self.input.type.tensor_type.elem_type)
 
-    def depth_first(self) -> list[Layer]:
-        """The convolutions that the first output needs, each behind all that it reads, first operands first."""
+    def layers_before(self, tensor: str) -> list[Layer]:
+        """The convolutions that a tensor needs, depth first."""
         by_output = {layer.output: layer for layer in self.layers}
-        makers = {name: node for node in self.model.graph.node for name in node.output}
-        ordered: list[Layer] = []
-        seen: set[str] = set()
-        waiting = [(self.model.graph.output[0].name, False)]
-        while waiting:
-            name, done = waiting.pop()
-            if done:
-                if name in by_output:
-                    ordered.append(by_output[name])
-            elif name in makers and name not in seen:
-                seen.update(makers[name].output)
-                waiting.append((name, True))
-                waiting += [(operand, False) for operand in reversed(makers[name].input)]
-        return ordered
+        read_for = {name: list(node.input) for node in self.model.graph.node for name in node.output}
+        return [
+            by_output[name] for name in depth_first(tensor, lambda name: read_for.get(name, ())) if name in by_output
+        ]
 
     def run(self, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[np.ndarray]:
         """What onnxruntime computes at these tensors, inner ones too."""
@@ -95,16 +109,12 @@ def read_graph(path: Path) -> OnnxGraph:
     """Read a file whose convolutions keep their weights in it.
 
     Raises:
-        LeanposeError: the package onnx is missing, the file is damaged, or its weights are missing or computed.
+        LeanposeError: the file is damaged, or its weights are missing or computed.
     """
-    try:
-        import onnx  # an extra
-        from google.protobuf.message import DecodeError
-        from onnx.reference import ReferenceEvaluator
-    except ImportError as error:
-        raise LeanposeError(
-            "Reading an ONNX file's weights needs the package onnx; `pip install 'leanpose[export]'` brings it."
-        ) from error
+    import onnx  # takes a moment
+    from google.protobuf.message import DecodeError
+    from onnx.reference import ReferenceEvaluator
+
     try:
         model = onnx.load(path)
     except OSError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ _VIT = {  # by width: name, layers, heads
     1024: ("vitpose_b", 24, 16),
     1280: ("vitpose_b", 32, 16),
 }
+_HEAD = re.compile(r"(?:(?:keypoint_)?head\.)?(?:deconv_head\.)?")  # the prefixes that codes give a head
 _LIKELY_COUNTS = (17, 14, 16, 133, 26, 19)  # of keypoints, by frequency
 _TOKEN_LAYER = re.compile(r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.")
 _SKELETONS = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
@@ -75,16 +76,12 @@ def recognise_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None
     Raises:
         LeanposeError: the marks are those of a known family, but the shapes fit none of its networks.
     """
-    if "head.gau.uv.weight" in tensors:
-        return _rtmpose(tensors)
-    if any(key.endswith("keypoint_token") for key in tensors):
-        return _token_network(tensors)
-    if "backbone.patch_embed.projection.weight" in tensors and "head.final_layer.weight" in tensors:
-        return _vitpose(tensors)
-    if _in_head(tensors, "final_layer.weight") is not None:
-        return _convolutional(tensors)
-    if "head.fc.weight" in tensors or "keypoint_head.fc.weight" in tensors:
-        return _deeppose(tensors)
+    for mark, recognise in _FAMILIES.items():
+        if any(re.fullmatch(mark, key) for key in tensors):
+            try:
+                return recognise(tensors)
+            except KeyError:  # a weight is missing, or of a size that no published network has
+                return None
     return None
 
 
@@ -128,8 +125,15 @@ def recognise_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Te
         variant = _CSPNEXT.get(inner["stem.0.conv.weight"].shape[0])
         named = {_CSPNEXT_STAGE.sub(lambda stage: f"stages.{int(stage[1]) - 1}.", k): v for k, v in inner.items()}
         return None if variant is None else (f"cspnext_{variant}", named)
-    variant = _hrnet_variant(inner) or _resnet_variant(inner)
-    return None if variant is None else (variant, inner)
+    branch = inner.get("stage4.0.branches.0.0.conv1.weight")
+    if branch is not None and branch.shape[0] in (32, 48):
+        return f"hrnet_w{branch.shape[0]}", inner
+    # A ResNet of bottlenecks without other additions.
+    blocks = len({key.split(".")[1] for key in inner if key.startswith("layer3.")})
+    plain = {"conv1.weight", "layer1.0.conv3.weight"} <= inner.keys()
+    if blocks not in _RESNET or not plain or any(".se." in key or "attn" in key for key in inner):
+        return None
+    return f"resnet{_RESNET[blocks]}", inner
 
 
 def has_only_a_backbone(tensors: Mapping[str, Tensor]) -> bool:
@@ -184,12 +188,10 @@ def _described_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton 
         return None
 
 
-def _in_head(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """A weight of the head, under any of the prefixes that codes use."""
-    for prefix in ("head.", "keypoint_head.", "keypoint_head.deconv_head.", "head.deconv_head.", ""):
-        if prefix + name in tensors:
-            return tensors[prefix + name]
-    return None
+def _variant_and_head(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """timm's name of the backbone, empty where it is not known, and all weights without the prefixes of heads."""
+    backbone = recognise_backbone(tensors)
+    return backbone[0] if backbone else "", {_HEAD.sub("", key, count=1): value for key, value in tensors.items()}
 
 
 def _size_of_area(pixels: float) -> Size | None:
@@ -208,30 +210,27 @@ def _simcc_split(x_bins: int, y_bins: int, features: int, stride: float) -> tupl
     return (round(y_bins / split), round(x_bins / split)), round(split, 4)
 
 
-def _rtmpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
-    names = ("final_layer", "gau.gamma", "gau.o", "mlp.1", "cls_x", "cls_y")
-    keys = ["backbone.stem.0.conv.weight", *(f"head.{n}" if n == "gau.gamma" else f"head.{n}.weight" for n in names)]
-    if any(key not in tensors for key in keys):
-        return None
-    stem, final, gamma, out, mlp, x, y = (tensors[key].shape for key in keys)
-    if stem[0] not in _CSPNEXT:
-        return None
+def _rtmpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
+    variant = _CSPNEXT[tensors["backbone.stem.0.conv.weight"].shape[0]]
+    keypoints, _, kernel_size, _ = tensors["head.final_layer.weight"].shape
+    embed_dim, values = tensors["head.gau.o.weight"].shape
+    x, y, mlp = (tensors[f"head.{name}.weight"].shape for name in ("cls_x", "cls_y", "mlp.1"))
     size, split = _simcc_split(x[0], y[0], mlp[1], 32)
-    variant = _CSPNEXT[stem[0]]
     options = {
         "backbone": f"cspnext_{variant}",
-        "kernel_size": final[2],
-        "embed_dim": out[0],
-        "gau_qk_dim": gamma[1],
-        "expansion": out[1] // out[0],
+        "kernel_size": kernel_size,
+        "embed_dim": embed_dim,
+        "gau_qk_dim": tensors["head.gau.gamma"].shape[1],
+        "expansion": values // embed_dim,
         "simcc_split_ratio": split,
     }
-    nets = ("rtmpose", "dwpose") if final[0] == 133 else ("rtmpose",)
+    nets = ("rtmpose", "dwpose") if keypoints == 133 else ("rtmpose",)
     fits = {f"{net}_{'t' if variant == 'tiny' else variant}": options for net in nets}
-    return RecognisedNetwork("RTMPose", fits, final[0], size)
+    return RecognisedNetwork("RTMPose", fits, keypoints, size)
 
 
 def _vitpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
+    keypoints = tensors["head.final_layer.weight"].shape[0]
     width = tensors["backbone.patch_embed.projection.weight"].shape[0]
     layers = {key.split(".")[2] for key in tensors if key.startswith("backbone.layers.")}
     if width not in _VIT or len(layers) != _VIT[width][1] or "backbone.pos_embed" not in tensors:
@@ -245,65 +244,44 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
         options["decoder"] = "simple"
         name = "vitpose_s_simple" if name == "vitpose_s" else name
     size = _size_of_area(tensors["backbone.pos_embed"].shape[1] * 16 * 16)
-    return RecognisedNetwork("ViTPose", {name: options}, tensors["head.final_layer.weight"].shape[0], size)
-
-
-def _hrnet_variant(tensors: Mapping[str, Tensor]) -> str | None:
-    for prefix in ("backbone.", ""):
-        branch = tensors.get(f"{prefix}stage4.0.branches.0.0.conv1.weight")
-        if branch is not None and branch.shape[0] in (32, 48):
-            return f"hrnet_w{branch.shape[0]}"
-    return None
-
-
-def _resnet_variant(tensors: Mapping[str, Tensor]) -> str | None:
-    """timm's name of a ResNet of bottlenecks without other additions; None: it is none."""
-    inner = {key.removeprefix("backbone.") for key in tensors}
-    blocks = {key.split(".")[1] for key in inner if key.startswith("layer3.")}
-    plain = {"conv1.weight", "layer1.0.conv3.weight"} <= inner and not any(
-        ".se." in key or "attn" in key for key in inner
-    )
-    return f"resnet{_RESNET[len(blocks)]}" if plain and len(blocks) in _RESNET else None
+    return RecognisedNetwork("ViTPose", {name: options}, keypoints, size)
 
 
 def _convolutional(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
     """SimpleBaseline, HRNet and SimCC."""
-    final = _in_head(tensors, "final_layer.weight")
-    assert final is not None
-    keypoints, hrnet, resnet = final.shape[0], _hrnet_variant(tensors), _resnet_variant(tensors)
-    if final.shape[2:] != (1, 1):
+    variant, head = _variant_and_head(tensors)
+    keypoints, _, *kernel = head["final_layer.weight"].shape
+    if kernel != [1, 1] or not variant.startswith(("hrnet", "resnet")):
         return None
-    if hrnet is not None:
-        return RecognisedNetwork("HRNet", {hrnet: {}}, keypoints)
+    if variant.startswith("hrnet"):
+        return RecognisedNetwork("HRNet", {variant: {}}, keypoints)
     layers = sorted(
         (int(match[1]), tuple(value.shape))
-        for key, value in tensors.items()
-        if (match := re.search(r"deconv_layers\.(\d+)\.weight$", key)) and value.ndim == 4
+        for key, value in head.items()
+        if (match := re.fullmatch(r"deconv_layers\.(\d+)\.weight", key)) and value.ndim == 4
     )
-    if resnet is None or not layers or any(shape[2:] != (4, 4) for _, shape in layers):
+    if not layers or any(shape[2:] != (4, 4) for _, shape in layers):
         return None
     widths = tuple(shape[1] for _, shape in layers)
     options: dict[str, Any] = {} if widths == (256, 256, 256) else {"deconv_channels": widths}
-    x, y = _in_head(tensors, "mlp_head_x.weight"), _in_head(tensors, "mlp_head_y.weight")
-    if x is None or y is None:
-        return RecognisedNetwork("SimpleBaseline", {resnet.replace("resnet", "simplebaseline_r"): options}, keypoints)
-    size, split = _simcc_split(x.shape[0], y.shape[0], x.shape[1], 32 / 2 ** len(widths))
-    return RecognisedNetwork(
-        "SimCC", {"simcc_r50": {**options, "simcc_split_ratio": split, "backbone": resnet}}, keypoints, size
-    )
+    if "mlp_head_x.weight" not in head:
+        return RecognisedNetwork("SimpleBaseline", {variant.replace("resnet", "simplebaseline_r"): options}, keypoints)
+    x, y = head["mlp_head_x.weight"].shape, head["mlp_head_y.weight"].shape
+    size, split = _simcc_split(x[0], y[0], x[1], 32 / 2 ** len(widths))
+    options |= {"simcc_split_ratio": split, "backbone": variant}
+    return RecognisedNetwork("SimCC", {"simcc_r50": options}, keypoints, size)
 
 
 def _deeppose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None:
     """DeepPose and RLE."""
-    resnet, values = _resnet_variant(tensors), _in_head(tensors, "fc.weight")
-    assert values is not None
-    count = values.shape[0]
-    if resnet is None or count % 2 or count == 1000:
+    variant, head = _variant_and_head(tensors)
+    count = head["fc.weight"].shape[0]
+    if not variant.startswith("resnet") or count % 2 or count == 1000:
         return None
     flow = any("flow_model" in key or "flow" in key.split(".") for key in tensors)
     if flow or (count // 2 not in _LIKELY_COUNTS and count % 4 == 0 and count // 4 in _LIKELY_COUNTS):
-        return RecognisedNetwork("RLE", {"rle_r50": {"backbone": resnet}}, count // 4)
-    return RecognisedNetwork("DeepPose", {resnet.replace("resnet", "deeppose_r"): {}}, count // 2)
+        return RecognisedNetwork("RLE", {"rle_r50": {"backbone": variant}}, count // 4)
+    return RecognisedNetwork("DeepPose", {variant.replace("resnet", "deeppose_r"): {}}, count // 2)
 
 
 def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
@@ -401,14 +379,21 @@ def _token_names(options: dict[str, Any]) -> dict[str, str]:
     """The nearest variant of each family of token networks that predict heatmaps."""
     backbone, depth = options["backbone"], options["depth"]
     small = "s_v2" if options["patch_size"] == (2, 2) else "s_v1"
-    tokenpose = {"image": "t", "stem": small, "hrnet_w32": "b", "hrnet_w48": "l_d12" if depth == 12 else "l_d6"}[
-        backbone
-    ]
-    if options.get("backbone_stages") == 4:
-        tokenpose = "hrnet_w48"
+    large = "hrnet_w48" if options.get("backbone_stages") == 4 else "l_d12" if depth == 12 else "l_d6"
+    tokenpose = {"image": "t", "stem": small, "hrnet_w32": "b", "hrnet_w48": large}[backbone]
     sdpose = "t" if backbone == "stem" and depth == 6 else "b" if backbone == "hrnet_w32" else small
     return {
         "tokenpose": f"tokenpose_{tokenpose}",
         "sdpose": f"sdpose_{sdpose}",
         "ppt": "ppt_s" if backbone == "stem" else "ppt_b",
     }
+
+
+_FAMILIES: dict[str, Callable[[Mapping[str, Tensor]], RecognisedNetwork | None]] = {
+    r"head\.gau\.uv\.weight": _rtmpose,
+    r".*keypoint_token": _token_network,
+    r"backbone\.patch_embed\.projection\.weight": _vitpose,
+    rf"{_HEAD.pattern}final_layer\.weight": _convolutional,
+    r"(?:keypoint_)?head\.fc\.weight": _deeppose,
+}
+"""Who tells the networks of a family apart, by the name of a weight that these alone have; the first one counts."""

@@ -33,16 +33,9 @@ FILE_NAME = "crops.bin"
 _JPEG_QUALITY = 95
 
 _ROW = np.dtype(
-    [
-        ("key", "<u8"),
-        ("offset", "<u8"),
-        ("length", "<u8"),
-        ("height", "<u2"),
-        ("width", "<u2"),
-        ("scale", "<f8", (2,)),
-        ("shift", "<f8", (2,)),
-    ]
-)
+    [("key", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("height", "<u2"), ("width", "<u2"),
+     ("scale", "<f8", (2,)), ("shift", "<f8", (2,))]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -185,13 +178,12 @@ def cached_crops(people: Sequence[PoseAnnotation], plan: CropPlan, folder: Path 
     it does not hold are read from their images.
     """
     path = Path(folder) / FILE_NAME
-    if path.exists():
-        cache = CropCache(path)
-        # Margin, density and encoding are the choice of whoever packed it.
-        if cache.plan.input_size == plan.input_size:
-            missing = {str(people[i].image) for i in np.flatnonzero(cache.find(people) < 0).tolist()}
-            if missing <= cache.broken.keys():
-                return cache
+    cache = CropCache(path) if path.exists() else None
+    # Margin, density and encoding are the choice of whoever packed it.
+    if cache is not None and cache.plan.input_size == plan.input_size:
+        missing = {str(people[i].image) for i in np.flatnonzero(cache.find(people) < 0).tolist()}
+        if missing <= cache.broken.keys():
+            return cache
     return pack_crops(people, plan, path)
 
 

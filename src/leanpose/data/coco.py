@@ -136,9 +136,9 @@ def parse_box(values: Any, where: str) -> list[float]:
     """
     try:
         x, y, w, h = (float(value) for value in values)
+        return [x, y, w, h]
     except (TypeError, ValueError) as error:
         raise LeanposeError(f"{where} has no valid box ({error}).") from error
-    return [x, y, w, h]
 
 
 def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
@@ -257,9 +257,7 @@ def collect_people(
         with record_errors(where):
             area = float(record.get("area", max(xywh[2], 0) * max(xywh[3], 0)))
         crowd = bool(record.get("iscrowd"))
-        annotations.append(
-            coco_annotation(record["id"], record["image_id"], xywh, area, target, count=count, crowd=crowd)
-        )
+        annotations.append(coco_annotation(record["id"], record["image_id"], xywh, area, target, count, crowd=crowd))
         if crowd or count == 0 or box is None or area <= 0 or not (learnt[:, 2] > 0).any():
             continue
         ref = image_ref(str(image["file_name"]))
@@ -288,8 +286,8 @@ def coco_annotation(
     xywh: list[float],
     area: float,
     keypoints: Float[np.ndarray, "K 3"],
-    *,
     count: int | None = None,
+    *,
     crowd: bool = False,
 ) -> dict[str, Any]:
     """A record of a COCO file; `count` is its `num_keypoints` where that is not the number of labelled ones."""

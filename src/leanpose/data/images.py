@@ -18,14 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.data import bit_depth
 from leanpose.data.annotations import ImageRef
-from leanpose.data.bit_depth import (
-    declared_depth,
-    decode_deep_colours,
-    has_deep_colours,
-    is_inverted,
-    reduce_to_8_bits,
-)
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -108,15 +102,10 @@ def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, in
     """Where the members of an uncompressed archive lie: name → (offset, size) in bytes."""
     try:
         with tarfile.open(path, "r:") as archive:
-            return {
-                member.name.removeprefix("./"): (member.offset_data, member.size)
-                for member in archive
-                if member.isfile()
-            }
+            files = (member for member in archive if member.isfile())
+            return {file.name.removeprefix("./"): (file.offset_data, file.size) for file in files}
     except tarfile.ReadError as error:
-        raise LeanposeError(
-            f"Cannot read the archive {path} ({error}): it must be a whole, uncompressed tar file."
-        ) from error
+        raise LeanposeError(f"Cannot read {path}, which is no whole, uncompressed tar file: {error}.") from error
 
 
 def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
@@ -186,7 +175,7 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
         raise BrokenImageError(f"Cannot read the image {ref}: {error.strerror or error}.") from error
 
 
-def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes") -> UInt8[np.ndarray, "H W 3"]:
     """Read an image as RGB uint8 (H, W, 3), upright.
 
     JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm; values of more than 8 bits are reduced by the range that
@@ -196,17 +185,18 @@ def read_image(ref: ImageRef | Path | str | bytes) -> UInt8[np.ndarray, "H W 3"]
 
     Args:
         ref: a file, a member of an archive, or the bytes themselves.
+        name: what messages call bytes.
 
     Raises:
         BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than `MAX_PIXELS`.
     """
-    return warn_of(*read_image_and_notices(ref))
+    return warn_of(*read_image_and_notices(ref, name=name))
 
 
 def read_image_and_notices(
     ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes"
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
-    """As `read_image`, with the sentences that it warns of; `name` is what messages call bytes."""
+    """As `read_image`, with the sentences that it warns of."""
     given = isinstance(ref, bytes)
     pixels, _, notices = _decode(ref if given else read_bytes(ref), name if given else str(ref))
     return pixels, notices
@@ -223,11 +213,6 @@ def warn_of(pixels: UInt8[np.ndarray, "H W 3"], notices: list[str]) -> UInt8[np.
 def _warn_once(notice: str) -> None:
     # Python's own memory of shown warnings is cleared whenever filters change, as they do while Pillow decodes.
     warnings.warn(notice, ImageNotice, stacklevel=4)
-
-
-def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an image's bytes as `read_image` does; `name` is for messages."""
-    return decode_part(data, name=name)[0]
 
 
 def decode_part(
@@ -318,15 +303,15 @@ def _decode_by_pillow(data: bytes, name: str) -> tuple[UInt8[np.ndarray, "H W 3"
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image.height, image.width, name)
                 left_out = _left_out(image)
-                bits, declared = declared_depth(image, data)
-                deep, inverted = has_deep_colours(image), is_inverted(image)
+                bits, declared = bit_depth.declared_depth(image, data)
+                deep, inverted = bit_depth.has_deep_colours(image), bit_depth.is_inverted(image)
                 orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF is turned upright while it is loaded
                 image.load()
-                colours = decode_deep_colours(data) if deep else None
+                colours = bit_depth.decode_deep_colours(data) if deep else None
                 if colours is None:
                     pixels, notices = pillow_to_rgb(image, name, bits=bits, declared=declared, inverted=inverted)
                 else:
-                    colours, notices = reduce_to_8_bits(colours, bits=16, declared=declared)
+                    colours, notices = bit_depth.reduce_to_8_bits(colours, bits=16, declared=declared)
                     upright = Image.fromarray(colours)
                     upright.getexif()[_ORIENTATION] = orientation
                     pixels, _ = pillow_to_rgb(upright, name)
@@ -405,15 +390,11 @@ def pillow_to_rgb(
     if image.mode.startswith("I"):  # grey; Pillow's own conversion would clip at 255
         values = np.asarray(image).astype(np.int64)
         if values.min(initial=0) < 0:
-            raise BrokenImageError(
-                f"The image {name} holds negative values, whose range is unknown; save it with 8 bits."
-            )
-        grey, notices = reduce_to_8_bits(values, bits=bits, declared=declared)
+            raise BrokenImageError(f"The image {name} holds negative values of unknown range; save it with 8 bits.")
+        grey, notices = bit_depth.reduce_to_8_bits(values, bits=bits, declared=declared)
         return np.repeat((255 - grey if inverted else grey)[:, :, None], 3, axis=2), notices
     if image.mode == "F":
-        raise BrokenImageError(
-            f"The image {name} holds floating-point values, whose range is unknown; save it with 8 bits."
-        )
+        raise BrokenImageError(f"The image {name} holds floating-point values; save it with 8 bits.")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image.convert("RGBA"))

@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
-from leanpose.data.prefetch import mapped_ahead
+from leanpose.data.prefetch import threaded_map
 from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
 from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
@@ -184,23 +183,22 @@ class _Found:
         path = Path(os.path.abspath(path))  # keeps links, whose names the user knows
         if not path.is_dir():
             self.roots.add(path.parent)
-            ending = path.suffix.lower()
-            unclear = (ending not in SUFFIXES or ending in MOVING_SUFFIXES) and path.is_file()
-            self._add_file(path, video=ending in VIDEO_SUFFIXES or (unclear and self.is_video(path)))
+            self._add_file(path)
             return
         self.roots.add(path)
         for file in _files_below(path, self.besides):
             if file.is_dir():
                 self.links.append(file)
-            elif (ending := file.suffix.lower()) in SUFFIXES or ending in VIDEO_SUFFIXES:
-                moving = ending in MOVING_SUFFIXES and self.is_video(file)
-                self._add_file(file, video=ending in VIDEO_SUFFIXES or moving)
+            elif file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES:
+                self._add_file(file)
             else:
                 self.others.append(file)
 
-    def _add_file(self, path: Path, *, video: bool) -> None:
-        first = (self.clips if video else self.images).setdefault(path.resolve(), path)
-        if first != path:
+    def _add_file(self, path: Path) -> None:
+        ending = path.suffix.lower()
+        unclear = (ending not in SUFFIXES or ending in MOVING_SUFFIXES) and path.is_file()
+        video = ending in VIDEO_SUFFIXES or (unclear and self.is_video(path))
+        if (self.clips if video else self.images).setdefault(path.resolve(), path) != path:
             self.links.append(path)
 
     def add_url(self, url: str, allow_url: bool) -> None:
@@ -209,9 +207,7 @@ class _Found:
         image, video = url_suffix(url) in SUFFIXES, url_suffix(url) in VIDEO_SUFFIXES
         web = url.lower().startswith("http")
         if web and image and not allow_url:
-            raise LeanposeError(
-                f"{without_password(url)} is an image on the web, which is loaded only with --allow-url; or download it."
-            )
+            raise LeanposeError(f"{without_password(url)} is an image on the web, loaded only with --allow-url.")
         content = download_image(url, certain=image) if web and allow_url and not video else None
         if content is None:
             self.sources.setdefault(url, url_name(url))
@@ -244,15 +240,11 @@ class _Found:
 
 def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[ImageFile]:
     """Images with the ids that their names give."""
-    numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else None for path in images]
-    named = [number for number in numbers if number is not None]
-    if len(set(named)) < len(named):
-        numbers, named = [None] * len(images), []
-    free = count(max(named, default=0) + 1)
-    files = [
-        ImageFile(path, name, next(free) if number is None else number)
-        for (path, name), number in zip(images.items(), numbers, strict=True)
-    ]
+    numbers = {path: int(path.stem) for path in images if path.stem.isascii() and path.stem.isdigit()}
+    if len({*numbers.values()}) < len(numbers):
+        numbers = {}
+    free = count(max(numbers.values(), default=0) + 1)
+    files = [ImageFile(path, name, numbers[path] if path in numbers else next(free)) for path, name in images.items()]
     return files + [ImageFile(Path(name), name, next(free), content) for name, content in contents.items()]
 
 
@@ -298,18 +290,17 @@ def read_ahead(
         notice: called by those threads with what was guessed of an image or left out, a sentence.
     """
 
-    def read(image: ImageFile) -> tuple[ImageFile, UInt8[np.ndarray, "H W 3"] | BrokenImageError]:
+    def read(image: ImageFile) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
         try:
             pixels, notices = image.read_with_notices()
         except BrokenImageError as error:
-            return image, error
+            return error
         for sentence in notices:
             notice(image, sentence)
-        return image, pixels
+        return pixels
 
     # Reading takes less than half of the time of pose estimation.
-    with closing(mapped_ahead(read, images, (available_cores() + 1) // 2)) as ahead:
-        yield from ahead
+    return threaded_map(read, images, (available_cores() + 1) // 2)
 
 
 def are_many(images: ImageSource) -> bool:
@@ -374,9 +365,7 @@ def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, str) and is_url(image):
         raise LeanposeError(f"{without_password(image)} is an address; load the image first and give its bytes.")
     if isinstance(image, (str, Path)) and Path(image).suffix.lower() in VIDEO_SUFFIXES:
-        raise LeanposeError(
-            f"{image} is a video; use `leanpose predict`, or `predict_video` of leanpose.video.predict."
-        )
+        raise LeanposeError(f"{image} is a video; use `leanpose predict` or leanpose.video.predict.")
     if isinstance(image, (str, Path, bytes)):
         return read_image(image)
     from PIL.Image import Image as PillowImage
@@ -384,7 +373,7 @@ def as_rgb(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, PillowImage):
         return _from_pillow(image)
     raise LeanposeError(
-        f"An image is a path, bytes, an opened file, an RGB array, a tensor or a Pillow image, not {type(image).__name__}."
+        f"An image is a path, bytes, an open file, an array or a Pillow image, not {type(image).__name__}."
     )
 
 
@@ -405,23 +394,15 @@ def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
     """An RGB, RGBA or grey array; one that is RGB uint8 already comes back itself."""
     values = image[:, :, None] if image.ndim == 2 else image
     floating = np.issubdtype(image.dtype, np.floating)
-    if (
-        values.ndim != 3
-        or values.shape[2] not in (1, 3, 4)
-        or 0 in values.shape
-        or not (floating or image.dtype == np.uint8)
-    ):
+    form = values.ndim == 3 and values.shape[2] in (1, 3, 4) and 0 not in values.shape
+    if not form or not (floating or image.dtype == np.uint8):
         raise LeanposeError(
-            f"An image {kind} must be RGB of shape (height, width, 3), or grey of shape (height, width), in uint8 or as "
-            f"floating-point numbers from 0 to 1, not {image.dtype} {image.shape}."
+            f"An image {kind} must be RGB (height, width, 3) or grey, uint8 or 0 to 1, not {image.dtype} {image.shape}."
         )
     if floating:
         low, high = float(values.min()), float(values.max())
         if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):  # not a number is neither
-            raise LeanposeError(
-                f"The floating-point numbers of an image lie between 0 and 1, not between {low:g} and {high:g}; divide by "
-                "their range, or give uint8."
-            )
+            raise LeanposeError(f"Images in floating point lie between 0 and 1, not between {low:g} and {high:g}.")
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.shape[2] == 4:
         from PIL.Image import fromarray

@@ -120,10 +120,7 @@ def is_mpii(content: Any) -> bool:
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
     """The people of a common JSON whose content is read already; see `load_mpii`."""
     if not is_mpii(content):
-        raise LeanposeError(
-            f"{path} is no MPII annotation file: it must be a list of people with `image`, `center`, `scale`, `joints` and "
-            f"`joints_vis`."
-        )
+        raise LeanposeError(f"{path} is no MPII annotation file, a list of people with `joints` and `joints_vis`.")
     people, odd = [], []
     for number, record in enumerate(content, start=1):
         with record_errors(f"{path} is no MPII annotation file: person {number}"):
@@ -132,10 +129,7 @@ def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> Mpii
             center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
             image = str(record["image"])
         if joints.shape != (16, 2) or flags.shape != (16,):
-            raise LeanposeError(
-                f"{path}: person {number} has `joints` of {' × '.join(map(str, joints.shape))} numbers and {len(flags)} flags "
-                f"in `joints_vis`; MPII has 16 × 2 and 16."
-            )
+            raise LeanposeError(f"{path}: person {number} has no 16 × 2 numbers in `joints` and 16 in `joints_vis`.")
         wrong = flags[~np.isin(flags, (0, 1))]
         if wrong.size:
             odd.append((number, "visibility", f"has the flag {wrong[0]:g} in joints_vis, which is neither 0 nor 1"))
@@ -162,10 +156,7 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
         sizes[image].append(size)
     for image, count in Counter(person.image for person in people).items():
         if len(sizes[image]) != count:
-            raise LeanposeError(
-                f"The head sizes in {path} do not fit the annotation file: {image} has {len(sizes[image])} of them and "
-                f"{count} people."
-            )
+            raise LeanposeError(f"{path} has {len(sizes[image])} head sizes for the {count} people of {image}.")
     return [replace(person, head_size=sizes[person.image].pop(0)) for person in people]
 
 
@@ -180,7 +171,7 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
     alone = [None] * len(annolist) if apart is None else [apart] if len(annolist) == 1 else list(apart)
     if len(train) != len(annolist) or len(alone) != len(annolist):
         raise LeanposeError(
-            f"{path} is damaged: it lists {len(annolist)} images, but img_train has {len(train)} and single_person {len(alone)}."
+            f"{path} is damaged: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
         )
     people: list[MpiiPerson] = []
     odd: list[tuple[int, str, str]] = []
@@ -199,7 +190,9 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                     odd.append((len(people) + 1, "keypoint count", complaint))
                 place = getattr(rectangle, "objpos", None)
                 center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
-                head_size, free = _head_of(rectangle, points), indices is None or position in indices
+                x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
+                diagonal, free = float(np.hypot(x2 - x1, y2 - y1)), indices is None or position in indices
+                head_size = HEAD_OF_DIAGONAL * diagonal if np.isfinite(diagonal) else _head_size(points)
                 people.append(MpiiPerson(name, points, center, _number(rectangle, "scale"), head_size, free))
     return MpiiFile(path, people, odd)
 
@@ -229,13 +222,6 @@ def _number(struct: Any, field: str) -> float:
     """A field's number; NaN where the struct lacks it or it is empty."""
     value = np.asarray(getattr(struct, field, np.nan), np.float64)
     return float(value.item()) if value.size == 1 else np.nan
-
-
-def _head_of(rectangle: Any, points: Float[np.ndarray, "16 3"]) -> float:
-    """The head size, by the rectangle where there is one."""
-    x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
-    size = HEAD_OF_DIAGONAL * float(np.hypot(x2 - x1, y2 - y1))
-    return size if np.isfinite(size) else _head_size(points)
 
 
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:

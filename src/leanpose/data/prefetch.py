@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Generic, TypeVar
+
+from leanpose.device import available_cores
 
 AHEAD = 3  # items that wait, beside those that are made; more would only fill memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Each item with what `function` makes of it, in order, by as many threads as there are cores."""
-    items = iter(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while some := list(islice(items, 256)):  # results wait for their turn in memory, so not all at once
-            yield from zip(some, pool.map(function, some), strict=True)
+def threaded_map(
+    function: Callable[[Item], Result], items: Collection[Item], threads: int = 0
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with what `function` makes of it, in order, by so many threads, or as many as there are cores."""
+    threads = threads or available_cores()
+    with ThreadPoolExecutor(threads, "ahead") as pool:
+        yield from zip(items, mapped_ahead(function, items, pool, AHEAD + threads), strict=True)
 
 
 def mapped_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Generator[Result, None, None]:
-    """What `function` makes of each item, in order, by so many threads that are a few items ahead of the use."""
-    with ThreadPoolExecutor(threads, "ahead") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD + threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    function: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[Result]:
+    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the use."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            while waiting and (len(waiting) > ahead or waiting[0].done()):
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 class Prefetcher(Generic[Item]):

@@ -49,7 +49,7 @@ READERS = {
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
     "yolo": Reader("leanpose.data.yolo:read_yolo", needs=("annotations",), takes=("skeleton",)),
     "synthetic": Reader(
-        "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size", "poses")
+        "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size")
     ),
 }
 """The formats of data sets by name: the only list of them."""
@@ -75,7 +75,7 @@ class DatasetConfig(Section):
         frame_stride: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
-        count, seed, size, poses: of the images (height, width) that `synthetic` draws; all kinds of poses when empty.
+        count, seed, size: of the images (height, width) that `synthetic` draws.
     """
 
     format: str
@@ -93,7 +93,6 @@ class DatasetConfig(Section):
     count: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
     size: tuple[int, int] = (256, 192)
-    poses: tuple[str, ...] = ()
 
     @classmethod
     def from_options(cls, **options: Any) -> DatasetConfig:
@@ -156,10 +155,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     read = pkgutil.resolve_name(READERS[config.format].function)
     dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
     if not dataset.people:
-        raise LeanposeError(
-            f"The data set '{config.title}' is empty: {config.annotations or 'it'} holds no person with a valid box and a "
-            f"labelled keypoint."
-        )
+        raise LeanposeError(f"The data set '{config.title}' is empty: nobody has a valid box and a labelled keypoint.")
     return replace(dataset, people=dataset.people * config.repeat) if training else dataset
 
 

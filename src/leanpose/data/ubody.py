@@ -63,10 +63,7 @@ def scene_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(path.glob(f"*/{ANNOTATIONS_NAME}")) or [p for p in [path / ANNOTATIONS_NAME] if p.is_file()]
     if not files:
-        raise LeanposeError(
-            f"The folder {path} holds no UBody scene: {ANNOTATIONS_NAME} is expected in a folder for each scene; or name "
-            "one file."
-        )
+        raise LeanposeError(f"The folder {path} holds no UBody scene: no folder in it has a {ANNOTATIONS_NAME}.")
     return files
 
 

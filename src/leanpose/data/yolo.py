@@ -32,9 +32,7 @@ def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     keypoints, values = _shape(content, path)
     labelled = config.labelled_skeleton(root) or _skeleton(content, keypoints, path)
     if len(labelled) != keypoints:
-        raise LeanposeError(
-            f"{path} has kpt_shape of {keypoints} keypoints, but its skeleton '{labelled.name}' has {len(labelled)}."
-        )
+        raise LeanposeError(f"{path}: kpt_shape has {keypoints} keypoints, '{labelled.name}' has {len(labelled)}.")
     indices, person = match_keypoints(config.title, labelled, skeleton), _person_class(content, path)
     people, images = [], []
     splits = ("train", "val") if config.split == "all" else (config.split,)
@@ -52,10 +50,8 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
     """The number of keypoints, and of values of each."""
     try:
         keypoints, values = (int(value) for value in content["kpt_shape"])
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(
-            f"{path}: `kpt_shape` is two numbers, such as [17, 3], not {content['kpt_shape']!r}."
-        ) from error
+    except (TypeError, ValueError):
+        keypoints, values = 0, 0
     if keypoints < 1 or values not in (2, 3):
         raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r}.")
     return keypoints, values
@@ -77,9 +73,7 @@ def _person_class(content: dict[str, Any], path: Path) -> int:
     """The number of the class whose poses are read: the only one, or the one called `person`."""
     names = content.get("names") or ["person"]
     classes = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    if len(classes) == 1:
-        return int(next(iter(classes)))
-    people = [number for number, name in classes.items() if str(name).lower() == "person"]
+    people = [number for number, name in classes.items() if str(name).lower() == "person" or len(classes) == 1]
     if not people:
         raise LeanposeError(f"{path} has the classes {', '.join(map(str, classes.values()))}; none is called person.")
     return int(people[0])

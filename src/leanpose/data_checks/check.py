@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt64
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.images import BrokenImageError, ImageFolder, decode_image, read_bytes
+from leanpose.data.images import BrokenImageError, ImageFolder, read_bytes, read_image
 from leanpose.data.prefetch import threaded_map
 from leanpose.data_checks.findings import CheckedSet, CheckReport
 from leanpose.data_checks.people import check_person
@@ -110,7 +110,7 @@ def _hash_image(image: ImageRef) -> ImageHash | str:
     """An image's hash, or why it cannot be used."""
     try:
         data = read_bytes(image)
-        return image_hash(data, decode_image(data, name=str(image)))
+        return image_hash(data, read_image(data, name=str(image)))
     except BrokenImageError as error:
         return str(error)
 

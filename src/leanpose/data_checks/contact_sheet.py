@@ -8,9 +8,9 @@ from jaxtyping import UInt8
 from leanpose.data.annotations import ImageRef
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data_checks.findings import KINDS, CheckedPerson, CheckReport, Finding
-from leanpose.drawing import contact_sheet, draw_poses
+from leanpose.drawing import contact_sheet, draw_person
 from leanpose.errors import LeanposeError
-from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_image, warp_matrix, xywh_to_xyxy
+from leanpose.geometry import xywh_to_xyxy
 from leanpose.skeleton import Skeleton
 
 _CELL = (260, 200)
@@ -67,9 +67,6 @@ def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> 
     limit = np.array([pixels.shape[1], pixels.shape[0]])
     low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], -limit / 2, 1.5 * limit)
     margin = 0.2 * max((high - low).max(), 20)
-    size = 2 * _CELL[0], 2 * _CELL[1]
-    centers, scales = bbox_to_center_scale(np.concatenate([low - margin, high + margin])[None], size, padding=1.0)
-    matrix = warp_matrix(centers[0], scales[0], size)
     scores = np.choose(np.clip(person.points[:, 2], 0, 2).astype(int), [0.0, 0.2, 1.0])
-    points = apply_affine(matrix, person.points[None, :, :2])
-    return draw_poses(warp_image(pixels, matrix, size), points, scores[None], skeleton)
+    region, size = np.concatenate([low - margin, high + margin]), (2 * _CELL[0], 2 * _CELL[1])
+    return draw_person(pixels, region, person.points[:, :2], scores, skeleton, size)

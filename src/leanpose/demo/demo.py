@@ -1,7 +1,7 @@
 """The demo: poses on photographs, then distillation, measured on people that the student has not seen.
 
 It trains one small student twice on the few labelled people of `files/free_people`, from the same start, with the same
-seed and for the same number of steps: from the labels alone, and from the labels and a teacher's heatmaps. Whichever is
+seed and for the same number of steps: from the labels alone, and from the labels and a teacher. Whichever is
 better, it says so.
 """
 
@@ -19,24 +19,19 @@ import torch
 from jaxtyping import UInt8
 from rich.console import Console
 
-from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import read_image
+from leanpose.distillation.measure import DRAWS, Gain, Measured, gain_of, measure
+from leanpose.distillation.plan import PLAIN, TAUGHT, seconds_an_epoch
+from leanpose.drawing.files import write_picture
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
-from leanpose.evaluation.bootstrap import bootstrap_ap, interval
-from leanpose.evaluation.evaluate import coco_ap, mean_pose, predict_people
-from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
-from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
 from leanpose.skeleton import Skeleton
-from leanpose.training.build import build_model, load_teacher, read_training_people
+from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
-from leanpose.training.optimizers import build_optimizers
 from leanpose.training.recipe import Recipe, load_recipe
-from leanpose.training.task import build_task
 from leanpose.training.train import train
 from leanpose.weights import load_model
 
@@ -45,10 +40,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 PEOPLE = Path(__file__).with_name("files") / "free_people"
 GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to measure on
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
-PLAIN, TAUGHT = "plain", "taught"  # the recipe's rows
-UNTRAINED = "untrained"
 MAX_EPOCHS = 100
-DRAWS = 200  # of the bootstrap
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
 
 
@@ -58,19 +50,6 @@ class DemoResult:
 
     report: Path
     summary: list[str]
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A model's poses in the labelled boxes of the unseen people, and their AP in per cent with its 95 % interval."""
-
-    name: str
-    poses: PosePredictions
-    ap: float
-    interval: tuple[float, float]
-
-    def __str__(self) -> str:
-        return f"{self.ap:.1f} ({self.interval[0]:.1f} to {self.interval[1]:.1f})"
 
 
 def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: int = 0) -> DemoResult:
@@ -95,13 +74,13 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     photos = _look_at_photos(out / "photos", mine, console)
 
     recipes = {name: _recipe(name, out, seed) for name in (PLAIN, TAUGHT)}
-    seconds = {name: _seconds_an_epoch(recipe) for name, recipe in recipes.items()}
+    seconds = {name: seconds_an_epoch(recipe) for name, recipe in recipes.items()}
     epochs = int(np.clip(0.9 * 60 * minutes / sum(seconds.values()), 2, MAX_EPOCHS))
     train_people, val_people = _people(recipes[PLAIN])
     _say(
         console,
         f"Training the same student twice on {len(train_people.people)} labelled people for {epochs} epochs: from the "
-        f"labels alone ({PLAIN}), and from the labels and {DEFAULT_MODEL}'s heatmaps ({TAUGHT}).",
+        f"labels alone ({PLAIN}), and from the labels and {DEFAULT_MODEL} ({TAUGHT}).",
     )
     for name, recipe in recipes.items():
         shutil.rmtree(out / name, ignore_errors=True)
@@ -110,18 +89,16 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
         section = recipe.validation.model_copy(update={"interval": max(epochs // 5, 1)})
         train(recipe.model_copy(update={"schedule": schedule, "validation": section}), out / name, device="cpu")
 
-    models = {DEFAULT_MODEL: _teacher(recipes[TAUGHT]), UNTRAINED: build_model(recipes[PLAIN]).eval()}
-    models |= {name: load_model(out / name / "last.safetensors") for name in recipes}
+    teacher = load_teacher(recipes[TAUGHT])
+    assert teacher is not None, f"the recipe's row {TAUGHT} has a teacher"
+    models = {DEFAULT_MODEL: teacher.model, **{name: load_model(out / name / "last.safetensors") for name in recipes}}
     skeleton = models[PLAIN].skeleton
-    measured, gains = _measure(models, val_people, skeleton, seed)
+    measured = measure(models, val_people, skeleton, seed=seed)
+    gain = gain_of([measured[TAUGHT]], [measured[PLAIN]])
     runs = [read_run(out / name, name) for name in recipes]
-    summary = [
-        *_summary(measured, gains, runs, val_people),
-        f"By the average pose of the {len(train_people.people)} in every box one gets "
-        f"{_mean_pose_ap(train_people, val_people, models[PLAIN]):.1f} AP.",
-        f"The demo took {duration(time.monotonic() - began)} minutes.",
-    ]
-    images = [_compare(measured, val_people.people, skeleton), *photos]
+    summary = _summary(measured, gain, runs, val_people)
+    summary.append(f"The demo took {duration(time.monotonic() - began)} minutes.")
+    images = [_compare([*measured.values()], val_people.people, skeleton), *photos]
     path = out / "report.html"
     write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, images, _notes()))
     return DemoResult(path, summary)
@@ -135,31 +112,21 @@ def _look_at_photos(
     folder: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], console: Console
 ) -> list[ReportImage]:
     """What detector and default model find, drawn and written to the folder before anything is trained."""
-    import cv2  # slow to import
+    from skimage import data  # slow to import
 
     shutil.rmtree(folder, ignore_errors=True)
     estimator = PoseEstimator(device="cpu", backend="torch")  # others are exported first, which takes a while
     shown = [*mine, *((name, read_image(PEOPLE / "images" / name)) for name in GROUP_PHOTOS)]
-    shown.append(("astronaut.png", _astronaut()))
+    shown.append(("astronaut.png", np.asarray(data.astronaut())))  # Eileen Collins (NASA, public domain)
     images = []
     for name, image in shown:
         poses = estimator(image)
-        drawn = poses.draw(image)
-        path = folder / f"{Path(name).stem}.png"
-        encoded = cv2.imencode(".png", drawn[..., ::-1])[1]
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(encoded.tobytes())
+        drawn, path = poses.draw(image), folder / f"{Path(name).stem}.png"
+        write_picture(drawn, path)
         found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
         _say(console, f"{found} in {name}: {path}")
         images.append(ReportImage(drawn, f"{name}: {found}, found by {estimator.detector.name} and {DEFAULT_MODEL}"))
     return images
-
-
-def _astronaut() -> UInt8[np.ndarray, "512 512 3"]:
-    """The portrait of the astronaut Eileen Collins (NASA, public domain)."""
-    from skimage import data  # slow to import
-
-    return np.asarray(data.astronaut())
 
 
 def _recipe(name: str, out: Path, seed: int) -> Recipe:
@@ -176,84 +143,24 @@ def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
     return train_people, val_people
 
 
-def _teacher(recipe: Recipe) -> PoseModel:
-    teacher = load_teacher(recipe)
-    assert teacher is not None, f"the recipe's row {TAUGHT} has a teacher"
-    return teacher.model
-
-
-def _seconds_an_epoch(recipe: Recipe) -> float:
-    """How long an epoch takes, by a few timed steps."""
-    model, (people, _) = build_model(recipe).train(), _people(recipe)
-    task = build_task(recipe, model, load_teacher(recipe))
-    dataset = TopDownDataset(
-        people.people, model.skeleton, task.crop_size, warp=model.codec.warp, padding=model.codec.padding
-    )
-    optimizers = build_optimizers(recipe.optimizer, task)
-    times = []
-    for step in range(4):
-        began = time.perf_counter()
-        batch = dataset.collate([dataset[i] for i in range(step * recipe.batch_size, (step + 1) * recipe.batch_size)])
-        sum(task(*batch.inputs).values(), start=torch.zeros(())).backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[1:])) * (len(dataset) // recipe.batch_size)
-
-
-def _measure(
-    models: dict[str, PoseModel], people: PoseDataset, skeleton: Skeleton, seed: int
-) -> tuple[list[_Measured], tuple[float, float]]:
-    """Each model on the unseen people, in the student's keypoints, and the interval of the taught student's gain."""
-    poses = {}
-    for name, model in models.items():
-        backend = TorchBackend(model, torch.device("cpu"))
-        found, _ = predict_people(backend, people.people, flip_test=False)
-        poses[name] = found.with_keypoints(skeleton.indices_in(model.skeleton))
-    draws = dict(
-        zip(poses, 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed), strict=True)
-    )
-    measured = [
-        _Measured(name, found, 100 * coco_ap(found, people, skeleton)["AP"], interval(draws[name]))
-        for name, found in poses.items()
-    ]
-    return measured, interval(draws[TAUGHT] - draws[PLAIN])
-
-
-def _mean_pose_ap(train_people: PoseDataset, people: PoseDataset, model: PoseModel) -> float:
-    """AP in per cent of putting everybody's average pose into each box."""
-    return 100 * coco_ap(mean_pose(train_people.people, people.people, model.input_size), people, model.skeleton)["AP"]
-
-
-def _summary(
-    measured: Sequence[_Measured], gains: tuple[float, float], runs: Sequence[RunRecord], people: PoseDataset
-) -> list[str]:
-    teacher, untrained, plain, taught = measured
-    gain = taught.ap - plain.ap
+def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset) -> list[str]:
+    teacher, plain, taught = measured.values()
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
         f"On {len(people.people)} unseen people in {images} photos the student reached {plain} AP from the labels alone, and "
-        f"{taught} AP from the labels and {teacher.name}: {gain:+.1f} AP ({gains[0]:+.1f} to {gains[1]:+.1f}); {verdict(gains)}.",
-        f"Both took {runs[0].last['step']:.0f} steps from the same start ({untrained} AP), in {minutes[0]} and {minutes[1]} "
+        f"{taught} AP from the labels and {teacher.name}; {gain.verdict}.",
+        f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher} AP.",
         "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
         f"the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
     ]
 
 
-def verdict(gains: tuple[float, float]) -> str:
-    """What the interval of the taught student's gain says."""
-    if gains[0] > 0:
-        return "the teacher helped"
-    return "the teacher did harm" if gains[1] < 0 else "that may be chance, since the interval holds 0"
-
-
-def _compare(measured: Sequence[_Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
+def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
     """The same photos under teacher and trained students, in the labelled boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
-    measured = [model for model in measured if model.name != UNTRAINED]
     for name in COMPARED_PHOTOS:
         rows = [i for i, person in enumerate(people) if Path(str(person.image)).name == name]
         image = read_image(PEOPLE / "images" / name)

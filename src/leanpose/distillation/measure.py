@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from leanpose.backends.torch import TorchBackend
+from leanpose.backends.base import TorchBackend
 from leanpose.data.annotations import PoseDataset
-from leanpose.evaluation.bootstrap import bootstrap_ap, interval
-from leanpose.evaluation.evaluate import coco_ap, predict_people
+from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton

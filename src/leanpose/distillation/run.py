@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from leanpose.backends.torch import TorchBackend
+from leanpose.backends.base import TorchBackend
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.images import read_bytes, read_image
 from leanpose.distillation.measure import Gain, Measured, gain_of, keypoint_gains, measure

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from leanpose.drawing.skeleton import contact_sheet, draw_poses
+from leanpose.drawing.skeleton import contact_sheet, draw_person, draw_poses
 
-__all__ = ["contact_sheet", "draw_poses"]
+__all__ = ["contact_sheet", "draw_person", "draw_poses"]

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
+from PIL import Image, ImageDraw, ImageFont
 
 from leanpose.errors import LeanposeError
+from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
@@ -75,8 +78,6 @@ def draw_poses(
     Raises:
         LeanposeError: the arrays do not fit each other, the skeleton or the RGB form.
     """
-    import cv2
-
     keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(image, keypoints, scores, skeleton, boxes)
     canvas = np.ascontiguousarray(image).copy()
@@ -102,8 +103,6 @@ def draw_poses(
 
 def _write_label(canvas: UInt8[np.ndarray, "H W 3"], text: str, points: Float[np.ndarray, "N 2"]) -> None:
     """White on a dark outline, in the middle above the points, inside the image."""
-    import cv2
-
     height, width = canvas.shape[:2]
     size = max(0.4, min(height, width) / 900)
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
@@ -129,13 +128,8 @@ def contact_sheet(
     Raises:
         LeanposeError: there are no images, no columns, or not one caption for each image.
     """
-    import cv2
-
     if not images or columns < 1 or len(captions) != len(images):
-        raise LeanposeError(
-            f"A contact sheet needs an image, a column and a caption for each image, not {len(images)}, {columns} and "
-            f"{len(captions)}."
-        )
+        raise LeanposeError(f"{len(images)} images, {columns} columns, {len(captions)} captions are no contact sheet.")
     (height, width), columns = cell, min(columns, len(images))
     row_height, column_width = height + CAPTION_HEIGHT + GAP, width + GAP
     sheet_size = -(-len(images) // columns) * row_height + GAP, columns * column_width + GAP
@@ -144,11 +138,26 @@ def contact_sheet(
         top, left = GAP + (i // columns) * row_height, GAP + (i % columns) * column_width
         scale = min(height / image.shape[0], width / image.shape[1])
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        fitted = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         y, x = top + (height - size[1]) // 2, left + (width - size[0]) // 2
-        sheet[y : y + size[1], x : x + size[0]] = fitted
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        sheet[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=how)
         sheet[top + height : top + height + CAPTION_HEIGHT, left : left + width] = _caption(caption, width)
     return sheet
+
+
+def draw_person(
+    image: UInt8[np.ndarray, "H W 3"],
+    region: Float[np.ndarray, " 4"],
+    keypoints: Float[np.ndarray, "K 2"],
+    scores: Float[np.ndarray, " K"],
+    skeleton: Skeleton,
+    size: tuple[int, int],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """One person from near: the part of an image around `region` (xyxy), in a picture of `size` (height, width)."""
+    (center,), (scale,) = bbox_to_center_scale(region[None], size, padding=1.0)
+    matrix = warp_matrix(center, scale, size)
+    points = apply_affine(matrix, keypoints)
+    return draw_poses(warp_image(image, matrix, size), points[None], scores[None], skeleton)
 
 
 def _check(
@@ -160,9 +169,7 @@ def _check(
     expected = [(people, count, 2), (people, count), (people, 4)]
     shapes = [keypoints.shape, scores.shape, (people, 4) if boxes is None else np.shape(boxes)]
     if shapes != expected:
-        raise LeanposeError(
-            f"Keypoints, scores and boxes of shapes {shapes} do not fit '{skeleton.name}': expected {expected}."
-        )
+        raise LeanposeError(f"Keypoints, scores and boxes {shapes} do not fit '{skeleton.name}': expected {expected}.")
 
 
 def _person_size(points: np.ndarray, box: np.ndarray | None) -> float:
@@ -196,15 +203,16 @@ def _draw_person(
     sides = keypoint_sides(skeleton)
     limit = 0.02 * max(layer.shape[:2])  # however near a person is, the lines do not hide the image
     line, dot = (float(np.clip(per * size, 1.0, max(limit, 1.0))) for per in (LINE_PER_SIZE, DOT_PER_SIZE))
-    limbs = [
-        (a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b] and dim != bool(confident[a] and confident[b])
-    ]
+    joined = [(a, b) for a, b in skeleton.limbs if drawable[a] and drawable[b]]
+    limbs = [(a, b) for a, b in joined if dim != bool(confident[a] and confident[b])]
     shown = np.flatnonzero(drawable & ~confident if dim else confident)
     for outline in (True, False):
         for a, b in limbs:
             width = max(1.0, line * max(widths[a], widths[b]))
             colour = OUTLINE if outline else SIDE_COLOURS[limb_side(skeleton, (a, b))]
-            _line(layer, points[a], points[b], colour, width + 2 * _edge(line=width) * outline)
+            thickness = max(1, round(width + 2 * _edge(line=width) * outline))
+            ends = _fixed_point(points[a]), _fixed_point(points[b])
+            cv2.line(layer, *ends, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         for i in shown:
             radius = max(1.0, 1.35 * dot * widths[i])
             radius += _edge(line=line * widths[i]) * outline
@@ -226,40 +234,24 @@ def _fixed_point(point: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, width: float) -> None:
-    import cv2
-
-    ends = _fixed_point(start), _fixed_point(end)
-    cv2.line(layer, *ends, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
-
-
 def _dot(layer: np.ndarray, centre: np.ndarray, colour: Colour, radius: float) -> None:
-    import cv2
-
     scaled_radius = max(1, round(radius * (1 << SUBPIXEL_BITS)))
     cv2.circle(layer, _fixed_point(centre), scaled_radius, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
-    import cv2
-
     if np.isfinite(box).all():
         width = max(1, round(0.002 * max(layer.shape[:2])))
-        corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-        upper_left, lower_right = (_fixed_point(corner) for corner in corners)
-        cv2.rectangle(layer, upper_left, lower_right, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
+        start, end = (_fixed_point(corner) for corner in np.asarray(box, dtype=np.float64).reshape(2, 2))
+        cv2.rectangle(layer, start, end, (235, 235, 235), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _caption(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
     """One line of text, as an RGB strip of this width."""
-    from PIL import Image, ImageDraw, ImageFont
-
     strip = Image.new("RGB", (width, CAPTION_HEIGHT), BACKGROUND)
-    draw = ImageDraw.Draw(strip)
-    font = ImageFont.load_default(13)
-    if draw.textlength(text, font=font) > width:
-        while text and draw.textlength(text + "…", font=font) > width:
-            text = text[:-1]
-        text += "…"
-    draw.text((width / 2, CAPTION_HEIGHT / 2), text, fill=(225, 225, 228), font=font, anchor="mm")
+    draw, font, shown = ImageDraw.Draw(strip), ImageFont.load_default(13), text
+    while text and draw.textlength(shown, font=font) > width:
+        text = text[:-1]
+        shown = text + "…"
+    draw.text((width / 2, CAPTION_HEIGHT / 2), shown, fill=(225, 225, 228), font=font, anchor="mm")
     return np.asarray(strip)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from leanpose.backends.torch import TorchBackend
+from leanpose.backends.base import TorchBackend
 from leanpose.codecs.calibration import LOGIT_MARGIN, ScoreCalibration
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import DatasetConfig, read_people
@@ -274,11 +274,9 @@ def expected_calibration_error(
 
 def draw_reliability(report: CalibrationReport, title: str) -> bytes:
     """The reliability diagram as a PNG: in each bin of scores the share of right keypoints, raw and cross-validated."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes long to load
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes long to load
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     sides = (
         (left, "raw score", report.labelled.scores, report.error_before),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
-from leanpose.explanation.decoder_figures import draw_refinement, draw_sampling
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
 from leanpose.files import atomic_write, describe_os_error, require_own_folder
@@ -82,9 +83,13 @@ def explain(
         of_teacher = _Inference(teacher, look_at(image, box, teacher), "the teacher", chosen)
         beside = student.beside(of_teacher)
         drawings = [*student.attention(), *student.relations(), beside, *of_teacher.attention("teacher_")]
-    compared = {label: weights_by_layer(model)} | {name: weights_by_layer(m) for name, m in (others or {}).items()}
+    compared = {name: weights_by_layer(each) for name, each in {label: model, **(others or {})}.items()}
     title = f"How the weights of {', '.join(compared)} are distributed"
-    return [*drawings, Drawing("weights.png", title, figures.draw_weights(compared, title))]
+    return [*drawings, _draw("weights.png", title, figures.draw_weights, compared)]
+
+
+def _draw(name: str, title: str, draw: Callable[..., figures.Picture], *arguments: Any, **options: Any) -> Drawing:
+    return Drawing(name, title, draw(*arguments, title=title, **options))
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
@@ -143,53 +148,43 @@ class _Inference:
             if isinstance(recording, AttentionRecording):
                 maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
                 title = f"Where the {names[k]} token of {self.label} looks"
-                yield Drawing(f"{prefix}attention_{file}", title, figures.draw_attention(view.shown, maps, title))
+                yield _draw(f"{prefix}attention_{file}", title, figures.draw_attention, view.shown, maps)
             elif isinstance(recording, DecoderRecording):
-                samples, references, points = (
-                    view.to_shown(of_layers[:, k])
-                    for of_layers in (recording.samples, recording.references, recording.points[1:])
-                )
+                of_layers = recording.references, recording.points[1:]
+                ends = [view.to_shown(points[:, k]) for points in of_layers]
                 title = f"Where the {names[k]} query of {self.label} reads the features"
-                figure = draw_sampling(view.shown, samples, recording.weights[:, k], references, points, STRIDES, title)
-                yield Drawing(f"{prefix}sampling_{file}", title, figure)
+                samples, weights = view.to_shown(recording.samples[:, k]), recording.weights[:, k]
+                arguments = view.shown, samples, weights, *ends, STRIDES
+                yield _draw(f"{prefix}sampling_{file}", title, figures.draw_sampling, *arguments)
 
     def relations(self) -> Iterator[Drawing]:
-        """The attention among the keypoints' tokens or queries; which patches are kept, or how points are moved."""
-        if isinstance(self.recording, AttentionRecording):
-            yield from self._among_tokens(self.recording)
-        elif isinstance(self.recording, DecoderRecording):
-            yield from self._among_queries(self.recording)
-
-    def _among_tokens(self, recording: AttentionRecording) -> Iterator[Drawing]:
-        among = recording.by_cycle([layer.among_keypoints for layer in recording.layers])
-        depth = among.shape[1]
-        parts = {"last layer": among[:, -1], f"mean of {depth} layers": among.mean(axis=1)}
-        matrices = {}
-        for cycle in range(recording.cycles):
-            for name, attention in list(parts.items())[:depth]:
-                rest = 1 - attention[cycle].sum(axis=1).mean()
-                matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
-        title = f"Attention among the keypoint tokens of {self.label}"
-        figure = figures.draw_matrices(matrices, min(depth, 2), self.skeleton.keypoints, title)
-        yield Drawing("keypoint_attention.png", title, figure)
-        title += ", on the person"
-        links = figures.draw_links(self.view.shown, self.points, among.mean(axis=1), self.skeleton, title)
-        yield Drawing("keypoint_links.png", title, links)
-
-    def _among_queries(self, recording: DecoderRecording) -> Iterator[Drawing]:
-        shown, points = self.view.shown, self.view.to_shown(recording.points)
-        title = f"How {self.label} moves its points, layer by layer"
-        yield Drawing("refinement.png", title, draw_refinement(shown, points, self.skeleton, title))
-        if recording.query_attention is None:
+        """The attention among the keypoints' tokens or queries, and how a decoder moves its points."""
+        recording, shown, names, points = self.recording, self.view.shown, self.skeleton.keypoints, self.points
+        if isinstance(recording, AttentionRecording):
+            among = recording.by_cycle([layer.among_keypoints for layer in recording.layers])
+            depth = among.shape[1]
+            parts = {"last layer": among[:, -1], f"mean of {depth} layers": among.mean(axis=1)}
+            matrices = {}
+            for cycle in range(recording.cycles):
+                for name, attention in list(parts.items())[:depth]:
+                    rest = 1 - attention[cycle].sum(axis=1).mean()
+                    matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
+            columns, among, part, kind, what = min(depth, 2), among.mean(axis=1), "cycle", "keypoint", "keypoint tokens"
+        elif isinstance(recording, DecoderRecording):
+            moved = self.view.to_shown(recording.points)
+            title = f"How {self.label} moves its points, layer by layer"
+            yield _draw("refinement.png", title, figures.draw_refinement, shown, moved, self.skeleton)
+            if recording.query_attention is None:
+                return
+            among = recording.query_attention.mean(axis=1)  # over the heads
+            matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
+            columns, part, kind, what = figures.column_count(len(matrices)), "layer", "query", "queries"
+        else:
             return
-        among = recording.query_attention.mean(axis=1)  # over the heads
-        title = f"Attention among the queries of {self.label}"
-        matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
-        figure = figures.draw_matrices(matrices, figures.column_count(len(matrices)), self.skeleton.keypoints, title)
-        yield Drawing("query_attention.png", title, figure)
-        title += ", on the person"
-        links = figures.draw_links(shown, points[-1], among, self.skeleton, title, part="layer")
-        yield Drawing("query_links.png", title, links)
+        title = f"Attention among the {what} of {self.label}"
+        yield _draw(f"{kind}_attention.png", title, figures.draw_matrices, matrices, columns, names)
+        arguments = shown, points, among, self.skeleton
+        yield _draw(f"{kind}_links.png", f"{title}, on the person", figures.draw_links, *arguments, part=part)
 
     def maps(self) -> Drawing:
         """What is predicted of each keypoint."""
@@ -199,7 +194,7 @@ class _Inference:
         elif isinstance(self.prediction, Coordinates):
             name, what = "distributions.png", "Gaussian"
         title = f"The {what} that {self.label} predicts for each keypoint"
-        return Drawing(name, title, self.draw_maps({self.label: maps}, title, "the keypoint that is decoded"))
+        return self._draw_maps(name, title, {self.label: maps}, "the keypoint that is decoded")
 
     def beside(self, teacher: _Inference) -> Drawing:
         """The teacher's heatmaps and what this student predicts.
@@ -214,47 +209,45 @@ class _Inference:
             for name, each in (("teacher", teacher), ("student", self))
         }
         title = f"The teacher's heatmaps and what {self.label} predicts"
-        return Drawing("teacher_and_student.png", title, self.draw_maps(maps, title, "the student's keypoint"))
+        return self._draw_maps("teacher_and_student.png", title, maps, "the student's keypoint")
 
-    def draw_maps(
-        self, maps: dict[str, Float[np.ndarray, "K h w"] | None], title: str, circled: str
-    ) -> UInt8[np.ndarray, "H W 3"]:
+    def _draw_maps(self, name: str, title: str, maps: Mapping[str, PredictedMaps | None], circled: str) -> Drawing:
         """Maps of the chosen keypoints, or of the first `MAX_MAPS`; empty ones for None."""
         count = len(self.skeleton)
         shown = list(self.chosen) or list(range(min(count, MAX_MAPS)))
         rest = f" · the first {MAX_MAPS} of {count} keypoints" if not self.chosen and count > MAX_MAPS else ""
-        empty = np.zeros((count, *self.view.shown.shape[:2]))
-        return figures.draw_maps(
-            self.view.shown,
-            {kind: (empty if stack is None else stack)[shown] for kind, stack in maps.items()},
-            [self.skeleton.keypoints[k] for k in shown],
-            self.points[shown],
-            title,
-            f"circle: {circled}{rest}",
-        )
+        empty = np.zeros((count, 1, 1)), (0.0, 1.0, 1.0, 0.0)
+        of_shown = {kind: ((each or empty)[0][shown], (each or empty)[1]) for kind, each in maps.items()}
+        names, note = [self.skeleton.keypoints[k] for k in shown], f"circle: {circled}{rest}"
+        return _draw(name, title, figures.draw_maps, self.view.shown, of_shown, names, self.points[shown], note=note)
 
 
-def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> Float[np.ndarray, "K h w"] | None:
-    """What a model predicts of each keypoint, as maps over the crop that is drawn upon; None where it is only points.
+PredictedMaps = tuple[Float[np.ndarray, "K rows columns"], figures.Extent]
+"""A map for each keypoint, and where they lie on the crop that is drawn upon."""
+
+
+def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> PredictedMaps | None:
+    """What a model predicts of each keypoint as maps; None where it is only points.
 
     A heatmap as it is; SimCC's two rows of bins as the product of their softmaxes, its peak 1; coordinates with deviations as
     the Gaussian that DistilPose compares with a heatmap.
     """
     size = view.shown.shape[0], view.shown.shape[1]
+    udp = False
     if isinstance(prediction, Heatmaps):
-        maps = prediction.heatmaps[0].float().cpu().numpy()
-        return np.stack([figures.stretch(heatmap, size, udp=model.codec.warp == "udp") for heatmap in maps])
-    if isinstance(prediction, SimCC):
+        maps, udp = prediction.heatmaps[0].float(), model.codec.warp == "udp"
+    elif isinstance(prediction, SimCC):
         along_x, along_y = (bins[0].float().softmax(dim=-1) for bins in (prediction.x, prediction.y))
-        product = along_y[:, :, None] * along_x[:, None]
-        product = product / product.amax(dim=(1, 2), keepdim=True)
-        return np.stack([figures.stretch(row.cpu().numpy(), size, udp=False) for row in product])
-    if prediction.sigma is None:
+        maps = along_y[:, :, None] * along_x[:, None]
+        maps = maps / maps.amax(dim=(1, 2), keepdim=True)
+    elif prediction.sigma is None:
         return None
-    # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
-    rows, columns = (1, 1) if "rle_sigma" in model.provides else (side / 4 for side in model.input_size)
-    pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
-    return simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0].cpu().numpy()
+    else:
+        # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
+        rows, columns = (1, 1) if "rle_sigma" in model.provides else (side / 4 for side in model.input_size)
+        pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
+        maps = simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0]
+    return maps.cpu().numpy(), figures.map_extent((maps.shape[1], maps.shape[2]), size, udp=udp)
 
 
 def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
@@ -263,8 +256,6 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     Raises:
         LeanposeError: the folder holds something else, or cannot be written.
     """
-    from PIL import Image
-
     require_own_folder(folder, MARKER, "explanation")
     marker = folder / MARKER
     try:
@@ -275,5 +266,4 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     with atomic_write(marker) as path:
         path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
     for drawing in drawings:
-        with atomic_write(folder / drawing.name) as path:
-            Image.fromarray(drawing.image).save(path)
+        write_picture(drawing.image, folder / drawing.name)

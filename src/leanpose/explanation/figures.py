@@ -1,7 +1,7 @@
-"""Figures of attention, predicted maps and weights, drawn by matplotlib without its global state.
+"""Figures of attention, predicted maps, decoders and weights, drawn by matplotlib without its global state.
 
-After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6, 8
-and 9) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
+After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6 to
+12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
 counted from 0 in arguments and from 1 in the figures.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
-from leanpose.drawing.skeleton import OUTLINE, SIDE_COLOURS, keypoint_sides
+from leanpose.drawing.skeleton import SIDE_COLOURS, draw_poses, keypoint_sides
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -24,46 +24,32 @@ if TYPE_CHECKING:
 
 Crop = UInt8[np.ndarray, "h w 3"]
 Picture = UInt8[np.ndarray, "H W 3"]
+Extent = tuple[float, float, float, float]
+"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at integers."""
 
-DPI = 110
-LEGEND = 6.0  # inches of height, at most
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
-DIM = 0.25  # brightness of what is left out
-FADED = 0.75  # contrast of the grey crop below the heat, so that colour stands out
 MAX_LAYERS = 12  # in one figure
-MAX_COLUMNS = 3  # of large tiles
 MAX_NAMES = 40  # along one side of a matrix
 MAX_LINKS = 15  # that are drawn
-SMALL_TILE = 1.45  # inches across
-MAP_COLUMNS = 6  # of tiles with maps
-MAP_MARK = "#20d0ff"  # stands out from grey and from the colours of heat
-BINS = 161
+SMALL_TILE, TILE = 1.45, 2.6  # inches across
+MARK = "#20d0ff"  # stands out from grey and from the colours of heat
+LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
+LARGEST_DOT, SMALLEST_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Figure, list[Any]]:
+    """A figure with `count` empty axes in rows of `columns`, each `width` inches wide and `aspect` times as high."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def tile_grid(
-    rows: int, columns: int, tile: tuple[float, float], *, margin: tuple[float, float], least: float = 5.5
-) -> tuple[Figure, np.ndarray]:
-    """A figure with (rows, columns) of empty axes, invisible until `show_tile` fills them.
-
-    Args:
-        tile: (width, height) in inches.
-        margin: what the figure has beside and above the tiles, likewise.
-        least: width of the figure.
-    """
-    figure = new_figure(max(least, columns * tile[0] + margin[0]), rows * tile[1] + margin[1])
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for panel in axes.flat:
-        panel.axis("off")
-    return figure, axes
+    rows = -(-count // columns)
+    size = max(5.5, columns * width + 1.3), rows * (width * aspect + 0.4) + 0.8
+    figure = Figure(size, dpi=110, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
 
 
 def as_image(figure: Figure, title: str, note: str) -> Picture:
@@ -78,10 +64,9 @@ def as_image(figure: Figure, title: str, note: str) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def show_tile(axes: Axes, image: Crop, title: str) -> None:
-    """An image without ticks, which later marks outside of it do not widen."""
-    axes.axis("on")
-    axes.imshow(image)
+def show_tile(axes: Axes, image: Crop, title: str, *, grey: bool = True) -> None:
+    """An image without ticks, which later marks outside of it do not widen; faded where colour is to lie upon it."""
+    axes.imshow(image @ np.array([0.299, 0.587, 0.114]) if grey else image, cmap="gray", vmin=-40, vmax=300)
     axes.set(xticks=[], yticks=[], autoscale_on=False)
     axes.set_title(title, fontsize=9)
 
@@ -92,20 +77,12 @@ def chosen_layers(depth: int) -> list[int]:
 
 
 def column_count(tiles: int) -> int:
-    """How many large tiles to put side by side, so that the last row is as full as can be."""
-    rows = -(-tiles // MAX_COLUMNS)
-    return -(-tiles // rows)
-
-
-def add_legend(figure: Figure, axes: np.ndarray, colours: ScalarMappable, label: str, form: str) -> None:
-    """The bar that says which colour stands for which number, with ticks at even steps of colour."""
-    ticks = np.asarray(colours.norm.inverse(np.linspace(0, 1, 6)))  # pyright: ignore[reportAttributeAccessIssue]
-    shrink = min(1.0, LEGEND / figure.get_figheight())
-    figure.colorbar(colours, ax=axes, label=label, ticks=ticks, format=form, aspect=25, shrink=shrink)
+    """How many large tiles to put side by side, at most 3, so that the last row is as full as can be."""
+    return -(-tiles // -(-tiles // 3))
 
 
 def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
-    """The colours of heat from 0 to `peak`, for a legend and for `lay_over`."""
+    """The colours of heat from 0 to `peak`, for a legend and for `overlay`."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, PowerNorm
@@ -114,45 +91,31 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
     return ScalarMappable(PowerNorm(exponent, 0, peak if peak > 0 else 1.0, clip=True), upper)
 
 
-def grey_copy(crop: Crop) -> Crop:
-    """The crop in faded grey, so that colour upon it stands out."""
-    grey = FADED * (crop @ np.array([0.299, 0.587, 0.114])) + 255 * (1 - FADED) / 2
-    return grey.round().astype(np.uint8)[..., None].repeat(3, axis=2)
+def add_scale(figure: Figure, axes: list[Any], colours: ScalarMappable, label: str, form: str = "{x:.1%}") -> None:
+    """The bar that says which colour stands for which number, with ticks at even steps of colour."""
+    ticks = np.asarray(colours.norm.inverse(np.linspace(0, 1, 6)))  # pyright: ignore[reportAttributeAccessIssue]
+    figure.colorbar(colours, ax=axes, label=label, ticks=ticks, format=form, aspect=25)
 
 
-def lay_over(crop: Crop, heat: Float[np.ndarray, "h w"], colours: ScalarMappable) -> Crop:
-    """Colour a grey copy of the crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
-    grey, known = grey_copy(crop), np.nan_to_num(heat)
-    opacity = 0.9 * np.asarray(colours.norm(known))[..., None]
-    mixed = grey * (1 - opacity) + colours.to_rgba(known)[..., :3] * 255 * opacity
-    mixed[np.isnan(heat)] = DIM * grey[np.isnan(heat)]
-    return mixed.round().astype(np.uint8)
+def overlay(heat: Float[np.ndarray, "rows columns"], colours: ScalarMappable) -> Float[np.ndarray, "rows columns 4"]:
+    """RGBA to lay over a crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
+    known = np.nan_to_num(heat)
+    rgba = np.array(colours.to_rgba(known))
+    rgba[..., 3] = 0.9 * np.asarray(colours.norm(known))
+    rgba[np.isnan(heat)] = (0, 0, 0, 0.75)
+    return rgba
 
 
-def enlarge(cells: Float[np.ndarray, "rows columns"], size: tuple[int, ...]) -> Float[np.ndarray, "h w"]:
-    """A grid of cells over an image of this (height, width, …), each cell with sharp edges."""
-    rows, columns = (np.arange(side) * count // side for side, count in zip(size, cells.shape, strict=False))
-    return cells[rows[:, None], columns]
-
-
-def stretch(
-    heatmap: Float[np.ndarray, "rows columns"], size: tuple[int, int], *, udp: bool
-) -> Float[np.ndarray, "h w"]:
-    """A heatmap in the pixels of its crop.
+def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> Extent:
+    """Where a map of `shape` lies on a crop of `size` (height, width).
 
     Args:
-        size: height and width of the crop.
         udp: the first and the last pixels of map and crop lie on each other, as the UDP warp has it; otherwise only the
             first do, as the papers' toolbox has it.
     """
-    import cv2
-
-    less = 1 if udp and min(heatmap.shape) > 1 else 0
-    (rows, columns), (height, width) = heatmap.shape, size
-    matrix = np.array([[(width - less) / (columns - less), 0, 0], [0, (height - less) / (rows - less), 0]])
-    return cv2.warpAffine(
-        heatmap.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    less = 1 if udp and min(shape) > 1 else 0
+    y, x = ((large - less) / (small - less) for large, small in zip(size, shape, strict=True))
+    return -0.5 * x, (shape[1] - 0.5) * x, (shape[0] - 0.5) * y, -0.5 * y
 
 
 def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str) -> Picture:
@@ -163,17 +126,18 @@ def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows 
         attention: shares of the token's attention; NaN where a patch was dropped.
         title: stands above.
     """
-    cycles, layers = len(attention), chosen_layers(attention.shape[1])
-    tile = (SMALL_TILE, SMALL_TILE * crop.shape[0] / crop.shape[1] + 0.25)
-    figure, axes = tile_grid(cycles, len(layers), tile, margin=(1.1, 0.8))
+    layers = chosen_layers(attention.shape[1])
+    height, width = crop.shape[:2]
+    figure, axes = tile_grid(len(attention) * len(layers), len(layers), SMALL_TILE, height / width)
     colours = heat_colours(float(np.nanmax(attention, initial=0.0)), FAINT)
-    for cycle in range(cycles):
-        for panel, layer in zip(axes[cycle], layers, strict=True):
-            heat = attention[cycle, layer]
-            share = f"layer {layer + 1} · {np.nansum(heat):.0%}"
-            show_tile(panel, lay_over(crop, enlarge(heat, crop.shape), colours), share)
-        axes[cycle, 0].set_ylabel(f"cycle {cycle + 1}", fontsize=10)
-    add_legend(figure, axes, colours, "share of the attention\nthat a patch gets", "{x:.1%}")
+    for number, panel in enumerate(axes):
+        cycle, layer = number // len(layers), layers[number % len(layers)]
+        heat = attention[cycle, layer]
+        show_tile(panel, crop, f"layer {layer + 1} · {np.nansum(heat):.0%}")
+        panel.imshow(overlay(heat, colours), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        if layer == layers[0]:
+            panel.set_ylabel(f"cycle {cycle + 1}", fontsize=10)
+    add_scale(figure, axes, colours, "share of the attention\nthat a patch gets")
     note = "beside the layer: what all patches get together; keypoint tokens get the rest (mean over the heads)"
     return as_image(figure, title, note + (" · dark: dropped" if np.isnan(attention).any() else ""))
 
@@ -188,22 +152,16 @@ def draw_matrices(
         columns: so many beside each other.
         names: of the keypoints.
     """
-    rows, side = -(-len(matrices) // columns), 1.6 + 0.16 * min(len(names), MAX_NAMES)
-    figure, axes = tile_grid(rows, columns, (side, side), margin=(1.6, 1.0), least=0)
+    figure, axes = tile_grid(len(matrices), columns, 1.6 + 0.16 * min(len(names), MAX_NAMES), 1.0)
     colours = heat_colours(max(float(matrix.max()) for matrix in matrices.values()), FAINT)
     ticks = range(0, len(names), -(-len(names) // MAX_NAMES))
-    for number, (panel, (name, matrix)) in enumerate(zip(axes.flat, matrices.items(), strict=False)):
-        panel.axis("on")
+    for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
         panel.imshow(matrix, cmap=colours.cmap, norm=colours.norm)
         panel.set_title(name, fontsize=9)
         panel.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=7)
-        panel.set_yticks(ticks, [names[i] for i in ticks] if number % columns == 0 else [], fontsize=7)
-        if number % columns == 0:
-            panel.set_ylabel("attends", fontsize=9)
-        if number + columns >= len(matrices):
-            panel.set_xlabel("attended to", fontsize=9)
-    add_legend(figure, axes, colours, "share of the row's attention", "{x:.1%}")
-    return as_image(figure, title, "mean over the heads")
+        panel.set_yticks(ticks, [names[i] for i in ticks], fontsize=7)
+    add_scale(figure, axes, colours, "share of the row's attention")
+    return as_image(figure, title, "row: attends; column: attended to; mean over the heads")
 
 
 def draw_links(
@@ -222,26 +180,22 @@ def draw_links(
         part: what a tile stands for.
     """
     chosen = chosen_layers(len(attention))
-    columns = column_count(len(chosen))
-    tile = (3.2, 3.2 * crop.shape[0] / crop.shape[1] + 0.2)
-    figure, axes = tile_grid(-(-len(chosen) // columns), columns, tile, margin=(0.9, 0.7), least=6.5)
+    figure, axes = tile_grid(len(chosen), column_count(len(chosen)), TILE, crop.shape[0] / crop.shape[1])
     others = attention * (1 - np.eye(len(points)))
     colours = heat_colours(float(others.max()), FAINT)
-    for panel, index in zip(axes.flat, chosen, strict=False):
-        show_tile(panel, grey_copy(crop), f"{part} {index + 1}")
+    dots = [np.array(SIDE_COLOURS[side]) / 255 for side in keypoint_sides(skeleton)]
+    for panel, index in zip(axes, chosen, strict=True):
+        show_tile(panel, crop, f"{part} {index + 1}")
         strongest = np.argsort(-others[index], axis=None, kind="stable")[:MAX_LINKS][::-1]  # the strongest on top
         for source, target in zip(*np.unravel_index(strongest, others[index].shape), strict=True):
-            if not others[index, source, target]:  # few keypoints have fewer links
-                continue
-            arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "shrinkA": 3, "shrinkB": 4}
-            arrow["color"] = colours.to_rgba(others[index, source, target])
-            arrow["connectionstyle"] = "arc3,rad=0.18"  # bent, so that there and back are two lines
-            drawn = panel.annotate("", xy=points[target], xytext=points[source], arrowprops=arrow)
-            drawn.arrow_patch.set_clip_path(panel.patch)
-        for (x, y), side in zip(points, keypoint_sides(skeleton), strict=True):
-            colour, edge = (tuple(value / 255 for value in rgb) for rgb in (SIDE_COLOURS[side], OUTLINE))
-            panel.plot(x, y, "o", color=colour, markeredgecolor=edge, markersize=4.5)
-    add_legend(figure, axes, colours, "share of the attention", "{x:.1%}")
+            if others[index, source, target]:  # few keypoints have fewer links
+                # Bent, so that there and back are two lines.
+                arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "connectionstyle": "arc3,rad=0.18"}
+                arrow["color"] = colours.to_rgba(others[index, source, target])
+                drawn = panel.annotate("", xy=points[target], xytext=points[source], arrowprops=arrow)
+                drawn.arrow_patch.set_clip_path(panel.patch)
+        panel.scatter(*points.T, s=20, c=dots, edgecolors="black", zorder=3)
+    add_scale(figure, axes, colours, "share of the attention")
     return as_image(
         figure,
         title,
@@ -252,7 +206,7 @@ def draw_links(
 
 def draw_maps(
     crop: Crop,
-    maps: Mapping[str, Float[np.ndarray, "K h w"]],
+    maps: Mapping[str, tuple[Float[np.ndarray, "K _ _"], Extent]],
     names: Sequence[str],
     points: Float[np.ndarray, "K 2"],
     title: str,
@@ -261,22 +215,20 @@ def draw_maps(
     """A tile for each keypoint, or a pair of tiles where there are two kinds of maps to compare.
 
     Args:
-        crop: is drawn upon in grey.
-        maps: one or two kinds of maps by their name; 0 to 1 are the ends of the colours.
+        maps: one or two kinds of maps by their name, with where they lie; 0 to 1 are the ends of the colours.
         names: of the K keypoints.
         points: circled on the last kind's tiles.
     """
-    pairs = len(maps) > 1
-    per_row = min(len(names), MAP_COLUMNS // len(maps))
-    tile = (SMALL_TILE, SMALL_TILE * crop.shape[0] / crop.shape[1] + 0.2 + 0.15 * pairs)
-    figure, axes = tile_grid(-(-len(names) // per_row), per_row * len(maps), tile, margin=(1.0, 0.8))
+    columns = min(len(names) * len(maps), 6)
+    figure, axes = tile_grid(len(names) * len(maps), columns, SMALL_TILE, crop.shape[0] / crop.shape[1])
     colours = heat_colours(1.0)
-    for k, name in enumerate(names):
-        panels = axes[k // per_row, k % per_row * len(maps) :]
-        for panel, (kind, stack) in zip(panels, maps.items(), strict=False):
-            show_tile(panel, lay_over(crop, np.clip(stack[k], 0, 1), colours), f"{name}\n{kind}" if pairs else name)
-        panels[len(maps) - 1].plot(*points[k], "o", color=MAP_MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
-    add_legend(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
+    for number, panel in enumerate(axes):
+        k, (kind, (heat, extent)) = number // len(maps), list(maps.items())[number % len(maps)]
+        show_tile(panel, crop, f"{names[k]}\n{kind}" if len(maps) > 1 else names[k])
+        panel.imshow(overlay(np.clip(heat[k], 0, 1), colours), extent=extent, interpolation="bilinear")
+        if number % len(maps) == len(maps) - 1:
+            panel.plot(*points[k], "o", color=MARK, fillstyle="none", markeredgewidth=1.3, markersize=8)
+    add_scale(figure, axes, colours, "height (1: a perfect peak)", "{x:.1f}")
     return as_image(figure, title, note)
 
 
@@ -289,19 +241,107 @@ def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title
     panels = {"all layers": {name: np.concatenate(layers) for name, layers in weights.items()}}
     if any(len(layers) > 1 for layers in weights.values()):
         panels["last layer"] = {name: layers[-1] for name, layers in weights.items() if len(layers) > 1}
-    figure = new_figure(5.2 * len(panels) + 0.4, 4.2)
-    colours = {name: f"C{i}" for i, name in enumerate(weights)}
-    for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, axes = tile_grid(len(panels), len(panels), 5.0, 0.7)
+    for panel, (title_of_panel, series) in zip(axes, panels.items(), strict=True):
         limit = max(float(np.percentile(np.abs(values), WEIGHTS_SHOWN)) for values in series.values()) or 1.0
-        edges = np.linspace(-limit, limit, BINS + 1)
         for model, values in series.items():
             near = (np.abs(values) < NEAR_ZERO).mean()
-            which = f", layer {len(weights[model])}" if name == "last layer" else ""
-            legend = f"{model}{which}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
-            axes.hist(values, edges, density=True, histtype="stepfilled", alpha=0.5, color=colours[model], label=legend)
-        axes.set(title=name, xlabel="value of a weight", ylabel="density", xlim=(-limit, limit))
-        axes.set_ylim(0, axes.get_ylim()[1] * (1.1 + 0.15 * len(series)))  # room for the legend
-        axes.legend(fontsize=8, loc="upper right")
-        axes.grid(alpha=0.3)
+            label = f"{model}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
+            panel.hist(values, 161, range=(-limit, limit), density=True, histtype="stepfilled", alpha=0.5, label=label)
+        panel.set(title=title_of_panel, xlabel="value of a weight", ylabel="density")
+        panel.legend(fontsize=8)
     note = "matrices of the transformer (of the whole network where there is none), without biases and norms"
     return as_image(figure, title, note)
+
+
+def draw_sampling(
+    crop: Crop,
+    samples: Float[np.ndarray, "layers heads levels points 2"],
+    weights: Float[np.ndarray, "layers heads levels points"],
+    references: Float[np.ndarray, "layers 2"],
+    found: Float[np.ndarray, "layers 2"],
+    strides: Sequence[int],
+    title: str,
+) -> Picture:
+    """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
+
+    Points outside of the crop are left out; the tile says how much they count together.
+
+    Args:
+        samples: of all heads, on all levels.
+        weights: of one layer and head they sum to 1.
+        references: the point that each layer starts from.
+        found: where it moves that to.
+        strides: image pixels per feature of each level.
+    """
+    layers = chosen_layers(len(samples))
+    figure, axes = tile_grid(len(layers), column_count(len(layers)), TILE, crop.shape[0] / crop.shape[1])
+    shares = weights / weights.shape[1]  # of the query's whole attention
+    inside = lies_inside(samples, crop)
+    largest = float(shares[layers].max()) or 1.0
+    for panel, layer in zip(axes, layers, strict=True):
+        outside = 1 - (shares[layer] * inside[layer]).sum()
+        by_level = zip(strides, shares[layer].sum(axis=(0, 2)), strict=True)
+        divided = " · ".join(f"{stride}: {share:.0%}" for stride, share in by_level)
+        show_tile(panel, crop, f"layer {layer + 1}, {outside:.0%} outside\nstride {divided}")
+        for level, (stride, colour) in enumerate(zip(strides, LEVEL_COLOURS, strict=False)):
+            seen = inside[layer, :, level]
+            area = dot_area(shares[layer, :, level][seen], largest)
+            dots = samples[layer, :, level][seen].T
+            panel.scatter(*dots, s=area, color=colour, edgecolors="black", linewidths=0.4, label=f"stride {stride}")
+        panel.plot(*references[layer], "x", color="white", markeredgewidth=1.6, markersize=9)
+        panel.plot(*found[layer], "o", color="white", fillstyle="none", markeredgewidth=1.4, markersize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return as_image(
+        figure,
+        title,
+        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point that "
+        "the layer starts from; circle: where it moves it · above: the share of the attention that lies outside of the "
+        "crop, and of each stride",
+    )
+
+
+def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarray, ...]:
+    """Whether a point lies upon one of the crop's pixels."""
+    upon = (points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)
+    return np.asarray(upon.all(axis=-1))
+
+
+def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
+    """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
+    return np.maximum(LARGEST_DOT * shares / largest, SMALLEST_DOT)
+
+
+def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Picture:
+    """How a decoder moves its points: the way of each on the person, then the skeleton before and after each layer.
+
+    Args:
+        points: before the first layer, and after each.
+    """
+    from matplotlib import colormaps
+
+    depth, scores = len(points) - 1, np.ones((1, len(skeleton)))
+    stages = [0, *(layer + 1 for layer in chosen_layers(depth))]
+    figure, (ways, *tiles) = tile_grid(len(stages) + 1, -(-(len(stages) + 1) // 2), TILE, crop.shape[0] / crop.shape[1])
+    show_tile(ways, crop, "the way of each point")
+    colours = colormaps["YlGn"](np.linspace(0.1, 0.8, depth + 1))  # from the start to the last layer; no side's colour
+    for layer in range(depth):
+        ways.plot(*np.moveaxis(points[layer : layer + 2], 2, 0), color=colours[layer + 1], linewidth=1.8)
+    for panel, stage in zip(tiles, stages, strict=True):
+        name = f"layer {stage}" if stage else "start"
+        ways.plot(*points[stage].T, "o", color=colours[stage], markeredgecolor="black", markersize=4, label=name)
+        drawn = draw_poses(crop, points[None, stage], scores, skeleton)
+        step = f": moves {mean_step(points, stage, crop):.1%}" if stage else ""
+        show_tile(panel, drawn, name + step, grey=False)
+    figure.legend(*ways.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return as_image(
+        figure,
+        title,
+        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per cent of "
+        "the crop's height",
+    )
+
+
+def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: Crop) -> float:
+    """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
+    return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
+from leanpose.models.base import PoseOutput
 from leanpose.models.layers import TransformerLayer
-from leanpose.models.output import PoseOutput
 from leanpose.models.tfpose import DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
 
@@ -81,8 +81,7 @@ class _LayerWatch:
     """
 
     def __init__(self, layer: TransformerLayer, keypoints: int) -> None:
-        self.layer = layer
-        self.keypoints = keypoints
+        self.layer, self.keypoints = layer, keypoints
         self.weights: list[Float[Tensor, "heads K T"]] = []  # one for each cycle
         self.going_on: list[Int[Tensor, " S"]] = []  # of the T tokens, by their place among these
         self.handles = [
@@ -96,13 +95,9 @@ class _LayerWatch:
         self.attended = inputs[0] + attended
 
     def see_mlp(self, norm: nn.Module, inputs: tuple[Float[Tensor, "1 S D"]]) -> None:
-        if inputs[0].shape[1] == self.attended.shape[1]:
-            going_on = torch.arange(self.attended.shape[1])
-        else:
-            exactly = "donot_use_mm_for_euclid_dist"
-            gaps = torch.cdist(inputs[0][0].float(), self.attended[0].float(), compute_mode=exactly)
-            going_on = gaps.argmin(dim=1).cpu()
-        self.going_on.append(going_on)
+        gaps = torch.cdist(inputs[0][0].float(), self.attended[0].float(), compute_mode="donot_use_mm_for_euclid_dist")
+        every = torch.arange(gaps.shape[1])
+        self.going_on.append(every if gaps.shape[0] == gaps.shape[1] else gaps.argmin(dim=1).cpu())
 
 
 def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> AttentionRecording:

@@ -17,19 +17,11 @@ import torch
 from torch import Tensor
 
 from leanpose.backends import open_exported
-from leanpose.backends.base import Crops, ModelSpec, Precision, first_line
+from leanpose.backends.base import Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
-from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
-from leanpose.export.program import (
-    TYPES,
-    CropProgram,
-    write_onnx,
-    write_onnx_quickly,
-    write_openvino,
-    write_torch,
-)
+from leanpose.export.program import TYPES, CropProgram, write_onnx, write_onnx_quickly, write_openvino, write_torch
 from leanpose.files import describe_os_error
 from leanpose.models.base import PoseModel
 from leanpose.weights import load_model

@@ -134,9 +134,12 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
     """An ONNX file: constants folded, one file with the weights in it, the card among its metadata.
 
     Raises:
-        LeanposeError: onnx or onnxscript is missing, or the program cannot be written in ONNX.
+        LeanposeError: onnxscript is missing, or the program cannot be written in ONNX.
     """
-    _require("onnx", "onnxscript")  # torch's exporter needs both, and says so in a traceback
+    try:
+        importlib.import_module("onnxscript")  # torch's exporter needs it, and says so in a traceback
+    except ImportError as error:
+        raise LeanposeError("Exporting needs onnxscript; `pip install 'leanpose[export]'` brings it.") from error
     exported = trace(program)
     with quiet():
         options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}
@@ -158,10 +161,9 @@ def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> No
     as pruned tokens, is frozen in such a file: the comparison with the model finds that.
 
     Raises:
-        LeanposeError: onnx is missing, or the program cannot be written so.
+        LeanposeError: the program cannot be written so.
     """
-    _require("onnx")
-    import onnx
+    import onnx  # takes a moment
 
     with quiet(), torch.no_grad(), _exact_products():
         try:
@@ -172,19 +174,6 @@ def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> No
             _write_proto(onnx.load(path), card, path)
         except Exception as error:  # torch raises whatever the failing operation raised
             raise LeanposeError(f"The model '{program.model.name}' cannot be exported: {first_line(error)}.") from error
-
-
-def _require(*packages: str) -> None:
-    """See that packages are there that not everybody has.
-
-    Raises:
-        LeanposeError: one is not there.
-    """
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise LeanposeError(f"Exporting needs {package}; `pip install 'leanpose[export]'` brings it.") from error
 
 
 def _write_proto(proto: ModelProto, card: ExportCard, path: Path) -> None:
@@ -205,7 +194,7 @@ def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
     Weights are stored in half precision where the card says so.
 
     Raises:
-        LeanposeError: openvino, onnx or onnxscript is missing, or the program cannot be converted.
+        LeanposeError: openvino or onnxscript is missing, or the program cannot be converted.
     """
     openvino = import_openvino()
     onnx_path = path.with_suffix(".onnx")

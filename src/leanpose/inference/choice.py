@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from leanpose.backends import open_exported
-from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, first_line
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
-from leanpose.backends.torch import TorchBackend
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
@@ -58,6 +57,9 @@ class Candidate:
         return f"{self.backend} {self.precision}"
 
 
+TORCH = Candidate("torch", "fp32")
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What was found out about a candidate.
@@ -80,7 +82,6 @@ def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]
     Args:
         precision: `auto`, or the one to compute in.
     """
-    reference = Candidate("torch", "fp32")
     others: list[Candidate] = []
     if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         others.append(Candidate("torch", "bf16"))
@@ -91,7 +92,7 @@ def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]
             others += [Candidate("openvino", kind) for kind in cpu_precisions()]
         except LeanposeError:
             others.append(Candidate("openvino", "fp32"))  # so that a table says what is missing
-    return [reference, *(c for c in others if precision in ("auto", c.precision))]
+    return [TORCH, *(c for c in others if precision in ("auto", c.precision))]
 
 
 def model_key(model: PoseModel) -> str:
@@ -121,8 +122,7 @@ def open_candidate(
     if candidate.backend == "openvino":
         import_openvino()  # before the export, which takes long
     path = _export_path(model)
-    settings: dict[str, Any] = {"backend": candidate.backend, "precision": candidate.precision}
-    settings["cuda"] = device.type == "cuda"
+    settings: dict[str, Any] = {**asdict(candidate), "cuda": device.type == "cuda"}
     if path.is_file():
         with suppress(LeanposeError):  # damaged after it was written: made again
             opened = open_exported(path, **settings)
@@ -170,29 +170,26 @@ def benchmark_backends(
     """
     spec = ModelSpec.of(model)
     crops = check_crops(spec)
-    results: list[Measurement] = []
-    ready: dict[int, Backend] = {}  # by place in `results`
+    results: dict[Candidate, Measurement] = {}
+    ready: dict[Candidate, Backend] = {}
     for candidate in candidates(device, precision):
         advance(f"opening {candidate}")
-        agreement = None
+        agreement = reason = None
         try:
             backend = open_candidate(copy.deepcopy(model), device, candidate)
             if ready:
-                agreement = compare(ready[0], backend, crops, (1, len(crops)))
+                agreement = compare(next(iter(ready.values())), backend, crops, (1, len(crops)))
                 excess = agreement.exceeds(BOUNDS[candidate.precision])
                 if excess is not None:
                     raise LeanposeError(f"differs from torch: {excess}")
+            ready[candidate] = backend
         except Exception as error:  # ours, or a backend's own, of which each has several
-            reason = str(error) if isinstance(error, LeanposeError) else first_line(error)
-            results.append(Measurement(candidate, reason=reason))
-        else:
-            ready[len(results)] = backend
-            results.append(Measurement(candidate, agreement=agreement))
+            agreement, reason = None, str(error) if isinstance(error, LeanposeError) else first_line(error)
+        results[candidate] = Measurement(candidate, agreement=agreement, reason=reason)
     advance("timing")
     times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, time.perf_counter)
-    for place, milliseconds in zip(ready, times, strict=True):
-        results[place] = replace(results[place], milliseconds=milliseconds)
-    return results
+    timed = {c: replace(results[c], milliseconds=taken) for c, taken in zip(ready, times, strict=True)}
+    return list((results | timed).values())
 
 
 def interleaved_benchmark(
@@ -225,14 +222,11 @@ def interleaved_benchmark(
 
 def fastest(results: Sequence[Measurement]) -> Candidate:
     """The quickest of those that agree, as the mean ratio over the sizes of batches; torch where it is nearly as quick."""
-    base = next(r for r in results if r.candidate == Candidate("torch", "fp32") and r.reason is None)
-    ratios = {
-        r.candidate: statistics.geometric_mean(base.milliseconds[b] / r.milliseconds[b] for b in base.milliseconds)
-        for r in results
-        if r.reason is None
-    }
+    times = {result.candidate: result.milliseconds for result in results if result.reason is None}
+    base = times[TORCH]
+    ratios = {c: statistics.geometric_mean(base[b] / taken[b] for b in base) for c, taken in times.items()}
     best = max(ratios, key=lambda candidate: ratios[candidate])
-    return best if ratios[best] > ENOUGH else base.candidate
+    return best if ratios[best] > ENOUGH else TORCH
 
 
 def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> Candidate | None:

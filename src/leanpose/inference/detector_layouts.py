@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from leanpose.errors import LeanposeError
 from leanpose.inference import detector_outputs as decoding
-from leanpose.inference.detector_outputs import STRIDES, Detections, cell_strides, is_label, is_score
+from leanpose.inference.detector_outputs import STRIDES, Candidates, Detections, Size, cell_strides, is_label, is_score
 from leanpose.inference.detector_pixels import (
     DETR_PIXELS,
     RTDETR_PIXELS,
@@ -27,15 +27,17 @@ from leanpose.inference.detector_pixels import (
 )
 
 Outputs = Mapping[str, np.ndarray]
-Size = tuple[int, int]
 Levels = list[tuple[int, Float[np.ndarray, "_ _ C"], Float[np.ndarray, "_ _ 4"]]]
 
+# The usual IoU thresholds of their non-maximum suppression.
+YOLOX_OVERLAP, RTMDET_OVERLAP, YOLO_OVERLAP = 0.45, 0.6, 0.7
 PERSON_NAMES = ("person", "people", "pedestrian", "human")
 COCO_CLASSES = 80
 COCO_IDS = (91, 92)  # classes of DETRs that count as COCO does, where 0 is empty and a person is 1; 92 with "no object"
 DETR_WITH_REST = (92, 81)  # classes of DETRs of which the last is "no object"
 MOST_SELECTED = 1000  # rows of selected boxes with something behind them
 WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 keypoints, or with 32 mask coefficients
+CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
 YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any picture, YOLOv8's far below
 # Outputs beside boxes, scores and labels, which are left aside.
@@ -61,13 +63,31 @@ class Layout:
         name: of the kind.
         content: what the outputs hold.
         pixels: how an image goes in.
-        decode: (outputs for one image, (height, width) of the input, lowest score) → boxes in input pixels, and scores.
+        read: (outputs for one image, (height, width) of the input) → candidates.
+        person: the class that is a person.
+        overlap: IoU threshold of the suppression; None where boxes are selected already.
+        class_0_score: where classes begin with 1: from this score on an object of class 0 shows that they do not.
     """
 
     name: str
     content: str
     pixels: PixelFormat
-    decode: Callable[[Outputs, Size, float], Detections]
+    read: Callable[[Outputs, Size], Candidates]
+    person: int
+    overlap: float | None = None
+    class_0_score: float | None = None
+
+    def decode(self, outputs: Outputs, input_size: Size, threshold: float) -> Detections:
+        """The people of one image: boxes in input pixels, and scores.
+
+        Raises:
+            LeanposeError: the outputs hold values that this kind never has.
+        """
+        candidates = self.read(outputs, input_size)
+        _, scores, labels = candidates
+        if self.class_0_score is not None and scores[labels == 0].max(initial=0) >= max(threshold, self.class_0_score):
+            raise LeanposeError("A detector whose classes seemed to begin with 1 (a person) finds objects of class 0.")
+        return decoding.select_people(candidates, threshold, self.person, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,14 @@ class DetectorFile:
             return YOLO_PIXELS
         return RTMDET_PIXELS if "rtmdet" in self.stem.lower() else usual
 
+    def layout(
+        self, content: str, read: Callable[[Outputs, Size], Candidates], *, usual: PixelFormat = YOLO_PIXELS,
+        overlap: float | None = None,
+    ) -> Layout:  # fmt: skip
+        """A layout that several kinds have: the file's name, or else the `usual` pixels, says which it is."""
+        pixels = self.pixels(usual)
+        return Layout(KINDS[pixels], content, pixels, read, self.person, overlap)
+
 
 def first_image(outputs: Outputs, batch: int) -> tuple[Outputs, bool]:
     """The first image's part of a run's outputs, and whether there was an axis for the batch.
@@ -166,46 +194,36 @@ def recognise(file: DetectorFile, outputs: Outputs, *, batched: bool = True) -> 
 
 def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
     """RTMDet's or YOLOX's maps, one or two for each stride."""
-    grids = read_levels(outputs, file.input_size)
-    if grids is None:
+    grids = split_levels(outputs, file.input_size)
+    if not grids:
         return None
-    joined, channels, person = len(outputs) == len(grids), grids[0][1].shape[2] + 4, file.person
+    channels = grids[0][1].shape[2] + 4
+    if len(outputs) == len(grids) and (channels == 85 or "yolox" in file.stem.lower()):
 
-    def levels_of(given: Outputs, size: Size) -> Levels:
-        levels = read_levels(given, size)
-        if levels is None:
-            raise LeanposeError(f"The maps of the detector {file.stem} changed their shapes between two pictures.")
-        return levels
+        def read(given: Outputs, size: Size) -> Candidates:
+            levels = split_levels(given, size)
+            raw = [np.concatenate(level[1:], axis=2).reshape(-1, channels) for level in levels]
+            return decoding.read_yolox(np.concatenate(raw), size)
 
-    if joined and (channels == 85 or "yolox" in file.stem.lower()):
-
-        def decode_maps(given: Outputs, size: Size, threshold: float) -> Detections:
-            raw = [np.concatenate(level[1:], axis=2).reshape(-1, channels) for level in levels_of(given, size)]
-            return decoding.decode_yolox(np.concatenate(raw), size, threshold, person)
-
-        return Layout("YOLOX", f"{len(grids)} levels of boxes, objectness and classes", YOLOX_PIXELS, decode_maps)
+        content = f"{len(grids)} levels of boxes, objectness and classes"
+        return Layout("YOLOX", content, YOLOX_PIXELS, read, file.person, YOLOX_OVERLAP)
     if any((distances < 0).any() for _, _, distances in grids):
         return None  # distances to the sides of a box never are
+    return Layout(
+        "RTMDet", f"{len(grids)} levels of class scores and distances", RTMDET_PIXELS,
+        lambda given, size: decoding.read_levels(split_levels(given, size)), file.person, RTMDET_OVERLAP,
+    )  # fmt: skip
 
-    def decode(given: Outputs, size: Size, threshold: float) -> Detections:
-        return decoding.decode_levels(levels_of(given, size), threshold, person)
 
-    return Layout("RTMDet", f"{len(grids)} levels of class scores and distances", RTMDET_PIXELS, decode)
-
-
-def read_levels(outputs: Outputs, input_size: Size) -> Levels | None:
-    """RTMDet's levels: stride, class scores (h, w, C) and distances (h, w, 4); None where the maps are no such levels."""
+def split_levels(outputs: Outputs, input_size: Size) -> Levels:
+    """RTMDet's levels: stride, class scores (h, w, C) and distances (h, w, 4); none where the maps are no such levels."""
     strides = {(input_size[0] // stride, input_size[1] // stride): stride for stride in STRIDES[1]}
     maps: dict[int, list[tuple[str, np.ndarray]]] = {}
     for name, value in outputs.items():
-        if value.shape[1:] in strides:
-            maps.setdefault(strides[value.shape[1:]], []).append((name, value.transpose(1, 2, 0)))
-        elif value.shape[:2] in strides:
-            maps.setdefault(strides[value.shape[:2]], []).append((name, value))
-        else:
-            return None
+        value = value.transpose(1, 2, 0) if value.shape[1:] in strides else value
+        maps.setdefault(strides.get(value.shape[:2], 0), []).append((name, value))
     if tuple(sorted(maps)) not in STRIDES:
-        return None
+        return []
     levels = []
     for stride, level in sorted(maps.items()):
         arrays = [array for _, array in level]
@@ -216,7 +234,7 @@ def read_levels(outputs: Outputs, input_size: Size) -> Levels | None:
         boxes = [i for i, array in enumerate(arrays) if array.shape[2] == 4]
         named = [i for i in boxes if any(word in level[i][0].lower() for word in ("box", "reg", "dist"))]
         if len(arrays) != 2 or not boxes:
-            return None
+            return []
         distances = (named or boxes)[-1]
         levels.append((stride, arrays[1 - distances], arrays[distances]))
     return levels
@@ -235,7 +253,14 @@ def _rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int, batched: 
         yolox = is_score(rows[:, 4:]) and (rows[:, 4] * rows[:, 5] > SURE).any()
         plain = not yolox  # one class, with scores that happen to be whole
     if (plain or (behind and last and len(rows) < MOST_SELECTED)) and (rows[:, 2:4] >= rows[:, :2]).all():
-        return _corner_rows(file, name)
+
+        def read(outputs: Outputs, size: Size) -> Candidates:
+            rows = outputs[name]
+            # Where all scores are whole (nobody, or nothing but padding) both readings give the same.
+            score, label = (4, 5) if _is_label_last(rows) else (5, 4)
+            return decoding.read_selected(rows[:, :4], rows[:, score], rows[:, label], size)
+
+        return file.layout("corners, score and label of selected boxes", read)
     if not batched and columns == 7 and is_label(rows[:, 5]) and is_score(rows[:, 6]):
         return _named_columns(file, name, ["batchno", "x1y1x2y2", "classid", "score"], 7)
     return _candidate_rows(file, name, rows, masks)
@@ -246,37 +271,22 @@ def _is_label_last(rows: Float[np.ndarray, "N C"]) -> bool:
     return rows.shape[1] >= 6 and is_score(rows[:, 4]) and is_label(rows[:, 5])
 
 
-def _corner_rows(file: DetectorFile, name: str) -> Layout:
-    """Selected boxes in one output: corners, score and label, or corners, label and score."""
-    person, pixels = file.person, file.pixels(YOLO_PIXELS)
-
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        rows = outputs[name]
-        # Where all scores are whole (nobody, or nothing but padding) both readings give the same.
-        score, label = (4, 5) if _is_label_last(rows) else (5, 4)
-        return decoding.decode_selected(rows[:, :4], rows[:, score], rows[:, label], size, threshold, person)
-
-    return Layout(KINDS[pixels], "corners, score and label of selected boxes", pixels, decode)
-
-
 def _named_columns(file: DetectorFile, name: str, names: list[str], columns: int) -> Layout | None:
     """Selected boxes in one output with these columns, such as `batchno_classid_score_x1y1x2y2`."""
     at: dict[str, int] = {}
-    column = 0
     for token in names:
-        at[token], column = column, column + (4 if token == "x1y1x2y2" else 1)
-    if column != columns:
+        at[token] = sum(4 if before == "x1y1x2y2" else 1 for before in at)
+    if columns != len(at) + 3:
         return None
-    person, pixels = file.person, file.pixels(YOLO_PIXELS)
 
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
+    def read(outputs: Outputs, size: Size) -> Candidates:
         rows = outputs[name]
         if "batchno" in at:
             rows = rows[rows[:, at["batchno"]] == 0]
         boxes = rows[:, at["x1y1x2y2"] : at["x1y1x2y2"] + 4]
-        return decoding.decode_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size, threshold, person)
+        return decoding.read_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size)
 
-    return Layout(KINDS[pixels], f"selected boxes as {', '.join(at)}", pixels, decode)
+    return file.layout(f"selected boxes as {', '.join(at)}", read)
 
 
 def _candidate_rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int) -> Layout | None:
@@ -293,15 +303,21 @@ def _candidate_rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int)
         return _yolo(file, name, rows.T, masks, in_columns=True)
     if in_rows and not anchors and _without_objectness(file, rows, masks):
         # Selected boxes are corners; among all cells some centre lies further to the right than its box is wide.
-        corners = not in_cells and bool((rows[:, 2:4] >= rows[:, :2]).all())
-        return _joined(file, name) if corners else _yolo(file, name, rows, masks, in_columns=False)
+        if in_cells or (rows[:, 2:4] < rows[:, :2]).any():
+            return _yolo(file, name, rows, masks, in_columns=False)
+        return file.layout(  # before or after suppression, which harms nothing when it comes twice
+            "corners and class scores in rows",
+            lambda given, size: decoding.best_classes(decoding.in_pixels(given[name][:, :4], size), given[name][:, 4:]),
+            overlap=YOLO_OVERLAP,
+        )
     if columns < 6 or not (in_cells or anchors) or not is_score(rows[:, 4:]):
         return None
-    if anchors:
-        return _with_objectness(file, name, "YOLOv5", YOLO_PIXELS)
-    if (rows[:, 4] == 1).all():  # YOLOv6 keeps the column, but not its meaning
-        return _with_objectness(file, name, "YOLOv6", YOLO_PIXELS)
-    return _with_objectness(file, name, "YOLOX", YOLOX_PIXELS)
+    # YOLOv6 keeps the column of objectness, but not its meaning.
+    kind = "YOLOv5" if anchors else "YOLOv6" if (rows[:, 4] == 1).all() else "YOLOX"
+    return Layout(
+        kind, "boxes, objectness and class scores, before suppression", YOLOX_PIXELS if kind == "YOLOX" else YOLO_PIXELS,
+        lambda given, size: decoding.read_yolox(given[name], size), file.person, YOLOX_OVERLAP,
+    )  # fmt: skip
 
 
 def _is_yolo(rows: Float[np.ndarray, "N C"]) -> bool:
@@ -338,40 +354,17 @@ def _without_objectness(file: DetectorFile, rows: Float[np.ndarray, "N C"], mask
 
 def _yolo(file: DetectorFile, name: str, rows: np.ndarray, masks: int, *, in_columns: bool) -> Layout:
     """YOLOv8, YOLO11 and their like before suppression; keypoints and mask coefficients stand behind the classes."""
-    names, person = file.classes, file.person
+    names = file.classes
     classes = len(names) if names is not None else rows.shape[1] - 4 - masks
     if names is None and not is_score(rows[:, 5 : 4 + classes]):
         classes = 1  # what lies outside 0..1 behind the first class are keypoints or coefficients
 
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        given = outputs[name].T if in_columns else outputs[name]
-        return decoding.decode_yolo(given, classes, size, threshold, person)
+    def read(outputs: Outputs, size: Size) -> Candidates:
+        return decoding.read_yolo(outputs[name].T if in_columns else outputs[name], classes, size)
 
     counted = "1 class" if classes == 1 else f"{classes} classes"
-    where = "columns" if in_columns else "rows"
-    return Layout("YOLOv8", f"boxes and scores of {counted} in {where}, before suppression", YOLO_PIXELS, decode)
-
-
-def _joined(file: DetectorFile, name: str) -> Layout:
-    """Corners and class scores in one output, before or after suppression, which harms nothing when it comes twice."""
-    person, pixels = file.person, file.pixels(YOLO_PIXELS)
-
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        rows = outputs[name].astype(np.float64)
-        boxes = decoding.in_pixels(rows[:, :4], size)
-        return decoding.best_boxes(boxes, rows[:, 4:], threshold, decoding.YOLO_OVERLAP, person)
-
-    return Layout(KINDS[pixels], "corners and class scores in rows", pixels, decode)
-
-
-def _with_objectness(file: DetectorFile, name: str, kind: str, pixels: PixelFormat) -> Layout:
-    """YOLOX, YOLOv5 and YOLOv6 before suppression."""
-    person, overlap = file.person, decoding.YOLOX_OVERLAP
-
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        return decoding.decode_yolox(outputs[name], size, threshold, person, overlap)
-
-    return Layout(kind, "boxes, objectness and class scores, before suppression", pixels, decode)
+    content = f"boxes and scores of {counted} in {'columns' if in_columns else 'rows'}, before suppression"
+    return Layout("YOLOv8", content, YOLO_PIXELS, read, file.person, YOLO_OVERLAP)
 
 
 def _selected(file: DetectorFile, outputs: Outputs, batched: bool) -> Layout | None:
@@ -390,24 +383,19 @@ def _selected(file: DetectorFile, outputs: Outputs, batched: bool) -> Layout | N
     boxes, scores, labels = columns(outputs)
     if not is_score(scores) or not is_label(labels) or (boxes[:, 2:] < boxes[:, :2]).any():
         return None
-    person, sized = file.person, any(SIZES_NAME.search(name) for name in file.inputs)
     one_based = not batched and score_name is not None and file.classes is None and not (labels[scores > 0] == 0).any()
-    if sized:
-        kind, pixels = "RT-DETR", RTDETR_PIXELS
-    elif one_based:
-        kind, pixels, person = "torchvision", YOLO_PIXELS, TORCHVISION_PERSON
-    else:
-        pixels = file.pixels(RTMDET_PIXELS if set(outputs) in MMDEPLOY_NAMES else YOLO_PIXELS)
-        kind = KINDS[pixels]
 
-    def decode(given: Outputs, size: Size, threshold: float) -> Detections:
-        boxes, scores, labels = columns(given)
-        if one_based and (labels[scores >= max(threshold, SURE)] == 0).any():
-            raise LeanposeError(f"The detector {file.stem} was taken for one whose labels begin with 1, but gives 0.")
-        return decoding.decode_selected(boxes, scores, labels, size, threshold, person)
+    def read(given: Outputs, size: Size) -> Candidates:
+        return decoding.read_selected(*columns(given), size)
 
-    content = f"boxes, scores and labels of selected boxes, a person is {person}"
-    return Layout(kind, content, pixels, decode)
+    content = "boxes, scores and labels of selected boxes, a person is {}"
+    if any(SIZES_NAME.search(name) for name in file.inputs):
+        return Layout("RT-DETR", content.format(file.person), RTDETR_PIXELS, read, file.person)
+    if one_based:
+        content = content.format(TORCHVISION_PERSON)
+        return Layout("torchvision", content, YOLO_PIXELS, read, TORCHVISION_PERSON, class_0_score=SURE)
+    usual = RTMDET_PIXELS if set(outputs) in MMDEPLOY_NAMES else YOLO_PIXELS
+    return file.layout(content.format(file.person), read, usual=usual)
 
 
 def _roles(outputs: Outputs) -> tuple[str, str | None, str, str | None] | None:
@@ -438,11 +426,17 @@ def _table(file: DetectorFile, outputs: Outputs) -> Layout | None:
     for box_name, score_name in (names, names[::-1]):
         boxes, scores = outputs[box_name], outputs[score_name]
         if boxes.ndim == 2 and boxes.shape[1] == 4 and scores.ndim in (1, 2) and len(boxes) in scores.shape:
-            table = _class_table(boxes, scores)
-            if _is_detr(box_name, score_name, boxes, table):
-                return _detr(file, box_name, score_name, table)
-            corners = (boxes[:, 2:] >= boxes[:, :2]).all()
-            return _candidates(file, box_name, score_name) if corners else None
+            if _is_detr(box_name, score_name, boxes, _class_table(boxes, scores)):
+                return _detr(file, box_name, score_name, _class_table(boxes, scores))
+            if (boxes[:, 2:] < boxes[:, :2]).any():
+                return None
+
+            def read(given: Outputs, size: Size, names: tuple[str, str] = (box_name, score_name)) -> Candidates:
+                boxes, scores = (given[name] for name in names)
+                return decoding.best_classes(decoding.in_pixels(boxes, size), _class_table(boxes, scores))
+
+            content = "corners and class scores, before suppression"
+            return file.layout(content, read, usual=RTMDET_PIXELS, overlap=RTMDET_OVERLAP)
     return None
 
 
@@ -465,25 +459,14 @@ def _detr(file: DetectorFile, box_name: str, score_name: str, table: np.ndarray)
     if classes in COCO_IDS and file.classes is None:
         certain = decoding.probabilities(table, softmax=softmax)
         # Those ids leave 0 empty; a file that finds something there counts its classes from 0.
-        from_zero = ((certain.argmax(axis=1) == 0) & (certain[:, 0] >= decoding.CERTAIN)).any()
+        from_zero = ((certain.argmax(axis=1) == 0) & (certain[:, 0] >= CERTAIN)).any()
         person = 0 if from_zero else 1
     newer = classes == COCO_CLASSES or re.search(r"rt[-_]?detr|d[-_]?fine|deim", file.stem, re.IGNORECASE) is not None
+    kind, pixels = ("RT-DETR", RTDETR_PIXELS) if newer else ("DETR", DETR_PIXELS)
 
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        boxes, logits = outputs[box_name], _class_table(outputs[box_name], outputs[score_name])
-        return decoding.decode_detr(boxes, logits, size, threshold, person=person, softmax=softmax)
+    def read(outputs: Outputs, size: Size) -> Candidates:
+        boxes = decoding.corners_of(outputs[box_name]) * np.tile(np.array(size[::-1], np.float64), 2)
+        return decoding.best_classes(boxes, _class_table(boxes, outputs[score_name]), softmax=softmax)
 
     content = f"boxes and logits of {classes} classes, a person is {person}"
-    return Layout("RT-DETR" if newer else "DETR", content, RTDETR_PIXELS if newer else DETR_PIXELS, decode)
-
-
-def _candidates(file: DetectorFile, box_name: str, score_name: str) -> Layout:
-    """Corners and class scores before suppression: RTMDet or, by the file's name, YOLOX and YOLO."""
-    person, pixels = file.person, file.pixels(RTMDET_PIXELS)
-
-    def decode(outputs: Outputs, size: Size, threshold: float) -> Detections:
-        boxes = decoding.in_pixels(outputs[box_name].astype(np.float64), size)
-        table = _class_table(boxes, outputs[score_name])
-        return decoding.best_boxes(boxes, table, threshold, decoding.RTMDET_OVERLAP, person)
-
-    return Layout(KINDS[pixels], "corners and class scores, before suppression", pixels, decode)
+    return Layout(kind, content, pixels, read, person, class_0_score=CERTAIN if person == 1 else None)

@@ -10,7 +10,7 @@ import copy
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,13 +72,13 @@ class Detector(ABC):
 
     @staticmethod
     def load(
-        path: str | Path,
+        path: str | Path | Detector,
         *,
         threshold: float = THRESHOLD,
         input_size: tuple[int, int] | None = None,
         device: str = "auto",
     ) -> Detector:
-        """Open the package's person detector, an ONNX file, or one of torchvision's.
+        """Open the package's person detector, an ONNX file, or one of torchvision's; a `Detector` is returned as it is.
 
         Args:
             path: `rtmdet-nano` or `auto` (the package's), an ONNX file, `whole-image` (no detector: one box around the whole
@@ -93,6 +93,8 @@ class Detector(ABC):
             LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
                 detector of that name, or its weights cannot be had.
         """
+        if isinstance(path, Detector):
+            return path
         named = str(path)
         if named == WHOLE_IMAGE:
             return WholeImage()
@@ -105,7 +107,7 @@ class Detector(ABC):
         if file.suffix != ".onnx" and not file.is_file():
             known = ("auto", *PACKAGED, WHOLE_IMAGE)
             raise LeanposeError(
-                f"There is no detector '{named}', which is neither FILE.onnx nor {TORCHVISION}NAME; {did_you_mean(named, known)}"
+                f"There is no detector '{named}' and no file of that name; {did_you_mean(named, known)}"
             )
         return OnnxDetector(file, threshold=threshold, input_size=input_size, device=device)
 
@@ -147,10 +149,9 @@ class OnnxDetector(Detector):
     ) -> None:
         import onnxruntime  # takes a moment to load
 
-        check_threshold(threshold)
+        self.threshold = _checked(threshold)
         if input_size is not None and any(side <= 0 or side % 32 for side in input_size):
             raise LeanposeError(f"A detector's input height and width are multiples of 32, not {input_size}.")
-        self.threshold = threshold
         self._cuda = device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         self._path, self._session = path, open_session(path, cuda=self._cuda)
         inputs, outputs = values_of(self._session)
@@ -185,7 +186,8 @@ class OnnxDetector(Detector):
         """
         inputs, outputs = values_of(self._session)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        size = size or _exported_size(metadata)
+        exported = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]  # by Ultralytics
+        size = size or ((exported[0], exported[1]) if len(exported) == 2 else None)
         pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
         for _ in range(ATTEMPTS):
             self.input_size = size or pixels.size
@@ -215,7 +217,14 @@ class OnnxDetector(Detector):
         Raises:
             LeanposeError: the outputs hold values that the recognised kind never has.
         """
-        return [self._detect(image) for image in images]
+        detections = []
+        for image in images:
+            pixels, factors, shift = place(image, self.layout.pixels, self.input_size)
+            outputs, _ = first_image(self._run(pixels), self._batch)
+            boxes, scores = self.layout.decode(outputs, self.input_size, self.threshold)
+            boxes = (boxes.astype(np.float64) - np.tile(shift, 2)) / np.tile(factors, 2)
+            detections.append(_in_order(np.clip(boxes, 0, image.shape[1::-1] * 2), scores))
+        return detections
 
     def for_callers(self, count: int) -> OnnxDetector | None:
         """See `Detector.for_callers`; on a GPU None."""
@@ -225,13 +234,6 @@ class OnnxDetector(Detector):
         other = copy.copy(self)
         other._session = open_session(self._path, cuda=False, threads=1)
         return other
-
-    def _detect(self, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
-        pixels, factors, shift = place(image, self.layout.pixels, self.input_size)
-        outputs, _ = first_image(self._run(pixels), self._batch)
-        boxes, scores = self.layout.decode(outputs, self.input_size, self.threshold)
-        boxes = (boxes.astype(np.float64) - np.tile(shift, 2)) / np.tile(factors, 2)
-        return _in_order(np.clip(boxes, 0, image.shape[1::-1] * 2), scores)
 
     def _run(self, pixels: Float32[np.ndarray, "h w 3"]) -> Outputs:
         """All outputs for one placed image, which fills the batch."""
@@ -264,20 +266,10 @@ def _is_setting(value: Any) -> bool:
     return (sizes or mask) and value.type in SETTINGS
 
 
-def _exported_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """The (height, width) that Ultralytics writes into its files."""
-    numbers = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a lowest score that is no score.
-
-    Raises:
-        LeanposeError: it lies outside 0..1.
-    """
+def _checked(threshold: float) -> float:
     if not 0 <= threshold <= 1:
         raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
+    return threshold
 
 
 def _in_order(boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"]) -> Detections:
@@ -308,11 +300,10 @@ class TorchvisionDetector(Detector):
     ) -> None:  # fmt: skip
         from torchvision import models
 
-        check_threshold(threshold)
+        self.threshold = _checked(threshold)
         known = models.list_models(module=models.detection)
         if name not in known:
             raise LeanposeError(f"torchvision has no detector '{name}'; {did_you_mean(name, known)}")
-        self.threshold = threshold
         self.device = choose_device(device)
         if model is None:
             model = _downloaded(name) if weights is None else _from_file(name, weights)
@@ -329,12 +320,12 @@ class TorchvisionDetector(Detector):
         batch = [array.to(self.device).permute(2, 0, 1).float().div_(255) for array in arrays]
         with torch.inference_mode():
             detected = self._model(batch)
-        return [self._people({key: value.cpu().numpy() for key, value in one.items()}) for one in detected]
-
-    def _people(self, detected: dict[str, Any]) -> Detections:
-        boxes, scores = detected["boxes"].astype(np.float64), detected["scores"].astype(np.float64)
-        person = (detected["labels"] == TORCHVISION_PERSON) & (scores >= self.threshold)
-        return _in_order(boxes[person], scores[person])
+        people = []
+        for one in detected:
+            boxes, scores, labels = (one[key].double().cpu().numpy() for key in ("boxes", "scores", "labels"))
+            person = (labels == TORCHVISION_PERSON) & (scores >= self.threshold)
+            people.append(_in_order(boxes[person], scores[person]))
+        return people
 
 
 def _downloaded(name: str) -> nn.Module:
@@ -356,18 +347,15 @@ def _downloaded(name: str) -> nn.Module:
 def _from_file(name: str, path: Path) -> nn.Module:
     """The detector with the state in a file."""
     import torch
+    from safetensors.torch import load_file
     from torchvision import models
 
     if not path.is_file():
         raise LeanposeError(f"There is no file of weights {path} for torchvision's {name}.")
     state: Any
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        tensors_alone = path.suffix == ".safetensors"
+        state = load_file(path) if tensors_alone else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or with more in it than tensors
         raise LeanposeError(f"{path} is no file of weights that can be read as tensors alone.") from error
     state = state.get("model", state) if isinstance(state, dict) else {}  # torchvision's training script wraps it
@@ -376,10 +364,7 @@ def _from_file(name: str, path: Path) -> nn.Module:
         own = model.state_dict()
         # Batch norm that is frozen, as in torchvision's own weights, has no such counter.
         needed = {key for key in own if not key.endswith("num_batches_tracked")}
-        fits = needed <= state.keys() <= own.keys() and all(own[key].shape == state[key].shape for key in needed)
-        if fits:
+        if needed <= state.keys() <= own.keys() and all(own[key].shape == state[key].shape for key in needed):
             model.load_state_dict(state, strict=False)
             return model
-    raise LeanposeError(
-        f"The weights in {path} are not those of torchvision's {name} with {TORCHVISION_CLASSES[0]} or {TORCHVISION_CLASSES[1]} classes."
-    )
+    raise LeanposeError(f"The weights in {path} are not of {name} with 91 or 2 classes.")

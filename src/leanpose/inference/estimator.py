@@ -6,9 +6,9 @@ import copy
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -22,11 +22,12 @@ from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
 from leanpose.data.inputs import ImageInput, ImageSource, are_many, as_rgb, each_image, stream_content
+from leanpose.data.prefetch import mapped_ahead
 from leanpose.device import choose_device, limit_threads
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import apply_affine, box_area, boxes_from_keypoints, invert_affine
 from leanpose.inference.choice import BACKENDS, benchmark_backends, open_backend, remember
-from leanpose.inference.detectors import THRESHOLD, Detections, Detector, WholeImage
+from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton, get_skeleton
@@ -66,25 +67,6 @@ class _Request:
     poses: PoseResult
     left: int
     detected: bool
-
-
-@dataclass
-class _Counts:
-    """What an estimator has counted so far, in whichever threads."""
-
-    model_seconds: float = 0.0
-    uncertain: int = 0
-    duplicates: int = 0
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def add(self, *, model_seconds: float = 0.0, uncertain: int = 0, duplicates: int = 0) -> None:
-        """Count more."""
-        with self._lock:
-            self.model_seconds += model_seconds
-            self.uncertain += uncertain
-            self.duplicates += duplicates
 
 
 _Opened = tuple[ImageInput, Pixels, "Boxes | None"]
@@ -152,7 +134,7 @@ class PoseEstimator:
             raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
         limit_threads()
         self.device = choose_device(str(device))
-        self.detector = choose_detector(detector, device=str(device))
+        self.detector = Detector.load(detector, device=str(device))
         self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton, advance)
         if flip_test and self.backend.includes_decoding:
@@ -164,24 +146,30 @@ class PoseEstimator:
         if not 0 <= person_threshold <= 1:
             raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
         self.person_threshold = person_threshold
-        self._counts = _Counts()
+        self._counts: dict[str, float] = defaultdict(float)  # in whichever threads
+        self._counting = threading.Lock()
         self._worker: PoseEstimator | None = None  # see `_for_callers`
         self._opening = threading.Lock()
 
     @property
     def model_seconds(self) -> float:
         """How long model and codec have computed so far, on whichever device; of calls in several threads the sum."""
-        return self._counts.model_seconds
+        return self._counts["model_seconds"]
 
     @property
     def uncertain(self) -> int:
         """How many detected people have been left out so far, since their scores lie below `person_threshold`."""
-        return self._counts.uncertain
+        return int(self._counts["uncertain"])
 
     @property
     def duplicates(self) -> int:
         """How many second detections of one person have been left out so far."""
-        return self._counts.duplicates
+        return int(self._counts["duplicates"])
+
+    def _count(self, **more: float) -> None:
+        with self._counting:
+            for name, number in more.items():
+                self._counts[name] += number
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
         """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
@@ -225,11 +213,7 @@ class PoseEstimator:
     ) -> Iterator[PoseResult]: ...
 
     def __call__(
-        self,
-        image: ImageSource,
-        boxes: Boxes | Sequence[Boxes | None] | None = None,
-        *,
-        stream: bool = False,
+        self, image: ImageSource, boxes: Boxes | Sequence[Boxes | None] | None = None, *, stream: bool = False
     ) -> PoseResult | list[PoseResult] | Iterator[PoseResult]:
         """The poses in one image, or in each of many.
 
@@ -255,9 +239,7 @@ class PoseEstimator:
             return results if stream else next(results)
         if boxes is not None:
             if not isinstance(image, (list, tuple)) or any(are_many(one) for one in image):
-                raise LeanposeError(
-                    "Boxes belong to a list of single images, not to a folder, a pattern or a generator."
-                )
+                raise LeanposeError("Boxes belong to a list of single images, not to a folder or a generator.")
             if not isinstance(boxes, (list, tuple)) or len(boxes) != len(image):
                 raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays.")
             pairs = zip(image, boxes, strict=True)
@@ -305,23 +287,10 @@ class PoseEstimator:
 
     def _side_by_side(self, images: Iterator[_Opened], threads: int) -> Iterator[PoseResult]:
         """The poses of images that threads look at by blocks, in the images' order."""
-        running: deque[tuple[Future[list[PoseResult]], int]] = deque()  # and the pixels of a block's images
+        blocks = iter(lambda: list(_until_full(images)), [])
         with _single_threads(threads) as pool:
-            try:
-                while block := list(_until_full(images)):
-                    size = sum(pixels.shape[0] * pixels.shape[1] for _, pixels, _ in block)
-                    running.append((pool.submit(lambda block=block: list(self._in_turn(block))), size))
-                    while running and (
-                        len(running) > threads
-                        or sum(pixels for _, pixels in running) > HELD_PIXELS
-                        or running[0][0].done()
-                    ):
-                        yield from running.popleft()[0].result()
-                for future, _ in running:
-                    yield from future.result()
-            finally:
-                for future, _ in running:
-                    future.cancel()
+            for results in mapped_ahead(lambda block: list(self._in_turn(block)), blocks, pool, threads):
+                yield from results
 
     def _in_turn(self, images: Iterable[_Opened]) -> Iterator[PoseResult]:
         """The poses of images in the calling thread."""
@@ -345,24 +314,13 @@ class PoseEstimator:
 
     def _request(self, image: ImageInput, pixels: Pixels, boxes: Boxes | None) -> _Request:
         detected = boxes is None
-        if boxes is None:
-            boxes, box_scores = self.detect([pixels])[0]
-        else:
-            boxes = _check_boxes(boxes)
-            box_scores = np.ones(len(boxes))
+        boxes, box_scores = self.detect([pixels])[0] if boxes is None else _with_scores(boxes)
         shape = (len(boxes), len(self.skeleton))
-        keypoints, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
-        boxes, box_scores = np.array(boxes, np.float32), np.array(box_scores, np.float32)
         poses = PoseResult(
-            keypoints,
-            scores,
-            boxes,
-            box_scores,
-            self.skeleton,
+            np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), np.array(boxes, np.float32),
+            np.array(box_scores, np.float32), self.skeleton, image=image, image_size=(pixels.shape[0], pixels.shape[1]),
             calibrated=self.backend.spec.codec.calibration is not None,
-            image=image,
-            image_size=(pixels.shape[0], pixels.shape[1]),
-        )
+        )  # fmt: skip
         return _Request(pixels, poses, len(boxes), detected)
 
     def _finished(self, request: _Request) -> PoseResult:
@@ -378,7 +336,7 @@ class PoseEstimator:
             visible=(visible, visible),
         )  # fmt: skip
         distinct = certain[np.sort(oks_nms(similarity, certain.person_scores, DUPLICATE_OKS))]
-        self._counts.add(uncertain=len(poses) - len(certain), duplicates=len(certain) - len(distinct))
+        self._count(uncertain=len(poses) - len(certain), duplicates=len(certain) - len(distinct))
         return distinct
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
@@ -398,7 +356,7 @@ class PoseEstimator:
         crops, matrices = self.backend.spec.crop(images, boxes)
         begun = time.perf_counter()
         in_crop, scores = self.backend.predict_keypoints(crops, flip_test=self.flip_test)
-        self._counts.add(model_seconds=time.perf_counter() - begun)
+        self._count(model_seconds=time.perf_counter() - begun)
         keypoints = apply_affine(invert_affine(matrices), in_crop.astype(np.float64))
         return keypoints, scores * _inside_factor(keypoints, images, boxes).astype(scores.dtype)
 
@@ -474,20 +432,21 @@ def _inside_factor(
     return np.clip(1 - beyond / margin, 0, 1)
 
 
-def _check_boxes(boxes: Boxes) -> Float[np.ndarray, "_ 4"]:
+def _with_scores(boxes: Boxes) -> Detections:
+    """Boxes that are given, each with the score 1."""
     try:
         array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise LeanposeError(BOX_FORM) from error
     if array.size == 0:
-        return np.zeros((0, 4))
+        return np.zeros((0, 4)), np.zeros(0)
     if array.ndim != 2 or array.shape[1] != 4:
         raise LeanposeError(BOX_FORM)
     proper = np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1)
     if not proper.all():
         wrong = int(proper.argmin())
         raise LeanposeError(f"Box {wrong} ({array[wrong]}) is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.")
-    return array
+    return array, np.ones(len(array))
 
 
 def _open(
@@ -512,18 +471,3 @@ def _open(
         raise LeanposeError(f"'{model.name}' is a classifier and finds no poses.")
     model = model.to(device).eval()
     return model, *open_backend(model, device, backend, precision, advance)
-
-
-def choose_detector(detector: Detector | str | Path, *, threshold: float = THRESHOLD, device: str = "auto") -> Detector:
-    """The detector meant by a path or a name (see `PoseEstimator`).
-
-    Args:
-        threshold: of a file's detections, those below this score are left out.
-        device: where it computes, see `PoseEstimator`.
-
-    Raises:
-        LeanposeError: the file cannot be used.
-    """
-    if isinstance(detector, Detector):
-        return detector
-    return Detector.load(detector, threshold=threshold, device=device)

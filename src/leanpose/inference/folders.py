@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, count, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -125,10 +126,8 @@ def predict_pictures(
         NothingReadError: not one picture can be read.
         LeanposeError: something cannot be written. After either, the files of results are as they were.
     """
-    targets: dict[Path, Path] = {}
-    if drawings is not None:
-        paths = [picture.path for picture in pictures]
-        targets = dict(zip(paths, target_names(pictures, drawings, ending=ending), strict=True))
+    names = [] if drawings is None else target_names(pictures, drawings, ending=ending)
+    targets = {picture.path: name for picture, name in zip(pictures, names, strict=False)}
     outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
@@ -148,9 +147,7 @@ def predict_pictures(
     painters = (available_cores() + 1) // 2
     with ExitStack() as stack:
         write = stack.enter_context(open_results(coco, table, estimator.skeleton))
-        label = None
-        if labels is not None:
-            label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
+        label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
         painter = stack.enter_context(ThreadPoolExecutor(painters))
         painted: deque[Future[None]] = deque()
 
@@ -169,8 +166,7 @@ def predict_pictures(
                     outcome.uncertain += int((~certain).sum())
                     poses = poses[np.flatnonzero(certain)]
                 write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
-                if label is not None:
-                    label(picture, (pixels.shape[0], pixels.shape[1]), poses)
+                label(picture, (pixels.shape[0], pixels.shape[1]), poses)
                 if targets:
                     painted.append(painter.submit(draw, picture, pixels, poses))
                 if len(painted) > DRAWN_AHEAD * painters:
@@ -191,6 +187,16 @@ def predict_pictures(
 
 
 @contextmanager
+def _open_whole(path: Path | None) -> Iterator[TextIO | None]:
+    """Open a file that appears, whole, at the end of the `with`, and not at all after an error; None for None."""
+    if path is None:
+        yield None
+        return
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@contextmanager
 def open_results(
     coco: Path | None, table: Path | None, skeleton: Skeleton
 ) -> Iterator[Callable[[ImageFile, int, PoseResult], None]]:
@@ -199,35 +205,27 @@ def open_results(
     Yields:
         What appends the people of one picture (with its image id): COCO's records, with its `file_name` too, and rows.
     """
-    with ExitStack() as stack:
-        records, rows = (
-            None
-            if path is None
-            else stack.enter_context(open(stack.enter_context(atomic_write(path)), "w", encoding="utf-8", newline=""))
-            for path in (coco, table)
-        )
+    with _open_whole(coco) as records, _open_whole(table) as rows:
         writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
         if writer is not None:
             writer.writeheader()
-        separator = "[\n"
+        separators = chain(["[\n"], repeat(",\n"))
 
         def write(picture: ImageFile, image_id: int, poses: PoseResult) -> None:
-            nonlocal separator
             if records is not None:
                 for record in poses.to_coco(image_id):
-                    records.write(separator + json.dumps({**record, "file_name": picture.name}))
-                    separator = ",\n"
+                    records.write(next(separators) + json.dumps({**record, "file_name": picture.name}))
             if writer is not None:
                 writer.writerows(poses.to_rows(picture.name))
 
         yield write
         if records is not None:
-            records.write("[]\n" if separator == "[\n" else "\n]\n")
+            records.write("[]\n" if next(separators) == "[\n" else "\n]\n")
 
 
 @contextmanager
 def open_labels(
-    path: Path, skeleton: Skeleton, *, threshold: float
+    path: Path | None, skeleton: Skeleton, *, threshold: float
 ) -> Iterator[Callable[[ImageFile, tuple[int, int], PoseResult], None]]:
     """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
 
@@ -239,41 +237,33 @@ def open_labels(
     Yields:
         What appends the people of one image, with its size (height, width).
     """
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with _open_whole(path) as file:
         images: list[dict[str, Any]] = []
-        count, separator = 0, "\n"
-        file.write('{"annotations": [')
+        numbers, separators = count(1), chain(['{"annotations": [\n'], repeat(",\n"))
 
         def write(picture: ImageFile, image_size: tuple[int, int], poses: PoseResult) -> None:
-            nonlocal count, separator
+            if file is None:
+                return
             height, width = image_size
             images.append({"id": picture.image_id, "file_name": picture.name, "height": height, "width": width})
             corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
             seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
-            seen &= poses.scores >= threshold
-            points = np.where(
-                seen[..., None],
-                np.concatenate([poses.keypoints, np.full_like(seen[..., None], 2.0, float)], axis=2),
-                0.0,
-            )
+            seen = (seen & (poses.scores >= threshold))[..., None]
+            points = np.where(seen, np.concatenate([poses.keypoints, np.full(seen.shape, 2.0)], axis=2), 0.0)
             rows = zip(points, corners, poses.person_scores, poses.scores, strict=True)
             for keypoints, (start, end), score, scores in rows:
-                count += 1
                 xywh = [round(float(value), 2) for value in (*start, *(end - start))]
-                record = coco_annotation(count, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
+                area = BODY_SHARE * xywh[2] * xywh[3]
+                record = coco_annotation(next(numbers), picture.image_id, xywh, area, keypoints)
                 record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
-                file.write(separator + json.dumps(record))
-                separator = ",\n"
+                file.write(next(separators) + json.dumps(record))
 
         yield write
-        rest = {
-            "images": images,
-            "categories": [coco_category(skeleton)],
-            "info": {
-                "description": f"poses found by leanpose {__version__}, keypoints from a score of {threshold:g} on"
-            },
-        }
-        file.write("\n],\n" + json.dumps(rest)[1:] + "\n")
+        if file is not None:
+            description = f"poses found by leanpose {__version__}, keypoints from a score of {threshold:g} on"
+            rest = {"images": images, "categories": [coco_category(skeleton)], "info": {"description": description}}
+            start = next(separators)
+            file.write((start if start != ",\n" else "") + "\n],\n" + json.dumps(rest)[1:] + "\n")
 
 
 def paint_overlay(

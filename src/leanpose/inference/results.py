@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib
 import json
 import math
 import sys
@@ -80,15 +81,10 @@ class PoseResult:
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
-        shapes = {
-            "keypoints": (people, points, 2),
-            "scores": (people, points),
-            "boxes": (people, 4),
-            "box_scores": (people,),
-        } | ({} if self.ids is None else {"ids": (people,)})
-        for name, shape in shapes.items():
-            given = np.shape(getattr(self, name))
-            if given != shape:
+        shapes = {"keypoints": (points, 2), "scores": (points,), "boxes": (4,), "box_scores": (), "ids": ()}
+        for name, rest in shapes.items():
+            given, shape = np.shape(getattr(self, name)), (people, *rest)
+            if given != shape and getattr(self, name) is not None:
                 raise LeanposeError(f"Poses of '{self.skeleton.name}' got {name} of shape {given}; expected {shape}.")
 
     @classmethod
@@ -132,7 +128,7 @@ class PoseResult:
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        people = f"{len(self)} {'person' if len(self) == 1 else 'people'}"
+        people = "1 person" if len(self) == 1 else f"{len(self)} people"
         parts = [people, f"{len(self.skeleton)} keypoints ({self.skeleton.name})"]
         if self.image_size is not None:
             parts.append(f"{self.image_name or 'image'} of {self.image_size[1]}×{self.image_size[0]} pixels")
@@ -193,8 +189,7 @@ class PoseResult:
         if self.image_size is not None and pixels.shape[:2] != self.image_size:
             height, width = self.image_size
             raise LeanposeError(
-                f"The image {self.image_name or ''} is no longer the one of {width}×{height} pixels that the poses were "
-                "found in."
+                f"The image {self.image_name or ''} has no longer the {width}×{height} pixels of the poses."
             )
         return pixels
 
@@ -252,8 +247,9 @@ class PoseResult:
         """The drawn image, and a line for each person, for notebooks."""
         drawn = self._notebook_image()
         content = None if drawn is None else encode_picture(drawn, ".jpg")
-        source = "" if content is None else f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
-        picture = f'<img src="{source}">' if source else ""
+        picture = ""
+        if content is not None:
+            picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
         rows = "".join(
             f"<tr><td>{p if self.ids is None else int(self.ids[p])}</td><td>{score:.2f}</td>"
             f"<td>{', '.join(f'{value:.0f}' for value in self.boxes[p])}</td></tr>"
@@ -301,11 +297,8 @@ class PoseResult:
         Raises:
             LeanposeError: pandas is not installed.
         """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise LeanposeError("to_df() needs the package pandas: pip install 'leanpose[pandas]'.") from error
-        return pandas.DataFrame(self.to_rows(), columns=self.row_names(self.skeleton, tracked=self.ids is not None))
+        names = self.row_names(self.skeleton, tracked=self.ids is not None)
+        return _optional("pandas", "to_df").DataFrame(self.to_rows(), columns=names)
 
     def to_openpose(
         self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
@@ -362,16 +355,10 @@ class PoseResult:
         Raises:
             LeanposeError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise LeanposeError(
-                "to_supervision() needs the package supervision: pip install 'leanpose[supervision]'."
-            ) from error
         data: dict[str, Any] = {"class_name": np.array(["person"] * len(self))}
         if self.ids is not None:
             data["tracker_id"] = np.asarray(self.ids, dtype=int)
-        return supervision.KeyPoints(
+        return _optional("supervision", "to_supervision").KeyPoints(
             xy=self.keypoints.astype(np.float32),
             class_id=np.zeros(len(self), dtype=int),
             keypoint_confidence=self.scores.astype(np.float32),
@@ -401,6 +388,18 @@ class PoseResult:
             values = [image, p, *track, round(float(score), 5), *box, *_rounded(points)]
             rows.append(dict(zip(columns, values, strict=True)))
         return rows
+
+
+def _optional(package: str, method: str) -> Any:
+    """A package that is named like its extra.
+
+    Raises:
+        LeanposeError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise LeanposeError(f"{method}() needs the package {package}: pip install 'leanpose[{package}]'.") from error
 
 
 def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -25,12 +25,10 @@ from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
-from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation, supervised_loss
+from leanpose.losses.base import Criterion, Distillation, common_keypoints, supervised_loss
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.losses.fit import CropFit
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
 
@@ -206,18 +204,3 @@ def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float
     grid = torch.stack([at * (2 / max(rows.shape[-1] - 1, 1)) - 1, torch.zeros_like(at)], dim=-1)
     grid = grid.expand(len(rows), 1, -1, -1)
     return F.grid_sample(rows[:, :, None], grid, padding_mode="border", align_corners=True)[:, :, 0]
-
-
-def common_keypoints(student: PoseModel, teacher: PoseModel) -> tuple[list[int], list[int]]:
-    """The keypoints that both find, by name: their indices in the student's order and in the teacher's.
-
-    Raises:
-        LeanposeError: there is none.
-    """
-    indices = student.skeleton.indices_in(teacher.skeleton)
-    common = [own for own, other in enumerate(indices) if other >= 0]
-    if not common:
-        raise LeanposeError(
-            f"The teacher's skeleton '{teacher.skeleton.name}' has no keypoint of the student's '{student.skeleton.name}'."
-        )
-    return common, [indices[own] for own in common]

@@ -13,14 +13,11 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Heatmaps
-from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.codecs.heatmap import HeatmapCodec, HeatmapTarget
+from leanpose.codecs import CoordinateCodec, HeatmapCodec, Heatmaps, HeatmapTarget
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import sum_of
-from leanpose.models.base import PoseModel
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
-from leanpose.models.output import PoseOutput
 
 
 class AuxiliaryHeatmaps(nn.Module):

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leanpose.codecs import Codec, CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import MethodSection
 
 SectionT = TypeVar("SectionT", bound=MethodSection)
+CodecT = TypeVar("CodecT", HeatmapCodec, CoordinateCodec, SimCCCodec)
 
 
 class Criterion(Protocol):
@@ -126,6 +127,47 @@ def require_same_crops(
             f"{'unbiased or msra' if student.codec.warp == 'msra' else 'udp'}."
         )
     return teacher
+
+
+def common_keypoints(student: PoseModel, teacher: PoseModel) -> tuple[list[int], list[int]]:
+    """The keypoints that both find, by name: their indices in the student's order and in the teacher's.
+
+    Raises:
+        LeanposeError: there is none.
+    """
+    indices = student.skeleton.indices_in(teacher.skeleton)
+    common = [own for own, other in enumerate(indices) if other >= 0]
+    if not common:
+        raise LeanposeError(
+            f"The teacher's skeleton '{teacher.skeleton.name}' has no keypoint of the student's '{student.skeleton.name}'."
+        )
+    return common, [indices[own] for own in common]
+
+
+def require_codec(model: PoseModel, whose: str, codec: type[CodecT], method: str) -> CodecT:
+    """The model's codec, once it is sure that it is of the kind that a method compares.
+
+    Args:
+        whose: `student` or `teacher`.
+
+    Raises:
+        LeanposeError: it is of another kind; the message names models that would fit.
+    """
+    if not isinstance(model.codec, codec):
+        predicted, examples = _PREDICTIONS[codec]
+        raise LeanposeError(
+            f"The {whose}'s codec does not fit: '{model.name}' does not predict {predicted}, as the {whose} of "
+            f"distillation.method '{method}' must; choose {examples}."
+        )
+    return model.codec
+
+
+_PREDICTIONS: dict[type[Codec], tuple[str, str]] = {
+    HeatmapCodec: ("heatmaps", "a heatmap model, such as a tokenpose or simplebaseline model"),
+    CoordinateCodec: ("coordinates", "a regression model, such as distilpose_s"),
+    SimCCCodec: ("SimCC bins", "a SimCC model, such as an rtmpose or simcc model"),
+}
+"""What models of each codec predict, and which these are."""
 
 
 class Supervised(Distillation[MethodSection]):

@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, kl_div
+from torch.nn.functional import kl_div
 
 from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
-from leanpose.losses.dwpose import feature_channels
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.losses.dwpose import feature_channels, on_one_grid
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
 
@@ -57,20 +56,15 @@ class CWDLoss(Distillation[CWDSection]):
         assert student.features is not None
         assert teacher.features is not None
         loss = channel_wise_kd_loss(self.align(student.features), teacher.features, self.section.temperature)
-        return {
-            "pose": supervised_loss(self.criterion, student, target),
-            "feature": self.section.feature_weight * loss,
-        }
+        return {"pose": supervised_loss(self.criterion, student, target), "feature": self.section.feature_weight * loss}
 
 
 def channel_wise_kd_loss(
     pred: Float[Tensor, "B C h w"], target: Float[Tensor, "B C H W"], temperature: float
 ) -> Float[Tensor, ""]:
     """Eq. 4: the divergence of each channel's softmax over places, times T², the mean over channels and people."""
-    grid = min(pred.shape[2], target.shape[2]), min(pred.shape[3], target.shape[3])
     log_pred, log_target = (
-        (adaptive_avg_pool2d(features.float(), grid).flatten(2) / temperature).log_softmax(dim=-1)
-        for features in (pred, target)
+        (features.float().flatten(2) / temperature).log_softmax(dim=-1) for features in on_one_grid(pred, target)
     )
     divergence = kl_div(log_pred, log_target, reduction="sum", log_target=True)
     return temperature**2 * divergence / torch.numel(log_pred[..., 0])

@@ -10,12 +10,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.codecs import CoordinateCodec, HeatmapCodec
-from leanpose.codecs.base import Coordinates, Heatmaps
+from leanpose.codecs import CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.losses.base import Criterion, Distillation, require_codec, require_same_crops, supervised_loss
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
 
@@ -43,16 +41,8 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
         cls, section: DistilPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> DistilPoseLoss:
         teacher = require_same_crops(student, teacher)
-        if not isinstance(teacher.codec, HeatmapCodec):
-            raise LeanposeError(
-                f"The teacher's codec does not fit: '{teacher.name}' does not predict heatmaps, which distilpose compares with; "
-                "choose a heatmap teacher, such as a tokenpose or simplebaseline model."
-            )
-        if not isinstance(student.codec, CoordinateCodec):
-            raise LeanposeError(
-                f"distillation.method 'distilpose' distils into models that predict coordinates, such as distilpose_s; "
-                f"'{student.name}' does not."
-            )
+        require_codec(teacher, "teacher", HeatmapCodec, section.method)
+        require_codec(student, "student", CoordinateCodec, section.method)
         if "cycles" in student.provides and student.config.cycles > 1:
             raise LeanposeError(
                 f"distilpose compares one pass of the student; '{student.name}' makes {student.config.cycles}: set "

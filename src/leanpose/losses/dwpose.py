@@ -23,12 +23,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, kl_div
 
-from leanpose.codecs import SimCCCodec
-from leanpose.codecs.base import SimCC
+from leanpose.codecs import SimCC, SimCCCodec
 from leanpose.errors import LeanposeError
-from leanpose.losses.base import Criterion, Distillation, require_same_crops
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.losses.base import Criterion, Distillation, require_codec, require_same_crops
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import Stage, TeacherSection
 
 Reduction = Literal["official", "paper"]
@@ -115,7 +113,8 @@ class DWPoseStage1(Distillation[DWPoseSection]):
         cls, section: DWPoseSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> DWPoseStage1:
         teacher = require_same_crops(student, teacher)
-        codec = require_simcc(student, teacher, section.method)
+        require_codec(teacher, "teacher", SimCCCodec, section.method)
+        codec = require_codec(student, "student", SimCCCodec, section.method)
         channels = (0, 0)
         if section.feature_weight:
             channels = (feature_channels(student), feature_channels(teacher))
@@ -165,7 +164,8 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
     ) -> DWPoseStage2:
         """The student, a fresh model, takes over the teacher's backbone, frozen; its head stays as it is."""
         teacher = require_same_crops(student, teacher)
-        codec = require_simcc(student, teacher, section.method)
+        require_codec(teacher, "teacher", SimCCCodec, section.method)
+        codec = require_codec(student, "student", SimCCCodec, section.method)
         if (student.name, student.config) != (teacher.name, teacher.config):
             raise LeanposeError(
                 f"dwpose_stage2 gives a trained model a new head, so model and model_options must be the teacher's: it is "
@@ -190,25 +190,6 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
         return {"logits": self.section.logit_weight * loss}
 
 
-def require_simcc(student: PoseModel, teacher: PoseModel, method: str) -> SimCCCodec:
-    """The student's codec, once it is sure that both models predict SimCC bins.
-
-    Raises:
-        LeanposeError: one of them does not.
-    """
-    if not isinstance(teacher.codec, SimCCCodec):
-        raise LeanposeError(
-            f"The teacher's codec does not fit: '{teacher.name}' does not predict SimCC bins, which {method} compares with; "
-            "choose a SimCC teacher, such as an rtmpose or simcc model."
-        )
-    if not isinstance(student.codec, SimCCCodec):
-        raise LeanposeError(
-            f"distillation.method '{method}' distils into models that predict SimCC bins, such as rtmpose_t; "
-            f"'{student.name}' does not."
-        )
-    return student.codec
-
-
 def feature_channels(model: PoseModel) -> int:
     """How many channels a model's features have.
 
@@ -224,6 +205,15 @@ def feature_channels(model: PoseModel) -> int:
     return backbone.channels
 
 
+def on_one_grid(
+    one: Float[Tensor, "B C1 h w"], other: Float[Tensor, "B C2 H W"]
+) -> tuple[Float[Tensor, "B C1 hg wg"], Float[Tensor, "B C2 hg wg"]]:
+    """Two maps of features, the finer one averaged to the coarser one's grid."""
+    grid = min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
+    one, other = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (one, other))
+    return one, other
+
+
 def feature_kd_loss(
     student: PoseOutput, teacher: PoseOutput, align: nn.Module, reduction: Reduction = "official"
 ) -> Float[Tensor, ""]:
@@ -235,8 +225,7 @@ def feature_kd_loss(
     pred, target = student.features, teacher.features
     assert pred is not None, "build() has seen to it"
     assert target is not None, "build() has seen to it"
-    grid = min(pred.shape[2], target.shape[2]), min(pred.shape[3], target.shape[3])
-    pred, target = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (pred, target))
+    pred, target = on_one_grid(pred, target)
     error = (align(pred).float() - target.float()).square()
     return error.mean() if reduction == "paper" else error.sum() / len(error)
 

@@ -16,14 +16,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.codecs import HeatmapCodec
-from leanpose.codecs.base import Heatmaps
-from leanpose.errors import LeanposeError
+from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.geometry import Warp
-from leanpose.losses.base import Criterion, Distillation, require_same_crops, supervised_loss
-from leanpose.models.base import PoseModel
+from leanpose.losses.base import (
+    Criterion,
+    Distillation,
+    common_keypoints,
+    require_codec,
+    require_same_crops,
+    supervised_loss,
+)  # fmt: skip
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import resize
-from leanpose.models.output import PoseOutput
 from leanpose.schema import TeacherSection
 
 
@@ -60,20 +64,9 @@ class FPDLoss(Distillation[FPDSection]):
     @classmethod
     def build(cls, section: FPDSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion) -> FPDLoss:
         teacher = require_same_crops(student, teacher, same_keypoints=False, same_size=False)
-        for model, whose in ((student, "student"), (teacher, "teacher")):
-            if not isinstance(model.codec, HeatmapCodec):
-                raise LeanposeError(f"fpd compares heatmaps; the {whose} '{model.name}' predicts none.")
-        names = student.skeleton.keypoint_names
-        shared = [name for name in teacher.skeleton.keypoint_names if name in names]
-        if not shared:
-            raise LeanposeError(
-                f"The teacher's skeleton '{teacher.skeleton.name}' has no keypoint of the student's '{student.skeleton.name}'."
-            )
-        common = (
-            [names.index(name) for name in shared],
-            [teacher.skeleton.keypoint_names.index(name) for name in shared],
-        )
-        return cls(criterion, section, common, student.codec.warp)
+        require_codec(student, "student", HeatmapCodec, section.method)
+        require_codec(teacher, "teacher", HeatmapCodec, section.method)
+        return cls(criterion, section, common_keypoints(student, teacher), student.codec.warp)
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         assert teacher is not None

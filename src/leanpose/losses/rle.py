@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Coordinates, Prediction
-from leanpose.codecs.coordinates import CoordinateTarget
+from leanpose.codecs import Coordinates, CoordinateTarget, Prediction
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 

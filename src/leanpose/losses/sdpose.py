@@ -17,8 +17,7 @@ from torch.nn.functional import mse_loss
 
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import Criterion, Distillation, sum_of
-from leanpose.models.base import PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import MethodSection
 
 

@@ -12,10 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.coordinates import CoordinateCodec
-from leanpose.models.backbones import backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require
+from leanpose.models.backbones import create_backbone
+from leanpose.models.base import PoseModel, PoseOutput, Provision, require
 from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
-from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -27,9 +26,6 @@ class DeepPoseConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     outputs: Outputs = "xy"
-
-    def __post_init__(self) -> None:
-        backbone_class(self.backbone)  # refuses an unknown name
 
 
 class DeepPose(PoseModel):

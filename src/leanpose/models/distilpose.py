@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, Prediction
-from leanpose.codecs.coordinates import CoordinateCodec
+from leanpose.codecs import Codec, CoordinateCodec, Prediction
+from leanpose.models.base import Provision
 from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
-from leanpose.models.output import Provision
 from leanpose.models.registry import register_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
@@ -22,7 +22,7 @@ from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 class DistilPoseConfig(TokenPoseConfig):
     """TokenPose's sizes, and what is predicted of each keypoint."""
 
-    head_hidden: int | None = None
+    head_hidden: PositiveInt | None = None
     outputs: Outputs = "xy_sigma_score"
 
 

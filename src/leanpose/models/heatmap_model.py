@@ -14,16 +14,14 @@ import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
-from leanpose.codecs.base import Heatmaps, SimCC
-from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.codecs.simcc import SimCCCodec
-from leanpose.models.backbones import backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require, require_positive
+from leanpose.codecs import HeatmapCodec, Heatmaps, SimCC, SimCCCodec
+from leanpose.models.backbones import create_backbone
+from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
-from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -35,11 +33,7 @@ class HeatmapModelConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
-    head_upsample: int = 1  # pixels of the heatmaps along each side of a feature, by pixel shuffle
-
-    def __post_init__(self) -> None:
-        backbone_class(self.backbone)  # refuses an unknown name
-        require_positive(self, "head_upsample")
+    head_upsample: PositiveInt = 1  # pixels of the heatmaps along each side of a feature, by pixel shuffle
 
 
 class HeatmapModel(PoseModel):
@@ -73,11 +67,7 @@ class HeatmapModel(PoseModel):
 class SimCCConfig(HeatmapModelConfig):
     """SimpleBaseline's sizes, and how finely the sides are divided."""
 
-    simcc_split_ratio: float = 2.0  # bins per pixel
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.simcc_split_ratio > 0, f"simcc_split_ratio must be above 0, not {self.simcc_split_ratio:g}")
+    simcc_split_ratio: PositiveFloat = 2.0  # bins per pixel
 
 
 class SimCCPose(HeatmapModel):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
 from leanpose.geometry import Warp
-from leanpose.models.output import Provision
+from leanpose.models.base import Provision
 
 
 def resize(maps: Float[Tensor, "B C h w"], size: tuple[int, int], warp: Warp) -> Float[Tensor, "B C H W"]:

@@ -9,16 +9,17 @@ SDPose joins it (Chen et al., CVPR 2024, §4.5, Table 8): the first cycle drops 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from leanpose.codecs.base import Prediction
 from leanpose.models.base import require
 from leanpose.models.layers import TransformerLayer
-from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from leanpose.skeleton import Skeleton
@@ -29,7 +30,7 @@ class PPTConfig(TokenPoseConfig):
     """TokenPose's sizes, and where how many tokens go."""
 
     prune_layers: tuple[int, ...] = (3, 6, 9)  # counted from 0; between their attention and their MLP tokens go
-    keep_ratio: float = 0.7  # share of the visual tokens that each of them keeps, rounded up
+    keep_ratio: Annotated[float, Field(gt=0, le=1)] = 0.7  # share of visual tokens that each keeps, rounded up
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +40,6 @@ class PPTConfig(TokenPoseConfig):
             f"prune_layers={list(layers)} must lie in 0..{self.depth - 1}, as depth={self.depth} says",
         )
         require(list(layers) == sorted(set(layers)), f"prune_layers={list(layers)} must ascend")
-        require(0 < self.keep_ratio <= 1, f"keep_ratio={self.keep_ratio} must be above 0 and at most 1")
         require(self.stages == 1, f"stages={self.stages} must be 1 where tokens are dropped")
 
 
@@ -78,34 +78,12 @@ class PPT(TokenPose):
         """Set the keep ratio of this epoch; it depends on nothing else, so a resumed training has the same."""
         self.training_keep_ratio = scheduled_keep_ratio(epoch, epochs, self.config.keep_ratio)
 
-    def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        """The first cycle alone, without the tokens that it drops."""
-        prediction, tokens, kept = self.pruned_cycle(self.embed(features))
-        return self.output(prediction, tokens, features, kept)
-
-    def train_cycle(
-        self, index: int, tokens: Float[Tensor, "B T D"], features: Tensor
-    ) -> tuple[PoseOutput, Float[Tensor, "B T D"]]:
-        """See `TokenPose.train_cycle`; the tokens that the first cycle has dropped are back among those it returns."""
-        if index > 0:
-            return super().train_cycle(index, tokens, features)
-        record: list[Tensor] = []
-        prediction, alive, kept = self.pruned_cycle(tokens, record)
-        dense = tuple(self.as_maps(layer) for layer in record)
-        return replace(self.output(prediction, alive, features, kept), feature_maps=dense), record[-1]
-
-    def pruned_cycle(
-        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None
+    def cycle(
+        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None, *, index: int = 0
     ) -> tuple[Prediction, Float[Tensor, "B left D"], Int[Tensor, "B M"] | None]:
-        """One pass through all layers that drops tokens on the way.
-
-        Args:
-            tokens: of all keypoints and patches.
-            record: gets the tokens after each layer, again of all patches: the dropped ones as they were last.
-
-        Returns:
-            What is read off the keypoint tokens, the tokens that are left, and `PoseOutput.keep_indices`.
-        """
+        """See `TokenPose.cycle`; the first cycle drops tokens on the way. `record` has them as they were last."""
+        if index > 0:
+            return super().cycle(tokens, record, index=index)
         position, places, everything, keypoints = self.position, None, tokens, len(self.skeleton)
         for i, layer in enumerate(self.layers):
             if i > 0:

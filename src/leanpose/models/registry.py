@@ -198,7 +198,7 @@ def create_model(
 
     Args:
         name: one of `list_models()`. Those of `list_models(task="classification")` are no `PoseModel` but a
-            `leanpose.classification.deit.Classifier`.
+            `leanpose.classification.deit.DeiT`.
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from leanpose.codecs.base import SimCC
-from leanpose.codecs.simcc import SimCCCodec
-from leanpose.models.backbones import backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require, require_positive
-from leanpose.models.output import PoseOutput
+from leanpose.codecs import SimCC, SimCCCodec
+from leanpose.models.backbones import create_backbone
+from leanpose.models.base import PoseModel, PoseOutput, require
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -31,16 +30,13 @@ class RTMPoseConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "cspnext_m"  # a name in `leanpose.models.backbones.BACKBONES`
     kernel_size: int = 7  # of the convolution that draws the keypoints' maps
-    embed_dim: int = 256  # of a token
-    gau_qk_dim: int = 128  # of queries and keys
-    expansion: int = 2  # values are this many times as wide as a token
-    simcc_split_ratio: float = 2.0  # bins per pixel
+    embed_dim: PositiveInt = 256  # of a token
+    gau_qk_dim: PositiveInt = 128  # of queries and keys
+    expansion: PositiveInt = 2  # values are this many times as wide as a token
+    simcc_split_ratio: PositiveFloat = 2.0  # bins per pixel
 
     def __post_init__(self) -> None:
-        backbone_class(self.backbone)  # refuses an unknown name
-        require_positive(self, "embed_dim", "gau_qk_dim", "expansion")
         require(self.kernel_size % 2 == 1, f"kernel_size must be an odd number of pixels, not {self.kernel_size}")
-        require(self.simcc_split_ratio > 0, f"simcc_split_ratio must be above 0, not {self.simcc_split_ratio:g}")
 
 
 class ScaleNorm(nn.Module):

@@ -15,14 +15,13 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Coordinates
-from leanpose.codecs.coordinates import CoordinateCodec
+from leanpose.codecs import CoordinateCodec, Coordinates
 from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require, require_divisible, require_positive
+from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require, require_divisible
 from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
-from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -40,12 +39,12 @@ class TFPoseConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded to multiples of 32 within
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     embed_dim: int = 256  # of features and queries
-    encoder_layers: int = 6  # 0: the decoder reads the projected features
-    decoder_layers: int = 6
-    num_heads: int = 8
-    num_points: int = 4  # that each head looks at on each level
-    mlp_ratio: int = 4
-    dropout: float = 0.1  # in the transformer, while training
+    encoder_layers: NonNegativeInt = 6  # 0: the decoder reads the projected features
+    decoder_layers: PositiveInt = 6
+    num_heads: PositiveInt = 8
+    num_points: PositiveInt = 4  # that each head looks at on each level
+    mlp_ratio: PositiveInt = 4
+    dropout: Rate = 0.1  # in the transformer, while training
     query_attention: bool = True  # whether queries attend to each other
     score: Score = "refinement"
 
@@ -56,14 +55,11 @@ class TFPoseConfig:
             issubclass(backbone_class(self.backbone), PyramidBackbone),
             f"TFPose reads three levels of features, and the backbone '{self.backbone}' has one",
         )
-        require_positive(self, "decoder_layers", "num_heads", "num_points", "mlp_ratio")
-        require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must be at least 0")
         require(
             self.embed_dim >= 32 and self.embed_dim % 32 == 0,
             f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
         )
         require_divisible(self, "embed_dim", "num_heads")
-        require(0 <= self.dropout < 1, f"dropout must be in 0..1, not {self.dropout:g}")
 
     @property
     def padded_size(self) -> tuple[int, int]:

@@ -15,16 +15,15 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Codec, Heatmaps, Prediction
-from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.codecs import Codec, HeatmapCodec, Heatmaps, Prediction
 from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
 from leanpose.models.backbones.hrnet import Image
-from leanpose.models.base import PoseModel, require, require_divisible, require_positive
+from leanpose.models.base import PoseModel, PoseOutput, Provision, require, require_divisible
 from leanpose.models.layers import TransformerLayer, sine_position
-from leanpose.models.output import PoseOutput, Provision
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -47,28 +46,22 @@ class TokenPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "stem"  # a name in `leanpose.models.backbones.BACKBONES`; "image": patches of the image itself
-    backbone_stages: int = 3  # of HRNet: 3, or all 4
-    stem_width: int = 64  # the two strided convolutions (HRNet's is fixed at 64)
-    stage1_width: int = 64  # inner channels of the bottlenecks; four times as many come out
-    stage1_blocks: int = 4  # number of bottlenecks (HRNet's is fixed at 4)
-    patch_size: tuple[int, int] = (4, 3)  # on the backbone's features
-    embed_dim: int = 192  # of a token
-    depth: int = 12  # transformer layers
-    stages: int = 1  # groups of layers after each of which the head reads the keypoint tokens
-    num_heads: int = 8
-    mlp_ratio: int = 3
+    backbone_stages: Literal[3, 4] = 3  # of HRNet: 3, or all 4
+    stem_width: PositiveInt = 64  # the two strided convolutions (HRNet's is fixed at 64)
+    stage1_width: PositiveInt = 64  # inner channels of the bottlenecks; four times as many come out
+    stage1_blocks: PositiveInt = 4  # number of bottlenecks (HRNet's is fixed at 4)
+    patch_size: tuple[PositiveInt, PositiveInt] = (4, 3)  # on the backbone's features
+    embed_dim: PositiveInt = 192  # of a token
+    depth: PositiveInt = 12  # transformer layers
+    stages: PositiveInt = 1  # groups of layers after each of which the head reads the keypoint tokens
+    num_heads: PositiveInt = 8
+    mlp_ratio: PositiveInt = 3
     attention_scale: Literal["head_dim", "embed_dim"] = "head_dim"  # logits are divided by the square root of this
-    head_hidden: int | None = 384  # hidden width of the heatmap head; None: a single linear layer
-    heatmap_stride: int = 4  # image pixels per heatmap pixel
-    cycles: int = 1  # passes through the layers in training; latent depth = depth × cycles (SDPose §3.1)
+    head_hidden: PositiveInt | None = 384  # hidden width of the heatmap head; None: a single linear layer
+    heatmap_stride: PositiveInt = 4  # image pixels per heatmap pixel
+    cycles: PositiveInt = 1  # passes through the layers in training; latent depth = depth × cycles (SDPose §3.1)
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "stem_width", "stage1_width", "stage1_blocks", "embed_dim", "depth", "stages", "num_heads", "mlp_ratio",
-            "head_hidden", "heatmap_stride", "cycles",
-        )  # fmt: skip
-        require(min(self.patch_size) >= 1, "patch_size must be at least 1 each way")
-        require(self.backbone_stages in (3, 4), f"backbone_stages={self.backbone_stages} must be 3 or 4")
         require_divisible(self, "embed_dim", "num_heads")
         require(
             self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not divisible by 4, as its sine embedding needs"
@@ -169,11 +162,19 @@ class TokenPose(PoseModel):
         return torch.cat([keypoints, visual], dim=1) + self.position
 
     def cycle(
-        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None
-    ) -> tuple[Prediction, Float[Tensor, "B T D"]]:
-        """One pass through all layers, and what is read off its keypoint tokens; `record` gets the tokens after each layer.
+        self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None, *, index: int = 0
+    ) -> tuple[Prediction, Float[Tensor, "B left D"], Int[Tensor, "B M"] | None]:
+        """One pass through all layers.
 
         The position is added again before every layer but the first (of each stage).
+
+        Args:
+            tokens: of all keypoints and patches.
+            record: gets the tokens after each layer, of all patches.
+            index: which cycle it is, counted from 0.
+
+        Returns:
+            What is read off the keypoint tokens, the tokens that are left, and `PoseOutput.keep_indices`.
         """
         keypoints, group = len(self.skeleton), self.config.depth // self.config.stages
         read = []
@@ -185,7 +186,7 @@ class TokenPose(PoseModel):
                 record.append(tokens)
             if (i + 1) % group == 0:
                 read.append(tokens[:, :keypoints])
-        return self.predict(read[0] if len(read) == 1 else torch.cat(read, dim=-1)), tokens
+        return self.predict(read[0] if len(read) == 1 else torch.cat(read, dim=-1)), tokens, None
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         """The first cycle alone."""
@@ -196,26 +197,20 @@ class TokenPose(PoseModel):
         features = self.forward_features(images)
         tokens = self.embed(features)
         outputs = []
-        for i in range(self.config.cycles):
-            output, tokens = self.train_cycle(i, tokens, features)
-            outputs.append(output)
+        for index in range(self.config.cycles):
+            record: list[Tensor] = []
+            prediction, left, kept = self.cycle(tokens, record, index=index)
+            maps = tuple(self.as_maps(layer) for layer in record)
+            outputs.append(replace(self.output(prediction, left, kept, features), feature_maps=maps))
+            tokens = record[-1]
         return replace(outputs[0], cycles=tuple(outputs))
-
-    def train_cycle(
-        self, index: int, tokens: Float[Tensor, "B T D"], features: Tensor
-    ) -> tuple[PoseOutput, Float[Tensor, "B T D"]]:
-        """The output of the cycle of this index, `feature_maps` included, and the tokens that enter the next one."""
-        record: list[Tensor] = []
-        prediction, tokens = self.cycle(tokens, record)
-        dense = tuple(self.as_maps(layer) for layer in record)
-        return replace(self.output(prediction, tokens, features), feature_maps=dense), tokens
 
     def as_maps(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B D rows columns"]:
         """The visual tokens in their places."""
         return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
     def output(
-        self, prediction: Prediction, tokens: Float[Tensor, "B T D"], features: Tensor, kept: Tensor | None = None
+        self, prediction: Prediction, tokens: Float[Tensor, "B left D"], kept: Tensor | None, features: Tensor
     ) -> PoseOutput:
         """Name the parts of one cycle's result; `kept` is `PoseOutput.keep_indices`."""
         keypoints = len(self.skeleton)

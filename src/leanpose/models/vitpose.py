@@ -7,14 +7,13 @@ from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from leanpose.codecs.base import Heatmaps
-from leanpose.codecs.heatmap import HeatmapCodec
+from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.models.backbones import Backbone
-from leanpose.models.base import PoseModel, require, require_divisible, require_positive
+from leanpose.models.base import PoseModel, PoseOutput, Rate, require_divisible
 from leanpose.models.layers import deconv_layers
-from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -24,18 +23,16 @@ class ViTPoseConfig:
     """The sizes of the transformer. Widths are channels, sizes (height, width)."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
-    embed_dim: int = 384
-    depth: int = 12
-    num_heads: int = 12
-    drop_path: float = 0.1  # how often the last layer is left out while training
+    embed_dim: PositiveInt = 384
+    depth: PositiveInt = 12
+    num_heads: PositiveInt = 12
+    drop_path: Rate = 0.1  # how often the last layer is left out while training
     decoder: Literal["classic", "simple"] = "classic"
     """`classic`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
     first; the order here is that of the toolbox's code.)"""
 
     def __post_init__(self) -> None:
-        require_positive(self, "embed_dim", "depth", "num_heads")
         require_divisible(self, "embed_dim", "num_heads")
-        require(0 <= self.drop_path < 1, f"drop_path must be in 0..1, not {self.drop_path:g}")
 
     @property
     def heatmap_size(self) -> tuple[int, int]:

@@ -18,18 +18,20 @@ from jaxtyping import Float, UInt8
 from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.inference.openpose_layout import openpose_people, present
+from leanpose.inference.openpose_layout import OPENPOSE_18, openpose_people, present
 from leanpose.inference.results import PoseResult
 from leanpose.skeleton import Skeleton
 
 Colour = tuple[int, int, int]
 
-# Eighteen colours around the wheel: the i-th joint and, darkened, the i-th limb have the i-th.
-COLOURS: tuple[Colour, ...] = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
-    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
-    (255, 0, 170), (255, 0, 85),
-)  # fmt: skip
+
+def _wheel(count: int) -> list[Colour]:
+    """Full colours around the wheel of hues, the first is red."""
+    hues = [colorsys.hsv_to_rgb(i / count, 1.0, 1.0) for i in range(count)]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
+
+
+COLOURS = _wheel(len(OPENPOSE_18))  # the i-th joint and, darkened, the i-th limb have the i-th
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0), (0, 14),
     (14, 16), (0, 15), (15, 17),
@@ -41,6 +43,7 @@ HAND_POINTS = 21  # the wrist, then thumb, index, middle, ring and little finger
 HAND_EDGES = tuple(
     (0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
 )
+HAND_COLOURS = _wheel(len(HAND_EDGES))
 HAND_LINE_WIDTH = 2
 HAND_JOINT: Colour = (0, 0, 255)
 FACE_DOT: Colour = (255, 255, 255)
@@ -48,13 +51,6 @@ FACE_RADIUS = 3
 ENDING = "_openpose.png"
 LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
-
-
-# Full colours around the wheel, a step an edge.
-HAND_COLOURS = [
-    tuple(round(255 * value) for value in colorsys.hsv_to_rgb(i / len(HAND_EDGES), 1.0, 1.0))
-    for i in range(len(HAND_EDGES))
-]
 
 
 def draw_openpose(

@@ -148,9 +148,7 @@ class ResumeFile:
             whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
-                raise LeanposeError(
-                    f"{path} was begun with other annotations, models or settings; delete it to begin anew."
-                )
+                raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
             for image_id, people in map(json.loads, lines):
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
@@ -249,9 +247,7 @@ def label_wholebody(
     """
     thresholds = thresholds or AcceptanceThresholds()
     if out.resolve() == annotations.resolve():
-        raise LeanposeError(
-            f"The labels would replace {annotations}, which they are made from; name another file to write."
-        )
+        raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")
     dataset = BodyDataset.open(annotations, images)
     settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import yaml
 from jaxtyping import Float, UInt8
 
 from leanpose.backends.onnx import open_session
@@ -95,13 +96,8 @@ class ModelFile:
     logit: bool = False
 
 
-FILES = {
-    "face": ModelFile(
-        "mediapipe_face_landmark_468.onnx", "297b43d79961cd73", 192, ("conv2d_21", "conv2d_31"), 3, 468, logit=True
-    ),
-    "hand": ModelFile("mediapipe_hand_landmark_lite.onnx", "540cba296ab79b74", 224, ("Identity", "Identity_1"), 3, 21),
-    "body": ModelFile("mediapipe_pose_landmark_lite.onnx", "5906b4c3325f4b12", 256, ("Identity", "Identity_1"), 5, 39),
-}
+TABLES = yaml.safe_load(Path(__file__).with_name("landmarks.yaml").read_text(encoding="utf-8"))
+FILES = {part: ModelFile(**values) for part, values in TABLES["files"].items()}
 """By what they find: a face's mesh, a hand (left or right alike), BlazePose's 33 points of a body and 6 of its own use."""
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, part_triples, split_parts
 from leanpose.errors import LeanposeError
-from leanpose.pseudo_labels.landmarks import Image, LandmarkModels, Point, RotatedBox, box_around, direction
+from leanpose.pseudo_labels.landmarks import TABLES, Image, LandmarkModels, Point, RotatedBox, box_around, direction
 from leanpose.skeleton import WHOLEBODY133
 
 Verdict = Literal["accepted", "unlabelled", "small", "not found", "disagrees", "outside"]
@@ -25,14 +25,7 @@ _INDEX = {name: i for i, name in enumerate(WHOLEBODY133.keypoints[:23])}  # of b
 # Side of a box over the longer side of what it is to show.
 FACE_MARGIN, HAND_MARGIN = 1.5, 1.6
 
-FACE_68 = (
-    162, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 389,  # jaw
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
-    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
-    61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,  # outer lip
-    78, 81, 13, 311, 308, 402, 14, 178,  # inner lip
-)  # fmt: skip
+FACE_68: list[int] = TABLES["face_68"]
 """For each of the 68 face points (iBUG's order, from the person's right) a point of the mesh."""
 
 EYE_CORNERS = (33, 263)
@@ -204,7 +197,7 @@ class _Person:
             landmarks = self.models("face", self.image, box_around(landmarks.points, angle, FACE_MARGIN))
         if landmarks.score < self.thresholds.score:
             return _refused("not found", size)
-        points = landmarks.points[list(FACE_68)]
+        points = landmarks.points[FACE_68]
         nose_and_eyes = np.array([points[NOSE_TIP], points[LEFT_EYE].mean(axis=0), points[RIGHT_EYE].mean(axis=0)])
         distances = np.linalg.norm(nose_and_eyes - labels, axis=1)
         error = float(distances.mean() / max(np.ptp(points, axis=0).max(), 1e-6))

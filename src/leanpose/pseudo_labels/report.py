@@ -16,11 +16,9 @@ from jaxtyping import Float, UInt8
 from leanpose.data.coco import parse_box
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.wholebody import box_field
-from leanpose.drawing import contact_sheet, draw_poses
+from leanpose.drawing import contact_sheet, draw_person
 from leanpose.errors import LeanposeError
-from leanpose.geometry import apply_affine
 from leanpose.pseudo_labels.labelling import LabelledPerson
-from leanpose.pseudo_labels.landmarks import RotatedBox, box_around
 from leanpose.pseudo_labels.parts import PARTS, AcceptanceThresholds, Verdict, own_points, wholebody_points
 from leanpose.skeleton import WHOLEBODY133
 
@@ -136,26 +134,19 @@ def draw_contact_sheet(
         LeanposeError: nothing was found, or none of the pictures can be read.
     """
     candidates = [person for person in people if any(part.verdict == "accepted" for part in person.parts.values())]
-    tiles: list[np.ndarray] = []
-    captions: list[str] = []
-    shown = 0
+    tiles: dict[tuple[int, str], np.ndarray] = {}  # by the person's number and the view
     for position in np.random.Generator(np.random.PCG64(seed)).permutation(len(candidates)):
         person = candidates[position]
-        try:
+        with suppress(BrokenImageError):
             pixels = read_image(person.image)
-        except BrokenImageError:
-            continue
-        for view in _VIEWS:
-            tile = _tile(pixels, person.points(), view)
-            if tile is not None:
-                tiles.append(tile)
-                captions.append(f"person {person.record['id']}" if view == "person" else view.replace("_", " "))
-        shown += 1
-        if shown == count:
+            views = {(person.record["id"], view): _tile(pixels, person.points(), view) for view in _VIEWS}
+            tiles |= {view: tile for view, tile in views.items() if tile is not None}
+        if len({number for number, _ in tiles}) == count:
             break
     if not tiles:
         raise LeanposeError("There is nothing to show: no face, hand or foot was found.")
-    return contact_sheet(tiles, _COLUMNS, captions, cell=(_CELL, _CELL))
+    captions = [f"person {number}" if view == "person" else view.replace("_", " ") for number, view in tiles]
+    return contact_sheet([*tiles.values()], _COLUMNS, captions, cell=(_CELL, _CELL))
 
 
 def _tile(
@@ -168,8 +159,7 @@ def _tile(
         if not shown[part].any():
             return None
         shown &= np.isin(np.arange(len(points)), part + [15, 16] * (view == "feet"))  # feet with their ankles
-    box = box_around(points[shown, :2], 0.0, 1.6 if view == "feet" else 1.3)
-    box = RotatedBox(box.x, box.y, max(box.side, 20.0))
-    tile = box.crop(pixels, 2 * _CELL)
-    drawn = apply_affine(box.matrix(2 * _CELL), points[:, :2])
-    return draw_poses(tile, drawn[None], shown[None].astype(np.float64), WHOLEBODY133)
+    corners = points[shown, :2]
+    margin = (0.3 if view == "feet" else 0.15) * max(np.ptp(corners, axis=0).max(), 20.0)
+    region = np.concatenate([corners.min(axis=0) - margin, corners.max(axis=0) + margin])
+    return draw_person(pixels, region, points[:, :2], shown.astype(np.float64), WHOLEBODY133, (2 * _CELL, 2 * _CELL))

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from leanpose.quantisation.quantise import QuantisationReport, quantise_model
-from leanpose.quantisation.quantisers import FORMAT_OF, SCHEMES
+from leanpose.quantisation.quantisers import SCHEMES
 
-__all__ = ["FORMAT_OF", "SCHEMES", "QuantisationReport", "quantise_model"]
+__all__ = ["SCHEMES", "QuantisationReport", "quantise_model"]

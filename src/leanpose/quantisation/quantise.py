@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
-from leanpose.export.exporter import BATCHES, FORMATS, export_model, move_files, staging_folder
+from leanpose.export.exporter import BATCHES, export_model, move_files, staging_folder
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.quantisation.calibration import choose_people, crops_of
 from leanpose.quantisation.layers import module_of
-from leanpose.quantisation.quantisers import FORMAT_OF, QUANTISERS, SCHEMES, NncfQuantiser, Scheme, require
+from leanpose.quantisation.quantisers import SCHEMES, Quantiser, Scheme
 from leanpose.quantisation.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
 from leanpose.weights import load_model
 
@@ -34,8 +34,6 @@ MAX_AP_DROP = 0.5  # AP points
 CALIBRATION_PEOPLE = 128
 RANKING_CROPS = 16
 BATCH = 8  # as `PoseEstimator` on a CPU: with dynamic ranges, who shares a batch matters
-BACKENDS = {"dynamic": "onnxruntime", "static": "onnxruntime", "nncf": "openvino"}
-TOOLS = {**BACKENDS, "nncf": "nncf"}
 
 
 @dataclass(frozen=True)
@@ -111,23 +109,29 @@ def quantise_model(
             is too bad to lose AP, or the quantised file loses more than `max_ap_drop`.
     """
     path = Path(path)
-    _check_arguments(path, scheme, max_ap_drop, max_float_layers, calibration_people)
+    if scheme not in SCHEMES:
+        raise LeanposeError(f"Unknown scheme '{scheme}'; {did_you_mean(scheme, SCHEMES)}")
+    chosen_scheme = SCHEMES[scheme]
+    if path.suffix != chosen_scheme.suffix:
+        raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} it must end in {chosen_scheme.suffix}.")
+    if not 0 <= max_ap_drop <= 100:
+        raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_ap_drop:g}.")
+    if (max_float_layers or 0) < 0 or calibration_people < 1:
+        raise LeanposeError("Numbers of layers are 0 or more, and one person at least is needed for calibration.")
     flips = not include_decoding if flip_test is None else flip_test
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
     if READERS[source.format].metric == "mpii":
-        raise LeanposeError(
-            "A quantised file is judged by its AP, and MPII has none; give a set in the format of COCO."
-        )
-    require(scheme)
+        raise LeanposeError("A quantised file is judged by its AP, and MPII has none; give a set in COCO's format.")
+    chosen_scheme.require()
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
     chosen, people = choose_people(spec, source, calibration, count=calibration_people, seed=seed)
-    labelled = labelled_only(ground_truth_of(people))[1]
-    metric = metric_of(source, spec.skeleton, labelled)
+    metric = metric_of(source, spec.skeleton, labelled_only(ground_truth_of(people))[1])
     assert metric != "mpii"
     crops = crops_of(chosen, spec)
     broken: dict[str, str] = {}
+    open_file = partial(open_exported, backend=chosen_scheme.backend)
 
     def evaluate_ap(backend: ExportedBackend) -> float:
         results, unread = predict_people(backend, people.people, batch_size=BATCH, flip_test=flips)
@@ -143,40 +147,79 @@ def quantise_model(
             include_decoding=include_decoding,
             crops=crops[:BATCH],
         )
-        job = _Job(scheme, exported.path, exported.card, crops, folder, evaluate_ap, advance)
-        if job.float_ap <= max_ap_drop:
+        advance("calibrating")
+        prepare = open_file(exported.path).prepare
+        quantiser = chosen_scheme(
+            exported.path, [np.ascontiguousarray(prepare(crop[None])) for crop in crops], exported.card
+        )
+        layers = quantiser.layers
+        if not layers:
+            hint = "; the scheme static quantises convolutions too" if scheme == "dynamic" else ""
+            raise LeanposeError(f"'{spec.name}' has no layer that the scheme {scheme} quantises{hint}.")
+        plain, float_bytes = open_file(quantiser.float_path), _size(quantiser.float_path)
+        advance("measuring in float")
+        float_ap = evaluate_ap(plain)
+        if float_ap <= max_ap_drop:
             raise LeanposeError(
-                f"{path} is not written, since '{spec.name}' reaches {job.float_ap:.1f} AP on {people.name} in float: "
+                f"{path} is not written, since '{spec.name}' reaches {float_ap:.1f} AP on {people.name} in float: "
                 "with so little to lose nothing can be said of the quantised file; give trained weights or another set."
             )
-        most = len(job.quantiser.layers) // 2 if max_float_layers is None else max_float_layers
-        attempt = job.search(max_ap_drop, most, path)
+        ranked: list[Sensitivity] = []
+        tried: dict[int, float] = {}
+
+        def loss(number: int) -> float:
+            """What is lost with so many of the worst layers in float."""
+            if number not in tried:
+                advance(f"measuring with {number} of {len(layers)} layers in float")
+                file = _attempt(folder, number, quantiser)
+                quantiser.write([entry.layer for entry in ranked[:number]], file)
+                tried[number] = evaluate_ap(open_file(file))
+            return float_ap - tried[number]
+
+        count: int | None = 0
+        if loss(0) > max_ap_drop:
+            most = min(len(layers) // 2 if max_float_layers is None else max_float_layers, len(layers) - 1)
+            if most:
+                ranked += rank_layers(quantiser, plain, crops[:RANKING_CROPS], folder, open_file, advance)
+            count = fewest_in_float(loss, most, max_ap_drop)
+        if count is None:
+            best = max(tried, key=lambda number: tried[number])
+            raise LeanposeError(
+                f"{path} is not written, since the quantised file loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
+                f"{tried[best]:.2f} with {best} of {len(layers)} layers left in float), and allowed are {max_ap_drop:g}."
+            )
+        in_float = tuple(ranked[:count])
+        tool = chosen_scheme.packages[-1]
         quantisation = {
             "scheme": scheme,
-            "backend": BACKENDS[scheme],
-            "tool": f"{TOOLS[scheme]} {importlib.metadata.version(TOOLS[scheme])}",
+            "backend": chosen_scheme.backend,
+            "tool": f"{tool} {importlib.metadata.version(tool)}",
             "measured_on": people.name,
             "people": sum(str(person.image) not in broken for person in people.people),
             "boxes": "detected" if source.bbox_file else "labelled",
             "flip_test": flips,
-            "AP_float": round(job.float_ap, 3),
-            "AP": round(attempt.ap, 3),
+            "AP_float": round(float_ap, 3),
+            "AP": round(tried[count], 3),
             "calibrated_on": people.name if calibration is None else calibration.title,
             "calibration_people": len(crops),
             "seed": seed,
-            "layers": len(job.quantiser.layers),
-            "float_layers": [module_of(entry.layer) for entry in attempt.in_float],
+            "layers": len(layers),
+            "float_layers": [module_of(entry.layer) for entry in in_float],
         }
         card = replace(exported.card, precision="int8", quantisation=quantisation)
         advance("checking")
-        job.finish(attempt, card)
+        file = _attempt(folder, count, quantiser)
+        quantiser.stamp(file, card)
+        _check_file(open_file(file), plain, card, crops)
         advance("timing")
-        speedup = job.speedup(attempt)
-        size = _size(attempt.path)
-        move_files(attempt.path, path)
-    return QuantisationReport(
-        path, card, size, job.float_bytes, attempt.ap, job.float_ap, attempt.in_float, speedup, broken
-    )
+        speedup = _speedup((quantiser.float_path, file), open_file, crops)
+        size = _size(file)
+        move_files(file, path)
+    return QuantisationReport(path, card, size, float_bytes, tried[count], float_ap, in_float, speedup, broken)
+
+
+def _attempt(folder: Path, number: int, quantiser: Quantiser) -> Path:
+    return folder / f"try{number}{quantiser.suffix}"
 
 
 def _size(path: Path) -> int:
@@ -184,125 +227,35 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """A quantised file and what it reaches."""
+def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCard, crops: Crops) -> None:
+    """See that a quantised file has its card, and runs in batches of any size.
 
-    path: Path
-    ap: float
-    in_float: tuple[Sensitivity, ...]
-
-
-class _Job:
-    """One model, one scheme: files in a folder that is deleted in the end."""
-
-    def __init__(
-        self,
-        scheme: Scheme,
-        source: Path,
-        card: ExportCard,
-        crops: Crops,
-        folder: Path,
-        evaluate_ap: Callable[[ExportedBackend], float],
-        advance: Callable[[str], None],
-    ) -> None:
-        self.folder, self.crops, self.evaluate_ap, self.advance = folder, crops, evaluate_ap, advance
-        self.open = partial(open_exported, backend=BACKENDS[scheme])
-        prepare = self.open(source).prepare
-        inputs = [np.ascontiguousarray(prepare(crop[None])) for crop in crops]
-        advance("calibrating")
-        self.quantiser = QUANTISERS[scheme](source, inputs, card)
-        if not self.quantiser.layers:
-            hint = "; the scheme static quantises convolutions too" if scheme == "dynamic" else ""
-            raise LeanposeError(f"'{card.spec.name}' has no layer that the scheme {scheme} quantises{hint}.")
-        self.plain_path = source
-        if isinstance(self.quantiser, NncfQuantiser):
-            self.plain_path = source.with_suffix(".xml")
-            self.quantiser.write_float(self.plain_path)
-        self.plain, self.float_bytes = self.open(self.plain_path), _size(self.plain_path)
-        advance("measuring in float")
-        self.float_ap = evaluate_ap(self.plain)
-        self.tried: dict[int, _Attempt] = {}
-
-    def search(self, max_ap_drop: float, most: int, path: Path) -> _Attempt:
-        """The file with the fewest layers in float that loses no more than this.
-
-        Raises:
-            LeanposeError: none does; `path` is what would have been written.
-        """
-        layers = self.quantiser.layers
-        most = min(most, len(layers) - 1)
-        everything = self._attempt(())
-        if self.float_ap - everything.ap <= max_ap_drop:
-            return everything
-        count = None
-        if most:
-            crops = self.crops[:RANKING_CROPS]
-            ranked = rank_layers(self.quantiser, self.plain, crops, self.folder, self.open, self.advance)
-            count = fewest_in_float(
-                lambda number: self.float_ap - self._attempt(tuple(ranked[:number])).ap, most, max_ap_drop
-            )
-        if count is None:
-            best = max(self.tried.values(), key=lambda attempt: attempt.ap)
-            raise LeanposeError(
-                f"{path} is not written, since the quantised file loses {self.float_ap - best.ap:.2f} AP "
-                f"({self.float_ap:.2f} in float, {best.ap:.2f} with {len(best.in_float)} of {len(layers)} layers left in "
-                f"float), and allowed are {max_ap_drop:g}."
-            )
-        return self.tried[count]
-
-    def _attempt(self, in_float: tuple[Sensitivity, ...]) -> _Attempt:
-        """Quantise all but these layers, and measure."""
-        number = len(in_float)
-        if number not in self.tried:
-            self.advance(f"measuring with {number} of {len(self.quantiser.layers)} layers in float")
-            path = self.folder / f"try{number}{self.quantiser.suffix}"
-            self.quantiser.write([entry.layer for entry in in_float], path)
-            self.tried[number] = _Attempt(path, self.evaluate_ap(self.open(path)), in_float)
-        return self.tried[number]
-
-    def finish(self, attempt: _Attempt, card: ExportCard) -> None:
-        """Give the file its card, and see that it runs in batches of any size.
-
-        Raises:
-            LeanposeError: it does not, or the card is lost.
-        """
-        self.quantiser.stamp(attempt.path, card)
-        backend = self.open(attempt.path)
-        if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
-            raise LeanposeError(f"The card of the quantised '{card.spec.name}' cannot be read back as it was written.")
-        for size in BATCHES:
-            batch = np.ascontiguousarray(self.crops[np.arange(size) % len(self.crops)])
-            shapes = [value.shape for value in outputs_of(self.plain, batch)]
-            try:
-                outputs = outputs_of(backend, batch)
-            except Exception as error:  # a backend's own exception, of which each has several
-                reason = first_line(error)
-                raise LeanposeError(f"{backend.name} cannot run the quantised '{card.spec.name}': {reason}") from error
-            if [value.shape for value in outputs] != shapes or not all(np.isfinite(value).all() for value in outputs):
-                raise LeanposeError(
-                    f"The quantised '{card.spec.name}' gives values that are not finite, or too few, for {size} crops."
-                )
-
-    def speedup(self, attempt: _Attempt, seconds: float = 2.0) -> float:
-        """How many times as fast as in float one crop is, on one thread."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
+    Raises:
+        LeanposeError: it does not, or the card is lost.
+    """
+    if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
+        raise LeanposeError(f"The card of the quantised '{card.spec.name}' cannot be read back as it was written.")
+    for size in BATCHES:
+        batch = np.ascontiguousarray(crops[np.arange(size) % len(crops)])
+        shapes = [value.shape for value in outputs_of(plain, batch)]
         try:
-            backends = [self.open(self.plain_path), self.open(attempt.path)]
-            slow, fast = interleaved_benchmark(backends, self.crops, (1,), seconds, time.process_time)
-        finally:
-            torch.set_num_threads(before)
-        return slow[1] / fast[1]
+            outputs = outputs_of(backend, batch)
+        except Exception as error:  # a backend's own exception, of which each has several
+            reason = first_line(error)
+            raise LeanposeError(f"{backend.name} cannot run the quantised '{card.spec.name}': {reason}") from error
+        if [value.shape for value in outputs] != shapes or not all(np.isfinite(value).all() for value in outputs):
+            raise LeanposeError(f"The quantised '{card.spec.name}' gives too few or infinite values for {size} crops.")
 
 
-def _check_arguments(path: Path, scheme: str, max_ap_drop: float, max_float_layers: int | None, people: int) -> None:
-    if scheme not in SCHEMES:
-        raise LeanposeError(f"Unknown scheme '{scheme}'; {did_you_mean(scheme, SCHEMES)}")
-    suffix = FORMATS[FORMAT_OF[scheme]]
-    if path.suffix != suffix:
-        raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} the name must end in {suffix}.")
-    if not 0 <= max_ap_drop <= 100:
-        raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_ap_drop:g}.")
-    if (max_float_layers is not None and max_float_layers < 0) or people < 1:
-        raise LeanposeError("Numbers of layers are 0 or more, and one person at least is needed for calibration.")
+def _speedup(
+    files: Sequence[Path], open_file: Callable[[Path], ExportedBackend], crops: Crops, seconds: float = 2.0
+) -> float:
+    """How many times as fast one crop is with the second file as with the first, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        backends = [open_file(file) for file in files]
+        slow, fast = interleaved_benchmark(backends, crops, (1,), seconds, time.process_time)
+    finally:
+        torch.set_num_threads(before)
+    return slow[1] / fast[1]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from leanpose.export.program import quiet
 from leanpose.quantisation.layers import LAYERS, find_followers, find_layers
 
 Scheme = Literal["dynamic", "static", "nncf"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-FORMAT_OF: dict[str, Literal["onnx", "openvino"]] = {"dynamic": "onnx", "static": "onnx", "nncf": "openvino"}
-"""The format of the file that a scheme writes."""
 RANKING_PEOPLE = 16  # that NNCF calibrates on when single layers are compared
 
 
@@ -38,17 +35,38 @@ class Quantiser(ABC):
     Attributes:
         layers: those that can be quantised.
         kinds: of layers that can be.
-        suffix: of the files that it writes.
+        format, suffix: of the files that it writes.
+        backend: that runs them.
+        packages: that it needs, the tool itself last, and the extra of leanpose that brings them.
+        float_path: the model in single precision in the same format.
     """
 
     kinds: tuple[str, ...]
+    format: Literal["onnx", "openvino"] = "onnx"
     suffix = ".onnx"
+    backend = "onnxruntime"
+    packages: tuple[str, ...] = ("onnx", "onnxruntime.quantization", "onnxruntime")
+    extra = "export"
 
     def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
         import onnx
 
         self.source, self.inputs, self.card, self.model = source, inputs, card, onnx.load(source)
-        self.layers = find_layers(self.model, self.kinds)
+        self.layers, self.float_path = find_layers(self.model, self.kinds), source
+
+    @classmethod
+    def require(cls) -> None:
+        """See that the packages are there, before the work.
+
+        Raises:
+            LeanposeError: one is missing.
+        """
+        try:
+            with quiet():
+                for name in cls.packages:
+                    importlib.import_module(name)
+        except ImportError as error:
+            raise LeanposeError(f"Quantising needs {error.name}: `pip install 'leanpose[{cls.extra}]'`.") from error
 
     def names_but(self, in_float: Collection[str]) -> list[str]:
         """The names of all layers but these."""
@@ -154,7 +172,8 @@ class NncfQuantiser(Quantiser):
     """NNCF's post-training quantisation for OpenVINO, with its corrections of biases."""
 
     kinds = LAYERS
-    suffix = ".xml"
+    format, suffix, backend = "openvino", ".xml", "openvino"
+    packages, extra = ("openvino", "nncf"), "openvino"
     # They only hand values on: whether they are quantised is a matter of what comes after them.
     passive = frozenset(
         {"Broadcast", "Concat", "Constant", "Convert", "Gather", "Parameter", "Range", "Reshape", "Result", "ShapeOf"}
@@ -170,6 +189,8 @@ class NncfQuantiser(Quantiser):
         self.attends = any(node.op_type == "Softmax" for node in nodes)
         # OpenVINO takes the nodes' names over, but calls what gives an output after it.
         self._alias = {node.name: next((name for name in node.output if name in outputs), node.name) for node in nodes}
+        self.float_path = source.with_suffix(".xml")
+        import_openvino().save_model(self.converted, self.float_path, compress_to_fp16=False)
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
         """See `Quantiser.write`."""
@@ -194,10 +215,6 @@ class NncfQuantiser(Quantiser):
             )
             import_openvino().save_model(quantised, path, compress_to_fp16=False)
 
-    def write_float(self, path: Path) -> None:
-        """Write the model as it was read, in single precision."""
-        import_openvino().save_model(self.converted, path, compress_to_fp16=False)
-
     def stamp(self, path: Path, card: ExportCard) -> None:
         """See `Quantiser.stamp`."""
         openvino = import_openvino()
@@ -210,26 +227,4 @@ class NncfQuantiser(Quantiser):
             stamped.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-QUANTISERS: dict[str, type[Quantiser]] = {
-    "dynamic": DynamicQuantiser,
-    "static": StaticQuantiser,
-    "nncf": NncfQuantiser,
-}
-
-
-def require(scheme: Scheme) -> None:
-    """See that the packages of a scheme are there, before the work.
-
-    Raises:
-        LeanposeError: one is missing.
-    """
-    names, extra = ("onnx", "onnxruntime.quantization"), "export"
-    if scheme == "nncf":
-        import_openvino()
-        names, extra = ("nncf",), "openvino"
-    try:
-        with quiet():
-            for name in names:
-                importlib.import_module(name)
-    except ImportError as error:
-        raise LeanposeError(f"Quantising needs {error.name}; `pip install 'leanpose[{extra}]'` brings it.") from error
+SCHEMES: dict[str, type[Quantiser]] = {"dynamic": DynamicQuantiser, "static": StaticQuantiser, "nncf": NncfQuantiser}

@@ -5,16 +5,14 @@ A person's own axes are x = to the person's left, y = up, z = to the front. Leng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Bool, Float, Int
-
-from leanpose.errors import LeanposeError, did_you_mean
+from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation
 
 
 def _read_yaml(name: str) -> dict[str, Any]:
@@ -24,8 +22,14 @@ def _read_yaml(name: str) -> dict[str, Any]:
 
 SHAPES = _read_yaml("shapes.yaml")
 _KINEMATICS = _read_yaml("poses.yaml")
-JOINTS = tuple(SHAPES["joints"])
+_MIDDLE_JOINTS, _LEFT_JOINTS = SHAPES["middle_joints"], SHAPES["left_joints"]
+JOINTS = (*_MIDDLE_JOINTS, *(f"{side}_{name}" for side in ("left", "right") for name in _LEFT_JOINTS))
 J = {name: i for i, name in enumerate(JOINTS)}
+_PARENTS = [
+    J.get(f"{side}_{place['from']}", J.get(place["from"])) if place else 0
+    for side, places in (("", _MIDDLE_JOINTS), ("left", _LEFT_JOINTS), ("right", _LEFT_JOINTS))
+    for place in places.values()
+]
 _TRUNK_LIMITS, _SIDE_LIMITS = _KINEMATICS["limits"]["trunk"], _KINEMATICS["limits"]["side"]
 _SIDES = {f"{side}_{name}": limits for side in ("left", "right") for name, limits in _SIDE_LIMITS.items()}
 _LIMITS = {**_TRUNK_LIMITS, **_SIDES}
@@ -50,7 +54,6 @@ class Bodies:
         female: who has a woman's proportions.
         girth: thickness of trunk and limbs, 1 = average.
         head: height of the head (chin to crown) in metres.
-        head_width: of the head, 1 = average.
         offsets: of every joint from its parent, in metres, in the parent's axes.
     """
 
@@ -59,93 +62,62 @@ class Bodies:
     female: Bool[np.ndarray, " P"]
     girth: Float[np.ndarray, " P"]
     head: Float[np.ndarray, " P"]
-    head_width: Float[np.ndarray, " P"]
     offsets: Float[np.ndarray, "P 19 3"]
 
 
 def draw_bodies(rng: np.random.Generator, count: int) -> Bodies:
     """Draw the builds of `count` people: a sixth children, both sexes, thin to heavy."""
-    u = rng.random((count, 4))
-    z = np.clip(rng.normal(size=(count, 10)), -2.2, 2.2)
+    u = rng.random((count, 3))
+    z = np.clip(rng.normal(size=(count, 2)), -2.2, 2.2)
     child = np.where(u[:, 0] < 0.16, 0.25 + 0.75 * u[:, 1], 0.0)
     female = u[:, 2] < 0.5
-    adult = np.where(female, 1.64, 1.76) + 0.07 * z[:, 0]
-    height = adult * (1 - 0.45 * child)
-    girth = np.exp(0.14 * z[:, 1] + 0.05 * (z[:, 1] > 0) * z[:, 1]) * (1 + 0.12 * child)
-
-    def size(adult_size: float | np.ndarray, child_size: float, spread: float, k: int) -> np.ndarray:
-        return (adult_size + (child_size - adult_size) * child) * (1 + spread * z[:, k]) * height
-
-    head = size(0.130, 0.185, 0.04, 2)
-    legs = size(0.478, 0.405, 0.035, 3)
-    trunk = size(0.302, 0.31, 0.035, 4)
-    arms = size(0.325, 0.29, 0.04, 5)
-    shoulder = size(np.where(female, 0.098, 0.108), 0.098, 0.06, 6)
-    hip = size(np.where(female, 0.055, 0.051), 0.050, 0.06, 7)
-    neck = size(0.050, 0.034, 0.12, 8)
+    height = (np.where(female, 1.64, 1.76) + 0.07 * z[:, 0]) * (1 - 0.45 * child)
+    girth = np.exp(0.14 * z[:, 1] + 0.05 * np.maximum(z[:, 1], 0)) * (1 + 0.12 * child)
+    sizes = {"height": height}
+    for name, (adult, toddler, spread) in SHAPES["proportions"].items():
+        variation = 1 + spread * np.clip(rng.normal(size=count), -2.2, 2.2)
+        sizes[name] = (adult + (toddler - adult) * child) * variation * height
+    for name in ("shoulder", "hip"):
+        sizes[name] = np.where(female, sizes[f"woman_{name}"], sizes[f"man_{name}"])
     offsets = np.zeros((count, len(JOINTS), 3))
-
-    def place(joint: str, x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> None:
-        offsets[:, J[joint]] = np.stack(np.broadcast_arrays(x, y, z, height)[:3], axis=-1)
-
-    place("spine", 0, 0.20 * trunk, -0.004 * height)
-    place("chest", 0, 0.38 * trunk, 0.004 * height)
-    place("neck", 0, 0.42 * trunk, -0.006 * height)
-    place("head", 0, neck + 0.47 * head, 0.014 * height)
-    for side, sign in (("left", 1.0), ("right", -1.0)):
-        place(f"{side}_clavicle", sign * 0.18 * shoulder, 0.36 * trunk, 0)
-        place(f"{side}_shoulder", sign * 0.82 * shoulder, -0.02 * trunk, -0.004 * height)
-        place(f"{side}_elbow", 0, -0.545 * arms, 0)
-        place(f"{side}_wrist", 0, -0.455 * arms, 0)
-        place(f"{side}_hip", sign * hip, 0, 0)
-        place(f"{side}_knee", 0, -0.5 * legs, 0)
-        place(f"{side}_ankle", 0, -0.5 * legs, 0)
-    return Bodies(height, child, female, girth, head, 1 + 0.05 * z[:, 9], offsets)
+    for name, place in (_MIDDLE_JOINTS | _LEFT_JOINTS).items():
+        vector = sum((sizes[size][:, None] * place[size] for size in place if size in sizes), np.zeros(3))
+        if name in _MIDDLE_JOINTS:
+            offsets[:, J[name]] = vector
+        else:
+            offsets[:, J[f"left_{name}"]], offsets[:, J[f"right_{name}"]] = vector, vector * (-1, 1, 1)
+    return Bodies(height, child, female, girth, sizes["head"], offsets)
 
 
-def _load_poses() -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The kinds of poses of `poses.yaml`: names, weights that sum to 1, mean and standard deviation of all angles."""
-    kinds = _KINEMATICS["kinds"]
-    weight = np.array([kind.pop("weight") for kind in kinds.values()], dtype=float)
+def _load_poses() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The kinds of poses of `poses.yaml`: shares that sum to 1, mean and standard deviation of all angles."""
+    kinds = _KINEMATICS["kinds"].values()
     mean, deviation = np.zeros((len(kinds), len(DOF))), np.zeros((len(kinds), len(DOF)))
-    for row, changes in enumerate(kinds.values()):
+    for row, changes in enumerate(kinds):
         for angles in (_KINEMATICS["standing"], changes):
             # Entries for both sides first, so that one for a single side has the last word.
             for name, values in sorted(angles.items(), key=lambda item: item[0] in DOF):
-                for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
-                    mean[row, DOF[dof]], deviation[row, DOF[dof]] = values
-    return tuple(kinds), weight / weight.sum(), mean, deviation
+                if name != "weight":
+                    for dof in (name,) if name in DOF else (f"left_{name}", f"right_{name}"):
+                        mean[row, DOF[dof]], deviation[row, DOF[dof]] = values
+    weights = np.array([kind["weight"] for kind in kinds], dtype=float)
+    return weights / weights.sum(), mean, deviation
 
 
-POSES, _WEIGHTS, _MEAN, _DEVIATION = _load_poses()
+_SHARES, _MEAN, _DEVIATION = _load_poses()
 
 
-def check_pose_names(names: Sequence[str]) -> None:
-    """Raise a LeanposeError unless all are names of `POSES`."""
-    for name in names:
-        if name not in POSES:
-            raise LeanposeError(f"The renderer knows no poses called '{name}'; {did_you_mean(name, POSES)}")
-
-
-def draw_poses(
-    rng: np.random.Generator, count: int, only: Sequence[str] = ()
-) -> tuple[Float[np.ndarray, "P A"], Int[np.ndarray, " P"]]:
-    """Joint angles of `count` people in degrees, within the joints' limits, and the index of each one's pose in `POSES`.
-
-    Args:
-        only: the poses to draw from, as often beside one another as always; all when empty.
-    """
-    candidates = np.array([POSES.index(name) for name in only or POSES])
-    share = np.cumsum(_WEIGHTS[candidates])
-    poses = candidates[np.minimum(np.searchsorted(share, rng.random(count) * share[-1]), len(candidates) - 1)]
-    angles = _MEAN[poses] + _DEVIATION[poses] * np.clip(rng.normal(size=(count, len(DOF))), -2.5, 2.5)
+def draw_poses(rng: np.random.Generator, count: int) -> Float[np.ndarray, "P A"]:
+    """Joint angles of `count` people in degrees, within the joints' limits."""
+    kinds = rng.choice(len(_SHARES), count, p=_SHARES)
+    angles = _MEAN[kinds] + _DEVIATION[kinds] * np.clip(rng.normal(size=(count, len(DOF))), -2.5, 2.5)
     angles = np.where(rng.random((count, 1)) < 0.5, angles, mirror_angles(angles))
     angles = np.clip(angles, LIMITS[:, 0], LIMITS[:, 1])
     for side in ("left", "right"):
         raised, plane = DOF[f"{side}_arm_raise"], DOF[f"{side}_arm_plane"]
         highest = np.interp(angles[:, plane], (-40.0, 0.0), (_BACKWARD_ARM_LIMIT, LIMITS[raised, 1]))
         angles[:, raised] = np.minimum(angles[:, raised], highest)
-    return angles, poses
+    return angles
 
 
 def mirror_angles(angles: Float[np.ndarray, "P A"]) -> Float[np.ndarray, "P A"]:
@@ -173,64 +145,43 @@ class PosedSkeletons:
         return points @ frame.transpose(0, 2, 1) + origin[:, None]
 
 
-def _rotation(axis: int, radians: np.ndarray) -> np.ndarray:
-    """Right-handed rotation matrices (…, 3, 3) about x, y or z."""
-    c, s = np.cos(radians), np.sin(radians)
-    result = np.zeros((*radians.shape, 3, 3))
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    result[..., axis, axis] = 1
-    result[..., i, i] = result[..., j, j] = c
-    result[..., i, j] = -s
-    result[..., j, i] = s
+_MIRROR_ROTATION = np.array([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+_ANGLES = {name: i for i, name in enumerate([*DOF, "yaw", "left_lifted", "right_lifted"])}
+
+
+def _euler_angles() -> list[tuple[str, np.ndarray]]:
+    """For each joint its axes of rotation, and the shares (axes, angles) of all `_ANGLES` in the Euler angles about them."""
+    result = []
+    for joint in JOINTS:
+        side, _, name = joint.rpartition("_")
+        axes, shares = _KINEMATICS["rotations"][name]
+        matrix = np.zeros((len(axes), len(_ANGLES)))
+        for row, parts in enumerate(shares):
+            for angle, share in parts.items():
+                matrix[row, _ANGLES[f"{side}_{angle}" if side else angle]] = share
+        result.append((axes, matrix))
     return result
 
 
-_MIRROR_ROTATION = np.array([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])
+_EULER = _euler_angles()
 
 
 def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.ndarray, " P"]) -> PosedSkeletons:
     """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the origin."""
-    radians = np.radians(angles)
-    count = len(radians)
-
-    def trunk(name: str) -> np.ndarray:
-        return radians[:, DOF[name]]
-
-    def sides(name: str) -> np.ndarray:
-        return np.stack([radians[:, DOF[f"left_{name}"]], radians[:, DOF[f"right_{name}"]]], axis=1)
-
-    def bend(twist: np.ndarray, side: np.ndarray, flex: np.ndarray) -> np.ndarray:
-        return _rotation(1, twist) @ _rotation(2, side) @ _rotation(0, flex)
-
-    local = np.zeros((count, len(JOINTS), 3, 3))
-    local[:, J["pelvis"]] = bend(np.radians(yaw), trunk("root_roll"), trunk("root_pitch"))
-    spine = bend(trunk("spine_twist") / 2, trunk("spine_side") / 2, trunk("spine_flex") / 2)
-    local[:, J["spine"]] = local[:, J["chest"]] = spine
-    twist, side, flex = trunk("neck_twist"), trunk("neck_side"), trunk("neck_flex")
-    local[:, J["neck"]] = bend(0.4 * twist, 0.5 * side, 0.5 * flex)
-    local[:, J["head"]] = bend(0.6 * twist, 0.5 * side, 0.5 * flex)
-
-    plane, raised = sides("arm_plane"), sides("arm_raise")
-    lifted = 0.18 * np.maximum(raised - np.pi / 6, 0)  # the shoulder blade follows a raised arm
-    limbs = {
-        "clavicle": _rotation(2, sides("clavicle") + lifted),
-        "shoulder": _rotation(1, -plane) @ _rotation(2, raised - lifted) @ _rotation(1, plane + sides("arm_twist")),
-        "elbow": _rotation(0, -sides("elbow")) @ _rotation(1, -sides("pronation")),
-        "wrist": _rotation(2, -sides("wrist_flex")) @ _rotation(0, -sides("wrist_side")),
-        "hip": _rotation(0, -sides("hip_flex")) @ _rotation(2, sides("hip_side")) @ _rotation(1, sides("hip_twist")),
-        "knee": _rotation(0, sides("knee")),
-        "ankle": _rotation(0, sides("ankle")),
-    }
-    for name, rotation in limbs.items():
-        local[:, J[f"left_{name}"]] = rotation[:, 0]
-        local[:, J[f"right_{name}"]] = rotation[:, 1] * _MIRROR_ROTATION
-
-    joints = np.zeros((count, len(JOINTS), 3))
-    frames = np.zeros_like(local)
-    frames[:, 0] = local[:, 0]
-    for i, parent in list(enumerate(J.get(name) for name in SHAPES["joints"].values()))[1:]:
-        frames[:, i] = frames[:, parent] @ local[:, i]
-        joints[:, i] = joints[:, parent] + (frames[:, parent] @ bodies.offsets[:, i, :, None])[..., 0]
+    raised = angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]]
+    lifted = 0.18 * np.maximum(raised - 30, 0)  # the shoulder blade follows a raised arm
+    angles = np.column_stack([angles, yaw, lifted])
+    joints = np.zeros((len(angles), len(JOINTS), 3))
+    frames = np.zeros((len(angles), len(JOINTS), 3, 3))
+    for i, (axes, shares) in enumerate(_EULER):
+        local = Rotation.from_euler(axes, angles @ shares.T, degrees=True).as_matrix()
+        if JOINTS[i].startswith("right"):
+            local = local * _MIRROR_ROTATION
+        if i == 0:
+            frames[:, 0] = local
+        else:
+            frames[:, i] = frames[:, _PARENTS[i]] @ local
+            joints[:, i] = joints[:, _PARENTS[i]] + (frames[:, _PARENTS[i]] @ bodies.offsets[:, i, :, None])[..., 0]
     return PosedSkeletons(joints, frames)
 
 

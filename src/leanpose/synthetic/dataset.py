@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ from leanpose.files import atomic_write, cache_folder, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.scene import render_scene, resolve_skeleton
-from leanpose.version import __version__
 
 _JPEG_QUALITY = 92
+_RENDERER = 3  # counted up with each change of the pictures; names the folder that they are kept in
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def write_synthetic(
     skeleton: str | Path | Skeleton = "coco_wholebody133",
     people: tuple[int, int] = (1, 3),
     *,
-    poses: Sequence[str] = (),
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
@@ -78,7 +77,6 @@ def write_synthetic(
         size: height and width of the pictures in pixels.
         skeleton: which keypoints to write.
         people: least and greatest number of people in a scene.
-        poses: see `render_scene`.
         workers: processes that render.
         progress: called after every picture with the number of those that are done and `count`.
 
@@ -89,8 +87,7 @@ def write_synthetic(
         raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
     skeleton = resolve_skeleton(skeleton)
     files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
-    options = {"people": people, "skeleton": skeleton, "poses": tuple(poses)}
-    render = partial(_render_jpeg, seed=seed, size=size, **options)
+    render = partial(_render_jpeg, seed=seed, size=size, people=people, skeleton=skeleton)
     images: list[dict] = []
     annotations: list[dict] = []
     spawn = multiprocessing.get_context("spawn")
@@ -107,7 +104,7 @@ def write_synthetic(
                 progress(index + 1, count)
     named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points alone
     description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
-    info = {"description": description, "count": count, "seed": seed, "size": size, "poses": list(poses)}
+    info = {"description": description, "count": count, "seed": seed, "size": size}
     content = {"info": info, **ground_truth(images, annotations, named)}
     with atomic_write(files.annotations) as temporary:
         temporary.write_text(json.dumps(content, separators=(",", ":")))
@@ -120,15 +117,15 @@ def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
     Raises:
         LeanposeError: its folder holds pictures drawn with other settings.
     """
-    names = zlib.crc32(",".join([*skeleton.keypoints, *config.poses]).encode())
+    names = zlib.crc32(",".join(skeleton.keypoints).encode())
     size = f"{config.size[0]}x{config.size[1]}"
-    key = f"{__version__}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
+    key = f"{_RENDERER}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / config.images if config.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if annotations.exists():
         _check_settings(annotations, config)
     else:
-        write_synthetic(folder, config.count, config.seed, config.size, skeleton, poses=config.poses)
+        write_synthetic(folder, config.count, config.seed, config.size, skeleton)
     files = {"name": config.title, "images": folder / "images.tar", "annotations": annotations}
     read = read_coco_wholebody if skeleton == WHOLEBODY133 else read_coco
     return read(config.model_copy(update=files), skeleton, root, training=training)
@@ -138,14 +135,14 @@ def _check_settings(annotations: Path, config: DatasetConfig) -> None:
     """Refuse a folder whose pictures were drawn with other settings; they may be the user's own, so none is replaced."""
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}
-    wanted = {"count": config.count, "seed": config.seed, "size": [*config.size], "poses": [*config.poses]}
-    differences = [
-        f"{name} {present.get(name, 'unknown')} instead of {value}"
-        for name, value in wanted.items()
-        if present.get(name) != value
+    wanted = {"count": config.count, "seed": config.seed, "size": [*config.size]}
+    different = [
+        f"{name} {present.get(name, 'unknown')} instead of {wanted[name]}"
+        for name in wanted
+        if present.get(name) != wanted[name]
     ]
-    if differences:
+    if different:
         raise LeanposeError(
-            f"{annotations.parent} holds pictures drawn with {', '.join(differences)}; delete the folder to draw them "
+            f"{annotations.parent} holds pictures drawn with {', '.join(different)}; delete the folder to draw them "
             f"anew, or name another one."
         )

@@ -7,12 +7,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8, UInt16
+from jaxtyping import Float, Int, Integer, Shaped, UInt8
+
+from leanpose.synthetic.bodies import J
 
 Framing = Literal["person", "group"]
 _OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
-_BAND = 32  # rows of the picture
 _NEAR = 0.25  # metres: what is nearer to the camera is not drawn
 
 
@@ -21,9 +22,9 @@ def cross(a: Float[np.ndarray, "*n 3"], b: Float[np.ndarray, "*n 3"]) -> Float[n
     return a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]]
 
 
-def regular_polygon(corners: int) -> Float[np.ndarray, "C 2"]:
-    """The corners of a regular polygon of radius 1."""
-    angle = np.arange(corners) * (2 * np.pi / corners)
+def regular_polygon(corners: int, start: float = 0.0) -> Float[np.ndarray, "C 2"]:
+    """The corners of a regular polygon of radius 1, the first at the angle `start`."""
+    angle = start + np.arange(corners) * (2 * np.pi / corners)
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
@@ -52,13 +53,6 @@ class Camera:
         depth = np.maximum(points[..., 2:], 0.05)
         return points[..., :2] * (self.focal / depth) + np.asarray(self.center)
 
-    def horizon(self, x: float) -> float:
-        """The image row of the horizon at column x; far outside the picture when looking straight down."""
-        # Directions d with world height 0: (rotation.T @ d)[1] = 0.
-        a, b, c = self.rotation[:, 1]
-        b = b if abs(b) > 1e-3 else 1e-3
-        return float(-(a * (x - self.center[0]) / self.focal + c) / b * self.focal + self.center[1])
-
 
 def look_at(target: np.ndarray, distance: float, elevation: float, roll: float) -> Camera:
     """A camera that looks at `target` from `distance` metres, `elevation` and `roll` in degrees, from the side of +z."""
@@ -79,9 +73,8 @@ def draw_camera(
     framing: Framing,
 ) -> Camera:
     """Choose a view and frame the first person (`person`: mostly whole, else cut at the knees, hips or chest) or everybody."""
-    height, width = size
-    u = rng.random(10)
-    z = rng.normal(size=4)
+    whole = np.array([size[1], size[0]])
+    u, z = rng.random(7), rng.normal(size=2)
     target = joints[0, 1] if framing == "person" else joints[:, 1].mean(axis=0)
     distance = 2.2 + 6.5 * u[0] ** 1.5 + (2.5 if framing == "group" else 0.0)
     elevation = float(np.clip(6 + 9 * z[0] + (22 if u[1] < 0.08 else 0), -16, 48))
@@ -90,24 +83,17 @@ def draw_camera(
     shown = vertices if framing == "group" else vertices[0]
     pixels = camera.project(camera.to_camera(shown.reshape(-1, 3)))
     low, high = pixels.min(axis=0), pixels.max(axis=0)
-    if framing == "group":
-        focal = (0.75 + 0.55 * u[3]) * min(height / (high[1] - low[1]), width / (high[0] - low[0]))
-        focal = min(focal, 0.95 * height / (high[1] - low[1])) if u[4] < 0.7 else focal
-        jitter = 0.12
-    else:
-        # Where the picture ends below: at the feet (3), knees, hips or chest (0) of the first person.
-        cut = next((k for share, k in ((0.58, 3), (0.70, 2), (0.89, 1), (1.01, 0)) if u[4] < share), 3)
-        if cut < 3:
-            rows = camera.project(camera.to_camera(joints[0]))[:, 1]
-            bottom = [rows[2] + 0.1 * (rows[0] - rows[2]), rows[[13, 16]].max(), rows[[14, 17]].max()][cut]
-            if bottom > low[1] + 0.2 * (high[1] - low[1]):
-                high = np.array([high[0], bottom])
-        focal_y, focal_x = height / (high[1] - low[1]), width / (high[0] - low[0])
-        focal = min(focal_y, focal_x * (1.05 if cut == 3 else 1.6)) * (0.70 + 0.28 * u[3])
-        jitter = 0.10 if u[7] < 0.85 else 0.35
-    middle = np.array([(width - 1) / 2, (height - 1) / 2]) + np.array([width, height]) * jitter * (u[5:7] - 0.5)
-    center = middle - focal * ((low + high) / 2)
-    return Camera(camera.rotation, camera.position, float(focal), (float(center[0]), float(center[1])))
+    wider, jitter = 1.0, 0.12
+    if framing == "person":
+        cuts = [[], ["left_knee", "right_knee"], ["left_hip", "right_hip"], ["chest"]]
+        cut = cuts[int(rng.choice(4, p=(0.58, 0.12, 0.19, 0.11)))]
+        rows = camera.project(camera.to_camera(joints[0]))[[J[name] for name in cut], 1]
+        if cut and rows.max() > low[1] + 0.2 * (high[1] - low[1]):
+            high[1] = rows.max()
+        wider, jitter = 1.6 if cut else 1.05, 0.10 if u[3] < 0.85 else 0.35
+    focal = float((whole / (high - low) * (wider, 1)).min() * (0.70 + 0.28 * u[4]))
+    center = (whole - 1) / 2 + whole * jitter * (u[5:] - 0.5) - focal * ((low + high) / 2)
+    return Camera(camera.rotation, camera.position, focal, (float(center[0]), float(center[1])))
 
 
 @dataclass(frozen=True)
@@ -161,14 +147,6 @@ class Polygons:
     owner: Int[np.ndarray, " N"]
     material: Int[np.ndarray, " N"]
 
-    def within(self, size: tuple[int, int]) -> Polygons:
-        """Those that touch a picture of `size` and are not too near."""
-        if not len(self.depth):
-            return self
-        x, y = self.corners[..., 0].T, self.corners[..., 1].T  # corners first: the reductions are faster that way
-        keep = (self.depth > _NEAR) & (x.max(0) > -1) & (y.max(0) > -1) & (x.min(0) < size[1]) & (y.min(0) < size[0])
-        return self if keep.all() else Polygons(*(values[keep] for values in vars(self).values()))
-
 
 @dataclass(frozen=True)
 class Painting:
@@ -182,7 +160,7 @@ class Painting:
     """
 
     rgba: UInt8[np.ndarray, "H W 4"]
-    number: UInt16[np.ndarray, "H W"]
+    number: Integer[np.ndarray, "H W"]
     shade: Float[np.ndarray, "H W"]
     depth: Float[np.ndarray, " N"]
     owner: Int[np.ndarray, " N"]
@@ -210,42 +188,25 @@ def quad_polygons(
 def paint(groups: list[Polygons], light: Light, size: tuple[int, int], facet: float) -> Painting:
     """Paint all polygons, far ones first, at twice the resolution; `facet` is the usual width of one in pixels."""
     height, width = size
-    groups = [group.within(size) for group in groups]
     depth = np.concatenate([[np.inf], *(g.depth for g in groups)])
     shade = np.concatenate([[0.0], *(g.shade for g in groups)])
     owner = np.concatenate([[-1], *(g.owner for g in groups)])
     material = np.concatenate([[0], *(g.material for g in groups)])
-    # Half the memory to touch where the numbers fit, which nearly all scenes do.
-    numbers = np.uint16 if len(depth) <= 1 << 16 else np.int32
+    numbers = np.uint16 if len(depth) <= 1 << 16 else np.int32  # half the memory to touch, in nearly all scenes
     buffer = np.zeros((height * _OVERSAMPLING, width * _OVERSAMPLING), numbers)
-    shapes: list[np.ndarray] = [np.empty((0, 2), np.int32)]
-    for group in groups:
-        fixed = ((group.corners + 0.5) * _OVERSAMPLING - 0.5) * (1 << _SUBPIXEL_BITS)
-        shapes.extend(np.rint(np.clip(fixed, -5e5, 5e5)).astype(np.int32))
+    corners = [group.corners.clip(-1e4, 1e4) * _OVERSAMPLING + (_OVERSAMPLING - 1) / 2 for group in groups]
+    shapes = [shape for group in corners for shape in np.rint(group * (1 << _SUBPIXEL_BITS)).astype(np.int32)]
     for number in np.argsort(-depth, kind="stable")[1:].tolist():
-        cv2.fillConvexPoly(buffer, shapes[number], number, 8, _SUBPIXEL_BITS)
-    colours = np.full((len(depth), 4), 255, np.uint8)
-    colours[0] = 0
+        if depth[number] > _NEAR:
+            cv2.fillConvexPoly(buffer, shapes[number - 1], number, 8, _SUBPIXEL_BITS)
+    colours = np.zeros((len(depth), 4), np.uint8)
     colours[1:, :3] = np.clip(np.concatenate([g.rgb for g in groups]) * light.colour, 0, 255)
-    rgba = np.empty((height, width, 4), np.uint8)
-    # In bands: what is looked up at once then fits the cache, and the memory of one band serves the next.
-    for top in range(0, height, _BAND):
-        rows = buffer[top * _OVERSAMPLING : (top + _BAND) * _OVERSAMPLING]
-        fine = colours.view(np.uint32)[:, 0].take(rows).view(np.uint8).reshape(*rows.shape, 4)
-        cv2.resize(fine, (width, len(rows) // _OVERSAMPLING), rgba[top : top + _BAND], interpolation=cv2.INTER_AREA)
-    half = _OVERSAMPLING // 2
-    number = np.ascontiguousarray(buffer[half::_OVERSAMPLING, half::_OVERSAMPLING])
-    return Painting(rgba, number, _smooth_shade(number, shade, depth, facet), depth, owner, material)
-
-
-def _smooth_shade(number: np.ndarray, shade: np.ndarray, depth: np.ndarray, facet: float) -> Float[np.ndarray, "H W"]:
-    """Brightness per pixel: averaged over neighbouring facets, darker beside what stands out in front."""
-    width = 1 + 2 * int(np.clip(round(facet / 2), 1, 6))
-    covered = (number > 0).astype(np.float32)
-    total = cv2.blur(shade.astype(np.float32).take(number), (width, width))
-    smooth = total / np.maximum(cv2.blur(covered, (width, width)), 1e-3)
-    farthest = depth[1:].max(initial=1.0) + 1.0
-    distance = np.minimum(depth, farthest).astype(np.float32).take(number)
-    wide = 2 * width + 1
-    behind = np.clip((distance - cv2.blur(distance, (wide, wide))) * np.float32(5), 0, 1)
-    return smooth * (1 - np.float32(0.45) * behind)
+    colours[1:, 3] = 255
+    fine = colours.view(np.uint32)[:, 0].take(buffer).view(np.uint8).reshape(*buffer.shape, 4)
+    rgba = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    number = np.ascontiguousarray(buffer[1::_OVERSAMPLING, 1::_OVERSAMPLING])
+    # Brightness is averaged over neighbouring facets.
+    blur = (1 + 2 * int(np.clip(round(facet / 2), 1, 6)),) * 2
+    covered = cv2.blur((number > 0).astype(np.float32), blur)
+    smooth = cv2.blur(shade.astype(np.float32).take(number), blur) / np.maximum(covered, 1e-3)
+    return Painting(rgba, number, smooth, depth, owner, material)

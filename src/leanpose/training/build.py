@@ -61,10 +61,7 @@ def build_model(recipe: Recipe) -> PoseModel:
     """
     torch.manual_seed(recipe.seed)
     model = create_model(
-        recipe.model,
-        skeleton=recipe.skeleton,
-        pretrained=recipe.pretrained or False,
-        **recipe.model_options,
+        recipe.model, skeleton=recipe.skeleton, pretrained=recipe.pretrained or False, **recipe.model_options
     )
     model.codec = _change_codec(model, recipe.codec)
     if recipe.init_from is not None:
@@ -175,19 +172,10 @@ def read_validation_people(recipe: Recipe) -> PoseDataset | None:
 
 def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dict[str, float]:
     """The metrics of a model in eval mode, measured as a recipe says."""
-    section = recipe.validation
-    return evaluate(
-        model,
-        people,
-        batch_size=max(recipe.batch_size // recipe.grad_accum_steps, 32),
-        workers=recipe.data.num_workers,
-        flip_test=section.flip_test,
-        cycle=section.cycle,
-        scoring=section.scoring,
-        nms=section.nms,
-        metric=section.metric,
-        precision=recipe.precision,
-    ).metrics
+    how = recipe.validation.model_dump(exclude={"interval"})
+    size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
+    workers, precision = recipe.data.num_workers, recipe.precision
+    return evaluate(model, people, batch_size=size, workers=workers, precision=precision, **how).metrics
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:

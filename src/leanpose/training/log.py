@@ -96,21 +96,16 @@ class RunProgress:
 
     def __init__(self, epochs: int, steps_per_epoch: int, quiet: bool = False) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet)
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn(
-                "{task.percentage:>3.0f} %  loss {task.fields[loss]:.5f}  {task.fields[speed]:.0f} images/s  {task.fields[left]} left"
-            ),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
             TimeElapsedColumn(),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self.bar.add_task(
-            "training", total=epochs * steps_per_epoch, loss=float("nan"), speed=0.0, left="?"
-        )
+        self._task = self.bar.add_task("training", total=epochs * steps_per_epoch, figures="")
         self._began = time.monotonic()
         self._images = 0
         self._steps = 0
@@ -120,18 +115,12 @@ class RunProgress:
         self._images += images
         self._steps += 1
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        speed = self._images / elapsed
         left = duration((self.epochs * self.steps_per_epoch - step - 1) * elapsed / self._steps)
-        self.bar.update(
-            self._task,
-            completed=step + 1,
-            description=f"epoch {epoch + 1}/{self.epochs}",
-            loss=float(loss),
-            speed=speed,
-            left=left,
-        )
+        now = f"epoch {epoch + 1}/{self.epochs}"
+        figures = f"loss {float(loss):.5f}  {self._images / elapsed:.0f} images/s  {left} left"
+        self.bar.update(self._task, completed=step + 1, description=now, figures=figures)
         if not self.console.is_terminal and (step + 1) % self.steps_per_epoch == 0:
-            self.say(f"epoch {epoch + 1}/{self.epochs}  loss {float(loss):.5f}  {speed:.0f} images/s  {left} left")
+            self.say(f"{now}  {figures}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

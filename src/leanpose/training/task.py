@@ -15,8 +15,7 @@ from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.fit import CropFit, resize_crops
 from leanpose.losses.rle import RLELoss
-from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.output import PoseOutput
+from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.recipe import Recipe
 
 
@@ -125,10 +124,7 @@ class PoseTask(Task):
         self.distillation.progress = epoch / epochs
 
     def forward(
-        self,
-        images: UInt8[Tensor, "B h w 3"],
-        keypoints: Float[Tensor, "B K 2"],
-        weights: Float[Tensor, "B K"],
+        self, images: UInt8[Tensor, "B h w 3"], keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch of crops (`CropBatch.inputs`), on the model's device."""
         model = self.model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 from leanpose.data.images import MAX_PIXELS, count_frames_of, is_moving_image, pillow_to_rgb
@@ -52,46 +51,34 @@ class AnimationReader(FrameReader):
     def __init__(self, path: Path) -> None:
         from PIL import Image  # heavy
 
-        self.name, self.address, self.live, self.has_audio = str(path), str(path), False, False
-        self.time_base, self.start, self.pixel_aspect = Fraction(1, 1000), Fraction(0), Fraction(1)
-        self.damaged, self.cut_off = 0, False
+        self.name = self.address = str(path)
+        self.time_base = Fraction(1, 1000)
         try:
-            self._image = Image.open(path)
-            if self._image.width * self._image.height > MAX_PIXELS:
+            self._file = Image.open(path)
+            if self._file.width * self._file.height > MAX_PIXELS:
                 raise VideoError(f"The frames of {path} have more than {MAX_PIXELS // 10**6} million pixels.")
-            self.count: int | None = count_frames_of(self._image)
+            self.count = count_frames_of(self._file)
         except VideoError:
             raise
         except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
             raise VideoError(f"The moving image {path} cannot be opened: it is damaged or cut off.") from error
-        self._first_index = int(bool(getattr(self._image, "default_image", False)))
         self._milliseconds = float(USUAL_MILLISECONDS)
         self._frames = self._decoded()
-        first = next(self._frames, None)
-        if first is None:
-            self.close()
-            raise VideoError(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
-        self.size = first.pixels.shape[:2]
+        self._decode_first(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
         self.rate = 1000 / Fraction(max(1, round(self._milliseconds)))
-        self._frames = chain([first], self._frames)
 
     def _decoded(self) -> Iterator[Frame]:
         elapsed, last = 0.0, -1
+        first = int(bool(getattr(self._file, "default_image", False)))
         for index in range(self.count or 0):
             try:
-                self._image.seek(self._first_index + index)
-                self._image.load()
-                pixels, _ = pillow_to_rgb(self._image, self.name)
+                self._file.seek(first + index)
+                self._file.load()
+                pixels, _ = pillow_to_rgb(self._file, self.name)
             except Exception:  # as above: what came before the damage counts
                 self.cut_off = True
                 return
-            self._milliseconds = float(self._image.info.get("duration") or USUAL_MILLISECONDS)
+            self._milliseconds = float(self._file.info.get("duration") or USUAL_MILLISECONDS)
             last = max(round(elapsed), last + 1)
             yield Frame(pixels, last, last / 1000)
             elapsed += self._milliseconds
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self._frames
-
-    def close(self) -> None:
-        self._image.close()

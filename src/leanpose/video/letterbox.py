@@ -1,83 +1,48 @@
-"""Videos whose size changes midway: how a frame lies in one of another size, whole, undistorted and in the middle."""
+"""Videos whose size changes midway: a frame in one of another size, whole, undistorted and in the middle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from leanpose.inference.results import PoseResult
 
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 
-@dataclass(frozen=True)
-class Letterbox:
-    """The place of a frame in a canvas: as large as fits, with black bars at two sides.
 
-    Attributes:
-        size: (height, width) of the frame, in pixels.
-        canvas: (height, width) of what it lies in.
-    """
+def fit(size: Size, canvas: Size) -> tuple[Int[np.ndarray, " 2"], Int[np.ndarray, " 2"]]:
+    """The (height, width) that a frame of `size` has in the canvas, and its (top, left) corner there."""
+    scale = min(canvas[0] / size[0], canvas[1] / size[1])
+    fitted = np.clip(np.rint(scale * np.array(size)).astype(int), 1, canvas)
+    return fitted, (np.array(canvas) - fitted) // 2
 
-    size: tuple[int, int]
-    canvas: tuple[int, int]
 
-    @property
-    def fitted(self) -> tuple[int, int]:
-        """(height, width) of the frame in the canvas, in its pixels."""
-        scale = min(self.canvas[0] / self.size[0], self.canvas[1] / self.size[1])
-        height, width = (max(1, min(round(scale * a), b)) for a, b in zip(self.size, self.canvas, strict=True))
-        return height, width
+def paste(pixels: UInt8[np.ndarray, "h w 3"], canvas: Size) -> UInt8[np.ndarray, "H W 3"]:
+    """A frame in a canvas: as large as fits, with black bars at two sides."""
+    size = pixels.shape[0], pixels.shape[1]
+    if size == canvas:
+        return pixels
+    import cv2  # heavy
 
-    @property
-    def corner(self) -> tuple[int, int]:
-        """(top, left) of the frame in the canvas, in its pixels."""
-        top, left = ((outer - inner) // 2 for outer, inner in zip(self.canvas, self.fitted, strict=True))
-        return top, left
+    (height, width), (top, left) = fit(size, canvas)
+    method = cv2.INTER_AREA if height < size[0] else cv2.INTER_LINEAR
+    result = np.zeros((*canvas, 3), np.uint8)
+    result[top : top + height, left : left + width] = cv2.resize(pixels, (width, height), interpolation=method)
+    return result
 
-    def _factor_and_shift(self) -> tuple[Float[np.ndarray, " 2"], Float[np.ndarray, " 2"]]:
-        """(x, y) of frame → canvas; pixel centres are at whole numbers."""
-        factor = np.array(self.fitted[::-1]) / np.array(self.size[::-1])
-        return factor, np.array(self.corner[::-1]) + 0.5 * factor - 0.5
 
-    def boxes_to_canvas(self, boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
-        """Boxes (xyxy) of the frame as boxes of the canvas."""
-        factor, shift = self._factor_and_shift()
-        return boxes if self.size == self.canvas else boxes * np.tile(factor, 2) + np.tile(shift, 2)
+def from_canvas(poses: PoseResult, size: Size, canvas: Size) -> PoseResult:
+    """Poses in pixels of the canvas as poses in pixels of the frame of `size` that was pasted into it."""
+    if size == canvas:
+        return poses
+    fitted, corner = fit(size, canvas)
+    factor = fitted[::-1] / np.array(size[::-1])  # of (x, y); pixel centres are at whole numbers
+    shift = corner[::-1] + 0.5 * factor - 0.5
 
-    def boxes_to_frame(self, boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
-        """Boxes (xyxy) of the canvas as boxes of the frame."""
-        factor, shift = self._factor_and_shift()
-        return boxes if self.size == self.canvas else (boxes - np.tile(shift, 2)) / np.tile(factor, 2)
+    def turn(points: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
+        return ((points - shift) / factor).astype(points.dtype)
 
-    def to_canvas(self, poses: PoseResult) -> PoseResult:
-        """Poses in pixels of the frame as poses in pixels of the canvas."""
-        if self.size == self.canvas:
-            return poses
-        factor, shift = self._factor_and_shift()
-        keypoints = (poses.keypoints * factor + shift).astype(poses.keypoints.dtype)
-        boxes = self.boxes_to_canvas(poses.boxes).astype(poses.boxes.dtype)
-        return replace(poses, keypoints=keypoints, boxes=boxes)
-
-    def to_frame(self, poses: PoseResult) -> PoseResult:
-        """Poses in pixels of the canvas as poses in pixels of the frame."""
-        if self.size == self.canvas:
-            return poses
-        factor, shift = self._factor_and_shift()
-        keypoints = ((poses.keypoints - shift) / factor).astype(poses.keypoints.dtype)
-        boxes = self.boxes_to_frame(poses.boxes).astype(poses.boxes.dtype)
-        return replace(poses, keypoints=keypoints, boxes=boxes)
-
-    def paste(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The canvas with the frame in it."""
-        if self.size == self.canvas:
-            return pixels
-        import cv2  # heavy
-
-        (height, width), (top, left) = self.fitted, self.corner
-        canvas = np.zeros((*self.canvas, 3), np.uint8)
-        smaller = height < self.size[0]
-        canvas[top : top + height, left : left + width] = cv2.resize(
-            pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        )
-        return canvas
+    return replace(poses, keypoints=turn(poses.keypoints), boxes=turn(poses.boxes.reshape(-1, 2, 2)).reshape(-1, 4))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.inference.folders import distinct_paths
 from leanpose.video.animation import open_reader
-from leanpose.video.letterbox import Letterbox
+from leanpose.video.letterbox import Size, paste
 from leanpose.video.reader import Frame, FrameReader, VideoError
 from leanpose.video.writer import open_writer
 
@@ -126,7 +126,7 @@ def predict_video(
         writer = None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
-        looked_at: deque[Frame] = deque()
+        looked_at: deque[tuple[Frame, Size]] = deque()  # with their own sizes
         painted: deque[Future[None]] = deque()
         begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
 
@@ -134,23 +134,22 @@ def predict_video(
             for frame in frames:
                 if seconds is not None and frame.seconds >= seconds:
                     return
-                looked_at.append(frame)
-                yield frame.pixels, frame.seconds
+                pixels = paste(frame.pixels, reader.size)
+                looked_at.append((replace(frame, pixels=pixels), frame.pixels.shape[:2]))
+                yield pixels, frame.seconds
 
         def write(index: int, frame: Frame, poses: PoseResult) -> None:
             if lines is not None:
                 records = (
                     [] if index else [header(reader, tracker)]
                 )  # a run without a frame leaves an earlier file alone
-                # All lines are in the pixels that the header names.
-                shown = _place(frame, reader).to_canvas(poses)
-                _append(lines, [*records, frame_record(index, frame.seconds, shown)], begin=not index)
+                _append(lines, [*records, frame_record(index, frame.seconds, poses)], begin=not index)
             if writer is not None:
                 writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
 
         try:
             for poses in tracker.stream(feed()):
-                frame = looked_at.popleft()
+                frame, size = looked_at.popleft()
                 certain = poses.person_scores >= tracker.estimator.person_threshold
                 outcome.uncertain += int((~certain).sum())
                 poses = poses[np.flatnonzero(certain)]
@@ -159,8 +158,8 @@ def predict_video(
                     painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
                     painted.popleft()
                 outcome.frames += 1
-                if frame.pixels.shape[:2] != reader.size:
-                    outcome.notices += [] if outcome.resized else [_size_notice(frame, reader)]
+                if size != reader.size:
+                    outcome.notices += [] if outcome.resized else [_size_notice(frame.seconds, size, reader.size)]
                     outcome.resized += 1
                 outcome.people += len(poses)
                 outcome.seconds = frame.seconds
@@ -189,15 +188,10 @@ def predict_video(
     return outcome
 
 
-def _place(frame: Frame, reader: FrameReader) -> Letterbox:
-    height, width = frame.pixels.shape[:2]
-    return Letterbox((height, width), reader.size)
-
-
-def _size_notice(frame: Frame, reader: FrameReader) -> str:
-    (height, width), (first_height, first_width) = frame.pixels.shape[:2], reader.size
+def _size_notice(seconds: float, size: Size, first: Size) -> str:
+    (height, width), (first_height, first_width) = size, first
     return (
-        f"The size changes at {frame.seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and "
+        f"The size changes at {seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and "
         f"the copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -56,7 +55,7 @@ class Frame:
     seconds: float
 
 
-class FrameReader(ABC):
+class FrameReader:
     """An opened video; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
 
     Attributes:
@@ -76,23 +75,34 @@ class FrameReader(ABC):
 
     name: str
     address: str
-    live: bool
-    has_audio: bool
     size: tuple[int, int]
     time_base: Fraction
     rate: Fraction
-    start: Fraction
-    pixel_aspect: Fraction
-    count: int | None
-    damaged: int
-    cut_off: bool
+    live, has_audio = False, False
+    start, pixel_aspect = Fraction(0), Fraction(1)
+    count: int | None = None
+    damaged, cut_off = 0, False
+    _file: Any  # is closed in the end
+    _frames: Iterator[Frame]
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[Frame]: ...
+    def _decode_first(self, failure: str) -> None:
+        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure otherwise."""
+        try:
+            first = next(self._frames, None)
+            if first is None:
+                raise VideoError(failure)
+        except BaseException:
+            self.close()
+            raise
+        self.size = first.pixels.shape[:2]
+        self._frames = chain([first], self._frames)
 
-    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
+
     def close(self) -> None:
         """Close the file or the camera."""
+        self._file.close()
 
     def __enter__(self: Reader) -> Reader:
         return self
@@ -122,34 +132,30 @@ class VideoReader(FrameReader):
     def __init__(self, source: str | Path | int) -> None:
         if isinstance(source, int):
             self.live, self.name, self.address = True, f"camera {source}", ""
-            self._container = _open_camera(source)
+            self._file = _open_camera(source)
         elif isinstance(source, str) and is_url(source):
             self.live, self.name, self.address = is_live(source), without_password(source), source
-            self._container = _open_url(source)
+            self._file = _open_url(source)
         else:
-            self.live, self.name, self.address = False, str(source), str(Path(source).resolve())
-            self._container = _open_file(Path(source))
+            self.name, self.address = str(source), str(Path(source).resolve())
+            self._file = _open_file(Path(source))
         self.has_audio = not self.live
         try:
-            self._stream = _video_stream(self._container, self.name)
+            self._stream = _video_stream(self._file, self.name)
             self._describe()
-            self._frames = self._upright_frames()
-            first = next(self._frames, None)
-            if first is None:
-                raise VideoError(
-                    f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut "
-                    "off at its start."
-                )
         except BaseException:
-            self._container.close()
+            self.close()
             raise
-        self.size = first.pixels.shape[:2]
+        self._frames = self._upright_frames()
+        self._decode_first(
+            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut off at "
+            "its start."
+        )
         if self._turned:
             self.pixel_aspect = 1 / self.pixel_aspect
-        self._frames = chain([first], self._frames)
 
     def _describe(self) -> None:
-        stream, container = self._stream, self._container
+        stream, container = self._stream, self._file
         self.time_base = stream.time_base or Fraction(1, 1_000_000)
         rates = (stream.average_rate, stream.guessed_rate)
         self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
@@ -168,7 +174,7 @@ class VideoReader(FrameReader):
         self.count = stream.frames or None
         if self.count is None and self.duration is not None:
             self.count = max(1, round(self.duration * self.rate))
-        self.damaged, self.cut_off, self._turned = 0, False, False
+        self._turned = False
 
     def _named_end(self) -> float | None:
         """How long the pictures themselves last, in seconds; None where the container does not say."""
@@ -179,9 +185,6 @@ class VideoReader(FrameReader):
             return None
         hours, minutes, seconds = (float(part) for part in named.groups())
         return max(0.0, 3600 * hours + 60 * minutes + seconds - float(self.start)) or None
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self._frames
 
     def _upright_frames(self) -> Iterator[Frame]:
         import av
@@ -211,14 +214,14 @@ class VideoReader(FrameReader):
         """All frames that can be decoded, in the order in which they are shown."""
         import av
 
-        packets = self._container.demux(self._stream)
+        packets = self._file.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
                 if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new picture
                     time.sleep(CAMERA_PAUSE)
-                    packets = self._container.demux(self._stream)
+                    packets = self._file.demux(self._stream)
                     continue
                 self.cut_off, packet = True, None  # no more can be read; what waits in the decoder still comes out
             try:
@@ -242,9 +245,6 @@ class VideoReader(FrameReader):
         if ticks is None or ticks <= self._last - self._step:  # the clock has been set back
             return self._last + self._step
         return max(ticks, self._last + 1)
-
-    def close(self) -> None:
-        self._container.close()
 
 
 def looks_like_video(path: Path) -> bool:
@@ -394,7 +394,5 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
         only = " only audio" if container.streams.audio else " no pictures"
         raise VideoError(f"{name} is no video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(
-            f"The video {name} is coded in a way that the installed PyAV (FFmpeg) cannot decode, or it is damaged."
-        )
+        raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")
     return stream

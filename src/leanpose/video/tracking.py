@@ -22,7 +22,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detections, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
-from leanpose.video.letterbox import Letterbox
+from leanpose.video.letterbox import Size, from_canvas, paste
 from leanpose.video.smoothing import OneEuro, PoseSmoother
 from leanpose.video.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
 
@@ -32,12 +32,12 @@ TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
 
 @dataclass
 class _Frame:
-    """A frame that was read ahead, its place in the tracks' pixels (those of the first frame), and the detector's
-    answer (in its own pixels) where one was asked for."""
+    """A frame that was read ahead, pasted into one of the first frame's size, with its own size and the detector's answer
+    where one was asked for."""
 
     image: UInt8[np.ndarray, "H W 3"]
     seconds: float
-    place: Letterbox
+    size: Size
     detections: Future[Detections] | None
 
 
@@ -101,8 +101,7 @@ class PoseTracker:
         hold theirs.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
-        are in the pixels of their own frame; where the size changes midway, people are followed as if the frame lay, as
-        large as fits, in one of the first size.
+        are in the pixels of their own frame; one of another size than the first is looked at scaled to that, between bars.
 
         Args:
             frames: RGB uint8 images with their times in seconds.
@@ -116,14 +115,15 @@ class PoseTracker:
         with ThreadPoolExecutor(1, "detector") as pool, closing(self._groups(frames, pool)) as groups:
             for group in groups:
                 for frame, poses in zip(group, self._look(group, table, pool), strict=True):
-                    poses = frame.place.to_frame(poses if smoother is None else smoother(poses, frame.seconds))
+                    poses = poses if smoother is None else smoother(poses, frame.seconds)
+                    poses = from_canvas(poses, frame.size, frame.image.shape[:2])
                     # Who keeps the poses of a long video must not keep its frames with them.
-                    yield replace(poses, image=None, image_size=frame.image.shape[:2])
+                    yield replace(poses, image=None, image_size=frame.size)
 
     def _groups(self, frames: Iterable[TimedImage], pool: ThreadPoolExecutor) -> Generator[list[_Frame], None, None]:
         """Frames that can be looked at together, read ahead so that the detector is done or busy with them."""
         source, index = _timed(frames), 0
-        size: tuple[int, int] | None = None
+        canvas: Size | None = None
         ahead: deque[_Frame] = deque()
         together = max(1, self.in_flight // 2) if self.detect_every == 1 else 1
         problem: Exception | None = None
@@ -139,10 +139,9 @@ class PoseTracker:
                         ended, problem = True, error
                     else:
                         due = index % self.detect_every == 0
-                        height, width = image.shape[:2]
-                        size = size or (height, width)
-                        detections = pool.submit(self._detect, image) if due else None
-                        ahead.append(_Frame(image, seconds, Letterbox((height, width), size), detections))
+                        size = image.shape[0], image.shape[1]
+                        image = paste(image, canvas := canvas or size)
+                        ahead.append(_Frame(image, seconds, size, pool.submit(self._detect, image) if due else None))
                         index += 1
                 if not ahead:
                     break
@@ -167,9 +166,8 @@ class PoseTracker:
         detections = [frame.detections.result() for frame in group if frame.detections is not None]
         estimated = self.estimator([frame.image for frame in group], [boxes for boxes, _ in detections])
         for frame, poses, (boxes, scores) in zip(group, estimated, detections, strict=True):
-            poses = frame.place.to_canvas(replace(poses, box_scores=np.asarray(scores, np.float32)))
+            poses = replace(poses, box_scores=np.asarray(scores, np.float32))
             poses = poses[table.distinct(poses)]
-            boxes = frame.place.boxes_to_canvas(boxes)
             yield table.update(poses, table.match(poses, frame.seconds), frame.seconds, boxes)
 
     def _follow(self, frame: _Frame, table: TrackTable, pool: ThreadPoolExecutor) -> PoseResult:
@@ -179,7 +177,7 @@ class PoseTracker:
         pending = frame.detections
         if pending is None and not active:
             pending = pool.submit(self._detect, frame.image)
-        detections = None if pending is None else _on_canvas(pending.result(), frame)
+        detections = None if pending is None else pending.result()
         if detections is not None:
             # The whole image is one person: the one who is followed, however small they are in it.
             hidden = (box_iou(followed, detections[0]) >= COVERED).any(axis=1) | self._one_person
@@ -189,7 +187,7 @@ class PoseTracker:
             poses = replace(poses, ids=np.full(len(poses), active[0].id, np.int64))
         ids = table.match(poses := poses[table.distinct(poses)], frame.seconds)
         if detections is None and len({track.id for track in active} - set(ids.tolist())):
-            detections = _on_canvas(pool.submit(self._detect, frame.image).result(), frame)
+            detections = pool.submit(self._detect, frame.image).result()
             new = (box_iou(detections[0], poses.boxes.astype(np.float64)) < COVERED).all(axis=1)
             no_tracks = np.zeros((0, 4)), np.zeros(0, np.int64)
             more = self._poses(frame, *no_tracks, (detections[0][new], detections[1][new]))
@@ -200,21 +198,14 @@ class PoseTracker:
     def _poses(
         self, frame: _Frame, followed: Float[np.ndarray, "T 4"], owners: np.ndarray, detections: Detections | None
     ) -> PoseResult:
-        """The poses in boxes of tracks (with the tracks' ids and box scores of 0) and in detected boxes (ids of 0); all
-        in the tracks' pixels."""
+        """The poses in boxes of tracks (with the tracks' ids and box scores of 0) and in detected boxes (ids of 0)."""
         boxes, scores = detections or (np.zeros((0, 4)), np.zeros(0))
-        poses = self.estimator(frame.image, frame.place.boxes_to_frame(np.concatenate([followed, boxes])))
+        poses = self.estimator(frame.image, np.concatenate([followed, boxes]))
         return replace(
-            frame.place.to_canvas(poses),
+            poses,
             box_scores=np.concatenate([np.zeros(len(followed)), scores]).astype(np.float32),
             ids=np.concatenate([owners, np.zeros(len(boxes), np.int64)]),
         )
-
-
-def _on_canvas(detections: Detections, frame: _Frame) -> Detections:
-    """Detected boxes and their scores in the tracks' pixels."""
-    boxes, scores = detections
-    return frame.place.boxes_to_canvas(boxes), scores
 
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:

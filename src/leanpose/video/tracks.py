@@ -126,11 +126,10 @@ class TrackTable:
                 if int(poses.ids[row]) in left:
                     ids[row] = poses.ids[row]
                     left.remove(int(ids[row]))
-        left_over = [track for track in self.active if track.id not in set(ids.tolist())]
-        self._pair_boxes(left_over, boxes, seconds, ids)
+        self._pair(self.active, poses, boxes, seconds, ids, by_box=True)
         lost = [track for track in self.tracks if track.missed]
-        self._pair(lost, poses, boxes, seconds, ids)
-        self._pair_boxes([track for track in lost if track.id not in set(ids.tolist())], boxes, seconds, ids)
+        for by_box in (False, True):
+            self._pair(lost, poses, boxes, seconds, ids, by_box=by_box)
         return ids
 
     def update(self, poses: PoseResult, ids: Ids, seconds: float, detections: Boxes | None = None) -> PoseResult:
@@ -218,26 +217,38 @@ class TrackTable:
         for track, share in zip(active, inside.max(axis=1, initial=0.0).tolist(), strict=True):
             track.unconfirmed = 0 if share >= INSIDE else track.unconfirmed + 1
 
-    def _pair(self, tracks: Sequence[Track], poses: PoseResult, boxes: Boxes, seconds: float, ids: Ids) -> None:
-        """Give the poses that are still without an id those of these tracks, where they are alike."""
-        rows = np.flatnonzero(ids == 0)
-        if not tracks or not len(rows):
-            return
-        keypoints = np.stack([track.keypoints + _step(track, seconds) for track in tracks])
-        # The position of a lost person grows uncertain, by about their own size a second.
-        growth = np.array([1 + (seconds - track.seconds if track.missed else 0.0) for track in tracks]) ** 2
-        track_areas = box_area(np.stack([track.box for track in tracks])) * growth
-        scores = np.stack([track.scores for track in tracks])
-        similarity = self._similarity(keypoints, scores, track_areas, poses[rows], box_area(boxes[rows]))
-        _assign(tracks, rows, similarity, self.oks_threshold, ids)
+    def _pair(
+        self,
+        tracks: Sequence[Track],
+        poses: PoseResult,
+        boxes: Boxes,
+        seconds: float,
+        ids: Ids,
+        *,
+        by_box: bool = False,
+    ) -> None:
+        """Give the poses that are still without an id those of these tracks that are not among them, where they are alike, so that
+        the similarities sum up to the most. Boxes are compared since a poor pose may look quite different in the next frame."""
+        from scipy.optimize import linear_sum_assignment
 
-    def _pair_boxes(self, tracks: Sequence[Track], boxes: Boxes, seconds: float, ids: Ids) -> None:
-        """The same by the overlap of boxes: a poor pose may look quite different in the next frame."""
-        rows = np.flatnonzero(ids == 0)
+        tracks, rows = [track for track in tracks if track.id not in set(ids.tolist())], np.flatnonzero(ids == 0)
         if not tracks or not len(rows):
             return
-        expected = np.stack([track.box + np.tile(_step(track, seconds), 2) for track in tracks])
-        _assign(tracks, rows, box_iou(expected, boxes[rows]), SAME_BOX, ids)
+        steps = np.stack([_step(track, seconds) for track in tracks])
+        track_boxes = np.stack([track.box for track in tracks])
+        if by_box:
+            similarity, threshold = box_iou(track_boxes + np.tile(steps, 2), boxes[rows]), SAME_BOX
+        else:
+            # The position of a lost person grows uncertain, by about their own size a second.
+            growth = np.array([1 + (seconds - track.seconds if track.missed else 0.0) for track in tracks]) ** 2
+            keypoints = np.stack([track.keypoints for track in tracks]) + steps[:, None]
+            scores, areas = np.stack([track.scores for track in tracks]), box_area(track_boxes) * growth
+            similarity = self._similarity(keypoints, scores, areas, poses[rows], box_area(boxes[rows]))
+            threshold = self.oks_threshold
+        similarity = np.where(similarity >= threshold, similarity, 0.0)
+        for track, column in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
+            if similarity[track, column] > 0:
+                ids[rows[column]] = tracks[track].id
 
     def _similarity(
         self,
@@ -249,9 +260,8 @@ class TrackTable:
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
         visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
-        return oks_between(
-            keypoints[:, counted], areas, poses.keypoints[:, counted], pose_areas, self._sigmas, visible=visible
-        )
+        found = poses.keypoints[:, counted]
+        return oks_between(keypoints[:, counted], areas, found, pose_areas, self._sigmas, visible=visible)
 
     def _enclosing(self, poses: PoseResult) -> Float[np.ndarray, "P 4"]:
         """Boxes around people as a detector would draw them: around the certain keypoints, if these span a person."""
@@ -263,22 +273,6 @@ class TrackTable:
         side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0, keepdims=True)
         boxes = boxes + MARGIN * side * np.array([-1.0, -1.0, 1.0, 1.0])
         return np.where(((certain.sum(axis=1) >= 2) & (side[:, 0] > 1))[:, None], boxes, looked)
-
-
-def _assign(
-    tracks: Sequence[Track],
-    rows: Int[np.ndarray, " N"],
-    similarity: Float[np.ndarray, "T N"],
-    threshold: float,
-    ids: Ids,
-) -> None:
-    """Write the tracks' ids into these rows so that the similarities sum up to the most, none below the threshold."""
-    from scipy.optimize import linear_sum_assignment
-
-    similarity = np.where(similarity >= threshold, similarity, 0.0)
-    for track, column in zip(*linear_sum_assignment(similarity, maximize=True), strict=True):
-        if similarity[track, column] > 0:
-            ids[rows[column]] = tracks[track].id
 
 
 def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "... 4"]) -> Float[np.ndarray, "... 4"]:
@@ -305,9 +299,8 @@ def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
 def spans_a_person(skeleton: Skeleton) -> bool:
     """Whether the keypoints reach from head to foot, so that a box around them is a box around the person."""
     names = skeleton.keypoints
-    return any("ankle" in name for name in names) and any(
-        word in name for name in names for word in ("nose", "eye", "ear", "head")
-    )
+    head = any(word in name for name in names for word in ("nose", "eye", "ear", "head"))
+    return head and any("ankle" in name for name in names)
 
 
 def overlap(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:

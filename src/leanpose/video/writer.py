@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,10 @@ from jaxtyping import UInt8
 from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.video.letterbox import Letterbox
 from leanpose.video.reader import HD_HEIGHT, FrameReader
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import OutputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
 
 ENCODER = "libx264"
@@ -43,29 +41,23 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._step = max(1, round(1 / (reader.rate * reader.time_base)))
         self._time_base = reader.time_base
-        self._size = reader.size
         self._seconds = 0.0
-        self._container: OutputContainer = av.open(str(path.resolve()), "w", format="mp4")
-        self._audio: _AudioTrack | None = None
+        self._files = ExitStack()
+        self._container = self._files.enter_context(av.open(str(path.resolve()), "w", format="mp4"))
         try:
             self._stream = _picture_stream(self._container, reader)
-            if audio is not None:
-                self._audio = _AudioTrack.open(audio, reader.start, self._container, self.notices)
+            self._audio = self._copy_audio(audio, reader.start) if audio is not None else iter(())
+            self._audio_ahead = next(self._audio, None)
         except BaseException:
             self.close()
             raise
 
     def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
-        """Append an RGB frame, shown from `ticks` of the reader's time base on, and the audio up to there.
-
-        A frame of another size than the reader's is shown whole, with black bars at two sides.
-        """
+        """Append an RGB frame of the reader's size, shown from `ticks` of its time base on, and the audio up to there."""
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
         hd = self._stream.height >= HD_HEIGHT
-        height, width = pixels.shape[:2]
-        pixels = Letterbox((height, width), self._size).paste(pixels)
         # A last row or column is doubled where that makes the size even.
         even = np.pad(pixels, [*((0, side % 2) for side in pixels.shape[:2]), (0, 0)], mode="edge")
         frame = self._reformatter.reformat(
@@ -75,20 +67,58 @@ class VideoWriter:
         frame.pts, frame.time_base, frame.duration = ticks, self._time_base, self._step
         self._seconds = float((ticks + self._step) * self._time_base)
         self._container.mux(self._stream.encode(frame))
-        if self._audio is not None:
-            self._audio.write_until(self._seconds)
+        self._write_audio(self._seconds)
 
     def finish(self, *, whole: bool) -> None:
         """Write what the encoders still hold; after a `whole` video also the audio that goes on behind it."""
         self._container.mux(self._stream.encode(None))
-        if self._audio is not None:
-            self._audio.write_until(None if whole else self._seconds)
+        self._write_audio(math.inf if whole else self._seconds)
 
     def close(self) -> None:
         """Close the files."""
-        if self._audio is not None:
-            self._audio.close()
-        self._container.close()
+        self._files.close()
+
+    def _write_audio(self, seconds: float) -> None:
+        """Copy what plays before a time of the video."""
+        while self._audio_ahead is not None and self._audio_ahead < seconds:
+            self._audio_ahead = next(self._audio, None)
+
+    def _copy_audio(self, address: str, start: Fraction) -> Iterator[float]:
+        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is written.
+
+        Where there is audio that cannot be kept, this is told.
+        """
+        import av
+
+        try:
+            source = self._files.enter_context(av.open(address, metadata_errors="ignore"))
+            if not source.streams.audio:
+                return
+            track = source.streams.audio[0]
+            if track.codec_context is None or track.codec_context.codec.canonical_name not in COPIED_AUDIO:
+                raise LookupError("MP4 cannot hold it")
+            stream = self._container.add_stream_from_template(track)
+        except (av.FFmpegError, LookupError, ValueError):
+            self.notices.append(f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it.")
+            return
+        time_base = track.time_base or Fraction(1, track.rate)
+        offset, last = round(start / time_base), None
+        packets = source.demux(track)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # cut off here
+                return
+            if packet is None:
+                return
+            time = packet.dts
+            # The last packet of all is empty and has no time; MP4 cannot hold audio that goes back in time.
+            if time is not None and (last is None or time > last):
+                yield float((time - offset) * time_base)
+                last = time
+                packet.pts, packet.dts = (time if packet.pts is None else packet.pts) - offset, time - offset
+                packet.stream = stream
+                self._container.mux_one(packet)
 
 
 @contextmanager
@@ -137,70 +167,3 @@ def _picture_stream(container: OutputContainer, reader: FrameReader) -> VideoStr
     context.colorspace = context.color_primaries = context.color_trc = primaries
     context.color_range = 1  # 16 … 235
     return stream
-
-
-class _AudioTrack:
-    """The first audio of a file on its way into another, copied as it is."""
-
-    def __init__(self, address: str, start: Fraction, output: OutputContainer) -> None:
-        import av
-
-        self._source = av.open(address, metadata_errors="ignore")
-        self._output = output
-        self._ahead: Packet | None = None
-        self._last: int | None = None
-        try:
-            self._input = self._source.streams.audio[0]
-            if self._input.codec_context is None or self._input.codec_context.codec.canonical_name not in COPIED_AUDIO:
-                raise LookupError("MP4 cannot hold it")
-            self._stream: AudioStream = output.add_stream_from_template(self._input)
-        except BaseException:
-            self._source.close()
-            raise
-        self._time_base = self._input.time_base or Fraction(1, self._input.rate)
-        self._offset = round(start / self._time_base)
-        self._packets = self._source.demux(self._input)
-
-    @classmethod
-    def open(cls, address: str, start: Fraction, output: OutputContainer, notices: list[str]) -> _AudioTrack | None:
-        """The audio of a file, or of what an address stands for; None where it has none, or none that can be kept, which is then told."""
-        import av
-
-        try:
-            return cls(address, start, output)
-        except IndexError:
-            return None
-        except (av.FFmpegError, LookupError, ValueError):
-            notices.append(
-                f"The audio of {without_password(address)} is left out, since an MP4 cannot hold it as it is."
-            )
-            return None
-
-    def write_until(self, seconds: float | None) -> None:
-        """Copy what plays before a time of the video; None for all that is left."""
-        import av
-
-        while True:
-            if self._ahead is None:
-                try:
-                    self._ahead = next(self._packets, None)
-                except av.FFmpegError:  # cut off here
-                    self._packets = iter(())
-            packet = self._ahead
-            if packet is None:
-                return
-            time = packet.dts
-            # The last packet of all is empty and has no time; MP4 cannot hold audio that goes back in time.
-            if time is not None and (self._last is None or time > self._last):
-                if seconds is not None and float((time - self._offset) * self._time_base) >= seconds:
-                    return
-                self._last = time
-                packet.pts = (time if packet.pts is None else packet.pts) - self._offset
-                packet.dts = time - self._offset
-                packet.stream = self._stream
-                self._output.mux_one(packet)
-            self._ahead = None
-
-    def close(self) -> None:
-        """Close the file that the audio comes from."""
-        self._source.close()

@@ -2,6 +2,7 @@
 
 The names below are imported when they are first used: the list of released weights needs no torch.
 """
+# ruff: noqa: F401 (for type checkers)
 
 from __future__ import annotations
 
@@ -13,22 +14,14 @@ if TYPE_CHECKING:
     from leanpose.weights.released import RELEASED, Release
     from leanpose.weights.storage import describe, load_model, load_weights, save_calibrated, save_model
 
-__all__ = [
-    "RELEASED",
-    "Release",
-    "describe",
-    "from_official",
-    "load_model",
-    "load_weights",
-    "save_calibrated",
-    "save_model",
-]
-
 _HOMES = {
     "from_official": "official",
     **dict.fromkeys(("RELEASED", "Release"), "released"),
     **dict.fromkeys(("describe", "load_model", "load_weights", "save_calibrated", "save_model"), "storage"),
 }
+
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import UnionType
 from typing import Any
 
 import torch
@@ -19,48 +20,57 @@ from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.models.vitpose import ViTPose
 
-# The names inside a transformer layer, which all the token models' code has in common but for the levels called `fn`.
-_IN_LAYER = {
-    "0.norm": "attention_norm",
-    "0.to_qkv": "attention.qkv",
-    "0.to_out.0": "attention.out",
-    "1.norm": "mlp_norm",
-    "1.net.0": "mlp.0",
-    "1.net.3": "mlp.2",
-}
-# A number after `transformer` is the stage; SDPose's single stage is `transformer_layer1`.
-_LAYER = re.compile(
-    r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias)"
-)
-_PREFIX = re.compile(r"(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.token(?:pose|head))\.")
-_BACKBONE = re.compile(r"(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.")
+Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Regular expressions and what takes the place of their matches, one after the other."""
+
+_CONVOLUTIONAL: Rules = [
+    (r"^(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?", ""),
+    (r"^(?:final_layer|fc)\.", "head."),
+    (r"^deconv_layers\.", "deconvolutions."),
+    (r"^mlp_head_", "bins_"),
+    (r"^(?!(?:head|deconvolutions)\.|bins_)", "backbone."),
+]
+_VITPOSE: Rules = [
+    *_CONVOLUTIONAL,
+    (r"^backbone\.ln1\.", "backbone.norm."),  # the norm behind all layers
+    (r"^backbone\.", "backbone.net."),
+    (r"(?<=\.)patch_embed\.projection(?=\.)", "patch_embed.proj"),
+    (r"(?<=\.)layers(?=\.)", "blocks"),
+    (r"(?<=\.)ln([12])(?=\.)", r"norm\1"),
+    (r"(?<=\.)ffn\.layers\.0\.0(?=\.)", "mlp.fc1"),
+    (r"(?<=\.)ffn\.layers\.1(?=\.)", "mlp.fc2"),
+]
+_RTMPOSE: Rules = [
+    (r"^module\.", ""),
+    (r"^backbone\.stage([1-4])\.", lambda stage: f"backbone.stages.{int(stage[1]) - 1}."),
+    (r"^head\.", ""),
+    (r"^final_layer\.", "maps."),
+    (r"^mlp\.0\.g$", "embedding.0.scale"),
+    (r"^mlp\.1\.", "embedding.1."),
+    (r"^gau\.ln\.g$", "attention.norm.scale"),
+    (r"^gau\.uv\.", "attention.expand."),
+    (r"^gau\.gamma$", "attention.query_key_scale"),
+    (r"^gau\.beta$", "attention.query_key_shift"),
+    (r"^gau\.o\.", "attention.out."),
+    (r"^gau\.res_scale\.scale$", "attention.shortcut"),
+    (r"^cls_([xy])\.", r"bins_\1."),
+]
+_TOKENPOSE: Rules = [
+    (r"^(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.token(?:pose|head))\.", ""),
+    (r"^(?=(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.)", "backbone."),
+    (r"^keypoint_token$", "keypoint_tokens"),
+    (r"^patch_to_embedding\.", "patch_embedding."),
+    (r"^mlp_head\.", "head."),
+    # Inside a layer all the token models' code has these names in common but for the levels called `fn`.
+    (r"(?<=\.)fn\.", ""),
+    (r"(?<=\d)\.0\.norm\.", ".attention_norm."),
+    (r"(?<=\d)\.0\.to_qkv\.", ".attention.qkv."),
+    (r"(?<=\d)\.0\.to_out\.0\.", ".attention.out."),
+    (r"(?<=\d)\.1\.norm\.", ".mlp_norm."),
+    (r"(?<=\d)\.1\.net\.0\.", ".mlp.0."),
+    (r"(?<=\d)\.1\.net\.3\.", ".mlp.2."),
+]
 _LOSS = re.compile(r"loss_module\.|kpt_loss\.")
-_CSPNEXT_STAGE = re.compile(r"backbone\.stage([1-4])\.")
-# The names of RTMPose's head in mmpose, and here.
-_IN_RTMPOSE_HEAD = {
-    "final_layer": "maps",
-    "mlp.0.g": "embedding.0.scale",
-    "mlp.1": "embedding.1",
-    "gau.ln.g": "attention.norm.scale",
-    "gau.uv": "attention.expand",
-    "gau.gamma": "attention.query_key_scale",
-    "gau.beta": "attention.query_key_shift",
-    "gau.o": "attention.out",
-    "gau.res_scale.scale": "attention.shortcut",
-    "cls_x": "bins_x",
-    "cls_y": "bins_y",
-}
-# The same for the parts of a ViT.
-_IN_VIT = {
-    "patch_embed.projection": "patch_embed.proj",
-    "layers": "blocks",
-    "ln1": "norm1",
-    "ln2": "norm2",
-    "ffn.layers.0.0": "mlp.fc1",
-    "ffn.layers.1": "mlp.fc2",
-}
-_VIT_PART = re.compile(r"(?<=\.)" + "(?:" + "|".join(re.escape(part) for part in _IN_VIT) + r")(?=\.)")
-_OUTER = re.compile(r"(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?")
 
 
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
@@ -84,13 +94,18 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
     official = {key: torch.as_tensor(value) for key, value in state_dict.items()}
     if isinstance(model, TokenPose):
         return _tokenpose(model, official)
-    if isinstance(model, RTMPose):
-        return _rename(model, official, _rtmpose_name)
-    if isinstance(model, ViTPose):
-        return _rename(model, official, _vitpose_name)
-    if isinstance(model, HeatmapModel | DeepPose):
-        return _rename(model, official, _convolutional_name)
-    return _rename(model, official, model.official_name)
+    families: dict[type | UnionType, Rules] = {
+        RTMPose: _RTMPOSE, ViTPose: _VITPOSE, HeatmapModel | DeepPose: _CONVOLUTIONAL
+    }  # fmt: skip
+    rules = next((rules for family, rules in families.items() if isinstance(model, family)), None)
+    return _rename(model, official, model.official_name if rules is None else partial(_applied, rules))
+
+
+def _applied(rules: Rules, key: str) -> str:
+    """The name that the rules make of an official one."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
@@ -118,12 +133,18 @@ def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[st
 
 
 def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = _rename(model, official, partial(_tokenpose_name, model.config.depth // model.config.stages))
+    layers_per_stage = model.config.depth // model.config.stages
+
+    def numbered(layer: re.Match[str]) -> str:
+        """A number after `transformer` is the stage; SDPose's single stage is `transformer_layer1`."""
+        return f"layers.{(int(layer[1] or 1) - 1) * layers_per_stage + int(layer[2])}."
+
+    rules: Rules = [*_TOKENPOSE, (r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)\.", numbered)]
+    renamed = _rename(model, official, partial(_applied, rules))
     embed_dim, head_dim = model.config.embed_dim, model.config.embed_dim // model.config.num_heads
     # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole width.
-    official_scale = (
-        embed_dim if any(key.removeprefix("module.").startswith("features.") for key in official) else head_dim
-    )
+    side_by_side = any(key.removeprefix("module.").startswith("features.") for key in official)
+    official_scale = embed_dim if side_by_side else head_dim
     scale = embed_dim if model.config.attention_scale == "embed_dim" else head_dim
     if official_scale != scale:
         for i in range(model.config.depth):
@@ -131,56 +152,6 @@ def _tokenpose(model: TokenPose, official: dict[str, Tensor]) -> dict[str, Tenso
             qkv[:embed_dim] *= (scale / official_scale) ** 0.5
             renamed[f"layers.{i}.attention.qkv.weight"] = qkv
     return renamed
-
-
-def _tokenpose_name(layers_per_stage: int, key: str) -> str | None:
-    """This library's name for an official one; None where there is none."""
-    inner = _PREFIX.sub("", key, count=1)
-    if _BACKBONE.match(inner):
-        return f"backbone.{inner}"
-    if inner == "keypoint_token":
-        return "keypoint_tokens"
-    if inner.startswith("patch_to_embedding."):
-        return inner.replace("patch_to_embedding", "patch_embedding")
-    if inner.startswith("mlp_head."):
-        return inner.replace("mlp_head", "head")
-    layer = _LAYER.fullmatch(inner)
-    part = _IN_LAYER.get(layer["part"].replace("fn.", "")) if layer else None
-    if layer is None or part is None:
-        return None
-    index = (int(layer["stage"] or 1) - 1) * layers_per_stage + int(layer["layer"])
-    return f"layers.{index}.{part}.{layer['kind']}"
-
-
-def _convolutional_name(key: str) -> str | None:
-    """The same for the convolutional networks."""
-    inner = _OUTER.sub("", key, count=1)
-    if inner.startswith(("final_layer.", "fc.")):
-        return "head." + inner.split(".", 1)[1]
-    if inner.startswith("deconv_layers."):
-        return inner.replace("deconv_layers", "deconvolutions")
-    if inner.startswith("mlp_head_"):
-        return inner.replace("mlp_head_", "bins_")
-    return f"backbone.{inner}"
-
-
-def _rtmpose_name(key: str) -> str | None:
-    """The same for RTMPose."""
-    key = key.removeprefix("module.")
-    if key.startswith("backbone."):
-        return _CSPNEXT_STAGE.sub(lambda stage: f"backbone.stages.{int(stage[1]) - 1}.", key)
-    inner = key.removeprefix("head.")
-    part, dot, kind = inner.rpartition(".") if inner.endswith((".weight", ".bias")) else (inner, "", "")
-    return None if part not in _IN_RTMPOSE_HEAD else _IN_RTMPOSE_HEAD[part] + dot + kind
-
-
-def _vitpose_name(key: str) -> str | None:
-    """The same for ViTPose."""
-    inner = key.removeprefix("module.")
-    if not inner.startswith("backbone."):
-        return _convolutional_name(inner)
-    inner = inner.replace("backbone.ln1.", "backbone.norm.")  # the norm behind all layers
-    return _VIT_PART.sub(lambda part: _IN_VIT[part[0]], inner.replace("backbone.", "backbone.net.", 1))
 
 
 def _hint(name: str, value: Tensor) -> str:

@@ -19,13 +19,13 @@ class Release:
     """One file of released weights; its card (`leanpose.weights.describe`) says the rest.
 
     Attributes:
-        file: its name in the package.
+        name: by which `load_model` takes it, and its file in the package is called.
         licence: of the weights.
         summary: one line for the list of models.
         commercial: whether no training data is for research or non-commercial use alone, as far as is known.
     """
 
-    file: str
+    name: str
     licence: str
     summary: str
     commercial: bool = False
@@ -33,7 +33,7 @@ class Release:
     @property
     def path(self) -> Path:
         """Where it lies."""
-        return FOLDER / self.file
+        return FOLDER / f"{self.name}.safetensors"
 
     @property
     def card(self) -> dict[str, Any]:
@@ -47,33 +47,34 @@ _RESEARCH_DATA = (
     "images under their Flickr licences; PaddleDetection Apache-2.0, without a separate statement on the weights"
 )
 
-RELEASED: dict[str, Release] = {
-    "leanpose-body-s": Release(
-        "leanpose-body-s.safetensors",
+_RELEASES = (
+    Release(
+        "leanpose-body-s",
         _RESEARCH_DATA,
         "19 body points at 256x192, from PP-TinyPose and 9,059 people; the default (docs/results/body_s.md)",
     ),
-    "leanpose-body-t": Release(
-        "leanpose-body-t.safetensors",
+    Release(
+        "leanpose-body-t",
         _RESEARCH_DATA,
         "19 body points at 128x96, a quarter of the cost, for browsers and small boards (docs/results/body_s.md)",
     ),
-    "leanpose-body-movenet": Release(
-        "leanpose-body-movenet.safetensors",
+    Release(
+        "leanpose-body-movenet",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences; MoveNet Lightning Apache-2.0",
         "19 body points at 192x160, from MoveNet's features (docs/results/body_movenet.md)",
     ),
-    "leanpose-body-tokenpose": Release(
-        "leanpose-body-tokenpose.safetensors",
+    Release(
+        "leanpose-body-tokenpose",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
         "19 body points at 128x96, trained from nothing: attention to look at, a teacher to try (docs/results/body_movenet.md)",
     ),
-    "leanpose-wholebody-s": Release(
-        "leanpose-wholebody-s.safetensors",
+    Release(
+        "leanpose-wholebody-s",
         "COCO annotations CC BY 4.0, COCO images under their Flickr licences, many of them non-commercial; MediaPipe's models and RTMDet-nano Apache-2.0",
         "133 points of body, feet, face and hands at 256x192 (docs/results/wholebody_s.md)",
     ),
-}
+)
+RELEASED: dict[str, Release] = {release.name: release for release in _RELEASES}
 """Released weights by the name that `load_model` takes."""
 
 
@@ -88,8 +89,7 @@ def released_path(path_or_name: Path | str) -> Path:
     path = Path(path_or_name)
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise LeanposeError(
-            f"{path} may hold code and is not opened: leanpose reads .safetensors only; "
-            "`leanpose convert` makes one of an official checkpoint."
+            f"{path} may hold code and is not opened; `leanpose convert` makes a .safetensors file of it."
         )
     if path.suffix in (".onnx", ".xml", ".tflite"):
         raise LeanposeError(

@@ -86,11 +86,11 @@ def save_model(
     path = _require_suffix(path)
     rounded = _rounded_weights(model) if dtype == torch.int8 else {}
     others = torch.float16 if dtype == torch.int8 else dtype
-    tensors = {name: value for name, value in rounded.items() if name.endswith(_SCALE)}
-    weights: dict[str, Tensor] = {**model.state_dict(), **{k: v for k, v in rounded.items() if not k.endswith(_SCALE)}}
-    for name, value in weights.items():
+    tensors = {}
+    for name, value in (model.state_dict() | rounded).items():
         stored = value.detach().cpu()
-        stored = stored.to(others if stored.is_floating_point() else stored.dtype)
+        if stored.is_floating_point() and not name.endswith(_SCALE):
+            stored = stored.to(others)
         if stored.is_floating_point() and not stored.isfinite().all():
             raise LeanposeError(f"The weights of '{model.name}' are not saved: '{name}' is not finite as {dtype}.")
         tensors[name] = stored.contiguous()
@@ -146,10 +146,7 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     """
     model = load_network(path_or_name)
     if not isinstance(model, PoseModel):
-        raise LeanposeError(
-            f"{path_or_name} holds a '{model.name}', which is a classifier and finds no poses; `leanpose eval` with --format "
-            f"image_folder measures it."
-        )
+        raise LeanposeError(f"{path_or_name} holds '{model.name}', a classifier, which finds no poses.")
     return model
 
 
@@ -209,7 +206,7 @@ def load_strict(model: ImageModel, tensors: dict[str, Tensor], *, source: str, n
         if there != here:
             other = f"a '{name}' of other sizes" if name == model.name else f"a '{name}'"
             raise LeanposeError(
-                f"{source} holds {other} and does not fit this '{model.name}': '{key}' is {there} there and {here} here."
+                f"{source} holds {other}, not this '{model.name}': '{key}' is {there} there, {here} here."
             )
     model.load_state_dict(tensors)
 
@@ -240,9 +237,7 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
     """The card of an open file, with all fields that are relied on."""
     metadata = file.metadata() or {}
     if BACKBONE_KEY in metadata:
-        raise LeanposeError(
-            f"{path} holds a backbone alone; start a model from it by `pretrained` in a recipe or in create_model."
-        )
+        raise LeanposeError(f"{path} holds a backbone alone, for `pretrained` of a recipe or of create_model.")
     if KEY not in metadata:
         raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
     card = json.loads(metadata[KEY])

@@ -67,6 +67,18 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+def init_convolutions(network: nn.Module, std: float | None = None) -> None:
+    """Draw fresh convolutions: weights normal with this sigma, or He-normal where it is None; biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            if std is None:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            else:
+                nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 Levels: TypeAlias = tuple[
     Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
 ]

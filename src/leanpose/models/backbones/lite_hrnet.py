@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import Backbone
+from leanpose.models.backbones.base import Backbone, init_convolutions
 
 STEM_CHANNELS = 32
 
@@ -256,18 +256,8 @@ class LiteHRNet(Backbone):
         self.up = nn.ModuleList(
             separable(width, widths[max(level - 1, 0)], norm=norm) for level, width in reversed([*enumerate(widths)])
         )
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        """As the published code: convolutions normal with sigma 0.001. Without norms that would silence the network."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                if LITE_HRNETS[self.variant].norms:
-                    nn.init.normal_(layer.weight, std=0.001)
-                else:
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        # The published code's sigma; without norms it would silence the network.
+        init_convolutions(self, std=0.001 if norm else None)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = self.stem(images)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import MEAN, STD, Backbone
+from leanpose.models.backbones.base import MEAN, STD, Backbone, init_convolutions
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
@@ -100,11 +100,7 @@ class MoveNetBackbone(Backbone):
         self.skip8, self.merge8 = Conv(skipped[32], 32, 1), SeparableConv(32, 24)
         self.skip4, self.merge4 = Conv(skipped[24], 24, 1), SeparableConv(24, 24)
         self.keypoints = SeparableConv(24, self.channels)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         x = F.relu6(self.stem(images * self.image_scale + self.image_shift))
