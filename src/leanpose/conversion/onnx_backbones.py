@@ -1,7 +1,8 @@
-"""Backbones out of ONNX files: the features of a person detector (RTMDet) or of MoveNet, from which a pose network starts."""
+"""Backbones out of ONNX files: the features of a person detector (RTMDet), from which a pose network starts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from leanpose.conversion.onnx_graph import OnnxGraph
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD
-from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
 from leanpose.synthetic import render_scene
 
@@ -20,39 +20,6 @@ from leanpose.synthetic import render_scene
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
 _PICTURES, _SIZE = 48, (256, 192)
 _TOLERANCE = 1e-3  # of the greatest feature
-_MOVENET_KEYPOINTS = 17
-
-
-def read_movenet(file: OnnxGraph) -> MoveNetBackbone | None:
-    """MoveNet's network with the file's weights, if the file is one.
-
-    Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
-    """
-    maps = [index for index, layer in enumerate(file.layers) if len(layer.weight) == _MOVENET_KEYPOINTS]
-    for network in (MoveNetBackbone(variant).eval() for variant in MOVENETS):
-        convolutions = convolutions_in_order(network)
-        if len(maps) != 1 or maps[0] < len(convolutions):
-            return None
-        branch = sum(name.startswith("keypoints.") for name in convolutions)
-        used = [*file.layers[: len(convolutions) - branch], *file.layers[maps[0] - branch : maps[0]]]
-        if [layer.weight.shape for layer in used] == [conv.weight.shape for conv in convolutions.values()]:
-            break
-    else:
-        return None
-    with torch.no_grad():
-        for layer, conv in zip(used, convolutions.values(), strict=True):
-            conv.weight.copy_(torch.tensor(layer.weight))
-            if conv.bias is not None and layer.bias is not None:
-                conv.bias.copy_(torch.tensor(layer.bias))
-    entry = file.model.graph.input[0]
-    size = file.input_shape[1]
-    canvas = _on_canvas(synthetic_people(1)[0], (size, size))
-    # The file rounds its input to 256 levels other than those of the picture, so it is compared from there on.
-    pixels = canvas[None].astype(file.input_type)
-    rounded, expected = file.run({entry.name: pixels}, [used[0].source, file.layers[maps[0]].source])
-    images = (torch.tensor(rounded) - network.image_shift) / network.image_scale
-    require_agreement(file, network, images, expected)
-    return network
 
 
 def read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
@@ -157,7 +124,7 @@ def _measure_norms(
 
 def require_agreement(
     file: OnnxGraph,
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     images: Float[Tensor, "B 3 H W"],
     expected: np.ndarray,
     tolerance: float = _TOLERANCE,
