@@ -77,6 +77,15 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table of plain texts below its title, the names of the rows first."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a page shows, in its order.
 
@@ -86,6 +95,7 @@ class Report:
         runs: rows of the table, lines of the curves.
         images: shown at their own width.
         notes: sentences at the end.
+        tables: shown behind that of the runs.
     """
 
     title: str
@@ -93,6 +103,7 @@ class Report:
     runs: Sequence[RunRecord]
     images: Sequence[ReportImage] = ()
     notes: Sequence[str] = field(default=())
+    tables: Sequence[ReportTable] = ()
 
 
 def read_run(folder: Path, name: str | None = None) -> RunRecord:
@@ -124,6 +135,9 @@ def write_report(path: Path, report: Report) -> None:
     parts = [f"<h1>{escape(report.title)}</h1>"]
     parts += [f"<p>{escape(sentence)}</p>" for sentence in report.summary]
     parts.append("<h2>What was measured</h2>" + _table(report.runs) + _part_table(report.runs))
+    for table in report.tables:
+        rows = "".join(_row(row) for row in table.rows)
+        parts.append(f"<h3>{escape(table.title)}</h3><table>{_row(table.heads, tag='th')}{rows}</table>")
     parts.append("<h2>Curves</h2>" + _curves(report.runs))
     if report.images:
         parts.append("<h2>Pictures</h2>" + "".join(_figure(image) for image in report.images))
@@ -229,6 +243,8 @@ def label_loss_weight(settings: dict[str, Any]) -> float:
     method = settings["distillation"]
     if method["method"] == "fpd":
         return 1 - method["alpha"]
+    if method["method"] == "auto":
+        return method["label_weight"]
     if method["method"] == "sdpose" and method["supervise"] != "last":
         return configure_model(settings["model"], **settings["model_options"]).cycles
     return 1.0

@@ -20,11 +20,11 @@ from leanpose.geometry import Warp, warp_image, warp_matrix
 from leanpose.losses import DistilPoseLoss, SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
+from leanpose.losses.fit import resize_crops
 from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import create_model
-from leanpose.training.task import resize_crops
 from leanpose.weights import from_official
 from outputs import gradient
 

@@ -13,6 +13,7 @@ from leanpose.cli.calibrate import calibrate
 from leanpose.cli.convert import convert
 from leanpose.cli.data import data_app
 from leanpose.cli.demo import demo
+from leanpose.cli.distill import distill
 from leanpose.cli.eval import evaluate
 from leanpose.cli.explain import explain
 from leanpose.cli.export import export
@@ -82,6 +83,7 @@ COMMANDS = {
     "demo": demo,
     "predict": predict,
     "train": train,
+    "distill": distill,
     "retrain-head": retrain_head,
     "recipes": recipes,
     "eval": evaluate,

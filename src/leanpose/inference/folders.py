@@ -232,7 +232,8 @@ def open_labels(
     """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
 
     Each person is an annotation: the box inside the image, the area as a share of it (a box says nothing of the
-    outline), the keypoints as x, y, 2, and the score. Keypoints below `threshold` and those outside of the image are
+    outline), the keypoints as x, y, 2, the score, and each
+    keypoint's in `keypoint_scores`. Keypoints below `threshold` and those outside of the image are
     not labelled (0, 0, 0). Images without anybody are listed too.
 
     Yields:
@@ -255,11 +256,13 @@ def open_labels(
                 np.concatenate([poses.keypoints, np.full_like(seen[..., None], 2.0, float)], axis=2),
                 0.0,
             )
-            for keypoints, (start, end), score in zip(points, corners, poses.person_scores, strict=True):
+            rows = zip(points, corners, poses.person_scores, poses.scores, strict=True)
+            for keypoints, (start, end), score, scores in rows:
                 count += 1
                 xywh = [round(float(value), 2) for value in (*start, *(end - start))]
                 record = coco_annotation(count, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
-                file.write(separator + json.dumps(record | {"score": round(float(score), 5)}))
+                record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
+                file.write(separator + json.dumps(record))
                 separator = ",\n"
 
         yield write

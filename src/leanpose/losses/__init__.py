@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from leanpose.losses.auto import AutoLoss
 from leanpose.losses.base import Criterion, Distillation, Supervised
 from leanpose.losses.cwd import CWDLoss
 from leanpose.losses.distilpose import DistilPoseLoss
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "distilpose": DistilPoseLoss,
     "dwpose": DWPoseStage1,
     "dwpose_stage2": DWPoseStage2,
+    "auto": AutoLoss,
     "cwd": CWDLoss,
     "fpd": FPDLoss,
 }
@@ -22,6 +24,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
 
 __all__ = [
     "METHODS",
+    "AutoLoss",
     "CWDLoss",
     "Criterion",
     "DWPoseStage1",

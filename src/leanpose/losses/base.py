@@ -62,6 +62,10 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
         """
         return cls(criterion, section)
 
+    def explain(self) -> list[str]:
+        """What the loss is made of: a sentence for each term."""
+        return [f"{self.section.method}: {(type(self.section).__doc__ or '').splitlines()[0]}"]
+
     def student_forward(
         self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
     ) -> PoseOutput:

@@ -1,7 +1,8 @@
 """A backbone and a convolutional head: SimpleBaseline (Xiao et al., ECCV 2018), HRNet (Sun et al., CVPR 2019), SimCC.
 
 The head is a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are first
-enlarged by transposed convolutions. SimCC (Li et al., ECCV 2022) flattens SimpleBaseline's maps into rows of bins.
+enlarged by transposed convolutions. `head_upsample` makes it a map to the scores of several pixels a feature (sub-pixel
+convolution, Shi et al., CVPR 2016), which places keypoints finer at hardly a cost: for small crops and small parts. SimCC (Li et al., ECCV 2022) flattens SimpleBaseline's maps into rows of bins.
 
 With a CSPNeXt backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an
 RTMDet's or MoveNet's, which come from a trained detector or pose network, a small network learns from few images.
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
 
 from leanpose.codecs.base import Heatmaps, SimCC
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.codecs.simcc import SimCCCodec
 from leanpose.models.backbones import backbone_class, create_backbone
-from leanpose.models.base import PoseModel, require
+from leanpose.models.base import PoseModel, require, require_positive
 from leanpose.models.layers import deconv_layers
 from leanpose.models.output import PoseOutput
 from leanpose.models.registry import register_model
@@ -33,9 +35,11 @@ class HeatmapModelConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
+    head_upsample: int = 1  # pixels of the heatmaps along each side of a feature, by pixel shuffle
 
     def __post_init__(self) -> None:
         backbone_class(self.backbone)  # refuses an unknown name
+        require_positive(self, "head_upsample")
 
 
 class HeatmapModel(PoseModel):
@@ -53,15 +57,16 @@ class HeatmapModel(PoseModel):
         self.backbone = create_backbone(c.backbone)
         self.require_fit()
         self.deconvolutions = deconv_layers(self.backbone.channels, c.deconv_channels)
-        self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton), 1)
-        (height, width), factor = c.input_size, 2 ** len(c.deconv_channels)
+        self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton) * c.head_upsample**2, 1)
+        (height, width), factor = c.input_size, 2 ** len(c.deconv_channels) * c.head_upsample
         self.heatmap_size = (height // self.backbone.stride * factor, width // self.backbone.stride * factor)
         self.codec = HeatmapCodec(input_size=c.input_size, heatmap_size=self.heatmap_size)
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType] (it has one)
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        return PoseOutput(Heatmaps(self.head(self.deconvolutions(features))), features=features)
+        maps = self.head(self.deconvolutions(features))
+        return PoseOutput(Heatmaps(pixel_shuffle(maps, self.config.head_upsample)), features=features)
 
 
 @dataclass(frozen=True)

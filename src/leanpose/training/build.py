@@ -116,16 +116,24 @@ def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
 
 
 def _rows_of_common_keypoints(start: PoseModel, model: PoseModel) -> dict[str, Tensor]:
-    """Of weights with a row for each keypoint, as an output layer has them: the start's rows where the names agree."""
+    """Of weights with rows for each keypoint, as an output layer has them: the start's rows where the names agree.
+
+    Where the model has several rows a keypoint for one of the start's (`head_upsample`), all of them start as that one.
+    """
     fresh, found = model.state_dict(), {}
     of_start = start.skeleton.keypoint_names
     common = [(own, of_start.index(n)) for own, n in enumerate(model.skeleton.keypoint_names) if n in of_start]
     own_rows, start_rows = ([pair[side] for pair in common] for side in (0, 1))
     for key, value in start.state_dict().items():
-        rows = (len(value), len(fresh[key])) if key in fresh and value.ndim else None
-        if rows == (len(start.skeleton), len(model.skeleton)) and value.shape[1:] == fresh[key].shape[1:]:
-            found[key] = fresh[key].clone()
-            found[key][own_rows] = value[start_rows]
+        if key not in fresh or not value.ndim or value.shape[1:] != fresh[key].shape[1:]:
+            continue
+        (rows, left), (own, own_left) = divmod(len(value), len(of_start)), divmod(len(fresh[key]), len(model.skeleton))
+        several = max(rows, own) > 1 and not key.startswith("head.")  # a layer inside, whose width happens to fit
+        if left or own_left or several or not rows or own % rows:
+            continue
+        taken = value.unflatten(0, (len(of_start), rows))[start_rows].repeat_interleave(own // rows, dim=1)
+        found[key] = fresh[key].clone()
+        found[key].unflatten(0, (len(model.skeleton), own))[own_rows] = taken
     return found
 
 

@@ -6,6 +6,7 @@ valid one, a wrong type with what was expected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -247,11 +248,20 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
         overrides.remove(f"row={chosen}")
         for key, value in rows[chosen].items():
             _set(values, key, value, f"row {chosen}: {key}")
+    change_values(values, overrides)
+    return values
+
+
+def change_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put `key=value` overrides into a recipe's values; see `read_recipe`.
+
+    Raises:
+        LeanposeError: an override fits nothing.
+    """
     # The method comes first: another one replaces the section, since it has other keys.
     for override in sorted(overrides, key=lambda text: not text.startswith("distillation.method=")):
         key, value = read_setting(override, "batch_size=64")
         _set(values, key, value, override)
-    return values
 
 
 def row_of(overrides: list[str] | None) -> str | None:

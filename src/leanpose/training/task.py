@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -12,12 +11,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from leanpose.geometry import Warp
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.fit import CropFit, resize_crops
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.layers import resize
 from leanpose.models.output import PoseOutput
 from leanpose.training.recipe import Recipe
 
@@ -91,7 +89,7 @@ class Task(nn.Module):
 class PoseTask(Task):
     """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
 
-    Crops come in `crop_size`, which is the larger of what student and teacher take; the other one sees them resized.
+    Crops come in `crop_size`, which loses nothing for student or teacher; the other one sees them resized.
 
     Args:
         model: the student; its own codec encodes the targets.
@@ -114,12 +112,13 @@ class PoseTask(Task):
         self.distillation = distillation
         self.auxiliary = auxiliary
         self.teacher = teacher
+        teacher_size = model.input_size if teacher is None else teacher.model.input_size
+        self.fit = CropFit(model.input_size, teacher_size, model.codec.warp)
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crops to train on."""
-        sizes = [self.model.input_size, *([] if self.teacher is None else [self.teacher.model.input_size])]
-        return max(sizes, key=math.prod)
+        return self.fit.crop_size
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
@@ -138,7 +137,7 @@ class PoseTask(Task):
         target = model.codec.encode(keypoints, weights)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher(resize_crops(images, self.teacher.model.input_size, model.codec.warp)[0])
+            teacher = self.teacher(self.fit.teacher_crops(images))
         student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
@@ -164,23 +163,6 @@ class PoseTask(Task):
             student = self.distillation.student_forward(model, model.normalise(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
-
-
-def resize_crops(
-    images: UInt8[Tensor, "B H W 3"], size: tuple[int, int], warp: Warp
-) -> tuple[UInt8[Tensor, "B h w 3"], Float[Tensor, " 2"]]:
-    """The same regions as crops of another size, and by what (x, y) of a keypoint are to be multiplied.
-
-    Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
-    """
-    less = 1 if warp == "udp" else 0
-    (height, width), (new_height, new_width) = images.shape[1:3], size
-    ratio = torch.tensor([(new_width - less) / (width - less), (new_height - less) / (height - less)])
-    ratio = ratio.to(images.device)
-    if (height, width) == size:
-        return images, ratio
-    pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)
-    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1), ratio
 
 
 def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None) -> PoseTask:

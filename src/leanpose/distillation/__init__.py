@@ -1,0 +1,6 @@
+"""Distillation as one command: plan, train plainly and taught at equal cost, measure, report."""
+
+from leanpose.distillation.plan import DistillationPlan, plan_distillation
+from leanpose.distillation.run import DistillationResult, run_distillation
+
+__all__ = ["DistillationPlan", "DistillationResult", "plan_distillation", "run_distillation"]

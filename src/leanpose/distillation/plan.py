@@ -1,0 +1,276 @@
+"""From a teacher, a student and data to the recipes of a comparison: the same student from the labels alone, and taught."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from leanpose.data.dataset import TopDownDataset
+from leanpose.device import choose_device
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_json
+from leanpose.models.registry import list_models
+from leanpose.skeleton import SKELETONS, Skeleton
+from leanpose.training.build import build_model, load_teacher, read_training_people, weights_of
+from leanpose.training.optimizers import build_optimizers
+from leanpose.training.recipe import Recipe, change_values, find_recipe, parse_recipe, read_recipe
+from leanpose.training.task import build_task
+from leanpose.weights import RELEASED, load_model
+
+PLAIN, TAUGHT = "plain", "taught"
+DEFAULT_BUDGET = "30min"
+MAX_EPOCHS = 300
+_TIMED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class DistillationPlan:
+    """What is to be trained.
+
+    Attributes:
+        values: the recipe's values, with `rows` for `plain` and `taught`: the file that repeats the comparison.
+        baseline: whether the plain student is trained too.
+        seeds: of the runs of each row.
+        sentences: what was chosen, and why.
+        taught_share: epochs of the taught student for one of the plain one's, so that both take as many steps.
+    """
+
+    values: dict[str, Any]
+    baseline: bool
+    seeds: tuple[int, ...]
+    sentences: tuple[str, ...]
+    taught_share: float = 1.0
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The ways of training, in the order of the runs."""
+        return (PLAIN, TAUGHT) if self.baseline else (TAUGHT,)
+
+    def recipe(self, row: str, seed: int, folder: Path) -> Recipe:
+        """The recipe of one run.
+
+        Raises:
+            LeanposeError: a value is not valid.
+        """
+        values = {key: value for key, value in self.values.items() if key != "rows"} | {"seed": seed}
+        values |= self.values["rows"][row]
+        data = dict(values["data"])
+        data.setdefault("cache", str(folder / f"crops-{row}"))
+        return parse_recipe(values | {"data": data}, "The plan of this distillation")
+
+    def with_epochs(self, epochs: int) -> DistillationPlan:
+        """The same for so many epochs, measured about five times."""
+        schedule = {**self.values.get("schedule", {}), "epochs": epochs}
+        validation = {**self.values.get("validation", {}), "interval": max(epochs // 5, 1)}
+        values = copy.deepcopy({**self.values, "schedule": schedule, "validation": validation})
+        if self.taught_share != 1:
+            values["rows"][TAUGHT]["schedule"] = {**schedule, "epochs": max(round(epochs * self.taught_share), 1)}
+        return replace(self, values=values)
+
+    def to_yaml(self) -> str:
+        """The recipe file: `leanpose train FILE row=taught` repeats a run."""
+        return yaml.safe_dump(self.values, sort_keys=False)
+
+
+def plan_distillation(
+    teacher: str,
+    student: str,
+    data: Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    seeds: int = 1,
+    baseline: bool = True,
+) -> DistillationPlan:
+    """Choose what the user has not said: model, skeleton, optimiser, schedule and method.
+
+    Args:
+        teacher: a released name, a file (.safetensors, .onnx) or the folder of a run.
+        student: a registered name, weights to start from, or a recipe.
+        data: a recipe, whose data are taken; a folder or an annotation file of people; None where the student is a recipe.
+        settings: `key=value` of the recipe.
+
+    Raises:
+        LeanposeError: there is no such student or data.
+    """
+    said: list[str] = []
+    if student.endswith((".yaml", ".yml")):
+        values = read_recipe(find_recipe(student))
+        said.append(f"The student is that of {student}.")
+    else:
+        values = _student_values(student, said)
+    if data is not None:
+        values["data"] = _data_values(data, said)
+    if not isinstance(values.get("data"), dict):
+        raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
+    values = _with_defaults(values, said)
+    taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
+    change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
+    change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
+    taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
+    values["rows"] = {PLAIN: {"distillation": {"method": "none"}}, TAUGHT: taught}
+    return DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said))
+
+
+def _student_values(student: str, said: list[str]) -> dict[str, Any]:
+    """A registered model with fresh weights, or the model of a file with its weights as the start."""
+    if student in list_models(task="pose"):
+        said.append(f"The student is a fresh {student}.")
+        return {"model": student, "optimizer": {"lr": 1e-3}}
+    if Path(student).exists() or student in RELEASED or student.endswith(".safetensors"):
+        model = load_model(weights_of(student))
+        codec = {k: v for k, v in model.codec.to_dict().items() if k in ("sigma", "encoding", "blur_kernel_size")}
+        said.append(f"The student starts as {student}, a {model.name}.")
+        return {
+            "model": model.name,
+            "model_options": asdict(model.config),
+            "skeleton": model.skeleton.name,
+            "codec": codec,
+            "init_from": student,
+            "strict": False,
+            "optimizer": {"lr": 3e-4},
+        }
+    known = [*list_models(task="pose"), *RELEASED]
+    raise LeanposeError(f"There is no student '{student}'; {did_you_mean(student, known)}")
+
+
+def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
+    """The recipe's `data` for what the user names."""
+    if data.suffix in (".yaml", ".yml"):
+        values = yaml.safe_load(data.read_text()) if data.is_file() else {}
+        if isinstance(values, dict) and isinstance(values.get("data"), dict):
+            return {"num_workers": 0, **values["data"]}
+        if isinstance(values, dict) and "train" in values:
+            source = {"format": "yolo", "annotations": data.name}
+            said.append(f"{data} is a YOLO data set; its own splits train and measure.")
+            sets = {"train": [{**source, "split": "train"}], "val": {**source, "split": "val"}}
+            return {"root": str(data.parent), "num_workers": 0, **sets}
+        raise LeanposeError(f"{data} is neither a recipe with `data` nor a YOLO data set.")
+    files = sorted(data.rglob("*.json")) if data.is_dir() else [data]
+    if not data.exists():
+        raise LeanposeError(f"There is no {data}.")
+    sets = [file for file in files if _labels_keypoints(file)]
+    if not sets:
+        raise LeanposeError(
+            f"There is no COCO file with labelled keypoints in {data}; name a recipe to read other formats."
+        )
+    root = data if data.is_dir() else data.parent
+    val = [file for file in sets if "val" in file.stem.lower() or "test" in file.stem.lower()]
+    train = [file for file in sets if file not in val]
+    if val and train:
+        said.append(f"Trained on {_names(train)}, measured on {_names(val[:1])}.")
+        train_sets, val_set = [_source(file, root) for file in train], _source(val[0], root)
+    else:
+        said.append(
+            f"{_names(sets)} has no validation set beside it: every tenth image is measured on, the others train."
+        )
+        train_sets = [_source(file, root) | {"split": "train"} for file in sets]
+        val_set = _source(sets[0], root) | {"split": "val"}
+    return {"root": str(root), "num_workers": 0, "train": train_sets, "val": val_set}
+
+
+def _labels_keypoints(file: Path) -> bool:
+    """Whether a file is a COCO file with keypoints."""
+    content = load_json(file, "annotation file")
+    records = content.get("annotations") if isinstance(content, dict) else None
+    return isinstance(records, list) and any(isinstance(r, dict) and "keypoints" in r for r in records)
+
+
+def _source(file: Path, root: Path) -> dict[str, Any]:
+    """A COCO set with the folder or archive of its images, which lies beside the file or above it."""
+    for folder in (file.parent, *file.parent.parents):
+        for images in (folder / "images", folder / "images.tar", folder / f"{file.stem}.tar"):
+            if images.exists():
+                paths = (images, file)
+                found = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p.resolve()) for p in paths]
+                return {"format": "coco", "images": found[0], "annotations": found[1]}
+        if folder == root:
+            break
+    raise LeanposeError(f"The images of {file} are not in `images` or `images.tar` beside it; name them in a recipe.")
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files)
+
+
+def _with_defaults(values: dict[str, Any], said: list[str]) -> dict[str, Any]:
+    """The values with what depends on how many people there are and on the machine, where the recipe does not say it."""
+    values = {**values, "validation": {"flip_test": False, **values.get("validation", {})}}
+    if "skeleton" not in values and (skeleton := _labelled_skeleton(values)) is not None:
+        values["skeleton"] = skeleton.name
+        said.append(f"The student finds what the data label: the {len(skeleton)} keypoints of '{skeleton.name}'.")
+    people = len(read_training_people(parse_recipe(values, "The plan of this distillation"))[0].people)
+    defaults: dict[str, Any] = {}
+    if "batch_size" not in values:
+        defaults["batch_size"] = 32 if people >= 640 else 16 if people >= 64 else 4
+    if "precision" not in values:
+        defaults["precision"] = "bf16" if choose_device("auto").type == "cuda" else "fp32"
+    if "ema" not in values:
+        defaults["ema"] = 0.998 if people >= 2000 else 0.98
+    defaults["augmentation"] = {"scale": 0.25, "rotation": 30.0, "hue": 5, "saturation": 30, "value": 30}
+    defaults["optimizer"] = {"name": "adamw", "weight_decay": 0.01, "grad_clip_norm": 35.0}
+    defaults["schedule"] = {"name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.01}
+    for key, value in defaults.items():
+        values[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else value
+    said.append(f"{people} people to train on: batches of {values.get('batch_size', 512)}.")
+    return values
+
+
+def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:
+    """The known skeleton that the first training set labels by its own words; None where it is none of the known ones."""
+    from leanpose.data.coco import load_coco  # the readers' module imports the table of formats
+
+    first, root = values["data"]["train"][0], Path(values["data"].get("root", "."))
+    if first.get("format") != "coco" or "annotations" not in first:
+        return None
+    labelled = load_coco(root / first["annotations"], None).skeleton
+    return next((known for known in SKELETONS.values() if known.keypoints == labelled.keypoints), None)
+
+
+def seconds_an_epoch(recipe: Recipe) -> float:
+    """How long an epoch of a run takes on this machine's processor, by a few timed steps."""
+    model, people = build_model(recipe).train(), read_training_people(recipe)[0].people
+    task = build_task(recipe, model, load_teacher(recipe))
+    dataset = TopDownDataset(people, model.skeleton, task.crop_size, warp=model.codec.warp)
+    optimizers = build_optimizers(recipe.optimizer, task)
+    times, size = [], min(recipe.batch_size, len(people))
+    for step in range(_TIMED_STEPS):
+        began = time.perf_counter()
+        batch = dataset.collate([dataset[(step * size + i) % len(people)] for i in range(size)])
+        sum(task(*batch.inputs).values(), start=torch.zeros(())).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[1:])) * math.ceil(len(people) / recipe.batch_size)
+
+
+def epochs_for(plan: DistillationPlan, budget: str, folder: Path) -> int:
+    """How many epochs a budget allows each run: `20epochs`, or `30min` for all runs together.
+
+    Raises:
+        LeanposeError: the budget is neither.
+    """
+    text = budget.replace(" ", "").lower()
+    for unit, minutes in (("epochs", 0.0), ("epoch", 0.0), ("min", 1.0), ("h", 60.0)):
+        number = text.removesuffix(unit)
+        if number == text:
+            continue
+        try:
+            amount = float(number)
+        except ValueError:
+            break
+        if not amount > 0 or not math.isfinite(amount):
+            break
+        if not minutes:
+            return max(round(amount), 1)
+        seconds = sum(seconds_an_epoch(plan.recipe(row, 0, folder)) for row in plan.rows) * len(plan.seeds)
+        return int(np.clip(0.9 * 60 * minutes * amount / seconds, 1, MAX_EPOCHS))
+    raise LeanposeError(f"'{budget}' is no budget; write 30min, 2h or 20epochs.")

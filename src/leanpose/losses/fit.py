@@ -1,0 +1,104 @@
+"""One region of an image as the crops of a student and of a teacher, whatever their sizes, aspects and keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from leanpose.geometry import Warp
+from leanpose.models.layers import resize
+
+
+@dataclass(frozen=True)
+class CropFit:
+    """Where a student's crop lies in its teacher's: as large as fits, in the middle, black around it.
+
+    Attributes:
+        student, teacher: height and width of their crops, in pixels.
+        warp: how pixels lie in both: those of the student's crops.
+    """
+
+    student: tuple[int, int]
+    teacher: tuple[int, int]
+    warp: Warp
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Height and width of the student's region in the teacher's crop, in pixels."""
+        (sh, sw), (th, tw) = self.student, self.teacher
+        if th * sw <= tw * sh:
+            return th, max(round(th * sw / sh), 2)
+        return max(round(tw * sh / sw), 2), tw
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Of the region's first pixel in the teacher's crop, (x, y)."""
+        (th, tw), (h, w) = self.teacher, self.inner
+        return (tw - w) // 2, (th - h) // 2
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of crops in the student's aspect that lose nothing for either of them, where there are any."""
+        (sh, sw), (h, w) = self.student, self.inner
+        return (h, w) if h * sw == w * sh and h > sh else (sh, sw)
+
+    def scale(self) -> Float[Tensor, " 2"]:
+        """Pixels of the teacher's crop in one of the student's, (x, y)."""
+        less = 1 if self.warp == "udp" else 0
+        pairs = zip(self.inner[::-1], self.student[::-1], strict=True)
+        return torch.tensor([(new - less) / (old - less) for new, old in pairs])
+
+    def teacher_crops(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B h w 3"]:
+        """The teacher's crops, from crops in the student's aspect of whatever size."""
+        images, _ = resize_crops(images, self.inner, self.warp)
+        (x, y), (th, tw), (h, w) = self.offset, self.teacher, self.inner
+        return images if (h, w) == (th, tw) else F.pad(images, (0, 0, x, tw - w - x, y, th - h - y))
+
+    def student_points(self, points: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
+        """Points in pixels of the teacher's crop, in pixels of the student's."""
+        return (points - points.new_tensor(self.offset)) / self.scale().to(points)
+
+    def sample(
+        self,
+        maps: Float[Tensor, "B K H W"],
+        stride: Float[Tensor, " 2"],
+        size: tuple[int, int],
+        student_stride: Float[Tensor, " 2"],
+    ) -> Float[Tensor, "B K h w"]:
+        """The teacher's maps at the places that the student's maps stand for; 0 outside of the teacher's.
+
+        Args:
+            stride: pixels of the teacher's crop in a pixel of its maps, (x, y).
+            size: height and width of the student's maps.
+            student_stride: the same of the student.
+        """
+        scale, offset = self.scale().to(maps), maps.new_tensor(self.offset)
+        lines = []
+        for axis, length in enumerate(size[::-1]):
+            at = torch.arange(length, device=maps.device, dtype=maps.dtype) * student_stride[axis].to(maps)
+            cell = (at * scale[axis] + offset[axis]) / stride[axis].to(maps)
+            lines.append(cell * (2 / max(maps.shape[3 - axis] - 1, 1)) - 1)
+        y, x = torch.meshgrid(lines[1], lines[0], indexing="ij")
+        grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
+        return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def resize_crops(
+    images: UInt8[Tensor, "B H W 3"], size: tuple[int, int], warp: Warp
+) -> tuple[UInt8[Tensor, "B h w 3"], Float[Tensor, " 2"]]:
+    """The same regions as crops of another size, and by what (x, y) of a keypoint are to be multiplied.
+
+    Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
+    """
+    less = 1 if warp == "udp" else 0
+    (height, width), (new_height, new_width) = images.shape[1:3], size
+    ratio = torch.tensor([(new_width - less) / (width - less), (new_height - less) / (height - less)])
+    ratio = ratio.to(images.device)
+    if (height, width) == size:
+        return images, ratio
+    pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1), ratio

@@ -1,0 +1,264 @@
+"""One command from a teacher, a student and data to the report: what is chosen, refused, resumed and measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
+from leanpose.distillation.measure import Measured, gain_of, keypoint_gains, keypoint_hits
+from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
+from leanpose.distillation.run import explain
+from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, with_unlabelled
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.predictions import PosePredictions
+from leanpose.inference.folders import Outcome
+from leanpose.models.registry import create_model
+from leanpose.skeleton import COCO17
+from leanpose.weights import save_model
+from tiny import TINY_MODEL, write_tiny_coco
+
+SETTINGS = [*(f"model_options.{key}={value}" for key, value in TINY_MODEL.items()), "batch_size=4"]
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    model = create_model("tokenpose_s_v1", **TINY_MODEL)
+    save_model(model, tmp_path / "teacher.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    return str(tmp_path / "teacher.safetensors")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder as people have it: images, train.json and val.json."""
+    folder = tmp_path / "people"
+    everybody = json.loads(write_tiny_coco(folder, people=18).read_text())
+    (folder / "annotations.json").unlink()
+    for name, chosen in (("train", range(1, 13)), ("val", range(13, 19))):
+        content = {
+            **everybody,
+            "images": [image for image in everybody["images"] if image["id"] in chosen],
+            "annotations": [person for person in everybody["annotations"] if person["image_id"] in chosen],
+        }
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def plan(teacher: str, data: Path, *settings: str, **options: Any) -> DistillationPlan:
+    return plan_distillation(teacher, "tokenpose_s_v1", data, [*SETTINGS, *settings], **options)
+
+
+def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path: Path) -> None:
+    made = plan(teacher, data)
+    plain, taught = made.recipe(PLAIN, 3, tmp_path), made.recipe(TAUGHT, 3, tmp_path)
+    assert (plain.distillation.method, taught.distillation.method) == ("none", "auto")
+    same = {"distillation", "data"}
+    assert plain.model_dump(exclude=same) == taught.model_dump(exclude=same)
+    assert (plain.seed, plain.skeleton, plain.batch_size, plain.optimizer.name) == (3, "coco17", 4, "adamw")
+    told = " ".join(made.sentences)
+    for words in ("a fresh tokenpose_s_v1", "Trained on train.json, measured on val.json", "12 people to train on"):
+        assert words in told
+    # What the user says counts, for both students or for the method.
+    changed = plan(teacher, data, "optimizer.lr=0.5", "distillation.teacher_weight=7")
+    assert changed.recipe(PLAIN, 0, tmp_path).optimizer.lr == 0.5
+    assert changed.recipe(TAUGHT, 0, tmp_path).model_dump()["distillation"]["teacher_weight"] == 7
+    assert changed.recipe(TAUGHT, 0, tmp_path).model_dump()["distillation"]["teacher"] == teacher
+    sentences = explain(made, tmp_path)
+    assert sentences[0].startswith("pose: weight 1")
+    assert "both predict heatmaps" in sentences[1]
+
+
+def test_a_student_that_starts_from_a_file_keeps_its_form(teacher: str, data: Path, tmp_path: Path) -> None:
+    recipe = plan_distillation(teacher, teacher, data).recipe(PLAIN, 0, tmp_path)
+    assert (recipe.model, recipe.init_from, recipe.strict) == ("tokenpose_s_v1", teacher, False)
+    assert recipe.model_options["embed_dim"] == 16
+
+
+def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
+    recipe = plan(teacher, data, "schedule.epochs=2").recipe(PLAIN, 0, tmp_path)
+    (tmp_path / "student.yaml").write_text(recipe.to_yaml())
+    again = plan_distillation(teacher, str(tmp_path / "student.yaml")).recipe(PLAIN, 0, tmp_path)
+    assert again == recipe
+    # Its data serve another student too.
+    other = plan_distillation(teacher, "tokenpose_s_v1", tmp_path / "student.yaml", SETTINGS)
+    assert other.recipe(PLAIN, 0, tmp_path).data.train == recipe.data.train
+
+
+def test_one_file_is_split(teacher: str, data: Path, tmp_path: Path) -> None:
+    recipe = plan(teacher, data / "train.json").recipe(PLAIN, 0, tmp_path)
+    assert recipe.data.val is not None
+    assert (recipe.data.train[0].split, recipe.data.val.split) == ("train", "val")
+
+
+def break_images(data: Path) -> None:
+    (data / "images").rename(data / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("student", "where", "spoil", "words"),
+    [
+        ("tokenpos_s_v1", "people", None, "There is no student 'tokenpos_s_v1'; did you mean 'tokenpose_s_v1'"),
+        ("tokenpose_s_v1", "nowhere", None, "There is no .*nowhere"),
+        ("tokenpose_s_v1", None, None, "Say what to train on"),
+        ("tokenpose_s_v1", "people/images", None, "There is no COCO file with labelled keypoints in"),
+        ("tokenpose_s_v1", "people", break_images, "The images of .*train.json are not in `images`"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(
+    teacher: str,
+    data: Path,
+    tmp_path: Path,
+    student: str,
+    where: str | None,
+    spoil: Callable[[Path], None] | None,
+    words: str,
+) -> None:
+    if spoil is not None:
+        spoil(data)
+    with pytest.raises(LeanposeError, match=words):
+        plan_distillation(teacher, student, None if where is None else tmp_path / where)
+
+
+def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:
+    made = plan(teacher, data)
+    assert epochs_for(made, "20epochs", tmp_path) == 20
+    assert epochs_for(made, "1 epoch", tmp_path) == 1
+    assert epochs_for(made, "0.00001min", tmp_path) == 1
+    assert epochs_for(made, "9h", tmp_path) == 300
+    for wrong in ("soon", "0min", "-3epochs", "nanmin", "5"):
+        with pytest.raises(LeanposeError, match=f"'{wrong}' is no budget; write 30min, 2h or 20epochs"):
+            epochs_for(made, wrong, tmp_path)
+
+
+def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    made, out = plan(teacher, data, seeds=2), tmp_path / "out"
+    with pytest.raises(LeanposeError, match="The teacher is not better than the student at its start"):
+        run_distillation(made, out, budget="1epochs", say=said.append)
+    result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
+    assert any("Only 6 people to measure on" in sentence for sentence in said)
+    figures = json.loads((out / "report.json").read_text())
+    assert figures["runs"].keys() == {"plain-0", "plain-1", "taught-0", "taught-1"}
+    assert result.gain is not None
+    assert len(result.gain.by_seed) == 2
+    assert figures["gain"]["mean"] == pytest.approx(
+        sum(figures["runs"][f"taught-{s}"]["AP"] - figures["runs"][f"plain-{s}"]["AP"] for s in (0, 1)) / 2
+    )
+    page = result.report.read_text()
+    for words in ("Cost and accuracy", "Keypoints within OKS 0.5", "left wrist", "teacher", "both predict heatmaps"):
+        assert (words in page) == (words != "both predict heatmaps")
+    # The same again trains nothing; a file that is gone is made again.
+    before = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
+    shutil.rmtree(out / "taught-1")
+    again = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
+    after = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
+    assert {name for name in before if before[name] != after[name]} == {"taught-1"}
+    assert again.gain == result.gain, "the run that was made again ends alike"
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["rows"].keys() == {"plain", "taught"}
+    with pytest.raises(LeanposeError, match="holds another distillation"):
+        run_distillation(plan(teacher, data, "optimizer.lr=0.5", seeds=2), out, budget="1epochs", force=True)
+    with pytest.raises(LeanposeError, match="is not empty and holds no distillation"):
+        run_distillation(made, data, budget="1epochs")
+
+
+def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
+    with pytest.raises(LeanposeError, match=r"1 of the 6 pictures to measure on are trained on too, such as .*15\.jpg"):
+        run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
+
+
+def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+    labels = TeacherLabels(data / "train.json", data / "images", Outcome(done=12, people=12))
+    made = plan(teacher, data)
+    grown = with_unlabelled(made, labels)
+    assert len(grown.recipe(TAUGHT, 0, tmp_path).data.train) == 2
+    assert grown.recipe(PLAIN, 0, tmp_path).data.train == made.recipe(PLAIN, 0, tmp_path).data.train
+    planned = grown.with_epochs(10)  # twice the people: half the epochs are as many steps
+    assert planned.recipe(PLAIN, 0, tmp_path).schedule.epochs == 10
+    assert planned.recipe(TAUGHT, 0, tmp_path).schedule.epochs == 5
+
+
+def test_a_folder_is_labelled(tmp_path: Path) -> None:
+    photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
+    (tmp_path / "photos").mkdir()
+    shutil.copy(photos / "000000247917.jpg", tmp_path / "photos")
+    labels = label_pictures(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
+    content = json.loads(labels.file.read_text())
+    assert labels.outcome.people == len(content["annotations"]) > 1
+    person = content["annotations"][0]
+    scores = np.array(person["keypoint_scores"])
+    assert scores.shape == (19,)
+    assert ((np.array(person["keypoints"]).reshape(-1, 3)[:, 2] > 0) <= (scores >= 0.5)).all()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LeanposeError, match="no image"):
+        label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
+    cv2.imwrite(str(tmp_path / "empty" / "wall.png"), np.full((64, 64, 3), 200, np.uint8))
+    with pytest.raises(LeanposeError, match="finds nobody in the 1 pictures"):
+        label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
+    assert not (tmp_path / "none.json").exists()
+
+
+def people_at(points: np.ndarray) -> PoseDataset:
+    people = [
+        PoseAnnotation(ImageRef(f"{i}.jpg"), np.array([0, 0, 100, 100.0]), keypoints, i, i, 5000.0)
+        for i, keypoints in enumerate(points)
+    ]
+    return PoseDataset("made up", people)
+
+
+def measured(name: str, keypoints: np.ndarray, ap: float, draws: list[float]) -> Measured:
+    count = len(keypoints)
+    poses = PosePredictions(
+        image_ids=np.arange(count),
+        keypoints=keypoints,
+        keypoint_scores=np.ones(keypoints.shape[:2]),
+        boxes=np.zeros((count, 4)),
+        box_scores=np.ones(count),
+        areas=np.full(count, 5000.0),
+    )
+    return Measured(name, poses, ap, np.array(draws))
+
+
+def test_hits_and_gains_of_keypoints() -> None:
+    labels = np.full((40, 17, 3), 50.0)
+    labels[..., 2] = 2
+    labels[:, 3, 2] = 0
+    people = people_at(labels)
+    right, wrong = labels[..., :2].copy(), labels[..., :2].copy()
+    wrong[:20, 5] += 60
+    plain, taught = measured("plain", wrong, 1, [1.0]), measured("taught", right, 2, [2.0])
+    hits = keypoint_hits(plain.poses, people, COCO17)
+    assert hits[:20, 5].sum() == 0
+    assert hits[20:, 5].all()
+    assert np.isnan(hits[:, 3]).all()
+    gains = keypoint_gains([taught], [plain], people, COCO17)
+    assert "left_ear" not in gains
+    before, after, low, high = gains["left_shoulder"]
+    assert (before, after) == (50, 100)
+    assert 20 < low < 50 < high < 80
+    assert gains["nose"] == (100, 100, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(3.0, "taught wins by 3.0 AP"), (-3.0, "taught loses by 3.0 AP"), (0.2, "no gain shown: [+]0.2 AP")],
+)
+def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
+    rng = np.random.default_rng(0)
+    points = np.zeros((1, 17, 2))
+    plain = [measured("plain", points, 20.0, list(20 + rng.normal(0, 5, 200))) for _ in range(3)]
+    taught = [measured("taught", points, m.ap + shift, list(m.draws + shift + rng.normal(0, 1, 200))) for m in plain]
+    gain = gain_of(taught, plain)
+    assert gain.mean == pytest.approx(shift)
+    np.testing.assert_array_less(gain.interval[0], gain.mean)
+    assert re.match(words, gain.verdict)

@@ -1,0 +1,185 @@
+"""Any teacher to any student: what the teacher finds, in the student's crop and in its own form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
+from leanpose.codecs.base import Codec, Coordinates, Heatmaps, Prediction, SimCC
+from leanpose.errors import LeanposeError
+from leanpose.geometry import Warp, apply_affine, warp_image, warp_matrix
+from leanpose.losses.auto import AutoLoss, AutoSection, common_keypoints
+from leanpose.losses.fit import CropFit
+from leanpose.models.base import PoseModel
+from leanpose.models.output import PoseOutput
+from leanpose.models.registry import create_model
+from leanpose.training.recipe import parse_recipe
+from leanpose.training.train import train
+from leanpose.weights import save_model
+from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
+
+SIZES = [((128, 96), (128, 96)), ((128, 96), (256, 192)), ((256, 192), (192, 192)), ((96, 96), (128, 64))]
+
+
+def predict(codec: Codec[Any, Any], points: torch.Tensor, scores: torch.Tensor) -> Prediction:
+    """A perfect model's prediction of these points, in pixels of its crop."""
+    target = codec.encode(points, torch.ones_like(scores))
+    if isinstance(codec, HeatmapCodec):
+        return Heatmaps(target.heatmaps * scores[..., None, None])
+    if isinstance(codec, SimCCCodec):
+        return SimCC(target.x * scores[..., None], target.y * scores[..., None])
+    return Coordinates(target.xy, score=scores)
+
+
+def codecs(size: tuple[int, int], warp: Warp) -> list[Codec[Any, Any]]:
+    maps = (size[0] // 4, size[1] // 4)
+    found: list[Codec[Any, Any]] = [
+        HeatmapCodec(size, maps, encoding="udp" if warp == "udp" else "unbiased"),
+        CoordinateCodec(size, encoding=warp),
+    ]
+    return [*found, SimCCCodec(size)] if warp == "msra" else found
+
+
+@pytest.mark.parametrize("warp", ["udp", "msra"])
+@pytest.mark.parametrize(("student_size", "teacher_size"), SIZES)
+def test_the_teacher_sees_the_same_region(
+    student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
+) -> None:
+    # A bright spot of the picture lies where the student's point, fitted, says.
+    picture = np.zeros((480, 480, 3), np.uint8)
+    spot = np.array([[250.0, 230.0]])
+    picture[226:235, 246:255] = 255
+    center = np.array([240.0, 240.0])
+    scale = np.array([240.0, 240.0 * student_size[0] / student_size[1]])
+    fit = CropFit(student_size, teacher_size, warp)
+    crop = warp_image(picture, warp_matrix(center, scale, fit.crop_size, warp=warp), fit.crop_size)
+    seen = fit.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
+    assert seen.shape == (*teacher_size, 3)
+    weight = seen[..., 0].astype(float)
+    y, x = np.indices(weight.shape)
+    found = torch.tensor([[[(x * weight).sum() / weight.sum(), (y * weight).sum() / weight.sum()]]])
+    expected = apply_affine(warp_matrix(center, scale, student_size, warp=warp), spot)
+    np.testing.assert_allclose(fit.student_points(found)[0], expected, atol=0.35)
+
+
+@pytest.mark.parametrize("warp", ["udp", "msra"])
+@pytest.mark.parametrize(("student_size", "teacher_size"), SIZES)
+def test_every_form_of_teacher_gives_every_form_of_student_the_same_points(
+    student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
+) -> None:
+    fit = CropFit(student_size, teacher_size, warp)
+    (x, y), (h, w) = fit.offset, fit.inner
+    inside = torch.tensor([[[0.3 * w + x, 0.4 * h + y], [0.6 * w + x, 0.7 * h + y], [0.5 * w + x, 0.2 * h + y]]])
+    scores = torch.tensor([[0.9, 0.8, 0.1]])
+    expected = fit.student_points(inside)[0]
+    for teacher in codecs(teacher_size, warp):
+        for student in codecs(student_size, warp):
+            section = AutoSection(teacher="t")
+            common = ([1, 2, 0], [0, 1, 2])
+            loss = AutoLoss(student, section, student, teacher, fit, common, keypoints=4, simulate=False)
+            target = loss.teacher_target(predict(teacher, inside, scores))
+            drawn: Any = (
+                Heatmaps(target.heatmaps)
+                if isinstance(student, HeatmapCodec)
+                else SimCC(target.x, target.y)
+                if isinstance(student, SimCCCodec)
+                else Coordinates(target.xy)
+            )
+            points = student.decode(drawn)[0][0]
+            case = f"{teacher.name} to {student.name}"
+            np.testing.assert_allclose(points[1], expected[0], atol=1.1, err_msg=case)
+            np.testing.assert_allclose(points[2], expected[1], atol=1.1, err_msg=case)
+            weights = target.weights[0]
+            assert weights[3] == 0, "no keypoint of the teacher's"
+            if isinstance(student, HeatmapCodec) and isinstance(teacher, HeatmapCodec):
+                assert weights[:3].tolist() == [1, 1, 1], "a heatmap says itself how sure it is"
+                assert target.heatmaps[0, 0].max() < 0.15
+            else:
+                assert weights[0] == 0, "below the least confidence"
+                np.testing.assert_allclose(weights[1:3], [0.9, 0.8], atol=0.06, err_msg=case)
+
+
+def tiny_model(name: str, **options: Any) -> PoseModel:
+    return create_model(name, **{**TINY_MODEL, **options})
+
+
+def test_labels_and_teacher_count_as_the_section_says() -> None:
+    student, teacher = tiny_model("tokenpose_s_v1"), tiny_model("distilpose_s", skeleton="crowdpose14")
+    own, theirs = common_keypoints(student, teacher)
+    assert [student.skeleton.keypoints[i] for i in own] == [teacher.skeleton.keypoints[i] for i in theirs]
+    output = PoseOutput(Heatmaps(torch.rand(2, 17, *student.codec.heatmap_size)))  # pyright: ignore
+    found = PoseOutput(Coordinates(torch.full((2, 14, 2), 0.5), score=torch.full((2, 14), 0.8)))
+    labelled = torch.zeros(2, 17)
+    labelled[:, own[0]] = 1
+    target = student.codec.encode(torch.full((2, 17, 2), 9.0), labelled)
+
+    def terms(**settings: Any) -> dict[str, float]:
+        section = AutoSection(teacher="t", **settings)
+        loss = AutoLoss.build(section, student, teacher, student.codec)
+        return {name: float(value) for name, value in loss(output, found, target).items()}
+
+    plain = terms()
+    assert plain["pose"] == pytest.approx(float(student.codec.loss(output.prediction, target)))
+    assert terms(label_weight=0).keys() == {"teacher"}
+    assert terms(teacher_weight=3.0)["teacher"] == pytest.approx(3 * plain["teacher"], rel=1e-5)
+    assert terms(only_unlabelled=True)["teacher"] == pytest.approx(plain["teacher"] * 11 / 12, rel=0.1)
+    assert terms(min_confidence=0.9)["teacher"] == 0
+    sentences = AutoLoss.build(AutoSection(teacher="t"), student, teacher, student.codec).explain()
+    assert sentences[1].startswith(
+        "teacher: weight 1, the student's loss against the teacher's keypoints (coordinates), "
+    )
+    assert f"{len(own)} of its 17 keypoints, labelled or not" in sentences[1]
+
+
+def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
+    student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
+    loss = AutoLoss.build(AutoSection(teacher="t"), student, teacher, student.codec)
+    assert len(loss.explain()) == 3
+    points, size = torch.full((1, 17, 2), 12.0), teacher.codec.heatmap_size  # pyright: ignore
+    found = PoseOutput(predict(teacher.codec, points, torch.ones(1, 17)))
+    target = student.codec.encode(points, torch.ones(1, 17))
+
+    def simulated(shift: float, sigma: float) -> float:
+        height, width = student.input_size
+        xy = points / torch.tensor([width, height]) + shift
+        output = PoseOutput(Coordinates(xy, torch.full((1, 17, 2), sigma), torch.ones(1, 17)))
+        return float(loss(output, found, target)["simulated_heatmaps"])
+
+    assert teacher.codec.sigma == 2.0  # pyright: ignore
+    assert simulated(0, 2.0) < 1e-4 < min(simulated(2 / size[1], 2.0), simulated(0, 1.0))
+
+
+def test_teachers_of_other_things_are_refused() -> None:
+    student, teacher = tiny_model("tokenpose_s_v1"), tiny_model("tokenpose_s_v1")
+    teacher.skeleton = replace(teacher.skeleton, keypoints=tuple(f"paw_{i}" for i in range(17)), name="cat")
+    with pytest.raises(LeanposeError, match="The teacher's skeleton 'cat' has no keypoint of the student's 'coco17'"):
+        AutoLoss.build(AutoSection(teacher="t"), student, teacher, student.codec)
+
+
+@pytest.mark.parametrize("student", ["tokenpose_s_v1", "distilpose_s", "rtmpose_t", "tfpose_r50"])
+@pytest.mark.parametrize("teacher", ["tokenpose_s_v1", "distilpose_s"])
+def test_runs(tmp_path: Path, student: str, teacher: str) -> None:
+    write_tiny_coco(tmp_path / "data")
+    options = {**TINY_MODEL, "input_size": (48, 48)}
+    save_model(
+        create_model(teacher, skeleton="body19", **options),
+        tmp_path / "t.safetensors",
+        training_data=[],
+        licence="Apache-2.0",
+        metrics={},
+    )
+    recipe = tiny_recipe(tmp_path / "data", distillation={"method": "auto", "teacher": str(tmp_path / "t.safetensors")})
+    if student != "tokenpose_s_v1":
+        small = {
+            "distilpose_s": dict(TINY_MODEL),
+            "rtmpose_t": {"input_size": (64, 32)},
+            "tfpose_r50": {"input_size": (64, 32), "embed_dim": 32},
+        }[student]
+        recipe |= {"model": student, "model_options": small, "codec": {}}
+    assert "AP" in train(parse_recipe(recipe), tmp_path / "run", quiet=True).metrics

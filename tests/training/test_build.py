@@ -1,0 +1,45 @@
+"""What a training starts from: weights of a model with other keypoints, or with several rows of the head for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from leanpose.codecs.base import Heatmaps
+from leanpose.models.registry import create_model
+from leanpose.training.build import build_model
+from leanpose.training.recipe import parse_recipe
+from leanpose.weights import save_model
+from tiny import tiny_recipe
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_a_start_with_other_keypoints_gives_the_common_ones_their_rows(tmp_path: Path, upsample: int) -> None:
+    options = {"input_size": [64, 32]}
+    start = create_model("tinypose", skeleton="crowdpose14", **options).eval()
+    save_model(start, tmp_path / "start.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    changes = {
+        "model": "tinypose",
+        "model_options": {**options, "head_upsample": upsample},
+        "skeleton": "body19",
+        "distillation": {"method": "none"},
+        "init_from": str(tmp_path / "start.safetensors"),
+        "strict": False,
+    }
+    model = build_model(parse_recipe(tiny_recipe(tmp_path, **changes))).eval()
+    images = torch.rand(1, 3, 64, 32)
+    found, expected = model(images).prediction, start(images).prediction
+    assert isinstance(found, Heatmaps)
+    assert isinstance(expected, Heatmaps)
+    assert found.heatmaps.shape == (1, 19, 16 * upsample, 8 * upsample)
+    common = [
+        (own, start.skeleton.keypoints.index(name))
+        for own, name in enumerate(model.skeleton.keypoints)
+        if name in start.skeleton.keypoints
+    ]
+    assert len(common) == 14
+    for own, other in common:
+        same = expected.heatmaps[0, other].repeat_interleave(upsample, 0).repeat_interleave(upsample, 1)
+        torch.testing.assert_close(found.heatmaps[0, own], same)
