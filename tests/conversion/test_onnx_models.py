@@ -122,7 +122,7 @@ def test_movenet_finds_what_its_file_finds(
     assert (points < 1e-4).mean() > 0.999
     assert (np.abs(prediction.score.numpy() - expected[..., 2]) < 1e-4).mean() > 0.999
     decoded, scores = model.codec.decode(prediction)
-    torch.testing.assert_close(decoded, prediction.xy * model.input_size[0])
+    torch.testing.assert_close(decoded, prediction.xy * (model.input_size[0] - 1))
     torch.testing.assert_close(scores, prediction.score)
 
 

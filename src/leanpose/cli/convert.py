@@ -1,4 +1,4 @@
-"""`leanpose convert`: official checkpoints, detectors and MoveNet become files of leanpose."""
+"""`leanpose convert`: official checkpoints and ONNX files of some networks become files of leanpose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def convert(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="An official checkpoint (.pth), a detector or MoveNet (.onnx), or a name that --list shows."
+            help="An official checkpoint (.pth), PP-TinyPose, MoveNet or RTMDet (.onnx), or a name that --list shows."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,

@@ -53,8 +53,9 @@ def convert_onnx(
     training_data: list[str] | None = None,
     licence: str | None = None,
 ) -> Converted:
-    """Write an ONNX file's network as a file of leanpose: PP-TinyPose and MoveNet for `load_model`, an RTMDet as a backbone
-    for `create_model(pretrained=…)`.
+    """Write an ONNX file's network as a file of leanpose.
+
+    PP-TinyPose and MoveNet become models for `load_model`, an RTMDet a backbone for `create_model(pretrained=…)`.
 
     What the network computes is compared with the file in onnxruntime.
 

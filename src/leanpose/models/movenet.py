@@ -1,8 +1,8 @@
 """MoveNet, single pose (Google, 2021): the keypoints of the person in the middle of a square crop.
 
-Four branches read the features of `leanpose.models.backbones.movenet`. There is no paper: names of the branches and the way from
-them to the points are those of the graph that Google publishes, which follows CenterNet (Zhou et al., 2019, arXiv
-1904.07850). `leanpose convert` makes weights from its ONNX files.
+Four branches read the features of `leanpose.models.backbones.movenet`. There is no paper: the branches' names and
+the way from them to the points are those of the graph that Google publishes, which follows CenterNet (Zhou et al., 2019, arXiv
+1904.07850). `leanpose convert` makes weights of its ONNX files.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Maps(NamedTuple):
 class MoveNet(PoseModel):
     """MoveNet with its decoding: the predicted coordinates are final, and scores are heights of the heatmaps, in 0..1.
 
-    The loss of the points reaches the offsets and the shared features alone: cells are chosen by their heights, which has no
-    gradient. Google's training of the other branches is not published; to train on crops, take `movenet_topdown`.
+    The loss of the points reaches the offsets and the shared features alone: cells are chosen by their heights, which
+    has no gradient. How Google trains the other branches is not published; to train on crops, take `movenet_topdown`.
 
     Fresh weights: of the branches' last layers normal with sigma 0.001, the rest as the backbone's.
     """
@@ -75,7 +75,8 @@ class MoveNet(PoseModel):
             nn.Sequential(SeparableConv(trunk, width), nn.Conv2d(width, maps, 1))
             for maps in (1, 2 * keypoints, 2 * keypoints)
         )
-        self.codec = CoordinateCodec(input_size=config.input_size)
+        # Measured on labels: decoded as `msra`, points lie a third of a pixel too far to the right and too low.
+        self.codec = CoordinateCodec(input_size=config.input_size, encoding="udp")
         for last in (self.heatmaps, self.center[1], self.regression[1], self.offsets[1]):
             assert isinstance(last, nn.Conv2d)
             nn.init.normal_(last.weight, std=0.001)

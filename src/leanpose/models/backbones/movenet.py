@@ -82,7 +82,10 @@ class MoveNetBackbone(Backbone):
     size_divisor = 32
     channels = 96
     trunk_channels = 24
-    start_instead = "start it from MoveNet itself: leanpose convert MOVENET.onnx --backbone -o FILE.safetensors, then pretrained: FILE.safetensors"
+    start_instead = (
+        "start it from MoveNet itself: leanpose convert MOVENET.onnx --backbone -o FILE.safetensors, "
+        "then pretrained: FILE.safetensors"
+    )
     image_scale: Tensor
     image_shift: Tensor
 
