@@ -107,7 +107,9 @@ def _decode(maps: Maps) -> Coordinates:
     y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     cells = torch.stack([x, y], dim=-1).flatten(0, 1).float()  # (h*w, 2)
     middle = cells.new_tensor([columns // 2, rows // 2])
-    person = (maps.center.sigmoid().flatten(1) / _softened(cells - middle)).argmax(dim=1, keepdim=True)
+    # Published graphs hold these weights in half precision, which decides between centres of almost the same height.
+    nearness = (1 / _softened(cells - middle)).half().float()
+    person = (maps.center.sigmoid().flatten(1) * nearness).argmax(dim=1, keepdim=True)
     coarse = cells[person] + _at(maps.regression, person.expand(-1, maps.heatmaps.shape[1]))
     # Of all people's peaks, the one where this person's keypoint is about to be.
     heights = maps.heatmaps.sigmoid().flatten(2)
