@@ -40,7 +40,9 @@ def solve(model: HeatmapModel, root: Path, names: list[str], limit: int) -> None
     gram, moment = torch.zeros(len(rows), size, size).double(), torch.zeros(len(rows), size).double()
     for config in SETS:
         people = read_people(config, model.skeleton, root, training=True).people[:limit]
-        dataset = TopDownDataset(people, model.skeleton, model.input_size, warp=model.codec.warp)
+        dataset = TopDownDataset(
+            people, model.skeleton, model.input_size, warp=model.codec.warp, padding=model.codec.padding
+        )
         for first in range(0, len(people), BATCH):
             batch = dataset.collate([dataset[i] for i in range(first, min(first + BATCH, len(people)))])
             images, keypoints, weights = batch.inputs

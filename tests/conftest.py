@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from typer.testing import CliRunner, Result
 
 from leanpose.cli import app, main
 from spots import SpotFinder
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# An example may take long: a machine may be busy, the first example fills caches, and checks of shapes take their time.
+settings.register_profile("leanpose", deadline=None)
+settings.load_profile("leanpose")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,13 +69,13 @@ def spot_finder() -> SpotFinder:
 
 @pytest.fixture(scope="session")
 def small_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A freshly initialised real model, as a file of weights."""
+    """A freshly initialised real model of few layers, as a file of weights."""
     from leanpose.models.registry import create_model
     from leanpose.weights import save_model
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    model = create_model("tokenpose_s_v1", skeleton="body19", input_size=(128, 96))
+    model = create_model("tokenpose_s_v1", skeleton="body19", input_size=(128, 96), depth=2, stage1_blocks=1)
     save_model(model, path, training_data=["none"], licence="none", metrics={})
     return path
 

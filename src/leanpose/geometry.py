@@ -22,6 +22,8 @@ from jaxtyping import Float, Shaped, UInt8
 from leanpose.errors import LeanposeError
 
 Warp = Literal["msra", "udp"]
+PADDING = 1.25
+"""How much larger than the person's box a crop is, as in the papers' toolbox."""
 
 _OPENCV_LIMIT = 32767  # OpenCV's warp keeps source positions in 16 bits
 
@@ -56,7 +58,7 @@ def boxes_from_keypoints(keypoints: Shaped[np.ndarray, "N K 3"]) -> Float[np.nda
 
 
 def bbox_to_center_scale(
-    boxes: Shaped[np.ndarray, "N 4"], input_size: tuple[int, int], padding: float = 1.25
+    boxes: Shaped[np.ndarray, "N 4"], input_size: tuple[int, int], padding: float = PADDING
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2"]]:
     """The region of the image that a model sees of each person.
 

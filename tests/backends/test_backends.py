@@ -47,6 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             include_preprocessing=preprocessing,
             include_decoding=decoding,
             batches=(1, 2),
+            quick=name == "outside.onnx",
         ).path
     return found
 

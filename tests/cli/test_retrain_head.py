@@ -27,13 +27,19 @@ def plain(data: Path) -> dict:
     )
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny_coco(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model with its recipe: its statistics are those of one batch, its weights fresh."""
-    write_tiny_coco(tmp_path / "data")
-    folder = tmp_path / "trained"
-    train(parse_recipe({**plain(tmp_path / "data"), "schedule": {"epochs": 1}}), folder, quiet=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(plain(tmp_path / "data")))
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    train(parse_recipe({**plain(data), "schedule": {"epochs": 1}}), folder, quiet=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(plain(data)))
     return folder
 
 
@@ -50,13 +56,13 @@ def test_by_the_runs_own_recipe(run: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_needs_a_recipe_and_keeps_its_own_model(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = run / "best.safetensors"
     with pytest.raises(LeanposeError, match="name one for the data"):
         CliRunner().invoke(app, ["retrain-head", str(file)], catch_exceptions=False)
-    other = write_tiny_recipe(tmp_path / "other.yaml", tmp_path / "data", distillation=None)  # of another model
+    other = write_tiny_recipe(tmp_path / "other.yaml", data, distillation=None)  # of another model
     CliRunner().invoke(
         app, ["retrain-head", str(file), str(other), "--epochs", "1", "--out", "made"], catch_exceptions=False
     )
@@ -64,7 +70,7 @@ def test_a_file_needs_a_recipe_and_keeps_its_own_model(
     assert (made.model, made.schedule.epochs, made.model_options["embed_dim"]) == ("rtmpose_t", 1, 16)
 
 
-def test_what_cannot_get_a_new_head(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_get_a_new_head(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = run / "recipe.yaml"
     heatmaps = create_model("simplebaseline_r50", input_size=(64, 64))
@@ -72,7 +78,7 @@ def test_what_cannot_get_a_new_head(run: Path, tmp_path: Path, monkeypatch: pyte
     for arguments, match in (
         (["h.safetensors", str(recipe)], "SimCC"),
         ([str(run), str(recipe), "skeleton=crowdpose14"], "add skeleton=coco17"),
-        ([str(tmp_path / "data"), str(recipe)], "holds no weights"),
+        ([str(data), str(recipe)], "holds no weights"),
         ([str(run), "--logit-weight", "0"], "above 0, not 0"),
         ([str(run), "--logit-weight", "inf"], "above 0, not inf"),
         (["x" * 3000], "cannot be the name of a file"),

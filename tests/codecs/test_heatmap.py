@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -215,7 +215,6 @@ SIZES = [((256, 192), (64, 48), 2.0, 11), ((384, 288), (96, 72), 3.0, 17), ((128
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0][0]}x{size[0][1]}")
 @pytest.mark.parametrize("decoding", DECODINGS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(deadline=None)  # the first example fills caches
 @given(fractions=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
 def test_decode_undoes_encode(fractions: list, encoding: Any, decoding: Any, size: tuple) -> None:
     (height, width), heatmap_size, sigma, kernel = size

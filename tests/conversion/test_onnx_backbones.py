@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from leanpose import create_model
+from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.base import PyramidBackbone
@@ -23,6 +24,13 @@ from outputs import gradient
 @pytest.fixture
 def detector(shared: Path) -> Path:
     return shared / "data" / "detectors" / "rtmdet_nano_person.onnx"
+
+
+@pytest.fixture(scope="module")
+def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """The detector's features as a file of a backbone."""
+    detector = shared / "data" / "detectors" / "rtmdet_nano_person.onnx"
+    return convert_onnx(detector, tmp_path_factory.mktemp("nano") / "nano.safetensors", licence="Apache-2.0")
 
 
 @pytest.fixture
@@ -40,10 +48,9 @@ def at(path: Path, tensor: str, pixels: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_the_backbone_computes_what_the_detector_computes(detector: Path, tmp_path: Path) -> None:
-    done = convert_onnx(detector, tmp_path / "nano.safetensors", licence="Apache-2.0")
-    assert (done.model, done.family) == ("rtmdet_nano", "backbone")
-    model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=done.path)
+def test_the_backbone_computes_what_the_detector_computes(detector: Path, converted: Converted) -> None:
+    assert (converted.model, converted.family) == ("rtmdet_nano", "backbone")
+    model = create_model("rtmpose_t", backbone="rtmdet_nano", input_size=(128, 96), pretrained=converted.path)
     assert isinstance(model.backbone, PyramidBackbone)
     rgb = np.random.default_rng(0).normal(size=(1, 3, 160, 192)).astype(np.float32)
     with torch.no_grad():
@@ -107,12 +114,10 @@ def test_movenets_features_fit_every_crop(size: tuple[int, int]) -> None:
         ("tfpose_r18", {"embed_dim": 32, "encoder_layers": 1}),
     ],
 )
-def test_every_family_starts_from_a_detector(
-    detector: Path, tmp_path: Path, model: str, options: dict[str, Any]
-) -> None:
-    done = convert_onnx(detector, tmp_path / "nano.safetensors")
-    expected = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone.state_dict()
-    made = create_model(model, backbone="rtmdet_nano", input_size=(64, 96), pretrained=done.path, **options).train()
+def test_every_family_starts_from_a_detector(converted: Converted, model: str, options: dict[str, Any]) -> None:
+    path = converted.path
+    expected = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=path).backbone.state_dict()
+    made = create_model(model, backbone="rtmdet_nano", input_size=(64, 96), pretrained=path, **options).train()
     for name, weight in made.backbone.state_dict().items():
         assert torch.equal(weight, expected[name]), name
     output = made.forward_train(torch.randn(2, 3, 64, 96))
@@ -121,10 +126,9 @@ def test_every_family_starts_from_a_detector(
     assert gradient(made.backbone.get_parameter("stem.0.conv.weight")).abs().sum() > 0
 
 
-def test_a_training_starts_at_the_detectors_features_too(detector: Path, tmp_path: Path) -> None:
+def test_a_training_starts_at_the_detectors_features_too(converted: Converted) -> None:
     # In train mode the norms use the batch; folded ones with made-up statistics would compute something else.
-    done = convert_onnx(detector, tmp_path / "nano.safetensors")
-    backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=done.path).backbone
+    backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=converted.path).backbone
     from leanpose.synthetic import render_scene
 
     pictures = np.stack([render_scene(5, index, (256, 192)).image for index in range(16)])

@@ -27,7 +27,8 @@ def real_crops(shared: Path, model: PoseModel, count: int) -> torch.Tensor:
     folder = shared / "data" / "free_people"
     config = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "val.json")
     people = read_people(config, model.skeleton, Path(), training=False).people[:count]
-    dataset = TopDownDataset(people, model.skeleton, model.input_size, warp=model.codec.warp)
+    codec = model.codec
+    dataset = TopDownDataset(people, model.skeleton, model.input_size, warp=codec.warp, padding=codec.padding)
     return dataset.collate([dataset[index] for index in range(count)]).images
 
 

@@ -110,8 +110,14 @@ def line_pattern(line: str) -> str:
     )
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that the pages share: a model is exported for onnxruntime once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, exports: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
     from skimage import data
 
@@ -125,7 +131,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("LEANPOSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEANPOSE_CACHE", str(exports))
     list_models()  # so that all of the library's own are entered before the copy
     monkeypatch.setattr(
         registry, "_ENTRIES", dict(registry._ENTRIES)

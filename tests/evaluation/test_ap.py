@@ -75,7 +75,13 @@ def test_perfect_poses_on_real_crowdpose_labels(shared: Path):
     triplets = np.array([person["keypoints"] for person in people], float).reshape(-1, 14, 3)
     results = detections(
         [
-            {"img_id": p["image_id"], "keypoints": k[:, :2], "keypoint_scores": np.ones(14), "bbox_score": 1, "area": 1}
+            {
+                "img_id": p["image_id"],
+                "keypoints": k[:, :2],
+                "keypoint_scores": np.ones(14),
+                "bbox_score": 1.0,
+                "area": 1.0,
+            }
             for p, k in zip(people, triplets, strict=True)
         ]
     )

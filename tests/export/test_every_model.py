@@ -42,10 +42,18 @@ def test_its_decoding_exports_and_agrees(name: str, tmp_path: Path) -> None:
     assert report.agreement.tail is None or report.agreement.tail < 0.05
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_a_decoder_of_few_layers_exports_with_its_decoding(layers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [(1, 1), (0, 2)])
+def test_a_decoder_of_few_layers_exports_with_its_decoding(
+    encoder_layers: int, decoder_layers: int, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    model = create_model("tfpose_r18", input_size=(70, 64), embed_dim=32, encoder_layers=1, decoder_layers=layers)
+    model = create_model(
+        "tfpose_r18",
+        input_size=(70, 64),
+        embed_dim=32,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+    )
     report = export_model(model, tmp_path / "points.onnx", include_decoding=True, batches=(1, 3))
     assert report.agreement.points == 4 * 17
     assert report.agreement.tail is None or report.agreement.tail < 0.05

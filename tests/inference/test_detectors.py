@@ -148,7 +148,7 @@ def test_the_whole_image_is_one_person():
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([YOLOX_PIXELS, YOLO_PIXELS, RTDETR_PIXELS]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_images_are_placed_as_each_kind_has_them(height: int, width: int, pixels: PixelFormat):
     image = np.full((height, width, 3), (200, 10, 50), np.uint8)
     placed, factors, shift = place(image, pixels, (320, 256))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import leanpose
+from layered_spots import LayeredSpotFinder
 from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.base import Heatmaps
 from leanpose.codecs.heatmap import Encoding
@@ -78,6 +79,14 @@ def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
         for one, other in zip(a, b, strict=True):
             assert np.allclose(one.scores, other.scores, atol=1e-4)
             assert np.allclose(one.keypoints, other.keypoints, atol=0.05)
+
+
+def test_boxes_may_be_whole_numbers(spot_finder: SpotFinder):
+    given = scene(0, 2)
+    estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
+    whole = given.boxes.astype(np.int64)
+    assert (whole == given.boxes).all()
+    assert (estimator(given.image, whole).keypoints == estimator(given.image, given.boxes).keypoints).all()
 
 
 def test_the_detectors_boxes_are_used_and_nobody_is_fine(spot_finder: SpotFinder):
@@ -439,12 +448,13 @@ def test_large_pictures_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pyt
     assert spot_finder.passes == [3, 3, 1]
 
 
-def test_half_precision_agrees(small_model_file: Path):
-    image = np.random.default_rng(0).integers(0, 255, (200, 150, 3), np.uint8)
+def test_half_precision_agrees():
+    given = scene(0, 2)
     full, half = (
-        PoseEstimator(small_model_file, "whole-image", "cpu", precision=precision)(image)
+        PoseEstimator(LayeredSpotFinder(), Forbidden(), "cpu", precision=precision)(given.image, given.boxes)
         for precision in ("fp32", "bf16")
     )
+    assert np.abs(full.keypoints - given.points).max() < 0.4
     assert 0 < np.abs(full.keypoints - half.keypoints).max() < 2
 
 

@@ -11,6 +11,8 @@ import torch
 
 from leanpose.codecs import CoordinateCodec
 from leanpose.codecs.base import Prediction
+from leanpose.models.backbones import Backbone, HRNet, LiteHRNet
+from leanpose.models.backbones.timm_networks import ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
@@ -52,6 +54,23 @@ def kind_of(name: str) -> tuple[Any, ...]:
 OF_EACH_KIND = {kind_of(name): name for name in reversed(NAMES)}
 
 
+def cut_repetitions(backbone: Backbone) -> None:
+    """One module for each stage of an HRNet, and one block for each branch or stage, where the network repeats them."""
+    if isinstance(backbone, HRNet):
+        stages = [stage for stage in (backbone.stage2, backbone.stage3, backbone.stage4) if stage is not None]
+        for stage in stages:
+            del stage[:-1]  # the last one, since it may write fewer branches
+            for branch in stage[0].branches:
+                del branch[1:]
+    elif isinstance(backbone, LiteHRNet):
+        for stage in backbone.stages:
+            assert isinstance(stage, torch.nn.Sequential)
+            del stage[1:]
+    elif isinstance(backbone, ResNet):
+        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+            del layer[1:]
+
+
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
@@ -59,11 +78,12 @@ def small_model(name: str) -> PoseModel:
         getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone
     )
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
-    if hasattr(configure_model(name), "depth"):
-        overrides["depth"] = 2
+    repeated = {"depth", "encoder_layers", "decoder_layers"}
+    overrides |= dict.fromkeys(repeated & {field.name for field in dataclasses.fields(configure_model(name))}, 2)
     if hasattr(configure_model(name), "prune_layers"):
         overrides["prune_layers"] = (0, 1)
     model = create_model(name, **overrides)
+    cut_repetitions(model.backbone)
     if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture
         for refinement in model.refinements:
             assert isinstance(refinement, torch.nn.Sequential)

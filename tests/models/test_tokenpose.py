@@ -20,7 +20,7 @@ from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 from outputs import heatmaps
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     rows=st.integers(1, 4),
     columns=st.integers(1, 4),

@@ -296,7 +296,7 @@ def test_no_neck_without_both_shoulders():
 
 def test_a_skeleton_with_a_neck_but_without_shoulders_keeps_its_neck():
     stick = Skeleton("stick", ("nose", "neck"), ((0, 1),), (0.05, 0.05))
-    picture = draw_openpose((99, 99), np.array([[[20, 20], [20, 80]]]), np.ones((1, 2)), stick)
+    picture = draw_openpose((99, 99), np.array([[[20.0, 20.0], [20.0, 80.0]]]), np.ones((1, 2)), stick)
     assert [colour_at(picture, (20, y)) for y in (20, 50, 80)] == [RAINBOW[0], dark(RAINBOW[12]), RAINBOW[1]]
 
 

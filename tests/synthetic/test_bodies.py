@@ -41,7 +41,7 @@ def test_every_drawn_angle_is_within_the_joint_limits() -> None:
 
 
 @given(seed=st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_elbows_and_knees_bend_one_way_only(seed: int) -> None:
     rng = _generator(seed)
     bodies = draw_bodies(rng, 20)

@@ -71,7 +71,7 @@ def test_another_process_draws_the_same_scene() -> None:
     size=st.sampled_from([(256, 192), (128, 96), (192, 256), (64, 64), (97, 131)]),
     most=st.integers(1, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_labels_agree_with_the_pixels(seed: int, index: int, size: tuple[int, int], most: int) -> None:
     scene = render_scene(seed, index, size, people=(1, most), skeleton="synthetic135")
     height, width = size

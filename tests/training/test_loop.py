@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -39,11 +39,13 @@ def process_of(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "leanpose", "train", *(str(a) for a in arguments)]
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        process_of(*arguments), capture_output=True, text=True, timeout=240, env=variables, check=False
-    )
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums of several threads are rounded otherwise than those of the processes that run beside the tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -137,6 +139,7 @@ def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
     assert losses[-1] < 0.9 * losses[1]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("workers", "wait_for_step"), [(0, 4), (2, 5)])
 def test_a_killed_run_resumes_to_bit_identical_weights(
     data: Path, tmp_path: Path, workers: int, wait_for_step: int
@@ -144,13 +147,12 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then; one image is broken."""
     (data / "images" / "3.jpg").write_bytes(b"")
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9, auxiliary_heatmap_weight=1.0)
-    settings = [f"data.num_workers={workers}", "schedule.epochs=6"]
-    assert run(recipe, *settings, "--out", tmp_path / "whole").returncode == 0
+    train(load_recipe(recipe, ["schedule.epochs=6"]), tmp_path / "whole", quiet=True)  # in this process, which loads
 
-    killed = tmp_path / "killed"
+    killed, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        process_of(recipe, *settings, "--out", killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        process_of(recipe, f"data.num_workers={workers}", "schedule.epochs=6", "--out", killed),
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     step = 0
@@ -164,7 +166,9 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     process.wait()
     assert not (killed / "last.safetensors").exists()
 
-    resumed = run("--resume", killed)
+    resumed = subprocess.run(
+        process_of("--resume", killed), capture_output=True, text=True, timeout=240, check=False, env=environment
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert "1 image could not be read" in resumed.stdout
     assert_same_weights(killed, tmp_path / "whole")

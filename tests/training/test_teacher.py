@@ -136,13 +136,13 @@ def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path)
 
 
 def test_a_convolutional_teacher_teaches_pooled_coordinates_by_its_heatmaps_alone(data: Path, tmp_path: Path) -> None:
-    teacher = create_model("simplebaseline_r50", input_size=(64, 32), deconv_channels=(8,))
+    teacher = create_model("simplebaseline_r50", backbone="resnet18", input_size=(64, 32), deconv_channels=(8,))
     save_model(teacher, tmp_path / "teacher.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     section = {
         "method": "distilpose", "teacher": str(tmp_path / "teacher.safetensors"),
         "visual_token_weight": 0, "confidence_weight": 0,
     }  # fmt: skip
-    options = {"input_size": [64, 32], "outputs": "xy_sigma_score"}
+    options = {"backbone": "resnet18", "input_size": [64, 32], "outputs": "xy_sigma_score"}
     recipe = {
         **tiny_recipe(data, model="deeppose_r50", model_options=options),
         "schedule": {"epochs": 1, "warmup_steps": 0}, "distillation": section,

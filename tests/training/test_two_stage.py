@@ -72,12 +72,22 @@ def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path
         train(dwpose(data, teacher), run, quiet=True)
 
 
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe of both stages, and the folder of a run that went through."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tiny_coco(folder / "data")
+    teacher = save(folder / "teacher.safetensors", backbone="cspnext_s")
+    plan = dwpose(folder / "data", teacher, stage2_epochs=2).model_copy(update={"ema": 0.9, "grad_accum_steps": 2})
+    train(plan, folder / "run", quiet=True)
+    return plan, folder / "run"
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    data: Path, teacher: Path, tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
+    never_stopped: tuple[Recipe, Path], tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = dwpose(data, teacher, stage2_epochs=2).model_copy(update={"ema": 0.9, "grad_accum_steps": 2})
-    train(plan, tmp_path / "whole", quiet=True)
+    plan, through = never_stopped
     save_state = Trainer._save_state
 
     def stop(self: Trainer) -> None:
@@ -91,12 +101,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
             train(plan, tmp_path / "stopped", quiet=True)
     (tmp_path / "stopped").rename(tmp_path / "moved")  # which stage 2's teacher is a part of
     train(saved_recipe(tmp_path / "moved"), tmp_path / "moved", resume=True, quiet=True)
-    whole, resumed = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "moved"))
+    whole, resumed = (load_file(run / "last.safetensors") for run in (through, tmp_path / "moved"))
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
-    trained = load_file(
-        tmp_path / "whole" / "stage1" / "best.safetensors"
-    )  # the average leaves what is frozen as it is
+    trained = load_file(through / "stage1" / "best.safetensors")  # the average leaves what is frozen as it is
     assert all(torch.equal(value, trained[key]) for key, value in whole.items() if key.startswith("backbone."))
 
 

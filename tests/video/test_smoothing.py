@@ -25,7 +25,7 @@ def pose(
     return PoseResult(
         np.asarray(points, np.float64), np.broadcast_to(np.asarray(scores, float), (people, 2)).copy(),
         np.tile([0.0, 0.0, size, size], (people, 1)), np.ones(people), SKELETON,
-        np.array(ids if ids is not None else range(1, people + 1)),
+        np.array(ids if ids is not None else range(1, people + 1), int),
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def reference(values: np.ndarray, times: np.ndarray, settings: OneEuro, size: fl
     st.floats(0, 50),
     st.floats(0.1, 10),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_papers_formulas(steps: list, min_cutoff: float, beta: float, derivative_cutoff: float):
     values, times = np.array([v for v, _ in steps]), np.cumsum([s for _, s in steps])
     chosen = OneEuro(min_cutoff, beta, derivative_cutoff)

@@ -374,8 +374,13 @@ def test_times_that_stand_still_or_jump():
         assert np.isfinite(poses.keypoints).all()
     with pytest.raises(LeanposeError, match="frame 0 is nan"):
         next(tracker.stream([(frames[0][0], float("nan"))]))
+
+
+@pytest.mark.unshaped
+def test_a_frame_without_a_time():
+    image = np.zeros((120, 160, 3), np.uint8)
     with pytest.raises(LeanposeError, match="Frame 0 has no time: each item must be a pair"):
-        next(tracker.stream([frames[0][0]]))  # type: ignore[list-item]
+        next(PoseTracker(CrowdEstimator([])).stream([image]))  # type: ignore[list-item, arg-type]
 
 
 @pytest.mark.parametrize("detect_every", [1, 5])

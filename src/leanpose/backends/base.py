@@ -50,7 +50,7 @@ class ModelSpec:
     ) -> tuple[Crops, Float[np.ndarray, "B 2 3"]]:
         """The crop of one box (xyxy, in pixels) in each of these images, and the affine maps image → crop."""
         size, warp = self.input_size, self.codec.warp
-        centers, scales = bbox_to_center_scale(boxes, size)
+        centers, scales = bbox_to_center_scale(boxes, size, self.codec.padding)
         matrices = np.stack([warp_matrix(c, s, size, warp=warp) for c, s in zip(centers, scales, strict=True)])
         crops = [warp_image(image, matrix, size) for image, matrix in zip(images, matrices, strict=True)]
         return np.stack(crops), matrices

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.geometry import Warp
+from leanpose.geometry import PADDING, Warp
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,13 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     Attributes:
         name: in `leanpose.codecs.CODECS`.
         warp: the convention of the crop's affine map that this codec was made for.
+        padding: how much larger than the person's box the crop is; a tighter one shows the person larger.
         calibration: makes probabilities of the decoded scores; None where nobody has fitted it, so that scores stay raw.
     """
 
     name: ClassVar[str]
     warp: Warp = "msra"
+    padding: float = PADDING
     calibration: ScoreCalibration | None = None
 
     @abstractmethod
@@ -108,6 +110,15 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
         calibration: ScoreCalibration | None = settings.pop("calibration", None)
         values = {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
         return values if calibration is None else values | {"calibration": calibration.to_dict()}
+
+    def _require_padding(self) -> None:
+        """See that the crop is not smaller than the box.
+
+        Raises:
+            LeanposeError: it is.
+        """
+        if not 1 <= self.padding <= 4:
+            raise LeanposeError(f"The padding of a crop is 1 to 4 times the person's box, not {self.padding:g}.")
 
     def _require_known(self, **literals: Any) -> None:
         """See that settings have one of the values of their `Literal`.

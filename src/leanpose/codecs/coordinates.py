@@ -14,7 +14,7 @@ from torch.nn.functional import l1_loss, smooth_l1_loss
 from leanpose.codecs.base import Codec, Coordinates
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
-from leanpose.geometry import Warp
+from leanpose.geometry import PADDING, Warp
 
 Distance = Literal["smooth_l1", "l1"]
 
@@ -39,7 +39,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         distance: what the loss measures: smooth L1 (DistilPose), or L1 (TFPose).
         flip_shift: whether the mirrored prediction moves one pixel to the left before it is averaged (mmpose 1.x with
             `shift_coords`); the papers' toolbox of DistilPose does not.
-        calibration: see `Codec`.
+        padding, calibration: see `Codec`.
 
     Raises:
         LeanposeError: a size is not positive, or a setting is unknown.
@@ -50,10 +50,12 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     flip_shift: bool = False
     encoding: Warp = "msra"
     distance: Distance = "smooth_l1"
+    padding: float = PADDING
     calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(encoding=Warp, distance=Distance)
+        self._require_padding()
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise LeanposeError(f"The codec 'coordinates' needs a positive input_size, not {self.input_size}.")
 

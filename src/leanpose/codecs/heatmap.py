@@ -25,7 +25,7 @@ from leanpose.codecs.base import Codec, Heatmaps
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.errors import LeanposeError
-from leanpose.geometry import Warp
+from leanpose.geometry import PADDING, Warp
 
 Encoding = Literal["msra", "unbiased", "udp"]
 Decoding = Literal["argmax", "quarter", "dark"]
@@ -66,7 +66,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             that is near any border).
         flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the `msra` warp
             needs; None: yes, except for `udp`.
-        calibration: see `Codec`.
+        padding, calibration: see `Codec`.
 
     Raises:
         LeanposeError: a setting is out of range or unknown.
@@ -81,10 +81,12 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     blur_kernel_size: int = 11
     toolbox: Toolbox = "mmpose1x"
     flip_shift: bool | None = None
+    padding: float = PADDING
     calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(encoding=Encoding, decoding=Decoding, toolbox=Toolbox)
+        self._require_padding()
         for name in ("input_size", "heatmap_size"):
             if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 2:
                 raise LeanposeError(f"A heatmap codec's {name} is (height, width), each at least 2 pixels.")

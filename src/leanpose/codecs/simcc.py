@@ -20,6 +20,7 @@ from leanpose.codecs.base import Codec, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import line_offsets
 from leanpose.errors import LeanposeError
+from leanpose.geometry import PADDING
 
 LineDecoding = Literal["argmax", "dark"]
 
@@ -50,7 +51,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         beta: what predicted bins are multiplied by before the loss's softmax, and targets if `label_softmax`.
         label_softmax: whether the targets go through a softmax too (RTMPose), or are the distribution as they are.
         decoding: `argmax`: the highest bin; `dark`: the top of the peak fitted to its neighbours.
-        calibration: see `Codec`.
+        padding, calibration: see `Codec`.
 
     Raises:
         LeanposeError: a setting is out of range or unknown.
@@ -64,10 +65,12 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
     beta: float = 10.0
     label_softmax: bool = True
     decoding: LineDecoding = "argmax"
+    padding: float = PADDING
     calibration: ScoreCalibration | None = None
 
     def __post_init__(self) -> None:
         self._require_known(decoding=LineDecoding)
+        self._require_padding()
         if len(self.input_size) != 2 or min(self.input_size) < 2:
             raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
         if len(self.sigma) != 2 or not min(self.sigma) > 0:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 from scipy.special import ndtr, ndtri
 
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.geometry import bbox_to_center_scale
+from leanpose.geometry import PADDING, bbox_to_center_scale
 from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
@@ -111,13 +111,19 @@ class Augmentation(Section):
         return any((self.hue, self.saturation, self.value, self.blur_probability, self.coarse_dropout_probability))
 
     def sample(
-        self, rng: np.random.Generator, person: PoseAnnotation, skeleton: Skeleton, input_size: tuple[int, int]
+        self,
+        rng: np.random.Generator,
+        person: PoseAnnotation,
+        skeleton: Skeleton,
+        input_size: tuple[int, int],
+        padding: float = PADDING,
     ) -> CropParams:
         """Draw the crop of one person.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.
             input_size: height and width of the crop in pixels; the region has its aspect ratio.
+            padding: how much larger than the box the region is, before it varies.
         """
         shift_by = rng.uniform(-1.0, 1.0, 2)
         chance = rng.random(4)
@@ -126,7 +132,7 @@ class Augmentation(Section):
             scale_normal, rotation_normal = _truncnorm(ndtr(np.array([scale_normal, rotation_normal])))
             shift_by = _truncnorm((shift_by + 1) / 2)
 
-        centers, scales = bbox_to_center_scale(person.box[None], input_size)
+        centers, scales = bbox_to_center_scale(person.box[None], input_size, padding)
         center, scale = centers[0], scales[0]
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
@@ -134,7 +140,7 @@ class Augmentation(Section):
             # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
             half = self._half_body(person, skeleton, input_size[1] / input_size[0], prefer_upper=half_normal < 0.5)
             if half is not None:
-                center, scale = half
+                center, scale = half[0], half[1] * (padding / PADDING)
         scale = scale * np.clip(1.0 + scale_normal * self.scale, 1.0 - self.scale, 1.0 + self.scale)
         rotation = 0.0
         if chance[2] <= self.rotation_probability:

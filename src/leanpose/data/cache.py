@@ -26,7 +26,7 @@ from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.geometry import bbox_to_center_scale
+from leanpose.geometry import PADDING, bbox_to_center_scale
 
 MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
@@ -51,15 +51,17 @@ class CropPlan:
 
     Attributes:
         input_size: height and width of the crops that are to be cut from it.
-        margin: width of the coarse crop over that of the model's region (which is 1.25 of the box already).
+        margin: width of the coarse crop over that of the model's region.
         density: its pixels over those of the model's crop, in length; images that are coarser are kept as they are.
         encoding: `raw` or `jpeg`.
+        padding: width of the model's region over that of the box.
     """
 
     input_size: tuple[int, int]
     margin: float = 1.5
     density: float = 1.0
     encoding: Literal["raw", "jpeg"] = "raw"
+    padding: float = PADDING
 
 
 class CropCache:
@@ -207,7 +209,7 @@ def _cut_group(group: list[tuple[int, PoseAnnotation]], plan: CropPlan) -> list[
         return error
     crops = []
     for key, person in group:
-        centers, scales = bbox_to_center_scale(person.box[None], plan.input_size)
+        centers, scales = bbox_to_center_scale(person.box[None], plan.input_size, plan.padding)
         half = scales[0] * plan.margin / 2
         limits = np.array([image.shape[1], image.shape[0]])
         x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)

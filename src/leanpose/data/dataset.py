@@ -24,6 +24,7 @@ from leanpose.data.augmentation import Augmentation, CropParams
 from leanpose.data.cache import CropCache
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.geometry import (
+    PADDING,
     Warp,
     apply_affine,
     bbox_to_center_scale,
@@ -186,7 +187,8 @@ class TopDownDataset(ImageDataset[Crop]):
     Args:
         people: the samples, in the keypoints of `skeleton`.
         input_size: height and width of a crop in pixels.
-        warp: the pixel convention of the affine map; the codec states it.
+        warp, padding: the pixel convention of the affine map, and how much larger than the box the crop is; the codec
+            states them.
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
@@ -204,6 +206,7 @@ class TopDownDataset(ImageDataset[Crop]):
         input_size: tuple[int, int],
         *,
         warp: Warp = "msra",
+        padding: float = PADDING,
         augmentation: Augmentation | None = None,
         late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
@@ -216,6 +219,7 @@ class TopDownDataset(ImageDataset[Crop]):
         self.skeleton = skeleton
         self.input_size = input_size
         self.warp: Warp = warp
+        self.padding = padding
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
         self.cache = cache
@@ -257,9 +261,9 @@ class TopDownDataset(ImageDataset[Crop]):
         """Where the crop of a person lies in this epoch."""
         person, augmentation = self.people[index], self._augmentation_now()
         if augmentation is None:
-            centers, scales = bbox_to_center_scale(person.box[None], self.input_size)
+            centers, scales = bbox_to_center_scale(person.box[None], self.input_size, self.padding)
             return CropParams(centers[0], scales[0], 0.0, False)
-        return augmentation.sample(self.generator(index), person, self.skeleton, self.input_size)
+        return augmentation.sample(self.generator(index), person, self.skeleton, self.input_size, self.padding)
 
     def crop_matrix(self, params: CropParams) -> Float[np.ndarray, "2 3"]:
         """The affine map image → crop."""

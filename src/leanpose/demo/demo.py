@@ -186,7 +186,9 @@ def _seconds_an_epoch(recipe: Recipe) -> float:
     """How long an epoch takes, by a few timed steps."""
     model, (people, _) = build_model(recipe).train(), _people(recipe)
     task = build_task(recipe, model, load_teacher(recipe))
-    dataset = TopDownDataset(people.people, model.skeleton, task.crop_size, warp=model.codec.warp)
+    dataset = TopDownDataset(
+        people.people, model.skeleton, task.crop_size, warp=model.codec.warp, padding=model.codec.padding
+    )
     optimizers = build_optimizers(recipe.optimizer, task)
     times = []
     for step in range(4):

@@ -239,7 +239,7 @@ def seconds_an_epoch(recipe: Recipe) -> float:
     """How long an epoch of a run takes on this machine's processor, by a few timed steps."""
     model, people = build_model(recipe).train(), read_training_people(recipe)[0].people
     task = build_task(recipe, model, load_teacher(recipe))
-    dataset = TopDownDataset(people, model.skeleton, task.crop_size, warp=model.codec.warp)
+    dataset = TopDownDataset(people, model.skeleton, task.crop_size, warp=model.codec.warp, padding=model.codec.padding)
     optimizers = build_optimizers(recipe.optimizer, task)
     times, size = [], min(recipe.batch_size, len(people))
     for step in range(_TIMED_STEPS):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
+from leanpose.backends.torch import TorchBackend
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.images import read_bytes, read_image
 from leanpose.distillation.measure import Gain, Measured, gain_of, keypoint_gains, measure
@@ -35,6 +38,7 @@ PLAN_FILE = "recipe.yaml"
 FEW = 20  # people to measure on
 SHOWN = 8  # people where plain and taught differ most
 DRAWN_FROM = 0.2  # the score
+TIMED = 9  # passes
 
 
 @dataclass(frozen=True)
@@ -247,15 +251,26 @@ def _summary(
 def _cost_table(models: dict[str, PoseModel], measured: dict[str, Measured]) -> ReportTable:
     rows = []
     for name, model in models.items():
-        parameters = sum(p.numel() for p in model.parameters())
-        macs = "–"
+        parameters, macs = sum(p.numel() for p in model.parameters()), "–"
         if parameters:
             cost = model_cost(model.name, skeleton=model.skeleton, **asdict(model.config))
             macs = f"{(cost.macs + cost.attention_macs) / 1e9:.3f}"
         low, high = measured[name].interval
-        cells = [name, model.name, f"{parameters / 1e6:.2f}", macs]
+        cells = [name, model.name, f"{parameters / 1e6:.2f}", macs, f"{_milliseconds(model):.1f}"]
         rows.append([*cells, f"{measured[name].ap:.1f}", f"{low:.1f} to {high:.1f}"])
-    return ReportTable("Cost and accuracy", ["", "model", "params M", "GMACs", "AP", "95 %"], rows)
+    heads = ["", "model", "params M", "GMACs", "ms a crop (torch, this machine)", "AP", "95 %"]
+    return ReportTable("Cost and accuracy", heads, rows)
+
+
+def _milliseconds(model: PoseModel) -> float:
+    """For one crop, in torch: the median of a few passes."""
+    backend, crop = TorchBackend(model, torch.device("cpu")), np.zeros((1, *model.input_size, 3), np.uint8)
+    times = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        backend.predict(crop)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times))
 
 
 def _keypoint_table(keypoints: dict[str, tuple[float, float, float, float]]) -> ReportTable:

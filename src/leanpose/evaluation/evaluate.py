@@ -68,7 +68,14 @@ def predict_people(
         LeanposeError: there are images, and none can be read.
     """
     spec = backend.spec
-    dataset = TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
+    dataset = TopDownDataset(
+        list(people),
+        spec.skeleton,
+        spec.input_size,
+        warp=spec.codec.warp,
+        padding=spec.codec.padding,
+        augmentation=None,
+    )
     loader = DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )

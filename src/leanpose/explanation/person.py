@@ -73,7 +73,7 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
 
 def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], model: PoseModel) -> PersonView:
     """Crop a person as `PoseEstimator` does."""
-    center, scale = (value[0] for value in bbox_to_center_scale(box[None], model.input_size))
+    center, scale = (value[0] for value in bbox_to_center_scale(box[None], model.input_size, model.codec.padding))
 
     def crop(times: int) -> UInt8[np.ndarray, "h w 3"]:
         size = model.input_size[0] * times, model.input_size[1] * times

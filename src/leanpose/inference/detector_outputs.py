@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
@@ -88,7 +88,7 @@ def decode_yolo(
 def decode_selected(
     boxes: Float[np.ndarray, "N 4"],
     scores: Float[np.ndarray, " N"],
-    labels: Float[np.ndarray, " N"],
+    labels: Shaped[np.ndarray, " N"],
     input_size: tuple[int, int],
     threshold: float,
     person: int = 0,

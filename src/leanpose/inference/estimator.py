@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from leanpose.models.base import PoseModel
 
-Boxes = Float[np.ndarray, "_ 4"]
+Boxes = Shaped[np.ndarray, "_ 4"]  # whole numbers too
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -474,7 +474,7 @@ def _inside_factor(
     return np.clip(1 - beyond / margin, 0, 1)
 
 
-def _check_boxes(boxes: Boxes) -> Boxes:
+def _check_boxes(boxes: Boxes) -> Float[np.ndarray, "_ 4"]:
     try:
         array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -98,7 +98,9 @@ def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
     Raises:
         LeanposeError: none of the pictures can be read.
     """
-    dataset = TopDownDataset(people, spec.skeleton, spec.input_size, warp=spec.codec.warp, augmentation=None)
+    dataset = TopDownDataset(
+        people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
+    )
     batch = dataset.collate([dataset[index] for index in range(len(dataset))])
     if not len(batch.images):
         reason = next(iter(batch.broken.values()))

@@ -250,12 +250,15 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
     cache = None
     if recipe.data.cache is not None:
         with fabric.rank_zero_first():
-            cache = cached_crops(people.people, CropPlan(task.crop_size), recipe.data.cache)
+            cache = cached_crops(
+                people.people, CropPlan(task.crop_size, padding=model.codec.padding), recipe.data.cache
+            )
     dataset = TopDownDataset(
         people.people,
         model.skeleton,
         task.crop_size,
         warp=model.codec.warp,
+        padding=model.codec.padding,
         augmentation=augmentation,
         late_augmentation=late_augmentation,
         seed=recipe.seed,

@@ -89,6 +89,8 @@ class CodecSection(Section):
     """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
     decoding: Literal["argmax", "quarter", "dark"] | None = None
     """`quarter` is for heatmaps alone."""
+    padding: float | None = Field(default=None, ge=1, le=4)
+    """How much larger than the person's box a crop is: 1.25, unless the model says otherwise."""
     blur_kernel_size: int | None = Field(default=None, ge=3)
     """Of heatmaps alone."""
     normalize: bool | None = None
