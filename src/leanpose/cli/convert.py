@@ -1,4 +1,4 @@
-"""`leanpose convert`: official checkpoints, detectors and MoveNet become files of leanpose."""
+"""`leanpose convert`: official checkpoints and ONNX files of some networks become files of leanpose."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""Pose networks and backbones out of ONNX files: PP-TinyPose as a whole, the features of MoveNet and of RTMDet.
+"""Pose networks and backbones out of ONNX files: PP-TinyPose and MoveNet as a whole, the features of RTMDet.
 
 Both the file and the network are followed from the end back, first operands first, so that the order in which a file
 lists its convolutions does not matter; what the network then computes is compared with the file in onnxruntime.
@@ -6,7 +6,7 @@ lists its convolutions does not matter; what the network then computes is compar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +18,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, fx, nn
 
 from leanpose.codecs import HeatmapCodec
+from leanpose.codecs.base import Coordinates
 from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_graph import Layer, OnnxGraph, depth_first, read_graph
 from leanpose.errors import LeanposeError
-from leanpose.models.backbones import MEAN, STD, Backbone
+from leanpose.models.backbones import MEAN, STD
 from leanpose.models.backbones.base import save_backbone
-from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
+from leanpose.models.backbones.movenet import MOVENETS
 from leanpose.models.backbones.rtmdet import RTMDETS, ConvNorm, RTMDetBackbone
 from leanpose.models.heatmap_model import HeatmapModel
+from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17, Skeleton, get_skeleton
 from leanpose.synthetic import render_scene
@@ -35,13 +37,15 @@ from leanpose.weights.storage import save_model
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
 _PICTURES, _SIZE = 48, (256, 192)  # the size also of a TinyPose, where the file leaves it open
 _TOLERANCE = 1e-3  # of the greatest feature
-_MOVENET_KEYPOINTS = 17
-_TINYPOSE_TOLERANCE = 1e-4  # of the highest peak
+_MAP_TOLERANCE = 1e-4  # of the greatest value of a map
+_POINT_TOLERANCE = 0.01  # of the crop and in scores; files that compute with 8 bits round by a half of it
 _TINYPOSE_DATA = ["COCO 2017 person keypoints (train2017)", "AI Challenger keypoints"]
 _TINYPOSE_LICENCE = (
     "PaddleDetection and its model zoo are Apache-2.0; no separate statement exists on the weights, "
     "and AI Challenger's images are for research"
 )
+_MOVENET_DATA = ["COCO 2017 person keypoints (train2017)", "Active (Google's own)"]
+_MOVENET_LICENCE = "Apache-2.0, by Google's model card"
 
 
 def convert_onnx(
@@ -53,15 +57,16 @@ def convert_onnx(
     training_data: list[str] | None = None,
     licence: str | None = None,
 ) -> Converted:
-    """Write an ONNX file's network as a file of leanpose: PP-TinyPose for `load_model`, others as a backbone for
-    `create_model(pretrained=…)`.
+    """Write an ONNX file's network as a file of leanpose.
+
+    PP-TinyPose and MoveNet become models for `load_model`, an RTMDet a backbone for `create_model(pretrained=…)`.
 
     Args:
         source: the file of PP-TinyPose, MoveNet or an RTMDet, with convolutions and norms folded together.
         path: of the new file; ends in `.safetensors`.
-        skeleton: the keypoints of a TinyPose; None: COCO's.
-        backbone_only: leave TinyPose's last layer away.
-        training_data: what the weights have seen; None: for TinyPose what its authors say.
+        skeleton: the keypoints of a pose network; None: COCO's.
+        backbone_only: make a backbone of a pose network too.
+        training_data: what the weights have seen; None: for a pose network what its authors say.
         licence: their terms; None: likewise.
 
     Raises:
@@ -70,31 +75,30 @@ def convert_onnx(
     source, path = Path(source), Path(path)
     file = read_graph(source)
     came_from = f"From {source.name} (SHA-256 {sha256(source.read_bytes()).hexdigest()})"
-    tinypose = _read_tinypose(file, get_skeleton(skeleton) if skeleton is not None else COCO17)
-    known_data, known_terms = (
-        (["unspecified"], "unspecified") if tinypose is None else (_TINYPOSE_DATA, _TINYPOSE_LICENCE)
-    )
-    card = {"training_data": training_data or known_data, "licence": licence or known_terms}
-    backbone: Backbone | None
-    if tinypose is not None:
-        backbone, origin = tinypose.backbone, "the network of PP-TinyPose"
-        if not backbone_only:
-            save_model(tinypose, path, metrics={}, notes=f"{came_from}: {origin}.", **card)
-            size, name = tinypose.input_size, tinypose.skeleton.name
-            seen = (f"trained on {', '.join(card['training_data'])}",)
-            return Converted(path, "tinypose", "PP-TinyPose", size, name, None, seen)
-    elif (backbone := _read_movenet(file)) is not None:
-        origin = "the features of MoveNet, before its keypoint heatmaps"
-    elif (backbone := _read_rtmdet(file)) is not None:
-        origin = "the features of a person detector, up to stride 8, without its boxes"
+    keypoints = get_skeleton(skeleton) if skeleton is not None else COCO17
+    if (model := _read_tinypose(file, keypoints)) is not None:
+        family, known_data, known_terms = "PP-TinyPose", _TINYPOSE_DATA, _TINYPOSE_LICENCE
+    elif (model := _read_movenet(file, keypoints)) is not None:
+        family, known_data, known_terms = "MoveNet", _MOVENET_DATA, _MOVENET_LICENCE
     else:
+        family, known_data, known_terms = "a person detector", ["unspecified"], "unspecified"
+    card = {"training_data": training_data or known_data, "licence": licence or known_terms}
+    if model is not None and not backbone_only:
+        save_model(model, path, metrics={}, notes=f"{came_from}: the network of {family}.", **card)
+        notes = [f"trained on {', '.join(card['training_data'])}", "--backbone makes a file for `pretrained` of it"]
+        if any(node.op_type == "QuantizeLinear" for node in file.model.graph.node):
+            notes.append("the file rounds maps and points to 8 bits; the new one does not, so points differ a little")
+        return Converted(path, model.name, family, model.input_size, model.skeleton.name, None, tuple(notes))
+    backbone = _read_rtmdet(file) if model is None else model.backbone
+    if backbone is None:
         known = ", ".join(sorted(["tinypose", *MOVENETS, *RTMDETS]))
         raise LeanposeError(
             f"{source} is no PP-TinyPose, RTMDet or MoveNet with convolutions and norms folded together; known are {known}."
         )
-    save_backbone(backbone.state_dict(), path, variant=backbone.variant, notes=f"{came_from}: {origin}.", **card)
+    part = f"the features of {family}, without its output layers"
+    save_backbone(backbone.state_dict(), path, variant=backbone.variant, notes=f"{came_from}: {part}.", **card)
     use = f"a backbone alone, for `pretrained: {path.name}` and `backbone: {backbone.variant}` in a recipe"
-    return Converted(path, backbone.variant, "backbone", None, None, None, (origin, use))
+    return Converted(path, backbone.variant, "backbone", None, None, None, (part, use))
 
 
 class Match(NamedTuple):
@@ -150,11 +154,7 @@ def _read_tinypose(file: OnnxGraph, skeleton: Skeleton) -> HeatmapModel | None:
     ):
         return None
     keypoints = len(file.layers_before(output)[-1].weight)
-    if keypoints != len(skeleton):
-        raise LeanposeError(
-            f"{file.path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
-            "give its own with --skeleton."
-        )
+    _require_keypoints(file, keypoints, skeleton)
     height, width = (side or usual for side, usual in zip(file.input_shape[2:], _SIZE, strict=True))
     model = create_model("tinypose", skeleton=skeleton, input_size=(height, width))
     assert isinstance(model, HeatmapModel)
@@ -167,32 +167,78 @@ def _read_tinypose(file: OnnxGraph, skeleton: Skeleton) -> HeatmapModel | None:
     _take_weights(file, match)
     images = _normalised(_synthetic_people(2, model.input_size))
     (heatmaps,) = file.run({file.input.name: images.numpy()}, [output])
-    _require_agreement(file, network, images, heatmaps, _TINYPOSE_TOLERANCE)
+    _require_agreement(file, network, images, heatmaps, _MAP_TOLERANCE)
     small = max(model.input_size) <= 128  # trained with a narrower Gaussian
     model.codec = replace(model.codec, encoding="udp", sigma=1.0 if small else 2.0, blur_kernel_size=3 if small else 5)
     return model
 
 
-def _read_movenet(file: OnnxGraph) -> MoveNetBackbone | None:
-    """MoveNet's network with the file's weights, if the file is one.
-
-    Its branch for the keypoints' heatmaps is told from the other three by how many maps it ends in.
-    """
-    ends = [layer.source for layer in file.layers if len(layer.weight) == _MOVENET_KEYPOINTS]
-    for network in (MoveNetBackbone(variant).eval() for variant in MOVENETS):
-        if (match := _find(file, network, ends)) is not None:
+def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
+    """MoveNet with the file's weights, if the file is one; what it decodes is compared too."""
+    output = file.model.graph.output[0].name
+    layers = file.layers_before(output)
+    for variant in MOVENETS:
+        small = create_model(variant, input_size=(32, 32))
+        convolutions = _in_order_of_use(small)
+        if [convolution.weight.shape for convolution in convolutions] == [layer.weight.shape for layer in layers]:
             break
     else:
         return None
-    _take_weights(file, match)
-    size = file.input_shape[1]
-    canvas = _on_canvas(_synthetic_people(1)[0], (size, size))
-    # The file rounds its input to 256 levels other than those of the picture, so it is compared from there on.
-    first = next(iter(match.layers.values()))
-    rounded, expected = file.run({file.input.name: canvas[None].astype(file.input_type)}, [first.source, match.end])
-    images = (torch.tensor(rounded) - network.image_shift) / network.image_scale
-    _require_agreement(file, network, images, expected)
-    return network
+    _require_keypoints(file, len(small.skeleton), skeleton)
+    _take_weights(file, Match(dict(zip(convolutions, layers, strict=True)), output))
+    height, width = file.input_shape[1:3]
+    model = create_model(variant, skeleton=skeleton, input_size=(height, width))
+    model.load_state_dict(small.state_dict())
+    assert isinstance(model, MoveNet)
+    pixels = np.stack(_synthetic_people(1, model.input_size)).astype(file.input_type)
+    last_of_branches = layers[-10::3]  # each branch has three, heatmaps come first
+    tensors = [layers[0].source, *(layer.output for layer in last_of_branches), output]
+    # Files round their input to other levels than those of the picture, so they are compared from there on.
+    rounded, *expected, points = file.run({file.input.name: pixels}, tensors)
+    images = (torch.tensor(rounded) - model.backbone.image_shift) / model.backbone.image_scale
+    maps = model.forward_maps
+    _require_agreement(
+        file, lambda x: torch.cat(maps(x)[0], dim=1), images, np.concatenate(expected, 1), _MAP_TOLERANCE
+    )
+    with torch.no_grad():
+        found = model(images).prediction
+    assert isinstance(found, Coordinates)
+    assert found.score is not None
+    yx_score = torch.cat([found.xy.flip(-1), found.score[..., None]], dim=-1).numpy()
+    gap = float(np.median(np.abs(yx_score - points.reshape(yx_score.shape)), axis=1).max())  # of half of the keypoints
+    if not gap < _POINT_TOLERANCE:
+        raise LeanposeError(
+            f"{file.path} has MoveNet's network, but reads other points from its maps (off by {gap:.0%})."
+        )
+    return model
+
+
+def _in_order_of_use(network: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions in the order in which they run on an image of 32 pixels."""
+    used: dict[nn.Conv2d, None] = {}
+    hooks = [
+        module.register_forward_hook(lambda module, _in, _out: used.update({module: None}))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return list(used)
+
+
+def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> None:
+    """See that a skeleton has as many keypoints as the file.
+
+    Raises:
+        LeanposeError: it has not.
+    """
+    if keypoints != len(skeleton):
+        raise LeanposeError(
+            f"{file.path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
+            "give its own with --skeleton."
+        )
 
 
 def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
@@ -267,7 +313,7 @@ def _measure_norms(
 @torch.no_grad()
 def _require_agreement(
     file: OnnxGraph,
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     images: Float[Tensor, "B 3 H W"],
     expected: np.ndarray,
     tolerance: float = _TOLERANCE,

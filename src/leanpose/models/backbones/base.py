@@ -140,7 +140,7 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
         if BACKBONE_KEY not in metadata:
-            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert` makes one.")
+            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
         held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
         if held != variant:
             raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")

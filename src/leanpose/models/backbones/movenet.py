@@ -1,7 +1,8 @@
 """The features of MoveNet Lightning and Thunder: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
 
 MoveNet (Google, 2021) finds the person in the middle of a square image. Its features have learnt from far more people
-than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx -o FILE.safetensors`.
+than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx --backbone -o
+FILE.safetensors`. The whole network is in `leanpose.models.movenet`.
 """
 
 from __future__ import annotations
@@ -71,12 +72,20 @@ def _scaled(channels: int, variant: str) -> int:
 
 
 class MoveNetBackbone(Backbone):
-    """MoveNet up to what its keypoint heatmaps are read from, at stride 4."""
+    """MoveNet up to what its keypoint heatmaps are read from, at stride 4.
+
+    Attributes:
+        trunk_channels: of what all of MoveNet's branches read.
+    """
 
     stride = 4
     size_divisor = 32
     channels = 96
-    start_instead = "start it from MoveNet itself: leanpose convert MOVENET.onnx -o FILE.safetensors, then pretrained: FILE.safetensors"
+    trunk_channels = 24
+    start_instead = (
+        "start it from MoveNet itself: leanpose convert MOVENET.onnx --backbone -o FILE.safetensors, "
+        "then pretrained: FILE.safetensors"
+    )
     image_scale: Tensor
     image_shift: Tensor
 
@@ -98,11 +107,15 @@ class MoveNetBackbone(Backbone):
         self.top = Conv(1280, 64, 1)
         self.skip16, self.merge16 = Conv(skipped[64], 64, 1), SeparableConv(64, 32)
         self.skip8, self.merge8 = Conv(skipped[32], 32, 1), SeparableConv(32, 24)
-        self.skip4, self.merge4 = Conv(skipped[24], 24, 1), SeparableConv(24, 24)
-        self.keypoints = SeparableConv(24, self.channels)
+        self.skip4, self.merge4 = Conv(skipped[24], 24, 1), SeparableConv(24, self.trunk_channels)
+        self.keypoints = SeparableConv(self.trunk_channels, self.channels)
         init_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
+        return self.keypoints(self.trunk(images))
+
+    def trunk(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T H/4 W/4"]:
+        """The features that all branches share."""
         x = F.relu6(self.stem(images * self.image_scale + self.image_shift))
         skips = []
         for block in self.blocks:
@@ -113,4 +126,4 @@ class MoveNetBackbone(Backbone):
         for stride, skip, merge in upward:
             above = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = merge(above + skip(skips[_SKIPS[stride]]))
-        return self.keypoints(x)
+        return x
