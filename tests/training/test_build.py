@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tiny import tiny_recipe
 
 @pytest.mark.parametrize("upsample", [1, 2])
 def test_a_start_with_other_keypoints_gives_the_common_ones_their_rows(tmp_path: Path, upsample: int) -> None:
-    options = {"input_size": [64, 32]}
+    options: dict[str, Any] = {"input_size": [64, 32]}
     start = create_model("tinypose", skeleton="crowdpose14", **options).eval()
     save_model(start, tmp_path / "start.safetensors", training_data=[], licence="Apache-2.0", metrics={})
     changes = {

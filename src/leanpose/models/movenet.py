@@ -62,7 +62,7 @@ class MoveNet(PoseModel):
     """
 
     config: MoveNetConfig
-    backbone: MoveNetBackbone
+    backbone: MoveNetBackbone  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, name: str, config: MoveNetConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
