@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pixel_unshuffle
 
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
@@ -36,8 +37,9 @@ BATCH = 32
 def solve(model: HeatmapModel, root: Path, names: list[str], limit: int) -> None:
     """Put the solution into the model."""
     rows = [model.skeleton.keypoint_names.index(name) for name in names]
-    size = model.head.in_channels + 1
-    gram, moment = torch.zeros(len(rows), size, size).double(), torch.zeros(len(rows), size).double()
+    size, factor = model.head.in_channels + 1, model.config.head_upsample
+    gram = torch.zeros(len(rows), size, size).double()
+    moment = torch.zeros(len(rows), size, factor**2).double()  # a column for each pixel of a feature
     for config in SETS:
         people = read_people(config, model.skeleton, root, training=True).people[:limit]
         dataset = TopDownDataset(
@@ -51,16 +53,18 @@ def solve(model: HeatmapModel, root: Path, names: list[str], limit: int) -> None
             target = model.codec.encode(keypoints, weights)
             for place, row in enumerate(rows):
                 seen = target.weights[:, row] > 0
-                x, y = features[seen].flatten(0, 1).double(), target.heatmaps[seen, row].flatten().double()
+                pixels = pixel_unshuffle(target.heatmaps[seen, row][:, None], factor).permute(0, 2, 3, 1)
+                x, y = features[seen].flatten(0, 1).double(), pixels.flatten(0, 2).double()
                 gram[place] += x.T @ x
                 moment[place] += x.T @ y
         print(f"{config.title}: {len(people)} people", flush=True)
     for place, row in enumerate(rows):
         ridge = RIDGE * gram[place].diagonal().mean() * torch.eye(size).double()
         solution = torch.linalg.solve(gram[place] + ridge, moment[place]).float()
-        model.head.weight[row, :, 0, 0] = solution[:-1]
+        own = slice(row * factor**2, (row + 1) * factor**2)
+        model.head.weight[own, :, 0, 0] = solution[:-1].T
         assert model.head.bias is not None
-        model.head.bias[row] = solution[-1]
+        model.head.bias[own] = solution[-1]
 
 
 def main() -> None:
