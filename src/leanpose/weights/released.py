@@ -70,8 +70,8 @@ _RELEASES = (
     ),
     Release(
         "leanpose-wholebody-s",
-        "COCO annotations CC BY 4.0, COCO images under their Flickr licences, many of them non-commercial; MediaPipe's models and RTMDet-nano Apache-2.0",
-        "133 points of body, feet, face and hands at 256x192 (docs/results/wholebody_s.md)",
+        f"{_RESEARCH_DATA}; MediaPipe's models Apache-2.0",
+        "133 points of body, feet, face and hands at 256x192, from leanpose-body-s (docs/results/wholebody_s.md)",
     ),
 )
 RELEASED: dict[str, Release] = {release.name: release for release in _RELEASES}
