@@ -70,7 +70,7 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         ),
         (["--quantise", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
         (["--quantise", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
-        (["--quantise", "static", "--images", "more"], "one --images FOLDER"),
+        (["--quantise", "static", "--images", "more"], "give the set to measure it on with --annotations and --images"),
         ([], "--annotations is for quantised files"),
     ],
 )

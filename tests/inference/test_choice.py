@@ -140,19 +140,6 @@ def test_what_cannot_be_exported_runs_in_torch_and_says_so_once(
     assert len([r for r in caplog.records if "Torch computes, not onnxruntime" in r.getMessage()]) == 1
 
 
-def test_without_the_package_onnx_torch_computes(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = PureSpotFinder()
-    model.anchor.data.fill_(0.875)
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "onnx", None)
-        without.setattr(choice, "find_spec", lambda name: None)
-        assert PoseEstimator(model, "whole-image", "cpu").backend.name == "torch"
-    assert "leanpose[export]" in caplog.text
-    assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"  # once it is there
-
-
 def test_two_processes_share_a_cache(small_model_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\nfrom leanpose import PoseEstimator\n"

@@ -39,7 +39,6 @@ BATCHES = (1, 8)
 USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
 NOT_EXPORTED = "since this model cannot be exported"
-EXPORTERS = ("onnx", "onnxscript")  # the packages that exporting needs
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 ENOUGH = 1.05  # torch stays unless another is faster than this
 LOG = logging.getLogger(__name__)
@@ -316,7 +315,7 @@ def _open_usual(model: PoseModel, device: torch.device, advance: Callable[[str],
         except LeanposeError as error:
             reason = str(error)
             # A package that is missing and a folder that cannot be written say nothing about the model.
-            if all(find_spec(package) for package in EXPORTERS) and not isinstance(error.__cause__, OSError):
+            if find_spec("onnxscript") and not isinstance(error.__cause__, OSError):
                 with suppress(LeanposeError), atomic_write(refusal) as temporary:
                     temporary.write_text(reason, encoding="utf-8")
     if reason not in _SAID:

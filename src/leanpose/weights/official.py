@@ -35,10 +35,10 @@ _VITPOSE: Rules = [
     (r"^backbone\.ln1\.", "backbone.norm."),  # the norm behind all layers
     (r"^backbone\.", "backbone.net."),
     (r"(?<=\.)patch_embed\.projection(?=\.)", "patch_embed.proj"),
-    (r"(?<=\.)layers(?=\.)", "blocks"),
-    (r"(?<=\.)ln([12])(?=\.)", r"norm\1"),
     (r"(?<=\.)ffn\.layers\.0\.0(?=\.)", "mlp.fc1"),
     (r"(?<=\.)ffn\.layers\.1(?=\.)", "mlp.fc2"),
+    (r"(?<=\.)layers(?=\.)", "blocks"),
+    (r"(?<=\.)ln([12])(?=\.)", r"norm\1"),
 ]
 _RTMPOSE: Rules = [
     (r"^module\.", ""),
