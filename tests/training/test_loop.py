@@ -341,7 +341,7 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
     train(load_recipe(recipe, ["schedule.epochs=1"]), tmp_path / "run", quiet=True)
     with pytest.raises(LeanposeError, match="already holds a run"):
         train(load_recipe(recipe), tmp_path / "run", quiet=True)
-    with pytest.raises(LeanposeError, match="does not fit"):
+    with pytest.raises(LeanposeError, match="of other sizes, not this"):
         train(
             load_recipe(recipe, [f"init_from={tmp_path / 'run' / 'last.safetensors'}", "model_options.embed_dim=32"]),
             tmp_path / "other",
@@ -394,7 +394,7 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
     assert torch.equal(started["layers.0.mlp.0.weight"], before["layers.0.mlp.0.weight"])
     assert torch.equal(started["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"])
     assert torch.equal(started["head.1.weight"], fresh["head.1.weight"])
-    with pytest.raises(LeanposeError, match=r"holds a 'sdpose_t' and does not fit this 'distilpose_s'"):
+    with pytest.raises(LeanposeError, match=r"holds a 'sdpose_t', not this 'distilpose_s'"):
         build_model(load_recipe(recipe, [settings[0], *settings[2:]]))
     with pytest.raises(LeanposeError, match="Nothing in"):
         build_model(

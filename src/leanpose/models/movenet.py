@@ -62,11 +62,11 @@ class MoveNet(PoseModel):
     """
 
     config: MoveNetConfig
-    backbone: MoveNetBackbone  # pyright: ignore[reportIncompatibleVariableOverride]
+    backbone: MoveNetBackbone
 
     def __init__(self, name: str, config: MoveNetConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
-        self.backbone = MoveNetBackbone(config.backbone)
+        self.backbone = MoveNetBackbone(config.backbone)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.require_fit()
         trunk, width, keypoints = self.backbone.trunk_channels, self.backbone.channels, len(skeleton)
         self.heatmaps = nn.Conv2d(width, keypoints, 1)
