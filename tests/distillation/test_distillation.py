@@ -143,6 +143,8 @@ def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:
 def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     made, out = plan(teacher, data, seeds=2), tmp_path / "out"
+    out.mkdir()
+    (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of pictures come first
     with pytest.raises(LeanposeError, match="The teacher is not better than the student at its start"):
         run_distillation(made, out, budget="1epochs", say=said.append)
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)

@@ -31,6 +31,7 @@ def distill(
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """
     from leanpose.distillation import plan_distillation, run_distillation
+    from leanpose.distillation.run import UNLABELLED
     from leanpose.distillation.run import explain as explained
     from leanpose.distillation.unlabelled import label_pictures, with_unlabelled
 
@@ -40,7 +41,7 @@ def distill(
             print(sentence)
         return
     for number, folder in enumerate(unlabelled or []):
-        plan = with_unlabelled(plan, label_pictures(folder, teacher, out / f"unlabelled-{number}.json"))
+        plan = with_unlabelled(plan, label_pictures(folder, teacher, out / f"{UNLABELLED}-{number}.json"))
     result = run_distillation(plan, out, budget=budget, force=force, device=device)
     for sentence in result.summary:
         print(sentence)

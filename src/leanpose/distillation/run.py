@@ -35,6 +35,7 @@ from leanpose.training.train import train
 from leanpose.weights import load_model
 
 PLAN_FILE = "recipe.yaml"
+UNLABELLED = "unlabelled"  # begins the names of the teacher's labels, which are made before anything else
 FEW = 20  # people to measure on
 SHOWN = 8  # people where plain and taught differ most
 DRAWN_FROM = 0.2  # the score
@@ -120,7 +121,7 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
             )
         say(f"Going on with the distillation in {folder}.")
         return replace(plan, values=begun)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.match(f"{UNLABELLED}-*.json") for path in folder.iterdir()):
         raise LeanposeError(f"{folder} is not empty and holds no distillation; choose another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
