@@ -256,7 +256,7 @@ class AutoLoss(Distillation[AutoSection]):
                 _scaled_distance(one, deeper)
                 for a, b in pairwise(cycles)
                 for one, deeper in ((a.keypoint_tokens, b.keypoint_tokens), (a.visual_tokens, b.visual_tokens))
-                if one.shape == deeper.shape  # not where a cycle has dropped tokens
+                if one is not None and deeper is not None and one.shape == deeper.shape  # not where tokens were dropped
             )
         return losses
 
