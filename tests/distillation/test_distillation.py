@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
@@ -27,6 +28,7 @@ from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
+from leanpose.training.build import load_teacher, read_training_people
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
@@ -232,6 +234,41 @@ def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: P
     planned = grown.with_epochs(10)  # twice the people: half the epochs are as many steps
     assert planned.recipe(PLAIN, 0, tmp_path).schedule.epochs == 10
     assert planned.recipe(TAUGHT, 0, tmp_path).schedule.epochs == 5
+
+
+def test_people_whose_labels_are_hidden_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+    made = plan(teacher, data, "data.train.0.labelled_people=0.5").with_epochs(10)
+    kept = {}
+    for row in (PLAIN, TAUGHT):
+        recipe = made.recipe(row, 0, tmp_path)
+        people = read_training_people(recipe)[0].people
+        kept[row] = [bool((person.keypoints[:, 2] > 0).any()) for person in people]
+        assert recipe.schedule.epochs == (10 if row == PLAIN else round(10 * len(kept[PLAIN]) / 12))
+    assert all(kept[PLAIN])
+    assert len(kept[TAUGHT]) == 12
+    assert 0 < sum(kept[TAUGHT]) == len(kept[PLAIN]) < 12
+    assert "the people whose labels are hidden" in " ".join(made.sentences)
+    # Their teacher works for them: the taught student trains.
+    result = run_distillation(made.with_epochs(1), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None)
+    assert result.report.is_file()
+
+
+def test_a_teacher_runs_in_onnx_runtime_where_its_prediction_is_enough(
+    teacher: str, data: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for settings in ((), ("distillation.feature_loss=l2",), ("distillation.teacher_backend=torch",)):
+        recipe = plan(teacher, data, *settings).recipe(TAUGHT, 0, tmp_path)
+        loaded = load_teacher(recipe)
+        assert loaded is not None
+        crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8))
+        found[settings] = loaded, loaded(crops).prediction
+    kinds = [type(loaded.model).__name__ for loaded, _ in found.values()]
+    assert kinds == ["BackendModel", "TokenPose", "TokenPose"]
+    fast, _, plain = (prediction for _, prediction in found.values())
+    torch.testing.assert_close(fast.heatmaps, plain.heatmaps, atol=1e-5, rtol=1e-4)  # pyright: ignore
+    identities = {loaded.identity for loaded, _ in found.values()}
+    assert len(identities) == 2, "a run that is resumed goes on by the same backend"
 
 
 def test_a_folder_is_labelled(tmp_path: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import pkgutil
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from leanpose.data.annotations import PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
+EVERY_FORMAT = ("format", "name", "split", "repeat", "labelled_people", "labelled_keypoints", "keep_unlabelled")
+"""Keys of `DatasetConfig` that mean something whatever the format."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Reader:
         function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
             imported, since readers import `DatasetConfig`, and some stand above this package.
         needs: keys of `DatasetConfig` that must be given.
-        takes: other keys that may be; `name`, `split` and `repeat` always may.
+        takes: other keys that may be, beside those of `EVERY_FORMAT`.
         metric: what the set's official evaluation measures.
     """
 
@@ -37,7 +41,7 @@ class Reader:
     @property
     def keys(self) -> set[str]:
         """All keys of `DatasetConfig` that mean something to this format."""
-        return {"format", "name", "split", "repeat", *self.needs, *self.takes}
+        return {*EVERY_FORMAT, *self.needs, *self.takes}
 
 
 READERS = {
@@ -74,6 +78,9 @@ class DatasetConfig(Section):
             eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
         frame_stride: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
+        labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints, keeps its
+            labels, always the same: a study of what a teacher brings back.
+        keep_unlabelled: whether people without labels train, too: a teacher may label them.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
         count, seed, size: of the images (height, width) that `synthetic` draws.
     """
@@ -89,6 +96,9 @@ class DatasetConfig(Section):
     empty_hidden_parts: bool = False
     frame_stride: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1)
+    labelled_people: float = Field(default=1.0, ge=0, le=1)
+    labelled_keypoints: float = Field(default=1.0, ge=0, le=1)
+    keep_unlabelled: bool = False
     skeleton: str | None = None
     count: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -156,7 +166,31 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
     if not dataset.people:
         raise LeanposeError(f"The data set '{config.title}' is empty: nobody has a valid box and a labelled keypoint.")
-    return replace(dataset, people=dataset.people * config.repeat) if training else dataset
+    if not training:
+        return dataset
+    people = _hide_labels(dataset.people, config)
+    if not people:
+        raise LeanposeError(
+            f"Nobody of the data set '{config.title}' keeps a label (labelled_people, labelled_keypoints)."
+        )
+    return replace(dataset, people=people * config.repeat)
+
+
+def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[PoseAnnotation]:
+    """The people with the labels that a study leaves them; those whom it leaves none only where they are wanted."""
+    if config.labelled_people == config.labelled_keypoints == 1:
+        return people
+    left = []
+    for person in people:
+        # By the person's own name, so that another order or another split hides the same labels.
+        drawn = np.random.default_rng(zlib.crc32(f"{person.image_id} {person.person_id}".encode()))
+        keypoints = person.keypoints.copy()
+        if drawn.random() >= config.labelled_people:
+            keypoints[:, 2] = 0
+        keypoints[drawn.random(len(keypoints)) >= config.labelled_keypoints, 2] = 0
+        if config.keep_unlabelled or (keypoints[:, 2] > 0).any():
+            left.append(replace(person, keypoints=keypoints))
+    return left
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.dataset import TopDownDataset
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
@@ -76,6 +77,15 @@ class DistillationPlan:
             values["rows"][TAUGHT]["schedule"] = {**schedule, "epochs": max(round(epochs * self.taught_share), 1)}
         return replace(self, values=values)
 
+    def with_taught_data(self, sources: list[dict[str, Any]], sentence: str) -> DistillationPlan:
+        """The plan whose taught student learns from these sets, in as many steps as the plain one from its own."""
+        values = copy.deepcopy(self.values)
+        row = values["rows"][TAUGHT]
+        row["data"] = {**(row.get("data") or values["data"]), "train": sources}
+        grown = replace(self, values=values, sentences=(*self.sentences, sentence))
+        before, after = (len(read_training_people(p.recipe(TAUGHT, 0, Path()))[0].people) for p in (self, grown))
+        return replace(grown, taught_share=self.taught_share * before / after)
+
     def to_yaml(self) -> str:
         """The recipe file: `leanpose train FILE row=taught` repeats a run."""
         return yaml.safe_dump(self.values, sort_keys=False)
@@ -111,13 +121,29 @@ def plan_distillation(
         values["data"] = _data_values(data, said)
     if not isinstance(values.get("data"), dict):
         raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
+    change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
     values = _with_defaults(values, said)
     taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
-    change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
     change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
     taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
+    if _prediction_is_enough(taught["distillation"]):
+        taught["distillation"].setdefault("teacher_backend", "onnxruntime")
+        said.append("The teacher runs in ONNX Runtime: on this machine's processor it is faster there.")
     values["rows"] = {PLAIN: {"distillation": {"method": "none"}}, TAUGHT: taught}
-    return DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said))
+    plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said))
+    if any(source.get("labelled_people", 1) < 1 for source in values["data"]["train"]):
+        sources = [{**source, "keep_unlabelled": True} for source in values["data"]["train"]]
+        plan = plan.with_taught_data(sources, "The taught student learns from the people whose labels are hidden, too.")
+    return plan
+
+
+def _prediction_is_enough(section: dict[str, Any]) -> bool:
+    """Whether a teacher of ours may run in ONNX Runtime: on a CPU, and nothing but its prediction is compared."""
+    own = not section["teacher"].endswith(FILE_SUFFIXES)
+    more = (
+        section.get("feature_loss", "none") != "none" or section.get("token_weight") or section.get("compile_teacher")
+    )
+    return own and section["method"] == "auto" and not more and choose_device("auto").type == "cpu"
 
 
 def _student_values(student: str, said: list[str]) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from leanpose.data.inputs import find_inputs
 from leanpose.distillation.plan import TAUGHT, DistillationPlan
 from leanpose.errors import LeanposeError
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import Outcome, predict_pictures
-from leanpose.training.build import read_training_people
 
 CONFIDENT = 0.5
 """The teacher's keypoints from this score on are labels."""
@@ -67,16 +64,12 @@ def label_pictures(
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
     """The plan whose taught student learns from these people too, in as many steps as the plain one."""
-    values: dict[str, Any] = copy.deepcopy(plan.values)
-    row = values["rows"][TAUGHT]
-    data = row.get("data") or copy.deepcopy(values["data"])
+    values = plan.values
+    data = values["rows"][TAUGHT].get("data") or values["data"]
     source = {
         "format": "coco",
         "name": labels.images.name,
         "images": str(labels.images),
         "annotations": str(labels.file.resolve()),
     }
-    row["data"] = {**data, "train": [*data["train"], source]}
-    grown = replace(plan, values=values, sentences=(*plan.sentences, f"The teacher labelled {labels}."))
-    before, after = (len(read_training_people(p.recipe(TAUGHT, 0, Path()))[0].people) for p in (plan, grown))
-    return replace(grown, taught_share=plan.taught_share * before / after)
+    return plan.with_taught_data([*data["train"], source], f"The teacher labelled {labels}.")
