@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.backends import FILE_SUFFIXES
-from leanpose.backends.exported import ExportedBackend
-from leanpose.backends.model import BackendModel
+from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
@@ -121,7 +119,7 @@ class Comparison:
         for name, model in self.models.items():
             form = name == TEACHER, repr(model.config)
             if form not in timed:
-                timed[form] = cost_of(model, self._file(name), seconds=SECONDS)
+                timed[form] = cost_of(self._file(name))
             costs[name] = timed[form]
         return costs
 
@@ -146,23 +144,22 @@ class Comparison:
     @cached_property
     def data(self) -> list[DataSheet]:
         """The sets that train and measure."""
-        taught = self._recipe(TAUGHT)
-        common = self._recipe(PLAIN).data.train if self.plan.baseline else taught.data.train
-        sheets = [
-            data_sheet(taught, s, "trains" if s in common else "trains the taught student alone", training=True)
-            for s in taught.data.train
-        ]
-        assert taught.data.val is not None, "a comparison has people to measure on"
-        return [*sheets, data_sheet(taught, taught.data.val, "measures", training=False)]
+        recipes = {row: self._recipe(row) for row in self.plan.rows}
+        sources = list({repr(s): s for recipe in recipes.values() for s in recipe.data.train}.values())
+        sheets = []
+        for source in sources:
+            rows = [row for row, recipe in recipes.items() if source in recipe.data.train]
+            use = "trains" if len(rows) == len(recipes) else f"trains {rows[0]} alone"
+            sheets.append(data_sheet(recipes[rows[0]], source, use, training=True))
+        val = recipes[TAUGHT].data.val
+        assert val is not None, "a comparison has people to measure on"
+        return [*sheets, data_sheet(recipes[TAUGHT], val, "measures", training=False)]
 
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
         """What is stated about the data and the terms of the teacher and of the students."""
-        if isinstance(self.teacher, BackendModel):
-            backend = self.teacher.backend
-            teacher = backend.card.weights or {} if isinstance(backend, ExportedBackend) else {}
-        else:
-            teacher = describe(self._file(TEACHER))
+        file = self._file(TEACHER)
+        teacher = (open_exported(file).card.weights or {}) if file.suffix in FILE_SUFFIXES else describe(file)
         return {TEACHER: teacher, "students, as the recipe says": self._recipe(TAUGHT).card.model_dump()}
 
     @property

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from leanpose.backends import open_exported
-from leanpose.backends.model import BackendModel
+from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.onnx_cost import onnx_cost
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import check_crops
 from leanpose.inference.choice import BACKENDS, benchmark_backends, interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.models.cost import Cost, model_cost
+from leanpose.weights import load_model
 
 SECONDS = 3.0
 """Of timing, for all backends of a model together."""
@@ -43,34 +43,35 @@ class ModelCost:
     model: str
     parameters: int | None
     macs: int | None
-    bytes: int | None
+    bytes: int
     milliseconds: dict[str, float]
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def cost_of(model: PoseModel, file: Path, *, seconds: float = SECONDS) -> ModelCost:
-    """Count, weigh and time a model.
+def cost_of(file: Path, *, seconds: float = SECONDS) -> ModelCost:
+    """Count, weigh and time the model of a file, of leanpose or exported.
 
     Args:
-        model: in eval mode.
-        file: what it was loaded from.
         seconds: for the timing; opening and exporting come on top.
     """
     reasons: dict[str, str] = {}
     cost: Cost | None = None
-    if isinstance(model, BackendModel):
+    if file.suffix in FILE_SUFFIXES:
+        name = file.name
         try:
             cost = onnx_cost(file)
         except LeanposeError as error:
             reasons["GMACs"] = str(error)
         times = _time_file(file, seconds, reasons)
     else:
-        cost = model_cost(model.name, skeleton=model.skeleton, **asdict(model.config))
+        model = load_model(file)
+        name = model.name
+        cost = model_cost(name, skeleton=model.skeleton, **asdict(model.config))
         times = _time_model(model, seconds, reasons)
     macs = None if cost is None else cost.macs + cost.attention_macs
     parts = [file.with_suffix(suffix) for suffix in (".xml", ".bin")] if file.suffix == ".xml" else [file]
     size = sum(part.stat().st_size for part in parts if part.is_file())
-    return ModelCost(model.name, None if cost is None else cost.parameters, macs, size or None, times, reasons)
+    return ModelCost(name, None if cost is None else cost.parameters, macs, size, times, reasons)
 
 
 def _time_model(model: PoseModel, seconds: float, reasons: dict[str, str]) -> dict[str, float]:
