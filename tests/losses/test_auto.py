@@ -183,6 +183,7 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         ("rtmpose_t", {"input_size": (64, 32)}, (True, False)),
         ("distilpose_s", TINY_MODEL, (True, True)),
         ("tokenpose_s_v1", TINY_MODEL, (False, True)),
+        ("tfpose_r18", {"input_size": (64, 48), "embed_dim": 32, "decoder_layers": 1}, (True, True)),  # padded to 64x64
     ]
     for name, options, drawn in cases:
         student = create_model(name, **options).train()

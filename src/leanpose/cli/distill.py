@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from leanpose.cli.options import Device, Settings
+from leanpose.errors import LeanposeError
 
 
 def distill(
@@ -21,6 +22,9 @@ def distill(
     baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
     explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
     force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
+    matrix: Annotated[
+        bool, Option("--matrix", help="TEACHER and STUDENT are lists with commas: every pair, one table.")
+    ] = False,
     out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
     device: Device = "auto",
 ) -> None:
@@ -31,10 +35,19 @@ def distill(
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """
     from leanpose.distillation import plan_distillation, run_distillation
+    from leanpose.distillation.matrix import run_matrix, split_names
     from leanpose.distillation.run import PLAN_FILE, UNLABELLED
     from leanpose.distillation.run import explain as explained
     from leanpose.distillation.unlabelled import label_pictures, read_labels, with_unlabelled
 
+    if matrix:
+        if explain or unlabelled or not baseline:
+            raise LeanposeError("--matrix takes neither --explain nor --unlabelled nor --no-baseline.")
+        pairs = [(one, other) for one in split_names(student) for other in split_names(teacher)]
+        plans = {(s, t): plan_distillation(t, s, data, settings or [], seeds=seeds) for s, t in pairs}
+        table = run_matrix(plans, out, budget=budget, device=device)
+        print(f"{table.read_text()}\nThe table is {table}.")
+        return
     plan = plan_distillation(teacher, student, data, settings or [], seeds=seeds, baseline=baseline)
     if explain:
         for sentence in (*plan.sentences, *explained(plan, out)):

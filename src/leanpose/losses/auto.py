@@ -16,6 +16,7 @@ Keypoints that nobody has labelled are learnt from the teacher alone, weighted b
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -138,8 +139,9 @@ class AutoLoss(Distillation[AutoSection]):
         if section.auxiliary_heatmap_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
-                rows, columns = (side // backbone.stride for side in student.input_size)
-                drawn[0] = LinearHeatmaps((backbone.channels, rows, columns), keypoints, student.input_size, warp)
+                rows, columns = (math.ceil(side / backbone.stride) for side in student.input_size)
+                area = (rows * backbone.stride, columns * backbone.stride)  # of an image padded at its end (TFPose)
+                drawn[0] = LinearHeatmaps((backbone.channels, rows, columns), keypoints, area, warp)
             if student.feature_map_shape is not None:
                 drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
         features = tokens = None

@@ -1,0 +1,65 @@
+"""Every pair of two lists: one plain run for each student, one table, and what is refused before hours are spent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanpose.distillation import plan_distillation
+from leanpose.distillation.matrix import run_matrix, split_names
+from leanpose.errors import LeanposeError
+from leanpose.models.registry import create_model
+from leanpose.weights import save_model
+from tiny import TINY_MODEL, write_tiny_coco
+
+SETTINGS = [*(f"model_options.{key}={value}" for key, value in TINY_MODEL.items()), "batch_size=4"]
+
+
+@pytest.fixture
+def teachers(tmp_path: Path) -> list[str]:
+    for name in ("tokenpose_s_v1", "distilpose_s"):
+        model = create_model(name, **TINY_MODEL)
+        save_model(model, tmp_path / f"{name}.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    return [str(tmp_path / f"{name}.safetensors") for name in ("tokenpose_s_v1", "distilpose_s")]
+
+
+def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str]) -> None:
+    write_tiny_coco(tmp_path / "people", people=20)
+    plans: dict[Any, Any] = {
+        (student, teacher): plan_distillation(teacher, student, tmp_path / "people", SETTINGS)
+        for student in ("tokenpose_s_v1", "distilpose_s")
+        for teacher in teachers
+    }
+    said: list[str] = []
+    table = run_matrix(plans, tmp_path / "out", budget="1epochs", say=said.append)
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| `")]
+    assert [(row[0].strip("| `"), row[1].strip("`")) for row in rows] == [
+        ("tokenpose_s_v1", "tokenpose_s_v1"), ("tokenpose_s_v1", "distilpose_s"),
+        ("distilpose_s", "tokenpose_s_v1"), ("distilpose_s", "distilpose_s"),
+    ]  # fmt: skip
+    cells = json.loads((tmp_path / "out" / "matrix.json").read_text())["cells"]
+    assert all(cell["gain"]["mean"] == pytest.approx(cell["taught"] - cell["plain"]) for cell in cells)
+    assert cells[0]["plain"] == cells[1]["plain"]
+    runs = sorted(str(p.parent.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("last.safetensors"))
+    assert runs == [
+        "distilpose_s/distilpose_s/taught-0", "distilpose_s/tokenpose_s_v1/plain-0", "distilpose_s/tokenpose_s_v1/taught-0",
+        "tokenpose_s_v1/distilpose_s/taught-0", "tokenpose_s_v1/tokenpose_s_v1/plain-0", "tokenpose_s_v1/tokenpose_s_v1/taught-0",
+    ]  # fmt: skip
+    assert sum("Training plain" in sentence for sentence in said) == 2
+    # The same again trains nothing.
+    run_matrix(plans, tmp_path / "out", budget="1epochs", say=said.append)
+    assert sum("Training" in sentence for sentence in said) == 6
+    with pytest.raises(
+        LeanposeError, match=r"All runs of a matrix take the same steps: give --budget 5epochs, not '30min'\."
+    ):
+        run_matrix(plans, tmp_path / "out", budget="30min")
+
+
+def test_lists_of_names() -> None:
+    assert split_names("a.onnx, leanpose-body-s") == ["a.onnx", "leanpose-body-s"]
+    for wrong in ("a,,b", "a,a", ""):
+        with pytest.raises(LeanposeError, match="is no list of different names with commas between them"):
+            split_names(wrong)
