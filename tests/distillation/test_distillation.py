@@ -16,15 +16,16 @@ import torch
 import yaml
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.images import read_image
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
 from leanpose.distillation.run import explain
-from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, with_unlabelled
+from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
-from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
@@ -226,7 +227,7 @@ def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: P
 
 
 def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
-    labels = TeacherLabels(data / "train.json", data / "images", Outcome(done=12, people=12))
+    labels = TeacherLabels(data / "train.json", data / "images", people=12, pictures=12, empty=0)
     made = plan(teacher, data)
     grown = with_unlabelled(made, labels)
     assert len(grown.recipe(TAUGHT, 0, tmp_path).data.train) == 2
@@ -277,11 +278,12 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     shutil.copy(photos / "000000247917.jpg", tmp_path / "photos")
     labels = label_pictures(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
     content = json.loads(labels.file.read_text())
-    assert labels.outcome.people == len(content["annotations"]) > 1
+    assert labels.people == len(content["annotations"]) > 1
     person = content["annotations"][0]
     scores = np.array(person["keypoint_scores"])
     assert scores.shape == (19,)
     assert ((np.array(person["keypoints"]).reshape(-1, 3)[:, 2] > 0) <= (scores >= 0.5)).all()
+    assert read_labels(labels.file, tmp_path / "photos") == labels
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no image"):
         label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
@@ -289,6 +291,24 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="finds nobody in the 1 pictures"):
         label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
+
+
+def test_a_video_is_labelled_frame_by_frame(tmp_path: Path) -> None:
+    photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
+    picture = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 256))
+    for _ in range(12):
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    labels = label_pictures(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
+    assert sorted(path.name for path in labels.images.iterdir()) == [
+        "clip-000000.jpg", "clip-000005.jpg", "clip-000010.jpg",
+    ]  # fmt: skip
+    assert labels.pictures == 3
+    assert read_labels(labels.file, clip) == labels
+    source = DatasetConfig(format="coco", images=labels.images, annotations=labels.file)
+    assert len(read_people(source, COCO17, training=True).people) == labels.people >= 3
 
 
 def people_at(points: np.ndarray) -> PoseDataset:

@@ -43,6 +43,7 @@ class DistillationPlan:
         seeds: of the runs of each row.
         sentences: what was chosen, and why.
         taught_share: epochs of the taught student for one of the plain one's, so that both take as many steps.
+        steps_an_epoch: of the plain student.
     """
 
     values: dict[str, Any]
@@ -50,6 +51,7 @@ class DistillationPlan:
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]
     taught_share: float = 1.0
+    steps_an_epoch: int = 1
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -69,10 +71,13 @@ class DistillationPlan:
         return parse_recipe(values | {"data": data}, "The plan of this distillation")
 
     def with_epochs(self, epochs: int) -> DistillationPlan:
-        """The same for so many epochs, measured about five times."""
+        """The same for so many epochs, measured about five times, averaged over their last tenth unless the user said otherwise."""
         schedule = {**self.values.get("schedule", {}), "epochs": epochs}
         validation = {**self.values.get("validation", {}), "interval": max(epochs // 5, 1)}
         values = copy.deepcopy({**self.values, "schedule": schedule, "validation": validation})
+        if "ema" not in values:
+            # What a longer average remembers of the fresh weights spoils it; a shorter one than ten steps is none.
+            values["ema"] = round(1 - 1 / min(max(self.steps_an_epoch * epochs / 10, 10), 2000), 5)
         if self.taught_share != 1:
             values["rows"][TAUGHT]["schedule"] = {**schedule, "epochs": max(round(epochs * self.taught_share), 1)}
         return replace(self, values=values)
@@ -122,7 +127,7 @@ def plan_distillation(
     if not isinstance(values.get("data"), dict):
         raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
-    values = _with_defaults(values, said)
+    values, people = _with_defaults(values, said)
     taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
     change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
     taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
@@ -130,7 +135,8 @@ def plan_distillation(
         taught["distillation"].setdefault("teacher_backend", "onnxruntime")
         said.append("The teacher runs in ONNX Runtime: on this machine's processor it is faster there.")
     values["rows"] = {PLAIN: {"distillation": {"method": "none"}}, TAUGHT: taught}
-    plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said))
+    steps = math.ceil(people / values["batch_size"])
+    plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said), steps_an_epoch=steps)
     if any(source.get("labelled_people", 1) < 1 for source in values["data"]["train"]):
         sources = [{**source, "keep_unlabelled": True} for source in values["data"]["train"]]
         plan = plan.with_taught_data(sources, "The taught student learns from the people whose labels are hidden, too.")
@@ -227,8 +233,8 @@ def _names(files: Sequence[Path]) -> str:
     return ", ".join(file.name for file in files)
 
 
-def _with_defaults(values: dict[str, Any], said: list[str]) -> dict[str, Any]:
-    """The values with what depends on how many people there are and on the machine, where the recipe does not say it."""
+def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:
+    """The values with what depends on the people and on the machine, where the recipe does not say it; how many people."""
     values = {**values, "validation": {"flip_test": False, **values.get("validation", {})}}
     if "skeleton" not in values and (skeleton := _labelled_skeleton(values)) is not None:
         values["skeleton"] = skeleton.name
@@ -239,15 +245,13 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> dict[str, Any]:
         defaults["batch_size"] = 32 if people >= 640 else 16 if people >= 64 else 4
     if "precision" not in values:
         defaults["precision"] = "bf16" if choose_device("auto").type == "cuda" else "fp32"
-    if "ema" not in values:
-        defaults["ema"] = 0.998 if people >= 2000 else 0.98
     defaults["augmentation"] = {"scale": 0.25, "rotation": 30.0, "hue": 5, "saturation": 30, "value": 30}
     defaults["optimizer"] = {"name": "adamw", "weight_decay": 0.01, "grad_clip_norm": 35.0}
     defaults["schedule"] = {"name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.01}
     for key, value in defaults.items():
         values[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else value
     said.append(f"{people} people to train on: batches of {values.get('batch_size', 512)}.")
-    return values
+    return values, people
 
 
 def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:

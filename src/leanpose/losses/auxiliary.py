@@ -17,6 +17,7 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, Heatmaps, HeatmapTarg
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 from leanpose.losses.base import sum_of
+from leanpose.losses.features.base import standardised
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
 
@@ -86,7 +87,7 @@ class AuxiliaryHeatmaps(nn.Module):
 
 
 class LinearHeatmaps(nn.Module):
-    """Heatmaps by one linear map, from each place's features to its part of every heatmap.
+    """Heatmaps by one linear map, from each place's standardised features to its part of every heatmap; black at first.
 
     Args:
         shape: channels, rows and columns of the features.
@@ -105,12 +106,12 @@ class LinearHeatmaps(nn.Module):
         size = (rows * self.part[1], columns * self.part[2])
         self.codec = HeatmapCodec(area, size, encoding="udp" if warp == "udp" else "unbiased")
         self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
-        nn.init.normal_(self.draw.weight, std=0.01)
+        nn.init.zeros_(self.draw.weight)
         nn.init.zeros_(self.draw.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, features: Float[Tensor, "B C rows columns"]) -> Float[Tensor, "B K H W"]:
         """The heatmaps that these features draw."""
-        return _joined(self.draw(features).float().unflatten(1, self.part))
+        return _joined(self.draw(standardised(features)).float().unflatten(1, self.part))
 
 
 def _joined(parts: Float[Tensor, "B K ph pw rows columns"]) -> Float[Tensor, "B K H W"]:
