@@ -223,7 +223,7 @@ def test_a_method_of_stages_goes_on_where_it_was_stopped(
         "leanpose.distillation.run.train", lambda recipe, run, resume, device: calls.append((run, resume))
     )
     made = plan(teacher, data, "distillation.method=dwpose").with_epochs(1)
-    assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("")
+    assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("stage1")
     train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
     (tmp_path / "taught-0" / "stage1").mkdir(parents=True)
     (tmp_path / "taught-0" / "stage1" / "state.pt").touch()

@@ -126,7 +126,7 @@ def train_run(
 ) -> None:
     """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished."""
     recipe, run = plan.recipe(row, seed, folder), folder / run_name(row, seed)
-    staged = bool(recipe.distillation.stages(""))
+    staged = bool(recipe.distillation.stages(str(run / "stage1")))
     started = (run / ("stage1" if staged else "") / STATE_FILE).exists()
     if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
         return
