@@ -22,7 +22,7 @@ from leanpose.distillation import DistillationPlan, plan_distillation, run_disti
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
-from leanpose.distillation.run import explain
+from leanpose.distillation.run import explain, train_run
 from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
@@ -197,6 +197,38 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
         run_distillation(plan(teacher, data, "optimizer.lr=0.5", seeds=2), out, budget="1epochs", force=True)
     with pytest.raises(LeanposeError, match="is not empty and holds no distillation"):
         run_distillation(made, data, budget="1epochs")
+
+
+def test_without_a_baseline_there_is_no_verdict(
+    teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leanpose.report.measure.DRAWS", 4)
+    result = run_distillation(
+        plan(teacher, data, baseline=False), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None
+    )
+    assert result.gain is None
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (figures["verdict"], figures["gain"], figures["keypoints"]) == ("", None, {})
+    assert figures["runs"].keys() == {"taught-0"}
+    page = result.report.read_text()
+    assert 'class="verdict"' not in page
+    assert "differ most" not in page
+
+
+def test_a_method_of_stages_goes_on_where_it_was_stopped(
+    teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        "leanpose.distillation.run.train", lambda recipe, run, resume, device: calls.append((run, resume))
+    )
+    made = plan(teacher, data, "distillation.method=dwpose").with_epochs(1)
+    assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("stage1")
+    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
+    (tmp_path / "taught-0" / "stage1").mkdir(parents=True)
+    (tmp_path / "taught-0" / "stage1" / "state.pt").touch()
+    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
+    assert calls == [(tmp_path / "taught-0", False), (tmp_path / "taught-0", True)]
 
 
 def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -72,7 +72,8 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
         for value in session.get_inputs()
     }
     shapes |= {name: crop.shape for name, crop in crops.items()}
-    return shapes | {n: found.shape for n, found in zip(names, session.run(list(names), crops), strict=True)}
+    found = cast("list[np.ndarray]", session.run(list(names), crops))
+    return shapes | {name: value.shape for name, value in zip(names, found, strict=True)}
 
 
 def _weighs(node: NodeProto) -> bool:

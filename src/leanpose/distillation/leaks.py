@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from leanpose.data.annotations import ImageRef, PoseDataset
+from leanpose.data.annotations import PoseDataset
 from leanpose.data.duplicates import ImageHash, hash_image, near_pairs
 from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
@@ -55,8 +55,8 @@ def _alike(people: PoseDataset, val: PoseDataset) -> list[tuple[str, str]]:
     trained, measured = (list(dict.fromkeys(person.image for person in each.people)) for each in (people, val))
     found = dict(threaded_map(hash_image, list(dict.fromkeys([*trained, *measured]))))
     hashes = {image: value for image, value in found.items() if isinstance(value, ImageHash)}
-    sides: list[list[ImageRef]] = [[image for image in each if image in hashes] for each in (trained, measured)]
-    pairs = near_pairs(*sides, hashes)
+    readable = [image for image in trained if image in hashes], [image for image in measured if image in hashes]
+    pairs = near_pairs(*readable, hashes)
     same = [b for a, b in pairs if hashes[a].digest == hashes[b].digest]
     if same:
         raise LeanposeError(

@@ -199,8 +199,10 @@ class Comparison:
             + " GMACs: billions of multiply-accumulates, those of attention included.",
             "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=taught",
         ]
+        labelled = self.data[-1].labels
         for name, names in found.absent.items():
-            notes.append(f"The {name} does not look for {', '.join(names)}: these count as missed.")
+            if missed := [keypoint for keypoint in names if labelled[keypoint]]:
+                notes.append(f"The {name} does not look for {', '.join(missed)}: these count as missed.")
         if found.broken:
             notes.append(f"{len(found.broken)} pictures cannot be read: {next(iter(found.broken.values()))}")
         for name, cost in self.costs.items():

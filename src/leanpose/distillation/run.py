@@ -71,7 +71,7 @@ def run_distillation(
     _compare_before(teacher.model, build_model(first), val, force, say)
     for seed in plan.seeds:
         for row in plan.rows:
-            _train(plan, row, seed, folder, device, say)
+            train_run(plan, row, seed, folder, device, say)
     return report_distillation(plan, folder, teacher.model, people, val, warnings)
 
 
@@ -121,10 +121,12 @@ def _compare_before(
         raise LeanposeError("The teacher is not better than the student at its start; go on with --force.")
 
 
-def _train(plan: DistillationPlan, row: str, seed: int, folder: Path, device: str, say: Callable[[str], None]) -> None:
-    """One run, unless it is finished."""
+def train_run(
+    plan: DistillationPlan, row: str, seed: int, folder: Path, device: str, say: Callable[[str], None]
+) -> None:
+    """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished."""
     recipe, run = plan.recipe(row, seed, folder), folder / run_name(row, seed)
-    staged = bool(recipe.distillation.stages(""))
+    staged = bool(recipe.distillation.stages(str(run / "stage1")))
     started = (run / ("stage1" if staged else "") / STATE_FILE).exists()
     if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
         return

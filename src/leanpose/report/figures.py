@@ -51,7 +51,7 @@ def draw_reliability(scores: Mapping[str, LabelledScores]) -> Drawing:
     """For each model the share of keypoints that are right, in bins of their score."""
     from matplotlib.figure import Figure as Drawing
 
-    figure = Drawing(figsize=(3.4 * len(scores), 3.4), layout="constrained")
+    figure = Drawing(figsize=(max(3.4 * len(scores), 5), 3.7), layout="constrained")
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, (name, found) in zip(panels, scores.items(), strict=True):
         draw_bins(axes, found.scores, found.right)
@@ -59,5 +59,5 @@ def draw_reliability(scores: Mapping[str, LabelledScores]) -> Drawing:
         error = expected_calibration_error(found.scores, found.right)
         axes.set_title(f"{name}: calibration error {error:.3f}", fontsize="medium")
     panels[0].set_ylabel(f"share within OKS {RIGHT_OKS:g}")
-    panels[0].legend(loc="upper left", fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return figure
