@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ import numpy as np
 from jaxtyping import UInt8, UInt64
 
 from leanpose.data.annotations import ImageRef
+from leanpose.data.image_sources import exists
 from leanpose.data.images import BrokenImageError, ImageFolder, read_bytes, read_image
 from leanpose.data.prefetch import threaded_map
+from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport
 from leanpose.data_checks.people import check_person
-from leanpose.data_checks.reading import annotation_files, exists, read_set
+from leanpose.data_checks.reading import read_set
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
@@ -70,7 +71,7 @@ def check_data(
         ImageFolder(images, paths[0].stem)  # raises where it is not there
     for path in paths:
         top = path.parent if path.is_dir() else path.parent.parent
-        for file in annotation_files([path]):
+        for file in _checked_files(path):
             read_set(report, file, top, images, skeleton)
     if not report.sets and not report.damaged:
         reasons = "; ".join(f"{file.name}: {reason}" for file, reason in list(report.skipped.items())[:3])
@@ -82,6 +83,16 @@ def check_data(
             check_person(person, checked, seen.size if seen else checked.sizes.get(person.image_id))
     _find_duplicates(report.sets, hashes)
     return report
+
+
+def _checked_files(path: Path) -> list[Path]:
+    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is one."""
+    if path.is_dir() and format_of(path) == "labelme":
+        return [path]
+    files = label_files(path)
+    if path.is_dir():  # a file of settings is no damaged file of labels
+        files = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
+    return files
 
 
 def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
@@ -125,12 +136,6 @@ def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
     bits = np.concatenate([(np.diff(across, axis=1) > 2).reshape(-1), (np.diff(down, axis=0) > 2).reshape(-1)])
     digest = hashlib.blake2b(data, digest_size=16).digest()
     return ImageHash(digest, np.packbits(bits).view(np.uint64), (pixels.shape[1], pixels.shape[0]))
-
-
-def split_of(file: Path) -> str | None:
-    """The split that a file's name or folder names: `train`, `val` or `test`."""
-    match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", f"{file.stem} {file.parent.name}".lower())
-    return match and match.group(1)
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import UInt8
 
 from leanpose.backends.base import TorchBackend
+from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.images import read_bytes, read_image
 from leanpose.distillation.measure import Gain, Measured, gain_of, keypoint_gains, measure
@@ -92,6 +93,8 @@ def run_distillation(
     people, val = read_training_people(first)
     if val is None:
         raise LeanposeError("There is nobody to measure on: the recipe needs data.val.")
+    for sentence in account_sentences((*people.accounts, *val.accounts)):
+        say(sentence)
     _require_no_leak(people, val)
     teacher = load_teacher(first)
     assert teacher is not None, "the row of the taught student has a teacher"
@@ -183,7 +186,7 @@ def _train(plan: DistillationPlan, row: str, seed: int, folder: Path, device: st
     if started and finished_run(run, recipe.schedule.epochs) is not None:
         return
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    train(recipe, run, resume=started, device=device)
+    train(recipe, run, resume=started, device=device, say=lambda _: None)  # the data are accounted for already
 
 
 def _report(
