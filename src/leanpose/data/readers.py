@@ -62,7 +62,7 @@ def _tool(module: str, name: str, *, writes: bool = True) -> Reader:
 
 
 READERS = {
-    "auto": Reader("leanpose.data.sets:read_auto", needs=("annotations",), takes=_ANY),
+    "auto": Reader("leanpose.data.sets:read_auto", needs=("annotations",), takes=(*_ANY, "bbox_file", "head_sizes")),
     "coco": Reader(
         "leanpose.data.coco:read_coco",
         takes=("bbox_file", "skeleton", "category"),

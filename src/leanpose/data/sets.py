@@ -14,6 +14,7 @@ from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, Split
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
+from leanpose.schema import validate
 from leanpose.skeleton import Skeleton
 
 SUFFIXES = (".json", ".mat", ".xml", ".csv", ".h5", ".hdf5", ".slp", ".yaml", ".yml")
@@ -100,17 +101,24 @@ def _only(sets: list[tuple[Path, str]], path: Path) -> list[tuple[Path, str]]:
 
 def read_auto(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a set whose format is found out; see `leanpose.data.readers.read_people`."""
+    found = resolve(config, root)
+    return pkgutil.resolve_name(READERS[found.format].function)(found, skeleton, root, training=training)
+
+
+def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
+    """A data set with its format, and the place of its images where the format needs one to be named; others as they are.
+
+    Raises:
+        LeanposeError: there is no set, several, or one of a format that does not take what is given.
+    """
+    if config.format != "auto":
+        return config
     assert config.annotations is not None
     ((file, kind),) = _only(find_sets(root / config.annotations), root / config.annotations)
-    values: dict[str, Any] = {"format": kind, "annotations": file}
+    values = config.model_dump(exclude_unset=True) | {"format": kind, "annotations": file.absolute()}
     if config.images is None and "images" in READERS[kind].needs:
-        values["images"] = images_beside(file, root / config.annotations)
-    found = config.model_copy(update=values)
-    reader = READERS[kind]
-    for key in ("category", "skeleton"):
-        if getattr(config, key) is not None and key not in reader.keys:
-            raise LeanposeError(f"{file} is of the format '{kind}', which takes no `{key}`.")
-    return pkgutil.resolve_name(reader.function)(found, skeleton, root, training=training)
+        values["images"] = images_beside(file, root / config.annotations).absolute()
+    return validate(DatasetConfig, values, f"{file}, which is of the format '{kind}'", prefix="data.")
 
 
 def images_beside(file: Path, top: Path) -> Path:
