@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,8 @@ class TeacherSection(MethodSection):
 
     teacher: str = Field(min_length=1)
     """A released name, a .safetensors file, an .onnx or .xml file, or the folder of a run (its best weights)."""
+    teacher_backend: Literal["torch", "onnxruntime"] = "torch"
+    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no tokens."""
     compile_teacher: bool = False
     teacher_flip_test: bool = False
     """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""

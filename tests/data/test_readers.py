@@ -48,6 +48,29 @@ def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: 
         DatasetConfig.from_options(format="one", annotations="one.txt", split="half")
 
 
+def test_labels_are_hidden_always_alike_and_never_from_the_measurement(tmp_path: Path) -> None:
+    write_coco(tmp_path, images=200)
+
+    def labels(*, training: bool = True, **changes: Any) -> dict[int, tuple[bool, ...]]:
+        people = read_people(coco(**changes), COCO17, tmp_path, training=training).people
+        return {person.image_id: tuple(person.keypoints[:, 2] > 0) for person in people}
+
+    everybody = labels()
+    tenth = labels(labelled_people=0.1)
+    assert 8 < len(tenth) < 35
+    assert {key: everybody[key] for key in tenth} == tenth
+    assert labels(labelled_people=0.1, split="train") == {k: v for k, v in tenth.items() if k in labels(split="train")}
+    kept = labels(labelled_people=0.1, keep_unlabelled=True)
+    assert kept.keys() == everybody.keys()
+    assert {key for key, points in kept.items() if any(points)} == tenth.keys()
+    half = labels(labelled_keypoints=0.5, keep_unlabelled=True)
+    share = sum(map(sum, half.values())) / sum(map(sum, everybody.values()))
+    assert 0.4 < share < 0.6
+    assert labels(labelled_people=0.1, training=False) == everybody
+    with pytest.raises(LeanposeError, match=r"Nobody of the data set 'annotations' keeps a label \(labelled_people, "):
+        labels(labelled_people=0)
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_the_table_of_formats_names_functions(name: str) -> None:
     assert callable(pkgutil.resolve_name(READERS[name].function))

@@ -12,19 +12,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.images import read_image
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
 from leanpose.distillation.measure import Measured, gain_of, keypoint_gains, keypoint_hits
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
 from leanpose.distillation.run import explain
-from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, with_unlabelled
+from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
-from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17
+from leanpose.training.build import load_teacher, read_training_people
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
@@ -180,7 +183,7 @@ def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: 
 
 
 def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
-    labels = TeacherLabels(data / "train.json", data / "images", Outcome(done=12, people=12))
+    labels = TeacherLabels(data / "train.json", data / "images", people=12, pictures=12, empty=0)
     made = plan(teacher, data)
     grown = with_unlabelled(made, labels)
     assert len(grown.recipe(TAUGHT, 0, tmp_path).data.train) == 2
@@ -190,17 +193,53 @@ def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: P
     assert planned.recipe(TAUGHT, 0, tmp_path).schedule.epochs == 5
 
 
+def test_people_whose_labels_are_hidden_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+    made = plan(teacher, data, "data.train.0.labelled_people=0.5").with_epochs(10)
+    kept = {}
+    for row in (PLAIN, TAUGHT):
+        recipe = made.recipe(row, 0, tmp_path)
+        people = read_training_people(recipe)[0].people
+        kept[row] = [bool((person.keypoints[:, 2] > 0).any()) for person in people]
+        assert recipe.schedule.epochs == (10 if row == PLAIN else round(10 * len(kept[PLAIN]) / 12))
+    assert all(kept[PLAIN])
+    assert len(kept[TAUGHT]) == 12
+    assert 0 < sum(kept[TAUGHT]) == len(kept[PLAIN]) < 12
+    assert "the people whose labels are hidden" in " ".join(made.sentences)
+    # Their teacher works for them: the taught student trains.
+    result = run_distillation(made.with_epochs(1), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None)
+    assert result.report.is_file()
+
+
+def test_a_teacher_runs_in_onnx_runtime_where_its_prediction_is_enough(
+    teacher: str, data: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for settings in ((), ("distillation.feature_loss=l2",), ("distillation.teacher_backend=torch",)):
+        recipe = plan(teacher, data, *settings).recipe(TAUGHT, 0, tmp_path)
+        loaded = load_teacher(recipe)
+        assert loaded is not None
+        crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8))
+        found[settings] = loaded, loaded(crops).prediction
+    kinds = [type(loaded.model).__name__ for loaded, _ in found.values()]
+    assert kinds == ["BackendModel", "TokenPose", "TokenPose"]
+    fast, _, plain = (prediction for _, prediction in found.values())
+    torch.testing.assert_close(fast.heatmaps, plain.heatmaps, atol=1e-5, rtol=1e-4)  # pyright: ignore
+    identities = {loaded.identity for loaded, _ in found.values()}
+    assert len(identities) == 2, "a run that is resumed goes on by the same backend"
+
+
 def test_a_folder_is_labelled(tmp_path: Path) -> None:
     photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
     (tmp_path / "photos").mkdir()
     shutil.copy(photos / "000000247917.jpg", tmp_path / "photos")
     labels = label_pictures(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
     content = json.loads(labels.file.read_text())
-    assert labels.outcome.people == len(content["annotations"]) > 1
+    assert labels.people == len(content["annotations"]) > 1
     person = content["annotations"][0]
     scores = np.array(person["keypoint_scores"])
     assert scores.shape == (19,)
     assert ((np.array(person["keypoints"]).reshape(-1, 3)[:, 2] > 0) <= (scores >= 0.5)).all()
+    assert read_labels(labels.file, tmp_path / "photos") == labels
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no image"):
         label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
@@ -208,6 +247,24 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="finds nobody in the 1 pictures"):
         label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
+
+
+def test_a_video_is_labelled_frame_by_frame(tmp_path: Path) -> None:
+    photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
+    picture = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 256))
+    for _ in range(12):
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    labels = label_pictures(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
+    assert sorted(path.name for path in labels.images.iterdir()) == [
+        "clip-000000.jpg", "clip-000005.jpg", "clip-000010.jpg",
+    ]  # fmt: skip
+    assert labels.pictures == 3
+    assert read_labels(labels.file, clip) == labels
+    source = DatasetConfig(format="coco", images=labels.images, annotations=labels.file)
+    assert len(read_people(source, COCO17, training=True).people) == labels.people >= 3
 
 
 def people_at(points: np.ndarray) -> PoseDataset:

@@ -22,6 +22,7 @@ from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.train import train
 from leanpose.weights import save_model
+from outputs import present
 from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
 
 SIZES = [((128, 96), (128, 96)), ((128, 96), (256, 192)), ((256, 192), (192, 192)), ((96, 96), (128, 64))]
@@ -120,7 +121,7 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
     target = student.codec.encode(torch.full((2, 17, 2), 9.0), labelled)
 
     def terms(**settings: Any) -> dict[str, float]:
-        section = AutoSection(teacher="t", **settings)
+        section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, **settings)
         loss = AutoLoss.build(section, student, teacher, student.codec)
         return {name: float(value) for name, value in loss(output, found, target).items()}
 
@@ -139,8 +140,9 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
 
 def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
     student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
-    loss = AutoLoss.build(AutoSection(teacher="t"), student, teacher, student.codec)
-    assert len(loss.explain()) == 3
+    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0)
+    loss = AutoLoss.build(section, student, teacher, student.codec)
+    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "simulated_heatmaps", "confidence"]
     points, size = torch.full((1, 17, 2), 12.0), teacher.codec.heatmap_size  # pyright: ignore
     found = PoseOutput(predict(teacher.codec, points, torch.ones(1, 17)))
     target = student.codec.encode(points, torch.ones(1, 17))
@@ -153,6 +155,90 @@ def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
 
     assert teacher.codec.sigma == 2.0  # pyright: ignore
     assert simulated(0, 2.0) < 1e-4 < min(simulated(2 / size[1], 2.0), simulated(0, 1.0))
+
+
+def test_the_score_learns_what_the_teachers_heatmap_says_at_the_predicted_point() -> None:
+    student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
+    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, confidence_weight=2.0)
+    loss = AutoLoss.build(section, student, teacher, student.codec)
+    points = torch.full((1, 17, 2), 12.0)
+    target = student.codec.encode(points, torch.ones(1, 17))
+    xy = points / torch.tensor([48.0, 64.0])
+    for height in (1.0, 0.4):
+        found = PoseOutput(predict(teacher.codec, points, torch.full((1, 17), height)))
+        output = PoseOutput(Coordinates(xy, torch.full((1, 17, 2), 2.0), torch.full((1, 17), 0.9)))
+        error = float(loss(output, found, target)["confidence"]) / 2
+        assert error == pytest.approx(abs(0.9 - height), abs=0.02)
+        # Three deviations away the teacher's map is empty, and any score is wrong.
+        away = PoseOutput(Coordinates(xy + 0.5, torch.full((1, 17, 2), 2.0), torch.full((1, 17), 0.9)))
+        assert float(loss(away, found, target)["confidence"]) / 2 == pytest.approx(0.9, abs=0.02)
+
+
+def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
+    torch.manual_seed(0)
+    teacher = tiny_model("tokenpose_s_v1")
+    points = 8 + 32 * torch.rand(2, 17, 2)
+    found = PoseOutput(predict(teacher.codec, points, torch.ones(2, 17)))
+    cases: list[tuple[str, dict[str, Any], tuple[bool, bool]]] = [
+        ("rtmpose_t", {"input_size": (64, 32)}, (True, False)),
+        ("distilpose_s", TINY_MODEL, (True, True)),
+        ("tokenpose_s_v1", TINY_MODEL, (False, True)),
+    ]
+    for name, options, drawn in cases:
+        student = create_model(name, **options).train()
+        section = AutoSection(teacher="t", auxiliary_heatmap_weight=1.0)
+        loss = AutoLoss.build(section, student, teacher, student.codec)
+        assert (loss.draw_features is not None, loss.draw_tokens is not None) == drawn, name
+        target = student.codec.encode(points, torch.ones(2, 17))
+        output = student.forward_train(torch.randn(2, 3, *student.input_size))
+        value = loss(output, found, target)["auxiliary"]
+        assert float(value.detach()) == pytest.approx(sum(drawn)), "1 for maps that show nothing yet"
+        for draw in (loss.draw_features, loss.draw_tokens):
+            if draw is not None:  # black at first, so that nothing but these learns in the first step
+                torch.nn.init.normal_(draw.draw.weight, std=0.01)
+        loss(output, found, target)["auxiliary"].backward()
+        trained = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+        assert any("backbone" in n for n in trained), name
+
+
+def test_every_cycle_is_taught_and_learns_from_the_next() -> None:
+    student, teacher = tiny_model("sdpose_t", cycles=2), tiny_model("distilpose_s")
+    student.train()
+    loss = AutoLoss.build(AutoSection(teacher="t", cycle_weight=0.5), student, teacher, student.codec)
+    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "auxiliary", "cycles"]
+    output = student.forward_train(torch.randn(2, 3, 64, 48))
+    points = torch.full((2, 17, 2), 12.0)
+    found = PoseOutput(predict(teacher.codec, points, torch.ones(2, 17)))
+    target = student.codec.encode(points, torch.ones(2, 17))
+    terms = loss(output, found, target)
+    both = sum(float(student.codec.loss(cycle.prediction, target).detach()) for cycle in output.cycles)
+    assert float(terms["pose"].detach()) == pytest.approx(both)
+    first, second = output.cycles
+    one = torch.nn.functional.layer_norm(present(first.keypoint_tokens), (16,))
+    other = torch.nn.functional.layer_norm(present(second.keypoint_tokens), (16,))
+    same = PoseOutput(first.prediction, cycles=(first, replace(second, visual_tokens=first.visual_tokens)))
+    distance = float((one - other).square().mean().detach())
+    assert float(loss(same, found, target)["cycles"].detach()) == pytest.approx(0.5 * distance, rel=1e-5)
+
+
+def test_tokens_of_another_width_and_other_keypoints_are_compared() -> None:
+    student = tiny_model("distilpose_s")
+    teacher = tiny_model("tokenpose_s_v1", embed_dim=24, num_heads=3, skeleton="crowdpose14")
+    loss = AutoLoss.build(AutoSection(teacher="t", token_weight=1.0), student, teacher, student.codec)
+    assert loss.explain()[-1].startswith("tokens: weight 1")
+    own, theirs = common_keypoints(student, teacher)
+    student_output, found = student.forward_train(torch.randn(1, 3, 64, 48)), teacher(torch.randn(1, 3, 64, 48))
+    assert loss.tokens is not None
+    with torch.no_grad():
+        tokens = loss.tokens(present(student_output.keypoint_tokens)[:, own])
+        wanted = present(found.keypoint_tokens)[:, theirs]
+        assert tokens.shape == wanted.shape
+        # Scaled alike, so that the teacher's scale does not count.
+        larger = replace(found, keypoint_tokens=100 * present(found.keypoint_tokens) + 5)
+        target = student.codec.encode(torch.full((1, 17, 2), 9.0), torch.ones(1, 17))
+        one, other = (float(loss(student_output, t, target)["tokens"]) for t in (found, larger))
+    assert one == pytest.approx(other, rel=0.05)
+    assert one > 0.1
 
 
 def test_teachers_of_other_things_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -140,6 +140,25 @@ def synth(
     with counting("drawing", "pictures") as advance:
         files = write_synthetic(out, count, seed, height_width, skeleton, least_most, workers=workers, progress=advance)
     print(f"{files.count} pictures of {files.people} people: {files.images} and {files.annotations}")
+
+
+@data_app.command()
+def label(
+    source: Annotated[Path, Argument(help="Folder of pictures, one picture, or a video.")],
+    teacher: Annotated[str, Option(help="A released name, a .safetensors or .onnx file.")] = "leanpose-body-s",
+    out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
+    detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
+    threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
+) -> None:
+    """Label people of pictures without labels by a teacher: a COCO file with a score for each keypoint.
+
+    Of a video, a frame every half second is written to a folder beside the file and labelled.
+    """
+    from leanpose.distillation.unlabelled import label_pictures
+
+    if out.suffix != ".json":
+        raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
+    print(label_pictures(source, teacher, out, detector=detector, threshold=threshold))
 
 
 @data_app.command("label-wholebody")

@@ -14,7 +14,7 @@ def distill(
     settings: Settings = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
-        list[Path] | None, Option(help="Folder of pictures that the teacher labels, again for more.")
+        list[Path] | None, Option(help="Pictures or a video that the teacher labels, again for more.")
     ] = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
     seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
@@ -31,17 +31,20 @@ def distill(
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """
     from leanpose.distillation import plan_distillation, run_distillation
-    from leanpose.distillation.run import UNLABELLED
+    from leanpose.distillation.run import PLAN_FILE, UNLABELLED
     from leanpose.distillation.run import explain as explained
-    from leanpose.distillation.unlabelled import label_pictures, with_unlabelled
+    from leanpose.distillation.unlabelled import label_pictures, read_labels, with_unlabelled
 
     plan = plan_distillation(teacher, student, data, settings or [], seeds=seeds, baseline=baseline)
     if explain:
         for sentence in (*plan.sentences, *explained(plan, out)):
             print(sentence)
         return
-    for number, folder in enumerate(unlabelled or []):
-        plan = with_unlabelled(plan, label_pictures(folder, teacher, out / f"{UNLABELLED}-{number}.json"))
+    for number, source in enumerate(unlabelled or []):
+        file = out / f"{UNLABELLED}-{number}.json"
+        begun = file.is_file() and (out / PLAN_FILE).is_file()
+        labels = read_labels(file, source) if begun else label_pictures(source, teacher, file)
+        plan = with_unlabelled(plan, labels)
     result = run_distillation(plan, out, budget=budget, force=force, device=device)
     for sentence in result.summary:
         print(sentence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pkgutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
+EVERY_FORMAT = ("format", "name", "split", "repeat", "labelled_people", "labelled_keypoints", "keep_unlabelled")
+"""Keys of `DatasetConfig` that mean something whatever the format."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Reader:
         function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
             imported, since readers import `DatasetConfig`, and some stand above this package.
         needs: keys of `DatasetConfig` that must be given.
-        takes: other keys that may be; `name`, `split` and `repeat` always may.
+        takes: other keys that may be, beside those of `EVERY_FORMAT`.
         metric: what the set's official evaluation measures.
         recognises: of formats that are found out from the files: a function (`FileContent`) → bool.
         loads: of formats that can be converted: a function (path) → `LabelSet`.
@@ -48,7 +51,7 @@ class Reader:
     @property
     def keys(self) -> set[str]:
         """All keys of `DatasetConfig` that mean something to this format."""
-        return {"format", "name", "split", "repeat", *self.needs, *self.takes}
+        return {*EVERY_FORMAT, *self.needs, *self.takes}
 
 
 _ANY = ("images", "skeleton", "category")
@@ -120,6 +123,9 @@ class DatasetConfig(Section):
             eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
         frame_stride: of `ubody`: take only every so many frames.
         repeat: how many times a training epoch goes through this set.
+        labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints, keeps its
+            labels, always the same: a study of what a teacher brings back.
+        keep_unlabelled: whether people without labels train, too: a teacher may label them.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
         category: of files with several kinds of things: the one to read; otherwise all that have keypoints are.
         count, seed, size: of the images (height, width) that `synthetic` draws.
@@ -136,6 +142,9 @@ class DatasetConfig(Section):
     empty_hidden_parts: bool = False
     frame_stride: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1)
+    labelled_people: float = Field(default=1.0, ge=0, le=1)
+    labelled_keypoints: float = Field(default=1.0, ge=0, le=1)
+    keep_unlabelled: bool = False
     skeleton: str | None = None
     category: str | None = None
     count: int = Field(default=1000, ge=1)
@@ -206,7 +215,36 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     dataset = _closed(dataset, skeleton)
     if not dataset.people:
         raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))
-    return replace(dataset, people=dataset.people * config.repeat) if training else dataset
+    if not training:
+        return dataset
+    people = _hide_labels(dataset.people, config)
+    if not people:
+        raise LeanposeError(
+            f"Nobody of the data set '{config.title}' keeps a label (labelled_people, labelled_keypoints)."
+        )
+    (account,) = dataset.accounts
+    account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
+        people
+    )
+    close_account(account, people)
+    return replace(dataset, people=people * config.repeat)
+
+
+def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[PoseAnnotation]:
+    """The people with the labels that a study leaves them; those whom it leaves none only where they are wanted."""
+    if config.labelled_people == config.labelled_keypoints == 1:
+        return people
+    left = []
+    for person in people:
+        # By the person's own name, so that another order or another split hides the same labels.
+        drawn = np.random.default_rng(zlib.crc32(f"{person.image_id} {person.person_id}".encode()))
+        keypoints = person.keypoints.copy()
+        if drawn.random() >= config.labelled_people:
+            keypoints[:, 2] = 0
+        keypoints[drawn.random(len(keypoints)) >= config.labelled_keypoints, 2] = 0
+        if config.keep_unlabelled or (keypoints[:, 2] > 0).any():
+            left.append(replace(person, keypoints=keypoints))
+    return left
 
 
 @contextmanager

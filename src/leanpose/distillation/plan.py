@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import READERS
 from leanpose.data.sets import labelled_skeleton, training_sets
@@ -43,6 +44,7 @@ class DistillationPlan:
         seeds: of the runs of each row.
         sentences: what was chosen, and why.
         taught_share: epochs of the taught student for one of the plain one's, so that both take as many steps.
+        steps_an_epoch: of the plain student.
     """
 
     values: dict[str, Any]
@@ -50,6 +52,7 @@ class DistillationPlan:
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]
     taught_share: float = 1.0
+    steps_an_epoch: int = 1
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -69,13 +72,25 @@ class DistillationPlan:
         return parse_recipe(values | {"data": data}, "The plan of this distillation")
 
     def with_epochs(self, epochs: int) -> DistillationPlan:
-        """The same for so many epochs, measured about five times."""
+        """The same for so many epochs, measured about five times, averaged over their last tenth unless the user said otherwise."""
         schedule = {**self.values.get("schedule", {}), "epochs": epochs}
         validation = {**self.values.get("validation", {}), "interval": max(epochs // 5, 1)}
         values = copy.deepcopy({**self.values, "schedule": schedule, "validation": validation})
+        if "ema" not in values:
+            # What a longer average remembers of the fresh weights spoils it; a shorter one than ten steps is none.
+            values["ema"] = round(1 - 1 / min(max(self.steps_an_epoch * epochs / 10, 10), 2000), 5)
         if self.taught_share != 1:
             values["rows"][TAUGHT]["schedule"] = {**schedule, "epochs": max(round(epochs * self.taught_share), 1)}
         return replace(self, values=values)
+
+    def with_taught_data(self, sources: list[dict[str, Any]], sentence: str) -> DistillationPlan:
+        """The plan whose taught student learns from these sets, in as many steps as the plain one from its own."""
+        values = copy.deepcopy(self.values)
+        row = values["rows"][TAUGHT]
+        row["data"] = {**(row.get("data") or values["data"]), "train": sources}
+        grown = replace(self, values=values, sentences=(*self.sentences, sentence))
+        before, after = (len(read_training_people(p.recipe(TAUGHT, 0, Path()))[0].people) for p in (self, grown))
+        return replace(grown, taught_share=self.taught_share * before / after)
 
     def to_yaml(self) -> str:
         """The recipe file: `leanpose train FILE row=taught` repeats a run."""
@@ -112,13 +127,30 @@ def plan_distillation(
         values["data"] = _data_values(data, said)
     if not isinstance(values.get("data"), dict):
         raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
-    values = _with_defaults(values, said)
-    taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
+    values, people = _with_defaults(values, said)
+    taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
     change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
     taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
+    if _prediction_is_enough(taught["distillation"]):
+        taught["distillation"].setdefault("teacher_backend", "onnxruntime")
+        said.append("The teacher runs in ONNX Runtime: on this machine's processor it is faster there.")
     values["rows"] = {PLAIN: {"distillation": {"method": "none"}}, TAUGHT: taught}
-    return DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said))
+    steps = math.ceil(people / values["batch_size"])
+    plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said), steps_an_epoch=steps)
+    if any(source.get("labelled_people", 1) < 1 for source in values["data"]["train"]):
+        sources = [{**source, "keep_unlabelled": True} for source in values["data"]["train"]]
+        plan = plan.with_taught_data(sources, "The taught student learns from the people whose labels are hidden, too.")
+    return plan
+
+
+def _prediction_is_enough(section: dict[str, Any]) -> bool:
+    """Whether a teacher of ours may run in ONNX Runtime: on a CPU, and nothing but its prediction is compared."""
+    own = not section["teacher"].endswith(FILE_SUFFIXES)
+    more = (
+        section.get("feature_loss", "none") != "none" or section.get("token_weight") or section.get("compile_teacher")
+    )
+    return own and section["method"] == "auto" and not more and choose_device("auto").type == "cpu"
 
 
 def _student_values(student: str, said: list[str]) -> dict[str, Any]:
@@ -154,8 +186,8 @@ def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
     return {"num_workers": 0, **values}
 
 
-def _with_defaults(values: dict[str, Any], said: list[str]) -> dict[str, Any]:
-    """The values with what depends on how many people there are and on the machine, where the recipe does not say it."""
+def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:
+    """The values with what depends on the people and on the machine, where the recipe does not say it; how many people."""
     values = {**values, "validation": {"flip_test": False, **values.get("validation", {})}}
     if "skeleton" not in values and (skeleton := _labelled_skeleton(values)) is not None:
         values["skeleton"] = skeleton.name
@@ -166,15 +198,13 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> dict[str, Any]:
         defaults["batch_size"] = 32 if people >= 640 else 16 if people >= 64 else 4
     if "precision" not in values:
         defaults["precision"] = "bf16" if choose_device("auto").type == "cuda" else "fp32"
-    if "ema" not in values:
-        defaults["ema"] = 0.998 if people >= 2000 else 0.98
     defaults["augmentation"] = {"scale": 0.25, "rotation": 30.0, "hue": 5, "saturation": 30, "value": 30}
     defaults["optimizer"] = {"name": "adamw", "weight_decay": 0.01, "grad_clip_norm": 35.0}
     defaults["schedule"] = {"name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.01}
     for key, value in defaults.items():
         values[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else value
     said.append(f"{people} people to train on: batches of {values.get('batch_size', 512)}.")
-    return values
+    return values, people
 
 
 def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:

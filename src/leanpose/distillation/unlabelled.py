@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from leanpose.data.inputs import find_inputs
+from leanpose.data.inputs import Clip, find_inputs
 from leanpose.distillation.plan import TAUGHT, DistillationPlan
+from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError
+from leanpose.files import load_json
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import Outcome, predict_pictures
-from leanpose.training.build import read_training_people
+from leanpose.inference.folders import predict_pictures
+from leanpose.video.animation import open_reader
+from leanpose.video.reader import looks_like_video
 
+LOG = logging.getLogger(__name__)
 CONFIDENT = 0.5
 """The teacher's keypoints from this score on are labels."""
+
+
+FRAME_SECONDS = 0.5
+"""Of a video, a frame this often is labelled: neighbours show the same pose."""
 
 
 @dataclass(frozen=True)
@@ -25,58 +32,91 @@ class TeacherLabels:
     Attributes:
         file: COCO annotations with a score for each keypoint.
         images: the folder that their names start at.
-        outcome: what came of the pictures.
+        people, pictures, empty: how many people, pictures, and pictures without anybody.
+        skipped: pictures that could not be read.
     """
 
     file: Path
     images: Path
-    outcome: Outcome
+    people: int
+    pictures: int
+    empty: int
+    skipped: int = 0
 
     def __str__(self) -> str:
-        done = self.outcome
-        skipped = f", {len(done.skipped)} that could not be read" if done.skipped else ""
-        return f"{done.people} people in {done.done} pictures ({done.empty} without anybody{skipped}): {self.file}"
+        skipped = f", {self.skipped} that could not be read" if self.skipped else ""
+        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}"
 
 
 def label_pictures(
-    folder: Path, teacher: str, file: Path, *, detector: str = "auto", threshold: float = CONFIDENT
+    source: Path, teacher: str, file: Path, *, detector: str = "auto", threshold: float = CONFIDENT
 ) -> TeacherLabels:
-    """Label the people of a folder of pictures.
+    """Label the people of pictures.
 
     Args:
-        folder: of the pictures, or one picture.
+        source: a folder of pictures, one picture, or a video, of which a frame every half second is written to a folder
+            beside `file`, with its name.
         teacher: what `PoseEstimator` takes as a model.
-        file: to write.
+        file: to write; a video's frames must not be there yet.
         detector: finds the people.
         threshold: keypoints below this score are not labelled.
 
     Raises:
         LeanposeError: there is no picture, none can be read, or nobody is found in them.
     """
-    pictures = find_inputs([str(folder)])
-    if not pictures.pictures:
-        raise LeanposeError(f"There is no picture in {folder}.")
-    estimator = PoseEstimator(teacher, detector)
     file.parent.mkdir(parents=True, exist_ok=True)
-    outcome = predict_pictures(estimator, pictures.pictures, labels=file, label_threshold=threshold)
+    found = find_inputs([str(source)], is_video=looks_like_video)
+    pictures, root = found.pictures, found.root or source
+    if found.clips and not pictures:
+        root = file.with_suffix("")
+        for clip in found.clips:
+            _write_frames(clip, root)
+        pictures = find_inputs([str(root)]).pictures
+    elif found.clips:
+        LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
+    if not pictures:
+        raise LeanposeError(f"There is no picture in {source}.")
+    outcome = predict_pictures(PoseEstimator(teacher, detector), pictures, labels=file, label_threshold=threshold)
     if not outcome.people:
         file.unlink(missing_ok=True)
-        raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {folder}.")
-    return TeacherLabels(file, Path(pictures.root or folder).resolve(), outcome)
+        raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
+    skipped = len(outcome.skipped)
+    return TeacherLabels(file, Path(root).resolve(), outcome.people, outcome.done, outcome.empty, skipped)
+
+
+def _write_frames(clip: Clip, folder: Path) -> None:
+    """A JPEG file of every half second of a video."""
+    folder.mkdir(parents=True, exist_ok=True)
+    due, stem = 0.0, Path(clip.name).stem
+    with open_reader(clip.source) as frames:
+        for number, frame in enumerate(frames):
+            if frame.seconds >= due:
+                write_picture(frame.pixels, folder / f"{stem}-{number:06d}.jpg")
+                due = frame.seconds + FRAME_SECONDS
+
+
+def read_labels(file: Path, source: Path) -> TeacherLabels:
+    """What `label_pictures` has written before.
+
+    Raises:
+        LeanposeError: the file is damaged.
+    """
+    content = load_json(file, "annotation file")
+    frames = file.with_suffix("")
+    labelled = {person["image_id"] for person in content["annotations"]}
+    images, people = len(content["images"]), len(content["annotations"])
+    root = frames if frames.is_dir() else source if source.is_dir() else source.parent
+    return TeacherLabels(file, root.resolve(), people, images, images - len(labelled))
 
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
     """The plan whose taught student learns from these people too, in as many steps as the plain one."""
-    values: dict[str, Any] = copy.deepcopy(plan.values)
-    row = values["rows"][TAUGHT]
-    data = row.get("data") or copy.deepcopy(values["data"])
+    values = plan.values
+    data = values["rows"][TAUGHT].get("data") or values["data"]
     source = {
         "format": "coco",
         "name": labels.images.name,
         "images": str(labels.images),
         "annotations": str(labels.file.resolve()),
     }
-    row["data"] = {**data, "train": [*data["train"], source]}
-    grown = replace(plan, values=values, sentences=(*plan.sentences, f"The teacher labelled {labels}."))
-    before, after = (len(read_training_people(p.recipe(TAUGHT, 0, Path()))[0].people) for p in (plan, grown))
-    return replace(grown, taught_share=plan.taught_share * before / after)
+    return plan.with_taught_data([*data["train"], source], f"The teacher labelled {labels}.")

@@ -4,7 +4,6 @@ from typing import Any
 
 from leanpose.losses.auto import AutoLoss
 from leanpose.losses.base import Criterion, Distillation, Supervised
-from leanpose.losses.cwd import CWDLoss
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.fpd import FPDLoss
@@ -17,7 +16,6 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "dwpose": DWPoseStage1,
     "dwpose_stage2": DWPoseStage2,
     "auto": AutoLoss,
-    "cwd": CWDLoss,
     "fpd": FPDLoss,
 }
 """Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
@@ -25,7 +23,6 @@ METHODS: dict[str, type[Distillation[Any]]] = {
 __all__ = [
     "METHODS",
     "AutoLoss",
-    "CWDLoss",
     "Criterion",
     "DWPoseStage1",
     "DWPoseStage2",

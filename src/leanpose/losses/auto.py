@@ -4,8 +4,12 @@ Response-based distillation (Hinton et al., 2015) for poses. The teacher's keypo
 student's crop, matched by name, and encoded by the student's own codec, so that the student's own loss compares: heatmaps,
 bins, coordinates with or without a deviation, and every layer of a decoder. Where both sides have the same form, the teacher's
 distribution is taken as it is: heatmaps are resampled at the places that the student's stand for, bins at the student's bins.
-A student whose coordinates have a heatmap's deviation is compared with a heatmap teacher by simulated heatmaps too
-(DistilPose, CVPR 2023, eq. 5).
+A student whose coordinates have a heatmap's deviation and a score is compared with the teacher's heatmaps too (DistilPose,
+CVPR 2023, eq. 5 and 7).
+
+Two more terms reach what is below the student's head: its features, from which one linear map draws the teacher's heatmaps
+(as TFPose supervises its encoder), and features or tokens against the teacher's own. A student of several cycles (SDPose, CVPR
+2024) is taught in each of them, and its tokens learn from those of the next cycle.
 
 Keypoints that nobody has labelled are learnt from the teacher alone, weighted by its confidence.
 """
@@ -13,43 +17,64 @@ Keypoints that nobody has labelled are learnt from the teacher alone, weighted b
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
-from leanpose.losses.base import Criterion, Distillation, common_keypoints, supervised_loss
-from leanpose.losses.distilpose import simulate_heatmaps
+from leanpose.losses.auxiliary import LinearHeatmaps
+from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
+from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
+from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
 from leanpose.losses.fit import CropFit
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
 
 class AutoSection(TeacherSection):
-    """How much labels and teacher count."""
+    """How much labels and teacher count. A weight of 0 leaves a term out; a term that does not fit the two models is not there."""
 
     method: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
     label_weight: float = Field(default=1.0, ge=0)
     """Of the loss against the labels; 0 for a teacher alone."""
-    teacher_weight: float = Field(default=1.0, gt=0)
+    teacher_weight: float = Field(default=1.0, ge=0)
     """Of the same loss against what the teacher finds."""
-    simulated_heatmap_weight: float = Field(default=1.0, ge=0)
-    """Of the simulated heatmaps, where the student has a deviation for them and the teacher predicts heatmaps."""
     min_confidence: float = Field(default=0.2, ge=0, le=1)
     """The teacher's keypoints below this confidence are not learnt from. Heatmaps say themselves how sure they are."""
     only_unlabelled: bool = False
-    """Learn from the teacher only where there is no label."""
+    """Learn from the teacher's keypoints only where there is no label."""
+    simulated_heatmap_weight: float = Field(default=1.0, ge=0)
+    """Of the simulated heatmaps, where the student has a deviation for them."""
+    confidence_weight: float = Field(default=0.01, ge=0)
+    """Of the student's score, where it has one, against the teacher's heatmap at the predicted point."""
+    auxiliary_heatmap_weight: float = Field(default=1.0, ge=0)
+    """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square."""
+    feature_loss: Literal["none", "l2", "cwd", "mgd", "relation"] = "none"
+    """What compares the features of both, where both have them (`leanpose.losses.features`)."""
+    feature_weight: float = Field(default=1.0, gt=0)
+    """Of `feature_loss`."""
+    token_weight: float = Field(default=0.0, ge=0)
+    """Of the keypoint tokens against the teacher's, where both have them, each token scaled to a deviation of 1."""
+    cycle_weight: float = Field(default=0.1, ge=0)
+    """Of the tokens of each cycle against those of the next, where the student has several, scaled alike."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> AutoSection:
+        if not (self.label_weight or self.teacher_weight):
+            raise ValueError("label_weight and teacher_weight are both 0, so the head has nothing to learn")
+        return self
 
 
 class AutoLoss(Distillation[AutoSection]):
-    """`L = λ_labels L(student, labels) + λ_teacher L(student, teacher)`, L being the student's own loss.
+    """`L = λ_labels L(student, labels) + λ_teacher L(student, teacher) + …`, L being the student's own loss.
 
     Args:
         criterion: compares the student's prediction with targets.
@@ -59,6 +84,11 @@ class AutoLoss(Distillation[AutoSection]):
         common: the keypoints that both find, in the student's order and in the teacher's.
         keypoints: how many the student finds.
         simulate: whether the student's coordinates have a deviation that a heatmap could have.
+        score: whether they have a learnt score.
+        drawn: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
+        features: compares the features of both.
+        tokens: carries the student's keypoint tokens to the teacher's width.
+        cycles: how many the student has.
     """
 
     section_type = AutoSection
@@ -75,11 +105,20 @@ class AutoLoss(Distillation[AutoSection]):
         common: tuple[list[int], list[int]],
         *,
         keypoints: int,
-        simulate: bool,
+        simulate: bool = False,
+        score: bool = False,
+        drawn: tuple[LinearHeatmaps | None, LinearHeatmaps | None] = (None, None),
+        features: FeatureLoss | None = None,
+        tokens: nn.Module | None = None,
+        cycles: int = 1,
     ) -> None:
         super().__init__(criterion, section)
         self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
-        self.keypoints, self.simulate = keypoints, simulate
+        self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
+        self.draw_features, self.draw_tokens = drawn
+        self.features, self.tokens = features, tokens
+        size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
+        self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
         self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
         self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
 
@@ -87,23 +126,51 @@ class AutoLoss(Distillation[AutoSection]):
     def build(
         cls, section: AutoSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> AutoLoss:
+        """The terms that fit both models.
+
+        Raises:
+            LeanposeError: they have no keypoint in common, or one has no features and `feature_loss` asks for them.
+        """
         assert teacher is not None, "a method with a TeacherSection always gets its teacher"
-        common = common_keypoints(student, teacher)
-        fit = CropFit(student.input_size, teacher.input_size, student.codec.warp)
-        simulate = (
-            section.simulated_heatmap_weight > 0
-            and "heatmap_sigma" in student.provides
-            and isinstance(teacher.codec, HeatmapCodec)
+        keypoints, warp = len(student.skeleton), student.codec.warp
+        predicts_maps = isinstance(student.codec, HeatmapCodec)
+        drawn: list[LinearHeatmaps | None] = [None, None]
+        if section.auxiliary_heatmap_weight:
+            if "features" in student.provides and not predicts_maps:
+                backbone: Any = student.backbone
+                rows, columns = (side // backbone.stride for side in student.input_size)
+                drawn[0] = LinearHeatmaps((backbone.channels, rows, columns), keypoints, student.input_size, warp)
+            if student.feature_map_shape is not None:
+                drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
+        features = tokens = None
+        if section.feature_loss != "none":
+            channels = (feature_channels(student), feature_channels(teacher))
+            features = FEATURE_LOSSES[section.feature_loss](channels)
+        if section.token_weight and "tokens" in student.provides & teacher.provides:
+            tokens = nn.Linear(student.config.embed_dim, teacher.config.embed_dim)
+        return cls(
+            criterion,
+            section,
+            student.codec,
+            teacher.codec,
+            CropFit(student.input_size, teacher.input_size, student.codec.warp),
+            common_keypoints(student, teacher),
+            keypoints=keypoints,
+            simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
+            score=section.confidence_weight > 0 and "score" in student.provides,
+            drawn=(drawn[0], drawn[1]),
+            features=features,
+            tokens=tokens,
+            cycles=student.config.cycles if "cycles" in student.provides else 1,
         )
-        codecs = student.codec, teacher.codec
-        return cls(criterion, section, *codecs, fit, common, keypoints=len(student.skeleton), simulate=simulate)
 
     def explain(self) -> list[str]:
         """The terms with their weights, and why each is there: a sentence a term."""
         section, count = self.section, len(self.student_keypoints)
-        terms = [f"pose: weight {section.label_weight:g}, the student's loss against the labels"] * bool(
-            section.label_weight
-        )
+        each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
+        terms = []
+        if section.label_weight:
+            terms.append(f"pose: weight {section.label_weight:g}, the student's loss against the labels{each}")
         match self.student_codec, self.teacher_codec:
             case HeatmapCodec(), HeatmapCodec():
                 how = "the teacher's heatmaps, resampled to the student's, since both predict heatmaps"
@@ -115,47 +182,137 @@ class AutoLoss(Distillation[AutoSection]):
                     f"weighted by their confidence, from {section.min_confidence:g} on"
                 )
         where = "where there is no label" if section.only_unlabelled else "labelled or not"
-        terms.append(
-            f"teacher: weight {section.teacher_weight:g}, the student's loss against {how}; {count} of its "
-            f"{self.keypoints} keypoints, {where}"
-        )
+        if section.teacher_weight:
+            terms.append(
+                f"teacher: weight {section.teacher_weight:g}, the student's loss against {how}; {count} of its "
+                f"{self.keypoints} keypoints, {where}{each}"
+            )
         if self.simulate:
             terms.append(
                 f"simulated_heatmaps: weight {section.simulated_heatmap_weight:g}, the Gaussian of the predicted point and "
                 "deviation against the teacher's heatmap, since the student predicts such a deviation"
+            )
+        if self.score:
+            terms.append(
+                f"confidence: weight {section.confidence_weight:g}, the predicted score against the teacher's heatmap at the "
+                "predicted point, since the student predicts a score"
+            )
+        places = [
+            name
+            for name, draw in (("features", self.draw_features), ("visual tokens", self.draw_tokens))
+            if draw is not None
+        ]
+        if places:
+            terms.append(
+                f"auxiliary: weight {section.auxiliary_heatmap_weight:g}, the teacher's heatmaps drawn by one linear map from "
+                f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
+            )
+        if self.features is not None:
+            terms.append(
+                f"features: weight {section.feature_weight:g}, {self.features.title}, since feature_loss is "
+                f"{section.feature_loss}"
+            )
+        if self.tokens is not None:
+            terms.append(
+                f"tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
+            )
+        if self.cycles > 1 and section.cycle_weight:
+            terms.append(
+                f"cycles: weight {section.cycle_weight:g}, the tokens of each cycle against those of the next, since the student "
+                f"has {self.cycles}"
             )
         return terms
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         assert teacher is not None
         section, losses = self.section, {}
+        cycles = student.cycles or (student,)
         if section.label_weight:
-            losses["pose"] = section.label_weight * supervised_loss(self.criterion, student, target)
-        wanted = self.teacher_target(teacher.prediction)
-        if section.only_unlabelled:
-            wanted = replace(wanted, weights=wanted.weights * (target.weights == 0))
-        losses["teacher"] = section.teacher_weight * supervised_loss(self.criterion, student, wanted)
+            loss = sum_of(supervised_loss(self.criterion, cycle, target) for cycle in cycles)
+            losses["pose"] = section.label_weight * loss
+        if section.teacher_weight:
+            wanted = self.teacher_target(teacher.prediction)
+            if section.only_unlabelled:
+                wanted = replace(wanted, weights=wanted.weights * (target.weights == 0))
+            loss = sum_of(supervised_loss(self.criterion, cycle, wanted) for cycle in cycles)
+            losses["teacher"] = section.teacher_weight * loss
+        if self.simulate or self.score:
+            losses |= self._simulated(student.prediction, teacher.prediction)
+        if self.draw_features is not None or self.draw_tokens is not None:
+            losses["auxiliary"] = section.auxiliary_heatmap_weight * self._auxiliary(student, teacher.prediction)
+        if self.features is not None:
+            assert student.features is not None
+            assert teacher.features is not None
+            pair = on_one_grid(student.features, self.fit.region(teacher.features))
+            losses["features"] = section.feature_weight * self.features(*pair)
+        if self.tokens is not None:
+            assert student.keypoint_tokens is not None
+            assert teacher.keypoint_tokens is not None
+            own = self.tokens(student.keypoint_tokens[:, self.student_keypoints])
+            loss = _scaled_distance(own, teacher.keypoint_tokens[:, self.teacher_keypoints])
+            losses["tokens"] = section.token_weight * loss
+        if len(cycles) > 1 and section.cycle_weight:
+            losses["cycles"] = section.cycle_weight * sum_of(
+                _scaled_distance(one, deeper)
+                for a, b in pairwise(cycles)
+                for one, deeper in ((a.keypoint_tokens, b.keypoint_tokens), (a.visual_tokens, b.visual_tokens))
+                if one is not None and deeper is not None and one.shape == deeper.shape  # not where tokens were dropped
+            )
+        return losses
+
+    def _simulated(self, pred: Prediction, found: Prediction) -> dict[str, Float[Tensor, ""]]:
+        """DistilPose's eq. 5 and 7: what the student says of each point beside its place."""
+        assert isinstance(pred, Coordinates)
+        losses, own = {}, self.student_keypoints
+        maps = self._teacher_maps(found)
         if self.simulate:
-            pred = student.prediction
-            assert isinstance(pred, Coordinates)
             assert pred.sigma is not None
-            assert isinstance(teacher.prediction, Heatmaps)
-            maps = teacher.prediction.heatmaps.float()[:, self.teacher_keypoints]
-            size = (maps.shape[2], maps.shape[3])
-            # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
-            less = 1 if self.student_codec.warp == "udp" else 0
-            stride = maps.new_tensor([(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)])
-            maps = self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)  # pyright: ignore
-            own = self.student_keypoints
-            error = (simulate_heatmaps(pred.xy[:, own], pred.sigma[:, own], size) - maps).square().mean()
-            losses["simulated_heatmaps"] = section.simulated_heatmap_weight * error
+            simulated = simulate_heatmaps(pred.xy[:, own], pred.sigma[:, own], (maps.shape[2], maps.shape[3]))
+            losses["simulated_heatmaps"] = self.section.simulated_heatmap_weight * (simulated - maps).square().mean()
+        if self.score:
+            assert pred.score is not None
+            error = (pred.score[:, own].float() - read_heatmaps(maps, pred.xy[:, own])).abs()
+            losses["confidence"] = self.section.confidence_weight * error.mean()
         return losses
 
     @torch.no_grad()
-    def teacher_target(self, prediction: Prediction) -> Any:
-        """What the teacher found as a target of the student's codec; keypoints that it does not look for weigh 0."""
+    def _teacher_maps(self, found: Prediction) -> Float[Tensor, "B C H W"]:
+        """Heatmaps of the common keypoints over the student's crop: the teacher's in its own resolution, or Gaussians."""
+        if not isinstance(found, Heatmaps):
+            target = self.teacher_target(found, self.map_codec)
+            return (target.heatmaps * target.weights[..., None, None])[:, self.student_keypoints]
+        assert isinstance(self.teacher_codec, HeatmapCodec)
+        maps = found.heatmaps.float()[:, self.teacher_keypoints]
+        size = (maps.shape[2], maps.shape[3])
+        # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
+        less = 1 if self.student_codec.warp == "udp" else 0
+        stride = maps.new_tensor([(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)])
+        return self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
+
+    def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
+        """The teacher's heatmaps drawn from what the student knows of each place, the mean over its layers."""
+        terms = []
+        for draw, maps in (
+            (self.draw_features, () if student.features is None else (student.features,)),
+            (self.draw_tokens, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
+        ):
+            if draw is None:
+                continue
+            target = self.teacher_target(found, draw.codec)
+            weights = target.weights[..., None, None]
+            scale = (weights * target.heatmaps.square()).mean().clamp(min=1e-8)
+            errors = [(weights * (draw(each) - target.heatmaps).square()).mean() / scale for each in maps]
+            terms.append(sum_of(errors) / len(errors))
+        return sum_of(terms)
+
+    @torch.no_grad()
+    def teacher_target(self, prediction: Prediction, codec: Codec[Any, Any] | None = None) -> Any:
+        """What the teacher found as a target of the student's codec, or of another one for the same crops.
+
+        Keypoints that the teacher does not look for weigh 0.
+        """
         student, teacher, own, other = (
-            self.student_codec,
+            codec or self.student_codec,
             self.teacher_codec,
             self.student_keypoints,
             self.teacher_keypoints,
@@ -204,3 +361,12 @@ def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float
     grid = torch.stack([at * (2 / max(rows.shape[-1] - 1, 1)) - 1, torch.zeros_like(at)], dim=-1)
     grid = grid.expand(len(rows), 1, -1, -1)
     return F.grid_sample(rows[:, :, None], grid, padding_mode="border", align_corners=True)[:, :, 0]
+
+
+def _scaled_distance(one: Tensor, other: Tensor) -> Float[Tensor, ""]:
+    """The mean squared distance of tokens that are each brought to a mean of 0 and a deviation of 1; `other` is not moved.
+
+    The published weights of tokens fit the scale of the published networks' tokens, which grow with depth.
+    """
+    width = (one.shape[-1],)
+    return F.mse_loss(F.layer_norm(one.float(), width), F.layer_norm(other.detach().float(), width))

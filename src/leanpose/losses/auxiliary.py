@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, HeatmapCodec, Heatmaps, HeatmapTarget
 from leanpose.errors import LeanposeError
+from leanpose.geometry import Warp
 from leanpose.losses.base import sum_of
+from leanpose.losses.features.base import standardised
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
 
@@ -81,6 +83,38 @@ class AuxiliaryHeatmaps(nn.Module):
 
     def heatmaps(self, dense: Float[Tensor, "B D rows columns"]) -> Heatmaps:
         """What the places draw after one layer."""
-        parts = self.draw(self.enlarge(dense)).unflatten(1, self.part)
-        batch, keypoints, ph, pw, rows, columns = parts.shape
-        return Heatmaps(parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, keypoints, rows * ph, columns * pw))
+        return Heatmaps(_joined(self.draw(self.enlarge(dense)).unflatten(1, self.part)))
+
+
+class LinearHeatmaps(nn.Module):
+    """Heatmaps by one linear map, from each place's standardised features to its part of every heatmap; black at first.
+
+    Args:
+        shape: channels, rows and columns of the features.
+        keypoints: how many heatmaps.
+        area: height and width in pixels of what the features cover, from the crop's upper left corner.
+        warp: how pixels lie in the crops.
+
+    Attributes:
+        codec: of these heatmaps, whose pixels are about four of the crop's.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], keypoints: int, area: tuple[int, int], warp: Warp) -> None:
+        super().__init__()
+        channels, rows, columns = shape
+        self.part = (keypoints, max(round(area[0] / 4 / rows), 1), max(round(area[1] / 4 / columns), 1))
+        size = (rows * self.part[1], columns * self.part[2])
+        self.codec = HeatmapCodec(area, size, encoding="udp" if warp == "udp" else "unbiased")
+        self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
+        nn.init.zeros_(self.draw.weight)
+        nn.init.zeros_(self.draw.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, features: Float[Tensor, "B C rows columns"]) -> Float[Tensor, "B K H W"]:
+        """The heatmaps that these features draw."""
+        return _joined(self.draw(standardised(features)).float().unflatten(1, self.part))
+
+
+def _joined(parts: Float[Tensor, "B K ph pw rows columns"]) -> Float[Tensor, "B K H W"]:
+    """Heatmaps from the part of each that every place has."""
+    batch, keypoints, ph, pw, rows, columns = parts.shape
+    return parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, keypoints, rows * ph, columns * pw)

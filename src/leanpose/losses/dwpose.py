@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, kl_div
+from torch.nn.functional import kl_div
 
 from leanpose.codecs import SimCC, SimCCCodec
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import Criterion, Distillation, require_codec, require_same_crops
+from leanpose.losses.features.base import feature_channels, on_one_grid
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import Stage, TeacherSection
 
@@ -188,30 +189,6 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
         assert teacher is not None
         loss = logit_kd_loss(student, teacher, self.temperature, self.section.reduction)
         return {"logits": self.section.logit_weight * loss}
-
-
-def feature_channels(model: PoseModel) -> int:
-    """How many channels a model's features have.
-
-    Raises:
-        LeanposeError: it has none.
-    """
-    if "features" not in model.provides:
-        raise LeanposeError(
-            f"'{model.name}' has no backbone whose features could be compared; choose a model that has one, or a method "
-            "without features (for dwpose: distillation.feature_weight=0)."
-        )
-    backbone: Any = model.backbone
-    return backbone.channels
-
-
-def on_one_grid(
-    one: Float[Tensor, "B C1 h w"], other: Float[Tensor, "B C2 H W"]
-) -> tuple[Float[Tensor, "B C1 hg wg"], Float[Tensor, "B C2 hg wg"]]:
-    """Two maps of features, the finer one averaged to the coarser one's grid."""
-    grid = min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
-    one, other = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (one, other))
-    return one, other
 
 
 def feature_kd_loss(

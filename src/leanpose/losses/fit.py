@@ -62,6 +62,13 @@ class CropFit:
         """Points in pixels of the teacher's crop, in pixels of the student's."""
         return (points - points.new_tensor(self.offset)) / self.scale().to(points)
 
+    def region(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """The part of the teacher's features that shows the student's region, to the nearest row and column."""
+        (rows, columns), (th, tw) = features.shape[2:], self.teacher
+        (x, y), (h, w) = self.offset, self.inner
+        top, left = round(y * rows / th), round(x * columns / tw)
+        return features[..., top : top + max(round(h * rows / th), 1), left : left + max(round(w * columns / tw), 1)]
+
     def sample(
         self,
         maps: Float[Tensor, "B K H W"],

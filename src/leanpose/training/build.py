@@ -25,6 +25,7 @@ from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
+from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
@@ -204,6 +205,11 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     else:
         card = describe(file)
         shown = json.dumps([card[field] for field in ("config", "mean", "std", "sha256")]).encode()
+        if section.teacher_backend == "onnxruntime":
+            if section.compile_teacher:
+                raise LeanposeError("distillation.compile_teacher is for teacher_backend=torch; set one of the two.")
+            model = BackendModel(open_candidate(model, torch.device("cpu"), Candidate("onnxruntime", "fp32")))
+            shown += b"onnxruntime"
     identity = f"{model.name} {hashlib.sha256(shown).hexdigest()[:12]}"
     return Teacher(
         model,
