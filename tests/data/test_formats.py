@@ -543,3 +543,18 @@ def test_names_never_leave_the_folder(name: str, first: str) -> None:
 def test_every_converted_format_is_in_the_table(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_found_poses_are_written_for_every_tool(
+    shared: Path, tmp_path: Path, command: Callable[..., Any], kind: str
+) -> None:
+    folder = shared / "cases" / "two-categories" / "images"
+    arguments = ["--detector", "whole-image", "--no-draw", "--out", tmp_path / "out", "--label-format", kind]
+    target = tmp_path / "labels" / FILES.get(kind, "annotations.json")
+    done = command("predict", folder / "000000.jpg", folder / "000001.jpg", "--as-labels", target, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert ("scores" in done.stdout) == (kind != "coco")
+    labels = load_labels(target)
+    assert len(labels.people) == 2
+    assert all((person.points[:, 2] > 0).any() for person in labels.people)

@@ -146,7 +146,8 @@ def predict(
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
-        print(f"Labels:   {as_labels} ({label_format}{below})")
+        kind = "COCO annotations" if label_format == "coco" else label_format
+        print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
         raise Exit(130)
 
