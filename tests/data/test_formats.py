@@ -244,10 +244,10 @@ def test_deeplabcut(tmp_path: Path) -> None:
 
 
 def test_hdf5_asks_for_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "CollectedData_me.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LeanposeError, match=r"needs pandas and PyTables .*leanpose\[deeplabcut\]"):
-        load_labels(tmp_path / "a.h5")
+        load_labels(tmp_path / "CollectedData_me.h5")
     (tmp_path / "a.slp").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(LeanposeError, match=r"needs `sleap-io` .*leanpose\[sleap\]"):
         load_labels(tmp_path / "a.slp")
@@ -294,6 +294,20 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.filename = "film.mp4"
     with pytest.raises(LeanposeError, match=r"are those of the video film\.mp4"):
         load_labels(tmp_path / "a.slp")
+
+
+def test_predictions_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "video.csv").write_text("scorer,net,net,net\nbodyparts,tip,tip,tip\ncoords,x,y,likelihood\n0,1,2,0.9\n")
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(LeanposeError, match="No file with labelled keypoints is in"):
+        find_sets(tmp_path)
+
+
+def test_a_json_file_of_another_kind_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    config = DatasetConfig(format="auto", annotations=tmp_path / "a.json", images=tmp_path)
+    with pytest.raises(LeanposeError, match="no COCO annotation file: it needs the lists"):
+        read_people(config, COCO17, training=True)
 
 
 @pytest.mark.parametrize("separator", [",", ";"])

@@ -67,8 +67,8 @@ def evaluate(
         format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes,
         category=category,
     )  # fmt: skip
-    source = resolve(source, Path())
     loaded = load_pose_model(model).to(choose_device(device))
+    source = resolve(source, Path())
     suppression = None if nms == "none" else nms
     with counting("measuring", "people", in_steps=True) as advance:
         report = evaluation_report(

@@ -38,10 +38,11 @@ _HEADING = ("scorer", "individuals", "bodyparts", "coords")
 
 
 def is_deeplabcut(file: FileContent) -> bool:
-    """Whether a file is a table of DeepLabCut."""
+    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other names."""
     if file.path.suffix in (".h5", ".hdf5"):
-        return file.start.startswith(b"\x89HDF")
-    return file.path.suffix == ".csv" and bool(file.first_lines) and file.first_lines[0].split(",")[0] == "scorer"
+        return file.start.startswith(b"\x89HDF") and file.path.name.startswith("CollectedData")
+    heading = file.first_lines[0].split(",")[0] if file.path.suffix == ".csv" and file.first_lines else ""
+    return heading == "scorer" and b"likelihood" not in file.start
 
 
 def read_deeplabcut(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:

@@ -114,10 +114,15 @@ def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
     if config.format != "auto":
         return config
     assert config.annotations is not None
-    ((file, kind),) = _only(find_sets(root / config.annotations), root / config.annotations)
+    path = root / config.annotations
+    if path.is_file() and path.suffix == ".json" and format_of(path) is None:
+        sets = [(path, "coco")]  # whose reader says what is wrong with it
+    else:
+        sets = find_sets(path)
+    ((file, kind),) = _only(sets, path)
     values = config.model_dump(exclude_unset=True) | {"format": kind, "annotations": file.absolute()}
     if config.images is None and "images" in READERS[kind].needs:
-        values["images"] = images_beside(file, root / config.annotations).absolute()
+        values["images"] = images_beside(file, path).absolute()
     return validate(DatasetConfig, values, f"{file}, which is of the format '{kind}'", prefix="data.")
 
 
