@@ -31,7 +31,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recipe["rows"]["taught"]["distillation.teacher"] = str(teacher)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(demo, "RECIPE", tmp_path / "recipe.yaml")
-    monkeypatch.setattr("leanpose.distillation.measure.DRAWS", 4)
+    monkeypatch.setattr("leanpose.report.measure.DRAWS", 4)
     return tmp_path / "out"
 
 

@@ -19,13 +19,15 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
-from leanpose.distillation.measure import Measured, gain_of, keypoint_gains, keypoint_hits
+from leanpose.distillation.leaks import check_leaks
+from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
 from leanpose.distillation.run import explain
 from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.registry import create_model
+from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import load_teacher, read_training_people
 from leanpose.weights import save_model
@@ -153,6 +155,7 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
     assert any("Only 6 people to measure on" in sentence for sentence in said)
     figures = json.loads((out / "report.json").read_text())
+    assert result.summary[0] == figures["verdict"]
     assert figures["runs"].keys() == {"plain-0", "plain-1", "taught-0", "taught-1"}
     assert result.gain is not None
     assert len(result.gain.by_seed) == 2
@@ -160,8 +163,28 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
         sum(figures["runs"][f"taught-{s}"]["AP"] - figures["runs"][f"plain-{s}"]["AP"] for s in (0, 1)) / 2
     )
     page = result.report.read_text()
-    for words in ("Cost and accuracy", "Keypoints within OKS 0.5", "left wrist", "teacher", "both predict heatmaps"):
-        assert (words in page) == (words != "both predict heatmaps")
+    assert f'<p class="verdict">{figures["verdict"]}</p>' in page
+    for words in ("Cost and accuracy", "PCK@0.2", "ms onnxruntime", "AP by seed", "Within OKS 0.5", "left wrist",
+                  "expected calibration error", "Labels of each keypoint", "Apache-2.0"):  # fmt: skip
+        assert words in page
+    for name in ("plain-0", "taught-1"):
+        one = figures["runs"][name]
+        low, high = one["interval of PCK@0.2"]
+        assert low <= one["PCK@0.2"] <= high
+        assert 0 <= one["calibration"]["expected calibration error"] <= 1
+        assert sum(one["calibration"]["counts"]) == 6 * 17
+        cost = one["cost"]
+        assert cost["bytes"] == (out / name / "last.safetensors").stat().st_size
+        assert cost["parameters"] > 1000
+        assert cost["milliseconds"]["torch"] > 0
+        assert cost["milliseconds"].keys() | cost["reasons"].keys() >= {"torch", "onnxruntime", "openvino"}
+    assert figures["runs"]["plain-0"]["cost"] == figures["runs"]["taught-1"]["cost"], "alike students cost the same"
+    train, val = figures["data"]
+    assert (train["people"], train["pictures"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
+    assert (val["people"], val["use"]) == (6, "measures")
+    assert figures["terms"]["teacher"]["licence"] == "Apache-2.0"
+    assert figures["curves"]["taught-0"]["val"][-1]["epoch"] == 1
+    assert figures["settings"]["taught-1"]["seed"] == 1
     # The same again trains nothing; a file that is gone is made again.
     before = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
     shutil.rmtree(out / "taught-1")
@@ -180,6 +203,27 @@ def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: 
     shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
     with pytest.raises(LeanposeError, match=r"1 of the 6 pictures to measure on are trained on too, such as .*15\.jpg"):
         run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
+
+
+def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Path) -> None:
+    def people(*names: str) -> PoseDataset:
+        where = (ImageRef(str(tmp_path / name)) for name in names)
+        return PoseDataset("", [PoseAnnotation(i, np.zeros(4), np.zeros((17, 3)), 0, 0, 1.0) for i in where])
+
+    photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
+    first, second, *_ = sorted(photos.iterdir())
+    shutil.copy(first, tmp_path / "a.jpg")
+    shutil.copy(second, tmp_path / "b.jpg")
+    pixels = cv2.imread(str(first))
+    assert pixels is not None
+    cv2.imwrite(str(tmp_path / "small.jpg"), cv2.resize(pixels, None, fx=0.6, fy=0.6), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    (sentence,) = check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path)
+    assert re.match(r"1 of the 2 pictures to measure on look like pictures that are trained on", sentence)
+    assert f"{tmp_path / 'small.jpg'} like {tmp_path / 'a.jpg'}" in sentence
+    (tmp_path / "small.jpg").unlink()
+    assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [sentence], "what was found is kept"
+    (tmp_path / "leaks.json").unlink()
+    assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [], "nothing to compare with"
 
 
 def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
@@ -275,7 +319,7 @@ def people_at(points: np.ndarray) -> PoseDataset:
     return PoseDataset("made up", people)
 
 
-def measured(name: str, keypoints: np.ndarray, ap: float, draws: list[float]) -> Measured:
+def measured(name: str, keypoints: np.ndarray) -> Measured:
     count = len(keypoints)
     poses = PosePredictions(
         image_ids=np.arange(count),
@@ -285,7 +329,7 @@ def measured(name: str, keypoints: np.ndarray, ap: float, draws: list[float]) ->
         box_scores=np.ones(count),
         areas=np.full(count, 5000.0),
     )
-    return Measured(name, poses, ap, np.array(draws))
+    return Measured(name, poses, Figure(0.0, np.zeros(1)), None, None)
 
 
 def test_hits_and_gains_of_keypoints() -> None:
@@ -295,17 +339,22 @@ def test_hits_and_gains_of_keypoints() -> None:
     people = people_at(labels)
     right, wrong = labels[..., :2].copy(), labels[..., :2].copy()
     wrong[:20, 5] += 60
-    plain, taught = measured("plain", wrong, 1, [1.0]), measured("taught", right, 2, [2.0])
-    hits = keypoint_hits(plain.poses, people, COCO17)
+    plain, taught = measured("plain", wrong), measured("taught", right)
+    hits = keypoint_hits(plain, people, COCO17)
     assert hits[:20, 5].sum() == 0
     assert hits[20:, 5].all()
     assert np.isnan(hits[:, 3]).all()
-    gains = keypoint_gains([taught], [plain], people, COCO17)
+    measurement = Measurement({}, people, COCO17, {}, {})
+    gains = keypoint_gains([taught], [plain], measurement)
     assert "left_ear" not in gains
-    before, after, low, high = gains["left_shoulder"]
-    assert (before, after) == (50, 100)
+    labels_of, before, after, (low, high) = gains["left_shoulder"]
+    assert (labels_of, before, after) == (40, 50, 100)
     assert 20 < low < 50 < high < 80
-    assert gains["nose"] == (100, 100, 0, 0)
+    assert gains["nose"] == (40, 100, 100, (0, 0))
+    # Seeds that differ widen the interval.
+    wider = keypoint_gains([taught, plain], [plain, plain], measurement)["left_shoulder"].interval
+    assert wider[0] == 0
+    assert wider[1] - wider[0] > high - low
 
 
 @pytest.mark.parametrize(
@@ -314,10 +363,17 @@ def test_hits_and_gains_of_keypoints() -> None:
 )
 def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
     rng = np.random.default_rng(0)
-    points = np.zeros((1, 17, 2))
-    plain = [measured("plain", points, 20.0, list(20 + rng.normal(0, 5, 200))) for _ in range(3)]
-    taught = [measured("taught", points, m.ap + shift, list(m.draws + shift + rng.normal(0, 1, 200))) for m in plain]
+    plain = [Figure(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
+    taught = [Figure(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in plain]
     gain = gain_of(taught, plain)
     assert gain.mean == pytest.approx(shift)
     np.testing.assert_array_less(gain.interval[0], gain.mean)
     assert re.match(words, gain.verdict)
+    better = 3 if shift > 0 else 0
+    assert f"better with {better} of 3 seeds" in gain.verdict
+    assert "seed" not in gain_of(taught[:1], plain[:1]).verdict
+
+
+def test_the_verdict_names_the_metric() -> None:
+    gain = Gain(1.0, (0.5, 1.5), (1.0,), "PCK@0.2")
+    assert gain.verdict == "taught wins by 1.0 PCK@0.2 (+0.5 to +1.5)"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8, UInt64
-
 from leanpose.data.annotations import ImageRef
+from leanpose.data.duplicates import Hashes, hash_image, near_pairs
 from leanpose.data.image_sources import exists
-from leanpose.data.images import BrokenImageError, ImageFolder, read_bytes, read_image
+from leanpose.data.images import ImageFolder
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport
@@ -25,27 +21,6 @@ from leanpose.skeleton import Skeleton
 
 Progress = Callable[[int, int], None]
 """Called with the number of images that are decoded and how many there are."""
-
-_NEAR = 8  # hashes of 128 bits that differ in at most this many are taken for the same picture
-_FLAT = 24  # a hash with fewer set (or unset) bits is that of an almost even picture and says nothing
-
-
-@dataclass(frozen=True)
-class ImageHash:
-    """What an image is recognised by.
-
-    Attributes:
-        digest: of its bytes.
-        dhash: difference hash of 2 × 64 bits: which of two neighbours in a tiny grey version is brighter, across and down.
-        size: width and height in pixels.
-    """
-
-    digest: bytes
-    dhash: UInt64[np.ndarray, " 2"]
-    size: tuple[int, int]
-
-
-Hashes = dict[ImageRef, ImageHash]
 
 
 def check_data(
@@ -102,7 +77,7 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
     for checked in report.sets:
         for image_id, image in checked.images.items():
             users[image].append((checked, image_id))
-    for done, (image, result) in enumerate(threaded_map(_hash_image, users), start=1):
+    for done, (image, result) in enumerate(threaded_map(hash_image, users), start=1):
         if progress is not None:
             progress(done, len(users))
         for checked, image_id in users[image]:
@@ -115,27 +90,6 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
                 text = f"{image} has {result.size[0]} × {result.size[1]} pixels, annotated are {stated[0]:g} × {stated[1]:g}"
                 checked.add("image size", text, image)
     return hashes
-
-
-def _hash_image(image: ImageRef) -> ImageHash | str:
-    """An image's hash, or why it cannot be used."""
-    try:
-        data = read_bytes(image)
-        return image_hash(data, read_image(data, name=str(image)))
-    except BrokenImageError as error:
-        return str(error)
-
-
-def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
-    """The hash of an image, given as its file's bytes and as pixels."""
-    import cv2  # heavy: only when images are checked
-
-    grey = cv2.cvtColor(cv2.resize(pixels, (72, 72), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA).astype(np.int16)
-    bits = np.concatenate([(np.diff(across, axis=1) > 2).reshape(-1), (np.diff(down, axis=0) > 2).reshape(-1)])
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    return ImageHash(digest, np.packbits(bits).view(np.uint64), (pixels.shape[1], pixels.shape[0]))
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
@@ -152,28 +106,9 @@ def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
         splits = split_of(a.file), split_of(b.file)
         leak = splits[0] != splits[1] and None not in splits
         images_a, images_b = ([i for i in checked.images.values() if i in hashes] for checked in (a, b))
-        for first, second in _near_pairs(images_a, images_b, hashes):
+        for first, second in near_pairs(images_a, images_b, hashes):
             if first == second and not leak:
                 continue  # two annotation files of the same images
             same = hashes[first].digest == hashes[second].digest
             text = f"{second} {'equals' if same else 'looks like'} {first} of {a.file.name}"
             b.add("split leak" if leak else "image twice", text, second)
-
-
-def _near_pairs(a: list[ImageRef], b: list[ImageRef], hashes: Hashes) -> list[tuple[ImageRef, ImageRef]]:
-    """For each of `b` the nearest of `a` within `_NEAR` bits."""
-    if not a or not b:
-        return []
-    dhashes = np.stack([hashes[image].dhash for image in a])
-    ones = np.bitwise_count(dhashes).sum(axis=1)
-    flat = (ones < _FLAT) | (ones > 128 - _FLAT)
-    by_digest = {hashes[image].digest: image for image in a}
-    pairs = []
-    for image in b:
-        distance = np.bitwise_count(dhashes ^ hashes[image].dhash).sum(axis=1, dtype=np.int64)
-        distance[flat] = 128
-        near = a[int(distance.argmin())] if distance.min() <= _NEAR else None
-        match = by_digest.get(hashes[image].digest, near)
-        if match is not None:
-            pairs.append((match, image))
-    return pairs

@@ -21,13 +21,14 @@ from rich.console import Console
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
-from leanpose.distillation.measure import DRAWS, Gain, Measured, gain_of, measure
+from leanpose.distillation.measure import Gain, gain_of
 from leanpose.distillation.plan import PLAIN, TAUGHT, seconds_an_epoch
 from leanpose.drawing.files import write_picture
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
-from leanpose.report import Report, ReportImage, RunRecord, read_run, write_report
+from leanpose.report import Report, ReportImage, ReportSection, RunRecord, read_run, write_report
+from leanpose.report.measure import DRAWS, Measured, measure
 from leanpose.skeleton import Skeleton
 from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
@@ -93,14 +94,15 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     assert teacher is not None, f"the recipe's row {TAUGHT} has a teacher"
     models = {DEFAULT_MODEL: teacher.model, **{name: load_model(out / name / "last.safetensors") for name in recipes}}
     skeleton = models[PLAIN].skeleton
-    measured = measure(models, val_people, skeleton, seed=seed)
-    gain = gain_of([measured[TAUGHT]], [measured[PLAIN]])
+    measured = measure(models, val_people, skeleton, seed=seed).models
+    gain = gain_of([measured[TAUGHT].ap], [measured[PLAIN].ap])
     runs = [read_run(out / name, name) for name in recipes]
     summary = _summary(measured, gain, runs, val_people)
     summary.append(f"The demo took {duration(time.monotonic() - began)} minutes.")
     images = [_compare([*measured.values()], val_people.people, skeleton), *photos]
     path = out / "report.html"
-    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, images, _notes()))
+    pictures = ReportSection("Pictures", images)
+    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, [pictures], _notes()))
     return DemoResult(path, summary)
 
 
@@ -148,10 +150,10 @@ def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
-        f"On {len(people.people)} unseen people in {images} photos the student reached {plain} AP from the labels alone, and "
-        f"{taught} AP from the labels and {teacher.name}; {gain.verdict}.",
+        f"On {len(people.people)} unseen people in {images} photos the student reached {plain.ap} AP from the labels alone, and "
+        f"{taught.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
         f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
-        f"minutes, and cost the same at inference. The teacher itself reaches {teacher} AP.",
+        f"minutes, and cost the same at inference. The teacher itself reaches {teacher.ap} AP.",
         "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
         f"the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
     ]

@@ -1,136 +1,88 @@
-"""What the students of a comparison reach on unseen people, with intervals: over people, and over seeds."""
+"""By how much taught students are better than plain ones, with intervals: over people, and over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float
 
-from leanpose.backends.base import TorchBackend
-from leanpose.data.annotations import PoseDataset
-from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
-from leanpose.evaluation.predictions import PosePredictions
-from leanpose.models.base import PoseModel
-from leanpose.skeleton import Skeleton
-
-DRAWS = 200  # of the bootstrap
-RIGHT_OKS = 0.5
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A model's poses in the labelled boxes of the unseen people.
-
-    Attributes:
-        name: of the model.
-        poses: in the student's keypoints.
-        ap: in per cent.
-        draws: AP on as many images drawn with replacement, the same for all models.
-    """
-
-    name: str
-    poses: PosePredictions
-    ap: float
-    draws: Float[np.ndarray, " draws"]
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Where 95 % of the draws lie."""
-        return interval(self.draws)
-
-    def __str__(self) -> str:
-        return f"{self.ap:.1f} ({self.interval[0]:.1f} to {self.interval[1]:.1f})"
-
-
-def measure(
-    models: Mapping[str, PoseModel], people: PoseDataset, skeleton: Skeleton, *, seed: int = 0
-) -> dict[str, Measured]:
-    """Each model in the labelled boxes, without flip test; keypoints that a model does not find count as missed.
-
-    Args:
-        skeleton: the student's.
-        seed: of the bootstrap.
-    """
-    poses = {}
-    for name, model in models.items():
-        found, _ = predict_people(TorchBackend(model.eval(), torch.device("cpu")), people.people, flip_test=False)
-        poses[name] = found.with_keypoints(skeleton.indices_in(model.skeleton))
-    draws = 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed)
-    return {
-        name: Measured(name, found, 100 * coco_ap(found, people, skeleton)["AP"], row)
-        for (name, found), row in zip(poses.items(), draws, strict=True)
-    }
+from leanpose.evaluation.evaluate import interval
+from leanpose.report.measure import DRAWS, Figure, Measured, Measurement, keypoint_hits
+from leanpose.report.tables import between
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the taught students are better than the plain ones, in points of AP.
+    """By how much the taught students are better than the plain ones, in points.
 
     Attributes:
         mean: over the seeds.
         interval: 95 %, of a bootstrap that draws images and, where there are several, seeds.
         by_seed: one for each.
+        metric: what is compared.
     """
 
     mean: float
     interval: tuple[float, float]
     by_seed: tuple[float, ...]
+    metric: str = "AP"
 
     @property
     def verdict(self) -> str:
         """Whether the interval excludes 0, in words."""
         low, high = self.interval
+        where = f"({between(self.interval, '+.1f')}{self._seeds})"
         if low > 0:
-            return f"taught wins by {self.mean:.1f} AP ({low:+.1f} to {high:+.1f})"
+            return f"taught wins by {self.mean:.1f} {self.metric} {where}"
         if high < 0:
-            return f"taught loses by {-self.mean:.1f} AP ({low:+.1f} to {high:+.1f}): the teacher did harm"
-        return f"no gain shown: {self.mean:+.1f} AP ({low:+.1f} to {high:+.1f}), and the interval holds 0"
+            return f"taught loses by {-self.mean:.1f} {self.metric} {where}: the teacher did harm"
+        return f"no gain shown: {self.mean:+.1f} {self.metric} {where}, and the interval holds 0"
+
+    @property
+    def _seeds(self) -> str:
+        count, better = len(self.by_seed), sum(gain > 0 for gain in self.by_seed)
+        return f"; better with {better} of {count} seeds" if count > 1 else ""
 
 
-def gain_of(taught: Sequence[Measured], plain: Sequence[Measured], *, seed: int = 0) -> Gain:
+def gain_of(taught: Sequence[Figure], plain: Sequence[Figure], *, metric: str = "AP", seed: int = 0) -> Gain:
     """The gain of students over others with the same seeds, in the same order."""
     gains = np.stack([one.draws - other.draws for one, other in zip(taught, plain, strict=True)])
     rng, count = np.random.default_rng(seed), len(gains)
     seeds = rng.integers(count, size=(gains.shape[1], count))
     drawn = np.take_along_axis(gains.T, seeds, axis=1).mean(axis=1)
-    by_seed = tuple(one.ap - other.ap for one, other in zip(taught, plain, strict=True))
-    return Gain(float(np.mean(by_seed)), interval(drawn), by_seed)
+    by_seed = tuple(one.value - other.value for one, other in zip(taught, plain, strict=True))
+    return Gain(float(np.mean(by_seed)), interval(drawn), by_seed, metric)
 
 
-def keypoint_hits(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
-    """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label.
+class KeypointGain(NamedTuple):
+    """Of one keypoint: how many people have it labelled, the share of hits in per cent, and the interval of the gain."""
 
-    Args:
-        poses: one for each of `people`, in their order.
-    """
-    labelled = np.stack([person.keypoints for person in people.people]).astype(np.float64)
-    areas = np.array([person.area for person in people.people])
-    distance = ((poses.keypoints - labelled[..., :2]) ** 2).sum(axis=-1)
-    variances = (2 * np.asarray(skeleton.sigmas)) ** 2
-    similarity = np.exp(-distance / (2 * areas[:, None] * variances))
-    return np.where(labelled[..., 2] > 0, similarity >= RIGHT_OKS, np.nan)
+    labels: int
+    plain: float
+    taught: float
+    interval: tuple[float, float]
 
 
 def keypoint_gains(
-    taught: Sequence[Measured], plain: Sequence[Measured], people: PoseDataset, skeleton: Skeleton, *, seed: int = 0
-) -> dict[str, tuple[float, float, float, float]]:
-    """For each labelled keypoint: the plain and the taught students' share of hits in per cent, and the gain's interval.
-
-    The interval is of a bootstrap over people.
-    """
-    hits = [
-        np.stack([keypoint_hits(one.poses, people, skeleton) for one in models]).mean(axis=0)
+    taught: Sequence[Measured], plain: Sequence[Measured], measurement: Measurement, *, seed: int = 0
+) -> dict[str, KeypointGain]:
+    """What each labelled keypoint has gained; the intervals are of a bootstrap over people and seeds."""
+    before, after = (
+        100 * np.stack([keypoint_hits(one, measurement.people, measurement.skeleton) for one in models])
         for models in (plain, taught)
-    ]
+    )
     rng, rows = np.random.default_rng(seed), {}
-    for k, name in enumerate(skeleton.keypoints):
-        seen = ~np.isnan(hits[0][:, k])
+    for k, name in enumerate(measurement.skeleton.keypoints):
+        seen = ~np.isnan(before[0, :, k])
         if not seen.any():
             continue
-        before, after = 100 * hits[0][seen, k], 100 * hits[1][seen, k]
-        drawn = rng.integers(len(before), size=(DRAWS, len(before)))
-        rows[name] = (before.mean(), after.mean(), *interval((after - before)[drawn].mean(axis=1)))
+        gains, drawn = (after - before)[:, seen, k], np.empty(DRAWS)
+        for draw in range(DRAWS):
+            seeds, people = (rng.integers(size, size=size) for size in gains.shape)
+            drawn[draw] = gains[np.ix_(seeds, people)].mean()
+        rows[name] = KeypointGain(
+            int(seen.sum()), float(before[:, seen, k].mean()), float(after[:, seen, k].mean()), interval(drawn)
+        )
     return rows

@@ -183,14 +183,26 @@ def labelled_scores(results: PosePredictions, people: Sequence[PoseAnnotation], 
     """
     if not people:
         raise LeanposeError("There is nobody to calibrate on.")
-    target = np.stack([person.keypoints for person in people]).astype(np.float64)
-    areas = np.array([person.area for person in people], np.float64)
-    squared = ((results.keypoints - target[..., :2]) ** 2).sum(axis=-1)
-    similarity = np.exp(-squared / (2 * areas[:, None] * (2 * np.array(skeleton.sigmas)) ** 2))
-    person, joint = np.nonzero(target[..., 2] > 0)
+    similarity = label_similarity(results, people, skeleton)
+    person, joint = np.nonzero(~np.isnan(similarity))
     return LabelledScores(
         results.keypoint_scores[person, joint], similarity[person, joint] >= RIGHT_OKS, joint, results.image_ids[person]
     )
+
+
+def label_similarity(
+    results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton
+) -> Float[np.ndarray, "N K"]:
+    """What each keypoint contributes to its person's OKS: 1 on its label, towards 0 away from it; NaN without a label.
+
+    Args:
+        results: one pose for each of `people`, in their order.
+    """
+    target = np.stack([person.keypoints for person in people]).astype(np.float64)
+    areas = np.array([person.area for person in people], np.float64) + np.spacing(1.0)  # as COCO's evaluation adds it
+    squared = ((results.keypoints - target[..., :2]) ** 2).sum(axis=-1)
+    similarity = np.exp(-squared / (2 * areas[:, None] * (2 * np.array(skeleton.sigmas)) ** 2))
+    return np.where(target[..., 2] > 0, similarity, np.nan)
 
 
 def fit_calibration(labelled: LabelledScores, skeleton: Skeleton) -> ScoreCalibration:
@@ -283,7 +295,7 @@ def draw_reliability(report: CalibrationReport, title: str) -> bytes:
         (right, "calibrated score (cross-validated)", report.calibrated, report.error_after),
     )
     for axes, name, scores, error in sides:
-        _draw_bins(axes, scores, report.labelled.right)
+        draw_bins(axes, scores, report.labelled.right)
         axes.set(xlabel=name, xlim=(0, 1), ylim=(0, 1))
         axes.set_title(f"expected calibration error {error:.3f}", fontsize="medium")
     left.set_ylabel(f"share within OKS {RIGHT_OKS:g}")
@@ -294,11 +306,18 @@ def draw_reliability(report: CalibrationReport, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_bins(axes: Axes, scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]) -> None:
-    """Bars of the share of right keypoints by bin, beside the line where score and share are the same, and the counts."""
+def reliability(
+    scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]
+) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
+    """In bins of equal width how many scores there are, and the share of right ones, 0 where there is none."""
     places = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(places, minlength=BINS)
-    shares = np.bincount(places, right, BINS) / np.maximum(counts, 1)
+    return counts, np.bincount(places, right, BINS) / np.maximum(counts, 1)
+
+
+def draw_bins(axes: Axes, scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]) -> None:
+    """Bars of the share of right keypoints by bin, beside the line where score and share are the same, and the counts."""
+    counts, shares = reliability(scores, right)
     centres = (np.arange(BINS) + 0.5) / BINS
     axes.bar(centres, shares, 0.9 / BINS, color="#4c78a8", label="right")
     axes.bar(centres, counts / len(scores), 0.4 / BINS, color="#f58518", label="share of all keypoints")

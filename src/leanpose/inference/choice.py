@@ -154,6 +154,7 @@ def benchmark_backends(
     seconds: float = 6.0,
     precision: str = "auto",
     advance: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measurement]:
     """Try every backend that is installed: does it agree with torch, and how long does a batch take?
 
@@ -166,6 +167,7 @@ def benchmark_backends(
         seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
         advance: told what is under way.
+        clock: see `interleaved_benchmark`.
     """
     spec = ModelSpec.of(model)
     crops = check_crops(spec)
@@ -186,7 +188,7 @@ def benchmark_backends(
             agreement, reason = None, str(error) if isinstance(error, LeanposeError) else first_line(error)
         results[candidate] = Measurement(candidate, agreement=agreement, reason=reason)
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, time.perf_counter)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
     timed = {c: replace(results[c], milliseconds=taken) for c, taken in zip(ready, times, strict=True)}
     return list((results | timed).values())
 

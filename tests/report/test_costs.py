@@ -1,0 +1,38 @@
+"""What a model costs, whoever wrote its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from leanpose.export.exporter import export_model
+from leanpose.models.registry import create_model
+from leanpose.report.costs import cost_of
+from leanpose.report.figures import ParetoPoint, draw_pareto
+from tiny import TINY_MODEL
+
+
+def test_a_file_of_another_program_has_all_its_costs(tmp_path: Path) -> None:
+    file = tmp_path / "small.onnx"
+    export_model(create_model("tokenpose_s_v1", **TINY_MODEL).eval(), file, quick=True)
+    threads = torch.get_num_threads()
+    cost = cost_of(file, seconds=0.01)
+    assert torch.get_num_threads() == threads
+    assert cost.model == "small.onnx"
+    assert cost.parameters
+    assert cost.macs
+    assert cost.bytes == file.stat().st_size
+    assert cost.milliseconds["onnxruntime"] > 0
+    assert "torch" not in cost.milliseconds
+    assert "Torch does not run" in cost.reasons["torch"]
+
+
+def test_students_of_one_cost_stand_side_by_side() -> None:
+    points = [ParetoPoint(name, 50.0, (40.0, 60.0), {"GMACs": 2.0}) for name in ("plain", "taught")]
+    points.append(ParetoPoint("teacher", 70.0, (60.0, 80.0), {"GMACs": 8.0}))
+    (axes,) = draw_pareto(points, ["GMACs"]).axes
+    x = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "osD"]
+    assert x[0] < 2.0
+    assert 2.0 <= x[1] < 2.2
+    assert axes.get_ylim()[0] == 0
