@@ -158,6 +158,7 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
     assert writes is not None, "one of WRITERS"
     cannot = pkgutil.resolve_name(writes.split(":")[0]).CANNOT_HOLD
     used = {person.image for person in labels.people}
+    drawn = {p.image for p in labels.people if p.box is not None or (p.points[:, 2] > 0).any()}
     unlabelled = [not (person.points[:, 2] > 0).any() for person in labels.people]
     counts = {
         "area": (sum(person.area > 0 for person in labels.people), "areas"),
@@ -172,7 +173,7 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
         "split": (sum(image.split is not None for image in labels.images), "marks of splits"),
         "limbs": (len(labels.skeleton.limbs), "limbs"),
         "image size": (sum(bool(np.isfinite(image.width)) for image in labels.images), "image sizes"),
-        "size of an image without people": (len(labels.images) - len(used), "sizes of images without people"),
+        "size of an image without people": (len(labels.images) - len(drawn), "sizes of images without labels"),
         "image without people": (len(labels.images) - len(used), "images without people"),
         "person without keypoints": (sum(unlabelled), "people without a labelled keypoint"),
     }
