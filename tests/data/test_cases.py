@@ -112,7 +112,7 @@ def test_two_categories(shared: Path) -> None:
 def test_a_single_category_numbered_in_any_way(tmp_path: Path, number: Any) -> None:
     write_people(tmp_path, [person(1, 1, category_id=number)])
     lines = said(coco(), tmp_path)
-    assert lines[0] == "annotations: 1 people in the file, all used."
+    assert lines[0] == "annotations: 1 person in the file, all used."
     assert ("is not listed" in " ".join(lines)) == (number in (0, "0", 7))
 
 
@@ -274,7 +274,7 @@ def test_a_keypoint_that_nobody_has_is_named_with_the_nearest(tmp_path: Path) ->
     points[1] = 60, 20, 2
     write_people(tmp_path, [person(1, 1, keypoints=points.reshape(-1).tolist())], categories=[kind])
     with pytest.raises(
-        LeanposeError, match=r"of 1 people none can be used, 1 without .* left_eartip may be left_ear_tip in"
+        LeanposeError, match=r"of 1 person none can be used, 1 without .* left_eartip may be left_ear_tip in"
     ):
         read_people(coco(), tips, tmp_path, training=True)
 

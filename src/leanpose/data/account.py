@@ -11,6 +11,7 @@ from leanpose.skeleton import Skeleton, keypoint_name
 
 _LISTED = 26  # keypoints; of more only those that nobody has are named
 _NAMED = 6  # of those
+_ONE = {"people": "person", "boxes": "box"}
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Account:
         return self.used + sum(self.left_out.values())
 
     @property
+    def counted(self) -> str:
+        """That number with its noun."""
+        return f"{self.total} {_ONE[self.noun] if self.total == 1 else self.noun}"
+
+    @property
     def reasons(self) -> str:
         """Why some are not used, the most frequent reason first; empty where all are."""
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common() if count)
@@ -50,7 +56,7 @@ class Account:
     def sentences(self) -> list[str]:
         """What is to be said once: people, keypoints, and what was changed in reading."""
         used = f"{self.used} used: {self.reasons}" if self.reasons else "all used"
-        lines = [f"{self.title}: {self.total} {self.noun} in the file, {used}."]
+        lines = [f"{self.title}: {self.counted} in the file, {used}."]
         if self.labelled and self.used:
             lines.append(f"{self.title}: {self._keypoint_counts()}.")
         changed = "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
@@ -103,9 +109,8 @@ def empty_set(account: Account) -> str:
         return f"The data set '{account.title}' is empty: nobody has a valid box and a labelled keypoint."
     near = {name: found for name in account.keypoints if (found := account.nearest(name))}
     hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
-    return (
-        f"The data set '{account.title}' is empty: of {account.total} {account.noun} none can be used, {account.reasons}."
-        + (f" Of its keypoints, {hints}." if hints else "")
+    return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (
+        f" Of its keypoints, {hints}." if hints else ""
     )
 
 
