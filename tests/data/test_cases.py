@@ -310,6 +310,17 @@ def test_a_side_without_its_partner_stops_training(tmp_path: Path) -> None:
         train(parse_recipe(values), tmp_path / "run", device="cpu", quiet=True)
 
 
+def test_left_and_right_behind(shared: Path) -> None:
+    """The two sets differ in where their names have the side; both skeletons read both, and mirror alike."""
+    folder = case(shared, "left-right-behind")
+    skeletons = [get_skeleton(folder / kind / "sk.yaml") for kind in ("prefix", "suffix")]
+    assert skeletons[0].pairs == skeletons[1].pairs == ((1, 2),)
+    for kind in ("prefix", "suffix"):
+        for skeleton in skeletons:
+            read = read_people(coco(), skeleton, folder / kind, training=True)
+            assert read.accounts[0].labelled == (24, 24, 24, 24, 24)
+
+
 def test_pairs_may_be_given(tmp_path: Path) -> None:
     (tmp_path / "sk.yaml").write_text("name: a\nkeypoints: [port, starboard, left_ear]\npairs: [[port, starboard]]\n")
     skeleton = get_skeleton(tmp_path / "sk.yaml")

@@ -269,9 +269,7 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [types.SimpleNamespace(name=name) for name in ("tip", "port", "starboard")]
     graph = types.SimpleNamespace(
         node_names=[node.name for node in nodes],
-        symmetries=[types.SimpleNamespace(nodes={nodes[1], nodes[2]})]
-        if False
-        else [types.SimpleNamespace(nodes=nodes[1:])],
+        symmetries=[types.SimpleNamespace(nodes=nodes[1:])],
         edge_inds=[(0, 1)],
     )
     video = types.SimpleNamespace(filename=["a/1.png", "a/2.png"])

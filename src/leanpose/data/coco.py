@@ -69,7 +69,7 @@ def clean_points(
     points = points.copy()
     with np.errstate(invalid="ignore"):
         flagged = ~(points[..., 2] <= 0)
-    finite = np.isfinite(points).all(axis=-1)
+    finite = np.asarray(np.isfinite(points).all(axis=-1))
     xy = np.where(finite[..., None], points[..., :2], 0.0)
     corner = flagged & finite & (xy == 0).all(axis=-1)
     limits = np.where(np.isfinite(sizes), sizes, np.inf)[:, None]
@@ -225,8 +225,8 @@ def collect_people(
     account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
     account.notes.update(file.notes)
     targets = map_keypoints(labels.points, indices)
-    learnt = targets * labels.valid[:, list(indices), None] if in_parts else targets
-    counts, learnable = (targets[..., 2] > 0).sum(axis=1).tolist(), (learnt[..., 2] > 0).any(axis=1).tolist()
+    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
+    counts, learnable = (targets[..., 2] > 0).sum(axis=1).tolist(), np.any(learnt[..., 2] > 0, axis=1).tolist()
     lists = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
     # CrowdPose does not count head and neck: its rule stays.
     own_count = file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0

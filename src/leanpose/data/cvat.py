@@ -75,8 +75,8 @@ def load_cvat(path: Path) -> LabelSet:
             )  # fmt: skip
             people += _people(element, number)
             for box in element.findall("box"):
-                corners = tuple(float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-                rectangles.append(Rectangle(number, corners, _group(box), box.attrib["label"]))
+                x1, y1, x2, y2 = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
+                rectangles.append(Rectangle(number, (x1, y1, x2, y2), _group(box), box.attrib["label"]))
         names = [label.findtext("name", "") for label in _point_labels(tree)]
     used = {name for person in people for name in person.points}
     labelled = [name for name in names if name] or sorted(used)

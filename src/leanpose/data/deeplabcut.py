@@ -108,7 +108,7 @@ def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[
             f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that DeepLabCut writes "
             "beside it needs neither."
         )
-    import pandas  # an extra, and heavy
+    import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
     with read_errors("table", path, Exception, kind="damaged or no table of DeepLabCut"):
         table: Any = pandas.read_hdf(path)

@@ -50,8 +50,8 @@ def load_labelme(path: Path) -> LabelSet:
             # The name that the file itself has is more often right than the path in it, which is that of another machine.
             name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
             folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
-            sizes = [float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight")]
-            images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", *sizes))
+            width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))
+            images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))
             groups: dict[Any, NamedPoints] = {}
             for shape in content["shapes"]:
                 kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")

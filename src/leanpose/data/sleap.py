@@ -38,7 +38,7 @@ def load_sleap(path: Path) -> LabelSet:
         raise LeanposeError(
             f"{path} is a project of SLEAP; reading it needs `sleap-io` (pip install 'leanpose[sleap]')."
         )
-    import sleap_io  # an extra, and heavy
+    import sleap_io  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
     with read_errors("project", path, Exception, kind="damaged or no project of SLEAP"):
         project = sleap_io.load_slp(str(path), open_videos=False)
@@ -46,7 +46,10 @@ def load_sleap(path: Path) -> LabelSet:
         raise LeanposeError(f"{path} has no skeleton.")
     graph = project.skeletons[0]
     names = list(graph.node_names)
-    pairs = [tuple(sorted(names.index(node.name) for node in symmetry.nodes)) for symmetry in graph.symmetries]
+    pairs: list[tuple[int, int]] = []
+    for symmetry in graph.symmetries:
+        first, second = sorted(names.index(node.name) for node in symmetry.nodes)
+        pairs.append((first, second))
     limbs = [(int(a), int(b)) for a, b in graph.edge_inds]
     skeleton = skeleton_of_names(names, path.stem, limbs, pairs or None)
     images: list[LabelledImage] = []
@@ -65,7 +68,7 @@ def load_sleap(path: Path) -> LabelSet:
                 left_out["predicted, not labelled"] += 1
                 continue
             xy = np.asarray(instance.numpy(), np.float64)[:, :2]
-            seen = np.isfinite(xy).all(axis=1)
+            seen = np.asarray(np.isfinite(xy).all(axis=1))
             points = np.concatenate([np.where(seen[:, None], xy, 0.0), np.where(seen, 2.0, 0.0)[:, None]], axis=1)
             people.append(LabelledPerson(len(images) - 1, points))
     return LabelSet(path, skeleton, images, people, left_out)
