@@ -6,8 +6,9 @@ The keypoint names are the joint between data sets: a reader of one skeleton fee
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,26 @@ from leanpose.files import load_yaml
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
 """What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
 
+_HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
+_SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
+_FIELDS = ("name", "keypoints", "limbs", "sigmas", "parts", "pairs")  # of a skeleton as a dictionary
+
+
+def keypoint_name(text: str) -> str:
+    """A keypoint's name as skeletons here spell it, with its side in front: `Left Shoulder`, `leftShoulder`, `LShoulder`,
+    `l_shoulder`, `shoulder_left` and `shoulder.L` → `left_shoulder`."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text.strip())
+    text = re.sub(r"[\s\-./]+", "_", text).lower()
+    text = re.sub(r"^(left|right)(?=[a-z]{2})", r"\1_", re.sub(r"(?<=[a-z]{3})(left|right)$", r"_\1", text))
+    words = [word for word in text.split("_") if word]
+    # A word for a side may stand anywhere, a letter for it only at one of the ends.
+    places = [i for i, word in enumerate(words) if word in ("left", "right")]
+    places = places or [i for i in (0, len(words) - 1) if len(words) > 1 and words[i] in _SIDES]
+    if places and len(words) > 1:
+        words.insert(0, _SIDES[words.pop(places[0])])
+    text = "_".join(words) or text
+    return "head_top" if text in _HEAD_TOP else text
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -27,11 +48,13 @@ class Skeleton:
 
     Attributes:
         name: what `get_skeleton` and checkpoints call it.
-        keypoints: K names; `left_` and `right_` name the two sides of the person, not of the picture.
+        keypoints: K names; `left` and `right` name the two sides of the person, not of the picture.
         limbs: pairs of keypoint indices that are joined by a line in pictures.
         sigmas: K per-keypoint standard deviations of the labels, as a fraction of the square root of the person's
             area (COCO's OKS constants; 0.05 where nobody has measured them).
         parts: named groups of keypoint indices, such as `body` or `left_hand`.
+        given_pairs: pairs of keypoint indices that change places in the mirror, where the names do not tell; an empty
+            tuple where none do.
     """
 
     name: str
@@ -39,8 +62,12 @@ class Skeleton:
     limbs: tuple[tuple[int, int], ...]
     sigmas: tuple[float, ...]
     parts: dict[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    given_pairs: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
+        paired = [index for pair in self.given_pairs or () for index in pair]
+        if len(set(paired)) != len(paired):
+            raise LeanposeError(f"Skeleton '{self.name}' has a keypoint in two of its `pairs`, or paired with itself.")
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if len(set(self.keypoints)) != len(self.keypoints):
@@ -56,13 +83,25 @@ class Skeleton:
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """(left, right) index pairs, found by name: `left_x` mirrors `right_x`."""
-        index = {name: i for i, name in enumerate(self.keypoints)}
+        """(left, right) index pairs that change places in the mirror: those given, or found by name."""
+        if self.given_pairs is not None:
+            return self.given_pairs
+        index = {keypoint_name(name): i for i, name in enumerate(self.keypoints)}
         return tuple(
             (i, index["right_" + name[5:]])
             for name, i in index.items()
             if name.startswith("left_") and "right_" + name[5:] in index
         )
+
+    @property
+    def unpaired_sides(self) -> tuple[str, ...]:
+        """The names with a side whose other side is missing, unless the pairs are given: a mirrored picture shows what
+        they do not mean."""
+        if self.given_pairs is not None:
+            return ()
+        paired = {index for pair in self.pairs for index in pair}
+        sided = (i for i, name in enumerate(self.keypoints) if keypoint_name(name).startswith(("left_", "right_")))
+        return tuple(self.keypoints[i] for i in sided if i not in paired)
 
     @cached_property
     def flip_indices(self) -> tuple[int, ...]:
@@ -78,37 +117,60 @@ class Skeleton:
         lower = ("hip", "knee", "ankle", "toe", "heel", "foot", "pelvis")
         return tuple(i for i, name in enumerate(self.keypoints) if not any(word in name for word in lower))
 
+    def require_pairs(self, use: str) -> None:
+        """See that every keypoint with a side has a partner that it changes places with in a mirrored picture.
+
+        Args:
+            use: what mirrors pictures, and how to leave that away.
+
+        Raises:
+            LeanposeError: one has none.
+        """
+        if alone := self.unpaired_sides:
+            raise LeanposeError(
+                f"{use}, but of the skeleton '{self.name}' the keypoints {', '.join(alone[:4])}{' …' if alone[4:] else ''} have no "
+                "partner on the other side, so left and right would be mixed: give its YAML file `pairs: [[left, right], …]`, "
+                "or `pairs: []` where the picture's mirror image changes nothing."
+            )
+
     def indices_in(self, other: Skeleton) -> tuple[int, ...]:
         """For each of this skeleton's keypoints its index in `other`, or -1 where `other` has no such point.
 
-        Names decide; `SAME_POINT` says which two names mean one point.
+        Names decide, whatever their spelling (`keypoint_name`); `SAME_POINT` says which two names mean one point.
         """
         index = {name: i for i, name in enumerate(other.keypoints)}
+        own = set(self.keypoints)
+        for i, name in enumerate(other.keypoints):
+            if name not in own:
+                index.setdefault(keypoint_name(name), i)
         for name, another in SAME_POINT.items():
-            if name not in index and another in index and another not in self.keypoints:
+            if name not in index and another in index and another not in own:
                 index[name] = index[another]
-        return tuple(index.get(name, -1) for name in self.keypoints)
+        spelt = {name: keypoint_name(name) for name in self.keypoints if name not in index}
+        return tuple(
+            index.get(spelt.get(name, name) if spelt.get(name) not in own else name, -1) for name in self.keypoints
+        )
 
     def to_dict(self) -> dict:
         """A plain dictionary for checkpoints and YAML; `Skeleton.from_dict` reads it back."""
-        return {
+        values = {
             "name": self.name,
             "keypoints": list(self.keypoints),
             "limbs": [list(limb) for limb in self.limbs],
             "sigmas": list(self.sigmas),
             "parts": {name: list(indices) for name, indices in self.parts.items()},
         }
+        return values if self.given_pairs is None else values | {"pairs": [list(pair) for pair in self.given_pairs]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
-        """Build from `to_dict`'s form. Limbs may be given by keypoint name; sigmas may be left out (0.05 each).
+        """Build from `to_dict`'s form. Limbs and pairs may be given by keypoint name; sigmas may be left out (0.05 each).
 
         Raises:
             LeanposeError: a field is missing or does not fit.
         """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise LeanposeError(f"A skeleton has no field '{unknown[0]}'; {did_you_mean(unknown[0], known)}")
+        if unknown := sorted(set(values) - set(_FIELDS)):
+            raise LeanposeError(f"A skeleton has no field '{unknown[0]}'; {did_you_mean(unknown[0], _FIELDS)}")
         try:
             if not isinstance(values["keypoints"], list | tuple) or not values["keypoints"]:
                 raise ValueError("`keypoints` must be a list of names")
@@ -121,15 +183,25 @@ class Skeleton:
                     raise LeanposeError(f"The skeleton '{values['name']}' has no keypoint '{point}'; {near}")
                 return places[point]
 
+            pairs = values.get("pairs")
             return cls(
                 name=str(values["name"]),
                 keypoints=keypoints,
                 limbs=tuple((resolve(a), resolve(b)) for a, b in values.get("limbs") or ()),
                 sigmas=tuple(float(s) for s in values.get("sigmas") or [0.05] * len(keypoints)),
                 parts={part: tuple(map(resolve, points)) for part, points in (values.get("parts") or {}).items()},
+                given_pairs=None if pairs is None else tuple((resolve(a), resolve(b)) for a, b in pairs),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LeanposeError(f"Not a skeleton (`name`, `keypoints`): {type(error).__name__} {error}.") from error
+
+
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """A skeleton as the text of a YAML file, with limbs and pairs by name; `get_skeleton` reads it back."""
+    names = skeleton.keypoints
+    values = skeleton.to_dict() | {"limbs": [[names[a], names[b]] for a, b in skeleton.limbs]}
+    values["pairs"] = [[names[a], names[b]] for a, b in skeleton.pairs]
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
 
 
 def _read_skeletons() -> dict[str, Skeleton]:
@@ -139,7 +211,7 @@ def _read_skeletons() -> dict[str, Skeleton]:
 
 
 SKELETONS = _read_skeletons()
-COCO17, BODY19, CROWDPOSE14, LSP14, MPII16, WHOLEBODY133 = SKELETONS.values()
+COCO17, BODY19, CROWDPOSE14, LSP14, MPII16, HALPE26, WHOLEBODY133 = SKELETONS.values()
 
 
 def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:

@@ -12,11 +12,12 @@ import pytest
 
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import clip_box, keypoint_name, load_coco
+from leanpose.data.coco import clip_box
+from leanpose.data.coco_file import load_coco
 from leanpose.data.images import read_image
 from leanpose.data.readers import READERS, DatasetConfig, Reader, in_split, read_people
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton
+from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton, keypoint_name
 
 
 def coco(**changes: Any) -> DatasetConfig:
@@ -36,7 +37,7 @@ def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: 
     assert (people.name, len(people.people)) == ("one", 2)
     for changes, words in (
         ({"annotations": None}, "needs `annotations`"),
-        ({"images": Path("i")}, "`images` is for coco, .*synthetic, not for the format 'one'"),
+        ({"images": Path("i")}, "`images` is for auto, coco, .*synthetic, not for the format 'one'"),
         ({"format": "ones"}, "unknown format 'ones'; did you mean 'one'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -116,7 +117,8 @@ def test_crowds_and_unlabelled_people_are_left_out_but_stay_in_the_ground_truth(
     ]
     write_coco(tmp_path, 2, people)
     read = read_people(coco(), COCO17, tmp_path, training=False)
-    assert [p.person_id for p in read.people] == [1]
+    assert [p.person_id for p in read.people] == [1, 5]
+    assert read.people[1].area == 40 * 100  # its box's
     assert read.ground_truth is not None
     assert [a["id"] for a in read.ground_truth["annotations"]] == [1, 2, 3, 4, 5]
     assert read.ground_truth["annotations"][0]["bbox"] == [50, 10, 40, 100]
@@ -311,7 +313,7 @@ def broken_annotation(kind: str) -> str:
     elif kind == "count":
         content["annotations"][0]["keypoints"] = [0.0] * 48
     elif kind == "no box":
-        del content["annotations"][0]["bbox"]
+        content["annotations"][0]["bbox"] = [1, 2, 3]
     elif kind == "empty":
         content["annotations"] = []
     return json.dumps(content)

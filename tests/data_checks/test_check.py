@@ -13,8 +13,8 @@ from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
+from leanpose.data.sets import split_of
 from leanpose.data_checks import check_data, draw_contact_sheet
-from leanpose.data_checks.check import split_of
 from leanpose.data_checks.people import swapped_pairs
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, get_skeleton
@@ -161,7 +161,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert {file.name for file in report.skipped} == {"results.json"}
     with pytest.raises(LeanposeError, match="None of the files holds keypoints"):
         check_data([tmp_path / "results.json"])
-    with pytest.raises(LeanposeError, match="There is no annotation file"):
+    with pytest.raises(LeanposeError, match="There is no file of labels"):
         check_data([tmp_path / "images"])
     with pytest.raises(LeanposeError, match="There is no"):
         check_data([tmp_path / "elsewhere"])

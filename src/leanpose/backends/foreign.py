@@ -291,8 +291,8 @@ def keypoints_of(
     """
     if said is None and count not in BY_COUNT:
         raise LeanposeError(
-            f"{path} seems to find {count} keypoints and does not name them; give a skeleton that does, or describe the file in "
-            f"{path.stem}.yaml beside it (docs/teachers.md)."
+            f"{path} seems to find {count} keypoints and does not name them; give a skeleton that does (`--skeleton`, one "
+            f"of {', '.join(SKELETONS)} or a YAML file), or describe the file in {path.stem}.yaml beside it (docs/teachers.md)."
         )
     if said is None or isinstance(said, (str, Skeleton)):
         skeleton = BY_COUNT[count] if said is None else get_skeleton(said)

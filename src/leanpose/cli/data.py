@@ -1,4 +1,4 @@
-"""`leanpose data`: check, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option, Typer
 
-from leanpose.cli.options import Settings, counting, new_table, parse_sides, print_some, table_console
+from leanpose.cli.options import Settings, counted, counting, new_table, parse_sides, print_some, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leanpose.data_checks.findings import Level
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
 
-data_app = Typer(help="Check, pack, draw or label data sets.", no_args_is_help=True)
+data_app = Typer(help="Check, convert, pack, draw or label data sets.", no_args_is_help=True)
 LEVELS: "dict[Level, str]" = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
 
 
@@ -33,8 +33,8 @@ def check(
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
-    COCO, CrowdPose and COCO-like JSON files, LSP joint files and MPII (MATLAB or JSON) are read; sets given together are
-    compared, so the same image in two splits is found. Exit code 1: something is broken (missing or damaged images,
+    COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP, plain CSV, LSP and MPII are read; sets given together
+    are compared, so the same image in two splits is found. Exit code 1: something is broken (missing or damaged images,
     wrong flags or counts, leaks between splits; with --strict also odd things). Suspected left/right swaps never fail
     the check.
     """
@@ -54,6 +54,41 @@ def check(
 
 
 @data_app.command()
+def convert(
+    source: Annotated[Path, Argument(help="File of labels, or a folder with one set.")],
+    out: Annotated[Path, Argument(help="File to write, or a folder for it.")],
+    to: Annotated[str, Option(help="coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
+    images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
+    skeleton: Annotated[
+        str | None, Option(help="What the file labels, or the keypoints to write: a name or YAML.")
+    ] = None,
+    category: Annotated[str | None, Option(help="Of several kinds of things: the one to write.")] = None,
+    skeleton_out: Annotated[Path | None, Option(help="Also write the skeleton to this YAML file.")] = None,
+) -> None:
+    """Write the labels of a data set in the format of another tool.
+
+    COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP and plain CSV are read; the format is found out. What the target
+    cannot hold is listed. For YOLO the images are linked or copied beside the labels.
+    """
+    from leanpose.data.convert import convert_labels, require_writer
+    from leanpose.files import atomic_write
+    from leanpose.skeleton import get_skeleton, skeleton_yaml
+
+    require_writer(to)
+    labelled = get_skeleton(skeleton) if skeleton else None
+    done = convert_labels(source, out, to, images=images, skeleton=labelled, category=category)
+    people, pictures = len(done.labels.people), len(done.labels.images)
+    print(f"{counted(people, 'person', 'people')} in {counted(pictures, 'image')}: {done.path}")
+    for title, sentences in (("Changed", done.changed), (f"Lost in {to}", done.lost)):
+        if sentences:
+            print(f"{title}: {'; '.join(sentences)}")
+    if skeleton_out is not None:
+        with atomic_write(skeleton_out) as path:
+            path.write_text(skeleton_yaml(done.labels.skeleton))
+        print(f"Skeleton: {skeleton_out}")
+
+
+@data_app.command()
 def pack(
     recipe: Annotated[Path, Argument(help="The recipe whose training people are to be packed.")],
     settings: Settings = None,
@@ -66,6 +101,7 @@ def pack(
 
     Give the folder to the recipe as data.cache.
     """
+    from leanpose.data.account import account_sentences
     from leanpose.data.cache import FILE_NAME, CropPlan, pack_crops
     from leanpose.models.registry import configure_model
     from leanpose.training.build import read_training_people
@@ -77,6 +113,8 @@ def pack(
         raise LeanposeError("Say where to write: --out FOLDER, or data.cache in the recipe.")
     input_size = configure_model(loaded.model, **loaded.model_options).input_size
     train, _ = read_training_people(loaded)
+    for sentence in account_sentences(train.accounts):
+        print(sentence)
     plan = CropPlan(input_size, margin=margin, density=density, encoding=encoding)
     with counting("packing", "people") as advance:
         cache = pack_crops(train.people, plan, folder / FILE_NAME, advance)
@@ -213,6 +251,9 @@ def _print_sets(report: "CheckReport") -> None:
     table_console().print(table)
     for file, reason in report.skipped.items():
         print(f"not checked: {file} ({reason})")
+    for checked in report.sets:
+        for sentence in checked.account_sentences():
+            print(sentence)
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:

@@ -24,11 +24,16 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 
 def evaluate(
     model: Annotated[str, Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
-    images: Annotated[Path, Option(help="Folder or .tar of the images; for image_folder the folder of the classes.")],
-    annotations: Annotated[Path | None, Option(help="JSON, LSP's or MPII's .mat file, UBody's folder.")] = None,
-    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …, or image_folder.")] = "coco",
+    annotations: Annotated[Path | None, Option(help="File of labels, or a folder of one set.")] = None,
+    images: Annotated[
+        Path | None, Option(help="Folder or .tar of the images; for image_folder that of the classes. [default: found]")
+    ] = None,
+    data_format: Annotated[
+        str, Option("--format", help="auto finds it out; or as in a recipe, or image_folder.")
+    ] = "auto",
     boxes: Boxes = None,
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
+    category: Annotated[str | None, Option(help="Of several kinds of things: the one to measure.")] = None,
     split: Split = "all",
     scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
     nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
@@ -46,19 +51,24 @@ def evaluate(
     """
     from leanpose.backends.model import load_pose_model
     from leanpose.data.readers import DatasetConfig
+    from leanpose.data.sets import resolve
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
     how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": workers}
     if data_format == "image_folder":
+        if images is None:
+            raise LeanposeError("Say where the pictures by class are: --images FOLDER.")
         if results is not None or annotations is not None:
             raise LeanposeError("Pictures by class (image_folder) have no --annotations and no --results; use --out.")
         _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(
-        format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes
-    )
+        format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes,
+        category=category,
+    )  # fmt: skip
     loaded = load_pose_model(model).to(choose_device(device))
+    source = resolve(source, Path())
     suppression = None if nms == "none" else nms
     with counting("measuring", "people", in_steps=True) as advance:
         report = evaluation_report(

@@ -35,6 +35,7 @@ def predict(
         Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
+    skeleton: Annotated[str | None, Option(help="Keypoints of an exported file: halpe26, a YAML file, …")] = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
@@ -54,7 +55,8 @@ def predict(
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
-    as_labels: Annotated[Path | None, Option(help="Write COCO annotations too, to train or evaluate with.")] = None,
+    as_labels: Annotated[Path | None, Option(help="Write annotations too, to train with or to correct.")] = None,
+    label_format: Annotated[str, Option(help="Of these: coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
     threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
     device: Device = "auto",
     backend: Backend = "auto",
@@ -71,6 +73,7 @@ def predict(
 
     Writes annotated copies, COCO results and a CSV table; of videos JSON lines.
     """
+    from leanpose.data.convert import require_writer
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector as PersonDetector
@@ -79,6 +82,7 @@ def predict(
     from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
     from leanpose.video.reader import looks_like_video
 
+    require_writer(label_format)
     openpose = style == "openpose"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
     videos, only_videos = bool(files.clips), not files.pictures
@@ -107,7 +111,7 @@ def predict(
     chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
-        person_threshold=person_threshold, advance=lambda step: print(f"Backend:  {step} …", flush=True),
+        person_threshold=person_threshold, skeleton=skeleton, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
     _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
     if clips:
@@ -122,15 +126,19 @@ def predict(
         _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
     if only_videos:
         return
-    if box_file is not None and not any(box_file.knows(picture) for picture in files.pictures):
-        print(f"          ({boxes} knows none of these pictures, neither by name nor by number)")
+    for doubt in [] if box_file is None else box_file.doubts(files.pictures):
+        print(f"Note:     {doubt}")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     paint = partial(paint_openpose, resolution=resolution) if openpose else paint_overlay
-    with progress("images", PEOPLE) as bar, _listing_skipped(bar):
+    with (
+        _labels_in(label_format, as_labels, files.root) as labels,
+        progress("images", PEOPLE) as bar,
+        _listing_skipped(bar),
+    ):
         task = bar.add_task("images", total=len(files.pictures), people=0)
         outcome = predict_pictures(
             estimator, files.pictures, boxes=box_file, drawings=out if draw else None, coco=coco, table=csv,
-            labels=as_labels, label_threshold=threshold, paint=partial(paint, threshold=threshold), ending=ending,
+            labels=labels, label_threshold=threshold, paint=partial(paint, threshold=threshold), ending=ending,
             advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
         )  # fmt: skip
     _summarise(outcome, len(files.pictures), estimator.person_threshold)
@@ -138,9 +146,30 @@ def predict(
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
-        print(f"Labels:   {as_labels} (COCO annotations{below})")
+        kind = "COCO annotations" if label_format == "coco" else label_format
+        print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
         raise Exit(130)
+
+
+@contextmanager
+def _labels_in(kind: str, path: Path | None, root: Path | None) -> "Iterator[Path | None]":
+    """Where to write COCO annotations, which become `path` in this format at the end.
+
+    Args:
+        root: the folder of the images.
+    """
+    if path is None or kind == "coco":
+        yield path
+        return
+    from tempfile import TemporaryDirectory
+
+    from leanpose.data.convert import convert_labels
+
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / f"{path.stem}.json"
+        done = convert_labels(Path(folder) / f"{path.stem}.json", path, kind, images=root or Path())
+    print(f"Lost in {kind}: {'; '.join([*done.lost, 'scores'])}")
 
 
 def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from leanpose.conversion.checkpoint import StoredArray
+from leanpose.data.coco_file import pairs_of_order
 from leanpose.errors import LeanposeError
 from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position
 from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
@@ -183,6 +184,8 @@ def _described_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> Skeleton 
         "sigmas": [round(float(s), 6) for s in stored] if stored is not None and stored.shape == (keypoints,) else None,
     }
     try:
+        if (order := dataset.get("flip_indices")) is not None:
+            values["pairs"] = pairs_of_order(order, keypoints, "flip_indices")
         return Skeleton.from_dict(values)
     except (LeanposeError, TypeError, ValueError):
         return None

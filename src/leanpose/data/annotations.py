@@ -8,6 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from leanpose.data.account import Account
+from leanpose.geometry import boxes_from_keypoints
+
+BOX_PADDING = 1.2
+"""Where a format has no boxes, the keypoints' extent times this stands in for one."""
+
+AREA_OF_BOX = 0.53
+"""Where it has no masks either, a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
+
 
 @dataclass(frozen=True)
 class ImageRef:
@@ -59,8 +68,17 @@ class PoseDataset:
         people: the samples.
         ground_truth: a COCO-style dictionary (`images`, `annotations`, `categories`) in `skeleton`'s keypoint order,
             for evaluation; None where there is none to evaluate against.
+        accounts: of the sets that it was read from: who is used, and why the others are not.
     """
 
     name: str
     people: list[PoseAnnotation]
     ground_truth: dict | None = None
+    accounts: tuple[Account, ...] = ()
+
+
+def padded_boxes(keypoints: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
+    """A box (xyxy) around each person's labelled keypoints, enlarged about its centre by `BOX_PADDING`."""
+    extent = boxes_from_keypoints(keypoints)
+    centers, halves = (extent[:, :2] + extent[:, 2:]) / 2, (extent[:, 2:] - extent[:, :2]) / 2 * BOX_PADDING
+    return np.concatenate([centers - halves, centers + halves], axis=1)

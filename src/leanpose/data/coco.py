@@ -1,144 +1,35 @@
 """COCO keypoint files, and those written like them (CrowdPose, COCO-WholeBody, converted sets, sets of one's own).
 
-Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set).
+Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set), but for areas of
+0, which are taken for missing ones.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.account import Account, start_account
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, padded_boxes
+from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, parse_box, record_errors
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area, xyxy_to_xywh
-from leanpose.skeleton import CROWDPOSE14, SKELETONS, WHOLEBODY133, Skeleton
+from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
-_HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
-
-
-def keypoint_name(text: str) -> str:
-    """A keypoint's name as skeletons here spell it: `Left Shoulder`, `leftShoulder`, `l_shoulder` → `left_shoulder`."""
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text.strip())
-    text = re.sub(r"[\s\-.]+", "_", text).lower()
-    text = re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", text))
-    return "head_top" if text in _HEAD_TOP else text
-
-
-@dataclass(frozen=True)
-class CocoFile:
-    """A COCO keypoint file, checked for its outer form.
-
-    Attributes:
-        path: where it was read.
-        images: the image records by id, in the order of their ids.
-        annotations: the people's records.
-        skeleton: the keypoints that the file labels.
-    """
-
-    path: Path
-    images: dict[int, dict[str, Any]]
-    annotations: list[dict[str, Any]]
-    skeleton: Skeleton
-
-    def where(self, record: dict[str, Any]) -> str:
-        """A person's record, for messages."""
-        return f"Annotation {record['id']} of {self.path}"
-
-    def image_of(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record of a person's image.
-
-        Raises:
-            LeanposeError: it is not there.
-        """
-        if record["image_id"] not in self.images:
-            raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
-        return self.images[record["image_id"]]
-
-
-@contextmanager
-def record_errors(what: str) -> Iterator[None]:
-    """Any way in which a file's record can be unlike what is read of it becomes one sentence about `what`.
-
-    Raises:
-        LeanposeError: a field is missing, or holds something else.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LeanposeError(f"{what} lacks or garbles {error}.") from error
-
-
-def load_coco(path: Path, skeleton: Skeleton | None = None) -> CocoFile:
-    """Read a COCO keypoint file's records.
-
-    Args:
-        path: the JSON file.
-        skeleton: what it labels; otherwise the keypoint names of its person category decide.
-
-    Raises:
-        LeanposeError: it is missing, cut off, or no COCO keypoint file.
-    """
-    return parse_coco(load_json(path, "annotation file"), path, skeleton)
-
-
-def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None) -> CocoFile:
-    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`."""
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
-    with record_errors(f"{path} is no COCO annotation file: a record"):
-        images = {int(record["id"]): record for record in content["images"]}
-        for record in images.values():
-            str(record["file_name"])
-        categories = [c for c in content.get("categories") or [] if c.get("keypoints")]
-        categories.sort(key=lambda category: category.get("name") != "person")  # a stable sort: person first
-        annotations = [a for a in content["annotations"] if "keypoints" in a]
-        if categories:
-            annotations = [a for a in annotations if a.get("category_id", categories[0]["id"]) == categories[0]["id"]]
-        for record in annotations:
-            record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
-    if skeleton is None:
-        if not categories:
-            raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
-        skeleton = _category_skeleton(categories[0], path)
-    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton)
-
-
-def _category_skeleton(category: dict[str, Any], path: Path) -> Skeleton:
-    """The known skeleton of these keypoint names, or one made of them."""
-    names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
-    for known in SKELETONS.values():
-        if known.keypoints == names:
-            return known
-    try:
-        pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{path}: the `skeleton` of its category is no list of pairs of keypoints.") from error
-    limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
-    return Skeleton.from_dict({"name": path.stem, "keypoints": names, "limbs": limbs})
-
-
-def parse_box(values: Any, where: str) -> list[float]:
-    """The four numbers of a record's box.
-
-    Raises:
-        LeanposeError: it holds anything else.
-    """
-    try:
-        x, y, w, h = (float(value) for value in values)
-        return [x, y, w, h]
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has no valid box ({error}).") from error
+_FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
+_FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
+_FEWEST = 4  # points that can show it
 
 
 def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
@@ -147,7 +38,7 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
     """
     x, y, w, h = xywh
-    if not np.isfinite([x, y, w, h]).all():
+    if not all(map(math.isfinite, xywh)):
         return None
     x1, y1 = max(0.0, x), max(0.0, y)
     x2, y2 = x1 + max(0.0, w - 1), y1 + max(0.0, h - 1)
@@ -157,15 +48,61 @@ def clip_box(xywh: list[float], width: float | None, height: float | None) -> Fl
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
-    """The (x, y, v) triples of a record, `count` of them. Points that are not finite count as not labelled, other flags as 0, 1 or 2.
+    """The (x, y, v) triples of a record, `count` of them, cleaned as `clean_points` does.
 
     Raises:
         LeanposeError: their number does not fit the skeleton.
     """
-    points = parse_triples(values, "keypoints", count, where)
-    points[~np.isfinite(points).all(axis=1)] = 0.0
-    points[:, 2] = np.where(points[:, 2] <= 0, 0, np.where(points[:, 2] <= 1, 1, 2))
-    return zero_unlabelled(points)
+    return clean_points(parse_triples(values, "keypoints", count, where)[None], np.full((1, 2), np.nan), Counter())[0]
+
+
+def clean_points(
+    points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], notes: Counter[str]
+) -> Float[np.ndarray, "N K 3"]:
+    """The points of many people with flags 0, 1 or 2. What no label can be counts as not labelled, and is noted.
+
+    Args:
+        points: x, y, flag as a file has them.
+        sizes: (width, height) of each person's image in pixels; NaN where it is not known.
+        notes: gets how many points were not finite, at 0, 0 or far outside; and how many stay that lie outside.
+    """
+    points = points.copy()
+    with np.errstate(invalid="ignore"):
+        flagged = ~(points[..., 2] <= 0)
+    finite = np.asarray(np.isfinite(points).all(axis=-1))
+    xy = np.where(finite[..., None], points[..., :2], 0.0)
+    corner = flagged & finite & (xy == 0).all(axis=-1)
+    limits = np.where(np.isfinite(sizes), sizes, np.inf)[:, None]
+    reach = np.where(np.isfinite(limits), limits * _FARTHEST, 1e6)
+    far = flagged & finite & ((xy < -reach) | (xy > np.where(np.isfinite(limits), limits, 0.0) + reach)).any(axis=-1)
+    labelled = flagged & finite & ~corner & ~far
+    outside = labelled & ((xy < -1) | (xy > limits)).any(axis=-1)
+    for chosen, text in (
+        (flagged & ~finite, "labelled points without a finite position count as not labelled"),
+        (corner, "labelled points at exactly 0, 0 count as not labelled"),
+        (far, "labelled points far outside their images count as not labelled"),
+        (outside, "labelled points lie outside their images"),
+    ):
+        notes[text] += int(chosen.sum())
+    points[~labelled] = 0.0
+    points[..., 2] = np.where(points[..., 2] <= 0, 0, np.where(points[..., 2] <= 1, 1, 2))
+    return points
+
+
+def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
+    """See that coordinates are pixels.
+
+    Raises:
+        LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
+    """
+    labelled = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0)
+    xy = points[..., :2][labelled]
+    small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
+    if len(xy) >= _FEWEST and not small and xy.any() and np.abs(xy).max() <= _FRACTIONS:
+        raise LeanposeError(
+            f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like fractions of the "
+            "image, where pixels are expected; multiply them by its width and height."
+        )
 
 
 def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*N K 3"]:
@@ -174,10 +111,10 @@ def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*
     return np.where(labelled[..., None], points, 0.0)
 
 
-def map_keypoints(points: Float[np.ndarray, "S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "K 3"]:
+def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "*N K 3"]:
     """Keypoints of a set in a model's order; `indices` as `Skeleton.indices_in` gives them."""
     chosen = np.array(indices)
-    mapped = np.where(chosen[:, None] >= 0, points[np.maximum(chosen, 0)], 0.0)
+    mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
     return mapped.astype(np.float32)
 
 
@@ -205,16 +142,60 @@ def _read(
 ) -> PoseDataset:
     """Read a file that labels the skeleton `labelled`, or the one that it names itself."""
     path, image_path = config.paths(root)
-    file = load_coco(path, labelled)
+    file = load_coco(path, labelled, config.category)
     folder = ImageFolder(image_path, config.title)
     # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
-    people, annotations = collect_people(file, images, folder, skeleton, config.title, in_parts=in_parts)
+    account = start_account(config.title, skeleton, file.skeleton, config.split)
+    people, annotations = collect_people(file, images, folder, skeleton, account, in_parts=in_parts)
     if config.bbox_file is not None:
-        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton))
-    return PoseDataset(config.title, people, ground_truth(images.values(), annotations, skeleton))
+        title = f"{config.bbox_file} for {account.title}"
+        account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
+        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
+    return PoseDataset(config.title, people, ground_truth(images.values(), annotations, skeleton), (account,))
+
+
+@dataclass(frozen=True)
+class _People:
+    """The records of the wanted images as arrays, in the file's keypoints."""
+
+    records: list[dict[str, Any]]
+    points: Float[np.ndarray, "N S 3"]
+    valid: Bool[np.ndarray, "N S"]
+
+
+def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: Account, *, in_parts: bool) -> _People:
+    """The people of the wanted images, their points cleaned.
+
+    Raises:
+        LeanposeError: a record is wrong.
+    """
+    for record in file.annotations:
+        file.image_of(record)
+    records = [record for record in file.annotations if record["image_id"] in images]
+    count = len(file.skeleton)
+    valid = np.ones((len(records), count), bool)
+    if in_parts:
+        raw = np.array([join_parts(record, file.where(record)) for record in records]).reshape(-1, count, 3)
+        valid = np.array([valid_points(record) for record in records], bool).reshape(-1, count)
+    else:
+        try:
+            raw = np.array([record["keypoints"] for record in records], np.float64).reshape(len(records), count, 3)
+        except (TypeError, ValueError):  # which of them it is, the next line says
+            each = [parse_triples(r["keypoints"], "keypoints", count, file.where(r)) for r in records]
+            raw = np.array(each).reshape(-1, count, 3)
+    size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
+    sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
+    require_pixels(raw, sizes, file.path)
+    return _People(records, clean_points(raw, sizes, account.notes), valid)
+
+
+def image_side(record: dict[str, Any], side: str) -> float:
+    """An image's `width` or `height` in pixels as its record says; NaN where it does not."""
+    value = record.get(side)
+    return float(value) if isinstance(value, int | float) and value > 0 else math.nan
 
 
 def collect_people(
@@ -222,7 +203,7 @@ def collect_people(
     images: dict[int, dict[str, Any]],
     image_ref: Callable[[str], ImageRef],
     skeleton: Skeleton,
-    title: str,
+    account: Account,
     *,
     in_parts: bool,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
@@ -232,65 +213,102 @@ def collect_people(
         images: those of the file that are wanted.
         image_ref: where an image is, by its file name.
         skeleton: of the model.
-        title: of the data set, for messages.
+        account: gets who is left out, and what was changed.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
             learnt; the annotations keep them, since the official metric does not look at the flags.
 
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
     """
-    indices = match_keypoints(title, file.skeleton, skeleton)
-    complete = sum(index >= 0 for index in indices) == len(file.skeleton)
+    indices = match_keypoints(account.title, file.skeleton, skeleton)
+    labels = _wanted_people(file, images, account, in_parts=in_parts)
+    account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
+    account.notes.update(file.notes)
+    targets = map_keypoints(labels.points, indices)
+    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
+    counts, learnable = (targets[..., 2] > 0).sum(axis=1).tolist(), np.any(learnt[..., 2] > 0, axis=1).tolist()
+    lists = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
+    # CrowdPose does not count head and neck: its rule stays.
+    own_count = file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0
+    in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
     people, annotations = [], []
-    for record in file.annotations:
-        image, where = file.image_of(record), file.where(record)
-        if record["image_id"] not in images:
-            continue
-        points = join_parts(record, where) if in_parts else record["keypoints"]
-        target = map_keypoints(clean_keypoints(points, len(file.skeleton), where), indices)
-        learnt = target * valid_points(record)[list(indices), None] if in_parts else target
-        count = int((target[:, 2] > 0).sum())
-        if complete and not in_parts and isinstance(record.get("num_keypoints"), int | float):
-            count = int(record["num_keypoints"])  # CrowdPose does not count head and neck: its rule stays
-        xywh = parse_box(record.get("bbox"), where)
+    for i, record in enumerate(labels.records):
+        where, image, count = file.where(record), images[record["image_id"]], counts[i]
+        stated = record.get("num_keypoints")
+        if own_count and isinstance(stated, int | float):
+            count = int(stated)
+        elif not in_parts and isinstance(stated, int | float) and stated != in_file[i]:
+            account.notes["num_keypoints differ from the labelled keypoints, which count"] += 1
+        if record.get("bbox") is None:
+            xywh = xyxy_to_xywh(padded_boxes(labels.points[i : i + 1]))[0].tolist()
+            account.notes["boxes are missing and made from the keypoints"] += 1
+        else:
+            xywh = parse_box(record["bbox"], where)
         box = clip_box(xywh, image.get("width"), image.get("height"))
-        with record_errors(where):
-            area = float(record.get("area", max(xywh[2], 0) * max(xywh[3], 0)))
-        crowd = bool(record.get("iscrowd"))
-        annotations.append(coco_annotation(record["id"], record["image_id"], xywh, area, target, count, crowd=crowd))
-        if crowd or count == 0 or box is None or area <= 0 or not (learnt[:, 2] > 0).any():
-            continue
-        ref = image_ref(str(image["file_name"]))
-        people.append(PoseAnnotation(ref, box, learnt, record["image_id"], record["id"], area))
+        area = _area(record, xywh, where, account)
+        crowd = as_flag(record.get("iscrowd"))
+        annotations.append(_annotation(record["id"], record["image_id"], xywh, area, lists[i], count, crowd=crowd))
+        reason = (
+            "of a crowd" if crowd
+            else "without a labelled keypoint of this skeleton" if count == 0 or not learnable[i]
+            else "whose box has no extent in the image" if box is None or area <= 0
+            else None
+        )  # fmt: skip
+        if reason is None and box is not None:
+            ref = image_ref(str(image["file_name"]))
+            people.append(PoseAnnotation(ref, box, learnt[i], record["image_id"], record["id"], area))
+        else:
+            account.left_out[str(reason)] += 1
     return people, annotations
 
 
+def _area(record: dict[str, Any], xywh: list[float], where: str, account: Account) -> float:
+    """A person's area: its own, or its box's where that is missing or 0."""
+    of_box = max(xywh[2], 0.0) * max(xywh[3], 0.0)
+    stated = record.get("area")
+    try:
+        area = of_box if stated is None else float(stated)
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has an `area` that is no number: {stated!r}.") from error
+    if area > 0 and math.isfinite(area):
+        return area
+    if of_box > 0:
+        account.notes["areas are 0 or no number (the box's is taken)"] += 1
+    return of_box
+
+
 def labelled_dataset(
-    title: str, people: Iterable[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
+    account: Account, people: Sequence[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
 ) -> PoseDataset:
     """A data set whose ground truth says of its people what they say themselves.
 
-    Who has no labelled keypoint or no extent stands in the ground truth alone.
+    Who has no labelled keypoint or no extent stands in the ground truth alone, and is noted in the account.
     """
-    people = list(people)
     annotations = [
         coco_annotation(p.person_id, p.image_id, xyxy_to_xywh(p.box).tolist(), p.area, p.keypoints) for p in people
     ]
-    kept = [person for person in people if (person.keypoints[:, 2] > 0).any() and person.area > 0]
-    return PoseDataset(title, kept, ground_truth(images, annotations, skeleton))
+    kept = []
+    for person in people:
+        if not (person.keypoints[:, 2] > 0).any():
+            account.left_out["without a labelled keypoint of this skeleton"] += 1
+        elif person.area <= 0:
+            account.left_out["whose box has no extent"] += 1
+        else:
+            kept.append(person)
+    return PoseDataset(account.title, kept, ground_truth(images, annotations, skeleton), (account,))
 
 
 def coco_annotation(
-    person_id: int,
-    image_id: int,
-    xywh: list[float],
-    area: float,
-    keypoints: Float[np.ndarray, "K 3"],
-    count: int | None = None,
-    *,
-    crowd: bool = False,
+    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: Float[np.ndarray, "K 3"]
 ) -> dict[str, Any]:
-    """A record of a COCO file; `count` is its `num_keypoints` where that is not the number of labelled ones."""
+    """A record of a COCO file."""
+    values = keypoints.astype(np.float64).round(4).reshape(-1).tolist()
+    return _annotation(person_id, image_id, xywh, area, values, int((keypoints[:, 2] > 0).sum()), crowd=False)
+
+
+def _annotation(
+    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: list[float], count: int, *, crowd: bool
+) -> dict[str, Any]:
     return {
         "id": person_id,
         "image_id": image_id,
@@ -298,8 +316,8 @@ def coco_annotation(
         "iscrowd": int(crowd),
         "bbox": xywh,
         "area": area,
-        "num_keypoints": int((keypoints[:, 2] > 0).sum()) if count is None else count,
-        "keypoints": keypoints.astype(np.float64).round(4).reshape(-1).tolist(),
+        "num_keypoints": count,
+        "keypoints": keypoints,
     }
 
 
@@ -322,22 +340,42 @@ def coco_category(skeleton: Skeleton) -> dict[str, Any]:
 
 
 def _read_detections(
-    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int
+    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, account: Account
 ) -> list[PoseAnnotation]:
     """People from a detector's COCO result file: every box of the set's images, whatever its score."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
         raise LeanposeError(f"{path} is no file of detected boxes: it must hold a list of results.")
+    categories = set()
+    for number, record in enumerate(content):
+        with record_errors(f"Result {number} of {path}"):
+            categories.add(as_id(record.get("category_id", 1)))
+    wanted = person_category(categories, account)
     people = []
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             image_id, score = int(record["image_id"]), float(record["score"])
             x, y, w, h = (float(value) for value in record["bbox"])
-            category = int(record.get("category_id", 1))
-        if category != 1 or image_id not in images or not np.isfinite([x, y, w, h, score]).all() or min(w, h) <= 0:
-            continue
-        box = np.array([x, y, x + w, y + h])
-        unlabelled = np.zeros((count, 3), np.float32)
-        image = folder(str(images[image_id]["file_name"]))
-        people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
+            category = as_id(record.get("category_id", 1))
+        if category != wanted:
+            account.left_out[f"of another category ({category})"] += 1
+        elif image_id not in images:
+            account.left_out["of other images"] += 1
+        elif not np.isfinite([x, y, w, h, score]).all() or min(w, h) <= 0:
+            account.left_out["without extent"] += 1
+        else:
+            box = np.array([x, y, x + w, y + h])
+            unlabelled = np.zeros((count, 3), np.float32)
+            image = folder(str(images[image_id]["file_name"]))
+            people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
     return people
+
+
+def person_category(categories: set[Any], account: Account | None = None) -> Any:
+    """The category of people in a list of detections: 1, or the only one that there is."""
+    if 1 in categories or len(categories) != 1:
+        return 1
+    (only,) = categories
+    if account is not None:
+        account.notes[f"category of the list, {only}, is taken for people"] += 1
+    return only

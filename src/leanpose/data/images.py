@@ -8,6 +8,7 @@ of the upright image. Sizes are read from the header and limited before a single
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import warnings
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ class ImageFolder:
 
     def __call__(self, file_name: str) -> ImageRef:
         if not self.archive:
-            return ImageRef(str(self.path / file_name))
+            return ImageRef(os.path.join(self.path, file_name))
         if file_name not in self.members:
             file_name = self._by_last_part.get(file_name.rsplit("/", 1)[-1], file_name)
         return ImageRef(str(self.path), file_name)
@@ -399,3 +400,19 @@ def pillow_to_rgb(
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.array(image.convert("RGB")), []
+
+
+def upright_size(ref: ImageRef) -> tuple[int, int]:
+    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded.
+
+    Raises:
+        BrokenImageError: it is missing, or no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(read_bytes(ref)) if ref.member is not None else ref.path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise BrokenImageError(f"The image {ref} cannot be read, so its labels have no size: {error}.") from error

@@ -9,20 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.account import start_account
+from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors
-from leanpose.geometry import boxes_from_keypoints
 from leanpose.skeleton import LSP14, Skeleton
-
-BOX_PADDING = 1.2
-"""LSP has no boxes: the keypoints' extent times this stands in for one."""
-
-AREA_OF_BOX = 0.53
-"""LSP has no masks: a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
 
 _NO_MATLAB = "cut off or no MATLAB file"
 
@@ -66,29 +61,29 @@ def load_lsp(path: Path) -> LspFile:
     return LspFile(points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers], extended)
 
 
+def is_lsp(file: FileContent) -> bool:
+    """Whether a file is a MATLAB file of joints."""
+    return file.path.suffix == ".mat" and "joints" in matlab_names(file.path)
+
+
 def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read an LSP set; see `leanpose.data.readers.read_people`. One person an image, in the image's own numbering."""
     path, image_path = config.paths(root)
     file = load_lsp(path)
     folder = ImageFolder(image_path, config.title)
-    indices = match_keypoints(config.title, config.labelled_skeleton(root) or LSP14, skeleton)
+    labelled = config.labelled_skeleton(root) or LSP14
+    indices = match_keypoints(config.title, labelled, skeleton)
     joints = file.labelled_points()
     people, images = [], []
-    for position, (points, name, box) in enumerate(zip(joints, file.names, lsp_boxes(joints), strict=True)):
+    for position, (points, name, box) in enumerate(zip(joints, file.names, padded_boxes(joints), strict=True)):
         if in_split(position, config.split):
             number = int(name[2:-4])
             width, height = (box[2:] - box[:2]).tolist()
             keypoints, area = map_keypoints(points, indices), AREA_OF_BOX * width * height
             people.append(PoseAnnotation(folder(name), box, keypoints, number, number, area))
             images.append({"id": number, "file_name": name})
-    return labelled_dataset(config.title, people, images, skeleton)
-
-
-def lsp_boxes(joints: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
-    """A box (xyxy) around each person's labelled joints, enlarged about its centre by `BOX_PADDING`."""
-    extent = boxes_from_keypoints(joints)
-    centers, halves = (extent[:, :2] + extent[:, 2:]) / 2, (extent[:, 2:] - extent[:, :2]) / 2 * BOX_PADDING
-    return np.concatenate([centers - halves, centers + halves], axis=1)
+    account = start_account(config.title, skeleton, labelled, config.split)
+    return labelled_dataset(account, people, images, skeleton)
 
 
 def load_matlab(path: Path, *, structs: bool = False) -> dict[str, Any]:

@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.coco import labelled_dataset, map_keypoints, record_errors, zero_unlabelled
+from leanpose.data.account import start_account
+from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
+from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
+from leanpose.data.coco_file import record_errors
 from leanpose.data.images import ImageFolder
-from leanpose.data.lsp import AREA_OF_BOX, load_matlab, lsp_boxes
+from leanpose.data.lsp import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area
@@ -115,6 +118,11 @@ def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
 def is_mpii(content: Any) -> bool:
     """Whether a JSON file's content is a list of MPII's people."""
     return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "joints" in content[0]
+
+
+def is_mpii_file(file: FileContent) -> bool:
+    """Whether a file is MPII's MATLAB file or the common JSON."""
+    return is_mpii(file.json) or (file.path.suffix == ".mat" and "RELEASE" in matlab_names(file.path))
 
 
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
@@ -233,16 +241,23 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     path, image_path = config.paths(root)
     file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)
     folder = ImageFolder(image_path, config.title)
-    indices = match_keypoints(config.title, config.labelled_skeleton(root) or MPII16, skeleton)
+    labelled = config.labelled_skeleton(root) or MPII16
+    indices = match_keypoints(config.title, labelled, skeleton)
+    account = start_account(config.title, skeleton, labelled, config.split)
     numbers = {name: number for number, name in enumerate(file.images, start=1)}
     people, images = [], {}
     for person_id, person in enumerate(file.people, start=1):
         number, box = numbers[person.image], person.box
-        if not in_split(number - 1, config.split) or not (training or person.alone) or box is None:
+        if not in_split(number - 1, config.split):
+            continue
+        if box is None or not (training or person.alone):
+            account.left_out[
+                "without centre and scale" if box is None else "close to others (not measured officially)"
+            ] += 1
             continue
         # There are no masks: as for LSP, but a person of one joint has no extent.
-        area = AREA_OF_BOX * (box_area(lsp_boxes(person.points[None])).item() or box_area(box).item())
+        area = AREA_OF_BOX * (box_area(padded_boxes(person.points[None])).item() or box_area(box).item())
         images[number] = {"id": number, "file_name": person.image}
         keypoints, head = map_keypoints(person.points, indices), person.head_size
         people.append(PoseAnnotation(folder(person.image), box, keypoints, number, person_id, area, head_size=head))
-    return labelled_dataset(config.title, people, images.values(), skeleton)
+    return labelled_dataset(account, people, images.values(), skeleton)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import pkgutil
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from leanpose.data.account import Account, empty_set
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.schema import Section, validate
@@ -31,12 +35,18 @@ class Reader:
         needs: keys of `DatasetConfig` that must be given.
         takes: other keys that may be, beside those of `EVERY_FORMAT`.
         metric: what the set's official evaluation measures.
+        recognises: of formats that are found out from the files: a function (`FileContent`) → bool.
+        loads: of formats that can be converted: a function (path) → `LabelSet`.
+        writes: of formats that can be converted to: a function (labels, path) → None; its module's `CANNOT_HOLD` says what is lost.
     """
 
     function: str
     needs: tuple[str, ...] = ("images", "annotations")
     takes: tuple[str, ...] = ()
     metric: Literal["coco", "crowdpose", "mpii"] = "coco"
+    recognises: str | None = None
+    loads: str | None = None
+    writes: str | None = None
 
     @property
     def keys(self) -> set[str]:
@@ -44,14 +54,47 @@ class Reader:
         return {*EVERY_FORMAT, *self.needs, *self.takes}
 
 
+_ANY = ("images", "skeleton", "category")
+
+
+def _tool(module: str, name: str, *, writes: bool = True) -> Reader:
+    """The reader of an annotation tool's format, whose module has a function of each kind."""
+    functions = [f"leanpose.data.{module}:{kind}_{name}" for kind in ("read", "is", "load", "write")]
+    read, recognises, loads, write = functions
+    return Reader(read, ("annotations",), _ANY, "coco", recognises, loads, write if writes else None)
+
+
 READERS = {
-    "coco": Reader("leanpose.data.coco:read_coco", takes=("bbox_file", "skeleton")),
-    "coco_wholebody": Reader("leanpose.data.coco:read_coco_wholebody", takes=("bbox_file", "empty_hidden_parts")),
+    "auto": Reader("leanpose.data.sets:read_auto", needs=("annotations",), takes=(*_ANY, "bbox_file", "head_sizes")),
+    "coco": Reader(
+        "leanpose.data.coco:read_coco",
+        takes=("bbox_file", "skeleton", "category"),
+        recognises="leanpose.data.coco_labels:is_coco",
+        loads="leanpose.data.coco_labels:load_coco_labels",
+        writes="leanpose.data.coco_labels:write_coco_labels",
+    ),
+    "coco_wholebody": Reader(
+        "leanpose.data.coco:read_coco_wholebody",
+        takes=("bbox_file", "empty_hidden_parts"),
+        recognises="leanpose.data.coco_labels:is_coco_wholebody",
+        loads="leanpose.data.coco_labels:load_coco_labels",
+    ),
     "crowdpose": Reader("leanpose.data.coco:read_crowdpose", takes=("bbox_file", "skeleton"), metric="crowdpose"),
-    "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",)),
-    "mpii": Reader("leanpose.data.mpii:read_mpii", takes=("head_sizes", "skeleton"), metric="mpii"),
+    "csv": _tool("csv_table", "csv_table"),
+    "cvat": _tool("cvat", "cvat"),
+    "dlc": _tool("deeplabcut", "deeplabcut"),
+    "labelme": _tool("labelme", "labelme", writes=False),
+    "labelstudio": _tool("label_studio", "label_studio"),
+    "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",), recognises="leanpose.data.lsp:is_lsp"),
+    "mpii": Reader(
+        "leanpose.data.mpii:read_mpii",
+        takes=("head_sizes", "skeleton"),
+        metric="mpii",
+        recognises="leanpose.data.mpii:is_mpii_file",
+    ),
+    "sleap": _tool("sleap", "sleap", writes=False),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
-    "yolo": Reader("leanpose.data.yolo:read_yolo", needs=("annotations",), takes=("skeleton",)),
+    "yolo": _tool("yolo", "yolo"),
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size")
     ),
@@ -63,12 +106,14 @@ class DatasetConfig(Section):
     """A data set, as a recipe names it.
 
     Attributes:
-        format: `coco` (any COCO keypoint JSON), `coco_wholebody` (with feet, face and hands in fields of their own), `ubody`
-            (the same, a file a scene), `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON),
-            `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each image), `synthetic`.
+        format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON), `coco_wholebody`
+            (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene), `crowdpose`, `lsp` (MATLAB
+            joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each
+            image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut), `sleap`, `csv`, `synthetic`: see docs/data.md.
         name: for messages and reports; otherwise the annotation file's name.
-        images: a folder or an uncompressed `.tar` archive.
-        annotations: the JSON or `.mat` file; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders.
+        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found beside the file where not given.
+        annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders, of `auto`
+            and `labelme` also a folder of files.
         bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
         split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
             tenth video, or those of `split_list`.
@@ -82,6 +127,7 @@ class DatasetConfig(Section):
             labels, always the same: a study of what a teacher brings back.
         keep_unlabelled: whether people without labels train, too: a teacher may label them.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
+        category: of files with several kinds of things: the one to read; otherwise all that have keypoints are.
         count, seed, size: of the images (height, width) that `synthetic` draws.
     """
 
@@ -100,6 +146,7 @@ class DatasetConfig(Section):
     labelled_keypoints: float = Field(default=1.0, ge=0, le=1)
     keep_unlabelled: bool = False
     skeleton: str | None = None
+    category: str | None = None
     count: int = Field(default=1000, ge=1)
     seed: int = Field(default=0, ge=0)
     size: tuple[int, int] = (256, 192)
@@ -163,9 +210,11 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     if training and config.bbox_file is not None:
         raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
     read = pkgutil.resolve_name(READERS[config.format].function)
-    dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
+    with _without_garbage_collection():
+        dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
+    dataset = _closed(dataset, skeleton)
     if not dataset.people:
-        raise LeanposeError(f"The data set '{config.title}' is empty: nobody has a valid box and a labelled keypoint.")
+        raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))
     if not training:
         return dataset
     people = _hide_labels(dataset.people, config)
@@ -173,6 +222,11 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
         raise LeanposeError(
             f"Nobody of the data set '{config.title}' keeps a label (labelled_people, labelled_keypoints)."
         )
+    (account,) = dataset.accounts
+    account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
+        people
+    )
+    close_account(account, people)
     return replace(dataset, people=people * config.repeat)
 
 
@@ -191,6 +245,33 @@ def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[Po
         if config.keep_unlabelled or (keypoints[:, 2] > 0).any():
             left.append(replace(person, keypoints=keypoints))
     return left
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Records of 100,000 people are millions of objects; going through them again and again takes as long as making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _closed(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
+    """The data set with the counts of its people and keypoints in its account."""
+    account = dataset.accounts[0] if dataset.accounts else Account(dataset.name, skeleton.keypoints)
+    close_account(account, dataset.people)
+    return replace(dataset, accounts=(account,))
+
+
+def close_account(account: Account, people: Sequence[PoseAnnotation]) -> None:
+    """Enter who is used, and how many of them have each keypoint."""
+    account.used = len(people)
+    if people and account.noun == "people":
+        points = np.stack([person.keypoints for person in people])
+        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:

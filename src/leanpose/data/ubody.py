@@ -9,14 +9,17 @@ without the first slash; lists of the videos that are for testing, `splits/intra
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import CocoFile, collect_people, ground_truth, load_coco
+from leanpose.data.coco import collect_people, ground_truth
+from leanpose.data.coco_file import CocoFile, as_id, load_coco
 from leanpose.data.images import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.errors import LeanposeError
@@ -39,18 +42,19 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     first_image = first_person = 0
+    account = start_account(config.title, skeleton, WHOLEBODY133, config.split)
     for scene in scenes:
         file = _renumbered(load_coco(scene, WHOLEBODY133), first_image, first_person)
         chosen = _chosen_frames(file, config, val_videos)
         image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
-        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, config.title, in_parts=True)
+        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, account, in_parts=True)
         people += new_people
         annotations += new_annotations
         images += chosen.values()
         if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton))
+    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton), (account,))
 
 
 def scene_files(path: Path) -> list[Path]:
@@ -109,7 +113,9 @@ def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile
         for record in file.annotations
         if record.get("bbox") is not None  # nobody can be cropped without
     ]
-    return CocoFile(file.path, images, people, file.skeleton)
+    without = [(r["image_id"] + by_image, "without a box") for r in file.annotations if r.get("bbox") is None]
+    left_out = [(as_id(image_id) + by_image, reason) for image_id, reason in file.left_out] + without
+    return replace(file, images=images, annotations=people, left_out=left_out)
 
 
 def _chosen_frames(file: CocoFile, config: DatasetConfig, val_videos: set[str] | None) -> dict[int, dict[str, Any]]:

@@ -6,44 +6,85 @@ lie where the images do, with `labels` in place of the last folder named `images
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Float
 
-from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
-from leanpose.data.readers import DatasetConfig, match_keypoints
-from leanpose.errors import LeanposeError
-from leanpose.files import load_yaml
+from leanpose.data.annotations import ImageRef, PoseDataset
+from leanpose.data.coco import zero_unlabelled
+from leanpose.data.coco_file import pairs_of_order
+from leanpose.data.images import upright_size
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
+from leanpose.data.readers import DatasetConfig
+from leanpose.data.sniffing import FileContent
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import atomic_write, load_yaml
 from leanpose.skeleton import COCO17, Skeleton
 
+_LARGEST = 1.5  # fraction: boxes may reach a little over the edge
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+CANNOT_HOLD = ("area", "crowd", "limbs")
+
+
+def is_yolo(file: FileContent) -> bool:
+    """Whether a file is the data file of a YOLO-pose set."""
+    return "kpt_shape" in file.yaml
 
 
 def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read the `train` or `val` images of a YOLO-pose `data.yaml`; `split: all` reads both."""
     assert config.annotations is not None
-    path = root / config.annotations
+    splits = None if config.split == "all" else (config.split,)
+    labels = load_yolo(root / config.annotations, category=config.category, splits=splits)
+    return dataset_of(labels, config.model_copy(update={"category": None}), skeleton, root)
+
+
+def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | None = None) -> LabelSet:
+    """The labels of a YOLO-pose set.
+
+    Args:
+        category: the class to read; otherwise the only one, or the one called `person`.
+        splits: those to read; otherwise all that the file names.
+
+    Raises:
+        LeanposeError: a file is missing or garbled, or no class is known to be the one.
+    """
     content = load_yaml(path, "YOLO data file")
     if "kpt_shape" not in content:
         raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
-    keypoints, values = _shape(content, path)
-    labelled = config.labelled_skeleton(root) or _skeleton(content, keypoints, path)
-    if len(labelled) != keypoints:
-        raise LeanposeError(f"{path}: kpt_shape has {keypoints} keypoints, '{labelled.name}' has {len(labelled)}.")
-    indices, person = match_keypoints(config.title, labelled, skeleton), _person_class(content, path)
-    people, images = [], []
-    splits = ("train", "val") if config.split == "all" else (config.split,)
-    for file in (file for split in splits for file in _images(content, split, path)):
-        width, height = _upright_size(file)
-        images.append({"id": len(images) + 1, "file_name": str(file), "width": width, "height": height})
-        for box, points in _labels(_label_file(file), person, (keypoints, values), (width, height)):
-            area = float((box[2] - box[0]) * (box[3] - box[1]))
-            where = (ImageRef(str(file)), box, map_keypoints(points, indices))
-            people.append(PoseAnnotation(*where, len(images), len(people) + 1, area))
-    return labelled_dataset(config.title, people, images, skeleton)
+    shape = _shape(content, path)
+    skeleton, named = _skeleton(content, shape[0], path)
+    classes = _classes(content)
+    person = _person_class(classes, category, path)
+    images: list[LabelledImage] = []
+    people: list[LabelledPerson] = []
+    left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    seen: set[str] = set()
+    if splits is None:
+        splits = [split for split in ("train", "val") if content.get(split)] or ["train"]
+    for split in splits:
+        for file in _images(content, split, path, notes):
+            width, height = upright_size(ImageRef(str(file)))
+            name = file.relative_to(path.parent) if file.is_relative_to(path.parent) else file
+            if str(name) in seen:
+                notes["images are listed in two splits (the first counts)"] += 1
+                continue
+            seen.add(str(name))
+            images.append(LabelledImage(str(name), width, height, split))
+            for number, box, points in _labels(_label_file(file), shape, (width, height)):
+                if number == person:
+                    people.append(LabelledPerson(len(images) - 1, points, box, classes.get(number, "person")))
+                else:
+                    left_out[f"of another category ({classes.get(number, number)})"] += 1
+    return LabelSet(path, skeleton, images, people, left_out, notes, named=named, located=True)
 
 
 def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
@@ -57,55 +98,65 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
     return keypoints, values
 
 
-def _skeleton(content: dict[str, Any], keypoints: int, path: Path) -> Skeleton:
-    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it."""
+def _skeleton(content: dict[str, Any], keypoints: int, path: Path) -> tuple[Skeleton, bool]:
+    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it; and whether
+    its names say anything."""
+    order = content.get("flip_idx")
+    pairs = None if order is None else pairs_of_order(order, keypoints, path)
     names = content.get("kpt_names")
     if isinstance(names, dict):  # by class; a file of poses has one
         names = next(iter(names.values()), None)
     if names:
-        return Skeleton.from_dict({"name": path.stem, "keypoints": [str(name) for name in names]})
+        if len(names) != keypoints:
+            raise LeanposeError(f"{path}: kpt_shape has {keypoints} keypoints, kpt_names {len(names)}.")
+        return skeleton_of_names(map(str, names), path.stem, pairs=pairs), True
     if keypoints == len(COCO17):
-        return COCO17
-    raise LeanposeError(f"{path} does not name its {keypoints} keypoints; say which `skeleton` it labels.")
+        return COCO17, True
+    return skeleton_of_names((f"keypoint_{i + 1}" for i in range(keypoints)), path.stem, pairs=pairs), False
 
 
-def _person_class(content: dict[str, Any], path: Path) -> int:
-    """The number of the class whose poses are read: the only one, or the one called `person`."""
+def _classes(content: dict[str, Any]) -> dict[int, str]:
+    """The names of the classes by their numbers."""
     names = content.get("names") or ["person"]
-    classes = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    people = [number for number, name in classes.items() if str(name).lower() == "person" or len(classes) == 1]
-    if not people:
-        raise LeanposeError(f"{path} has the classes {', '.join(map(str, classes.values()))}; none is called person.")
-    return int(people[0])
+    numbered = names if isinstance(names, dict) else dict(enumerate(names))
+    return {int(number): str(name) for number, name in numbered.items()}
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as its labels see it: turned as its EXIF data say."""
-    from PIL import Image, UnidentifiedImageError
+def _person_class(classes: dict[int, str], category: str | None, path: Path) -> int:
+    """The number of the class whose poses are read: the one asked for, the only one, or the one called `person`."""
+    wanted = "person" if category is None else category
+    chosen = [
+        n for n, name in classes.items() if name.lower() == wanted.lower() or (category is None and len(classes) == 1)
+    ]
+    if chosen:
+        return chosen[0]
+    if category is None:
+        names = ", ".join(classes.values())
+        raise LeanposeError(f"{path} has the classes {names}; none is called person, so say which `category` to read.")
+    raise LeanposeError(f"{path} has no class '{category}'; {did_you_mean(category, classes.values())}")
 
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise LeanposeError(f"The image {path} cannot be read, so its labels have no size: {error}.") from error
 
+def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]) -> list[Path]:
+    """The images of a split: folders, or text files that list images, below `path` of the file or its own folder.
 
-def _images(content: dict[str, Any], split: str, path: Path) -> list[Path]:
-    """The images of a split: folders, or text files that list images, below `path` of the file or its own folder."""
+    Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images` beside `train`),
+    or the split's folder inside; the latter is noted.
+    """
     base = path.parent / str(content.get("path") or ".")
     entries = content.get(split)
     found: list[Path] = []
-    for entry in [entries] if isinstance(entries, str) else entries or []:
-        place = base / str(entry)
-        if not place.exists():
-            place = path.parent / str(entry)
+    for entry in [str(e) for e in ([entries] if isinstance(entries, str) else entries or [])]:
+        inside = "/".join(step for step in entry.split("/") if step != "..")
+        place = next((p for p in (base / entry, path.parent / entry, path.parent / inside) if p.exists()), None)
+        if place is None and any(file.suffix.lower() in SUFFIXES for file in (path.parent / inside).parent.glob("*")):
+            place = (path.parent / inside).parent
+            notes[f"folder, {inside}, does not exist; {place.name} is read"] += 1
+        if place is None:
+            raise LeanposeError(f"{path}: the {split} images {base / entry} do not exist.")
         if place.is_dir():
             found += sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
-        elif place.is_file():
-            found += [base / line.strip() for line in place.read_text().splitlines() if line.strip()]
         else:
-            raise LeanposeError(f"{path}: the {split} images {place} do not exist.")
+            found += [base / line.strip() for line in place.read_text().splitlines() if line.strip()]
     if not found:
         raise LeanposeError(f"{path} names no images for '{split}'.")
     return found
@@ -120,17 +171,16 @@ def _label_file(image: Path) -> Path:
 
 
 def _labels(
-    path: Path, person: int, shape: tuple[int, int], size: tuple[int, int]
-) -> list[tuple[Float[np.ndarray, " 4"], Float[np.ndarray, "K 3"]]]:
-    """The boxes (xyxy) and keypoints of a label file, in pixels; an image without one has nobody.
+    path: Path, shape: tuple[int, int], size: tuple[int, int]
+) -> list[tuple[int, Float[np.ndarray, " 4"], Float[np.ndarray, "K 3"]]]:
+    """The classes, boxes (xyxy) and keypoints of a label file, in pixels; an image without one has nobody.
 
     Args:
-        person: the class that counts.
         shape: the number of keypoints, and of values of each.
         size: width and height of the image.
 
     Raises:
-        LeanposeError: a line has another number of values, or one that is no number.
+        LeanposeError: a line has another number of values, one that is no number, or pixels in place of fractions.
     """
     if not path.is_file():
         return []
@@ -146,13 +196,57 @@ def _labels(
             raise LeanposeError(
                 f"Line {number} of {path} has {len(numbers)} numbers; kpt_shape [{keypoints}, {values}] needs {5 + keypoints * values}."
             )
-        if numbers[0] != person:
-            continue
+        if numbers[1:5].max() > _LARGEST:
+            raise LeanposeError(
+                f"Line {number} of {path} has the box {numbers[1:5].tolist()}; YOLO's are fractions of the image."
+            )
         cx, cy, w, h = numbers[1:5] * (width, height, width, height)
         points = np.ones((keypoints, 3)) * 2.0
         points[:, :values] = numbers[5:].reshape(keypoints, values)
         if values == 2:  # a point at the origin is one that nobody has set
             points[(points[:, :2] == 0).all(axis=1), 2] = 0
         points[:, :2] *= (width, height)
-        people.append((np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]), zero_unlabelled(points)))
+        box = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+        people.append((int(numbers[0]), box, zero_unlabelled(points)))
     return people
+
+
+def write_yolo(labels: LabelSet, path: Path) -> None:
+    """Write `data.yaml` at `path`, and a label file of each image beside it: `labels/train/NAME.txt` for `images/train/NAME.jpg`."""
+    classes = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
+    lines: dict[int, list[str]] = {number: [] for number in range(len(labels.images))}
+    for person in labels.people:
+        assert person.box is not None, "`with_boxes` has made them"
+        image = labels.images[person.image]
+        size = np.array([image.width, image.height])
+        x1, y1, x2, y2 = person.box / np.tile(size, 2)
+        seen = person.points[:, 2:] > 0
+        points = np.where(seen, person.points / [*size, 1], 0.0)
+        numbers = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, *points.reshape(-1).tolist()]
+        lines[person.image].append(" ".join([str(classes.index(person.category)), *(f"{n:.8g}" for n in numbers)]))
+    for number, image in enumerate(labels.images):
+        with atomic_write(path.parent / _placed(image, "labels").with_suffix(".txt")) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines[number]))
+    splits = dict.fromkeys(image.split or "train" for image in labels.images)
+    content = {
+        **{split: f"images/{split}" for split in ("train", *(s for s in splits if s != "train"))},
+        "names": dict(enumerate(classes)),
+        "kpt_shape": [len(labels.skeleton), 3],
+        "flip_idx": list(labels.skeleton.flip_indices),
+        "kpt_names": {number: list(labels.skeleton.keypoints) for number in range(len(classes))},
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def yolo_image(image: LabelledImage) -> Path:
+    """Where an image of a written set lies, below the folder of its `data.yaml`."""
+    return _placed(image, "images")
+
+
+def _placed(image: LabelledImage, folder: str) -> Path:
+    steps = [step for step in PurePosixPath(image.name.replace("\\", "/")).parts if step not in ("/", "..")]
+    split = image.split or "train"
+    # An image that lies in such a folder already keeps its place.
+    inside = steps[2:] if steps[:2] == ["images", split] else steps
+    return Path(folder, split, *inside)

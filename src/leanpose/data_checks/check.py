@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -10,11 +9,13 @@ from pathlib import Path
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.duplicates import Hashes, hash_image, near_pairs
+from leanpose.data.image_sources import exists
 from leanpose.data.images import ImageFolder
 from leanpose.data.prefetch import threaded_map
+from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport
 from leanpose.data_checks.people import check_person
-from leanpose.data_checks.reading import annotation_files, exists, read_set
+from leanpose.data_checks.reading import read_set
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
@@ -45,7 +46,7 @@ def check_data(
         ImageFolder(images, paths[0].stem)  # raises where it is not there
     for path in paths:
         top = path.parent if path.is_dir() else path.parent.parent
-        for file in annotation_files([path]):
+        for file in _checked_files(path):
             read_set(report, file, top, images, skeleton)
     if not report.sets and not report.damaged:
         reasons = "; ".join(f"{file.name}: {reason}" for file, reason in list(report.skipped.items())[:3])
@@ -57,6 +58,16 @@ def check_data(
             check_person(person, checked, seen.size if seen else checked.sizes.get(person.image_id))
     _find_duplicates(report.sets, hashes)
     return report
+
+
+def _checked_files(path: Path) -> list[Path]:
+    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is one."""
+    if path.is_dir() and format_of(path) == "labelme":
+        return [path]
+    files = label_files(path)
+    if path.is_dir():  # a file of settings is no damaged file of labels
+        files = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
+    return files
 
 
 def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
@@ -79,12 +90,6 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
                 text = f"{image} has {result.size[0]} × {result.size[1]} pixels, annotated are {stated[0]:g} × {stated[1]:g}"
                 checked.add("image size", text, image)
     return hashes
-
-
-def split_of(file: Path) -> str | None:
-    """The split that a file's name or folder names: `train`, `val` or `test`."""
-    match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", f"{file.stem} {file.parent.name}".lower())
-    return match and match.group(1)
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:

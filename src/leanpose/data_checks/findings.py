@@ -10,9 +10,11 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from leanpose.data.account import Account
 from leanpose.data.annotations import ImageRef
 from leanpose.skeleton import Skeleton
 
+_SHOWN_PAIRS = 8
 Level = Literal["broken", "odd", "suspect"]
 
 KINDS: dict[str, tuple[Level, str]] = {
@@ -84,6 +86,7 @@ class CheckedSet:
         sizes: image id → annotated (width, height).
         people: all of them but crowds.
         findings: what is wrong with it.
+        account: who of it would be used, and why the others would not.
     """
 
     file: Path
@@ -94,6 +97,19 @@ class CheckedSet:
     sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
     people: list[CheckedPerson] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    account: Account | None = None
+
+    def account_sentences(self) -> list[str]:
+        """The account, and which keypoints change places in a mirrored picture."""
+        names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
+        pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
+        more = len(self.skeleton.pairs) - _SHOWN_PAIRS
+        text = f"{pairs}{f' and {more} more' if more > 0 else ''}" if pairs else "none"
+        missing = f"; {', '.join(alone[:_SHOWN_PAIRS])} have no partner" if alone else ""
+        return [
+            *(self.account.sentences() if self.account else []),
+            f"{self.file.stem}: mirror pairs: {text}{missing}.",
+        ]
 
     def add(self, kind: str, text: str, image: ImageRef | None = None) -> None:
         """Note that something is wrong with the file or an image."""

@@ -49,6 +49,10 @@ def check_person(person: CheckedPerson, checked: CheckedSet, size: tuple[float, 
             text = f"has {_list(names, outside)} outside its image of {size[0]:g} × {size[1]:g}"
             checked.add_person("keypoint outside", person, text)
             labelled &= ~outside
+    at_corner = labelled & (points[:, :2] == 0).all(axis=1) & (checked.format not in ("lsp", "mpii"))
+    if at_corner.any():
+        checked.add_person("keypoint at corner", person, f"has {_list(names, at_corner)} at exactly 0, 0 with a flag")
+        labelled &= ~at_corner
     if person.valid_box is not None:
         corner, extent = np.array(person.valid_box).reshape(2, 2)
         slack = _OFF_BOX * extent.max()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import parse_box, parse_coco
-from leanpose.data.images import ImageFolder, tar_members
-from leanpose.data.lsp import load_lsp, lsp_boxes, matlab_names
-from leanpose.data.mpii import MpiiFile, is_mpii, load_mpii, parse_mpii
+from leanpose.data.account import empty_set, start_account
+from leanpose.data.annotations import ImageRef, padded_boxes
+from leanpose.data.coco import collect_people
+from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
+from leanpose.data.image_sources import image_source, open_images
+from leanpose.data.images import ImageFolder
+from leanpose.data.label_set import LabelSet, images_of
+from leanpose.data.lsp import load_lsp
+from leanpose.data.mpii import MpiiFile, load_mpii
+from leanpose.data.readers import close_account
+from leanpose.data.sets import format_of, load_labels
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
@@ -23,28 +27,8 @@ from leanpose.files import load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
-_IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
 # What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not body.
 _COUNTED = {"crowdpose14": slice(0, 12), "coco_wholebody133": slice(0, 17)}
-
-
-def annotation_files(paths: Sequence[Path]) -> list[Path]:
-    """The files given, and all `.json` and `.mat` files in the folders given.
-
-    Raises:
-        LeanposeError: a path is not there, or there is no such file.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix in (".json", ".mat") and p.is_file())
-        elif path.exists():
-            files.append(path)
-        else:
-            raise LeanposeError(f"There is no {path}.")
-    if not files:
-        raise LeanposeError(f"There is no annotation file (.json or .mat) in {', '.join(map(str, paths))}.")
-    return list(dict.fromkeys(files))
 
 
 def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> None:
@@ -68,18 +52,51 @@ def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, sk
 
 def _read(file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet | str:
     """A file's set, or why it is no file of keypoints."""
-    if file.suffix == ".mat":
-        names = matlab_names(file)
-        if "RELEASE" in names:
-            return _read_mpii(load_mpii(file), top, images)
-        return _read_lsp(file, top, images) if "joints" in names else "no LSP joints"
-    content = load_json(file, "annotation file")
-    if is_mpii(content):
-        return _read_mpii(parse_mpii(content, file), top, images)
-    records = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(records, list) or not any(isinstance(r, dict) and "keypoints" in r for r in records):
-        return "no COCO annotations with keypoints"
-    return _read_coco(content, file, top, images, skeleton)
+    kind = format_of(file)
+    if kind == "mpii":
+        return _read_mpii(load_mpii(file), top, images)
+    if kind == "lsp":
+        return _read_lsp(file, top, images)
+    if kind in ("coco", "coco_wholebody"):
+        return _read_coco(load_json(file, "annotation file"), file, top, images, skeleton)
+    if kind is None:
+        return "no LSP joints" if file.suffix == ".mat" else "no labelled keypoints in a known format"
+    return _read_labels(load_labels(file, kind), kind, top, images, skeleton)
+
+
+def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet:
+    """The set of an annotation tool's file."""
+    labels = labels.relabelled(skeleton)
+    checked = CheckedSet(labels.path, kind, labels.skeleton)
+    names = dict(enumerate((image.name for image in labels.images), start=1))
+    if labels.located and images is None:
+        checked.source = labels.path.parent
+        checked.images = {number: images_of(labels, None, "")(name) for number, name in names.items()}
+    else:
+        _find_images(checked, top, images, names)
+    for number, image in enumerate(labels.images, start=1):
+        if np.isfinite(image.width + image.height):
+            checked.sizes[number] = (image.width, image.height)
+    for number, person in enumerate(labels.people, start=1):
+        if not person.crowd:
+            box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
+            checked.people.append(CheckedPerson(number, person.image + 1, person.points, box))
+    account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
+    account.left_out.update(labels.left_out)
+    account.notes.update(labels.notes)
+    labelled = [p.points for p in checked.people if p.points is not None and (p.points[:, 2] > 0).any()]
+    account.left_out["without a labelled keypoint"] += len(checked.people) - len(labelled)
+    account.used = len(labelled)
+    if labelled:
+        account.labelled = tuple((np.stack(labelled)[..., 2] > 0).sum(axis=0).tolist())
+    checked.account = account
+    if not labels.named:
+        checked.add("unnamed", f"{len(labels.skeleton)} keypoints have no names; say which skeleton they are")
+    elif checked.skeleton.unpaired_sides:
+        checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
+    if not labelled:
+        checked.add("nobody", empty_set(account))
+    return checked
 
 
 def _read_coco(
@@ -101,9 +118,28 @@ def _read_coco(
     for record in coco.annotations:
         if record["image_id"] not in coco.images:
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
-        elif not record.get("iscrowd"):
+        elif not as_flag(record.get("iscrowd")):
             _read_coco_person(checked, record, in_parts=in_parts)
+    _account_for(checked, coco, in_parts=in_parts)
     return checked
+
+
+def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
+    """Enter who of a file would be used."""
+    account = start_account(checked.file.stem, file.skeleton, file.skeleton)
+    try:
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts)
+    except LeanposeError as error:
+        # A garbled record is a finding of its own.
+        if "fractions of the image" in str(error):
+            checked.add("fractions", str(error))
+        return
+    close_account(account, people)
+    checked.account = account
+    if not people:
+        checked.add("nobody", empty_set(account))
+    if checked.skeleton.unpaired_sides:
+        checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
 
 
 def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: bool) -> None:
@@ -119,6 +155,8 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
         checked.add("keypoint count", str(error).rstrip("."), image)
     person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
     checked.people.append(person)
+    if record.get("area") is not None and not _is_area(record["area"]) and person.valid_box:
+        checked.add_person("area", person, f"has the area {record['area']!r}; its box's would be taken")
     if points is not None:
         for text in _odd_parts(record, points) if in_parts else []:
             checked.add_person("part", person, text)
@@ -129,6 +167,13 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
             checked.add_person("keypoint total", person, f"states {stated} keypoints, {labelled.sum()} are labelled")
     if person.box is None:
         checked.add_person("box", person, "has no box of four numbers")
+
+
+def _is_area(value: Any) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        return False
 
 
 def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
@@ -152,7 +197,7 @@ def _read_lsp(file: Path, top: Path, images: Path | None) -> CheckedSet:
     checked = CheckedSet(file, "lsp", LSP14)
     _find_images(checked, top, images, dict(zip(numbers, lsp.names, strict=True)))
     points = lsp.labelled_points()
-    boxes = xyxy_to_xywh(lsp_boxes(points))
+    boxes = xyxy_to_xywh(padded_boxes(points))
     for number, flags, person_points, box in zip(numbers, lsp.points[..., 2], points, boxes, strict=True):
         person = CheckedPerson(number, number, person_points, box.tolist())
         checked.people.append(person)
@@ -187,47 +232,16 @@ def _box(values: Any) -> list[float] | None:
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
     """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the file."""
+    folder = checked.file if checked.file.is_dir() else checked.file.parent
     if images is None:
-        some = list(names.values())[:: max(1, len(names) // 20)]
-        hits = {path: _hits(path, some) for path in islice(_candidates(checked.file, top), 300)}
-        images = max(hits, key=lambda path: hits[path])
-        if hits[images] == 0:
-            example = some[0] if some else "(none listed)"
-            text = f"no folder or archive near {checked.file.name} holds its images, such as {example}"
-            checked.add("image missing", text)
+        try:
+            images = image_source(folder / checked.file.name, top, list(names.values()))
+        except LeanposeError as error:
+            checked.add("image missing", str(error))
             return
-    folder = ImageFolder(images, checked.file.stem)
     checked.source = images
-    checked.images = {image_id: folder(name) for image_id, name in names.items()}
-
-
-def _candidates(file: Path, top: Path) -> Iterator[Path]:
-    """Folders and archives that may hold the images: near the annotation file first."""
-    bases = [file.parent, *file.parent.parents]
-    for base in bases[: bases.index(top) + 1] if top in bases else bases[:1]:
-        inside = _folders_and_archives(base)
-        yield from (base, *inside)
-        for folder in inside:
-            # In a folder further up, one of another name is that of another data set, most likely.
-            if folder.is_dir() and (base == file.parent or _IMAGE_FOLDER.fullmatch(folder.name.lower())):
-                yield from _folders_and_archives(folder)
-
-
-def _folders_and_archives(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar")
-
-
-def _hits(candidate: Path, names: list[str]) -> int:
-    """How many of these images a folder or archive holds."""
-    try:
-        folder = ImageFolder(candidate, "")
-    except LeanposeError:
-        return 0
-    return sum(exists(folder(name)) for name in names)
-
-
-def exists(image: ImageRef) -> bool:
-    """Whether an image is there (not whether it can be decoded)."""
-    if image.member is None:
-        return Path(image.path).is_file()
-    return image.member in tar_members(image.path)
+    if checked.format in ("lsp", "mpii", "coco", "coco_wholebody"):
+        find = ImageFolder(images, checked.file.stem)
+    else:
+        find = open_images(images, checked.file.stem, list(names.values()))
+    checked.images = {image_id: find(name) for image_id, name in names.items()}

@@ -16,9 +16,10 @@ import yaml
 
 from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.dataset import TopDownDataset
+from leanpose.data.readers import READERS
+from leanpose.data.sets import labelled_skeleton, training_sets
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import load_json
 from leanpose.models.registry import list_models
 from leanpose.skeleton import SKELETONS, Skeleton
 from leanpose.training.build import build_model, load_teacher, read_training_people, weights_of
@@ -175,62 +176,14 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
 
 
 def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
-    """The recipe's `data` for what the user names."""
-    if data.suffix in (".yaml", ".yml"):
-        values = yaml.safe_load(data.read_text()) if data.is_file() else {}
+    """The recipe's `data` for what the user names: a recipe, a file of labels, or a folder with some."""
+    if data.suffix in (".yaml", ".yml") and data.is_file():
+        values = yaml.safe_load(data.read_text())
         if isinstance(values, dict) and isinstance(values.get("data"), dict):
             return {"num_workers": 0, **values["data"]}
-        if isinstance(values, dict) and "train" in values:
-            source = {"format": "yolo", "annotations": data.name}
-            said.append(f"{data} is a YOLO data set; its own splits train and measure.")
-            sets = {"train": [{**source, "split": "train"}], "val": {**source, "split": "val"}}
-            return {"root": str(data.parent), "num_workers": 0, **sets}
-        raise LeanposeError(f"{data} is neither a recipe with `data` nor a YOLO data set.")
-    files = sorted(data.rglob("*.json")) if data.is_dir() else [data]
-    if not data.exists():
-        raise LeanposeError(f"There is no {data}.")
-    sets = [file for file in files if _labels_keypoints(file)]
-    if not sets:
-        raise LeanposeError(
-            f"There is no COCO file with labelled keypoints in {data}; name a recipe to read other formats."
-        )
-    root = data if data.is_dir() else data.parent
-    val = [file for file in sets if "val" in file.stem.lower() or "test" in file.stem.lower()]
-    train = [file for file in sets if file not in val]
-    if val and train:
-        said.append(f"Trained on {_names(train)}, measured on {_names(val[:1])}.")
-        train_sets, val_set = [_source(file, root) for file in train], _source(val[0], root)
-    else:
-        said.append(
-            f"{_names(sets)} has no validation set beside it: every tenth image is measured on, the others train."
-        )
-        train_sets = [_source(file, root) | {"split": "train"} for file in sets]
-        val_set = _source(sets[0], root) | {"split": "val"}
-    return {"root": str(root), "num_workers": 0, "train": train_sets, "val": val_set}
-
-
-def _labels_keypoints(file: Path) -> bool:
-    """Whether a file is a COCO file with keypoints."""
-    content = load_json(file, "annotation file")
-    records = content.get("annotations") if isinstance(content, dict) else None
-    return isinstance(records, list) and any(isinstance(r, dict) and "keypoints" in r for r in records)
-
-
-def _source(file: Path, root: Path) -> dict[str, Any]:
-    """A COCO set with the folder or archive of its images, which lies beside the file or above it."""
-    for folder in (file.parent, *file.parent.parents):
-        for images in (folder / "images", folder / "images.tar", folder / f"{file.stem}.tar"):
-            if images.exists():
-                paths = (images, file)
-                found = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p.resolve()) for p in paths]
-                return {"format": "coco", "images": found[0], "annotations": found[1]}
-        if folder == root:
-            break
-    raise LeanposeError(f"The images of {file} are not in `images` or `images.tar` beside it; name them in a recipe.")
-
-
-def _names(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files)
+    values, sentences = training_sets(data)
+    said += sentences
+    return {"num_workers": 0, **values}
 
 
 def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:
@@ -256,13 +209,11 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
 
 def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:
     """The known skeleton that the first training set labels by its own words; None where it is none of the known ones."""
-    from leanpose.data.coco import load_coco  # the readers' module imports the table of formats
-
     first, root = values["data"]["train"][0], Path(values["data"].get("root", "."))
-    if first.get("format") != "coco" or "annotations" not in first:
+    if first.get("format") not in READERS or "annotations" not in first:
         return None
-    labelled = load_coco(root / first["annotations"], None).skeleton
-    return next((known for known in SKELETONS.values() if known.keypoints == labelled.keypoints), None)
+    labelled = labelled_skeleton(root / first["annotations"], first["format"])
+    return next((s for s in SKELETONS.values() if labelled is not None and s.keypoints == labelled.keypoints), None)
 
 
 def seconds_an_epoch(recipe: Recipe) -> float:

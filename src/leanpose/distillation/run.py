@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.plan import DEFAULT_BUDGET, TAUGHT, DistillationPlan, epochs_for
@@ -64,6 +65,8 @@ def run_distillation(
     if val is None:
         raise LeanposeError("There is nobody to measure on: the recipe needs data.val.")
     warnings = check_leaks(people, val, folder)
+    for sentence in account_sentences((*people.accounts, *val.accounts)):
+        say(sentence)
     teacher = load_teacher(first)
     assert teacher is not None, "the row of the taught student has a teacher"
     for sentence in (*plan.sentences, *warnings, *explain(plan, folder)):
@@ -131,4 +134,4 @@ def train_run(
     if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
         return
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    train(recipe, run, resume=started, device=device)
+    train(recipe, run, resume=started, device=device, say=lambda _: None)  # the data are accounted for already

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from typing_extensions import Unpack
 
+from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.evaluation.ap import (
@@ -57,6 +58,8 @@ class EvaluationReport:
         results: the poses.
         broken: images that could not be read, with the reason.
         by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
+        account: who of the data set was measured on, and why the others were not, in sentences.
+        image_names: the images' names by their ids.
     """
 
     settings: dict[str, Any]
@@ -66,6 +69,8 @@ class EvaluationReport:
     results: PosePredictions
     broken: dict[str, str] = field(default_factory=dict)
     by_part: list[dict[str, Any]] = field(default_factory=list)
+    account: list[str] = field(default_factory=list)
+    image_names: dict[int, str] = field(default_factory=dict)
 
 
 def evaluation_report(
@@ -92,6 +97,8 @@ def evaluation_report(
     Raises:
         LeanposeError: the data set cannot be read, or holds nothing to measure against.
     """
+    if flip_test:
+        model.skeleton.require_pairs("The flip test mirrors crops (--no-flip-test does not)")
     people = read_people(source, model.skeleton, root, training=False)
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)
@@ -123,7 +130,10 @@ def evaluation_report(
         "metric": metric,
     }
     metrics = evaluation.metrics
-    return EvaluationReport(settings, metrics, keypoint_metrics, table, results, broken, part_rows(metrics))
+    account = account_sentences(people.accounts)
+    names = {image["id"]: str(image["file_name"]) for image in ground_truth["images"]}
+    parts = part_rows(metrics)
+    return EvaluationReport(settings, metrics, keypoint_metrics, table, results, broken, parts, account, names)
 
 
 def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
@@ -179,6 +189,8 @@ def print_report(report: EvaluationReport) -> None:
 
     console = Console()
     settings = report.settings
+    for sentence in report.account:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"[bold]{settings['model']}[/bold] {settings['input_size']} on {settings['data']}: {settings['people']} people, "
         f"{settings['boxes']} boxes, {'' if settings['flip_test'] else 'no '}flip test, {settings['nms']} NMS, "
@@ -231,12 +243,16 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
             "by_part": report.by_part,
             "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in report.by_keypoint],
             "broken": report.broken,
+            "account": report.account,
         }
         with atomic_write(out) as path:
             path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
     if results is not None:
         with atomic_write(results) as path:
-            path.write_text(json.dumps(report.results.to_coco(boxes=True)))
+            poses = report.results.to_coco(boxes=True)
+            # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
+            named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
+            path.write_text(json.dumps(named if report.image_names else poses))
 
 
 def keypoint_table(

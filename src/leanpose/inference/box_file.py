@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import record_errors
+from leanpose.data.coco import person_category
+from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
@@ -32,6 +33,7 @@ class BoxFile:
     """
 
     def __init__(self, path: Path, *, threshold: float = 0.0) -> None:
+        self.path = path
         content = load_json(path, "file of boxes")
         if isinstance(content, list):
             content = {"annotations": content}
@@ -49,19 +51,27 @@ class BoxFile:
         names = {(key, image_id) for name, image_id in named for key in (name, PurePosixPath(name).name)}
         owners = Counter(key for key, _ in names)
         self._names = {key: image_id for key, image_id in names if owners[key] == 1}
+        listed = {
+            as_id(record.get("category_id", PERSON)) for record in content["annotations"] if isinstance(record, dict)
+        }
         kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
         people = (
             {kind.get("id") for kind in kinds if kind.get("name") == "person"}
             or {kind.get("id") for kind in kinds if kind.get("keypoints")}  # one's own kind of thing
-            or {PERSON}
+            or {person_category(listed)}
         )
+        people = {as_id(kind) for kind in people}
+        self.named = bool(named) or any("file_name" in r for r in content["annotations"] if isinstance(r, dict))
+        self.other_categories = 0
         rows: dict[int | str, list[list[float]]] = defaultdict(list)
         for number, record in enumerate(content["annotations"]):
             with record_errors(f"Box {number} of {path}"):
                 key = self._key(record["image_id"] if "image_id" in record else record["file_name"])
                 x, y, width, height = (float(value) for value in record["bbox"])
                 score = float(record.get("score", 1.0))
-            counts = record.get("category_id", PERSON) in people and not record.get("iscrowd") and score >= threshold
+            category = as_id(record.get("category_id", next(iter(people))))
+            counts = category in people and not as_flag(record.get("iscrowd")) and score >= threshold
+            self.other_categories += category not in people
             row = [x, y, x + width, y + height, score]
             if counts and np.isfinite(row).all() and width > 0 and height > 0:
                 rows[key].append(row)
@@ -89,6 +99,22 @@ class BoxFile:
     def knows(self, picture: ImageFile) -> bool:
         """Whether the file has boxes or a record of this picture."""
         return any(key in self._boxes or key in self._names.values() for key in self._keys(picture))
+
+    def doubts(self, pictures: Sequence[ImageFile]) -> list[str]:
+        """What to say before these pictures are looked at in the file's boxes."""
+        said, known = [], sum(self.knows(picture) for picture in pictures)
+        if self.other_categories:
+            said.append(
+                f"{self.other_categories} boxes of {self.path} are of other categories than people and left out."
+            )
+        if not known:
+            said.append(f"{self.path} knows none of these pictures, neither by name nor by number.")
+        elif not self.named:
+            said.append(
+                f"{self.path} names no pictures: its image ids are taken for the numbers in the pictures' names, of which it has "
+                f"{known} of {len(pictures)}; if the ids are those of an annotation file, put its `file_name` into the list."
+            )
+        return said
 
     def _keys(self, picture: ImageFile) -> Iterator[int | str]:
         parts = PurePosixPath(picture.name).parts

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import CocoFile, clean_keypoints, parse_box, parse_coco
+from leanpose.data.coco import clean_keypoints
+from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
 from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, load_json
@@ -105,7 +106,7 @@ class BodyDataset:
         people: dict[int, list[int]] = defaultdict(list)
         for position, record in enumerate(self.file.annotations):
             self.file.image_of(record)
-            if not record.get("iscrowd") and (self.keypoints(position)[:, 2] > 0).any():
+            if not as_flag(record.get("iscrowd")) and (self.keypoints(position)[:, 2] > 0).any():
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from leanpose.backends.model import BackendModel, load_pose_model
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
+from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan, cached_crops
@@ -27,6 +29,7 @@ from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
+from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import STATE_FILE
@@ -147,7 +150,8 @@ def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | Non
     people = [person for part in sets for person in part.people]
     if not people:
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
-    train = PoseDataset(" + ".join(part.name for part in sets), people)
+    accounts = tuple(account for part in sets for account in part.accounts)
+    train = PoseDataset(" + ".join(part.name for part in sets), people, accounts=accounts)
     return train, read_validation_people(recipe)
 
 
@@ -228,12 +232,35 @@ def require_no_run(folder: Path) -> None:
         )
 
 
-def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
+def _require_pairs(recipe: Recipe, skeleton: Skeleton) -> None:
+    """See that whatever mirrors crops knows which keypoints change places.
+
+    Raises:
+        LeanposeError: it does not.
+    """
+    section = recipe.augmentation
+    if section.enabled and max(section.flip_probability, section.of_stage2().flip_probability) > 0:
+        skeleton.require_pairs("Training mirrors crops (augmentation.flip_probability=0 does not)")
+    if recipe.data.val is not None and recipe.validation.flip_test:
+        skeleton.require_pairs("Validation mirrors crops (validation.flip_test=false does not)")
+
+
+def train_one(
+    recipe: Recipe,
+    folder: Path,
+    root_dir: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    say: Callable[[str], None] = print,
+) -> RunSummary:
     """A run of one stage.
 
     Args:
         folder: of this stage.
         root_dir: of the whole run; the same where there is one stage.
+        say: gets the account of the data, a sentence at a time.
     """
     if not resume:
         require_no_run(folder)
@@ -246,7 +273,11 @@ def train_one(recipe: Recipe, folder: Path, root_dir: Path, *, resume: bool, dev
         raise LeanposeError(
             f"data.train.empty_hidden_parts is for models that predict heatmaps; '{model.name}' does not."
         )
+    _require_pairs(recipe, model.skeleton)
     people, val = read_training_people(recipe)
+    if fabric.is_global_zero and not resume:
+        for sentence in account_sentences((*people.accounts, *(() if val is None else val.accounts))):
+            say(sentence)
     augmentation, late_augmentation = _augmentation(recipe)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)

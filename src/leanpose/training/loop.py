@@ -239,6 +239,26 @@ class Trainer:
                 last_save = time.monotonic()
         state.epoch += 1
 
+    def _losses_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a part of a batch.
+
+        Raises:
+            LeanposeError: a norm over the batch has a single value to normalise.
+        """
+        try:
+            return self.task(*batch.inputs)
+        except ValueError as error:
+            if not str(error).startswith("Expected more than 1 value per channel"):
+                raise
+            raise self._too_few_values() from error
+
+    def _too_few_values(self) -> LeanposeError:
+        return LeanposeError(
+            f"At this crop size the network normalises over one value per person, so it needs 2 or more in each batch of a step: "
+            f"raise batch_size ({self.recipe.batch_size}), take less grad_accum_steps ({self.recipe.grad_accum_steps}), more people "
+            f"({len(self.dataset)}) or a larger model_options.input_size."
+        )
+
     def _step(self, parts: list[Batch]) -> None:
         """One optimiser step over the parts of one batch."""
         recipe, state = self.recipe, self.state
@@ -258,7 +278,7 @@ class Trainer:
                 if self.fabric.world_size > 1
                 else nullcontext()
             ):
-                losses = self.task(*batch.inputs)
+                losses = self._losses_of(batch)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
                 self.fabric.backward(loss)
             total += loss.detach()

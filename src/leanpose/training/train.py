@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,20 @@ from leanpose.training.resume import STATE_FILE
 
 
 def train(
-    recipe: Recipe, folder: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+    say: Callable[[str], None] = print,
 ) -> RunSummary:
     """Run a recipe in a folder, from the start or on from where it was stopped.
 
     Args:
         recipe: with `resume` it must be the recipe of the saved run.
         folder: made if missing; a folder with another run in it is refused unless `resume`.
+        say: gets the account of the data, a sentence at a time.
 
     Raises:
         LeanposeError: something does not fit; the sentence says what.
@@ -37,12 +45,19 @@ def train(
         raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
     stages = recipe.distillation.stages(str(folder / "stage1"))
     if stages:
-        return _train_stages(recipe, stages, folder, resume=resume, device=device, quiet=quiet)
-    return train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet)
+        return _train_stages(recipe, stages, folder, resume=resume, device=device, quiet=quiet, say=say)
+    return train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet, say=say)
 
 
 def _train_stages(
-    recipe: Recipe, stages: tuple[Stage, ...], folder: Path, *, resume: bool, device: str, quiet: bool
+    recipe: Recipe,
+    stages: tuple[Stage, ...],
+    folder: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    say: Callable[[str], None],
 ) -> RunSummary:
     """A run for each stage, in `stage1`, `stage2` …; the weights beside them are the result.
 
@@ -59,7 +74,8 @@ def _train_stages(
         if started:  # the run may have been moved, and the second stage's teacher with it
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
         done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more
-        summaries.append(done or train_one(plan, run, folder, resume=started, device=device, quiet=quiet))
+        summaries.append(done or train_one(plan, run, folder, resume=started, device=device, quiet=quiet, say=say))
+        say = _nothing  # the other stages read the same
     last = summaries[-1]
     best = max(reversed(summaries), key=lambda summary: summary.best)
     for name, source in (("best.safetensors", best), ("last.safetensors", last)):
@@ -75,6 +91,10 @@ def _train_stages(
         broken={image: sentence for summary in summaries for image, sentence in summary.broken.items()},
         stages=tuple(summaries),
     )
+
+
+def _nothing(_: str) -> None:
+    """Said once already."""
 
 
 def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:

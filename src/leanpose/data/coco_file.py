@@ -1,0 +1,256 @@
+"""The records of COCO keypoint files, whichever tool wrote them: which images, whose annotations, what keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leanpose.data.wholebody import parse_triples
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_json
+from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO keypoint file, checked for its outer form.
+
+    Attributes:
+        path: where it was read.
+        images: the image records by id, in the order of their ids.
+        annotations: the people's records.
+        skeleton: the keypoints that the file labels.
+        left_out: (image id, reason) of annotations that are nobody's whose keypoints are read.
+        notes: what was taken for something else in reading, by the sentence's end.
+        clashes: pairs of different image files that share an id.
+    """
+
+    path: Path
+    images: dict[int, Record]
+    annotations: list[Record]
+    skeleton: Skeleton
+    left_out: list[tuple[Any, str]] = field(default_factory=list)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    clashes: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def where(self, record: Record) -> str:
+        """A person's record, for messages."""
+        return f"Annotation {record['id']} of {self.path}"
+
+    def image_of(self, record: Record) -> Record:
+        """The record of a person's image.
+
+        Raises:
+            LeanposeError: it is not there.
+        """
+        if record["image_id"] not in self.images:
+            raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
+        return self.images[record["image_id"]]
+
+
+@contextmanager
+def record_errors(what: str) -> Iterator[None]:
+    """Any way in which a file's record can be unlike what is read of it becomes one sentence about `what`.
+
+    Raises:
+        LeanposeError: a field is missing, or holds something else.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LeanposeError(f"{what} lacks or garbles {error}.") from error
+
+
+def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
+    """Read a COCO keypoint file's records.
+
+    Args:
+        path: the JSON file.
+        skeleton: what it labels; otherwise the keypoint names of its categories decide.
+        category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints' names.
+
+    Raises:
+        LeanposeError: it is missing, cut off, or no COCO keypoint file, or two images share an id.
+    """
+    file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
+    if file.clashes:
+        number, first, second = file.clashes[0]
+        raise LeanposeError(
+            f"{path} gives the image id {number} to both {first} and {second}, so nobody can tell whose people are whose; "
+            "number the images anew when putting files together."
+        )
+    return file
+
+
+def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not refused."""
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
+    images: dict[int, Record] = {}
+    clashes = []
+    with record_errors(f"{path} is no COCO annotation file: a record"):
+        for record in content["images"]:
+            number, name = int(record["id"]), str(record["file_name"])
+            if number in images and str(images[number]["file_name"]) != name:
+                clashes.append((number, str(images[number]["file_name"]), name))
+            images[number] = record
+        kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
+        chosen = _chosen_kinds(kinds, category, path)
+        if skeleton is not None and len(chosen) > 1:
+            chosen = [kind for kind in chosen if len(kind["keypoints"]) == len(skeleton)] or chosen
+        annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
+        for record in annotations:
+            record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
+    if skeleton is None:
+        if not chosen:
+            raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
+        skeletons = [category_skeleton(kind, path) for kind in chosen]
+        skeleton = _joined(skeletons)
+        if any(each.keypoints != skeleton.keypoints for each in skeletons):
+            orders = {as_id(kind["id"]): skeleton.indices_in(own) for kind, own in zip(chosen, skeletons, strict=True)}
+            lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
+            annotations = [_reordered(record, orders, lengths, path) for record in annotations]
+    if len(chosen) > 1:
+        names = [str(kind.get("name", kind.get("id"))) for kind in chosen]
+        notes[f"categories are read together ({', '.join(names)}); `category` chooses one"] = len(chosen)
+    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes)
+
+
+def as_id(value: Any) -> Any:
+    """An id as a whole number where it is one, also where it is written as text or with a decimal point."""
+    try:
+        return int(value) if float(value) == int(float(value)) else value
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def as_flag(value: Any) -> bool:
+    """A truth value, also where it is written as text: `"0"`, `"false"` and `"no"` are not set."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
+    return bool(value)
+
+
+def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list[Record]:
+    """The categories whose people are read, the one called person first.
+
+    Raises:
+        LeanposeError: there is none of the name that is asked for, or it has no keypoints.
+    """
+    posed = [kind for kind in kinds if kind.get("keypoints")]
+    posed.sort(key=lambda kind: kind.get("name") != "person")  # a stable sort: person first
+    if category is None:
+        return posed
+    named = [kind for kind in posed if category in (str(kind.get("name")), str(kind.get("id")))]
+    if not named:
+        names = [str(kind.get("name")) for kind in posed]
+        raise LeanposeError(f"{path} has no category '{category}' with keypoints; {did_you_mean(category, names)}")
+    return named
+
+
+def _people_of(
+    records: list[Any], kinds: list[Record], chosen: list[Record], category: str | None
+) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
+    """The annotations of the chosen categories, why the others are none, and what was taken for something else."""
+    names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
+    ids = {as_id(kind["id"]) for kind in chosen}
+    # Some tools number categories from 0 in one list and from 1 in the other: of a single one it cannot matter.
+    lenient = len(kinds) == 1 and category is None
+    people, left_out, notes = [], [], dict[str, int]()
+    for record in records:
+        number = as_id(record.get("category_id", next(iter(ids), None)))
+        if ids and number not in ids:
+            if lenient and "keypoints" in record:
+                text = (
+                    f"annotations of category {number}, which is not listed, are taken for '{names[next(iter(ids))]}'"
+                )
+                notes[text] = notes.get(text, 0) + 1
+            else:
+                name = names.get(number)
+                reason = f"of another category ({name})" if name else f"of a category that is not listed ({number})"
+                left_out.append((record.get("image_id"), reason))
+                continue
+        if "keypoints" in record:
+            people.append(record)
+        else:
+            left_out.append((record.get("image_id"), "without the field `keypoints`"))
+    return people, left_out, notes
+
+
+def category_skeleton(category: Record, path: Path) -> Skeleton:
+    """The known skeleton of a category's keypoint names, or one made of them.
+
+    Raises:
+        LeanposeError: its limbs are no pairs of keypoints, or a name occurs twice.
+    """
+    names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
+    for known in SKELETONS.values():
+        if known.keypoints == names:
+            return known
+    try:
+        pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{path}: the `skeleton` of its category is no list of pairs of keypoints.") from error
+    limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
+    values = {"name": path.stem, "keypoints": names, "limbs": limbs}
+    order = category.get("flip_indices")
+    return Skeleton.from_dict(values if order is None else values | {"pairs": pairs_of_order(order, len(names), path)})
+
+
+def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int]]:
+    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`, `flip_idx`).
+
+    Raises:
+        LeanposeError: it is no such order of so many keypoints.
+    """
+    try:
+        places = [int(place) for place in order]
+    except (TypeError, ValueError):
+        places = []
+    if sorted(places) != list(range(count)) or any(places[places[i]] != i for i in range(count)):
+        raise LeanposeError(f"{where}: the order after mirroring, {order!r}, is none of {count} keypoints.")
+    return [(i, place) for i, place in enumerate(places) if i < place]
+
+
+def _joined(skeletons: list[Skeleton]) -> Skeleton:
+    """One skeleton with the keypoints of all, in the order of the first."""
+    first, *others = skeletons
+    names = list(first.keypoints)
+    for other in others:
+        names += [name for name in other.keypoints if name not in names]
+    if len(names) == len(first):
+        return first
+    places = {name: i for i, name in enumerate(names)}
+    limbs = dict.fromkeys(
+        (places[each.keypoints[a]], places[each.keypoints[b]]) for each in skeletons for a, b in each.limbs
+    )
+    sigmas = {
+        name: sigma for each in reversed(skeletons) for name, sigma in zip(each.keypoints, each.sigmas, strict=True)
+    }
+    return Skeleton(first.name, tuple(names), tuple(limbs), tuple(sigmas[name] for name in names))
+
+
+def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict[Any, int], path: Path) -> Record:
+    """A person's record in the keypoints of all categories."""
+    number = as_id(record.get("category_id"))
+    triples = parse_triples(record["keypoints"], "keypoints", lengths[number], f"Annotation {record['id']} of {path}")
+    rows = [triples[i].tolist() if i >= 0 else [0.0, 0.0, 0.0] for i in orders[number]]
+    return {**record, "keypoints": [value for row in rows for value in row]}
+
+
+def parse_box(values: Any, where: str) -> list[float]:
+    """The four numbers of a record's box.
+
+    Raises:
+        LeanposeError: it holds anything else.
+    """
+    try:
+        x, y, w, h = (float(value) for value in values)
+        return [x, y, w, h]
+    except (TypeError, ValueError) as error:
+        raise LeanposeError(f"{where} has no valid box ({error}).") from error

@@ -1,0 +1,106 @@
+"""COCO keypoint files as label sets: recognised, read whole, and written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanpose.data.coco import coco_category, image_side
+from leanpose.data.coco_file import as_flag, as_id, load_coco, parse_box
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, size_fields
+from leanpose.data.sniffing import FileContent
+from leanpose.data.wholebody import has_parts, join_parts, parse_triples
+from leanpose.files import atomic_write, load_json
+from leanpose.skeleton import WHOLEBODY133, Skeleton
+
+CANNOT_HOLD = ("split",)
+
+
+def _records(file: FileContent) -> list[Any]:
+    """The annotations with keypoints, where it is a COCO file with some."""
+    records = file.json.get("annotations") if isinstance(file.json, dict) else None
+    return [r for r in records if isinstance(r, dict) and "keypoints" in r] if isinstance(records, list) else []
+
+
+def is_coco(file: FileContent) -> bool:
+    """Whether a file is COCO's, with keypoints."""
+    return bool(_records(file)) and not is_coco_wholebody(file)
+
+
+def is_coco_wholebody(file: FileContent) -> bool:
+    """Whether a file has COCO-WholeBody's fields."""
+    return has_parts(_records(file))
+
+
+def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> LabelSet:
+    """All labels of a COCO file, or of one written like COCO-WholeBody.
+
+    Raises:
+        LeanposeError: as `load_coco`; or a record is wrong.
+    """
+    content = load_json(path, "annotation file")
+    in_parts = (
+        skeleton in (None, WHOLEBODY133) and isinstance(content, dict) and has_parts(content.get("annotations") or [])
+    )
+    file = load_coco(path, WHOLEBODY133 if in_parts else skeleton, category)
+    numbers = {image_id: number for number, image_id in enumerate(file.images)}
+    images = [
+        LabelledImage(str(record["file_name"]), image_side(record, "width"), image_side(record, "height"))
+        for record in file.images.values()
+    ]
+    names = {as_id(kind.get("id")): str(kind.get("name")) for kind in content.get("categories") or []}
+    people = []
+    for record in file.annotations:
+        file.image_of(record)
+        where = file.where(record)
+        values = record["keypoints"]
+        points = (
+            join_parts(record, where) if in_parts else parse_triples(values, "keypoints", len(file.skeleton), where)
+        )
+        box = None
+        if record.get("bbox") is not None:
+            x, y, w, h = parse_box(record["bbox"], where)
+            box = np.array([x, y, x + w, y + h])
+        area = record.get("area")
+        people.append(
+            LabelledPerson(
+                numbers[record["image_id"]],
+                points,
+                box,
+                names.get(as_id(record.get("category_id")), "person"),
+                float(area) if isinstance(area, int | float) and area > 0 else float("nan"),
+                as_flag(record.get("iscrowd")),
+            )
+        )
+    left_out = Counter(reason for _, reason in file.left_out)
+    return LabelSet(path, file.skeleton, images, people, left_out, Counter(file.notes))
+
+
+def write_coco_labels(labels: LabelSet, path: Path) -> None:
+    """Write a COCO file; each category has the same keypoints."""
+    categories = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
+    kinds = [{**coco_category(labels.skeleton), "id": n, "name": name} for n, name in enumerate(categories, start=1)]
+    if labels.skeleton.given_pairs is not None:
+        kinds = [kind | {"flip_indices": list(labels.skeleton.flip_indices)} for kind in kinds]
+    images = [
+        {"id": number, "file_name": image.name} | size_fields(image)
+        for number, image in enumerate(labels.images, start=1)
+    ]
+    annotations = []
+    for number, person in enumerate(labels.people, start=1):
+        assert person.box is not None, "`with_boxes` has made them"
+        x1, y1, x2, y2 = person.box.tolist()
+        seen = person.points[:, 2] > 0
+        points = np.where(seen[:, None], person.points, 0.0).round(4)
+        area = person.area if person.area > 0 else (x2 - x1) * (y2 - y1)
+        annotations.append({
+            "id": number, "image_id": person.image + 1, "category_id": categories.index(person.category) + 1,
+            "iscrowd": int(person.crowd), "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)], "area": area,
+            "num_keypoints": int(seen.sum()), "keypoints": points.reshape(-1).tolist(),
+        })  # fmt: skip
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"images": images, "annotations": annotations, "categories": kinds}))

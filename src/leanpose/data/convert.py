@@ -1,0 +1,190 @@
+"""From one format of labels to another, with a word on everything that the target cannot hold."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from leanpose.data.annotations import ImageRef, padded_boxes
+from leanpose.data.images import read_bytes, upright_size
+from leanpose.data.label_set import PERSON, LabelSet, images_of
+from leanpose.data.readers import READERS
+from leanpose.data.sets import load_labels
+from leanpose.data.yolo import yolo_image
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write
+from leanpose.skeleton import Skeleton
+
+WRITERS = tuple(name for name, reader in READERS.items() if reader.writes is not None)
+"""The formats that are written."""
+
+FILES = {"yolo": "data.yaml", "cvat": "annotations.xml", "csv": "keypoints.csv", "dlc": "CollectedData_leanpose.csv"}
+"""What a file is called where a folder is given; otherwise `annotations.json`."""
+
+_NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        labels: what it holds.
+        lost: what it cannot hold, in sentences.
+        changed: what was left out or changed in reading and writing.
+    """
+
+    path: Path
+    labels: LabelSet
+    lost: list[str]
+    changed: list[str]
+
+
+def convert_labels(
+    source: Path,
+    out: Path,
+    kind: str,
+    *,
+    images: Path | None = None,
+    skeleton: Skeleton | None = None,
+    category: str | None = None,
+) -> Converted:
+    """Write the labels of a file, or of the one set of a folder, in another format.
+
+    Args:
+        out: a file, or a folder to write to.
+        kind: the format, of `WRITERS`.
+        images: folder or archive of the images, where they do not lie beside the labels; needed for their sizes alone, and for YOLO,
+            whose images are linked or copied to where its label files are looked for.
+        skeleton: what the file labels, where it does not say; or the order to write.
+        category: of several, the one to write.
+
+    Raises:
+        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written.
+    """
+    labels = load_labels(source).of_category(category).relabelled(skeleton)
+    path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
+    changed = [f"{count} {reason}: left out" for reason, count in labels.left_out.items() if count]
+    changed += [f"{count} {what}" for what, count in labels.notes.items() if count]
+    find = None
+    if kind == "yolo" or (kind in _NEEDS_SIZES and any(not np.isfinite(i.width + i.height) for i in labels.images)):
+        find = images_of(labels, images, labels.path.stem)
+        labels = with_sizes(labels, find)
+    if kind in _NEEDS_BOXES:
+        labels, made = with_boxes(labels)
+        if made:
+            changed.append(f"{made} boxes are missing and made from the keypoints")
+    write_labels(labels, path, kind)
+    if kind == "yolo" and find is not None:
+        place_images(labels, path.parent, find)
+    return Converted(path, labels, losses(labels, kind), changed)
+
+
+def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
+    """Write labels in a format of `WRITERS`.
+
+    Raises:
+        LeanposeError: the file cannot be written.
+    """
+    writes = READERS[kind].writes
+    assert writes is not None, "one of WRITERS"
+    if kind in _NEEDS_BOXES:
+        labels, _ = with_boxes(labels)
+    pkgutil.resolve_name(writes)(labels, path)
+
+
+def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:
+    """The labels with a box of everybody, and how many were made from the keypoints. Who has neither is left out."""
+    people, made, left_out = [], 0, Counter(labels.left_out)
+    for person in labels.people:
+        if person.box is None:
+            if not (person.points[:, 2] > 0).any():
+                left_out["without box and keypoints"] += 1
+                continue
+            person = replace(person, box=padded_boxes(person.points[None])[0])
+            made += 1
+        people.append(person)
+    return replace(labels, people=people, left_out=left_out), made
+
+
+def with_sizes(labels: LabelSet, find: Callable[[str], ImageRef]) -> LabelSet:
+    """The labels with the size of every image, read from the images where the file does not say it.
+
+    Raises:
+        LeanposeError: an image cannot be read.
+    """
+    images = []
+    for image in labels.images:
+        if not np.isfinite(image.width + image.height):
+            width, height = upright_size(find(image.name))
+            image = replace(image, width=float(width), height=float(height))
+        images.append(image)
+    return replace(labels, images=images)
+
+
+def place_images(labels: LabelSet, folder: Path, find: Callable[[str], ImageRef]) -> None:
+    """Put the images where a YOLO set looks for them: as hard links where that is possible, otherwise as copies.
+
+    Raises:
+        LeanposeError: an image cannot be read or written.
+    """
+    for image in labels.images:
+        target, source = folder / yolo_image(image), find(image.name)
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.member is None:
+            with suppress(OSError):
+                os.link(source.path, target)
+                continue
+            shutil.copyfile(source.path, target)
+        else:
+            with atomic_write(target) as temporary:
+                temporary.write_bytes(read_bytes(source))
+
+
+def losses(labels: LabelSet, kind: str) -> list[str]:
+    """What a format cannot hold of these labels, with its count; empty where it holds all."""
+    writes = READERS[kind].writes
+    assert writes is not None, "one of WRITERS"
+    cannot = pkgutil.resolve_name(writes.split(":")[0]).CANNOT_HOLD
+    used = {person.image for person in labels.people}
+    drawn = {p.image for p in labels.people if p.box is not None or (p.points[:, 2] > 0).any()}
+    unlabelled = [not (person.points[:, 2] > 0).any() for person in labels.people]
+    counts = {
+        "area": (sum(person.area > 0 for person in labels.people), "areas"),
+        "box": (sum(person.box is not None for person in labels.people), "boxes"),
+        "category": (sum(person.category != PERSON for person in labels.people), "names of categories"),
+        "category without box": (
+            sum(person.category != PERSON and person.box is None for person in labels.people),
+            "names of categories of people without boxes",
+        ),
+        "crowd": (sum(person.crowd for person in labels.people), "marks of crowds"),
+        "visibility": (sum(int((p.points[:, 2] == 1).sum()) for p in labels.people), "marks of hidden keypoints"),
+        "split": (sum(image.split is not None for image in labels.images), "marks of splits"),
+        "limbs": (len(labels.skeleton.limbs), "limbs"),
+        "image size": (sum(bool(np.isfinite(image.width)) for image in labels.images), "image sizes"),
+        "size of an image without people": (len(labels.images) - len(drawn), "sizes of images without labels"),
+        "image without people": (len(labels.images) - len(used), "images without people"),
+        "person without keypoints": (sum(unlabelled), "people without a labelled keypoint"),
+    }
+    return [f"{counts[what][0]} {counts[what][1]}" for what in cannot if counts[what][0]]
+
+
+def require_writer(kind: str) -> None:
+    """See that a format is one that is written.
+
+    Raises:
+        LeanposeError: it is not.
+    """
+    if kind not in WRITERS:
+        raise LeanposeError(f"'{kind}' is no format that is written; choose one of: {', '.join(WRITERS)}.")

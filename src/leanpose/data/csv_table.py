@@ -1,0 +1,79 @@
+"""Plain CSV: a row a keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one, `visible`.
+
+`visible` is 0 not labelled, 1 hidden, 2 visible; without the column, or where it is empty, a point with numbers is visible.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.coco_file import record_errors
+from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemble, dataset_of, skeleton_of_names
+from leanpose.data.readers import DatasetConfig
+from leanpose.data.sniffing import FileContent
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import atomic_write, read_errors
+from leanpose.skeleton import Skeleton
+
+CANNOT_HOLD = ("limbs", "area", "crowd", "box", "split", "category", "image without people", "image size")
+COLUMNS = ("file", "person", "name", "x", "y")
+
+
+def is_csv_table(file: FileContent) -> bool:
+    """Whether a file is such a table."""
+    columns = file.first_lines[0].lower().replace(";", ",").split(",") if file.first_lines else []
+    return file.path.suffix == ".csv" and {"file", "name", "x", "y"} <= {
+        column.strip().strip('"') for column in columns
+    }
+
+
+def read_csv_table(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a table of keypoints; see `leanpose.data.readers.read_people`."""
+    assert config.annotations is not None
+    return dataset_of(load_csv_table(root / config.annotations), config, skeleton, root)
+
+
+def load_csv_table(path: Path) -> LabelSet:
+    """The labels of a table. A person is told from others of its image by `person`; without that column there is one an image.
+
+    Raises:
+        LeanposeError: it is missing, lacks a column, or a row is garbled.
+    """
+    with read_errors("table", path, csv.Error, UnicodeDecodeError, kind="no CSV in UTF-8"):
+        text = path.read_text(encoding="utf-8-sig")
+    lines = text.splitlines()
+    separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+    rows = csv.DictReader(lines, delimiter=separator)
+    columns = {str(name).strip().lower(): name for name in rows.fieldnames or []}
+    for column in COLUMNS:
+        if column not in columns and column != "person":
+            raise LeanposeError(f"{path} has no column '{column}'; {did_you_mean(column, columns)}")
+    images: dict[str, int] = {}
+    people: dict[tuple[str, str], NamedPoints] = {}
+    names: dict[str, None] = {}
+    for number, row in enumerate(rows, start=2):
+        with record_errors(f"Line {number} of {path}"):
+            value = {column: (row[name] or "").strip() for column, name in columns.items()}
+            image = images.setdefault(value["file"], len(images))
+            person = people.setdefault((value["file"], value.get("person", "")), NamedPoints(image))
+            if value["name"] in person.points:
+                raise ValueError(f"a second '{value['name']}' of one person")
+            names[value["name"]] = None
+            seen = float(value.get("visible") or 2) if value["x"] and value["y"] else 0.0
+            position = (float(value["x"]), float(value["y"])) if seen > 0 else (0.0, 0.0)
+            person.points[value["name"]] = (*position, seen)
+    skeleton = skeleton_of_names(names, path.stem) if names else None
+    return assemble(path, [LabelledImage(name) for name in images], list(people.values()), skeleton=skeleton)
+
+
+def write_csv_table(labels: LabelSet, path: Path) -> None:
+    """Write a row a keypoint of everybody, those that are not labelled too."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, "visible"])
+        for number, person in enumerate(labels.people, start=1):
+            for name, (x, y, seen) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
+                position = [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
+                writer.writerow([labels.images[person.image].name, number, name, *position, int(seen)])

@@ -1,0 +1,142 @@
+"""DeepLabCut: `CollectedData_NAME.csv` or `.h5`, a row an image and two columns a keypoint, in pixels; empty is not labelled.
+
+The heading has the rows scorer, bodyparts and coords, in projects of several animals individuals too. The image is one column, or
+three (`labeled-data`, video, file).
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.coco_file import record_errors
+from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemble, dataset_of, skeleton_of_names
+from leanpose.data.readers import DatasetConfig
+from leanpose.data.sniffing import FileContent
+from leanpose.errors import LeanposeError
+from leanpose.files import atomic_write, read_errors
+from leanpose.skeleton import Skeleton
+
+CANNOT_HOLD = (
+    "limbs",
+    "area",
+    "crowd",
+    "box",
+    "split",
+    "category",
+    "visibility",
+    "image size",
+    "person without keypoints",
+)
+_HEADING = ("scorer", "individuals", "bodyparts", "coords")
+
+
+def is_deeplabcut(file: FileContent) -> bool:
+    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other names."""
+    if file.path.suffix in (".h5", ".hdf5"):
+        return file.start.startswith(b"\x89HDF") and file.path.name.startswith("CollectedData")
+    heading = file.first_lines[0].split(",")[0] if file.path.suffix == ".csv" and file.first_lines else ""
+    return heading == "scorer" and b"likelihood" not in file.start
+
+
+def read_deeplabcut(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a table of DeepLabCut; see `leanpose.data.readers.read_people`."""
+    assert config.annotations is not None
+    return dataset_of(load_deeplabcut(root / config.annotations), config, skeleton, root)
+
+
+def load_deeplabcut(path: Path) -> LabelSet:
+    """The labels of a table.
+
+    Raises:
+        LeanposeError: it is missing or garbled, or an HDF5 file without pandas and PyTables.
+    """
+    heading, rows = _hdf5_table(path) if path.suffix in (".h5", ".hdf5") else _csv_table(path)
+    images: list[LabelledImage] = []
+    people: list[NamedPoints] = []
+    left_out: Counter[str] = Counter()
+    columns = heading["bodyparts"]
+    individuals = heading.get("individuals") or [""] * len(columns)
+    names = list(dict.fromkeys(columns))
+    with record_errors(f"{path}: a row"):
+        for name, values in rows:
+            images.append(LabelledImage(name))
+            found: dict[str, dict[str, dict[str, float]]] = {}
+            cells = zip(individuals, columns, heading["coords"], values, strict=True)
+            for individual, point, axis, value in cells:
+                found.setdefault(individual, {}).setdefault(point, {})[axis] = value
+            for points in found.values():
+                person = NamedPoints(len(images) - 1)
+                for point, place in points.items():
+                    labelled = np.isfinite([place["x"], place["y"]]).all()
+                    person.points[point] = (place["x"], place["y"], 2.0) if labelled else (0.0, 0.0, 0.0)
+                if any(seen for _, _, seen in person.points.values()):
+                    people.append(person)
+    return assemble(path, images, people, skeleton=skeleton_of_names(names, path.stem), left_out=left_out)
+
+
+def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
+    """The rows of the heading by their names, and the images with their numbers."""
+    with read_errors("table", path, csv.Error, UnicodeDecodeError, kind="no CSV in UTF-8"):
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    heading: dict[str, list[str]] = {}
+    while lines and lines[0] and lines[0][0] in _HEADING:
+        name, *cells = lines.pop(0)
+        heading[name] = cells
+    if not {"bodyparts", "coords"} <= heading.keys():
+        raise LeanposeError(f"{path} is no table of DeepLabCut: its heading needs the rows bodyparts and coords.")
+    first = next(i for i, axis in enumerate([*heading["coords"], "x"]) if axis in ("x", "y", "likelihood"))
+    heading = {name: cells[first:] for name, cells in heading.items()}
+    rows = []
+    with record_errors(f"{path}: a row"):
+        for line in lines:
+            if line:
+                image = "/".join(cell for cell in line[: first + 1] if cell)
+                rows.append((image, [float(cell) if cell.strip() else np.nan for cell in line[first + 1 :]]))
+    return heading, rows
+
+
+def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
+    if not all(importlib.util.find_spec(name) for name in ("pandas", "tables")):
+        raise LeanposeError(
+            f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that DeepLabCut writes "
+            "beside it needs neither."
+        )
+    import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
+
+    with read_errors("table", path, Exception, kind="damaged or no table of DeepLabCut"):
+        table: Any = pandas.read_hdf(path)
+    levels = [str(name) for name in table.columns.names]
+    heading = {name: [str(v) for v in table.columns.get_level_values(i)] for i, name in enumerate(levels)}
+    index = ["/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in table.index]
+    return heading, list(zip(index, table.to_numpy(np.float64).tolist(), strict=True))
+
+
+def write_deeplabcut(labels: LabelSet, path: Path) -> None:
+    """Write a CSV of one animal an image, or with individuals where an image has several."""
+    of_image: dict[int, list[Any]] = {}
+    for person in labels.people:
+        if (person.points[:, 2] > 0).any():
+            of_image.setdefault(person.image, []).append(person)
+    most = max(map(len, of_image.values()), default=1)
+    names = labels.skeleton.keypoints
+    columns = [(f"individual{i + 1}", name, axis) for i in range(most) for name in names for axis in "xy"]
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["scorer", *["leanpose"] * len(columns)])
+        if most > 1:
+            writer.writerow(["individuals", *(individual for individual, _, _ in columns)])
+        writer.writerow(["bodyparts", *(name for _, name, _ in columns)])
+        writer.writerow(["coords", *(axis for _, _, axis in columns)])
+        for number, image in enumerate(labels.images):
+            cells: list[str] = []
+            for person in [*of_image.get(number, []), *[None] * most][:most]:
+                for x, y, seen in person.points.tolist() if person is not None else [(0, 0, 0)] * len(names):
+                    cells += [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
+            writer.writerow([image.name, *cells])

@@ -1,0 +1,300 @@
+"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers write it.
+
+Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its points; without
+one the extent of its labelled keypoints times `BOX_PADDING` stands in for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.account import start_account
+from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
+from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
+from leanpose.data.image_sources import image_source, open_images
+from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.geometry import box_area
+from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
+
+PERSON = "person"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image of a label file.
+
+    Attributes:
+        name: as the file has it.
+        width, height: in pixels; NaN where the file does not say.
+        split: `train` or `val`, where the file says it.
+    """
+
+    name: str
+    width: float = float("nan")
+    height: float = float("nan")
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledPerson:
+    """A person of a label file.
+
+    Attributes:
+        image: index among the images.
+        points: x, y in pixels and COCO's visibility, in the file's keypoints; zeros where not labelled.
+        box: xyxy; None where the file has none.
+        category: what the file calls such a thing.
+        area: in square pixels; NaN where the file does not say.
+        crowd: whether it stands for several.
+    """
+
+    image: int
+    points: Float[np.ndarray, "K 3"]
+    box: Float[np.ndarray, " 4"] | None = None
+    category: str = PERSON
+    area: float = float("nan")
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The content of a label file.
+
+    Attributes:
+        path: where it was read.
+        skeleton: what it labels.
+        images: all of them, in the file's order.
+        people: all that have keypoints.
+        left_out: annotations that are nobody's, by reason.
+        notes: what was changed in reading, as in an `Account`.
+        named: whether the file names its keypoints; otherwise they are `keypoint_1` …
+        located: whether the images' names are their places, below the file's folder.
+    """
+
+    path: Path
+    skeleton: Skeleton
+    images: list[LabelledImage]
+    people: list[LabelledPerson]
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    named: bool = True
+    located: bool = False
+
+    def of_category(self, category: str | None) -> LabelSet:
+        """The people of one category alone.
+
+        Raises:
+            LeanposeError: there is none of that name.
+        """
+        if category is None:
+            return self
+        names = {person.category for person in self.people}
+        if category not in names:
+            raise LeanposeError(f"{self.path} has no category '{category}'; {did_you_mean(category, names)}")
+        others = Counter(f"of another category ({p.category})" for p in self.people if p.category != category)
+        people = [person for person in self.people if person.category == category]
+        return replace(self, people=people, left_out=self.left_out + others)
+
+    def relabelled(self, skeleton: Skeleton | None) -> LabelSet:
+        """The same with the keypoints of a skeleton that is known better: in its order by name, or where the file names
+        none, one for one.
+
+        Raises:
+            LeanposeError: the file has no names and another number of keypoints, or no name in common.
+        """
+        if skeleton is None:
+            return self
+        if not self.named:
+            if len(skeleton) != len(self.skeleton):
+                raise LeanposeError(
+                    f"{self.path} has {len(self.skeleton)} keypoints without names, '{skeleton.name}' has {len(skeleton)}."
+                )
+            return replace(self, skeleton=skeleton, named=True)
+        indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
+        people = [
+            replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in self.people
+        ]
+        return replace(self, skeleton=skeleton, people=people)
+
+
+def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
+    """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, account.
+
+    Raises:
+        LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its coordinates are
+            fractions.
+    """
+    given = config.labelled_skeleton(root)
+    if not labels.named and given is None:
+        raise LeanposeError(
+            f"{labels.path} does not name its {len(labels.skeleton)} keypoints; say which `skeleton` it labels."
+        )
+    labels = labels.of_category(config.category)
+    labels = labels.relabelled(given) if not labels.named else labels
+    indices = match_keypoints(config.title, labels.skeleton, skeleton)
+    account = start_account(config.title, skeleton, labels.skeleton, config.split)
+    account.left_out.update(labels.left_out)
+    account.notes.update(labels.notes)
+    find = images_of(labels, None if config.images is None else root / config.images, config.title)
+    has_splits = any(image.split for image in labels.images)
+    wanted = [
+        (image.split == config.split or config.split == "all") if has_splits else in_split(number, config.split)
+        for number, image in enumerate(labels.images)
+    ]
+    chosen = [person for person in labels.people if wanted[person.image]]
+    sizes = np.array([(labels.images[p.image].width, labels.images[p.image].height) for p in chosen]).reshape(-1, 2)
+    raw = np.array([p.points for p in chosen], np.float64).reshape(-1, len(labels.skeleton), 3)
+    require_pixels(raw, sizes, labels.path)
+    points = clean_points(raw, sizes, account.notes)
+    targets, made = map_keypoints(points, indices), padded_boxes(points)
+    people = []
+    for number, person in enumerate(chosen):
+        if person.crowd:
+            account.left_out["of a crowd"] += 1
+            continue
+        box = made[number] if person.box is None else person.box
+        if person.box is None:
+            account.notes["boxes are missing and made from the keypoints"] += 1
+        area = person.area if person.area > 0 else float(box_area(box)) * (AREA_OF_BOX if person.box is None else 1.0)
+        ref = find(labels.images[person.image].name)
+        people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
+    images = [
+        {"id": number + 1, "file_name": image.name} | size_fields(image)
+        for number, image in enumerate(labels.images)
+        if wanted[number]
+    ]
+    return labelled_dataset(account, people, images, skeleton)
+
+
+def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[str], ImageRef]:
+    """What finds the images of a label set by their names.
+
+    Args:
+        source: their folder or archive; None: as the file says, or whatever lies beside it.
+        title: of the data set, for messages.
+
+    Raises:
+        LeanposeError: they are not found.
+    """
+    folder = labels.path if labels.path.is_dir() else labels.path.parent
+    if labels.located and source is None:
+        return lambda name: ImageRef(os.path.join(folder, name))
+    names = [image.name for image in labels.images]
+    if source is None:
+        try:
+            source = image_source(folder / labels.path.name, folder, names)
+        except LeanposeError as error:
+            raise LeanposeError(
+                f"The images of {labels.path} are not found: {error}; say where `images` are."
+            ) from error
+    return open_images(source, title, names)
+
+
+def size_fields(image: LabelledImage) -> dict[str, Any]:
+    """`width` and `height` of an image's COCO record, where they are known."""
+    sizes = {"width": image.width, "height": image.height}
+    return {side: int(value) for side, value in sizes.items() if np.isfinite(value)}
+
+
+def skeleton_of_names(
+    names: Iterable[str],
+    title: str,
+    limbs: Sequence[tuple[int, int]] = (),
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> Skeleton:
+    """The known skeleton of these names in this order, or one made of them."""
+    spelt = tuple(dict.fromkeys(keypoint_name(name) for name in names))
+    known = next((known for known in SKELETONS.values() if known.keypoints == spelt), None)
+    values = {"name": title, "keypoints": spelt, "limbs": [list(limb) for limb in limbs], "pairs": pairs}
+    return known or Skeleton.from_dict(values)
+
+
+@dataclass
+class NamedPoints:
+    """The points of one person while a file is read that keeps them one by one.
+
+    Attributes:
+        image: index of the image.
+        points: name → x, y, visibility.
+        group: what the file calls the person, to find its box by.
+    """
+
+    image: int
+    points: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    group: Any = None
+    category: str = PERSON
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle of an image that may be somebody's box."""
+
+    image: int
+    xyxy: tuple[float, float, float, float]
+    group: Any = None
+    category: str = PERSON
+
+
+def assemble(
+    path: Path,
+    images: list[LabelledImage],
+    people: Sequence[NamedPoints],
+    rectangles: Sequence[Rectangle] = (),
+    *,
+    skeleton: Skeleton | None = None,
+    left_out: Counter[str] | None = None,
+    notes: Counter[str] | None = None,
+) -> LabelSet:
+    """A label set of points that have names.
+
+    Args:
+        skeleton: what the file says of its keypoints; otherwise they are those that occur, the first first.
+    """
+    names = [name for person in people for name in person.points]
+    skeleton = skeleton or skeleton_of_names(names or ["nothing"], path.stem)
+    places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
+    left_out, boxes = Counter(left_out or ()), _boxes_of(people, rectangles)
+    done = []
+    for person, box in zip(people, boxes, strict=True):
+        points = np.zeros((len(skeleton), 3))
+        for name, values in person.points.items():
+            points[places[keypoint_name(name)]] = values
+        category = box.category if box is not None and person.category == PERSON else person.category
+        corners = None if box is None else np.array(box.xyxy, np.float64)
+        done.append(LabelledPerson(person.image, points, corners, category))
+    alone = len(rectangles) - sum(box is not None for box in boxes)
+    if alone:
+        left_out["a rectangle without keypoints"] += alone
+    return LabelSet(path, skeleton, images, done, left_out, Counter(notes or ()))
+
+
+def _boxes_of(people: Sequence[NamedPoints], rectangles: Sequence[Rectangle]) -> list[Rectangle | None]:
+    """Each person's box: of its group, or else the smallest free rectangle around all of its labelled points."""
+    by_group = {(r.image, r.group): r for r in rectangles if r.group is not None}
+    boxes = [by_group.get((p.image, p.group)) if p.group is not None else None for p in people]
+    taken = {id(box) for box in boxes if box is not None}
+    of_image: dict[int, list[Rectangle]] = {}
+    for rectangle in rectangles:
+        if id(rectangle) not in taken:
+            of_image.setdefault(rectangle.image, []).append(rectangle)
+    for number, person in enumerate(people):
+        free = [r for r in of_image.get(person.image, []) if id(r) not in taken and _holds(r, person)]
+        if boxes[number] is None and free:
+            boxes[number] = min(free, key=lambda r: (r.xyxy[2] - r.xyxy[0]) * (r.xyxy[3] - r.xyxy[1]))
+            taken.add(id(boxes[number]))
+    return boxes
+
+
+def _holds(rectangle: Rectangle, person: NamedPoints) -> bool:
+    x1, y1, x2, y2 = rectangle.xyxy
+    labelled = [(x, y) for x, y, v in person.points.values() if v > 0]
+    return bool(labelled) and all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in labelled)

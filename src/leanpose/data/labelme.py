@@ -1,0 +1,79 @@
+"""Labelme: a JSON file beside each image, with points and rectangles in pixels; `group_id` puts a person's shapes together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.coco_file import as_flag, record_errors
+from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, Rectangle, assemble, dataset_of
+from leanpose.data.readers import DatasetConfig
+from leanpose.data.sniffing import FileContent
+from leanpose.errors import LeanposeError
+from leanpose.files import load_json
+from leanpose.skeleton import Skeleton
+
+
+def is_labelme(file: FileContent) -> bool:
+    """Whether a file is one of Labelme's, or a folder holds some."""
+    if file.path.is_dir():
+        first = next(iter(sorted(file.path.glob("*.json"))), None)
+        return first is not None and is_labelme(FileContent(first))
+    return isinstance(file.json, dict) and "shapes" in file.json and "imagePath" in file.json
+
+
+def read_labelme(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a folder of Labelme's files, or one of them; see `leanpose.data.readers.read_people`."""
+    assert config.annotations is not None
+    return dataset_of(load_labelme(root / config.annotations), config, skeleton, root)
+
+
+def load_labelme(path: Path) -> LabelSet:
+    """The labels of a folder of files, or of one.
+
+    Raises:
+        LeanposeError: a file is missing, damaged, or a shape is garbled.
+    """
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    images: list[LabelledImage] = []
+    people: list[NamedPoints] = []
+    rectangles: list[Rectangle] = []
+    left_out: Counter[str] = Counter()
+    for file in files:
+        content = load_json(file, "annotation file")
+        if not isinstance(content, dict) or "shapes" not in content:
+            continue
+        number = len(images)
+        with record_errors(f"{file}: a shape"):
+            # The name that the file itself has is more often right than the path in it, which is that of another machine.
+            name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
+            folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
+            width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))
+            images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))
+            groups: dict[Any, NamedPoints] = {}
+            for shape in content["shapes"]:
+                kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")
+                if kind == "point":
+                    _add_point(groups.setdefault(group, NamedPoints(number, group=group)), shape)
+                elif kind == "rectangle":
+                    (x1, y1), (x2, y2) = shape["points"]
+                    corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+                    rectangles.append(Rectangle(number, corners, group, str(shape["label"])))
+                else:
+                    left_out[f"a {kind}"] += 1
+            people += groups.values()
+    if not images:
+        raise LeanposeError(f"{path} holds no file of Labelme.")
+    return assemble(path, images, people, rectangles, left_out=left_out)
+
+
+def _add_point(person: NamedPoints, shape: dict[str, Any]) -> None:
+    name = str(shape["label"])
+    if name in person.points:
+        raise ValueError(f"two points '{name}' of one person; give the shapes of each person a group_id of their own")
+    ((x, y),) = shape["points"]
+    flags = shape.get("flags") or {}
+    hidden = any(as_flag(flags.get(flag)) for flag in ("occluded", "hidden"))
+    person.points[name] = (float(x), float(y), 1.0 if hidden else 2.0)
