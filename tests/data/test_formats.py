@@ -1,12 +1,10 @@
-"""The formats of annotation tools: their own files in small, every writer against its reader, and what is found out by itself."""
+"""The formats of annotation tools: their own files in small, and what is found out by itself."""
 
 from __future__ import annotations
 
 import json
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,15 @@ import numpy as np
 import pytest
 
 from data_builders import encoded, picture, write_coco
-from leanpose.data.convert import FILES, WRITERS, convert_labels, losses, with_boxes, write_labels
+from leanpose.data.convert import convert_labels
 from leanpose.data.image_sources import spellings
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
+from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, load_labels, split_of, training_sets
 from leanpose.data_checks import check_data
 from leanpose.distillation.plan import plan_distillation
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import COCO17, LSP14, Skeleton, get_skeleton
+from leanpose.skeleton import COCO17, LSP14, Skeleton
 
 SIDE = 40  # of the images here
 KITE = Skeleton.from_dict({"name": "kite", "keypoints": ["tip", "left_wing", "right_wing", "tail"]})
@@ -353,141 +351,6 @@ def test_roboflows_and_cvats_coco(tmp_path: Path) -> None:
 # Round trips
 
 
-def random_labels(rng: np.random.Generator, folder: Path) -> LabelSet:
-    """A set as somebody might have it: up to 4 images of a few people, some hidden, some unlabelled, with or without boxes."""
-    names = ["tip", "left_wing", "right_wing", "tail", "eye"][: rng.integers(1, 6)]
-    limbs = [(0, len(names) - 1)] if len(names) > 1 and rng.random() < 0.5 else []
-    skeleton = skeleton_of_names(names, "annotations", limbs)
-    images, people, boxes = [], [], rng.random() < 0.7
-    categories = ["person", "kite & co"][: rng.integers(1, 3)]
-    for number in range(rng.integers(1, 5)):
-        width, height = (int(side) for side in rng.integers(20, 60, 2))
-        name = f"{['', 'sub/', 'a b/'][rng.integers(3)]}im {number}.png"
-        write_image(folder / name, width, height)
-        images.append(LabelledImage(name, float(width), float(height), None))
-        for _ in range(rng.integers(0, 4)):
-            points = np.concatenate(
-                [rng.uniform(1, [width - 1, height - 1], (len(names), 2)), np.full((len(names), 1), 2.0)], 1
-            )
-            points[:, 2] = rng.choice([0, 1, 2], len(names), p=[0.2, 0.2, 0.6])
-            points[points[:, 2] == 0] = 0.0
-            low, high = points[:, :2].min(0), points[:, :2].max(0)
-            box = np.concatenate([low - 1, high + 1]) if boxes else None
-            area = float(rng.uniform(5, 500)) if rng.random() < 0.5 else float("nan")
-            category = categories[rng.integers(len(categories))]
-            people.append(
-                LabelledPerson(number, points.round(4), None if box is None else box.round(4), category, area)
-            )
-    return LabelSet(folder / "annotations.json", skeleton, images, people)
-
-
-def require_same(before: LabelSet, after: LabelSet, kind: str, lost: list[str]) -> None:
-    """Everything that the report does not call lost is there again; each format keeps the order of an image's people."""
-    gone = " ".join(lost)
-    names = before.skeleton.keypoints
-    places = [names.index(name) for name in after.skeleton.keypoints]
-    if kind != "labelstudio":  # which names keypoints where they occur
-        assert after.skeleton.keypoints == names
-
-    def people(labels: LabelSet) -> list[tuple[str, LabelledPerson]]:
-        found = [(labels.images[p.image].name.removeprefix("images/train/"), p) for p in labels.people]
-        if "people without" in gone:
-            found = [(name, p) for name, p in found if (p.points[:, 2] > 0).any()]
-        return sorted(found, key=lambda each: each[0])
-
-    assert len(people(before)) == len(people(after))
-    for (name, old), (new_name, new) in zip(people(before), people(after), strict=True):
-        points = np.zeros((len(names), 3))
-        points[places] = new.points
-        expected = old.points.copy()
-        if "marks of hidden" in gone:
-            expected[:, 2] = np.where(expected[:, 2] > 0, 2, 0)
-        assert name == new_name
-        np.testing.assert_allclose(points, expected, atol=2e-3)
-        assert new.category == (
-            "person"
-            if "categories" in gone and (old.box is None or "of people without boxes" not in gone)
-            else old.category
-        )
-        if "areas" not in gone and old.area > 0:
-            assert new.area == pytest.approx(old.area)
-        assert (new.box is None) == (old.box is None or "boxes" in gone)
-        if new.box is not None and old.box is not None:
-            np.testing.assert_allclose(new.box, old.box, atol=2e-3)
-    if "images without" not in gone:
-        assert len(after.images) == len(before.images)
-    if "sizes" not in gone:
-        assert sorted((i.width, i.height) for i in after.images) == sorted((i.width, i.height) for i in before.images)
-
-
-def round_trip(seed: int, kind: str, folder: Path) -> None:
-    """A generated set written and read again."""
-    labels = random_labels(np.random.default_rng(seed), folder / "in")
-    if kind in ("coco", "yolo"):
-        labels, _ = with_boxes(labels)
-    if kind == "yolo":  # a set has the people of one class
-        kept = [person for person in labels.people if person.category == "person"]
-        labels = replace(labels, people=kept)
-    if not any((p.points[:, 2] > 0).any() for p in labels.people):
-        return  # there would be nothing in the file that its format could be told by
-    write_labels(labels, labels.path, "coco")
-    if kind == "coco" or any(p.box is None for p in labels.people):
-        path = folder / FILES.get(kind, "annotations.json")
-        write_labels(labels, path, kind)
-        lost = losses(labels, kind)
-    else:
-        done = convert_labels(labels.path, folder / "out", kind)
-        path, lost = done.path, done.lost
-        lost = [*lost, *losses(labels, kind)]
-    assert format_of(path) == kind
-    require_same(labels, load_labels(path), kind, lost)
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_round_trips(tmp_path: Path, kind: str) -> None:
-    for seed in (*range(8), 36):  # the last has an image of one person without any label
-        round_trip(seed, kind, tmp_path / str(seed))
-
-
-def test_what_a_target_cannot_hold_is_named(tmp_path: Path) -> None:
-    points = np.array([[3.0, 4, 1], [0, 0, 0], [5, 6, 2], [7, 8, 2]])
-    people = [
-        LabelledPerson(0, points, np.array([1.0, 2, 9, 9]), "kite", 20.0),
-        LabelledPerson(0, np.zeros((4, 3)), crowd=True),
-    ]
-    images = [LabelledImage("1.png", 40, 40, "val"), LabelledImage("2.png", 40, 40)]
-    labels = LabelSet(tmp_path / "a.json", replace(KITE, limbs=((0, 1),)), images, people)
-    assert losses(labels, "dlc") == [
-        "1 limbs", "1 areas", "1 marks of crowds", "1 boxes", "1 marks of splits", "1 names of categories",
-        "1 marks of hidden keypoints", "2 image sizes", "1 people without a labelled keypoint",
-    ]  # fmt: skip
-    assert losses(labels, "coco") == ["1 marks of splits"]
-    assert "1 images without people" in losses(labels, "csv")
-
-
-def test_the_command(tmp_path: Path, command: Callable[..., Any]) -> None:
-    write_coco(tmp_path / "in", 3)
-    done = command(
-        "data", "convert", tmp_path / "in", tmp_path / "yolo", "--to", "yolo", "--skeleton-out", tmp_path / "sk.yaml"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "3 people in 3 images" in done.stdout
-    assert "Lost in yolo: 16 limbs" in done.stdout or "3 areas" in done.stdout
-    assert get_skeleton(tmp_path / "sk.yaml").keypoints == COCO17.keypoints
-    assert [name for _, name in find_sets(tmp_path / "yolo")] == ["yolo"]
-    read = read_people(DatasetConfig(format="auto", annotations=tmp_path / "yolo"), COCO17, training=True)
-    before = read_people(DatasetConfig(format="auto", annotations=tmp_path / "in"), COCO17, training=True)
-    for a, b in zip(read.people, before.people, strict=True):
-        np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
-    wrong = command("data", "convert", tmp_path / "in", tmp_path / "x", "--to", "yolov8")
-    assert "'yolov8' is no format that is written; choose one of: coco" in wrong.stderr
-    checked = command("data", "check", tmp_path / "yolo", "--contact-sheet", tmp_path / "sheet.png")
-    assert "data: 3 people in the file, all used." in checked.stdout
-
-
-# Finding sets
-
-
 def test_not_supported_any_more_means_read(shared: Path) -> None:
     checked = check_data([shared / "cases" / "not-supported" / "yolo"])
     assert [(s.format, len(s.people), len(s.images)) for s in checked.sets] == [("yolo", 1, 1)]
@@ -555,18 +418,3 @@ def test_names_never_leave_the_folder(name: str, first: str) -> None:
 def test_every_converted_format_is_in_the_table(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert f"`{name}`" in page
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_found_poses_are_written_for_every_tool(
-    shared: Path, tmp_path: Path, command: Callable[..., Any], kind: str
-) -> None:
-    folder = shared / "cases" / "two-categories" / "images"
-    arguments = ["--detector", "whole-image", "--no-draw", "--out", tmp_path / "out", "--label-format", kind]
-    target = tmp_path / "labels" / FILES.get(kind, "annotations.json")
-    done = command("predict", folder / "000000.jpg", folder / "000001.jpg", "--as-labels", target, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert ("scores" in done.stdout) == (kind != "coco")
-    labels = load_labels(target)
-    assert len(labels.people) == 2
-    assert all((person.points[:, 2] > 0).any() for person in labels.people)
