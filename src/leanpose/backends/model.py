@@ -74,7 +74,15 @@ def load_pose_model(path_or_name: Path | str) -> PoseModel:
         return load_model(path_or_name)
     backend = open_exported(path_or_name)
     if backend.card.read is not None:
-        say_once(f"{path_or_name}: {backend.card.origin}; {backend.spec.skeleton.name}, {backend.spec.codec}.")
+        spec, codec = backend.spec, backend.spec.codec
+        (height, width), form = (
+            spec.input_size,
+            f"{codec.name}, '{codec.warp}' crops of {codec.padding:g} times the box",
+        )
+        say_once(
+            f"{path_or_name}: {backend.card.origin}; {len(spec.skeleton)} keypoints of '{spec.skeleton.name}' at {height}x{width} "
+            f"({form})."
+        )
     return BackendModel(backend)
 
 

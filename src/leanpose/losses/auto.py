@@ -205,8 +205,9 @@ class AutoLoss(Distillation[AutoSection]):
             if draw is not None
         ]
         if places:
+            maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
             terms.append(
-                f"auxiliary: weight {section.auxiliary_heatmap_weight:g}, the teacher's heatmaps drawn by one linear map from "
+                f"auxiliary: weight {section.auxiliary_heatmap_weight:g}, the teacher's {maps} drawn by one linear map from "
                 f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
             )
         if self.features is not None:
