@@ -135,7 +135,7 @@ def test_a_wrong_part_gets_one_sentence(tmp_path: Path, changes: dict, message: 
 
 def test_a_skeleton_cannot_be_named(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="`skeleton` is for auto, coco, .*, mpii, sleap, yolo, not for the format 'coco_wholebody'"
+        ValueError, match=r"`skeleton` is for auto, coco, .*, mpii, sleap, yolo, not for the format 'coco_wholebody'"
     ):
         source(skeleton="coco17")
 
