@@ -219,9 +219,7 @@ def test_a_method_of_stages_goes_on_where_it_was_stopped(
     teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[Path, bool]] = []
-    monkeypatch.setattr(
-        "leanpose.distillation.run.train", lambda recipe, run, resume, device: calls.append((run, resume))
-    )
+    monkeypatch.setattr("leanpose.distillation.run.train", lambda recipe, run, resume, **_: calls.append((run, resume)))
     made = plan(teacher, data, "distillation.method=dwpose").with_epochs(1)
     assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("stage1")
     train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
