@@ -28,32 +28,28 @@ def teachers(tmp_path: Path) -> list[str]:
 
 def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str]) -> None:
     write_tiny_coco(tmp_path / "people", people=20)
+    student = "tokenpose_s_v1"
     plans: dict[Any, Any] = {
-        (student, teacher): plan_distillation(teacher, student, tmp_path / "people", SETTINGS)
-        for student in ("tokenpose_s_v1", "distilpose_s")
-        for teacher in teachers
+        (student, teacher): plan_distillation(teacher, student, tmp_path / "people", SETTINGS) for teacher in teachers
     }
     said: list[str] = []
     table = run_matrix(plans, tmp_path / "out", budget="1epochs", say=said.append)
     rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| `")]
     assert [(row[0].strip("| `"), row[1].strip("`")) for row in rows] == [
-        ("tokenpose_s_v1", "tokenpose_s_v1"), ("tokenpose_s_v1", "distilpose_s"),
-        ("distilpose_s", "tokenpose_s_v1"), ("distilpose_s", "distilpose_s"),
-    ]  # fmt: skip
+        (student, "tokenpose_s_v1"),
+        (student, "distilpose_s"),
+    ]
     cells = json.loads((tmp_path / "out" / "matrix.json").read_text())["cells"]
     assert all(cell["gain"]["mean"] == pytest.approx(cell["taught"] - cell["plain"]) for cell in cells)
     assert cells[0]["plain"] == cells[1]["plain"]
-    runs = sorted(str(p.parent.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("last.safetensors"))
-    assert runs == [
-        "distilpose_s/distilpose_s/taught-0", "distilpose_s/tokenpose_s_v1/plain-0", "distilpose_s/tokenpose_s_v1/taught-0",
-        "tokenpose_s_v1/distilpose_s/taught-0", "tokenpose_s_v1/tokenpose_s_v1/plain-0", "tokenpose_s_v1/tokenpose_s_v1/taught-0",
-    ]  # fmt: skip
-    assert sum("Training plain" in sentence for sentence in said) == 2
-    # The same again trains nothing.
-    run_matrix(plans, tmp_path / "out", budget="1epochs", say=said.append)
-    assert sum("Training" in sentence for sentence in said) == 6
+    assert sum("Training plain" in sentence for sentence in said) == 1
+    assert sum("Training taught" in sentence for sentence in said) == 2
+    table.unlink()
+    run_matrix(dict([*plans.items()][:1]), tmp_path / "out", budget="1epochs", say=said.append)
+    assert len(table.read_text().splitlines()) == 7
+    assert sum("Training taught" in sentence for sentence in said) == 2, "what is finished is not trained again"
     with pytest.raises(
-        LeanposeError, match=r"All runs of a matrix take the same steps: give --budget 5epochs, not '30min'\."
+        LeanposeError, match=r"All runs of a matrix take the same steps: give --budget 5epochs, not '30min'"
     ):
         run_matrix(plans, tmp_path / "out", budget="30min")
 
