@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -19,7 +20,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images: RGB on a 0..1 scale, as all the papers here have them."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A feature extractor: images to one map of features.
 
     Attributes:
@@ -63,8 +64,9 @@ class Backbone(nn.Module):
         own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
         self.load_state_dict(own)
 
+    @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        raise NotImplementedError
+        """The features of normalised images."""
 
 
 def init_convolutions(network: nn.Module, std: float | None = None) -> None:
@@ -94,9 +96,9 @@ class PyramidBackbone(Backbone):
 
     pyramid_channels: tuple[int, int, int]
 
+    @abstractmethod
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
-        raise NotImplementedError
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
         return self.pyramid(images)[-1]
