@@ -85,10 +85,11 @@ Levels: TypeAlias = tuple[
     Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
 ]
 """Features at strides 8, 16 and 32."""
+PYRAMID_STRIDES = (8, 16, 32)
 
 
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32; on its own it gives the coarsest.
+    """A backbone that has features at strides 8, 16 and 32; on its own it gives those at its `stride`.
 
     Attributes:
         pyramid_channels: how many channels each of the three levels has.
@@ -100,8 +101,12 @@ class PyramidBackbone(Backbone):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
 
+    def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
+        """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
+        return levels[PYRAMID_STRIDES.index(self.stride)]
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        return self.pyramid(images)[-1]
+        return self.own_level(self.pyramid(images))
 
 
 BACKBONE_KEY = "leanpose_backbone"
