@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from leanpose.backends.model import BackendModel, load_pose_model
-from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
+from leanpose.codecs import Codec, HeatmapCodec, ScoreCalibration, SimCCCodec, build_codec
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
@@ -70,7 +70,23 @@ def build_model(recipe: Recipe) -> PoseModel:
     model.codec = _change_codec(model, recipe.codec)
     if recipe.init_from is not None:
         start_from(model, recipe)
+        if recipe.codec.calibration is None:
+            model.codec = model.codec.with_calibration(_calibration_of(recipe.init_from, model))
     return model
+
+
+def _calibration_of(start: str, model: PoseModel) -> ScoreCalibration | None:
+    """What a start's scores are calibrated by, where it predicts as this model does and has all of its keypoints.
+
+    Gentle training changes the scores by less than leaving out their calibration does: a person's score weighs keypoints by
+    theirs, and people are ranked by it.
+    """
+    card = describe(weights_of(start))
+    codec, names = build_codec(card["codec"]), Skeleton.from_dict(card["skeleton"]).keypoint_names
+    keypoints = model.skeleton.keypoint_names
+    if codec.calibration is None or type(codec) is not type(model.codec) or not {*keypoints} <= {*names}:
+        return None
+    return codec.calibration.select([names.index(name) for name in keypoints])
 
 
 def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
@@ -81,7 +97,12 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
     """
     settings, codec = section.model_dump(exclude_none=True), model.codec
     known = codec_settings(codec)
-    for key in settings:
+    calibration = section.calibration
+    if calibration is not None and len(calibration.offsets) != len(model.skeleton):
+        raise LeanposeError(
+            f"codec.calibration has {len(calibration.offsets)} offsets; '{model.name}' finds {len(model.skeleton)} keypoints."
+        )
+    for key in settings.keys() - {"calibration"}:
         if key not in known:
             it_has = f"it has {', '.join(known)}" if known else "it has no settings"
             raise LeanposeError(
@@ -268,6 +289,8 @@ def train_one(
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
+    if model.codec.calibration is not None and recipe.init_from is not None and not resume:
+        say(f"Scores keep the calibration of {recipe.init_from}; leanpose calibrate fits it to the trained model.")
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
