@@ -33,27 +33,10 @@ from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import STATE_FILE
+from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
-
-
-def weights_of(name: str) -> Path | str:
-    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
-
-    Raises:
-        LeanposeError: the folder holds no weights.
-    """
-    folder = Path(name)
-    try:
-        if not folder.is_dir():
-            return name
-    except OSError as error:
-        raise LeanposeError(f"'{name[:40]}…' cannot be the name of a file ({error.strerror}).") from error
-    for file in ("best.safetensors", "last.safetensors"):
-        if (folder / file).exists():
-            return folder / file
-    raise LeanposeError(f"The folder {folder} holds no weights of a run (best.safetensors is missing).")
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -298,6 +281,9 @@ def train_one(
         )
     _require_pairs(recipe, model.skeleton)
     people, val = read_training_people(recipe)
+    if not resume:
+        card = card_with_sources(recipe, people.name.split(" + "))
+        recipe = recipe.model_copy(update={"card": card})
     if fabric.is_global_zero and not resume:
         for sentence in account_sentences((*people.accounts, *(() if val is None else val.accounts))):
             say(sentence)

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from safetensors.torch import save
@@ -145,10 +145,24 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
         LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
     """
     with open_safetensors(path) as file:
-        metadata = file.metadata() or {}
-        if BACKBONE_KEY not in metadata:
-            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-        held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
+        held = _backbone_card(file, path).get("backbone")
         if held != variant:
             raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+
+
+def describe_backbone(path: Path) -> dict[str, Any]:
+    """The card of a backbone's file: whose weights they are, on what data they were trained, under what terms.
+
+    Raises:
+        LeanposeError: there is no such file, it is damaged, or it is no backbone's.
+    """
+    with open_safetensors(path) as file:
+        return _backbone_card(file, path)
+
+
+def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if BACKBONE_KEY not in metadata:
+        raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
+    return json.loads(metadata[BACKBONE_KEY])
