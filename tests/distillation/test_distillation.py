@@ -123,6 +123,7 @@ def break_images(data: Path) -> None:
     ("student", "where", "spoil", "words"),
     [
         ("tokenpos_s_v1", "people", None, "There is no student 'tokenpos_s_v1'; did you mean 'tokenpose_s_v1'"),
+        ("qqqq", "people", None, r"There is no student 'qqqq'; there are \d\d, among them (\w+, ){4}\w+\."),
         ("tokenpose_s_v1", "nowhere", None, "There is no .*nowhere"),
         ("tokenpose_s_v1", None, None, "Say what to train on"),
         ("tokenpose_s_v1", "people/images", None, "There is no file of labels"),
