@@ -13,6 +13,7 @@ from leanpose.cli.data import data_app
 from leanpose.cli.demo import demo
 from leanpose.cli.distill import distill
 from leanpose.cli.eval import evaluate
+from leanpose.cli.exit_codes import EPILOG, FAILED, listen_for_sigterm, stopped_code
 from leanpose.cli.explain import explain
 from leanpose.cli.export import export
 from leanpose.cli.models import models
@@ -22,7 +23,7 @@ from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
 from leanpose.cli.train import train
 from leanpose.cli.weights import weights
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.version import __version__
 
 app = Typer(
@@ -41,7 +42,7 @@ def _print_version(asked: bool) -> None:
         raise Exit
 
 
-@app.callback()
+@app.callback(epilog=EPILOG)
 def options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -51,23 +52,20 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; a `LeanposeError` becomes one sentence on stderr and exit code 1."""
+    """Run the command line; a `LeanposeError` becomes one sentence on stderr and an exit code."""
+    listen_for_sigterm()
     try:
         app()
     except LeanposeError as error:
         print(f"leanpose: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(stopped_code(error.signal) if isinstance(error, StoppedError) else FAILED)
     except KeyboardInterrupt:
         print("leanpose: stopped.", file=sys.stderr)
-        _leave(INTERRUPTED)
+        _leave(stopped_code())
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _leave(INTERRUPTED)
+        if end.code == stopped_code():
+            _leave(stopped_code())
         raise
-
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C has ended."""
 
 
 def _leave(code: int) -> NoReturn:

@@ -27,6 +27,7 @@ from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import PADDING, bbox_to_center_scale
+from leanpose.locks import lock_file
 
 MAGIC = b"leanpose-crops-2"
 FILE_NAME = "crops.bin"
@@ -145,13 +146,13 @@ def pack_crops(
         progress: called with the number of people done and of all, image by image.
 
     Raises:
-        LeanposeError: the file cannot be written.
+        LeanposeError: the file cannot be written, or another process is packing it.
     """
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
     rows, broken, offset, done = [], {}, 0, 0
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with lock_file(Path(path)), atomic_write(path) as temporary, temporary.open("wb") as file:
         for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
             if isinstance(result, BrokenImageError):
                 broken[str(group[0][1].image)] = str(result)

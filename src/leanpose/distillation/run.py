@@ -14,6 +14,7 @@ from leanpose.distillation.plan import DEFAULT_BUDGET, TAUGHT, DistillationPlan,
 from leanpose.distillation.report import DistillationResult, report_distillation, run_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_yaml
+from leanpose.locks import LOCK_SUFFIX, lock_folder
 from leanpose.models.base import PoseModel
 from leanpose.report.measure import measure
 from leanpose.training.build import build_model, load_teacher, read_training_people
@@ -57,9 +58,15 @@ def run_distillation(
         say: gets a sentence at a time.
 
     Raises:
-        LeanposeError: something does not fit, found before any training; or a run fails.
+        LeanposeError: something does not fit, found before any training; another process works in the folder; or a run fails.
     """
-    plan = _open_folder(plan, folder, budget, say)
+    with lock_folder(folder):
+        return _run_locked(_open_folder(plan, folder, budget, say), folder, force=force, device=device, say=say)
+
+
+def _run_locked(
+    plan: DistillationPlan, folder: Path, *, force: bool, device: str, say: Callable[[str], None]
+) -> DistillationResult:
     first = plan.recipe(TAUGHT, plan.seeds[0], folder)
     people, val = read_training_people(first)
     if val is None:
@@ -90,7 +97,9 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
             )
         say(f"Going on with the distillation in {folder}.")
         return replace(plan, values=begun)
-    if folder.exists() and any(not path.match(f"{UNLABELLED}-*.json") for path in folder.iterdir()):
+    if folder.exists() and any(
+        not (path.suffix == LOCK_SUFFIX or path.match(f"{UNLABELLED}-*.json")) for path in folder.iterdir()
+    ):
         raise LeanposeError(f"{folder} is not empty and holds no distillation; choose another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import predict_pictures
+from leanpose.locks import lock_folder
 from leanpose.video.animation import open_reader
 from leanpose.video.reader import looks_like_video
 
@@ -64,13 +65,13 @@ def label_pictures(
     Raises:
         LeanposeError: there is no picture, none can be read, or nobody is found in them.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     found = find_inputs([str(source)], is_video=looks_like_video)
     pictures, root = found.pictures, found.root or source
     if found.clips and not pictures:
         root = file.with_suffix("")
-        for clip in found.clips:
-            _write_frames(clip, root)
+        with lock_folder(root):
+            for clip in found.clips:
+                _write_frames(clip, root)
         pictures = find_inputs([str(root)]).pictures
     elif found.clips:
         LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")

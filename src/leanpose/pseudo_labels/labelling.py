@@ -24,6 +24,7 @@ from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
+from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
 from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
 from leanpose.skeleton import COCO17
@@ -244,11 +245,23 @@ def label_wholebody(
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings.
+            files or settings, or another process is at it.
     """
-    thresholds = thresholds or AcceptanceThresholds()
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")
+    with lock_file(out):
+        return _label_locked(annotations, images, models, out, thresholds or AcceptanceThresholds(), notes, progress)
+
+
+def _label_locked(
+    annotations: Path,
+    images: Path,
+    models: LandmarkModels,
+    out: Path,
+    thresholds: AcceptanceThresholds,
+    notes: dict[str, Any] | None,
+    progress: Progress | None,
+) -> PseudoLabels:
     dataset = BodyDataset.open(annotations, images)
     settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.locks import lock_folder
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
@@ -220,6 +223,15 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     )
 
 
+def lock_run(folder: Path) -> AbstractContextManager[None]:
+    """Be the only run in a folder. Of the processes that torchrun started, the first, which alone writes, does it for all.
+
+    Raises:
+        LeanposeError: another run is going on there.
+    """
+    return lock_folder(folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
 def require_no_run(folder: Path) -> None:
     """See that a new run would replace none, of one stage or of two.
 
@@ -261,7 +273,24 @@ def train_one(
         folder: of this stage.
         root_dir: of the whole run; the same where there is one stage.
         say: gets the account of the data, a sentence at a time.
+
+    Raises:
+        LeanposeError: something does not fit, or another run is going on in the folder.
     """
+    with lock_run(folder):
+        return _train_locked(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say)
+
+
+def _train_locked(
+    recipe: Recipe,
+    folder: Path,
+    root_dir: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> RunSummary:
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
