@@ -19,7 +19,7 @@ from leanpose.models.base import PoseModel
 from leanpose.report.measure import measure
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import finished_run
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 from leanpose.training.task import build_task
 from leanpose.training.train import train
 
@@ -139,7 +139,7 @@ def train_run(
     """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished."""
     recipe, run = plan.recipe(row, seed, folder), folder / run_name(row, seed)
     staged = bool(recipe.distillation.stages(str(run / "stage1")))
-    started = (run / ("stage1" if staged else "") / STATE_FILE).exists()
+    started = has_state(run / ("stage1" if staged else ""))
     if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
         return
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")

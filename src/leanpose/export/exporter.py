@@ -17,6 +17,7 @@ from torch import Tensor
 from leanpose.backends import open_exported
 from leanpose.backends.base import Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
+from leanpose.checksums import seal
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.program import TYPES, CropProgram, write_onnx, write_onnx_quickly, write_openvino, write_torch
@@ -113,8 +114,7 @@ def export_model(
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
             raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        move_files(temporary, path)
+        size = move_files(temporary, path)
     return ExportReport(path, size, card, agreement)
 
 
@@ -175,11 +175,20 @@ def _check_arguments(path: Path, format: str, precision: str) -> None:
         raise LeanposeError("onnxruntime does not compute in bf16 on a CPU; use fp16 or fp32, or the format openvino.")
 
 
-def move_files(temporary: Path, path: Path) -> None:
-    """Put the finished files in their place; the weights first, so that no file names weights that are not there."""
+def move_files(temporary: Path, path: Path) -> int:
+    """Seal the finished files and put them in their place; the weights first, so that no file names weights that are not there.
+
+    Returns:
+        The bytes of all together.
+    """
+    weights, size = temporary.with_suffix(".bin"), 0
+    if path.suffix != FORMATS["torch-export"]:  # which is not opened again
+        seal(temporary, weights if weights.exists() else None)
     for suffix in (".bin", path.suffix):
         source = temporary.with_suffix(suffix)
         if source.exists():
             with open(source, "rb") as written:
                 os.fsync(written.fileno())
+                size += os.fstat(written.fileno()).st_size
             os.replace(source, path.with_suffix(suffix))
+    return size

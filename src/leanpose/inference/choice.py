@@ -26,13 +26,14 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
+from leanpose.checksums import checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
 from leanpose.files import atomic_write, cache_folder
 from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
-from leanpose.weights.storage import card_of, digest
+from leanpose.weights.storage import card_of
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
@@ -251,7 +252,10 @@ def remembered(model: PoseModel, device: torch.device, precision: str = "auto") 
     if not folder.is_dir():
         return None  # most users' case, without hashing the weights
     try:
-        choice = json.loads(_record(model, device, precision).read_text())["choice"]
+        content = json.loads(_record(model, device, precision).read_text())
+        choice = content["choice"]
+        if content["crc32"] != _mark(choice):
+            return None
         candidate = Candidate(choice["backend"], choice["precision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -265,10 +269,18 @@ def remember(
 ) -> Candidate:
     """Keep the fastest backend of a measurement for later."""
     choice = fastest(results)
-    content = {"choice": asdict(choice), "results": [asdict(result) for result in results]}
+    content = {
+        "choice": asdict(choice),
+        "crc32": _mark(asdict(choice)),
+        "results": [asdict(result) for result in results],
+    }
     with atomic_write(_record(model, device, precision)) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
     return choice
+
+
+def _mark(choice: Mapping[str, Any]) -> str:
+    return checksum(json.dumps(choice, sort_keys=True).encode())
 
 
 def _record(model: PoseModel, device: torch.device, precision: str) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leanpose.checksums import checksum
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
@@ -30,7 +31,7 @@ from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_perso
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 4  # of the lines of an unfinished run
+_FORM = 5  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,11 @@ class ResumeFile:
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
                 raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
-            for image_id, people in map(json.loads, lines):
+            for line in lines:
+                mark, _, text = line.partition(" ")
+                if mark != checksum(text.encode()):
+                    raise ValueError
+                image_id, people = json.loads(text)
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
@@ -169,7 +174,8 @@ class ResumeFile:
             with self.path.open("ab") as file:
                 if not file.tell():
                     file.write(self._header.encode() + b"\n")
-                file.write(json.dumps([image_id, packed]).encode() + b"\n")
+                text = json.dumps([image_id, packed]).encode()
+                file.write(checksum(text).encode() + b" " + text + b"\n")
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people

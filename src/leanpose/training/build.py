@@ -35,7 +35,7 @@ from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
@@ -238,7 +238,7 @@ def require_no_run(folder: Path) -> None:
     Raises:
         LeanposeError: the folder holds one.
     """
-    if any((run / STATE_FILE).exists() for run in (folder, folder / "stage1", folder / "stage2")):
+    if any(has_state(run) for run in (folder, folder / "stage1", folder / "stage2")):
         raise LeanposeError(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )

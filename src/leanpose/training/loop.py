@@ -6,6 +6,7 @@ run that is killed and resumed takes exactly the steps of the run that was not.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -32,11 +33,12 @@ from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
-from leanpose.training.recipe import TrainingRecipe
+from leanpose.training.recipe import TrainingRecipe, changed_settings
 from leanpose.training.resume import ResumableBatchSampler, load_state, save_state, steps_per_epoch
 from leanpose.training.task import Task
 from leanpose.weights import save_model
 
+LOG = logging.getLogger(__name__)
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
 
@@ -395,6 +397,9 @@ class Trainer:
                 f"The run in {self.folder} was distilled from {state.get('teacher')}, but its recipe's teacher is {self._teacher_identity} now; "
                 "put the old weights back, or start a new run."
             )
+        changed = changed_settings(state["recipe"], self.recipe.to_yaml())
+        if changed:
+            LOG.warning(f"The recipe in {self.folder} is another than when the run was stopped: {', '.join(changed)}.")
         self.state = RunState(**state["run"])
         self.unwrapped.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

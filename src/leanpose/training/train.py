@@ -19,7 +19,7 @@ from leanpose.schema import Stage
 from leanpose.training.build import codec_settings, lock_run, require_no_run, train_one
 from leanpose.training.loop import RunSummary, finished_run
 from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 
 
 def train(
@@ -71,7 +71,7 @@ def _train_stages(
     summaries = []
     for number, stage in enumerate(stages, start=1):
         run, plan = folder / f"stage{number}", stage_recipe(recipe, stage)
-        started = (run / STATE_FILE).exists()
+        started = has_state(run)
         if started:  # the run may have been moved, and the second stage's teacher with it
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
         done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.version import __version__
@@ -126,8 +127,9 @@ def save_backbone(
         "notes": notes,
     }
     stored = {name: value.contiguous() for name, value in tensors.items()}
+    text = json.dumps({**card, "sha256": digest(stored)}, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(stored, {BACKBONE_KEY: json.dumps(card, ensure_ascii=False)}))
+        temporary.write_bytes(save(stored, {BACKBONE_KEY: text, CHECKSUM_KEY: checksum(text.encode())}))
 
 
 def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
@@ -143,7 +145,10 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
         metadata = file.metadata() or {}
         if BACKBONE_KEY not in metadata:
             raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-        held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
-        if held != variant:
-            raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        card, mark = json.loads(metadata[BACKBONE_KEY]), checksum(metadata[BACKBONE_KEY].encode())
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    if metadata.get(CHECKSUM_KEY, mark) != mark or ("sha256" in card and digest(tensors) != card["sha256"]):
+        raise LeanposeError(f"{path} is damaged: it is not what was written (its checksum differs).")
+    if card.get("backbone") != variant:
+        raise LeanposeError(f"{path} holds a {card.get('backbone')}, not the {variant} that the model has.")
+    return tensors
