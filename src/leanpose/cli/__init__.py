@@ -2,6 +2,7 @@
 
 import os
 import sys
+from signal import SIGINT
 from typing import Annotated, NoReturn
 
 from typer import Exit, Option, Typer
@@ -59,13 +60,12 @@ def main() -> None:
     except LeanposeError as error:
         print(f"leanpose: {error}", file=sys.stderr)
         sys.exit(stopped_code(error.signal) if isinstance(error, StoppedError) else FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer ends with this code after either signal.
+        if isinstance(end, SystemExit) and end.code not in (stopped_code(SIGINT), stopped_code()):
+            raise
         print("leanpose: stopped.", file=sys.stderr)
         _leave(stopped_code())
-    except SystemExit as end:
-        if end.code == stopped_code():
-            _leave(stopped_code())
-        raise
 
 
 def _leave(code: int) -> NoReturn:

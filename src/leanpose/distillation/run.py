@@ -79,10 +79,13 @@ def _run_locked(
     for sentence in (*plan.sentences, *warnings, *explain(plan, folder)):
         say(sentence)
     _compare_before(teacher.model, build_model(first), val, force, say)
+    broken: dict[str, str] = {}
     for seed in plan.seeds:
         for row in plan.rows:
-            train_run(plan, row, seed, folder, device, say)
-    return report_distillation(plan, folder, teacher.model, people, val, warnings)
+            broken |= train_run(plan, row, seed, folder, device, say)
+    if broken:
+        say(f"{len(broken)} images could not be read and took no part: {next(iter(broken.values()))}")
+    return replace(report_distillation(plan, folder, teacher.model, people, val, warnings), broken=broken)
 
 
 def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callable[[str], None]) -> DistillationPlan:
@@ -135,12 +138,20 @@ def _compare_before(
 
 def train_run(
     plan: DistillationPlan, row: str, seed: int, folder: Path, device: str, say: Callable[[str], None]
-) -> None:
-    """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished."""
+) -> dict[str, str]:
+    """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished.
+
+    Returns:
+        The images that took no part, since they could not be read, and why.
+    """
     recipe, run = plan.recipe(row, seed, folder), folder / run_name(row, seed)
     staged = bool(recipe.distillation.stages(str(run / "stage1")))
     started = has_state(run / ("stage1" if staged else ""))
-    if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
-        return
+    done = finished_run(run, recipe.schedule.epochs) if started and not staged else None
+    if done is not None:
+        return done.broken
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    train(recipe, run, resume=started, device=device, say=lambda _: None)  # the data are accounted for already
+    summary = train(
+        recipe, run, resume=started, device=device, say=lambda _: None
+    )  # the data are accounted for already
+    return summary.broken

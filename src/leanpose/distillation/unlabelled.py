@@ -35,6 +35,7 @@ class TeacherLabels:
         images: the folder that their names start at.
         people, pictures, empty: how many people, pictures, and pictures without anybody.
         skipped: pictures that could not be read.
+        stopped: whether the user stopped it, so that pictures behind these have no labels.
     """
 
     file: Path
@@ -43,10 +44,12 @@ class TeacherLabels:
     pictures: int
     empty: int
     skipped: int = 0
+    stopped: bool = False
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} that could not be read" if self.skipped else ""
-        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}"
+        end = "; stopped before its end" if self.stopped else ""
+        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}{end}"
 
 
 def label_pictures(
@@ -82,7 +85,8 @@ def label_pictures(
         file.unlink(missing_ok=True)
         raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
     skipped = len(outcome.skipped)
-    return TeacherLabels(file, Path(root).resolve(), outcome.people, outcome.done, outcome.empty, skipped)
+    found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
+    return TeacherLabels(file, Path(root).resolve(), *found_in)
 
 
 def _write_frames(clip: Clip, folder: Path) -> None:
