@@ -42,6 +42,11 @@ def sealed(content: bytes | memoryview, suffix: str) -> bytes:
     return begin + checksum(content).encode() + end
 
 
+def file_checksum(path: Path) -> str:
+    """The checksum of a whole file."""
+    return _checksum_of(path, path.stat().st_size, None)
+
+
 def seal(path: Path, beside: Path | None = None) -> None:
     """Append its seal to a file.
 

@@ -101,7 +101,8 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
         say(f"Going on with the distillation in {folder}.")
         return replace(plan, values=begun)
     if folder.exists() and any(
-        not (path.suffix == LOCK_SUFFIX or path.match(f"{UNLABELLED}-*.json")) for path in folder.iterdir()
+        not (path == note or path.suffix == LOCK_SUFFIX or path.match(f"{UNLABELLED}-*.json"))
+        for path in folder.iterdir()
     ):
         raise LeanposeError(f"{folder} is not empty and holds no distillation; choose another --out.")
     try:
@@ -111,10 +112,10 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
     given = (plan.values.get("schedule") or {}).get("epochs")
     epochs = int(given) if given and budget == DEFAULT_BUDGET else epochs_for(plan, budget, folder)
     planned = plan.with_epochs(epochs)
+    with atomic_write(note) as temporary:  # first: alone it is of a command that was killed here, and is replaced
+        temporary.write_text(json.dumps({"asked": asked, "values": plan.values}, default=str))
     with atomic_write(path) as temporary:
         temporary.write_text(planned.to_yaml())
-    with atomic_write(note) as temporary:
-        temporary.write_text(json.dumps({"asked": asked, "values": plan.values}, default=str))
     say(f"{epochs} epochs for each of {len(plan.rows) * len(plan.seeds)} runs; the recipe is {path}.")
     return planned
 
