@@ -107,7 +107,9 @@ def onnx_file(folder: Path, model: PoseModel) -> Files:
 
     def read() -> Any:
         session = open_session(folder / "m.onnx", cuda=False, threads=1)
-        return card_text(session, folder / "m.onnx"), session.run(["heatmaps"], {"images": table})[0].tolist()
+        return card_text(session, folder / "m.onnx"), np.asarray(
+            session.run(["heatmaps"], {"images": table})[0]
+        ).tolist()
 
     return [folder / "m.onnx"], read
 

@@ -6,14 +6,28 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from clips import write_clip
 from leanpose import locks
+from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.inputs import ImageFile
+from leanpose.distillation.run import run_distillation
 from leanpose.errors import LeanposeError
+from leanpose.export.exporter import export_model
+from leanpose.inference.folders import predict_pictures
 from leanpose.locks import lock_file, lock_folder
+from leanpose.models.registry import create_model
+from leanpose.pseudo_labels.labelling import label_wholebody
+from leanpose.video.predict import predict_video
+from tiny import TINY_MODEL
 
 FORK = multiprocessing.get_context("fork")
 
@@ -104,3 +118,41 @@ def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"), lock_folder(tmp_path / "file"):
         pass
+
+
+def pack(out: Path) -> None:
+    pack_crops([], CropPlan((8, 8)), out)
+
+
+def predict_folder(out: Path) -> None:
+    estimator: Any = SimpleNamespace(uncertain=0, duplicates=0)
+    predict_pictures(estimator, [ImageFile(out.parent / "a.png", "a.png", 1)], coco=out)
+
+
+def predict_clip(out: Path) -> None:
+    nobody: Any = None
+    predict_video(nobody, write_clip(out.with_name("clip.mp4"), frames=1), lines=out)
+
+
+def label(out: Path) -> None:
+    nobody: Any = None
+    label_wholebody(out.with_name("people.json"), out.parent, nobody, out)
+
+
+def export(out: Path) -> None:
+    export_model(create_model("sdpose_t", **TINY_MODEL), out, crops=np.zeros((1, 64, 48, 3), np.uint8))
+
+
+@pytest.mark.parametrize("work", [pack, predict_folder, predict_clip, label, export])
+def test_the_second_writer_of_a_file_is_refused(work: Callable[[Path], None], tmp_path: Path):
+    out = tmp_path / "result.onnx"
+    out.write_text("before")
+    with lock_file(out), pytest.raises(LeanposeError, match=r"result\.onnx is being written by process"):
+        work(out)
+    assert out.read_text() == "before"
+
+
+def test_the_second_distillation_in_a_folder_is_refused(tmp_path: Path):
+    nothing: Any = None
+    with lock_folder(tmp_path), pytest.raises(LeanposeError, match="is being written by process"):
+        run_distillation(nothing, tmp_path)

@@ -50,7 +50,7 @@ class Work:
 
 def main() -> None:
     """Run the kills in turn over the commands; exit code 1 where a result differs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="names of commands, with commas between them")

@@ -126,7 +126,7 @@ class CropCache:
         entry = self.index[row]
         offset, length = int(entry["offset"]), int(entry["length"])
         data = self.data[offset : offset + length]
-        if zlib.crc32(data) != entry["crc"]:
+        if zlib.crc32(data.data) != entry["crc"]:
             raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
         if self.plan.encoding == "jpeg":
             import cv2
