@@ -112,7 +112,7 @@ def _finish(work: Work, out: Path) -> None:
 def _works(root: Path) -> list[Work]:
     data, recipe = root / "data", root / "recipe.yaml"
     write_tiny_coco(data, people=40)
-    write_clip(root / "clip.mp4", frames=200, size=(96, 128), audio="aac")
+    write_clip(root / "clip.mp4", frames=60, size=(96, 128), audio="aac")
     settings = tiny_recipe(data, schedule={"epochs": 12, "warmup_steps": 0}, checkpoint_minutes=0.01)
     settings["data"]["num_workers"] = 2
     recipe.write_text(yaml.safe_dump(settings))

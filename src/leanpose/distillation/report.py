@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.backends import FILE_SUFFIXES, open_exported
+from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
@@ -26,9 +26,9 @@ from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.measure import Figure, Measured, Measurement, measure
 from leanpose.report.pictures import apart, side_by_side
 from leanpose.report.tables import between, number
-from leanpose.training.build import weights_of
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
+from leanpose.training.sources import teacher_card, weights_of
 from leanpose.weights import describe, load_model
 from leanpose.weights.released import released_path
 
@@ -160,9 +160,8 @@ class Comparison:
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
         """What is stated about the data and the terms of the teacher and of the students."""
-        file = self._file(TEACHER)
-        teacher = (open_exported(file).card.weights or {}) if file.suffix in FILE_SUFFIXES else describe(file)
-        return {TEACHER: teacher, "students, as the recipe says": self._recipe(TAUGHT).card.model_dump()}
+        students = {name: describe(self._file(name)) for name in self.students}
+        return {TEACHER: teacher_card(self._file(TEACHER)), **students}
 
     @property
     def verdict(self) -> str:

@@ -80,6 +80,14 @@ def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 _Positive = Annotated[float, Field(gt=0)]
 
 
+class CalibrationSection(Section):
+    """What makes probabilities of scores (`leanpose calibrate` fits it): of `init_from`, unless the recipe says another."""
+
+    slope: float = Field(gt=0)
+    offsets: list[float]
+    """One for each keypoint."""
+
+
 class CodecSection(Section):
     """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
 
@@ -97,6 +105,7 @@ class CodecSection(Section):
     """Of SimCC alone, as the next two."""
     beta: float | None = Field(default=None, gt=0)
     label_softmax: bool | None = None
+    calibration: CalibrationSection | None = None
 
 
 class OptimizerSection(Section):

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from safetensors.torch import save
@@ -86,10 +86,11 @@ Levels: TypeAlias = tuple[
     Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
 ]
 """Features at strides 8, 16 and 32."""
+PYRAMID_STRIDES = (8, 16, 32)
 
 
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32; on its own it gives the coarsest.
+    """A backbone that has features at strides 8, 16 and 32; on its own it gives those at its `stride`.
 
     Attributes:
         pyramid_channels: how many channels each of the three levels has.
@@ -101,8 +102,12 @@ class PyramidBackbone(Backbone):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
 
+    def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
+        """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
+        return levels[PYRAMID_STRIDES.index(self.stride)]
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        return self.pyramid(images)[-1]
+        return self.own_level(self.pyramid(images))
 
 
 BACKBONE_KEY = "leanpose_backbone"
@@ -142,13 +147,30 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
         LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
     """
     with open_safetensors(path) as file:
-        metadata = file.metadata() or {}
-        if BACKBONE_KEY not in metadata:
-            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-        card, mark = json.loads(metadata[BACKBONE_KEY]), checksum(metadata[BACKBONE_KEY].encode())
+        held = _backbone_card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
-    if metadata.get(CHECKSUM_KEY, mark) != mark or ("sha256" in card and digest(tensors) != card["sha256"]):
-        raise LeanposeError(f"{path} is damaged: it is not what was written (its checksum differs).")
-    if card.get("backbone") != variant:
-        raise LeanposeError(f"{path} holds a {card.get('backbone')}, not the {variant} that the model has.")
+    if "sha256" in held and digest(tensors) != held["sha256"]:
+        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+    if held.get("backbone") != variant:
+        raise LeanposeError(f"{path} holds a {held.get('backbone')}, not the {variant} that the model has.")
     return tensors
+
+
+def describe_backbone(path: Path) -> dict[str, Any]:
+    """The card of a backbone's file: whose weights they are, on what data they were trained, under what terms.
+
+    Raises:
+        LeanposeError: there is no such file, it is damaged, or it is no backbone's.
+    """
+    with open_safetensors(path) as file:
+        return _backbone_card(file, path)
+
+
+def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if BACKBONE_KEY not in metadata:
+        raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
+    text = metadata[BACKBONE_KEY]
+    if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
+        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+    return json.loads(text)
