@@ -10,6 +10,18 @@ class LeanposeError(Exception):
     """Something outside the program is wrong; the message is one sentence that says what, and how to mend it."""
 
 
+class StoppedError(LeanposeError):
+    """The user stopped something that can go on later; what was done is kept.
+
+    Attributes:
+        signal: the number of the signal that did it.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 MOST_LISTED = 20
 """So many choices are still read."""
 

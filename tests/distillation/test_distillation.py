@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from leanpose.cli import app
 from leanpose.codecs import ScoreCalibration
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
+from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation, unlabelled
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
@@ -28,6 +30,7 @@ from leanpose.distillation.run import explain, train_run
 from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
+from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
@@ -421,3 +424,16 @@ def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
 def test_the_verdict_names_the_metric() -> None:
     gain = Gain(1.0, (0.5, 1.5), (1.0,), "PCK@0.2")
     assert gain.verdict == "taught wins by 1.0 PCK@0.2 (+0.5 to +1.5)"
+
+
+def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_: None)
+    monkeypatch.setattr(unlabelled, "predict_pictures", lambda *_, **__: Outcome(done=1, people=1, stopped=True))
+    file = tmp_path / "labels.json"
+    labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
+    assert str(labels).endswith("labels.json; stopped before its end")
+    result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
+    assert result.exit_code == 130

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
 
@@ -59,3 +60,4 @@ def retrain_head(
     if before is not None:
         name = primary_metric(before)
         print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
+    exit_if_skipped(summary.broken)

@@ -13,6 +13,7 @@ from leanpose.distillation.report import TEACHER, run_name
 from leanpose.distillation.run import explain, run_distillation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
+from leanpose.locks import lock_folder
 from leanpose.report.measure import Figure, Measured, measure
 from leanpose.training.build import read_training_people
 from leanpose.version import __version__
@@ -75,12 +76,13 @@ def run_matrix(
     for pair, plan in plans.items():
         explain(plan, folders[pair])  # refuses what does not fit before the hours of the others
     cells: dict[Pair, Cell] = {}
-    for pair, plan in plans.items():
-        say(f"{_short(pair[1])} teaches {_short(pair[0])}.")
-        plan = replace(plan, baseline=firsts[pair[0]] == pair)
-        run_distillation(plan, folders[pair], budget=budget, force=True, device=device, say=say)
-        cells[pair] = _cell(pair, plan, folders[firsts[pair[0]]], folders[pair])
-        _write(folder, cells.values(), plan, budget)
+    with lock_folder(folder):
+        for pair, plan in plans.items():
+            say(f"{_short(pair[1])} teaches {_short(pair[0])}.")
+            plan = replace(plan, baseline=firsts[pair[0]] == pair)
+            run_distillation(plan, folders[pair], budget=budget, force=True, device=device, say=say)
+            cells[pair] = _cell(pair, plan, folders[firsts[pair[0]]], folders[pair])
+            _write(folder, cells.values(), plan, budget)
     return folder / TABLE_FILE
 
 

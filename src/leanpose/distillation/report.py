@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ class DistillationResult:
 
     Attributes:
         gain: None without a baseline.
+        broken: images that took no part in the training, since they could not be read, and why.
     """
 
     report: Path
     summary: list[str]
     gain: Gain | None
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 def run_name(row: str, seed: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.locks import lock_folder
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
@@ -224,13 +227,22 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     )
 
 
+def lock_run(folder: Path) -> AbstractContextManager[None]:
+    """Be the only run in a folder. Of the processes that torchrun started, the first, which alone writes, does it for all.
+
+    Raises:
+        LeanposeError: another run is going on there.
+    """
+    return lock_folder(folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
 def require_no_run(folder: Path) -> None:
     """See that a new run would replace none, of one stage or of two.
 
     Raises:
         LeanposeError: the folder holds one.
     """
-    if any((run / STATE_FILE).exists() for run in (folder, folder / "stage1", folder / "stage2")):
+    if any(has_state(run) for run in (folder, folder / "stage1", folder / "stage2")):
         raise LeanposeError(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )
@@ -265,7 +277,24 @@ def train_one(
         folder: of this stage.
         root_dir: of the whole run; the same where there is one stage.
         say: gets the account of the data, a sentence at a time.
+
+    Raises:
+        LeanposeError: something does not fit, or another run is going on in the folder.
     """
+    with lock_run(folder):
+        return _train_locked(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say)
+
+
+def _train_locked(
+    recipe: Recipe,
+    folder: Path,
+    root_dir: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> RunSummary:
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)

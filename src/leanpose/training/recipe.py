@@ -6,7 +6,7 @@ valid one, a wrong type with what was expected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -317,6 +317,20 @@ def saved_recipe(folder: Path) -> Recipe:
         LeanposeError: there is none.
     """
     return load_recipe(recipe_file(folder))
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """The keys, such as `schedule.epochs`, whose values differ between two recipes in YAML that were written out."""
+    one, other = (dict(_settings(yaml.safe_load(text))) for text in (before, now))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _settings(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        yield name, values
+        return
+    for key, value in values.items():
+        yield from _settings(value, f"{name}.{key}" if name else str(key))
 
 
 def recipe_file(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.version import __version__
@@ -131,8 +132,9 @@ def save_backbone(
         "notes": notes,
     }
     stored = {name: value.contiguous() for name, value in tensors.items()}
+    text = json.dumps({**card, "sha256": digest(stored)}, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(stored, {BACKBONE_KEY: json.dumps(card, ensure_ascii=False)}))
+        temporary.write_bytes(save(stored, {BACKBONE_KEY: text, CHECKSUM_KEY: checksum(text.encode())}))
 
 
 def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
@@ -145,10 +147,13 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
         LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
     """
     with open_safetensors(path) as file:
-        held = _backbone_card(file, path).get("backbone")
-        if held != variant:
-            raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        held = _backbone_card(file, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    if "sha256" in held and digest(tensors) != held["sha256"]:
+        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+    if held.get("backbone") != variant:
+        raise LeanposeError(f"{path} holds a {held.get('backbone')}, not the {variant} that the model has.")
+    return tensors
 
 
 def describe_backbone(path: Path) -> dict[str, Any]:
@@ -165,4 +170,7 @@ def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if BACKBONE_KEY not in metadata:
         raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-    return json.loads(metadata[BACKBONE_KEY])
+    text = metadata[BACKBONE_KEY]
+    if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
+        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+    return json.loads(text)
