@@ -77,6 +77,8 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     for number, image in enumerate(labels.images, start=1):
         if np.isfinite(image.width + image.height):
             checked.sizes[number] = (image.width, image.height)
+        if image.split is not None:
+            checked.splits[number] = image.split
     for number, person in enumerate(labels.people, start=1):
         if not person.crowd:
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
