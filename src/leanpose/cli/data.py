@@ -203,6 +203,8 @@ def label_wholebody(
                 annotations, images, landmarks, out, thresholds=thresholds,
                 notes={"models": landmarks.hashes}, progress=advance,
             )  # fmt: skip
+    for sentence in labels.account.sentences():
+        print(sentence)
     _print_bands(labels, thresholds)
     if compare:
         _print_errors(labels)

@@ -29,7 +29,7 @@ from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
 _FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
 _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
-_FEWEST = 4  # points that can show it
+_FEWEST, _FEWEST_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
 
 def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
@@ -64,7 +64,8 @@ def clean_points(
     Args:
         points: x, y, flag as a file has them.
         sizes: (width, height) of each person's image in pixels; NaN where it is not known.
-        notes: gets how many points were not finite, at 0, 0 or far outside; and how many stay that lie outside.
+        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how many stay
+            that lie outside.
     """
     points = points.copy()
     with np.errstate(invalid="ignore"):
@@ -75,12 +76,24 @@ def clean_points(
     limits = np.where(np.isfinite(sizes), sizes, np.inf)[:, None]
     reach = np.where(np.isfinite(limits), limits * _FARTHEST, 1e6)
     far = flagged & finite & ((xy < -reach) | (xy > np.where(np.isfinite(limits), limits, 0.0) + reach)).any(axis=-1)
-    labelled = flagged & finite & ~corner & ~far
+    marked = flagged & finite & (xy == -1).all(axis=-1)
+    labelled = flagged & finite & ~corner & ~far & ~marked
+    # Nobody is so small: such points are fractions among pixels, unless the image itself is.
+    tiny = np.nanmin(limits, axis=(1, 2)) < 10 * _FRACTIONS
+    near = ((xy >= 0) & (xy <= _FRACTIONS)).all(axis=-1) | ~labelled
+    fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _FEWEST_OF_ONE) & ~tiny)[:, None]
+    labelled &= ~fractions
     outside = labelled & ((xy < -1) | (xy > limits)).any(axis=-1)
     for chosen, text in (
         (flagged & ~finite, "labelled points without a finite position count as not labelled"),
         (corner, "labelled points at exactly 0, 0 count as not labelled"),
+        (marked, "labelled points at exactly -1, -1 count as not labelled"),
         (far, "labelled points far outside their images count as not labelled"),
+        (
+            fractions,
+            "labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are, count as not labelled",
+        ),
+        (labelled & (points[..., 2] > 2), "flags above 2 are taken for visible (2)"),
         (outside, "labelled points lie outside their images"),
     ):
         notes[text] += int(chosen.sum())
@@ -224,6 +237,7 @@ def collect_people(
     labels = _wanted_people(file, images, account, in_parts=in_parts)
     account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
     account.notes.update(file.notes)
+    account.note_categories(file.joined)
     targets = map_keypoints(labels.points, indices)
     learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
     counts, learnable = (targets[..., 2] > 0).sum(axis=1).tolist(), np.any(learnt[..., 2] > 0, axis=1).tolist()

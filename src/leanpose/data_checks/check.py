@@ -60,8 +60,9 @@ def check_data(
         sizes |= {number: hashes[image].size for number, image in checked.images.items() if image in hashes}
         for person in checked.people:
             check_person(person, checked, sizes.get(person.image_id))
-        check_sides(checked)
-        check_habits(checked, sizes)
+        if not checked.in_fractions:  # which all else would repeat
+            check_sides(checked)
+            check_habits(checked, sizes)
     _find_duplicates(report.sets, hashes)
     check_repeats(report.sets, hashes)
     compare_habits(report.sets)
@@ -74,9 +75,9 @@ def _checked_files(path: Path) -> list[Path]:
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)
-    if path.is_dir():  # a file of settings is no damaged file of labels
-        files = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
-    return files
+    # A file of settings is no damaged file of labels, but where there is nothing else it is named.
+    held = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
+    return held or files
 
 
 def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:

@@ -118,6 +118,11 @@ class CheckedSet:
     account: Account | None = None
     spreads: dict[str, Spread] = field(default_factory=dict)
 
+    @property
+    def in_fractions(self) -> bool:
+        """Whether all of its coordinates are fractions of the images."""
+        return any(finding.kind == "fractions" for finding in self.findings)
+
     def account_sentences(self) -> list[str]:
         """The account, which keypoints change places in a mirrored picture, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides

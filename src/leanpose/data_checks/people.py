@@ -61,7 +61,8 @@ def check_person(person: CheckedPerson, checked: CheckedSet, size: tuple[float, 
         if off.any():
             checked.add_person("keypoint off box", person, f"has {_list(names, off)} far outside its box")
     near = labelled & (points[:, :2] < _FRACTIONS).all(axis=1) & (points[:, :2] >= 0).all(axis=1)
-    if size is not None and min(size) > 10 * _FRACTIONS and near.sum() >= _FEWEST and (near == labelled).all():
+    large = size is not None and min(size) > 10 * _FRACTIONS
+    if large and near.sum() >= _FEWEST and (near == labelled).all() and not checked.in_fractions:
         text = f"has all {near.sum()} keypoints within {_FRACTIONS:g} pixels of 0, 0"
         checked.add_person("person in fractions", person, text)
 
