@@ -140,7 +140,7 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
     """Enter who of a file would be used."""
     account = start_account(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts)
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
