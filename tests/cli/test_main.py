@@ -48,6 +48,13 @@ def test_the_exit_codes_are_in_the_help():
         (StoppedError("Stopped.", signal.SIGTERM), 143, "leanpose: Stopped.\n"),
         (KeyboardInterrupt(), 130, "leanpose: stopped.\n"),
         (signal.SIGTERM, 143, "leanpose: stopped.\n"),
+        (
+            KeyError("a\nb"),
+            1,
+            "leanpose: `leanpose weights` failed in a way that leanpose does not know (KeyError: 'a\\nb'); please report it with "
+            "what `leanpose --debug …` prints.\n",
+        ),
+        (LeanposeError("\x1b[2J\ud800" + "x" * 5000), 1, f"leanpose: \\x1b[2J\\ud800{'x' * 995} … {'x' * 1000}\n"),
     ],
 )
 def test_how_a_command_ends_is_its_exit_code(
@@ -71,6 +78,12 @@ def test_how_a_command_ends_is_its_exit_code(
         signal.signal(signal.SIGTERM, before)
     assert (ended.returncode, ended.stderr) == (code, printed)
     assert command("weights", "--no-such-option").returncode == 2
+
+
+def test_debug_shows_where_an_error_comes_from(command: Callable[..., Ended]):
+    ended = command("--debug", "data", "check", "no such [/folder]")
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.endswith("leanpose: There is no no such [/folder].\n")
 
 
 def test_completion_can_be_installed():

@@ -1,6 +1,7 @@
 """The `leanpose` command: one file per subcommand, each light to import; the work is imported when it runs."""
 
 import os
+import shlex
 import sys
 from signal import SIGINT
 from typing import Annotated, NoReturn
@@ -24,6 +25,7 @@ from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
 from leanpose.cli.train import train
 from leanpose.cli.weights import weights
+from leanpose.console import printable, write_any_text
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.version import __version__
 
@@ -48,17 +50,20 @@ def options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, Option("--debug", help="Show where in the program an error comes from.")] = False,
 ) -> None:
     """What can be given before a command."""
+    del debug  # an error may come before this; `_say` looks for it
 
 
 def main() -> None:
-    """Run the command line; a `LeanposeError` becomes one sentence on stderr and an exit code."""
+    """Run the command line; any error becomes one sentence on stderr and an exit code."""
     listen_for_sigterm()
+    write_any_text()
     try:
         app()
     except LeanposeError as error:
-        print(f"leanpose: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(stopped_code(error.signal) if isinstance(error, StoppedError) else FAILED)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer ends with this code after either signal.
@@ -66,6 +71,21 @@ def main() -> None:
             raise
         print("leanpose: stopped.", file=sys.stderr)
         _leave(stopped_code())
+    except Exception as error:  # of leanpose itself, or damage that no reader knows
+        _say(
+            f"`{shlex.join(['leanpose', *sys.argv[1:]])}` failed in a way that leanpose does not know "
+            f"({type(error).__name__}: {error}); please report it with what `leanpose --debug …` prints."
+        )
+        sys.exit(FAILED)
+
+
+def _say(sentence: str) -> None:
+    """Print the error that is being handled as a sentence, after its traceback where that is asked for."""
+    if "--debug" in sys.argv:
+        import traceback  # takes a moment
+
+        traceback.print_exc()
+    print(f"leanpose: {printable(sentence)}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

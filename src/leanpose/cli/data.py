@@ -256,12 +256,12 @@ def _print_errors(labels: "PseudoLabels") -> None:
 
 
 def _print_sets(report: "CheckReport") -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     table = new_table("Data sets", "file", "skeleton", ">images", ">people", *(f">{level}" for level in LEVELS))
     for checked in report.sets:
         where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
-        name = f"{escape(str(Path(*checked.file.parts[-3:])))}\n[dim]{escape(where)}[/]"
+        name = Text.assemble(f"{Path(*checked.file.parts[-3:])}\n", (where, "dim"))
         counts = [len(checked.images), len(checked.people), *(report.count(level, checked.file) for level in LEVELS)]
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
@@ -275,7 +275,7 @@ def _print_sets(report: "CheckReport") -> None:
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     from leanpose.data_checks import KINDS
 
@@ -284,8 +284,8 @@ def _print_findings(report: "CheckReport", examples: int) -> None:
     for kind, (level, description) in KINDS.items():
         if kind in totals:
             some = [f for f in report.findings if f.kind == kind][:examples]
-            lines = [f"  [dim]{escape(f'{finding.file.name}: {finding.text}')}[/]" for finding in some]
-            table.add_row(f"[{LEVELS[level]}]{level}[/]", "\n".join([description, *lines]), str(totals[kind]))
+            lines = [(f"\n  {finding.file.name}: {finding.text}", "dim") for finding in some]
+            table.add_row(Text(level, LEVELS[level]), Text.assemble(description, *lines), str(totals[kind]))
     if totals:
         table_console().print(table)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument
 
-from leanpose.cli.options import new_table, table_console
+from leanpose.cli.options import new_table, status, table_console
 from leanpose.cli.weights import release_table
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def models(
     if options:
         from leanpose.models.cost import table_row
 
-        with console.status(f"Counting {len(rows)} models …"):
+        with status() as say:
+            say(f"Counting {len(rows)} models")
             source = f"with {', '.join(f'{key}={value}' for key, value in options.items())}"
             rows = {name: replace(table_row(name, **options), published="–", source=source) for name in rows}
     if rows:

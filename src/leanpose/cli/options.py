@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
+from leanpose.console import make_console, text_column
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def print_some(sentences: Sequence[str], most: int = 20) -> None:
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A line that says what is under way; call what it gives with each step."""
-    from rich.console import Console  # takes time that help does not have, here and below
+    from rich.text import Text  # takes time that help does not have, here and below
 
-    with Console(stderr=True).status("…") as line:
-        yield lambda step: line.update(f"{step} …")
+    with make_console(stderr=True).status(Text("…")) as line:
+        yield lambda step: line.update(Text(f"{step} …"))
 
 
 def progress(unit: str, *columns: str) -> "Progress":
@@ -80,7 +81,6 @@ def progress(unit: str, *columns: str) -> "Progress":
         columns: more of them, in rich's format.
     """
     from rich import progress as bars
-    from rich.console import Console
     from rich.text import Text
 
     class Speed(bars.ProgressColumn):
@@ -90,9 +90,9 @@ def progress(unit: str, *columns: str) -> "Progress":
             return Text(f"{task.completed / elapsed:.1f} {unit}/s" if elapsed and task.completed else "")
 
     return bars.Progress(
-        bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.MofNCompleteColumn(), Speed(),
-        *(bars.TextColumn(column) for column in columns), bars.TimeRemainingColumn(), bars.TextColumn("left"),
-        console=Console(stderr=True),
+        text_column("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(), Speed(),
+        *(text_column(column) for column in columns), bars.TimeRemainingColumn(), text_column("left"),
+        console=make_console(stderr=True),
     )  # fmt: skip
 
 
@@ -113,10 +113,8 @@ def counting(what: str, unit: str, *, in_steps: bool = False) -> Iterator[Callab
 
 def table_console(width: int = 140) -> "Console":
     """Standard output; in files and pipes so wide that each row of a table is one line."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+    console = make_console()
+    return console if console.is_terminal else make_console(width=width)
 
 
 def new_table(title: str, *columns: str, show_lines: bool = False) -> "Table":

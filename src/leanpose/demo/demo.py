@@ -19,6 +19,7 @@ import torch
 from jaxtyping import UInt8
 from rich.console import Console
 
+from leanpose.console import make_console
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.distillation.measure import Gain, gain_of
@@ -66,7 +67,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
         LeanposeError: the photo cannot be read, or the folder cannot be written.
     """
     began = time.monotonic()
-    console = Console()
+    console = make_console()
     mine = [] if photo is None else [(photo.name, read_image(photo))]
     torch.set_float32_matmul_precision("high")
     require_own_folder(out, MARKER, "demo")
@@ -107,7 +108,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
 
 
 def _say(console: Console, sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    console.print(sentence, soft_wrap=True)
 
 
 def _look_at_photos(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from typing_extensions import Unpack
 
+from leanpose.console import make_console
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
@@ -184,24 +185,24 @@ def _keypoint_metrics(
 
 def print_report(report: EvaluationReport) -> None:
     """The figures as tables on the terminal."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
+    console = make_console()
     settings = report.settings
     for sentence in report.account:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     console.print(
-        f"[bold]{settings['model']}[/bold] {settings['input_size']} on {settings['data']}: {settings['people']} people, "
+        Text(settings["model"], style="bold"),
+        f"{settings['input_size']} on {settings['data']}: {settings['people']} people, "
         f"{settings['boxes']} boxes, {'' if settings['flip_test'] else 'no '}flip test, {settings['nms']} NMS, "
         f"{settings['cycle']} cycle",
-        highlight=False,
     )
     groups = group_rows(report.metrics)
     in_table = {f"{figure} {line['part']}" for line in report.by_part for figure in ("AP", "AR")}
     in_table |= {f"{TOTAL} {group}" for group, _ in groups}
     row = {**report.metrics, **report.keypoint_metrics}
-    console.print("   ".join(f"{k} {percent(v)}" for k, v in row.items() if k not in in_table), highlight=False)
+    console.print("   ".join(f"{k} {percent(v)}" for k, v in row.items() if k not in in_table))
 
     def show(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(*heads, show_edge=False)
@@ -215,14 +216,14 @@ def print_report(report: EvaluationReport) -> None:
         parts = ((p["part"].replace("_", " "), percent(p["AP"]), percent(p["AR"])) for p in report.by_part)
         show(["part", "AP", "AR"], parts)
     if len(report.by_keypoint) > MOST_ROWS:
-        console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.", highlight=False)
+        console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.")
     else:
         columns = {"labelled": "labels", "matched": "found", "oks": "OKS", "recall": "recall", "error": "error/√area",
                    "pck": "PCK@0.1√area"}  # fmt: skip
         rows = ([line["keypoint"], *(_cell(line[column]) for column in columns)] for line in report.by_keypoint)
         show(["keypoint", *columns.values()], rows)
     for sentence in report.broken.values():
-        console.print(f"skipped: {sentence}", style="yellow", highlight=False)
+        console.print(f"skipped: {sentence}", style="yellow")
 
 
 def _cell(value: float) -> str:

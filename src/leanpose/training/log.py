@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from torch import Tensor
 
+from leanpose.console import make_console, text_column
 from leanpose.files import atomic_write, describe_os_error
 
 
@@ -96,11 +96,11 @@ class RunProgress:
 
     def __init__(self, epochs: int, steps_per_epoch: int, quiet: bool = False) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = make_console(stderr=True, quiet=quiet)
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            text_column("{task.description}", style="bold"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+            text_column("{task.percentage:>3.0f} %  {task.fields[figures]}"),
             TimeElapsedColumn(),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
@@ -124,7 +124,7 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text)
 
 
 def duration(seconds: float) -> str:
