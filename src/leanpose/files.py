@@ -19,6 +19,9 @@ from leanpose.errors import LeanposeError
 _PARTIAL = re.compile(r"\.(?P<stem>.+)\.[0-9a-z_]{8}\.partial(?P<suffix>\.[^.]*)?", re.DOTALL)
 """The names of what is being written: by `atomic_write`, and of folders by `staging_folder`."""
 
+_MOST_VALUES = 1_000_000
+"""Of a YAML file. Aliases of aliases make billions of a few lines."""
+
 
 def describe_os_error(path: Path | str, error: OSError) -> LeanposeError:
     """The one sentence for a file that could not be written."""
@@ -50,10 +53,42 @@ def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str
     """
     try:
         yield
+    except LeanposeError:
+        raise
     except OSError as error:
         raise LeanposeError(f"Cannot read the {what} {path}: {error.strerror or error}.") from error
     except damage as error:
-        raise LeanposeError(f"The {what} {path} is {kind}: {' '.join(str(error).split())}.") from error
+        raise LeanposeError(f"The {what} {path} is {kind}: {_reason(error)}.") from error
+
+
+@contextmanager
+def any_damage(what: str, path: Path | str) -> Iterator[None]:
+    """The boundary around a reader: whatever a file's content makes it raise becomes one sentence with the file's name.
+
+    Readers say better themselves what they know to be wrong; this is for the rest. `leanpose --debug` shows where it comes from.
+
+    Args:
+        what: the file is, such as `data set`.
+
+    Raises:
+        LeanposeError: anything else was raised.
+    """
+    try:
+        yield
+    except LeanposeError:
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = reason or f"{type(error).__name__}: {_reason(error)}"
+        raise LeanposeError(
+            f"The {what} {path} is damaged, or holds what leanpose does not know ({reason})."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """An exception's text in one line, the first 300 characters."""
+    text = " ".join(str(error).split())
+    return f"{text[:300]} …" if len(text) > 300 else text
 
 
 def load_json(path: Path, what: str) -> Any:
@@ -80,11 +115,25 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
     """
     import yaml  # takes a moment
 
-    with read_errors(what, path, yaml.YAMLError, UnicodeDecodeError, kind="not valid YAML"):
+    # Values that look like dates, numbers or types but are none raise whatever their converters do.
+    with read_errors(what, path, Exception, kind="not valid YAML"):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if _unfolded(content, {}) > _MOST_VALUES:
+            raise ValueError("its aliases (*) stand for too much")
     if not isinstance(content, dict):
         raise LeanposeError(f"The {what} {path} is not a mapping of keys to values.")
     return content
+
+
+def _unfolded(node: Any, known: dict[int, float]) -> float:
+    """How many values a tree has once every alias is replaced by what it stands for; infinite for one that holds itself."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until it is known
+        inside = [*node.values()] if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_unfolded(value, known) for value in inside)
+    return known[id(node)]
 
 
 @contextmanager
@@ -95,7 +144,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
         framework: `np` does without torch, which is enough for the metadata.
 
     Raises:
-        LeanposeError: there is no such file, or it or what the caller reads in it (a `ValueError`) is damaged.
+        LeanposeError: there is no such file, or it or what the caller reads in it is damaged.
     """
     import safetensors  # takes time that `leanpose --help` does not have
 
@@ -103,10 +152,12 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
         path.open("rb").close()  # safetensors calls a file that may not be read a missing one
         with safetensors.safe_open(path, framework) as file:
             yield file
+    except LeanposeError:
+        raise
     except OSError as error:
         raise describe_read_error(path, error) from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({error}).") from error
+    except Exception as error:  # safetensors' own, or of a card that is none
+        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({_reason(error)}).") from error
 
 
 @contextmanager
@@ -142,7 +193,11 @@ def open_whole(path: Path | str) -> Iterator[TextIO]:
     Raises:
         LeanposeError: it cannot be written.
     """
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    # Names of files that are no text are written as escapes.
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+    ):
         yield file
 
 
@@ -177,6 +232,19 @@ def remove_partials(folder: Path, target: Path | None = None) -> None:
 
 def _is_of(target: Path, stem: str, suffix: str | None) -> bool:
     return stem == target.stem and suffix in (None, target.suffix)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def to_cell(text: str) -> str:
+    """Text as a cell of a CSV table: what a spreadsheet would take for a formula, and compute, gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text that `to_cell` has made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 def cache_folder() -> Path:

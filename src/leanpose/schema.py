@@ -5,6 +5,8 @@ Nothing here needs torch, so that a wrong recipe is answered at once.
 
 from __future__ import annotations
 
+import json
+import reprlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
@@ -91,8 +93,24 @@ def validate(
                 hint = did_you_mean(location[-1], _fields_at(section, location[:-1]))
             raise LeanposeError(f"{origin}: unknown key '{where}'; {hint}") from error
         message = first["msg"].removeprefix("Value error, ")
-        shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+        shown = "" if isinstance(first["input"], dict) else f" = {reprlib.repr(first['input'])}"
         raise LeanposeError(f"{origin}: {where.rstrip('.') or 'the recipe'}{shown}: {message}.") from error
+
+
+def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]:
+    """What a file says of itself, in JSON, once it has the fields of `kind`; others are kept.
+
+    Raises:
+        LeanposeError: it is no JSON object, or a field is missing or of the wrong type; `path` names the file.
+    """
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LeanposeError(f"{path} is damaged: its card is no JSON.") from error
+    if not isinstance(card, dict):
+        raise LeanposeError(f"{path} is damaged: its card is no JSON object.")
+    validate(kind, card, f"{path} is damaged: its card")
+    return card
 
 
 def _fields_at(section: type[BaseModel], location: list[str]) -> list[str]:

@@ -70,6 +70,8 @@ class Skeleton:
             raise LeanposeError(f"Skeleton '{self.name}' has a keypoint in two of its `pairs`, or paired with itself.")
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
+        if not all(0 < sigma < 100 for sigma in self.sigmas):
+            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is no number above 0.")
         if len(set(self.keypoints)) != len(self.keypoints):
             twice = next(name for i, name in enumerate(self.keypoints) if name in self.keypoints[:i])
             raise LeanposeError(f"Skeleton '{self.name}' names the keypoint '{twice}' twice.")
@@ -193,7 +195,7 @@ class Skeleton:
                 parts={part: tuple(map(resolve, points)) for part, points in (values.get("parts") or {}).items()},
                 given_pairs=None if pairs is None else tuple((resolve(a), resolve(b)) for a, b in pairs),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LeanposeError(f"Not a skeleton (`name`, `keypoints`): {type(error).__name__} {error}.") from error
 
 

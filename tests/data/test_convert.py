@@ -180,3 +180,14 @@ def test_found_poses_are_written_for_every_tool(shared: Path, tmp_path: Path, co
         labels = load_labels(target)
         assert len(labels.people) == 2
         assert all((person.points[:, 2] > 0).any() for person in labels.people)
+
+
+@pytest.mark.parametrize("kind", ["csv", "dlc"])
+def test_names_are_no_formulas_to_a_spreadsheet(kind: str, tmp_path: Path) -> None:
+    name = "=cmd|' /C calc'!A0.jpg"
+    points = np.array([[10.0, 20.0, 2.0]])
+    labels = LabelSet(tmp_path, skeleton_of_names(["nose"], "one"), [LabelledImage(name)], [LabelledPerson(0, points)])
+    path = tmp_path / ("keypoints.csv" if kind == "csv" else "CollectedData_x.csv")
+    write_labels(labels, path, kind)
+    assert f"'{name}" in path.read_text()
+    assert load_labels(path, kind).images[0].name == name

@@ -233,9 +233,7 @@ def change_safetensors(data: bytes, rng: Random) -> bytes:
         cards.pop("leanpose_crc32", None)
         name = rng.choice(list(cards))
         cards[name] = (
-            change_json(cards[name].encode(), rng).decode("utf-8", "surrogatepass")
-            if rng.random() < 0.9
-            else _cell(rng)
+            change_json(cards[name].encode(), rng).decode("utf-8", "replace") if rng.random() < 0.9 else _cell(rng)
         )
     text = json_text(header)
     return len(text).to_bytes(8, "little") + text + tensors

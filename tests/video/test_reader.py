@@ -276,3 +276,20 @@ def test_a_camera_that_does_not_wait_for_pictures(monkeypatch: pytest.MonkeyPatc
         assert not camera.cut_off
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert opened.asked >= 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile other.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n",
+        "\n<MPD></MPD>",
+    ],
+)
+def test_a_list_of_other_files_is_no_video(text: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "other.mp4")
+    path = tmp_path / "clip.mp4"
+    path.write_text(text)
+    with pytest.raises(VideoError, match="is a list of other files"):
+        VideoReader(path)
+    assert not looks_like_video(path)

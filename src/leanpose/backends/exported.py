@@ -6,14 +6,16 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
 from leanpose.codecs import Coordinates, Heatmaps, Prediction, SimCC, build_codec
 from leanpose.errors import LeanposeError
+from leanpose.schema import parse_card
 from leanpose.skeleton import Skeleton
 
 KEY = "leanpose"
@@ -35,6 +37,32 @@ Shape = Sequence[int | str | None]
 
 Shaped = tuple[str, Shape]
 """The name and shape of a file's input or output."""
+
+
+_Triple = tuple[float, float, float]
+LONGEST_SIDE = 8192
+"""Of a network's input, in pixels; a file can claim anything."""
+
+_InputSide = Annotated[int, Field(ge=8, le=LONGEST_SIDE)]
+
+
+class _Export(BaseModel):
+    preprocessing: bool
+    decoding: bool
+    precision: Precision
+    quantisation: dict[str, Any] | None = None
+
+
+class _Card(BaseModel):
+    """What is relied on in the card of an exported file."""
+
+    model: str
+    skeleton: dict[str, Any]
+    codec: dict[str, Any]
+    mean: _Triple
+    std: _Triple
+    input_size: tuple[_InputSide, _InputSide]
+    export: _Export
 
 
 @dataclass(frozen=True)
@@ -90,7 +118,7 @@ class ExportCard:
             LeanposeError: something is missing, or is not known here; `source` names the file.
         """
         try:
-            card = json.loads(text)
+            card = parse_card(_Card, text, source)
             export = card.pop("export")
             size, mean, std = (tuple(card[key]) for key in ("input_size", "mean", "std"))
             skeleton, codec = Skeleton.from_dict(card["skeleton"]), build_codec(card["codec"])
@@ -98,7 +126,7 @@ class ExportCard:
             included = bool(export["preprocessing"]), bool(export["decoding"])
             return cls(spec, *included, export["precision"], card, export.get("quantisation"))
         except (KeyError, TypeError, ValueError, LeanposeError) as error:
-            raise LeanposeError(f"{source} has a card that cannot be read ({error!r}); export it again.") from error
+            raise LeanposeError(f"{source} has a card that cannot be read ({error}); export it again.") from error
 
 
 def named_outputs(prediction: Prediction) -> dict[str, Any]:

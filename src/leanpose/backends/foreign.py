@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
-from leanpose.backends.exported import ExportCard, Shape, Shaped, describe_values
+from leanpose.backends.exported import LONGEST_SIDE, ExportCard, Shape, Shaped, describe_values
 from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
 from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
@@ -187,7 +187,7 @@ def parse(values: dict[str, Any], origin: str) -> PoseFile:
     Raises:
         LeanposeError: a key is unknown or missing, or a value does not fit.
     """
-    if values.get("kind") not in KINDS:
+    if not isinstance(values.get("kind"), str) or values["kind"] not in KINDS:
         raise LeanposeError(f"{origin} needs the `kind` of the outputs; {did_you_mean(str(values.get('kind')), KINDS)}")
     return validate(KINDS[values["kind"]], values, origin)
 
@@ -256,6 +256,8 @@ def _card(
                 "number of them, three colours, and a fixed height and width (python -m "
                 "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
             )
+    if not all(8 <= side <= LONGEST_SIDE for side in size):
+        raise LeanposeError(f"{path} takes crops of {size[0]}x{size[1]} pixels, which no pose model does.")
     mean, std = (file.mean or MEAN, file.std or STD) if not integer else RAW
     if integer and (file.mean or RAW[0], file.std or RAW[1]) != RAW:
         raise LeanposeError(f"{path} takes whole numbers, the pixels as they are: leave mean and std away.")

@@ -58,10 +58,13 @@ class OnnxBackend(ExportedBackend):
         """Run the graph on its input; the outputs in order."""
         size = 1 if self._one_by_one else len(images) if self._cuda else MANY
         images = images.astype(self._dtype, copy=False)
-        parts = [
-            cast("list[np.ndarray]", self._session.run(self._names, {self._input: images[begun : begun + size]}))
-            for begun in range(0, len(images), size)
-        ]
+        try:
+            parts = [
+                cast("list[np.ndarray]", self._session.run(self._names, {self._input: images[begun : begun + size]}))
+                for begun in range(0, len(images), size)
+            ]
+        except Exception as error:  # see `open_session`
+            raise LeanposeError(f"{self._path} cannot be run in onnxruntime: {first_line(error)}") from error
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
 
     def for_callers(self, count: int) -> OnnxBackend | None:

@@ -71,10 +71,14 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         return [float(side - less) for side in self.input_size[::-1]]
 
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> CoordinateTarget:
-        """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox."""
+        """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox.
+
+        What is no place at all, such as NaN, is 0: a weight of 0 does not take it out of a loss.
+        """
         last = keypoints.new_tensor(self.input_size[::-1]) - 1
         inside = ((keypoints >= 0) & (keypoints <= last)).all(dim=-1)
-        return CoordinateTarget(keypoints / keypoints.new_tensor(self._spans), weights.clamp(min=0) * inside)
+        places = torch.where(keypoints.abs() < 1e6, keypoints, 0.0)
+        return CoordinateTarget(places / keypoints.new_tensor(self._spans), weights.clamp(min=0) * inside)
 
     @torch.no_grad()
     def decode_raw(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:

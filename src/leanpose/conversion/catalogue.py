@@ -8,9 +8,9 @@ from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 
-import torch
 import yaml
 
+from leanpose.data.urls import download_file
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import cache_folder
 
@@ -95,9 +95,8 @@ def fetch_official(entry: Official) -> Path:
     if path.exists() and sha256(path.read_bytes()).hexdigest().startswith(entry.sha256):
         return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=entry.sha256)
-    except (OSError, RuntimeError, HTTPException) as error:
+        download_file(entry.url, path, entry.sha256)
+    except (OSError, HTTPException, LeanposeError) as error:
         raise LeanposeError(
             f"Cannot download {entry.url} ({error}); fetch it elsewhere and convert the file."
         ) from error

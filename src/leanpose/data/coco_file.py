@@ -76,8 +76,11 @@ def record_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LeanposeError(f"{what} lacks or garbles {error}.") from error
+    except LeanposeError:
+        raise
+    except Exception as error:
+        shown = " ".join(str(error).split())[:300]
+        raise LeanposeError(f"{what} lacks or garbles {shown or type(error).__name__}.") from error
 
 
 def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
@@ -267,5 +270,5 @@ def parse_box(values: Any, where: str) -> list[float]:
     try:
         x, y, w, h = (float(value) for value in values)
         return [x, y, w, h]
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has no valid box ({error}).") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LeanposeError(f"{where} has no valid box ({str(error)[:100]}).") from error

@@ -14,7 +14,7 @@ from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemb
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import atomic_write, read_errors
+from leanpose.files import from_cell, open_whole, read_errors, to_cell
 from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("limbs", "area", "crowd", "box", "split", "category", "image without people", "image size")
@@ -55,7 +55,7 @@ def load_csv_table(path: Path) -> LabelSet:
     names: dict[str, None] = {}
     for number, row in enumerate(rows, start=2):
         with record_errors(f"Line {number} of {path}"):
-            value = {column: (row[name] or "").strip() for column, name in columns.items()}
+            value = {column: from_cell((row[name] or "").strip()) for column, name in columns.items()}
             image = images.setdefault(value["file"], len(images))
             person = people.setdefault((value["file"], value.get("person", "")), NamedPoints(image))
             if value["name"] in person.points:
@@ -70,10 +70,12 @@ def load_csv_table(path: Path) -> LabelSet:
 
 def write_csv_table(labels: LabelSet, path: Path) -> None:
     """Write a row a keypoint of everybody, those that are not labelled too."""
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with open_whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, "visible"])
         for number, person in enumerate(labels.people, start=1):
             for name, (x, y, seen) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
                 position = [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
-                writer.writerow([labels.images[person.image].name, number, name, *position, int(seen)])
+                writer.writerow(
+                    [to_cell(labels.images[person.image].name), number, to_cell(name), *position, int(seen)]
+                )

@@ -20,7 +20,7 @@ from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemb
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, read_errors
+from leanpose.files import from_cell, open_whole, read_errors, to_cell
 from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = (
@@ -97,7 +97,7 @@ def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[f
     with record_errors(f"{path}: a row"):
         for line in lines:
             if line:
-                image = "/".join(cell for cell in line[: first + 1] if cell)
+                image = "/".join(from_cell(cell) for cell in line[: first + 1] if cell)
                 rows.append((image, [float(cell) if cell.strip() else np.nan for cell in line[first + 1 :]]))
     return heading, rows
 
@@ -127,7 +127,7 @@ def write_deeplabcut(labels: LabelSet, path: Path) -> None:
     most = max(map(len, of_image.values()), default=1)
     names = labels.skeleton.keypoints
     columns = [(f"individual{i + 1}", name, axis) for i in range(most) for name in names for axis in "xy"]
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with open_whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["scorer", *["leanpose"] * len(columns)])
         if most > 1:
@@ -139,4 +139,4 @@ def write_deeplabcut(labels: LabelSet, path: Path) -> None:
             for person in [*of_image.get(number, []), *[None] * most][:most]:
                 for x, y, seen in person.points.tolist() if person is not None else [(0, 0, 0)] * len(names):
                     cells += [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
-            writer.writerow([image.name, *cells])
+            writer.writerow([to_cell(image.name), *cells])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,10 +17,12 @@ from pydantic import Field, model_validator
 from leanpose.data.account import Account, empty_set
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import any_damage
 from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
 Split = Literal["all", "train", "val"]
+_LARGEST = 1e6  # pixels; no image is larger, and float32 still tells a tenth of a pixel there
 EVERY_FORMAT = ("format", "name", "split", "repeat", "labelled_people", "labelled_keypoints", "keep_unlabelled")
 """Keys of `DatasetConfig` that mean something whatever the format."""
 
@@ -102,6 +104,10 @@ READERS = {
 """The formats of data sets by name: the only list of them."""
 
 
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""Of an image that is drawn, in pixels."""
+
+
 class DatasetConfig(Section):
     """A data set, as a recipe names it.
 
@@ -141,15 +147,15 @@ class DatasetConfig(Section):
     head_sizes: Path | None = None
     empty_hidden_parts: bool = False
     frame_stride: int = Field(default=1, ge=1)
-    repeat: int = Field(default=1, ge=1)
+    repeat: int = Field(default=1, ge=1, le=10_000)
     labelled_people: float = Field(default=1.0, ge=0, le=1)
     labelled_keypoints: float = Field(default=1.0, ge=0, le=1)
     keep_unlabelled: bool = False
     skeleton: str | None = None
     category: str | None = None
-    count: int = Field(default=1000, ge=1)
-    seed: int = Field(default=0, ge=0)
-    size: tuple[int, int] = (256, 192)
+    count: int = Field(default=1000, ge=1, le=10_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    size: tuple[Side, Side] = (256, 192)
 
     @classmethod
     def from_options(cls, **options: Any) -> DatasetConfig:
@@ -210,9 +216,11 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     if training and config.bbox_file is not None:
         raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
     read = pkgutil.resolve_name(READERS[config.format].function)
-    with _without_garbage_collection():
+    source = config.title if config.annotations is None else Path(root) / config.annotations
+    with _without_garbage_collection(), any_damage("data set", source):
         dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
-    dataset = _closed(dataset, skeleton)
+        dataset = _closed(dataset, skeleton)
+        _require_numbers(dataset, source)
     if not dataset.people:
         raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))
     if not training:
@@ -228,6 +236,29 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     )
     close_account(account, people)
     return replace(dataset, people=people * config.repeat)
+
+
+def _require_numbers(dataset: PoseDataset, source: object) -> None:
+    """See that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
+
+    Raises:
+        LeanposeError: somebody's cannot.
+    """
+    people = dataset.people
+    if not people:
+        return
+    points = np.stack([person.keypoints for person in people]).reshape(len(people), -1)
+    boxes = np.stack([person.box for person in people])
+    others = np.array([(person.area**0.5 if person.area >= 0 else np.nan, person.score) for person in people])
+    with np.errstate(invalid="ignore"):
+        wrong = [~(np.abs(values) < _LARGEST).all(axis=1) for values in (points, boxes, others)]
+    for values, what in zip(wrong, ("keypoints", "box", "area or score"), strict=True):
+        if values.any():
+            person = people[int(np.flatnonzero(values)[0])]
+            raise LeanposeError(
+                f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that cannot be "
+                f"right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {_LARGEST:g}."
+            )
 
 
 def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[PoseAnnotation]:

@@ -14,6 +14,7 @@ from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, Split
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
+from leanpose.files import any_damage
 from leanpose.schema import validate
 from leanpose.skeleton import Skeleton
 
@@ -30,9 +31,10 @@ def format_of(path: Path) -> str | None:
         LeanposeError: it cannot be read, or is cut off.
     """
     content = FileContent(path)
-    for name, reader in READERS.items():
-        if reader.recognises is not None and pkgutil.resolve_name(reader.recognises)(content):
-            return name
+    with any_damage("file", path):
+        for name, reader in READERS.items():
+            if reader.recognises is not None and pkgutil.resolve_name(reader.recognises)(content):
+                return name
     return None
 
 
@@ -97,7 +99,8 @@ def load_labels(path: Path, kind: str | None = None) -> LabelSet:
     loads = READERS[kind].loads
     if loads is None:
         raise LeanposeError(f"{path} is of the format '{kind}', which is trained on but not converted.")
-    return pkgutil.resolve_name(loads)(path)
+    with any_damage("file of labels", path):
+        return pkgutil.resolve_name(loads)(path)
 
 
 def _only(sets: list[tuple[Path, str]], path: Path) -> list[tuple[Path, str]]:
@@ -179,6 +182,12 @@ def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
         LeanposeError: there is nothing to train on, or its images are not found.
     """
     sets = find_sets(path)
+    with any_damage("data set", path):
+        return _training_sets(path, sets)
+
+
+def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, Any], list[str]]:
+    """The `data` of a recipe for these sets of a path, and sentences on what was chosen."""
     root = path if path.is_dir() else path.parent
     own = [(file, kind) for file, kind in sets if _has_splits(file, kind)]
     if own:

@@ -87,7 +87,7 @@ def read_split_list(path: Path) -> set[str]:
         "damaged or holds pickled Python objects, which may run code and are not loaded; write the names of the videos into "
         "a text file, one a line"
     )
-    with read_errors("split list", path, ValueError, EOFError, kind=kind):
+    with read_errors("split list", path, Exception, kind=kind):
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
             names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []

@@ -23,7 +23,7 @@ from leanpose.data.sets import format_of, load_labels, unknown_format
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json
+from leanpose.files import any_damage, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
@@ -40,7 +40,8 @@ def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, sk
         skeleton: what the file labels, if it is not to decide itself.
     """
     try:
-        result = _read(file, top, images, skeleton)
+        with any_damage("file of labels", file):
+            result = _read(file, top, images, skeleton)
     except LeanposeError as error:
         report.damaged.append(Finding("file", file, str(error)))
         return

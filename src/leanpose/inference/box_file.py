@@ -13,9 +13,10 @@ from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json
+from leanpose.files import any_damage, load_json
 from leanpose.inference.detectors import Detections
 
+_LARGEST = 1e6  # pixels
 PERSON = 1  # COCO's category, in files that do not name theirs
 
 
@@ -43,6 +44,10 @@ class BoxFile:
 
     def __init__(self, path: Path, images: Path | None = None, *, threshold: float = 0.0) -> None:
         self.path = path
+        with any_damage("file of boxes", path):
+            self._read(path, images, threshold)
+
+    def _read(self, path: Path, images: Path | None, threshold: float) -> None:
         content = load_json(path, "file of boxes")
         if isinstance(content, list):
             content = {"annotations": content}
@@ -85,7 +90,7 @@ class BoxFile:
             counts = category in people and not as_flag(record.get("iscrowd")) and score >= threshold
             self.other_categories += category not in people
             row = [x, y, x + width, y + height, score]
-            if counts and np.isfinite(row).all() and width > 0 and height > 0:
+            if counts and (np.abs(row) < _LARGEST).all() and width > 0 and height > 0:
                 rows[key].append(row)
         self._boxes = {key: np.array(people) for key, people in rows.items()}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from leanpose.backends.exported import Shaped, describe_values
+from leanpose.backends.exported import LONGEST_SIDE, Shaped, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
@@ -188,6 +188,8 @@ class OnnxDetector(Detector):
         metadata = self._session.get_modelmeta().custom_metadata_map
         exported = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]  # by Ultralytics
         size = size or ((exported[0], exported[1]) if len(exported) == 2 else None)
+        if size is not None and not all(8 <= side <= LONGEST_SIDE for side in size):
+            raise LeanposeError(f"The detector {path} takes images of {size[0]}×{size[1]} pixels, which none has.")
         pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
         for _ in range(ATTEMPTS):
             self.input_size = size or pixels.size

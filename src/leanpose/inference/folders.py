@@ -22,7 +22,7 @@ from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.device import available_cores
 from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
-from leanpose.files import open_whole, remove_partials
+from leanpose.files import open_whole, remove_partials, to_cell
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import BODY_SHARE, PoseEstimator
 from leanpose.inference.results import PoseResult
@@ -214,7 +214,7 @@ def open_results(
     ):
         writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
         if writer is not None:
-            writer.writeheader()
+            writer.writerow({name: to_cell(name) for name in writer.fieldnames})
         separators = chain(["[\n"], repeat(",\n"))
 
         def write(picture: ImageFile, image_id: int, poses: PoseResult) -> None:
@@ -222,7 +222,7 @@ def open_results(
                 for record in poses.to_coco(image_id):
                     records.write(next(separators) + json.dumps({**record, "file_name": picture.name}))
             if writer is not None:
-                writer.writerows(poses.to_rows(picture.name))
+                writer.writerows(poses.to_rows(to_cell(picture.name)))
 
         yield write
         if records is not None:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from pydantic import BaseModel
 
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import part_rows
-from leanpose.evaluation.report import percent, primary_metric
+from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
+from leanpose.files import any_damage, load_yaml
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model
 from leanpose.report.tables import NOTHING, ReportTable
+from leanpose.schema import validate
 from leanpose.training.log import read_table
 from leanpose.training.recipe import recipe_file
 
@@ -74,13 +76,24 @@ class RunRecord:
         }
 
 
+class _Settings(BaseModel):
+    """What the report reads of a recipe, whatever kind of run it is of."""
+
+    model: str
+    skeleton: str | None = None
+    model_options: dict[str, Any]
+    distillation: dict[str, Any]
+
+
 def read_run(folder: Path, name: str | None = None) -> RunRecord:
     """What a run's folder tells; the stages of a run of several follow one another.
 
     Raises:
-        LeanposeError: there is no run in it.
+        LeanposeError: there is no run in it, or a file of it is damaged.
     """
-    settings = yaml.safe_load(recipe_file(folder).read_text())
+    path = recipe_file(folder)
+    settings = load_yaml(path, "recipe")
+    validate(_Settings, settings, str(path))
     losses: list[dict[str, float]] = []
     validations: list[dict[str, float]] = []
     for part in sorted(folder.glob("stage[0-9]")) or [folder]:
@@ -97,7 +110,14 @@ def _read_rows(path: Path, step: float, epoch: float, seconds: float) -> list[di
     """A log's rows as numbers, counted on from those of the stage before."""
     before = {"step": step, "epoch": epoch, "seconds": seconds}
     rows = read_table(path) if path.is_file() else []
-    return [{column: float(value) + before.get(column, 0.0) for column, value in row.items()} for row in rows]
+    with any_damage("log", path):
+        numbers = [{column: float(value) + before.get(column, 0.0) for column, value in row.items()} for row in rows]
+        for row in numbers[:1]:  # all have the same columns
+            if missing := [column for column in before if column not in row]:
+                raise LeanposeError(f"The log {path} has no column '{missing[0]}'.")
+            if path.stem == "val" and not PRIMARY_METRICS.keys() & row.keys():
+                raise LeanposeError(f"The log {path} has none of the figures {', '.join(PRIMARY_METRICS)}.")
+    return numbers
 
 
 def run_table(runs: Sequence[RunRecord]) -> ReportTable:

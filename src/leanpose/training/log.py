@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from torch import Tensor
 
 from leanpose.console import make_console, text_column
-from leanpose.files import atomic_write, describe_os_error
+from leanpose.files import any_damage, atomic_write, describe_os_error
 
 
 class RunLog:
@@ -81,8 +81,12 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV table as strings by column; a last line that a killed run left unfinished is dropped."""
-    with path.open(newline="") as file:
+    """The rows of a CSV table as strings by column; a last line that a killed run left unfinished is dropped.
+
+    Raises:
+        LeanposeError: it is no table.
+    """
+    with any_damage("log", path), path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
 

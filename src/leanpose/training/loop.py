@@ -83,14 +83,26 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     return RunSummary(folder, saved["metrics"], state.best, state.best_epoch, state.seconds, saved["broken"])
 
 
+def _count_in(variable: str, otherwise: int) -> int:
+    """A number of processes that `torchrun` gives in an environment variable.
+
+    Raises:
+        LeanposeError: it is no number above 0.
+    """
+    text = os.environ.get(variable, str(otherwise))
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
+        raise LeanposeError(f"The environment variable {variable} is the number of processes, not '{text[:40]}'.")
+    return int(text)
+
+
 def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
     """Fabric for this machine, or for the processes that `torchrun` started.
 
     Raises:
-        LeanposeError: there is no such device, or one GPU is named for several processes.
+        LeanposeError: there is no such device, one GPU is named for several processes, or their number is none.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    processes = _count_in("WORLD_SIZE", 1)
+    local = _count_in("LOCAL_WORLD_SIZE", processes)
     chosen = choose_device(device)
     one_gpu = chosen.type == "cuda" and chosen.index is not None
     if one_gpu and processes > 1:

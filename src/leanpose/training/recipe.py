@@ -32,7 +32,7 @@ class LoaderSection(Section):
 
     root: Path = Path()
     """Folder that the paths of `train` and `val` are relative to."""
-    num_workers: int = Field(default=2, ge=0)
+    num_workers: int = Field(default=2, ge=0, le=256)
     """Loader processes; the result does not depend on their number."""
 
 
@@ -99,7 +99,7 @@ class CodecSection(Section):
     """`quarter` is for heatmaps alone."""
     padding: float | None = Field(default=None, ge=1, le=4)
     """How much larger than the person's box a crop is: 1.25, unless the model says otherwise."""
-    blur_kernel_size: int | None = Field(default=None, ge=3)
+    blur_kernel_size: int | None = Field(default=None, ge=3, le=1023)
     """Of heatmaps alone."""
     normalize: bool | None = None
     """Of SimCC alone, as the next two."""
@@ -127,7 +127,7 @@ class OptimizerSection(Section):
 
 
 class ScheduleSection(Section):
-    epochs: int = Field(default=300, ge=1)
+    epochs: int = Field(default=300, ge=1, le=1_000_000)
     name: Literal["step", "cosine", "flat_cosine"] = "step"
     milestones: list[int] = Field(default_factory=lambda: [200, 260])
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
@@ -182,14 +182,14 @@ class TrainingRecipe(Section):
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     validation: IntervalSection = Field(default_factory=IntervalSection)
-    batch_size: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=512, ge=1, le=1_000_000)
     """Samples in one step of the optimiser, over all devices and accumulated parts together."""
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """The training state is saved this often, and after each epoch."""
     card: CardSection = Field(default_factory=CardSection)

@@ -55,6 +55,12 @@ class Frame:
     seconds: float
 
 
+_PROBED = 4096  # bytes
+_LISTS = (b"ffconcat", b"#EXTM3U", b"v=0", b"<MPD", b"<CompositionPlaylist", b"[playlist]", b"rtsp://")
+_LIST_FORMATS = ("concat", "hls", "applehttp", "dash", "sdp", "imf", "rtsp", "webm_dash_manifest")
+"""FFmpeg's names of formats whose files name others."""
+
+
 class FrameReader:
     """An opened video; iterate once over it for its `Frame`s, and close it, or use it in a `with`.
 
@@ -302,8 +308,19 @@ def _open_file(path: Path) -> InputContainer:
     try:
         if not path.stat().st_size:
             raise VideoError(f"The video {path} is empty (0 bytes).")
+        with path.open("rb") as file:
+            start = file.read(_PROBED).lstrip(b"\xef\xbb\xbf \t\r\n")
+        # FFmpeg goes by the content and would open whatever these name, on this machine or elsewhere.
+        if start.startswith(_LISTS):
+            raise VideoError(
+                f"{path} is a list of other files, whatever its name ends with; give the videos themselves."
+            )
         # The absolute path, since FFmpeg takes what stands before a colon for a protocol.
-        return av.open(str(path.resolve()), metadata_errors="ignore")
+        container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        if container.format.name in _LIST_FORMATS:
+            container.close()
+            raise VideoError(f"{path} is a list of other files ({container.format.name}); give the videos themselves.")
+        return container
     except OSError as error:
         raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
     except av.FFmpegError as error:

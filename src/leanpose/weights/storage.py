@@ -13,23 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field, model_validator
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, open_safetensors
+from leanpose.files import any_damage, atomic_write, open_safetensors
 from leanpose.models.backbones.base import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model
+from leanpose.schema import parse_card
 from leanpose.skeleton import Skeleton
 from leanpose.version import __version__
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
-_FIELDS = ("version", "model", "config", "mean", "std", "sha256")  # what `load_network` relies on
-_OF_POSES = ("skeleton", "codec")
+_Triple = tuple[float, float, float]
+
+
+class _Card(BaseModel):
+    """What `load_network` relies on in a card."""
+
+    version: str
+    model: str
+    config: dict[str, Any]
+    mean: _Triple
+    std: _Triple
+    sha256: str
+    skeleton: dict[str, Any] | None = None
+    codec: dict[str, Any] | None = None
+    classes: list[str] | None = None
+    training_data: list[str] = Field(default_factory=list)
+    licence: str = ""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_poses_or_classes(self) -> _Card:
+        if self.classes is None and (self.skeleton is None or self.codec is None):
+            raise ValueError("a pose model's has a skeleton and a codec")
+        return self
+
+
 _SCALE = ".int8_scale"
 """Behind the name of a weight that is stored as int8: its scales."""
 
@@ -153,6 +179,11 @@ def load_model(path_or_name: Path | str) -> PoseModel:
 def load_network(path_or_name: Path | str) -> ImageModel:
     """Build whatever a file describes; see `load_model`."""
     path = released_path(path_or_name)
+    with any_damage("file of weights", path):
+        return _network(path)
+
+
+def _network(path: Path) -> ImageModel:
     card, tensors = _read(path)
     try:
         skeleton = Skeleton.from_dict(card["skeleton"]) if "skeleton" in card else None
@@ -234,11 +265,7 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
         raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
     if metadata.get(CHECKSUM_KEY, checksum(metadata[KEY].encode())) != checksum(metadata[KEY].encode()):
         raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
-    card = json.loads(metadata[KEY])
-    for field in (*_FIELDS, *(() if "classes" in card else _OF_POSES)):
-        if field not in card:
-            raise LeanposeError(f"{path} is damaged: its card lacks '{field}'.")
-    return card
+    return parse_card(_Card, metadata[KEY], path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
+from pydantic import BaseModel, Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
+from leanpose.schema import parse_card
 from leanpose.version import __version__
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -114,6 +116,15 @@ BACKBONE_KEY = "leanpose_backbone"
 """Of the metadata, under which the card lies."""
 
 
+class _BackboneCard(BaseModel):
+    """What is relied on in a backbone's card."""
+
+    backbone: str
+    sha256: str | None = None
+    training_data: list[str] = Field(default_factory=list)
+    licence: str = ""
+
+
 def save_backbone(
     tensors: dict[str, Tensor], path: Path, *, variant: str, training_data: list[str], licence: str, notes: str = ""
 ) -> None:
@@ -173,4 +184,4 @@ def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
     text = metadata[BACKBONE_KEY]
     if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
         raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
-    return json.loads(text)
+    return parse_card(_BackboneCard, text, path)
