@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test test-shapes torture
+.PHONY: setup demo test test-shapes torture fuzz audit
 
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
@@ -28,6 +28,18 @@ test-shapes: setup
 # Kills long commands at random and compares what they write, run again, with uninterrupted runs; an hour on two cores.
 torture: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/torture/torture.py $(TORTURE)
+
+# Damages 10,000 files for all readers and counts how they answer; FUZZ="--seed WORD" tries others. A quarter of an hour.
+fuzz: setup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/fuzz/campaign.py $(FUZZ)
+
+# Of the locked packages: no licence that forbids what ours allows, and none that is unknown (these two state theirs in a
+# file: Apache-2.0, and NVIDIA's terms of CUDA); then no known vulnerability, which asks PyPI.
+audit: setup
+	$(UV) tool run pip-licenses --python .venv/bin/python --from=mixed --partial-match --order=license \
+		--ignore-packages faster-coco-eval cuda-toolkit \
+		--fail-on "AGPL;Affero;NonCommercial;Non-Commercial;CC-BY-NC;CC BY-NC;UNKNOWN"
+	$(UV) tool run pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 setup: .venv/.complete
 

@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PARTIAL = re.compile(r"\.(?P<stem>.+)\.[0-9a-z_]{8}\.partial(?P<suffix>\.[^.]*)?", re.DOTALL)
 """The names of what is being written: by `atomic_write`, and of folders by `staging_folder`."""
@@ -158,6 +161,19 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
         raise describe_read_error(path, error) from error
     except Exception as error:  # safetensors' own, or of a card that is none
         raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({_reason(error)}).") from error
+
+
+def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The bytes of a safetensors file. Other than `safetensors.torch.save`'s, they are the same for the same content."""
+    from safetensors.torch import save  # takes time that `leanpose --help` does not have
+
+    content = save(tensors, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header = {"__metadata__": metadata} | {name: values for name, values in header.items() if name != "__metadata__"}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 @contextmanager

@@ -109,7 +109,14 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
         raise LeanposeError(f"{path} is damaged: its card is no JSON.") from error
     if not isinstance(card, dict):
         raise LeanposeError(f"{path} is damaged: its card is no JSON object.")
-    validate(kind, card, f"{path} is damaged: its card")
+    try:
+        kind.model_validate(card)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        wrong = f"lacks '{where}'" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        wrong = wrong if first["type"] in ("missing", "value_error") else f"has a wrong '{where}': {wrong}"
+        raise LeanposeError(f"{path} is damaged: its card {wrong}.") from error
     return card
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import load_yaml
+from leanpose.files import any_damage, load_yaml
 
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
 """What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
@@ -172,7 +172,7 @@ class Skeleton:
         Raises:
             LeanposeError: a field is missing or does not fit.
         """
-        if unknown := sorted(set(values) - set(_FIELDS)):
+        if unknown := sorted(str(key) for key in values if key not in _FIELDS):
             raise LeanposeError(f"A skeleton has no field '{unknown[0]}'; {did_you_mean(unknown[0], _FIELDS)}")
         try:
             if not isinstance(values["keypoints"], list | tuple) or not values["keypoints"]:
@@ -230,4 +230,5 @@ def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     path = Path(skeleton)
     if path.suffix not in (".yaml", ".yml"):
         raise LeanposeError(f"Unknown skeleton '{skeleton}'; {did_you_mean(str(skeleton), SKELETONS)}")
-    return Skeleton.from_dict(load_yaml(path, "skeleton file"))
+    with any_damage("skeleton file", path):
+        return Skeleton.from_dict(load_yaml(path, "skeleton file"))

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, model_validator
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
-from leanpose.files import any_damage, atomic_write, open_safetensors
+from leanpose.files import any_damage, atomic_write, open_safetensors, safetensors_bytes
 from leanpose.models.backbones.base import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model
@@ -51,8 +50,9 @@ class _Card(BaseModel):
 
     @model_validator(mode="after")
     def _of_poses_or_classes(self) -> _Card:
-        if self.classes is None and (self.skeleton is None or self.codec is None):
-            raise ValueError("a pose model's has a skeleton and a codec")
+        for field in () if self.classes is not None else ("skeleton", "codec"):
+            if getattr(self, field) is None:
+                raise ValueError(f"lacks '{field}'")
         return self
 
 
@@ -251,7 +251,7 @@ def _require_suffix(path: Path | str) -> Path:
 
 def _write(tensors: dict[str, Tensor], card: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(card, ensure_ascii=False)
-    content = save(tensors, {KEY: text, CHECKSUM_KEY: checksum(text.encode())})
+    content = safetensors_bytes(tensors, {KEY: text, CHECKSUM_KEY: checksum(text.encode())})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 

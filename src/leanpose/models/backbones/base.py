@@ -10,12 +10,11 @@ from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from pydantic import BaseModel, Field
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, open_safetensors
+from leanpose.files import atomic_write, open_safetensors, safetensors_bytes
 from leanpose.schema import parse_card
 from leanpose.version import __version__
 
@@ -145,7 +144,7 @@ def save_backbone(
     stored = {name: value.contiguous() for name, value in tensors.items()}
     text = json.dumps({**card, "sha256": digest(stored)}, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(stored, {BACKBONE_KEY: text, CHECKSUM_KEY: checksum(text.encode())}))
+        temporary.write_bytes(safetensors_bytes(stored, {BACKBONE_KEY: text, CHECKSUM_KEY: checksum(text.encode())}))
 
 
 def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
