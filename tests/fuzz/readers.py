@@ -495,7 +495,7 @@ TARGETS: dict[str, Target] = {
     "pseudo labels": Target(_coco, mutators.change_json, _body, 60),
     "boxes": Target(_boxes, mutators.change_json, _read_boxes),
     "detections": Target(_detections, mutators.change_json, _read_detections, 100),
-    "recipe": Target(_recipe, mutators.change_yaml, _read_recipe, 100),
+    "recipe": Target(_recipe, mutators.change_yaml, _read_recipe, 60),
     "skeleton": Target(_skeleton, mutators.change_yaml, _read_skeleton),
     "description": Target(
         _description, mutators.change_yaml, lambda path: parse(load_yaml(path, "description"), str(path))

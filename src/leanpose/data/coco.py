@@ -143,7 +143,8 @@ def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...])
         return points.astype(np.float32)
     chosen = np.array(indices)
     mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
-    return mapped.astype(np.float32)
+    with np.errstate(over="ignore"):  # `read_people` refuses what overflows, with the person's name
+        return mapped.astype(np.float32)
 
 
 def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:

@@ -16,7 +16,7 @@ import numpy as np
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.images import read_bytes, upright_size
 from leanpose.data.label_set import PERSON, LabelSet, images_of
-from leanpose.data.readers import READERS
+from leanpose.data.readers import FARTHEST, READERS
 from leanpose.data.sets import load_labels
 from leanpose.data.yolo import yolo_image
 from leanpose.errors import LeanposeError
@@ -29,6 +29,7 @@ WRITERS = tuple(name for name, reader in READERS.items() if reader.writes is not
 FILES = {"yolo": "data.yaml", "cvat": "annotations.xml", "csv": "keypoints.csv", "dlc": "CollectedData_leanpose.csv"}
 """What a file is called where a folder is given; otherwise `annotations.json`."""
 
+_TEXT = ("csv", "cvat", "dlc", "yolo")  # in JSON any character can be written
 _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 
@@ -71,8 +72,15 @@ def convert_labels(
     Raises:
         LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written.
     """
-    labels = load_labels(source).of_category(category).relabelled(skeleton)
+    labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
+    if kind in _TEXT:
+        names = [image.name for image in labels.images] + [person.category for person in labels.people]
+        for name in names:
+            if not name.isprintable():
+                raise LeanposeError(
+                    f"{source}: the name {name[:100]!r} has characters that a file of {kind} cannot hold."
+                )
     changed = [f"{count} {reason}: left out" for reason, count in labels.left_out.items() if count]
     changed += [f"{count} {what}" for what, count in labels.notes.items() if count]
     find = None
@@ -100,6 +108,21 @@ def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
     if kind in _NEEDS_BOXES:
         labels, _ = with_boxes(labels)
     pkgutil.resolve_name(writes)(labels, path)
+
+
+def without_impossible(labels: LabelSet) -> LabelSet:
+    """The labels without points and boxes that no picture can have; how many there were is noted."""
+    people, notes = [], Counter(labels.notes)
+    for person in labels.people:
+        with np.errstate(invalid="ignore"):
+            far = (person.points[:, 2] != 0) & ~(np.abs(person.points) < FARTHEST).all(axis=1)
+            boxless = person.box is not None and not (np.abs(person.box) < FARTHEST).all()
+        notes["labelled points without a possible position count as not labelled"] += int(far.sum())
+        notes["boxes are none that a picture can have, and left out"] += int(boxless)
+        points = np.where(far[:, None], 0.0, person.points)
+        area = person.area if 0 <= person.area < FARTHEST**2 else float("nan")
+        people.append(replace(person, points=points, box=None if boxless else person.box, area=area))
+    return replace(labels, people=people, notes=notes)
 
 
 def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:

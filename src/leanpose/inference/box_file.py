@@ -12,11 +12,11 @@ import numpy as np
 from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
+from leanpose.data.readers import FARTHEST
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
 from leanpose.inference.detectors import Detections
 
-_LARGEST = 1e6  # pixels
 PERSON = 1  # COCO's category, in files that do not name theirs
 
 
@@ -90,7 +90,7 @@ class BoxFile:
             counts = category in people and not as_flag(record.get("iscrowd")) and score >= threshold
             self.other_categories += category not in people
             row = [x, y, x + width, y + height, score]
-            if counts and (np.abs(row) < _LARGEST).all() and width > 0 and height > 0:
+            if counts and (np.abs(row) < FARTHEST).all() and width > 0 and height > 0:
                 rows[key].append(row)
         self._boxes = {key: np.array(people) for key, people in rows.items()}
 
