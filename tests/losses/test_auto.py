@@ -183,6 +183,7 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         ("rtmpose_t", {"input_size": (64, 32)}, (True, False)),
         ("distilpose_s", TINY_MODEL, (True, True)),
         ("tokenpose_s_v1", TINY_MODEL, (False, True)),
+        ("deeppose_r50", {"input_size": (64, 32), "backbone": "rtmdet_nano"}, (False, False)),  # pooled: they do harm
         ("tfpose_r18", {"input_size": (64, 48), "embed_dim": 32, "decoder_layers": 1}, (True, True)),  # padded to 64x64
         (
             "tfpose_r18",
@@ -196,6 +197,9 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         loss = AutoLoss.build(section, student, teacher, student.codec)
         assert (loss.draw_features is not None, loss.draw_tokens is not None) == drawn, name
         target = student.codec.encode(points, torch.ones(2, 17))
+        if not any(drawn):
+            assert any("no auxiliary heatmaps" in term for term in loss.explain())
+            continue
         output = student.forward_train(torch.randn(2, 3, *student.input_size))
         value = loss(output, found, target)["auxiliary"]
         assert float(value.detach()) == pytest.approx(sum(drawn)), "1 for maps that show nothing yet"

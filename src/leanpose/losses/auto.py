@@ -57,7 +57,8 @@ class AutoSection(TeacherSection):
     confidence_weight: float = Field(default=0.01, ge=0)
     """Of the student's score, where it has one, against the teacher's heatmap at the predicted point."""
     auxiliary_heatmap_weight: float = Field(default=1.0, ge=0)
-    """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square."""
+    """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square; never from
+    features that the head pools."""
     feature_loss: Literal["none", "l2", "cwd", "mgd", "relation"] = "none"
     """What compares the features of both, where both have them (`leanpose.losses.features`)."""
     feature_weight: float = Field(default=1.0, gt=0)
@@ -109,6 +110,7 @@ class AutoLoss(Distillation[AutoSection]):
         simulate: bool = False,
         score: bool = False,
         drawn: tuple[LinearHeatmaps | None, LinearHeatmaps | None] = (None, None),
+        pooled: bool = False,
         features: FeatureLoss | None = None,
         tokens: nn.Module | None = None,
         cycles: int = 1,
@@ -117,6 +119,7 @@ class AutoLoss(Distillation[AutoSection]):
         self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
         self.draw_features, self.draw_tokens = drawn
+        self.pooled = pooled
         self.features, self.tokens = features, tokens
         size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
         self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
@@ -137,7 +140,8 @@ class AutoLoss(Distillation[AutoSection]):
         predicts_maps = isinstance(student.codec, HeatmapCodec)
         drawn: list[LinearHeatmaps | None] = [None, None]
         if section.auxiliary_heatmap_weight:
-            if "features" in student.provides and not predicts_maps:
+            # Heatmaps want features of their places alone; a pooled head has no other clue to the place than these features.
+            if "features" in student.provides and not predicts_maps and not student.pools_features:
                 backbone: Any = student.backbone
                 unit = math.lcm(backbone.stride, backbone.size_divisor)
                 height, width = (math.ceil(side / unit) * unit for side in student.input_size)  # TFPose pads at the end
@@ -162,6 +166,7 @@ class AutoLoss(Distillation[AutoSection]):
             simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
             score=section.confidence_weight > 0 and "score" in student.provides,
             drawn=(drawn[0], drawn[1]),
+            pooled=student.pools_features,
             features=features,
             tokens=tokens,
             cycles=student.config.cycles if "cycles" in student.provides else 1,
@@ -210,6 +215,10 @@ class AutoLoss(Distillation[AutoSection]):
             terms.append(
                 f"auxiliary: weight {section.auxiliary_heatmap_weight:g}, the teacher's {maps} drawn by one linear map from "
                 f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
+            )
+        elif self.pooled:
+            terms.append(
+                "no auxiliary heatmaps: the student's head reads the mean of its features, which these would spoil"
             )
         if self.features is not None:
             terms.append(
