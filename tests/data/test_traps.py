@@ -13,10 +13,12 @@ import yaml
 
 from data_builders import coco_content, encoded, person, picture, write_coco
 from leanpose.data.convert import convert_labels
+from leanpose.data.inputs import find_inputs
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data_checks import check_data
 from leanpose.distillation.unlabelled import read_labels
 from leanpose.errors import LeanposeError
+from leanpose.inference.box_file import BoxFile
 from leanpose.pseudo_labels.labelling import BodyDataset
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -242,6 +244,17 @@ def test_a_picture_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
     leaks = [finding.text for finding in report.findings if finding.kind == "split leak"]
     assert len(leaks) == 1
     assert "of val equals" in leaks[0]
+
+
+def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
+    write_cvat(tmp_path, [skeleton("dog")])
+    with pytest.raises(
+        LeanposeError, match=r"no JSON file of boxes; `leanpose data convert .*a\.xml boxes\.json` makes one"
+    ):
+        BoxFile(tmp_path / "a.xml")
+    boxes = BoxFile(convert_labels(tmp_path / "a.xml", tmp_path / "boxes.json", "coco").path)
+    (picture,) = find_inputs([str(tmp_path / "images")]).pictures
+    assert len(boxes.boxes(picture)[0]) == 1
 
 
 # Files that a run writes and reads again
