@@ -109,7 +109,7 @@ def test_a_skeleton_names_its_category_among_several(tmp_path: Path) -> None:
     assert done.changed == ["1 of another category (person): left out"]
 
 
-def test_categories_of_annotation_tools_are_named_too(tmp_path: Path) -> None:
+def test_categories_of_tools_are_named_too(tmp_path: Path) -> None:
     write_cvat(tmp_path, [skeleton("dog"), skeleton("cat")])
     assert "2 categories are read together (dog, cat); `category` chooses one" in changes(tmp_path, EARS, "a.xml")
     chosen = read(tmp_path, EARS, "a.xml", category="cat").accounts[0]
@@ -190,7 +190,7 @@ def test_tracks_of_cvat_are_asked_for_as_images(tmp_path: Path) -> None:
         read(tmp_path, EARS, "a.xml")
 
 
-def test_what_label_studio_holds_beside_annotations_is_counted(tmp_path: Path) -> None:
+def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3)
     points = [
         {
@@ -228,7 +228,7 @@ def test_yolo_images_without_label_files_are_counted(tmp_path: Path) -> None:
         read(tmp_path, EARS, "data.yaml")
 
 
-def test_a_flip_idx_that_changes_nothing_does_not_outweigh_names(tmp_path: Path) -> None:
+def test_names_outweigh_a_flip_idx_that_changes_nothing(tmp_path: Path) -> None:
     write_yolo(tmp_path, flip_idx=[0, 1, 2])
     checked = check_data([tmp_path]).sets[0]
     assert checked.skeleton.pairs == ((1, 2),)
