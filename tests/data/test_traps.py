@@ -199,6 +199,23 @@ def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
         }
         for k, name in enumerate(EARS.keypoints)
     ]  # fmt: skip
+    moved = json.loads(json.dumps(points))
+    for record in moved:
+        record["value"]["x"] += 2.5  # of 80 pixels
+    tasks: list[dict[str, Any]] = [
+        {"data": {"image": f"{n % 3 + 1}.png"}, "annotations": [{"result": points}, {"result": moved}]}
+        for n in range(5)
+    ]
+    (tmp_path / "two.json").write_text(json.dumps(tasks))
+    (checked,) = check_data([tmp_path / "two.json"]).sets
+    assert len(checked.people) == 5
+    assert checked.account is not None
+    assert checked.account.left_out["a point of a second annotator"] == 15
+    spread = checked.spreads["nose"]
+    area = (0.18 * 80) * (0.14 * 60) * 1.2**2 * 0.53  # of the made boxes
+    assert spread.repeats == 5
+    assert spread.sigma == pytest.approx(2 / (2 * area) ** 0.5)
+    (tmp_path / "two.json").unlink()
     tasks = [
         {"data": {"image": "1.png"}, "annotations": [{"result": points}]},
         {"data": {"image": "2.png"}, "annotations": [{"result": points, "was_cancelled": True}]},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_json
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import Skeleton, keypoint_name
 
 CANNOT_HOLD = (
     "limbs",
@@ -67,6 +68,7 @@ def load_label_studio(path: Path) -> LabelSet:
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []
     left_out: Counter[str] = Counter()
+    repeats: list[NamedPoints] = []
     for position, task in enumerate(content):
         with record_errors(f"{path}: task {position + 1}"):
             results = _results(task, left_out)
@@ -85,7 +87,13 @@ def load_label_studio(path: Path) -> LabelSet:
             mine = [r for r in rectangles if r.image == position]
             points = [r for r in results if "keypointlabels" in r["value"]]
             people += _people(points, mine, position, (width, height))
-    return assemble(path, images, people, rectangles, left_out=left_out)
+            for further in _further(task):
+                # Rectangles of theirs would only be boxes.
+                others = [r for r in further if "keypointlabels" in r["value"]]
+                repeats += _people(others, [], position, (width, height))
+    labels = assemble(path, images, people, rectangles, left_out=left_out)
+    known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(labels.skeleton.keypoints)]
+    return replace(labels, repeats=assemble(path, images, known, skeleton=labels.skeleton).people)
 
 
 def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any]]:
@@ -107,6 +115,18 @@ def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any
         return [r for r in results if isinstance(r.get("value"), dict)]
     flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
     return [{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in flat]
+
+
+def _further(task: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The regions of a task by its second and further annotators, where it can be told whose the points are."""
+    annotations = task.get("annotations")
+    done = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")] if annotations else []
+    regions = [[r for r in a.get("result") or [] if isinstance(r.get("value"), dict)] for a in done[1:]]
+    names = [
+        [(r.get("parentID"), str(r["value"]["keypointlabels"][0])) for r in one if "keypointlabels" in r["value"]]
+        for one in regions
+    ]
+    return [one for one, points in zip(regions, names, strict=True) if len(set(points)) == len(points)]
 
 
 def _image_name(task: dict[str, Any]) -> str:
