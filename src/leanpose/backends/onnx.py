@@ -12,6 +12,7 @@ import torch
 from leanpose.backends.base import first_line
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped
 from leanpose.backends.foreign import read_card
+from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
 
@@ -46,7 +47,7 @@ class OnnxBackend(ExportedBackend):
             len(session.get_inputs()) != 1
         ):  # of an export whose result does not depend on its input, the input is left out
             raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
-        text, images = session.get_modelmeta().custom_metadata_map.get(KEY), session.get_inputs()[0]
+        text, images = card_text(session, path), session.get_inputs()[0]
         self._dtype = dtype_of(images.type)
         super().__init__(*read_card(text, *values_of(session), self._dtype, path, skeleton))
         self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
@@ -83,7 +84,7 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
     import onnxruntime  # takes a moment to load
 
     try:
-        path.open("rb").close()  # onnxruntime gives no more than a number for what the system says
+        check_seal(path)
     except OSError as error:
         raise describe_read_error(path, error) from error
     providers = ["CPUExecutionProvider"]
@@ -105,6 +106,18 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
         if "INVALID_PROTOBUF" in reason:
             raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
+
+
+def card_text(session: InferenceSession, path: Path) -> str | None:
+    """The card of an open file; None where it has none.
+
+    Raises:
+        LeanposeError: its metadata are damaged.
+    """
+    try:
+        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:
+        raise LeanposeError(f"{path} is damaged: its metadata are no text.") from error
 
 
 def dtype_of(kind: str) -> np.dtype:

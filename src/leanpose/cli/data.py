@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option, Typer
 
+from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import Settings, counted, counting, new_table, parse_sides, print_some, table_console
 from leanpose.errors import LeanposeError
 
@@ -130,6 +131,7 @@ def pack(
         cache = pack_crops(train.people, plan, folder / FILE_NAME, advance)
     print(f"{len(cache)} people in {folder / FILE_NAME}, {len(cache.data) / 1e6:.1f} MB.")
     _print_left_out(list(cache.broken.values()))
+    exit_if_skipped(cache.broken)
 
 
 @data_app.command()
@@ -168,7 +170,11 @@ def label(
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    print(label_pictures(source, teacher, out, detector=detector, threshold=threshold))
+    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold)
+    print(labels)
+    if labels.stopped:
+        raise Exit(stopped_code())
+    exit_if_skipped(range(labels.skipped))
 
 
 @data_app.command("label-wholebody")
@@ -218,6 +224,7 @@ def label_wholebody(
         _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(labels.people))
     if out is not None:
         print(f"{len(labels.people)} people looked at: {out}")
+    exit_if_skipped(labels.broken)
 
 
 def _print_bands(labels: "PseudoLabels", thresholds: "AcceptanceThresholds") -> None:

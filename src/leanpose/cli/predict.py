@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import Backend, Detector, Device, counted, print_some, progress
 from leanpose.errors import LeanposeError
 
@@ -107,6 +108,7 @@ def predict(
     if draw:
         target_names(files.pictures, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
+    unread = [clip for clip in files.clips if clip not in clips]
     if not clips:  # before a model is loaded
         with _listing_skipped():
             require_readable(files.pictures)
@@ -129,8 +131,9 @@ def predict(
             return poses.draw(pixels, threshold=threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
+        unread += _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
     if only_videos:
+        exit_if_skipped(unread)
         return
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
         print(f"Note:     {doubt}")
@@ -155,7 +158,8 @@ def predict(
         kind = "COCO annotations" if label_format == "coco" else label_format
         print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
-        raise Exit(130)
+        raise Exit(stopped_code())
+    exit_if_skipped(unread, outcome.skipped)
 
 
 @contextmanager
@@ -276,11 +280,14 @@ def _list_skipped(outcome: "Outcome") -> None:
 
 def _predict_clips(
     tracker: "PoseTracker", clips: "list[Clip]", out: Path, *, draw: "Callable[..., np.ndarray] | None", **options: Any
-) -> None:
+) -> "list[Clip]":
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
         options: for `predict_video`.
+
+    Returns:
+        Those that could not be read.
 
     Raises:
         LeanposeError: the only video cannot be read, or something cannot be written.
@@ -289,7 +296,7 @@ def _predict_clips(
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
-    targets = clip_targets(clips, out, drawn=draw is not None)
+    targets, unread = clip_targets(clips, out, drawn=draw is not None), []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
         with progress("frames", PEOPLE) as bar:
@@ -307,11 +314,13 @@ def _predict_clips(
                 if len(clips) == 1:
                     raise
                 print(f"Skipped:  {error}")
+                unread.append(clip)
                 continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if outcome.stopped and not clip.live:
-            raise Exit(130)
+            raise Exit(stopped_code())
+    return unread
 
 
 def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:

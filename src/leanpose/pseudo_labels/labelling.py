@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leanpose.checksums import checksum
 from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
@@ -25,12 +26,13 @@ from leanpose.data.images import BrokenImageError, ImageFolder, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
+from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
 from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 4  # of the lines of an unfinished run
+_FORM = 5  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,11 @@ class ResumeFile:
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
                 raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
-            for image_id, people in map(json.loads, lines):
+            for line in lines:
+                mark, _, text = line.partition(" ")
+                if mark != checksum(text.encode()):
+                    raise ValueError
+                image_id, people = json.loads(text)
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
@@ -185,7 +191,8 @@ class ResumeFile:
             with self.path.open("ab") as file:
                 if not file.tell():
                     file.write(self._header.encode() + b"\n")
-                file.write(json.dumps([image_id, packed]).encode() + b"\n")
+                text = json.dumps([image_id, packed]).encode()
+                file.write(checksum(text).encode() + b" " + text + b"\n")
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
@@ -261,11 +268,23 @@ def label_wholebody(
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings.
+            files or settings, or another process is at it.
     """
-    thresholds = thresholds or AcceptanceThresholds()
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")
+    with lock_file(out):
+        return _label_locked(annotations, images, models, out, thresholds or AcceptanceThresholds(), notes, progress)
+
+
+def _label_locked(
+    annotations: Path,
+    images: Path,
+    models: LandmarkModels,
+    out: Path,
+    thresholds: AcceptanceThresholds,
+    notes: dict[str, Any] | None,
+    progress: Progress | None,
+) -> PseudoLabels:
     dataset = BodyDataset.open(annotations, images)
     settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
