@@ -210,7 +210,8 @@ def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
     (checked,) = check_data([tmp_path / "two.json"]).sets
     assert len(checked.people) == 5
     assert checked.account is not None
-    assert checked.account.left_out["a point of a second annotator"] == 15
+    assert checked.account.total == 5
+    assert checked.account.notes["points of further annotators are not used"] == 15
     spread = checked.spreads["nose"]
     area = (0.18 * 80) * (0.14 * 60) * 1.2**2 * 0.53  # of the made boxes
     assert spread.repeats == 5
@@ -222,9 +223,10 @@ def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
         {"data": {"image": "3.png"}, "annotations": [], "predictions": [{"result": points}]},
     ]
     (tmp_path / "a.json").write_text(json.dumps(tasks))
-    line = read(tmp_path, EARS, "a.json").accounts[0].sentences()[0]
-    assert "3 a point of a cancelled annotation" in line
-    assert "1 a prediction that nobody has made an annotation of" in line
+    account = read(tmp_path, EARS, "a.json").accounts[0]
+    assert account.total == 1
+    assert "3 points of cancelled annotations are not used" in account.changes
+    assert "1 predictions that nobody has made an annotation of are not used" in account.changes
 
 
 def write_yolo(folder: Path, **content: Any) -> None:

@@ -68,10 +68,11 @@ def load_label_studio(path: Path) -> LabelSet:
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []
     left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     repeats: list[NamedPoints] = []
     for position, task in enumerate(content):
         with record_errors(f"{path}: task {position + 1}"):
-            results = _results(task, left_out)
+            results = _results(task, notes)
             size = next(((float(r["original_width"]), float(r["original_height"])) for r in results), None)
             width, height = size or (float("nan"), float("nan"))
             images.append(LabelledImage(_image_name(task), width, height))
@@ -91,12 +92,12 @@ def load_label_studio(path: Path) -> LabelSet:
                 # Rectangles of theirs would only be boxes.
                 others = [r for r in further if "keypointlabels" in r["value"]]
                 repeats += _people(others, [], position, (width, height))
-    labels = assemble(path, images, people, rectangles, left_out=left_out)
+    labels = assemble(path, images, people, rectangles, left_out=left_out, notes=notes)
     known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(labels.skeleton.keypoints)]
     return replace(labels, repeats=assemble(path, images, known, skeleton=labels.skeleton).people)
 
 
-def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any]]:
+def _results(task: dict[str, Any], notes: Counter[str]) -> list[dict[str, Any]]:
     """The regions of a task: of its first annotation that was not cancelled, or of a JSON-MIN record."""
     if isinstance(task.get("annotations"), list):
         done = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
@@ -104,13 +105,13 @@ def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any
             "keypointlabels" in r.get("value", {}) for annotation in done[1:] for r in annotation.get("result") or []
         )
         if others:
-            left_out["a point of a second annotator"] += others
+            notes["points of further annotators are not used"] += others
         dropped = [a for a in task["annotations"] if isinstance(a, dict) and a.get("was_cancelled")]
         cancelled = sum("keypointlabels" in r.get("value", {}) for a in dropped for r in a.get("result") or [])
         if cancelled:
-            left_out["a point of a cancelled annotation"] += cancelled
+            notes["points of cancelled annotations are not used"] += cancelled
         if not done and task.get("predictions"):
-            left_out["a prediction that nobody has made an annotation of"] += len(task["predictions"])
+            notes["predictions that nobody has made an annotation of are not used"] += len(task["predictions"])
         results = (done[0].get("result") or []) if done else []
         return [r for r in results if isinstance(r.get("value"), dict)]
     flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
