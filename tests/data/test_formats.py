@@ -157,7 +157,7 @@ def test_label_studio(tmp_path: Path) -> None:
         {"tip": [20, 20, 2]}, {"tip": [120, 20, 2], "left_wing": [140, 50, 2]}]  # fmt: skip
     assert [p.box.tolist() for p in labels.people if p.box is not None] == [[0, 0, 80, 100], [100, 0, 200, 100]]
     assert [p.category for p in labels.people] == ["kite", "kite"]
-    assert labels.left_out == {"a point of a second annotator": 1}
+    assert labels.notes == {"points of further annotators are not used": 1}
     for name in ("1.png", "2.png"):
         write_image(tmp_path / "images" / name, 200, 100)
     read = read_people(DatasetConfig(format="auto", annotations=path), KITE, training=True)

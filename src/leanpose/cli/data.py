@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -80,7 +81,7 @@ def convert(
     """
     from leanpose.data.convert import convert_labels, require_writer
     from leanpose.files import atomic_write
-    from leanpose.skeleton import get_skeleton, skeleton_yaml
+    from leanpose.skeleton import SKELETONS, get_skeleton, skeleton_yaml
 
     require_writer(to)
     labelled = get_skeleton(skeleton) if skeleton else None
@@ -91,8 +92,10 @@ def convert(
         if sentences:
             print(f"{title}: {'; '.join(sentences)}")
     if skeleton_out is not None:
+        found = done.labels.skeleton
+        named = found if found.name in SKELETONS else replace(found, name=skeleton_out.stem)
         with atomic_write(skeleton_out) as path:
-            path.write_text(skeleton_yaml(done.labels.skeleton))
+            path.write_text(skeleton_yaml(named))
         print(f"Skeleton: {skeleton_out}")
 
 

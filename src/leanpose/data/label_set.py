@@ -78,6 +78,7 @@ class LabelSet:
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder.
+        repeats: people as further annotators have labelled them, which only the check of a set looks at.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class LabelSet:
     notes: Counter[str] = field(default_factory=Counter)
     named: bool = True
     located: bool = False
+    repeats: list[LabelledPerson] = field(default_factory=list)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -124,10 +126,11 @@ class LabelSet:
                 )
             return replace(self, skeleton=skeleton, named=True)
         indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
-        people = [
-            replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in self.people
-        ]
-        return replace(self, skeleton=skeleton, people=people)
+        people, repeats = (
+            [replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in some]
+            for some in (self.people, self.repeats)
+        )
+        return replace(self, skeleton=skeleton, people=people, repeats=repeats)
 
 
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:

@@ -83,6 +83,7 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
         if not person.crowd:
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
             checked.people.append(CheckedPerson(number, person.image + 1, person.points, box))
+    checked.repeats = [CheckedPerson(0, person.image + 1, person.points, None) for person in labels.repeats]
     account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
     account.left_out.update(labels.left_out)
     account.notes.update(labels.notes)

@@ -12,6 +12,7 @@ import numpy as np
 from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
+from leanpose.data.sets import format_of
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.inference.detectors import Detections
@@ -43,6 +44,10 @@ class BoxFile:
 
     def __init__(self, path: Path, images: Path | None = None, *, threshold: float = 0.0) -> None:
         self.path = path
+        if path.suffix.lower() != ".json" and path.is_file() and format_of(path) is not None:
+            raise LeanposeError(
+                f"{path} is no JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
+            )
         content = load_json(path, "file of boxes")
         if isinstance(content, list):
             content = {"annotations": content}
