@@ -6,12 +6,17 @@ import errno
 import json
 import os
 import secrets
+import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from leanpose.errors import LeanposeError
+
+MODEST = 64_000_000
+"""Bytes that whatever a small file unpacks to may have."""
 
 
 def describe_os_error(path: Path | str, error: OSError) -> LeanposeError:
@@ -28,6 +33,69 @@ def describe_read_error(path: Path | str, error: OSError) -> LeanposeError:
     if isinstance(error, IsADirectoryError):
         return LeanposeError(f"{path} is a folder, not a file.")
     return LeanposeError(f"Cannot read {path}: {error.strerror or error}.")
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file for reading. Devices, which may never end, and pipes, which may never begin, are not opened.
+
+    Raises:
+        OSError: it is not there, may not be read, or is of another kind, which the error's `strerror` names.
+    """
+    kinds = {stat.S_ISFIFO: "named pipe", stat.S_ISSOCK: "socket", stat.S_ISCHR: "device", stat.S_ISBLK: "device"}
+
+    def require(mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        for is_kind, name in kinds.items():
+            if is_kind(mode):
+                raise OSError(errno.EINVAL, f"it is a {name}, no regular file", str(path))
+
+    require(os.stat(path).st_mode)
+    # The file may have become another one since: a pipe must not be waited for then.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        require(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path | str, most: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        most: bytes that it may have; None: any number.
+
+    Raises:
+        OSError: as `open_regular`, or it is larger.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} MB allowed", str(path)
+            )
+        return file.read()
+
+
+def require_honest_archive(path: Path, what: str) -> None:
+    """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
+
+    Anything that is no zip archive passes.
+
+    Raises:
+        LeanposeError: they are, as in an archive that is made to fill the memory.
+    """
+    with suppress(zipfile.BadZipFile, OSError, NotImplementedError), open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            declared = sum(part.file_size for part in archive.infolist())
+        if declared > os.fstat(file.fileno()).st_size + MODEST:
+            raise LeanposeError(
+                f"The {what} {path} is not opened: its parts unpack to {declared / 1e6:.0f} MB, far more than it holds."
+            )
 
 
 @contextmanager
@@ -57,7 +125,7 @@ def load_json(path: Path, what: str) -> Any:
         LeanposeError: it is missing, cut off or no JSON.
     """
     with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
 
 
 def load_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -69,7 +137,7 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
     import yaml  # takes a moment
 
     with read_errors(what, path, yaml.YAMLError, UnicodeDecodeError, kind="not valid YAML"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_regular(path).decode("utf-8"))
     if not isinstance(content, dict):
         raise LeanposeError(f"The {what} {path} is not a mapping of keys to values.")
     return content
@@ -88,7 +156,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     import safetensors  # takes time that `leanpose --help` does not have
 
     try:
-        path.open("rb").close()  # safetensors calls a file that may not be read a missing one
+        open_regular(path).close()  # safetensors calls a file that may not be read a missing one
         with safetensors.safe_open(path, framework) as file:
             yield file
     except OSError as error:

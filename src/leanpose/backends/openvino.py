@@ -83,7 +83,7 @@ class OpenVinoBackend(ExportedBackend):
             text = _card_text(model, path)
             self._dtype = np.dtype(model.inputs[0].element_type.to_dtype())
             values = _shapes(model.inputs), _shapes(model.outputs)
-            card, outputs = read_card(text, *values, self._dtype, path, skeleton)
+            card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
                 raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
-from leanpose.cli.options import Backend, Detector, Device, counted, print_some, progress
+from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def predict(
         Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
-    skeleton: Annotated[str | None, Option(help="Keypoints of an exported file: halpe26, a YAML file, …")] = None,
+    skeleton: ForeignSkeleton = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,

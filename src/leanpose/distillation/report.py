@@ -26,6 +26,7 @@ from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.measure import Figure, Measured, Measurement, measure
 from leanpose.report.pictures import apart, side_by_side
 from leanpose.report.tables import between, number
+from leanpose.skeleton import get_skeleton
 from leanpose.training.build import weights_of
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -158,8 +159,10 @@ class Comparison:
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
         """What is stated about the data and the terms of the teacher and of the students."""
-        file = self._file(TEACHER)
-        teacher = (open_exported(file).card.weights or {}) if file.suffix in FILE_SUFFIXES else describe(file)
+        file, named = self._file(TEACHER), self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
+        skeleton = None if named is None else get_skeleton(named)
+        exported = file.suffix in FILE_SUFFIXES
+        teacher = (open_exported(file, skeleton=skeleton).card.weights or {}) if exported else describe(file)
         return {TEACHER: teacher, "students, as the recipe says": self._recipe(TAUGHT).card.model_dump()}
 
     @property

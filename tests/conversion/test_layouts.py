@@ -1,0 +1,91 @@
+"""ViTPose under the names of Hugging Face and of timm computes what it computes there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from leanpose import create_model
+from leanpose.conversion.layouts import named_as_mmpose
+from leanpose.errors import LeanposeError
+from leanpose.weights.official import from_official
+from official_files import converted
+
+SIZES: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 4, "input_size": (64, 48)}
+
+
+def hugging_face(simple: bool) -> torch.nn.Module:
+    """Their network, of few channels, with weights that are all different."""
+    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation  # heavy
+
+    backbone = VitPoseBackboneConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=[64, 48], out_indices=[2], layer_norm_eps=1e-6
+    )  # fmt: skip
+    config = VitPoseConfig(backbone_config=backbone, num_labels=17, use_simple_decoder=simple)
+    network = VitPoseForPoseEstimation(config).eval()
+    torch.manual_seed(0)
+    for value in network.parameters():
+        torch.nn.init.normal_(value, std=0.2)
+    return network
+
+
+@pytest.mark.parametrize("decoder", ["classic", "simple"])
+def test_hugging_faces_vitpose(decoder: str) -> None:
+    network = hugging_face(decoder == "simple")
+    named, note = named_as_mmpose(network.state_dict())
+    assert "Hugging Face" in note
+    model = create_model("vitpose_s", decoder=decoder, **SIZES).eval()
+    model.load_state_dict(from_official("vitpose_s", named, decoder=decoder, **SIZES))
+    images = torch.randn(2, 3, 64, 48)
+    with torch.inference_mode():
+        expected, found = network(images).heatmaps, model(images).prediction.heatmaps
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def of_its_own_code(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of mmpose as the paper's code has them, which is timm's transformer with a position for a class token."""
+    rules = [
+        (r"^head\.", "keypoint_head."), ("patch_embed.projection", "patch_embed.proj"), (r"^backbone\.ln1", "backbone.last_norm"),
+        (r"\.layers\.(\d+)\.(?=ln|attn|ffn)", r".blocks.\1."), (r"\.ln([12])", r".norm\1"),
+        (r"ffn\.layers\.0\.0", "mlp.fc1"), (r"ffn\.layers\.1", "mlp.fc2"),
+    ]  # fmt: skip
+    renamed = {}
+    for key, value in named.items():
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    position = torch.cat([torch.full((1, 1, 32), 0.5), renamed["backbone.pos_embed"] - 0.5], dim=1)
+    return {**renamed, "backbone.pos_embed": position}
+
+
+def test_the_papers_own_vitpose() -> None:
+    expected, _ = named_as_mmpose(hugging_face(False).state_dict())
+    theirs = of_its_own_code(expected)
+    assert "backbone.blocks.1.attn.qkv.weight" in theirs
+    named, note = named_as_mmpose(theirs)
+    assert "timm" in note
+    assert named.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(named[key], value)
+
+
+def test_vitpose_plus_and_halves_are_refused() -> None:
+    weights = of_its_own_code(named_as_mmpose(hugging_face(False).state_dict())[0])
+    with pytest.raises(LeanposeError, match=r"a ViTPose\+, whose layers have several experts"):
+        named_as_mmpose({**weights, "backbone.blocks.0.mlp.experts.0.weight": torch.ones(2)})
+    half = {k: v for k, v in hugging_face(False).state_dict().items() if ".value." not in k}
+    with pytest.raises(LeanposeError, match="but not the key and value beside it"):
+        named_as_mmpose(half)
+
+
+@pytest.mark.parametrize("variant", ["resnet18", "mobilenetv3_small_100"])
+def test_backbones_of_timm(tmp_path: Path, variant: str) -> None:
+    network = timm.create_model(variant, pretrained=False)
+    done = converted(network.state_dict(), tmp_path)
+    assert (done.model, done.family) == (variant, "backbone")
