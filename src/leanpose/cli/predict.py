@@ -230,6 +230,8 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
     if files.links:
         links = counted(len(files.links), "link")
         print(f"Skipped:  {links} to a file that is looked at already, or to a folder: {_some(files.links)}")
+    if files.unreadable:
+        print(f"Skipped:  {counted(len(files.unreadable), 'folder')} that may not be read: {_some(files.unreadable)}")
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError

@@ -23,7 +23,7 @@ from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.coco_file import record_errors
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
 from leanpose.data.lsp import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.sniffing import FileContent

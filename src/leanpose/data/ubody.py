@@ -20,7 +20,7 @@ from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import collect_people, ground_truth
 from leanpose.data.coco_file import CocoFile, as_id, load_coco
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors

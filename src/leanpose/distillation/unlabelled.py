@@ -81,6 +81,8 @@ def label_pictures(
         pictures = find_inputs([str(root)]).pictures
     elif found.clips:
         LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
+    if found.unreadable:
+        LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
     if not pictures:
         raise LeanposeError(f"There is no picture in {source}.")
     outcome = predict_pictures(
