@@ -19,7 +19,7 @@ import tifffile
 
 from data_builders import encoded, picture, write_coco, write_tar
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.data.cache import CropPlan, pack_crops
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.image_files import VARIABLE, BrokenImageError, max_pixels, open_image
 from leanpose.data.image_folder import tar_members
@@ -111,20 +111,6 @@ def test_every_reader_has_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = dict(read_ahead(find_inputs([str(tmp_path / "images")]).pictures, lambda *_: None))
     kinds = {image.name: isinstance(pixels, BrokenImageError) for image, pixels in found.items()}
     assert kinds == {"0001.jpg": False, "0002.jpg": True}
-
-
-def test_a_cached_crop_that_claims_another_size_is_not_decoded(tmp_path: Path) -> None:
-    write_coco(tmp_path, 1)
-    config = DatasetConfig(format="coco", images="images", annotations="annotations.json")
-    people = read_people(config, COCO17, tmp_path, training=True).people
-    path = tmp_path / "crops.bin"
-    pack_crops(people, CropPlan((64, 48), encoding="jpeg"), path)
-    data = bytearray(path.read_bytes())
-    start = data.find(b"\xff\xc0")
-    data[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
-    path.write_bytes(data)
-    with pytest.raises(LeanposeError):
-        CropCache(path).read(0)
 
 
 def test_tiles_and_codestreams_may_not_be_larger_than_their_image() -> None:

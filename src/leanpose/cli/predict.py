@@ -1,6 +1,6 @@
 """`leanpose predict`: find the poses in pictures and videos."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +12,7 @@ from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from jaxtyping import UInt8
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
     from leanpose.inference.results import PoseResult
+    from leanpose.openpose.frames import FrameWriter
     from leanpose.video.predict import VideoOutcome
     from leanpose.video.tracking import PoseTracker
 
@@ -47,7 +49,7 @@ def predict(
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
-        Option(help="openpose: for ControlNet, on black, with a JSON a picture."),
+        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
@@ -79,7 +81,8 @@ def predict(
     from leanpose.inference.detectors import Detector as PersonDetector
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
-    from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
+    from leanpose.openpose.drawing import ENDING, paint_openpose
+    from leanpose.openpose.frames import open_frames
     from leanpose.video.reader import looks_like_video
 
     require_writer(label_format)
@@ -91,7 +94,6 @@ def predict(
         "--style openpose draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
-        "--resolution is for pictures; the copies of videos are as large as the videos.": videos and resolution,
         "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
@@ -118,12 +120,11 @@ def predict(
         from leanpose.video.tracking import PoseTracker
 
         def draw_frame(pixels: "UInt8[np.ndarray, 'H W 3']", poses: "PoseResult") -> "UInt8[np.ndarray, 'H W 3']":
-            if openpose:
-                return conditioning_image(poses, (pixels.shape[0], pixels.shape[1]), threshold=threshold)
             return poses.draw(pixels, threshold=threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
+        frames = partial(open_frames, resolution=resolution, threshold=threshold) if openpose else None
+        _predict_clips(tracker, clips, out, draw_frame if draw else None, frames, seconds=seconds, audio=audio)
     if only_videos:
         return
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
@@ -271,41 +272,51 @@ def _list_skipped(outcome: "Outcome") -> None:
 
 
 def _predict_clips(
-    tracker: "PoseTracker", clips: "list[Clip]", out: Path, *, draw: "Callable[..., np.ndarray] | None", **options: Any
+    tracker: "PoseTracker",
+    clips: "list[Clip]",
+    out: Path,
+    draw: "Callable[..., np.ndarray] | None",
+    frames: "Callable[[Path], AbstractContextManager[FrameWriter]] | None",
+    **options: Any,
 ) -> None:
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
+        draw: the annotated picture of a frame.
+        frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
         options: for `predict_video`.
 
     Raises:
         LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
+    from leanpose.openpose.frames import frames_folder
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
     targets = clip_targets(clips, out, drawn=draw is not None)
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
-        with progress("frames", PEOPLE) as bar:
-            task = bar.add_task(clip.name, total=None, visible=False, people=0)
+        try:
+            with progress("frames", PEOPLE) as bar, nullcontext() if frames is None else frames(target) as writer:
+                task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
-            def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
-                update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
+                def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
+                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
 
-            drawing = target if draw else None
-            try:
                 outcome = predict_video(
-                    tracker, clip.source, drawing=drawing, lines=lines, draw=draw, advance=advance, **options
-                )
-            except VideoError as error:
-                if len(clips) == 1:
-                    raise
-                print(f"Skipped:  {error}")
-                continue
+                    tracker, clip.source, drawing=target if draw else None, lines=lines, draw=writer or draw,
+                    canvas=None if writer is None else writer.canvas, advance=advance, **options,
+                )  # fmt: skip
+        except VideoError as error:
+            if len(clips) == 1:
+                raise
+            print(f"Skipped:  {error}")
+            continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
+        if frames is not None:
+            print(f"          {frames_folder(target)} (OpenPose JSON a frame)")
         if outcome.stopped and not clip.live:
             raise Exit(130)
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.images import BrokenImageError, parse_jpeg_header, read_image
+from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
@@ -114,10 +114,7 @@ class CropCache:
         if self.plan.encoding == "jpeg":
             import cv2
 
-            # A damaged crop can claim to be much larger.
-            header = parse_jpeg_header(data.tobytes())
-            fits = header is not None and (header.height, header.width) == (entry["height"], entry["width"])
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if fits else None
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
             if pixels is None:
                 raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
         else:
