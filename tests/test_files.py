@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from leanpose.data.sets import label_files
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json, load_yaml, open_safetensors, read_regular, require_honest_archive
+from leanpose.files import files_below, load_json, load_yaml, open_safetensors, read_regular, require_honest_archive
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
@@ -27,6 +29,23 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_bytes(b"[1, 2]")
     (tmp_path / "link.json").symlink_to("c.json")
     assert load_json(tmp_path / "link.json", "set") == [1, 2]
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, for whom every folder can be read, the system's refusal is made up."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "labels.json").write_text("[]")
+    assert files_below(tmp_path) == [tmp_path / "a" / "b" / "labels.json"]
+    scan = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(LeanposeError, match=r"The folder .*a/b cannot be read: Permission denied\."):
+        label_files(tmp_path)
 
 
 def test_a_size_may_be_asked_for(tmp_path: Path) -> None:

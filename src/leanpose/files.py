@@ -79,6 +79,19 @@ def read_regular(path: Path | str, most: int | None = None) -> bytes:
         return file.read()
 
 
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, in order; links to folders are not followed.
+
+    Raises:
+        LeanposeError: a folder there may not be read, so that nobody knows what is in it.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise LeanposeError(f"The folder {error.filename} cannot be read: {error.strerror or error}.") from error
+
+    return sorted(Path(above, name) for above, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
 def require_honest_archive(path: Path, what: str) -> None:
     """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
 

@@ -124,6 +124,7 @@ def test_they_are_turned_upright_and_white_may_be_0() -> None:
     [
         (np.zeros((24, 16, 2), np.float32), {"photometric": "minisblack"}, "of a kind that cannot be read"),
         (np.zeros((24, 16, 5), np.uint16), {"photometric": "separated"}, "of a kind that cannot be read"),
+        (np.full((24, 16, 4), -5, np.int16), {"photometric": "separated"}, "unknown range"),
     ],
 )
 def test_other_kinds_get_a_sentence(values: np.ndarray, options: dict[str, Any], words: str) -> None:

@@ -267,7 +267,7 @@ def _wrapper_of(tensors: Mapping[str, Tensor]) -> str:
     """
     first = Counter(key.split(".", 1)[0] for key in tensors if "." in key)
     for wrapper in _WRAPPERS:
-        average = next((name for name in _AVERAGED if name in first), None)
+        average = next((name for name in _AVERAGED if 2 * first[name] > first[wrapper]), None)
         together = first[wrapper] + (first[average] if average and average != wrapper else 0)
         if first[wrapper] and together >= _MOSTLY * len(tensors):
             return f"{average or wrapper}."

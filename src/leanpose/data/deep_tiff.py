@@ -65,7 +65,7 @@ def read(data: bytes, name: str) -> DeepImage | None:
         return None
     height, width = int(tags[_HEIGHT]), int(tags[_WIDTH])
     check_size(height, width, name)
-    check_size(tags.get(_TILE_HEIGHT, 0), tags.get(_TILE_WIDTH, 0), f"{name} has tiles and")
+    check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), f"{name} has tiles and")
     channels = {4: "CMYK"} if inks else _CHANNELS
     if samples not in channels or tags.get(_DEPTH, 1) != 1 or height * width * samples * bits // 8 > max_bytes():
         raise BrokenImageError(f"The image {name} is a TIFF of a kind that cannot be read; save it with 8 bits.")
@@ -84,8 +84,10 @@ def read(data: bytes, name: str) -> DeepImage | None:
         reduced, notices = bit_depth.reduce_floats(
             values, name, greatest=max(_numbers(tags.get(_GREATEST)), default=None)
         )
+    elif values.dtype.kind != "u":
+        raise BrokenImageError(f"The image {name} holds values of unknown range; save it with 8 bits.")
     else:
-        reduced, notices = bit_depth.reduce_to_8_bits(values.astype(np.int64, copy=False), bits=bits, declared=None)
+        reduced, notices = bit_depth.reduce_to_8_bits(values, bits=bits, declared=None)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_0:
         reduced = 255 - reduced
     image = frombytes(channels[samples], (width, height), np.ascontiguousarray(reduced).tobytes())

@@ -118,7 +118,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
             check_size(image.height, image.width, name)
             if image.format == "TIFF":
                 tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-                check_size(tags.get(_TILE_HEIGHT, 0), tags.get(_TILE_WIDTH, 0), f"{name} has tiles and")
+                check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), f"{name} has tiles and")
             if image.format == "JPEG2000":
                 width, height = _codestream_size(source)
                 check_size(height, width, name)

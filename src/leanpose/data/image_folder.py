@@ -135,7 +135,8 @@ class ImageFolder:
                 "give the folder that holds it."
             )
         else:
-            name = next((spelling for spelling, _ in spellings(file_name)), base)
+            address = file_name.startswith(tuple(f"{scheme}://" for scheme in _ADDRESSES))
+            name = base if address else next((spelling for spelling, _ in spellings(file_name)), base)
         return ImageRef(str(self.path), name) if self.archive else ImageRef(os.path.join(self.path, name))
 
     def _holds(self, name: str) -> bool:

@@ -23,7 +23,7 @@ from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dat
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import atomic_write, load_yaml, read_regular
+from leanpose.files import atomic_write, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
 _LARGEST = 1.5  # fraction: boxes may reach a little over the edge
@@ -154,7 +154,7 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
         if place is None:
             raise LeanposeError(f"{path}: the {split} images {base / entry} do not exist.")
         if place.is_dir():
-            found += sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found += [file for file in files_below(place) if file.suffix.lower() in SUFFIXES]
         else:
             found += [base / line.strip() for line in read_regular(place).decode().splitlines() if line.strip()]
     if not found:
