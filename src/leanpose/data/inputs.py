@@ -345,14 +345,16 @@ def each_image(images: Any) -> Iterator[ImageInput]:
             yield from each_image(image)
     else:
         inputs = find_inputs([str(images)])
-        left_out = [clip.name for clip in inputs.clips] + inputs.links + inputs.unreadable
         if not inputs.pictures:
             raise LeanposeError(f"There are no images in {images}.")
-        if left_out:
-            names = ", ".join(left_out[:3]) + (", …" if len(left_out) > 3 else "")
-            warnings.warn(
-                f"{len(left_out)} videos, links and unreadable folders in {images} are left out: {names}.", stacklevel=3
-            )
+        left_out = {
+            "videos and links": [clip.name for clip in inputs.clips] + inputs.links,
+            "folders that may not be read": inputs.unreadable,
+        }
+        for what, names in left_out.items():
+            if names:
+                some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+                warnings.warn(f"{len(names)} {what} in {images} are left out: {some}.", stacklevel=3)
         yield from (picture.path for picture in inputs.pictures)
 
 
