@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test test-shapes
+.PHONY: setup demo test test-shapes torture
 
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
@@ -24,6 +24,10 @@ test: setup
 test-shapes: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2 --jaxtyping-packages=leanpose,shape_checks.check \
 		-m "not slow and not gpu and not network and not unshaped"
+
+# Kills long commands at random and compares what they write, run again, with uninterrupted runs; an hour on two cores.
+torture: setup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/torture/torture.py $(TORTURE)
 
 setup: .venv/.complete
 

@@ -96,9 +96,9 @@ STARTS_PROCESSES = (
     "test_another_process_draws_the_same_scene",
     "test_the_bytes_do_not_depend_on_the_number_of_workers",
     "test_a_killed_run_resumes_to_bit_identical_weights",
-    "test_ctrl_c_saves_and_says_how_to_go_on",
+    "test_a_signal_to_all_processes_saves_and_says_how_to_go_on",
     "test_two_processes_train_one_model",
-    "test_ctrl_c_keeps_what_was_found",
+    "test_sigterm_keeps_what_was_found",
     "test_as_a_real_command",
     "test_two_processes_share_a_cache",
 )

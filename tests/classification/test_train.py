@@ -20,10 +20,10 @@ from leanpose.classification.evaluate import evaluate_classes, ranks_of
 from leanpose.classification.recipe import ClassificationSection, parse_classification_recipe
 from leanpose.classification.train import ClassificationTask, build_classifier, train_classifier
 from leanpose.cli import app
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.models.registry import create_model
 from leanpose.report import Report, read_run, write_report
-from leanpose.training.loop import RunStopped, Trainer
+from leanpose.training.loop import Trainer
 from leanpose.training.recipe import parse_recipe
 from leanpose.training.train import train
 from leanpose.weights import save_model
@@ -142,7 +142,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
         self._stop_signal = int(self.state.step == 3)
 
     monkeypatch.setattr(Trainer, "_step", stopping)
-    with pytest.raises(RunStopped):
+    with pytest.raises(StoppedError):
         run(recipe, tmp_path / "cut")
     monkeypatch.setattr(Trainer, "_step", step)
     for part in ("train", "val"):

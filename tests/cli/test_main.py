@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -13,8 +15,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import leanpose
-from leanpose.cli import COMMANDS, app
+from conftest import Ended
+from leanpose import cli
+from leanpose.cli import COMMANDS, app, exit_codes
 from leanpose.cli.options import progress
+from leanpose.errors import LeanposeError, StoppedError
 
 
 def test_the_version():
@@ -28,6 +33,44 @@ def test_both_names_of_help(command: list[str]):
     assert short.exit_code == 0
     assert "Usage:" in short.output
     assert short.output == long.output
+
+
+def test_the_exit_codes_are_in_the_help():
+    assert "130 or 143 stopped" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code", "printed"),
+    [
+        (None, 0, ""),
+        (LeanposeError("No."), 1, "leanpose: No.\n"),
+        (StoppedError("Stopped.", signal.SIGINT), 130, "leanpose: Stopped.\n"),
+        (StoppedError("Stopped.", signal.SIGTERM), 143, "leanpose: Stopped.\n"),
+        (KeyboardInterrupt(), 130, "leanpose: stopped.\n"),
+        (signal.SIGTERM, 143, "leanpose: stopped.\n"),
+    ],
+)
+def test_how_a_command_ends_is_its_exit_code(
+    ended_by: object, code: int, printed: str, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+):
+    """`weights` stands for all of them."""
+
+    def work() -> None:
+        if isinstance(ended_by, BaseException):
+            raise ended_by
+        if ended_by is not None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(app.registered_commands[list(COMMANDS).index("weights")], "callback", work)
+    monkeypatch.setattr(cli, "_leave", sys.exit)
+    monkeypatch.setattr(exit_codes, "_received", [signal.SIGINT])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ended = command("weights")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended.returncode, ended.stderr) == (code, printed)
+    assert command("weights", "--no-such-option").returncode == 2
 
 
 def test_completion_can_be_installed():

@@ -91,6 +91,13 @@ def test_a_worker_maps_the_file_again(people: list[PoseAnnotation], packed: Path
             np.testing.assert_array_equal(cache.read(row)[1], copy.read(row)[1])
 
 
+def test_a_worker_does_not_take_another_pack_for_its_own(people: list[PoseAnnotation], packed: Path) -> None:
+    copy = pickle.dumps(pack_crops(people, PLAN, packed))
+    pack_crops(people[1:], PLAN, packed)
+    with pytest.raises(LeanposeError, match="was packed again while it was being used"):
+        pickle.loads(copy)
+
+
 def test_the_order_of_people_does_not_change_the_file(people: list[PoseAnnotation], tmp_path: Path) -> None:
     pack_crops(people, PLAN, tmp_path / "one.bin")
     pack_crops(people[::-1], PLAN, tmp_path / "other.bin")
@@ -155,10 +162,10 @@ def test_damaged_files_are_refused(people: list[PoseAnnotation], tmp_path: Path)
     whole = path.read_bytes()
     for data in (whole[:-1], whole[: len(whole) // 2], b"something else entirely, but long enough"):
         path.write_bytes(data)
-        with pytest.raises(LeanposeError, match="no whole crop cache"):
+        with pytest.raises(LeanposeError, match="damaged or no crop cache"):
             CropCache(path)
     path.write_bytes(b"")
-    with pytest.raises(LeanposeError, match="no whole crop cache"):
+    with pytest.raises(LeanposeError, match="damaged or no crop cache"):
         CropCache(path)
     with pytest.raises(LeanposeError, match="Cannot read the crop cache"):
         CropCache(tmp_path / "none.bin")

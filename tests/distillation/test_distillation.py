@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from leanpose.cli import app
+from leanpose.codecs import ScoreCalibration
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation
+from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation, unlabelled
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
@@ -26,11 +30,12 @@ from leanpose.distillation.run import explain, train_run
 from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
+from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
-from leanpose.training.build import load_teacher, read_training_people
-from leanpose.weights import save_model
+from leanpose.training.build import build_model, load_teacher, read_training_people
+from leanpose.weights import load_model, save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
 SETTINGS = [*(f"model_options.{key}={value}" for key, value in TINY_MODEL.items()), "batch_size=4"]
@@ -84,9 +89,17 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
 
 
 def test_a_student_that_starts_from_a_file_keeps_its_form(teacher: str, data: Path, tmp_path: Path) -> None:
-    recipe = plan_distillation(teacher, teacher, data).recipe(PLAIN, 0, tmp_path)
-    assert (recipe.model, recipe.init_from, recipe.strict) == ("tokenpose_s_v1", teacher, False)
+    """Its crops too: at another padding `leanpose-body-t` loses 4.4 AP before the first step."""
+    model, student = load_model(teacher), str(tmp_path / "student.safetensors")
+    codec: Any = model.codec
+    model.codec = replace(codec, padding=1.1, calibration=ScoreCalibration(1.5, (0.5,) * 17))
+    save_model(model, student, training_data=[], licence="Apache-2.0", metrics={})
+    recipe = plan_distillation(teacher, student, data).recipe(PLAIN, 0, tmp_path)
+    assert (recipe.model, recipe.init_from, recipe.strict) == ("tokenpose_s_v1", student, False)
     assert recipe.model_options["embed_dim"] == 16
+    assert build_model(recipe).codec == model.codec
+    assert recipe.batch_size == 4, "few people"
+    assert recipe.optimizer.lr == pytest.approx(3e-4 / 8), "good weights are lost at the rate of fresh ones"
 
 
 def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
@@ -113,6 +126,7 @@ def break_images(data: Path) -> None:
     ("student", "where", "spoil", "words"),
     [
         ("tokenpos_s_v1", "people", None, "There is no student 'tokenpos_s_v1'; did you mean 'tokenpose_s_v1'"),
+        ("qqqq", "people", None, r"There is no student 'qqqq'; there are \d\d, among them (\w+, ){4}\w+\."),
         ("tokenpose_s_v1", "nowhere", None, "There is no .*nowhere"),
         ("tokenpose_s_v1", None, None, "Say what to train on"),
         ("tokenpose_s_v1", "people/images", None, "There is no file of labels"),
@@ -174,7 +188,8 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
         assert 0 <= one["calibration"]["expected calibration error"] <= 1
         assert sum(one["calibration"]["counts"]) == 6 * 17
         cost = one["cost"]
-        assert cost["bytes"] == (out / name / "last.safetensors").stat().st_size
+        weights = (out / name / "last.safetensors").stat().st_size
+        assert cost["bytes"] == pytest.approx(weights, abs=200), "measured once; their cards name other sources"
         assert cost["parameters"] > 1000
         assert cost["milliseconds"]["torch"] > 0
         assert cost["milliseconds"].keys() | cost["reasons"].keys() >= {"torch", "onnxruntime", "openvino"}
@@ -183,6 +198,8 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
     assert (train["people"], train["pictures"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
     assert (val["people"], val["use"]) == (6, "measures")
     assert figures["terms"]["teacher"]["licence"] == "Apache-2.0"
+    assert figures["terms"]["taught-0"]["licence"] == "unspecified; teacher teacher.safetensors: Apache-2.0"
+    assert figures["terms"]["plain-0"]["licence"] == "unspecified"
     assert figures["curves"]["taught-0"]["val"][-1]["epoch"] == 1
     assert figures["settings"]["taught-1"]["seed"] == 1
     # The same again trains nothing; a file that is gone is made again.
@@ -407,3 +424,16 @@ def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
 def test_the_verdict_names_the_metric() -> None:
     gain = Gain(1.0, (0.5, 1.5), (1.0,), "PCK@0.2")
     assert gain.verdict == "taught wins by 1.0 PCK@0.2 (+0.5 to +1.5)"
+
+
+def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_: None)
+    monkeypatch.setattr(unlabelled, "predict_pictures", lambda *_, **__: Outcome(done=1, people=1, stopped=True))
+    file = tmp_path / "labels.json"
+    labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
+    assert str(labels).endswith("labels.json; stopped before its end")
+    result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
+    assert result.exit_code == 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pic
         predict_pictures(
             estimator, pictures, drawings=out, coco=out / "poses.json", paint=paint_openpose, ending=ENDING
         )
-    assert not list(out.iterdir())
+    assert not out.exists()
 
 
 def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
@@ -191,7 +192,7 @@ def test_when_nothing_can_be_read_nothing_is_written(
     with pytest.raises(NothingReadError) as caught:
         predict_pictures(estimator, [p for p in pictures if p.name == "12.png"], drawings=out, coco=out / "poses.json")
     assert len(caught.value.outcome.skipped) == 1
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path):
@@ -203,6 +204,22 @@ def test_an_interrupt_keeps_what_was_found(estimator: PoseEstimator, pictures: l
     assert outcome.stopped
     assert [r["image_id"] for r in json.loads((tmp_path / "out.json").read_text())] == [10, 11]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["10.png", "11.png"]
+
+
+def test_an_interrupt_does_not_come_between_the_files_of_a_picture(
+    estimator: PoseEstimator, pictures: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    to_rows = folders.PoseResult.to_rows
+
+    def stop(self: folders.PoseResult, name: str) -> list[dict]:
+        signal.raise_signal(signal.SIGINT)  # the results of this picture are written, its row is not
+        return to_rows(self, name)
+
+    monkeypatch.setattr(folders.PoseResult, "to_rows", stop)
+    outcome = predict_pictures(estimator, pictures, coco=tmp_path / "out.json", table=tmp_path / "out.csv")
+    assert (outcome.stopped, outcome.done) == (True, 1)
+    assert len(json.loads((tmp_path / "out.json").read_text())) == outcome.people
+    assert (tmp_path / "out.csv").read_text().count("\n") == 1 + outcome.people
 
 
 def test_a_full_disk_leaves_the_old_results(

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Path):
     result = predict(folder, "--detector", "whole-image")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     out = tmp_path / "predictions"
     assert sorted(p.name for p in out.iterdir()) == ["alpha.png", "grey.webp", "photo.jpg", "poses.csv", "poses.json"]
     assert len(json.loads((out / "poses.json").read_text())) == 3

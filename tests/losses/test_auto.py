@@ -184,6 +184,11 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         ("distilpose_s", TINY_MODEL, (True, True)),
         ("tokenpose_s_v1", TINY_MODEL, (False, True)),
         ("tfpose_r18", {"input_size": (64, 48), "embed_dim": 32, "decoder_layers": 1}, (True, True)),  # padded to 64x64
+        (
+            "tfpose_r18",
+            {"input_size": (64, 48), "embed_dim": 32, "decoder_layers": 1, "backbone": "rtmdet_nano"},
+            (True, True),
+        ),
     ]
     for name, options, drawn in cases:
         student = create_model(name, **options).train()

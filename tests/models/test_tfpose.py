@@ -114,6 +114,15 @@ def test_the_auxiliary_map_is_the_finest_level_of_the_memory_in_its_place() -> N
     assert output.aux_outputs == ()
 
 
+@pytest.mark.parametrize("backbone", ["rtmdet_nano", "mobilenetv3_small_100"])
+def test_its_features_are_those_that_the_backbone_gives_alone(backbone: str) -> None:
+    """RTMDet gives its finest level, the others their coarsest: losses of features rely on `channels` and `stride`."""
+    model = small(backbone=backbone)
+    features = model.forward_train(IMAGES).features
+    assert features is not None
+    torch.testing.assert_close(features, model.backbone(IMAGES))
+
+
 def test_without_encoder_layers_the_decoder_reads_the_projected_features() -> None:
     model = small(encoder_layers=0)
     with torch.inference_mode():

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import BODY19
+from leanpose.skeleton import BODY19, COCO17
 from leanpose.synthetic import render_scene, write_synthetic
+from leanpose.synthetic.dataset import read_synthetic
 
 
 def test_the_files_hold_the_scenes(tmp_path: Path) -> None:
@@ -108,3 +110,17 @@ def test_the_command_draws_a_set(tmp_path: Path) -> None:
     assert [(image["height"], image["width"]) for image in content["images"]] == [(96, 72)] * 3
     wrong = CliRunner().invoke(app, [str(tmp_path / "other"), "--size", "big"])
     assert isinstance(wrong.exception, LeanposeError)
+
+
+def test_a_flipped_bit_in_a_file_is_noticed(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "set", 2, 9, (64, 48), "coco17")
+    config = DatasetConfig(format="synthetic", images=Path("set"), count=2, seed=9, size=(64, 48))
+    assert len(read_synthetic(config, COCO17, tmp_path, training=True).people) > 0
+    for name in ("images.tar", "annotations.json", "checksums.json"):
+        path = tmp_path / "set" / name
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(LeanposeError, match=r"is damaged or was changed; delete .*set to draw"):
+            read_synthetic(config, COCO17, tmp_path, training=True)
+        path.write_bytes(content)

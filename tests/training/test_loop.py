@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from leanpose.codecs import SimCCCodec
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
+from leanpose.locks import lock_folder
 from leanpose.training import loop
 from leanpose.training.build import build_model
 from leanpose.training.recipe import load_recipe, parse_recipe
@@ -50,6 +51,10 @@ def one_thread() -> Iterator[None]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "last.safetensors")
+
+
+def rows_without_times(path: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(path.open())]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -169,14 +174,11 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     resumed = subprocess.run(
         process_of("--resume", killed), capture_output=True, text=True, timeout=240, check=False, env=environment
     )
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.returncode == 3, resumed.stderr
     assert "1 image could not be read" in resumed.stdout
     assert_same_weights(killed, tmp_path / "whole")
-    assert (killed / "val.csv").read_text().split("\n")[0] == (tmp_path / "whole" / "val.csv").read_text().split("\n")[
-        0
-    ]
-    steps = [row["step"] for row in csv.DictReader((killed / "val.csv").open())]
-    assert steps == ["6", "12", "18"]
+    assert rows_without_times(killed / "val.csv") == rows_without_times(tmp_path / "whole" / "val.csv")
+    assert not list(killed.glob(".*")), "no partial files and no lock"
 
 
 def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_path: Path) -> None:
@@ -197,24 +199,77 @@ def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_p
     assert_same_weights(tmp_path / "first", tmp_path / "second")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    """SIGTERM, as clusters send it, to loader workers too; they must not die of it."""
     recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        process_of(recipe, "schedule.epochs=100000", "--out", folder), stderr=subprocess.PIPE, text=True,
+        process_of(recipe, "schedule.epochs=100000", "data.num_workers=2", "--out", folder), stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (folder / "state.pt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 143, error
     assert "Traceback" not in error
     assert f"leanpose train --resume {folder}" in error
     stopped = int(re.search(r"Stopped at step (\d+)", error).group(1))  # pyright: ignore[reportOptionalMemberAccess]
     assert load_state(folder)["run"]["step"] == stopped
+
+
+def test_a_signal_ends_a_validation_and_a_resumed_run_equals_the_whole_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logs too, but for the times: a row every four steps, so that one lies across the stop."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data))
+    train(recipe, tmp_path / "whole", quiet=True)
+    measure = loop.Trainer._measure
+
+    def stop(self: loop.Trainer, validation: loop.Validation, model: Any) -> dict[str, float]:
+        def measured(_: Any) -> dict[str, float]:
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("the signal ends the validation")
+
+        return measure(self, loop.Validation(validation.name, measured), model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_measure", stop)
+        with pytest.raises(StoppedError, match="Stopped at step 6; go on with") as stopped:
+            train(recipe, tmp_path / "run", quiet=True)
+    assert stopped.value.signal == signal.SIGTERM
+    train(recipe, tmp_path / "run", resume=True, quiet=True)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    for name in ("train.csv", "val.csv"):
+        assert rows_without_times(tmp_path / "run" / name) == rows_without_times(tmp_path / "whole" / name), name
+
+
+def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(
+    data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
+    with lock_folder(tmp_path / "run"):
+        for arguments in ([recipe, "--out", tmp_path / "run"], ["--resume", tmp_path / "run"]):
+            (tmp_path / "run" / "recipe.yaml").write_text(load_recipe(recipe).to_yaml())
+            result = command("train", *arguments)
+            assert result.returncode == 1
+            assert re.search(rf"run is being written by process {os.getpid()} on \S+ since", result.stderr)
+            assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".folder.lock", "recipe.yaml"]
+
+
+def test_a_recipe_that_changed_between_two_parts_of_a_run_is_said(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), ["schedule.epochs=1"])
+    train(recipe, tmp_path / "run", quiet=True)
+    train(load_recipe(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True, quiet=True)
+    assert not caplog.messages
+    changed = load_recipe(tmp_path / "run" / "recipe.yaml", ["optimizer.lr=0.5"])
+    train(changed, tmp_path / "run", resume=True, quiet=True)
+    assert "another than when the run was stopped: optimizer.lr." in caplog.text
 
 
 def test_accumulated_parts_make_one_step(data: Path, tmp_path: Path) -> None:
@@ -253,7 +308,7 @@ def test_a_broken_image_is_skipped_and_named_at_the_end(
 ) -> None:
     (data / "images" / "3.jpg").write_bytes(b"")
     result = command("train", write_tiny_recipe(tmp_path / "r.yaml", data), "--out", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 3, result.stderr
     assert "1 image could not be read and took no part" in result.stdout
     assert "3.jpg" in result.stdout
 

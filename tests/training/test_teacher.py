@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.training.build import build_model, load_teacher
-from leanpose.training.loop import RunStopped, RunSummary, Trainer
+from leanpose.training.loop import RunSummary, Trainer
 from leanpose.training.recipe import Recipe, parse_recipe
 from leanpose.training.task import Teacher, build_task
 from leanpose.training.train import train
@@ -180,7 +180,7 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(
 
     monkeypatch.setattr(Trainer, "_step", stopping)
     recipe = student_recipe(data, teacher)
-    with pytest.raises(RunStopped):
+    with pytest.raises(StoppedError):
         train(recipe, tmp_path / "run", quiet=True)
     monkeypatch.setattr(Trainer, "_step", step)
     assert len(taken) == 5

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.models.registry import create_model
 from leanpose.schema import TeacherSection
-from leanpose.training.loop import RunStopped, Trainer
+from leanpose.training.loop import Trainer
 from leanpose.training.recipe import Recipe, parse_recipe, saved_recipe
 from leanpose.training.train import stage_recipe, train
 from leanpose.weights import load_model, save_model
@@ -93,11 +93,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     def stop(self: Trainer) -> None:
         save_state(self)
         if self.folder.name == f"stage{stage}" and self.state.epoch == 1:
-            raise RunStopped("stopped")
+            raise StoppedError("stopped", 2)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
-        with pytest.raises(RunStopped):
+        with pytest.raises(StoppedError):
             train(plan, tmp_path / "stopped", quiet=True)
     (tmp_path / "stopped").rename(tmp_path / "moved")  # which stage 2's teacher is a part of
     train(saved_recipe(tmp_path / "moved"), tmp_path / "moved", resume=True, quiet=True)
@@ -116,11 +116,11 @@ def test_stage_2_goes_on_without_the_teacher_of_stage_1(
     def stop(self: Trainer) -> None:
         save_state(self)
         if self.folder.name == "stage2":
-            raise RunStopped("stopped")
+            raise StoppedError("stopped", 2)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
-        with pytest.raises(RunStopped):
+        with pytest.raises(StoppedError):
             train(dwpose(data, teacher), run, quiet=True)
     teacher.unlink()
     first = (run / "stage1" / "last.safetensors").stat().st_mtime_ns
@@ -139,7 +139,7 @@ def test_who_stops_a_stage_is_told_to_resume_the_whole(
         self._stop_signal = 15
 
     monkeypatch.setattr(Trainer, "_step", stop)
-    with pytest.raises(RunStopped, match=rf"--resume {tmp_path / 'run'}$"):
+    with pytest.raises(StoppedError, match=rf"--resume {tmp_path / 'run'}$"):
         train(dwpose(data, teacher), tmp_path / "run", quiet=True)
 
 

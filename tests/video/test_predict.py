@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -338,7 +339,8 @@ def test_an_error_anywhere_comes_out_and_leaves_no_half_video(
 ):
     source = write_clip(tmp_path / "a.mp4", frames=30)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/clip.mp4").write_text("an older one")
+    for name in ("clip.jsonl", "clip.mp4"):
+        (tmp_path / "out" / name).write_text("an older one")
     problem = ZeroDivisionError("what went wrong")
     tracker, options = NumberReader(), {}
     if place == "tracker":
@@ -352,22 +354,49 @@ def test_an_error_anywhere_comes_out_and_leaves_no_half_video(
     with pytest.raises(ZeroDivisionError):
         run(source, tmp_path, tracker, **options)
     assert files_of(tmp_path) == ["clip.jsonl", "clip.mp4"]
-    assert (tmp_path / "out/clip.mp4").read_text() == "an older one"
-    assert len(lines_of(tmp_path)) >= (1 if place == "drawing" else 16)
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"an older one"}
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("ahead", "painter"))]
 
 
-def test_lines_are_whole_at_any_moment(tmp_path: Path):
-    counts = []
+def test_earlier_files_stay_until_the_new_ones_are_whole(tmp_path: Path):
+    """Also behind a link: what it points to is somebody else's."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/clip.mp4").write_text("an older one")
+    (tmp_path / "another.txt").write_text("another's")
+    (tmp_path / "out/clip.jsonl").symlink_to(tmp_path / "another.txt")
+    seen = set()
 
     def look(so_far: VideoOutcome) -> None:
-        path = tmp_path / "out/clip.jsonl"  # opened by another thread, which may not have come to the first line yet
-        text = path.read_text() if path.exists() else ""
-        assert not text or text.endswith("\n")
-        counts.append(len([json.loads(line) for line in text.splitlines()]))
+        seen.add(((tmp_path / "out/clip.mp4").read_text(), (tmp_path / "out/clip.jsonl").read_text()))
 
-    run(write_clip(tmp_path / "a.mp4", frames=30), tmp_path, advance=look)
-    assert counts[-1] >= 30 - 8
+    (tmp_path / "out/.clip.0a1b2c3d.partial.mp4").write_text("of a run that was killed")
+    run(write_clip(tmp_path / "a.mp4"), tmp_path, advance=look)
+    assert seen == {("an older one", "another's")}
+    assert (tmp_path / "another.txt").read_text() == "another's"
+    assert not (tmp_path / "out/clip.jsonl").is_symlink()
+    assert len(lines_of(tmp_path)) == 13
+    assert files_of(tmp_path) == ["clip.jsonl", "clip.mp4"]
+
+
+@pytest.mark.parametrize("limit", [40, 3_000, 20_000])
+def test_a_full_disk_is_one_sentence(limit: int, tmp_path: Path):
+    """At the header, at a frame, and when the file is closed: a limit to files' sizes stands for the disk's."""
+    source, noise = write_clip(tmp_path / "a.mp4", frames=20, audio="aac"), np.random.default_rng(0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(LeanposeError, match=r"Cannot write .*clip\.mp4: File too large"):
+            predict_video(
+                NumberReader(),  # pyright: ignore[reportArgumentType]
+                source, drawing=tmp_path / "out/clip.mp4",
+                draw=lambda pixels, _: noise.integers(0, 256, pixels.shape, np.uint8),
+            )  # fmt: skip
+        resource.setrlimit(resource.RLIMIT_FSIZE, (min(limit, 1000), before[1]))
+        with pytest.raises(LeanposeError, match=r"Cannot write .*clip\.jsonl: File too large"):
+            predict_video(NumberReader(), source, lines=tmp_path / "out/clip.jsonl")  # pyright: ignore[reportArgumentType]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
 
 
 def test_damage_is_told(tmp_path: Path):

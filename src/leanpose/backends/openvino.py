@@ -15,8 +15,10 @@ import torch
 from leanpose.backends.base import Precision
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped
 from leanpose.backends.foreign import read_card
-from leanpose.backends.onnx import open_session
+from leanpose.backends.onnx import metadata_of, open_session
+from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_read_error
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model
@@ -78,6 +80,10 @@ class OpenVinoBackend(ExportedBackend):
             raise LeanposeError(f"There is no file {path}.")
         if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
             raise LeanposeError(f"There is no file {path.with_suffix('.bin')}, which holds the weights of {path.name}.")
+        try:
+            check_seal(path, path.with_suffix(".bin") if path.suffix == ".xml" else None)
+        except OSError as error:
+            raise describe_read_error(path, error) from error
         try:
             model = core.read_model(path)
             text = _card_text(model, path)
@@ -141,7 +147,7 @@ class OpenVinoBackend(ExportedBackend):
 
 def _card_text(model: Model, path: Path) -> str | None:
     if path.suffix == ".onnx":  # OpenVINO forgets an ONNX file's metadata
-        return open_session(path, cuda=False).get_modelmeta().custom_metadata_map.get(KEY)
+        return metadata_of(open_session(path, cuda=False), path).get(KEY)
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 

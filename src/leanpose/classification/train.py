@@ -20,8 +20,9 @@ from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection, token_losses
 from leanpose.models.registry import create_model
 from leanpose.schema import MethodSection
-from leanpose.training.build import require_no_run, start_from, weights_of, write_recipe
+from leanpose.training.build import lock_run, require_no_run, start_from, write_recipe
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.sources import weights_of
 from leanpose.training.task import Task
 from leanpose.weights import describe
 
@@ -108,6 +109,11 @@ def train_classifier(
     Raises:
         LeanposeError: something does not fit; the sentence says what.
     """
+    with lock_run(folder):
+        return _train_locked(recipe, folder, resume=resume, device=device, quiet=quiet)
+
+
+def _train_locked(recipe: ClassificationRecipe, folder: Path, *, resume: bool, device: str, quiet: bool) -> RunSummary:
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)

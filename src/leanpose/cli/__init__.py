@@ -2,6 +2,7 @@
 
 import os
 import sys
+from signal import SIGINT
 from typing import Annotated, NoReturn
 
 from typer import Exit, Option, Typer
@@ -13,6 +14,7 @@ from leanpose.cli.data import data_app
 from leanpose.cli.demo import demo
 from leanpose.cli.distill import distill
 from leanpose.cli.eval import evaluate
+from leanpose.cli.exit_codes import EPILOG, FAILED, listen_for_sigterm, stopped_code
 from leanpose.cli.explain import explain
 from leanpose.cli.export import export
 from leanpose.cli.models import models
@@ -22,7 +24,7 @@ from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
 from leanpose.cli.train import train
 from leanpose.cli.weights import weights
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.version import __version__
 
 app = Typer(
@@ -41,7 +43,7 @@ def _print_version(asked: bool) -> None:
         raise Exit
 
 
-@app.callback()
+@app.callback(epilog=EPILOG)
 def options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -60,23 +62,19 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; a `LeanposeError` becomes one sentence on stderr and exit code 1."""
+    """Run the command line; a `LeanposeError` becomes one sentence on stderr and an exit code."""
+    listen_for_sigterm()
     try:
         app()
     except LeanposeError as error:
         print(f"leanpose: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
+        sys.exit(stopped_code(error.signal) if isinstance(error, StoppedError) else FAILED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer ends with this code after either signal.
+        if isinstance(end, SystemExit) and end.code not in (stopped_code(SIGINT), stopped_code()):
+            raise
         print("leanpose: stopped.", file=sys.stderr)
-        _leave(INTERRUPTED)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _leave(INTERRUPTED)
-        raise
-
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C has ended."""
+        _leave(stopped_code())
 
 
 def _leave(code: int) -> NoReturn:

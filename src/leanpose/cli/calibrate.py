@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
@@ -68,6 +69,7 @@ def calibrate(
         temporary.write_bytes(draw_reliability(report, f"{Path(model).stem} on {report.data}"))
     _print(report, folds)
     print(f"Wrote {out} and {diagram}")
+    exit_if_skipped(report.broken)
 
 
 def _print(report: "CalibrationReport", folds: int) -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import Device, ForeignSkeleton, Settings
 from leanpose.errors import LeanposeError
 
@@ -55,12 +56,17 @@ def distill(
         for sentence in (*plan.sentences, *explained(plan, out)):
             print(sentence)
         return
+    skipped = 0
     for number, source in enumerate(unlabelled or []):
         file = out / f"{UNLABELLED}-{number}.json"
         begun = file.is_file() and (out / PLAN_FILE).is_file()
         labels = read_labels(file, source) if begun else label_pictures(source, teacher, file, skeleton=skeleton)
+        if labels.stopped:
+            raise Exit(stopped_code())
+        skipped += labels.skipped
         plan = with_unlabelled(plan, labels)
     result = run_distillation(plan, out, budget=budget, force=force, device=device)
     for sentence in result.summary:
         print(sentence)
     print(f"Open {result.report} in a browser.")
+    exit_if_skipped(result.broken, range(skipped))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
@@ -78,6 +79,7 @@ def evaluate(
         )
     print_report(report)
     write_report(report, out, results)
+    exit_if_skipped(report.broken)
 
 
 def _evaluate_classifier(
@@ -113,3 +115,4 @@ def _evaluate_classifier(
         figures = {"settings": settings, "figures": measured.metrics, "by_class": rows, "broken": measured.broken}
         with atomic_write(out) as path:
             path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+    exit_if_skipped(measured.broken)

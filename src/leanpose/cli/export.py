@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import AnyModel, print_some, status
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def export(
                 advance=advance, **file,
             )  # fmt: skip
         _print_quantisation(quantisation)
+        exit_if_skipped(quantisation.broken)
         return
     for option, value in {"--annotations": annotations, "--boxes": boxes, **others}.items():
         if value is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
 from leanpose.errors import LeanposeError
 
@@ -41,6 +42,9 @@ def predict(
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    box_images: Annotated[
+        Path | None, Option(help="COCO file whose images the ids of --boxes mean. [default: names, or numbers in them]")
+    ] = None,
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
@@ -91,6 +95,7 @@ def predict(
     videos, only_videos = bool(files.clips), not files.pictures
     mistakes = {
         "Give --boxes or --detector, not both.": boxes and detector != "auto",
+        "--box-images says what the ids of --boxes mean; give --boxes too.": box_images and not boxes,
         "--style openpose draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
@@ -105,10 +110,13 @@ def predict(
     if draw:
         target_names(files.pictures, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
+    unread = [clip for clip in files.clips if clip not in clips]
     if not clips:  # before a model is loaded
         with _listing_skipped():
             require_readable(files.pictures)
-    box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
+    box_file = None if boxes is None else BoxFile(boxes, box_images, threshold=box_threshold)
+    if box_file is not None:
+        box_file.require_numbers(files.pictures)
     source = "whole-image" if boxes is not None else detector
     chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
@@ -124,8 +132,10 @@ def predict(
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         frames = partial(open_frames, resolution=resolution, threshold=threshold) if openpose else None
-        _predict_clips(tracker, clips, out, draw_frame if draw else None, frames, seconds=seconds, audio=audio)
+        drawn = draw_frame if draw else None
+        unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
     if only_videos:
+        exit_if_skipped(unread)
         return
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
         print(f"Note:     {doubt}")
@@ -150,7 +160,8 @@ def predict(
         kind = "COCO annotations" if label_format == "coco" else label_format
         print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
-        raise Exit(130)
+        raise Exit(stopped_code())
+    exit_if_skipped(unread, outcome.skipped)
 
 
 @contextmanager
@@ -278,13 +289,16 @@ def _predict_clips(
     draw: "Callable[..., np.ndarray] | None",
     frames: "Callable[[Path], AbstractContextManager[FrameWriter]] | None",
     **options: Any,
-) -> None:
+) -> "list[Clip]":
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
         draw: the annotated picture of a frame.
         frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
         options: for `predict_video`.
+
+    Returns:
+        Those that could not be read.
 
     Raises:
         LeanposeError: the only video cannot be read, or something cannot be written.
@@ -294,7 +308,7 @@ def _predict_clips(
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
-    targets = clip_targets(clips, out, drawn=draw is not None)
+    targets, unread = clip_targets(clips, out, drawn=draw is not None), []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
         try:
@@ -312,13 +326,15 @@ def _predict_clips(
             if len(clips) == 1:
                 raise
             print(f"Skipped:  {error}")
+            unread.append(clip)
             continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
         if frames is not None:
             print(f"          {frames_folder(target)} (OpenPose JSON a frame)")
         if outcome.stopped and not clip.live:
-            raise Exit(130)
+            raise Exit(stopped_code())
+    return unread
 
 
 def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import Device, Settings
 from leanpose.errors import LeanposeError
 
@@ -31,8 +32,9 @@ def retrain_head(
     from leanpose.cli.train import report
     from leanpose.device import choose_device
     from leanpose.evaluation.report import primary_metric
-    from leanpose.training.build import read_validation_people, require_no_run, validate_model, weights_of
+    from leanpose.training.build import read_validation_people, require_no_run, validate_model
     from leanpose.training.recipe import load_recipe
+    from leanpose.training.sources import weights_of
     from leanpose.training.train import retrain_head_recipe, train
     from leanpose.weights import load_model
 
@@ -58,3 +60,4 @@ def retrain_head(
     if before is not None:
         name = primary_metric(before)
         print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
+    exit_if_skipped(summary.broken)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import Device, Settings, counted, print_some
 from leanpose.errors import LeanposeError
 
@@ -50,6 +51,7 @@ def train(
 
         summary = run(checked, folder, **how)
     report(summary)
+    exit_if_skipped(summary.broken)
 
 
 def report(summary: "RunSummary") -> None:

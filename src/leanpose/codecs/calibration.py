@@ -11,7 +11,7 @@ A raw score (the height of a heatmap's peak, of a SimCC bin, 1 minus a predicted
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,10 @@ class ScoreCalibration:
         offsets = torch.tensor(self.offsets, dtype=scores.dtype, device=scores.device)
         probabilities = torch.sigmoid(self.slope * (held / (1 - held)).log() + offsets)
         return torch.where(scores > 0, probabilities, torch.zeros_like(scores))
+
+    def select(self, keypoints: Sequence[int]) -> ScoreCalibration:
+        """The same for a model that finds these keypoints alone, in this order."""
+        return ScoreCalibration(self.slope, tuple(self.offsets[keypoint] for keypoint in keypoints))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` reads them back."""

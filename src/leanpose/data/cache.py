@@ -4,7 +4,9 @@ A coarse crop is the upright part of an image around a person, larger than the m
 keeps its context, and at most as fine as the model can use. All crops of a data set lie in one file that is mapped into
 memory, raw (fastest) or as JPEG (smallest):
 
-    crop bytes … │ index (numpy array) │ description (JSON) │ its length (8 bytes) │ MAGIC
+    crop bytes … │ index (numpy array) │ description (JSON) │ its length (8 bytes) │ checksum of these three │ MAGIC
+
+The index holds a checksum (CRC-32) of each crop, which is verified whenever the crop is read.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -27,14 +30,15 @@ from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.geometry import PADDING, bbox_to_center_scale
+from leanpose.locks import lock_file
 
-MAGIC = b"leanpose-crops-2"
+MAGIC = b"leanpose-crops-3"
 FILE_NAME = "crops.bin"
 _JPEG_QUALITY = 95
 
 _ROW = np.dtype(
     [("key", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("height", "<u2"), ("width", "<u2"),
-     ("scale", "<f8", (2,)), ("shift", "<f8", (2,))]
+     ("scale", "<f8", (2,)), ("shift", "<f8", (2,)), ("crc", "<u4")]
 )  # fmt: skip
 
 
@@ -62,32 +66,39 @@ class CropCache:
 
     Args:
         path: the file, or the folder that holds it; a worker process that gets a copy maps it again.
+        expected: the `checksum` that it has to have.
 
     Attributes:
         data: the bytes of the whole file.
+        checksum: of all but the crops themselves.
         index: one row a person, sorted by key.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
 
     Raises:
-        LeanposeError: the file is missing, cut off, or no such file.
+        LeanposeError: the file is missing, damaged, no such file or not the expected one.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, expected: int | None = None) -> None:
         self.path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
         try:
             self.data = np.memmap(self.path, np.uint8, mode="r")
-            end = len(self.data) - len(MAGIC) - 8
+            end = len(self.data) - len(MAGIC) - 12
             if end < 0 or self.data[-len(MAGIC) :].tobytes() != MAGIC:
+                raise ValueError
+            start = end - int.from_bytes(self.data[end : end + 8].tobytes(), "little")
+            description = json.loads(self.data[start:end].tobytes()) if start >= 0 else {}
+            tables = self.data[description["data_bytes"] : end + 8].tobytes()
+            self.checksum = zlib.crc32(tables)
+            if self.checksum != int.from_bytes(self.data[end + 8 : end + 12].tobytes(), "little"):
                 raise ValueError
         except OSError as error:
             raise LeanposeError(f"Cannot read the crop cache {self.path}: {error.strerror or error}.") from error
-        except ValueError as error:
-            raise LeanposeError(f"{self.path} is no whole crop cache; pack it again.") from error
-        start = end - int.from_bytes(self.data[end : end + 8].tobytes(), "little")
-        description = json.loads(self.data[start:end].tobytes())
-        index = self.data[description["data_bytes"] : start].tobytes()
-        self.index: np.ndarray = np.load(io.BytesIO(index), allow_pickle=False)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise LeanposeError(f"{self.path} is damaged or no crop cache of this version; pack it again.") from error
+        if expected is not None and self.checksum != expected:
+            raise LeanposeError(f"{self.path} was packed again while it was being used; start the run again.")
+        self.index: np.ndarray = np.load(io.BytesIO(tables[: start - description["data_bytes"]]), allow_pickle=False)
         plan = description["plan"]
         self.plan = CropPlan(**{**plan, "input_size": tuple(plan["input_size"])})
         self.broken: dict[str, str] = description["broken"]
@@ -96,7 +107,7 @@ class CropCache:
         return len(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CropCache, (self.path,)
+        return CropCache, (self.path, self.checksum)
 
     def find(self, people: Sequence[PoseAnnotation]) -> Int[np.ndarray, " N"]:
         """Each person's row, or -1 for those who are not here."""
@@ -107,16 +118,20 @@ class CropCache:
         return np.where(self.index["key"][rows] == keys, rows, -1)
 
     def read(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
-        """A coarse crop (RGB), and the affine map from its image to it."""
+        """A coarse crop (RGB), and the affine map from its image to it.
+
+        Raises:
+            BrokenImageError: it is not the one that was packed.
+        """
         entry = self.index[row]
         offset, length = int(entry["offset"]), int(entry["length"])
         data = self.data[offset : offset + length]
+        if zlib.crc32(data.data) != entry["crc"]:
+            raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
         if self.plan.encoding == "jpeg":
             import cv2
 
             pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-            if pixels is None:
-                raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
         else:
             pixels = data.reshape(int(entry["height"]), int(entry["width"]), 3)
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
@@ -145,29 +160,32 @@ def pack_crops(
         progress: called with the number of people done and of all, image by image.
 
     Raises:
-        LeanposeError: the file cannot be written.
+        LeanposeError: the file cannot be written, or another process is packing it.
     """
     unique = {person_key(person): person for person in people}
     ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
     groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
     rows, broken, offset, done = [], {}, 0, 0
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with lock_file(Path(path)), atomic_write(path) as temporary, temporary.open("wb") as file:
         for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
             if isinstance(result, BrokenImageError):
                 broken[str(group[0][1].image)] = str(result)
             else:
                 for key, data, *placed in result:
                     file.write(data)
-                    rows.append((key, offset, len(data), *placed))
+                    rows.append((key, offset, len(data), *placed, zlib.crc32(data)))
                     offset += len(data)
             done += len(group)
             if progress is not None:
                 progress(done, len(unique))
         index = np.array(rows, _ROW)
-        np.save(file, index[np.argsort(index["key"])], allow_pickle=False)
+        tables = io.BytesIO()
+        np.save(tables, index[np.argsort(index["key"])], allow_pickle=False)
         description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken}
         encoded = json.dumps(description).encode()
-        file.write(encoded + len(encoded).to_bytes(8, "little") + MAGIC)
+        tables.write(encoded + len(encoded).to_bytes(8, "little"))
+        content = tables.getvalue()
+        file.write(content + zlib.crc32(content).to_bytes(4, "little") + MAGIC)
     return CropCache(path)
 
 

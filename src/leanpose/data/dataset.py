@@ -33,6 +33,7 @@ from leanpose.geometry import (
     warp_image,
     warp_matrix,
 )
+from leanpose.signals import STOPPING
 from leanpose.skeleton import Skeleton
 
 ATTEMPTS = 8
@@ -317,9 +318,11 @@ class TopDownDataset(ImageDataset[Crop]):
 
 
 def start_worker(_worker: int = 0) -> None:
-    """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part; Ctrl-C is the parent's."""
+    """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part; Ctrl-C and SIGTERM to all
+    processes are the parent's, which tells its workers when to end."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -22,9 +22,10 @@ from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.registry import list_models
 from leanpose.skeleton import SKELETONS, Skeleton
-from leanpose.training.build import build_model, load_teacher, read_training_people, weights_of
+from leanpose.training.build import build_model, codec_settings, load_teacher, read_training_people
 from leanpose.training.optimizers import build_optimizers
 from leanpose.training.recipe import Recipe, change_values, find_recipe, parse_recipe, read_recipe
+from leanpose.training.sources import weights_of
 from leanpose.training.task import build_task
 from leanpose.weights import RELEASED, load_model
 
@@ -157,10 +158,11 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
     """A registered model with fresh weights, or the model of a file with its weights as the start."""
     if student in list_models(task="pose"):
         said.append(f"The student is a fresh {student}.")
-        return {"model": student, "optimizer": {"lr": 1e-3}}
+        return {"model": student}
     if Path(student).exists() or student in RELEASED or student.endswith(".safetensors"):
         model = load_model(weights_of(student))
-        codec = {k: v for k, v in model.codec.to_dict().items() if k in ("sigma", "encoding", "blur_kernel_size")}
+        codec = codec_settings(model.codec)
+        codec.pop("calibration", None)  # follows from init_from, for whatever keypoints there will be
         said.append(f"The student starts as {student}, a {model.name}.")
         return {
             "model": model.name,
@@ -169,7 +171,6 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
             "codec": codec,
             "init_from": student,
             "strict": False,
-            "optimizer": {"lr": 3e-4},
         }
     known = [*list_models(task="pose"), *RELEASED]
     raise LeanposeError(f"There is no student '{student}'; {did_you_mean(student, known)}")
@@ -199,11 +200,16 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
     if "precision" not in values:
         defaults["precision"] = "bf16" if choose_device("auto").type == "cuda" else "fp32"
     defaults["augmentation"] = {"scale": 0.25, "rotation": 30.0, "hue": 5, "saturation": 30, "value": 30}
-    defaults["optimizer"] = {"name": "adamw", "weight_decay": 0.01, "grad_clip_norm": 35.0}
+    batch = {**defaults, **values}["batch_size"]
+    # Few people's gradients are noisy: weights that are good already are lost at a fresh network's rate.
+    rate = 1e-3 if "init_from" not in values else 3e-4 * min(batch / 32, 1)
+    defaults["optimizer"] = {"name": "adamw", "lr": rate, "weight_decay": 0.01, "grad_clip_norm": 35.0}
     defaults["schedule"] = {"name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.01}
     for key, value in defaults.items():
         values[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else value
-    said.append(f"{people} people to train on: batches of {values.get('batch_size', 512)}.")
+    said.append(
+        f"{people} people to train on: batches of {values['batch_size']}, {values['optimizer']['name']} at {values['optimizer']['lr']:g}."
+    )
     return values, people
 
 

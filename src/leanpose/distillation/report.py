@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanpose.backends import FILE_SUFFIXES, open_exported
+from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
 from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
@@ -26,10 +26,9 @@ from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.measure import Figure, Measured, Measurement, measure
 from leanpose.report.pictures import apart, side_by_side
 from leanpose.report.tables import between, number
-from leanpose.skeleton import get_skeleton
-from leanpose.training.build import weights_of
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
+from leanpose.training.sources import teacher_card, weights_of
 from leanpose.weights import describe, load_model
 from leanpose.weights.released import released_path
 
@@ -43,11 +42,13 @@ class DistillationResult:
 
     Attributes:
         gain: None without a baseline.
+        broken: images that took no part in the training, since they could not be read, and why.
     """
 
     report: Path
     summary: list[str]
     gain: Gain | None
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 def run_name(row: str, seed: int) -> str:
@@ -159,11 +160,9 @@ class Comparison:
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
         """What is stated about the data and the terms of the teacher and of the students."""
-        file, named = self._file(TEACHER), self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
-        skeleton = None if named is None else get_skeleton(named)
-        exported = file.suffix in FILE_SUFFIXES
-        teacher = (open_exported(file, skeleton=skeleton).card.weights or {}) if exported else describe(file)
-        return {TEACHER: teacher, "students, as the recipe says": self._recipe(TAUGHT).card.model_dump()}
+        skeleton = self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
+        students = {name: describe(self._file(name)) for name in self.students}
+        return {TEACHER: teacher_card(self._file(TEACHER), skeleton), **students}
 
     @property
     def verdict(self) -> str:

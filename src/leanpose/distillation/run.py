@@ -14,11 +14,12 @@ from leanpose.distillation.plan import DEFAULT_BUDGET, TAUGHT, DistillationPlan,
 from leanpose.distillation.report import DistillationResult, report_distillation, run_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_yaml
+from leanpose.locks import LOCK_SUFFIX, lock_folder
 from leanpose.models.base import PoseModel
 from leanpose.report.measure import measure
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import finished_run
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 from leanpose.training.task import build_task
 from leanpose.training.train import train
 
@@ -57,9 +58,15 @@ def run_distillation(
         say: gets a sentence at a time.
 
     Raises:
-        LeanposeError: something does not fit, found before any training; or a run fails.
+        LeanposeError: something does not fit, found before any training; another process works in the folder; or a run fails.
     """
-    plan = _open_folder(plan, folder, budget, say)
+    with lock_folder(folder):
+        return _run_locked(_open_folder(plan, folder, budget, say), folder, force=force, device=device, say=say)
+
+
+def _run_locked(
+    plan: DistillationPlan, folder: Path, *, force: bool, device: str, say: Callable[[str], None]
+) -> DistillationResult:
     first = plan.recipe(TAUGHT, plan.seeds[0], folder)
     people, val = read_training_people(first)
     if val is None:
@@ -72,10 +79,13 @@ def run_distillation(
     for sentence in (*plan.sentences, *warnings, *explain(plan, folder)):
         say(sentence)
     _compare_before(teacher.model, build_model(first), val, force, say)
+    broken: dict[str, str] = {}
     for seed in plan.seeds:
         for row in plan.rows:
-            train_run(plan, row, seed, folder, device, say)
-    return report_distillation(plan, folder, teacher.model, people, val, warnings)
+            broken |= train_run(plan, row, seed, folder, device, say)
+    if broken:
+        say(f"{len(broken)} images could not be read and took no part: {next(iter(broken.values()))}")
+    return replace(report_distillation(plan, folder, teacher.model, people, val, warnings), broken=broken)
 
 
 def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callable[[str], None]) -> DistillationPlan:
@@ -90,7 +100,10 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
             )
         say(f"Going on with the distillation in {folder}.")
         return replace(plan, values=begun)
-    if folder.exists() and any(not path.match(f"{UNLABELLED}-*.json") for path in folder.iterdir()):
+    if folder.exists() and any(
+        not (path == note or path.suffix == LOCK_SUFFIX or path.match(f"{UNLABELLED}-*.json"))
+        for path in folder.iterdir()
+    ):
         raise LeanposeError(f"{folder} is not empty and holds no distillation; choose another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,10 +112,10 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
     given = (plan.values.get("schedule") or {}).get("epochs")
     epochs = int(given) if given and budget == DEFAULT_BUDGET else epochs_for(plan, budget, folder)
     planned = plan.with_epochs(epochs)
+    with atomic_write(note) as temporary:  # first: alone it is of a command that was killed here, and is replaced
+        temporary.write_text(json.dumps({"asked": asked, "values": plan.values}, default=str))
     with atomic_write(path) as temporary:
         temporary.write_text(planned.to_yaml())
-    with atomic_write(note) as temporary:
-        temporary.write_text(json.dumps({"asked": asked, "values": plan.values}, default=str))
     say(f"{epochs} epochs for each of {len(plan.rows) * len(plan.seeds)} runs; the recipe is {path}.")
     return planned
 
@@ -126,12 +139,20 @@ def _compare_before(
 
 def train_run(
     plan: DistillationPlan, row: str, seed: int, folder: Path, device: str, say: Callable[[str], None]
-) -> None:
-    """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished."""
+) -> dict[str, str]:
+    """One run of a plan in its folder below `folder`, from the start or on from where it was stopped, unless it is finished.
+
+    Returns:
+        The images that took no part, since they could not be read, and why.
+    """
     recipe, run = plan.recipe(row, seed, folder), folder / run_name(row, seed)
     staged = bool(recipe.distillation.stages(str(run / "stage1")))
-    started = (run / ("stage1" if staged else "") / STATE_FILE).exists()
-    if started and not staged and finished_run(run, recipe.schedule.epochs) is not None:
-        return
+    started = has_state(run / ("stage1" if staged else ""))
+    done = finished_run(run, recipe.schedule.epochs) if started and not staged else None
+    if done is not None:
+        return done.broken
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    train(recipe, run, resume=started, device=device, say=lambda _: None)  # the data are accounted for already
+    summary = train(
+        recipe, run, resume=started, device=device, say=lambda _: None
+    )  # the data are accounted for already
+    return summary.broken

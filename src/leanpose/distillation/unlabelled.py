@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from leanpose.data.coco_file import parse_coco
 from leanpose.data.inputs import Clip, find_inputs
 from leanpose.distillation.plan import TAUGHT, DistillationPlan
 from leanpose.drawing.files import write_picture
@@ -13,6 +14,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import predict_pictures
+from leanpose.locks import lock_folder
 from leanpose.video.animation import open_reader
 from leanpose.video.reader import looks_like_video
 
@@ -34,6 +36,7 @@ class TeacherLabels:
         images: the folder that their names start at.
         people, pictures, empty: how many people, pictures, and pictures without anybody.
         skipped: pictures that could not be read.
+        stopped: whether the user stopped it, so that pictures behind these have no labels.
     """
 
     file: Path
@@ -42,10 +45,12 @@ class TeacherLabels:
     pictures: int
     empty: int
     skipped: int = 0
+    stopped: bool = False
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} that could not be read" if self.skipped else ""
-        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}"
+        end = "; stopped before its end" if self.stopped else ""
+        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}{end}"
 
 
 def label_pictures(
@@ -71,13 +76,13 @@ def label_pictures(
     Raises:
         LeanposeError: there is no picture, none can be read, or nobody is found in them.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     found = find_inputs([str(source)], is_video=looks_like_video)
     pictures, root = found.pictures, found.root or source
     if found.clips and not pictures:
         root = file.with_suffix("")
-        for clip in found.clips:
-            _write_frames(clip, root)
+        with lock_folder(root):
+            for clip in found.clips:
+                _write_frames(clip, root)
         pictures = find_inputs([str(root)]).pictures
     elif found.clips:
         LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
@@ -92,7 +97,8 @@ def label_pictures(
         file.unlink(missing_ok=True)
         raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
     skipped = len(outcome.skipped)
-    return TeacherLabels(file, Path(root).resolve(), outcome.people, outcome.done, outcome.empty, skipped)
+    found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
+    return TeacherLabels(file, Path(root).resolve(), *found_in)
 
 
 def _write_frames(clip: Clip, folder: Path) -> None:
@@ -110,12 +116,12 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
     """What `label_pictures` has written before.
 
     Raises:
-        LeanposeError: the file is damaged.
+        LeanposeError: the file is damaged, or none that `label_pictures` has written.
     """
-    content = load_json(file, "annotation file")
+    content = parse_coco(load_json(file, "annotation file"), file)
     frames = file.with_suffix("")
-    labelled = {person["image_id"] for person in content["annotations"]}
-    images, people = len(content["images"]), len(content["annotations"])
+    labelled = {person["image_id"] for person in content.annotations}
+    images, people = len(content.images), len(content.annotations)
     root = frames if frames.is_dir() else source if source.is_dir() else source.parent
     return TeacherLabels(file, root.resolve(), people, images, images - len(labelled))
 

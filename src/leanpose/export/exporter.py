@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -19,10 +17,12 @@ from torch import Tensor
 from leanpose.backends import open_exported
 from leanpose.backends.base import Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
+from leanpose.checksums import seal
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.program import TYPES, CropProgram, write_onnx, write_onnx_quickly, write_openvino, write_torch
-from leanpose.files import describe_os_error
+from leanpose.files import staging_folder
+from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
 from leanpose.weights import load_model
 from leanpose.weights.storage import card_of, describe
@@ -86,7 +86,7 @@ def export_model(
 
     Raises:
         LeanposeError: an argument does not fit, a package is missing, the model cannot be exported, the file cannot be
-            written, or the file and the model differ.
+            written (another process is writing it, too), or the file and the model differ.
     """
     path = Path(path)
     _check_arguments(path, format, precision)
@@ -107,31 +107,15 @@ def export_model(
     network = copy.deepcopy(model).cpu().eval().to(dtype)
     program = CropProgram(network, dtype, include_preprocessing, include_decoding).eval()
     outputs = program.outputs  # before the export: where the precision does not fit, this says so
-    with staging_folder(path) as folder:
+    with lock_file(path), staging_folder(path) as folder:
         temporary = folder / f"{path.stem}{FORMATS[format]}"
         (write_onnx_quickly if quick else WRITERS[format])(program, card, temporary)
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
             raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        move_files(temporary, path)
+        size = move_files(temporary, path)
     return ExportReport(path, size, card, agreement)
-
-
-@contextlib.contextmanager
-def staging_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for files that are not finished; it is deleted at the end.
-
-    Raises:
-        LeanposeError: something cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise describe_os_error(path, error) from error
 
 
 def verify(
@@ -191,11 +175,20 @@ def _check_arguments(path: Path, format: str, precision: str) -> None:
         raise LeanposeError("onnxruntime does not compute in bf16 on a CPU; use fp16 or fp32, or the format openvino.")
 
 
-def move_files(temporary: Path, path: Path) -> None:
-    """Put the finished files in their place; the weights first, so that no file names weights that are not there."""
+def move_files(temporary: Path, path: Path) -> int:
+    """Seal the finished files and put them in their place; the weights first, so that no file names weights that are not there.
+
+    Returns:
+        The bytes of all together.
+    """
+    weights, size = temporary.with_suffix(".bin"), 0
+    if path.suffix != FORMATS["torch-export"]:  # which is not opened again
+        seal(temporary, weights if weights.exists() else None)
     for suffix in (".bin", path.suffix):
         source = temporary.with_suffix(suffix)
         if source.exists():
             with open(source, "rb") as written:
                 os.fsync(written.fileno())
+                size += os.fstat(written.fileno()).st_size
             os.replace(source, path.with_suffix(suffix))
+    return size

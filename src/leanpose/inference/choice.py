@@ -26,12 +26,14 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
+from leanpose.checksums import checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
 from leanpose.files import atomic_write, cache_folder
+from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
-from leanpose.weights.storage import card_of, digest
+from leanpose.weights.storage import card_of
 
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
@@ -122,17 +124,31 @@ def open_candidate(
         import_openvino()  # before the export, which takes long
     path = _export_path(model)
     settings: dict[str, Any] = {**asdict(candidate), "cuda": device.type == "cuda"}
+    opened = _open_kept(model, device, candidate, path, settings)
+    if opened is not None:
+        return opened
+    advance(f"exporting {model.name} for {candidate.backend}, once; this takes a few seconds")
+    with lock_file(path.with_suffix(""), wait=True):
+        opened = _open_kept(model, device, candidate, path, settings)  # another process may have made it meanwhile
+        if opened is not None:
+            return opened
+        try:
+            export_model(model, path, batches=(1, 3), quick=True)
+        except LeanposeError:  # for the older exporter the model is too new, or depends on its input too much
+            export_model(model, path, batches=(1, 3))
+        return open_exported(path, **settings)
+
+
+def _open_kept(
+    model: PoseModel, device: torch.device, candidate: Candidate, path: Path, settings: dict[str, Any]
+) -> Backend | None:
+    """An earlier export; None where there is none, or one that is damaged or of other code."""
     if path.is_file():
-        with suppress(LeanposeError):  # damaged after it was written: made again
+        with suppress(LeanposeError):
             opened = open_exported(path, **settings)
             if candidate.precision != "fp32" or device.type != "cpu" or _still_agrees(model, opened):
                 return opened
-    advance(f"exporting {model.name} for {candidate.backend}, once; this takes a few seconds")
-    try:
-        export_model(model, path, batches=(1, 3), quick=True)
-    except LeanposeError:  # for the older exporter the model is too new, or depends on its input too much
-        export_model(model, path, batches=(1, 3))
-    return open_exported(path, **settings)
+    return None
 
 
 def _still_agrees(model: PoseModel, exported: Backend) -> bool:
@@ -236,7 +252,10 @@ def remembered(model: PoseModel, device: torch.device, precision: str = "auto") 
     if not folder.is_dir():
         return None  # most users' case, without hashing the weights
     try:
-        choice = json.loads(_record(model, device, precision).read_text())["choice"]
+        content = json.loads(_record(model, device, precision).read_text())
+        choice = content["choice"]
+        if content["crc32"] != _mark(choice):
+            return None
         candidate = Candidate(choice["backend"], choice["precision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -250,10 +269,18 @@ def remember(
 ) -> Candidate:
     """Keep the fastest backend of a measurement for later."""
     choice = fastest(results)
-    content = {"choice": asdict(choice), "results": [asdict(result) for result in results]}
+    content = {
+        "choice": asdict(choice),
+        "crc32": _mark(asdict(choice)),
+        "results": [asdict(result) for result in results],
+    }
     with atomic_write(_record(model, device, precision)) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
     return choice
+
+
+def _mark(choice: Mapping[str, Any]) -> str:
+    return checksum(json.dumps(choice, sort_keys=True).encode())
 
 
 def _record(model: PoseModel, device: torch.device, precision: str) -> Path:

@@ -7,11 +7,11 @@ import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, repeat
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,10 +22,12 @@ from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.device import available_cores
 from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
+from leanpose.files import open_whole, remove_partials
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import BODY_SHARE, PoseEstimator
 from leanpose.inference.results import PoseResult
+from leanpose.locks import lock_file, lock_folder
+from leanpose.signals import delay_signals
 from leanpose.skeleton import Skeleton
 from leanpose.version import __version__
 
@@ -107,7 +109,8 @@ def predict_pictures(
 ) -> Outcome:
     """Estimate the poses in pictures and write them as they come.
 
-    A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run with what has been found so far.
+    A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run behind a picture, with what has been found so
+    far.
 
     Args:
         estimator: finds the people (where `boxes` is None) and their poses; people below its `person_threshold` are left
@@ -124,7 +127,8 @@ def predict_pictures(
 
     Raises:
         NothingReadError: not one picture can be read.
-        LeanposeError: something cannot be written. After either, the files of results are as they were.
+        LeanposeError: something cannot be written, or another process writes there. After either, the files of results are as
+            they were.
     """
     names = [] if drawings is None else target_names(pictures, drawings, ending=ending)
     targets = {picture.path: name for picture, name in zip(pictures, names, strict=False)}
@@ -145,7 +149,14 @@ def predict_pictures(
             yield pixels, given
 
     painters = (available_cores() + 1) // 2
-    with ExitStack() as stack:
+    with ExitStack() as end, ExitStack() as stack:
+        if drawings is not None:
+            end.enter_context(lock_folder(drawings))
+        for folder in {name.parent for name in names} - {drawings}:
+            remove_partials(folder)
+        for path in (coco, table, labels):
+            if path is not None:
+                end.enter_context(lock_file(path))
         write = stack.enter_context(open_results(coco, table, estimator.skeleton))
         label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
         painter = stack.enter_context(ThreadPoolExecutor(painters))
@@ -160,23 +171,25 @@ def predict_pictures(
         try:
             for poses in estimator.stream(feed()):
                 picture, pixels, scores = read.popleft()
-                if scores is not None:
-                    poses = replace(poses, box_scores=scores.astype(np.float32))
-                    certain = poses.person_scores >= estimator.person_threshold
-                    outcome.uncertain += int((~certain).sum())
-                    poses = poses[np.flatnonzero(certain)]
-                write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
-                label(picture, (pixels.shape[0], pixels.shape[1]), poses)
-                if targets:
-                    painted.append(painter.submit(draw, picture, pixels, poses))
-                if len(painted) > DRAWN_AHEAD * painters:
-                    painted.popleft().result()
-                outcome.done += 1
-                outcome.people += len(poses)
-                outcome.empty += not len(poses)
-                advance(outcome)
+                with delay_signals():
+                    if scores is not None:
+                        poses = replace(poses, box_scores=scores.astype(np.float32))
+                        certain = poses.person_scores >= estimator.person_threshold
+                        outcome.uncertain += int((~certain).sum())
+                        poses = poses[np.flatnonzero(certain)]
+                    write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
+                    label(picture, (pixels.shape[0], pixels.shape[1]), poses)
+                    if targets:
+                        painted.append(painter.submit(draw, picture, pixels, poses))
+                    if len(painted) > DRAWN_AHEAD * painters:
+                        painted.popleft().result()
+                    outcome.done += 1
+                    outcome.people += len(poses)
+                    outcome.empty += not len(poses)
+                    advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
+        end.enter_context(delay_signals())  # until all files are closed
         outcome.uncertain += estimator.uncertain - before[0]
         outcome.duplicates = estimator.duplicates - before[1]
         for future in painted:
@@ -184,16 +197,6 @@ def predict_pictures(
         if not outcome.done:
             raise KeyboardInterrupt if outcome.stopped else NothingReadError(outcome)
     return outcome
-
-
-@contextmanager
-def _open_whole(path: Path | None) -> Iterator[TextIO | None]:
-    """Open a file that appears, whole, at the end of the `with`, and not at all after an error; None for None."""
-    if path is None:
-        yield None
-        return
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        yield file
 
 
 @contextmanager
@@ -205,7 +208,10 @@ def open_results(
     Yields:
         What appends the people of one picture (with its image id): COCO's records, with its `file_name` too, and rows.
     """
-    with _open_whole(coco) as records, _open_whole(table) as rows:
+    with (
+        nullcontext() if coco is None else open_whole(coco) as records,
+        nullcontext() if table is None else open_whole(table) as rows,
+    ):
         writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
         if writer is not None:
             writer.writeheader()
@@ -237,7 +243,7 @@ def open_labels(
     Yields:
         What appends the people of one image, with its size (height, width).
     """
-    with _open_whole(path) as file:
+    with nullcontext() if path is None else open_whole(path) as file:
         images: list[dict[str, Any]] = []
         numbers, separators = count(1), chain(['{"annotations": [\n'], repeat(",\n"))
 

@@ -139,9 +139,10 @@ class AutoLoss(Distillation[AutoSection]):
         if section.auxiliary_heatmap_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
-                rows, columns = (math.ceil(side / backbone.stride) for side in student.input_size)
-                area = (rows * backbone.stride, columns * backbone.stride)  # of an image padded at its end (TFPose)
-                drawn[0] = LinearHeatmaps((backbone.channels, rows, columns), keypoints, area, warp)
+                unit = math.lcm(backbone.stride, backbone.size_divisor)
+                height, width = (math.ceil(side / unit) * unit for side in student.input_size)  # TFPose pads at the end
+                grid = (backbone.channels, height // backbone.stride, width // backbone.stride)
+                drawn[0] = LinearHeatmaps(grid, keypoints, (height, width), warp)
             if student.feature_map_shape is not None:
                 drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
         features = tokens = None

@@ -300,7 +300,7 @@ class TFPose(PoseModel):
             reference = self.places[None, :, None].expand(memory.shape[0], -1, -1, -1)
             for layer in self.encoder:
                 memory = layer(memory, position, reference, shapes)
-        return pyramid[-1], memory
+        return self.backbone.own_level(pyramid), memory
 
     def decode(
         self, memory: Float[Tensor, "B N D"], record: list[DecoderTrace] | None = None

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_os_error
+from leanpose.files import describe_os_error, staging_folder
 from leanpose.inference.results import PoseResult
+from leanpose.locks import lock_file
 from leanpose.openpose.drawing import LONGEST_SIDE, conditioning_image, controlnet_size
 
 FOLDER_ENDING = "_openpose"
@@ -82,26 +81,19 @@ def open_frames(video: Path, *, resolution: int | None = None, threshold: float 
         resolution, threshold: see `FrameWriter`.
 
     Raises:
-        LeanposeError: the folder holds other files, or something cannot be written.
+        LeanposeError: the folder holds other files, another process writes there, or something cannot be written.
     """
     folder = frames_folder(video)
     if folder.exists() and not (folder.is_dir() and all(path.name.endswith(_FILE_ENDING) for path in folder.iterdir())):
         raise LeanposeError(
             f"{folder} is there already and holds other files than OpenPose's JSON; choose another --out."
         )
-    token = secrets.token_hex(4)
-    partial, earlier = (folder.with_name(f".{folder.name}.{token}.{kind}") for kind in ("partial", "earlier"))
-    try:
-        partial.mkdir(parents=True)
-        yield FrameWriter(partial, video.stem, resolution=resolution, threshold=threshold)
+    with lock_file(folder), staging_folder(folder) as staging:
+        (staging / "frames").mkdir()
+        yield FrameWriter(staging / "frames", video.stem, resolution=resolution, threshold=threshold)
         if folder.exists():
-            os.replace(folder, earlier)
-        os.replace(partial, folder)
-    except OSError as error:
-        raise describe_os_error(folder, error) from error
-    finally:
-        for rest in (partial, earlier):
-            shutil.rmtree(rest, ignore_errors=True)
+            os.replace(folder, staging / "earlier")
+        os.replace(staging / "frames", folder)
 
 
 def frames_folder(video: Path) -> Path:

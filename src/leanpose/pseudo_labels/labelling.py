@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leanpose.checksums import checksum
+from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
@@ -25,12 +27,13 @@ from leanpose.data.images import BrokenImageError, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
+from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
 from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_person, wholebody_points, write_parts
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 4  # of the lines of an unfinished run
+_FORM = 5  # of the lines of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,13 @@ class PseudoLabels:
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
+        account: who they are, and why the others are not among them.
         broken: a sentence for each picture that was left out.
         resumed: how many pictures an earlier run had done already.
     """
 
     people: list[LabelledPerson]
+    account: Account
     broken: list[str] = field(default_factory=list)
     resumed: int = 0
 
@@ -95,6 +100,7 @@ class BodyDataset:
         """
         content = load_json(annotations, "annotation file")
         file = parse_coco(content, annotations)
+        file.require_unique_ids()
         if file.skeleton.keypoints != COCO17.keypoints:
             raise LeanposeError(
                 f"{annotations} labels the {len(file.skeleton)} keypoints of '{file.skeleton.name}'; faces, hands and "
@@ -110,6 +116,19 @@ class BodyDataset:
             if not as_flag(record.get("iscrowd")) and (self.keypoints(position)[:, 2] > 0).any():
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
+
+    def account(self) -> Account:
+        """Whose faces, hands and feet are looked for, and why not the others'."""
+        account = start_account(self.file.path.stem, COCO17, self.file.skeleton)
+        account.left_out.update(reason for _, reason in self.file.left_out)
+        account.note_categories(self.file.joined)
+        account.notes.update(self.file.notes)
+        used = [position for people in self.people_by_image().values() for position in people]
+        crowds = sum(as_flag(record.get("iscrowd")) for record in self.file.annotations)
+        account.left_out["of a crowd"] += crowds
+        account.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
+        account.used = len(used)
+        return account
 
     def image(self, image_id: int) -> ImageRef:
         """Where an image's pixels are."""
@@ -151,7 +170,11 @@ class ResumeFile:
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
                 raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
-            for image_id, people in map(json.loads, lines):
+            for line in lines:
+                mark, _, text = line.partition(" ")
+                if mark != checksum(text.encode()):
+                    raise ValueError
+                image_id, people = json.loads(text)
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
@@ -169,7 +192,8 @@ class ResumeFile:
             with self.path.open("ab") as file:
                 if not file.tell():
                     file.write(self._header.encode() + b"\n")
-                file.write(json.dumps([image_id, packed]).encode() + b"\n")
+                text = json.dumps([image_id, packed]).encode()
+                file.write(checksum(text).encode() + b" " + text + b"\n")
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
@@ -217,7 +241,7 @@ def find_parts(
         raise LeanposeError(f"None of the {len(by_image)} pictures in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
-    return PseudoLabels(people, broken, sum(image_id in done for image_id in by_image))
+    return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
 
 
 def label_wholebody(
@@ -245,11 +269,23 @@ def label_wholebody(
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings.
+            files or settings, or another process is at it.
     """
-    thresholds = thresholds or AcceptanceThresholds()
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")
+    with lock_file(out):
+        return _label_locked(annotations, images, models, out, thresholds or AcceptanceThresholds(), notes, progress)
+
+
+def _label_locked(
+    annotations: Path,
+    images: Path,
+    models: LandmarkModels,
+    out: Path,
+    thresholds: AcceptanceThresholds,
+    notes: dict[str, Any] | None,
+    progress: Progress | None,
+) -> PseudoLabels:
     dataset = BodyDataset.open(annotations, images)
     settings = {"thresholds": asdict(thresholds), **(notes or {})}
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()

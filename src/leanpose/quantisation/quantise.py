@@ -21,8 +21,10 @@ from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
-from leanpose.export.exporter import BATCHES, export_model, move_files, staging_folder
+from leanpose.export.exporter import BATCHES, export_model, move_files
+from leanpose.files import staging_folder
 from leanpose.inference.choice import interleaved_benchmark
+from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
 from leanpose.quantisation.calibration import choose_people, crops_of
 from leanpose.quantisation.layers import module_of
@@ -138,7 +140,7 @@ def quantise_model(
         broken.update(unread)
         return 100 * coco_ap(results, people, spec.skeleton, metric=metric)["AP"]
 
-    with staging_folder(path) as folder:
+    with lock_file(path), staging_folder(path) as folder:
         advance("exporting in float")
         exported = export_model(
             model,

@@ -18,8 +18,9 @@ from leanpose.report.page import ReportDrawing, ReportSection
 from leanpose.report.pictures import person_oks, side_by_side
 from leanpose.report.runs import RunRecord
 from leanpose.report.tables import NOTHING, ReportTable, between, number
-from leanpose.training.build import read_validation_people, weights_of
+from leanpose.training.build import read_validation_people
 from leanpose.training.recipe import saved_recipe
+from leanpose.training.sources import weights_of
 from leanpose.weights import load_model
 
 SHOWN = 8  # people in a picture

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from leanpose.checksums import file_checksum
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.coco import coco_annotation, ground_truth, read_coco, read_coco_wholebody
 from leanpose.data.readers import DatasetConfig
@@ -28,6 +29,9 @@ from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.scene import render_scene, resolve_skeleton
 
 _JPEG_QUALITY = 92
+CHECKSUMS = "checksums.json"
+"""Of the other two files; where it is there, they are checked before they are used."""
+
 _RENDERER = 3  # counted up with each change of the pictures; names the folder that they are kept in
 
 
@@ -67,7 +71,7 @@ def write_synthetic(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
-    """Render `count` scenes into `folder`: `images.tar` and `annotations.json` in COCO's format (or COCO-WholeBody's).
+    """Render `count` scenes into `folder`: `images.tar`, `annotations.json` in COCO's format (or COCO-WholeBody's), `checksums.json`.
 
     The files are the same, byte for byte, for the same arguments and any number of workers.
 
@@ -92,6 +96,8 @@ def write_synthetic(
     annotations: list[dict] = []
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) if workers > 1 else nullcontext()
+    with suppress(OSError):  # what is wrong with the folder is said below
+        files.images.with_name(CHECKSUMS).unlink()
     with atomic_write(files.images) as temporary, tarfile.open(temporary, "w") as archive, pool as running:
         rendered = running.map(render, range(count), chunksize=16) if running else map(render, range(count))
         for index, (data, labels) in enumerate(rendered):
@@ -108,6 +114,9 @@ def write_synthetic(
     content = {"info": info, **ground_truth(images, annotations, named)}
     with atomic_write(files.annotations) as temporary:
         temporary.write_text(json.dumps(content, separators=(",", ":")))
+    marks = {path.name: file_checksum(path) for path in (files.images, files.annotations)}
+    with atomic_write(files.images.with_name(CHECKSUMS)) as temporary:
+        temporary.write_text(json.dumps(marks))
     return SyntheticFiles(files.images, files.annotations, count, len(annotations))
 
 
@@ -123,12 +132,27 @@ def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
     folder = root / config.images if config.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
     if annotations.exists():
+        _check_files(folder)
         _check_settings(annotations, config)
     else:
         write_synthetic(folder, config.count, config.seed, config.size, skeleton)
     files = {"name": config.title, "images": folder / "images.tar", "annotations": annotations}
     read = read_coco_wholebody if skeleton == WHOLEBODY133 else read_coco
     return read(config.model_copy(update=files), skeleton, root, training=training)
+
+
+def _check_files(folder: Path) -> None:
+    """
+    Raises:
+        LeanposeError: a file is not as it was written.
+    """
+    path = folder / CHECKSUMS
+    marks = load_json(path, "file of checksums") if path.exists() else {}
+    for name in ("images.tar", "annotations.json"):
+        if path.exists() and (not isinstance(marks, dict) or marks.get(name) != file_checksum(folder / name)):
+            raise LeanposeError(
+                f"{folder / name} is damaged or was changed; delete {folder} to draw the pictures anew."
+            )
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:

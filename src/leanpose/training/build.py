@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from leanpose.backends.model import BackendModel, load_pose_model
-from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec, build_codec
+from leanpose.codecs import Codec, HeatmapCodec, ScoreCalibration, SimCCCodec, build_codec
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
@@ -26,34 +28,18 @@ from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.locks import lock_folder
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
+from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
-
-
-def weights_of(name: str) -> Path | str:
-    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
-
-    Raises:
-        LeanposeError: the folder holds no weights.
-    """
-    folder = Path(name)
-    try:
-        if not folder.is_dir():
-            return name
-    except OSError as error:
-        raise LeanposeError(f"'{name[:40]}…' cannot be the name of a file ({error.strerror}).") from error
-    for file in ("best.safetensors", "last.safetensors"):
-        if (folder / file).exists():
-            return folder / file
-    raise LeanposeError(f"The folder {folder} holds no weights of a run (best.safetensors is missing).")
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -70,7 +56,23 @@ def build_model(recipe: Recipe) -> PoseModel:
     model.codec = _change_codec(model, recipe.codec)
     if recipe.init_from is not None:
         start_from(model, recipe)
+        if recipe.codec.calibration is None:
+            model.codec = model.codec.with_calibration(_calibration_of(recipe.init_from, model))
     return model
+
+
+def _calibration_of(start: str, model: PoseModel) -> ScoreCalibration | None:
+    """What a start's scores are calibrated by, where it predicts as this model does and has all of its keypoints.
+
+    Gentle training changes the scores by less than leaving out their calibration does: a person's score weighs keypoints by
+    theirs, and people are ranked by it.
+    """
+    card = describe(weights_of(start))
+    codec, names = build_codec(card["codec"]), Skeleton.from_dict(card["skeleton"]).keypoint_names
+    keypoints = model.skeleton.keypoint_names
+    if codec.calibration is None or type(codec) is not type(model.codec) or not {*keypoints} <= {*names}:
+        return None
+    return codec.calibration.select([names.index(name) for name in keypoints])
 
 
 def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
@@ -81,7 +83,12 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
     """
     settings, codec = section.model_dump(exclude_none=True), model.codec
     known = codec_settings(codec)
-    for key in settings:
+    calibration = section.calibration
+    if calibration is not None and len(calibration.offsets) != len(model.skeleton):
+        raise LeanposeError(
+            f"codec.calibration has {len(calibration.offsets)} offsets; '{model.name}' finds {len(model.skeleton)} keypoints."
+        )
+    for key in settings.keys() - {"calibration"}:
         if key not in known:
             it_has = f"it has {', '.join(known)}" if known else "it has no settings"
             raise LeanposeError(
@@ -223,13 +230,22 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     )
 
 
+def lock_run(folder: Path) -> AbstractContextManager[None]:
+    """Be the only run in a folder. Of the processes that torchrun started, the first, which alone writes, does it for all.
+
+    Raises:
+        LeanposeError: another run is going on there.
+    """
+    return lock_folder(folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
 def require_no_run(folder: Path) -> None:
     """See that a new run would replace none, of one stage or of two.
 
     Raises:
         LeanposeError: the folder holds one.
     """
-    if any((run / STATE_FILE).exists() for run in (folder, folder / "stage1", folder / "stage2")):
+    if any(has_state(run) for run in (folder, folder / "stage1", folder / "stage2")):
         raise LeanposeError(
             f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )
@@ -264,13 +280,32 @@ def train_one(
         folder: of this stage.
         root_dir: of the whole run; the same where there is one stage.
         say: gets the account of the data, a sentence at a time.
+
+    Raises:
+        LeanposeError: something does not fit, or another run is going on in the folder.
     """
+    with lock_run(folder):
+        return _train_locked(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say)
+
+
+def _train_locked(
+    recipe: Recipe,
+    folder: Path,
+    root_dir: Path,
+    *,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> RunSummary:
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
+    if model.codec.calibration is not None and recipe.init_from is not None and not resume:
+        say(f"Scores keep the calibration of {recipe.init_from}; leanpose calibrate fits it to the trained model.")
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
@@ -278,6 +313,9 @@ def train_one(
         )
     _require_pairs(recipe, model.skeleton)
     people, val = read_training_people(recipe)
+    if not resume:
+        card = card_with_sources(recipe, people.name.split(" + "))
+        recipe = recipe.model_copy(update={"card": card})
     if fabric.is_global_zero and not resume:
         for sentence in account_sentences((*people.accounts, *(() if val is None else val.accounts))):
             say(sentence)

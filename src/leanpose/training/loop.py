@@ -6,6 +6,7 @@ run that is killed and resumed takes exactly the steps of the run that was not.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -25,23 +26,21 @@ from torch.utils.data import DataLoader
 
 from leanpose.data.dataset import Batch, ImageDataset, start_worker
 from leanpose.device import choose_device
-from leanpose.errors import LeanposeError
+from leanpose.errors import LeanposeError, StoppedError
 from leanpose.evaluation.report import headline, primary_metric
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel
+from leanpose.signals import STOPPING
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
-from leanpose.training.recipe import TrainingRecipe
+from leanpose.training.recipe import TrainingRecipe, changed_settings
 from leanpose.training.resume import ResumableBatchSampler, load_state, save_state, steps_per_epoch
 from leanpose.training.task import Task
 from leanpose.weights import save_model
 
+LOG = logging.getLogger(__name__)
 LOG_EVERY = 20
 """Optimiser steps between two rows of the training log."""
-
-
-class RunStopped(LeanposeError):
-    """The user stopped the run; its state is saved."""
 
 
 @dataclass
@@ -165,21 +164,21 @@ class Trainer:
         self.state = RunState()
         self.broken: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
+        self._stop_signal, self._measuring = 0, False
+        self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log, over so many steps
+        self._averaged_steps = 0
         if resume:
             self._restore(load_state(folder))
         self.log = RunLog(folder, self.state.step) if fabric.is_global_zero else None
         self.progress = RunProgress(
             recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero
         )
-        self._stop_signal = 0
-        self._losses: dict[str, Tensor] = {}
-        self._averaged_steps = 0
 
     def run(self) -> RunSummary:
         """Train to the last epoch.
 
         Raises:
-            RunStopped: after Ctrl-C or SIGTERM, with the state saved.
+            StoppedError: after Ctrl-C or SIGTERM, with the state saved.
             LeanposeError: a loss is not finite, or a file cannot be written.
         """
         with self._listen_for_signals(), self.progress.bar:
@@ -233,7 +232,7 @@ class Trainer:
                 self._log_losses()
             if self._any_process(self._stop_signal != 0):
                 self._save_state()
-                raise RunStopped(f"Stopped at step {state.step}; go on with: leanpose train --resume {self.root_dir}")
+                raise self._stopped()
             if self._any_process(time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
                 self._save_state()
                 last_save = time.monotonic()
@@ -321,7 +320,7 @@ class Trainer:
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
             self.progress.say(f"epoch {epoch}: measuring on {self.validation.name}")
-            self.metrics = self.validation.measure(model)
+            self.metrics = self._measure(self.validation, model)
             model.train()
             self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
             if (figure := self.metrics[primary_metric(self.metrics)]) > self.state.best:
@@ -331,6 +330,28 @@ class Trainer:
             self._save_state()
             self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
+
+    def _measure(self, validation: Validation, model: ImageModel) -> dict[str, float]:
+        """
+        Raises:
+            StoppedError: a signal came; the state before is saved, and a run that goes on measures again.
+        """
+        self._measuring = True
+        try:
+            return validation.measure(model)
+        except KeyboardInterrupt:
+            if not self._stop_signal:
+                raise
+            raise self._stopped() from None
+        finally:
+            self._measuring = False
+
+    def _stopped(self) -> StoppedError:
+        """Of all processes those say which signal it was that got one."""
+        return StoppedError(
+            f"Stopped at step {self.state.step}; go on with: leanpose train --resume {self.root_dir}",
+            self._stop_signal or signal.SIGTERM,
+        )
 
     def _measured_model(self) -> ImageModel:
         """The weights that are validated and shipped: the averaged ones where there are any."""
@@ -376,6 +397,9 @@ class Trainer:
                 f"The run in {self.folder} was distilled from {state.get('teacher')}, but its recipe's teacher is {self._teacher_identity} now; "
                 "put the old weights back, or start a new run."
             )
+        changed = changed_settings(state["recipe"], self.recipe.to_yaml())
+        if changed:
+            LOG.warning(f"The recipe in {self.folder} is another than when the run was stopped: {', '.join(changed)}.")
         self.state = RunState(**state["run"])
         self.unwrapped.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -408,6 +432,8 @@ class Trainer:
             if "DataLoader worker" not in str(error):
                 raise
             self._save_state()
+            if self._stop_signal:  # the signal went to all processes, before that one had learnt to wait
+                raise self._stopped() from error
             raise LeanposeError(
                 f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
                 f"leanpose train --resume {self.root_dir}"
@@ -427,13 +453,15 @@ class Trainer:
 
     @contextmanager
     def _listen_for_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C stops at once."""
+        """Ctrl-C and SIGTERM finish the step and save, or end a validation; a second Ctrl-C stops at once."""
 
         def listen(number: int, _: Any) -> None:
             self._stop_signal = number  # nothing is printed here: the signal may have come in the middle of a print
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._measuring:
+                raise KeyboardInterrupt
 
-        previous = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, listen) for number in STOPPING}
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ valid one, a wrong type with what was expected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -80,6 +80,14 @@ def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 _Positive = Annotated[float, Field(gt=0)]
 
 
+class CalibrationSection(Section):
+    """What makes probabilities of scores (`leanpose calibrate` fits it): of `init_from`, unless the recipe says another."""
+
+    slope: float = Field(gt=0)
+    offsets: list[float]
+    """One for each keypoint."""
+
+
 class CodecSection(Section):
     """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
 
@@ -97,6 +105,7 @@ class CodecSection(Section):
     """Of SimCC alone, as the next two."""
     beta: float | None = Field(default=None, gt=0)
     label_softmax: bool | None = None
+    calibration: CalibrationSection | None = None
 
 
 class OptimizerSection(Section):
@@ -308,6 +317,20 @@ def saved_recipe(folder: Path) -> Recipe:
         LeanposeError: there is none.
     """
     return load_recipe(recipe_file(folder))
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """The keys, such as `schedule.epochs`, whose values differ between two recipes in YAML that were written out."""
+    one, other = (dict(_settings(yaml.safe_load(text))) for text in (before, now))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _settings(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        yield name, values
+        return
+    for key, value in values.items():
+        yield from _settings(value, f"{name}.{key}" if name else str(key))
 
 
 def recipe_file(folder: Path) -> Path:

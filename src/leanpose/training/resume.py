@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +16,71 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from leanpose.checksums import check_seal, sealed
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 
 STATE_FILE = "state.pt"
+PREVIOUS_FILE = "state-previous.pt"
+"""The state saved before that one, for when it is damaged."""
+
+LOG = logging.getLogger(__name__)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the run's saved state: tensors, numbers, strings and containers of them only.
+    """Replace the run's saved state: tensors, numbers, strings and containers of them only. The one before is kept too.
 
     Raises:
         LeanposeError: it cannot be written; the state saved before stays.
     """
     buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError without the reason
     torch.save(state, buffer)
-    with atomic_write(folder / STATE_FILE) as path:
+    mark = sealed(buffer.getbuffer(), ".pt")
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(mark)
+    latest = folder / STATE_FILE
+    with atomic_write(latest) as path:
         path.write_bytes(buffer.getbuffer())
+        with suppress(FileNotFoundError):  # of the first state
+            os.replace(latest, folder / PREVIOUS_FILE)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run in this folder has saved its state."""
+    return any((folder / name).is_file() for name in (STATE_FILE, PREVIOUS_FILE))
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The state that `save_state` wrote. Nothing but tensors and plain values is ever unpickled.
+    """The state that `save_state` wrote, or the one before where that is damaged, which is said.
+
+    Nothing but tensors and plain values is ever unpickled.
 
     Raises:
-        LeanposeError: there is none, or it is damaged.
+        LeanposeError: there is none, or both are damaged.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
+    if not has_state(folder):
         raise LeanposeError(f"There is no run to resume in {folder} ({STATE_FILE} is missing).")
+    latest, previous = folder / STATE_FILE, folder / PREVIOUS_FILE
+    if not latest.is_file():  # killed between two steps of `save_state`
+        return _load(previous)
     try:
+        return _load(latest)
+    except LeanposeError as error:
+        try:
+            state = _load(previous)
+        except LeanposeError:
+            raise error from None
+        LOG.warning(f"{error} The run goes on from the state saved before it, of step {state['run']['step']}.")
+        return state
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        LeanposeError: the file is missing or damaged.
+    """
+    try:
+        check_seal(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, pickle.UnpicklingError) as error:
         raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error

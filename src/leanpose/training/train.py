@@ -16,10 +16,10 @@ from leanpose.losses.dwpose import DWPoseStage2Section
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import model_entry, skeleton_of
 from leanpose.schema import Stage
-from leanpose.training.build import codec_settings, require_no_run, train_one
+from leanpose.training.build import codec_settings, lock_run, require_no_run, train_one
 from leanpose.training.loop import RunSummary, finished_run
 from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
-from leanpose.training.resume import STATE_FILE
+from leanpose.training.resume import has_state
 
 
 def train(
@@ -45,7 +45,8 @@ def train(
         raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
     stages = recipe.distillation.stages(str(folder / "stage1"))
     if stages:
-        return _train_stages(recipe, stages, folder, resume=resume, device=device, quiet=quiet, say=say)
+        with lock_run(folder):
+            return _train_stages(recipe, stages, folder, resume=resume, device=device, quiet=quiet, say=say)
     return train_one(recipe, folder, folder, resume=resume, device=device, quiet=quiet, say=say)
 
 
@@ -70,7 +71,7 @@ def _train_stages(
     summaries = []
     for number, stage in enumerate(stages, start=1):
         run, plan = folder / f"stage{number}", stage_recipe(recipe, stage)
-        started = (run / STATE_FILE).exists()
+        started = has_state(run)
         if started:  # the run may have been moved, and the second stage's teacher with it
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
         done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more

@@ -23,8 +23,10 @@ from jaxtyping import UInt8
 from leanpose.data.inputs import VIDEO_SUFFIXES, Clip
 from leanpose.data.prefetch import Prefetcher
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_os_error
+from leanpose.files import open_whole
 from leanpose.inference.folders import distinct_paths
+from leanpose.locks import lock_file
+from leanpose.signals import delay_signals
 from leanpose.video.animation import open_reader
 from leanpose.video.letterbox import Size, paste
 from leanpose.video.reader import Frame, FrameReader, VideoError
@@ -100,7 +102,8 @@ def predict_video(
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
 
-    An interrupt (Ctrl-C) ends the run: what has been found so far is written, and the annotated copy ends there.
+    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far is
+    written, and the annotated copy ends there.
 
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
@@ -108,8 +111,7 @@ def predict_video(
         source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
-        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`); each is written out at
-            once, so that a killed run leaves whole lines.
+        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
         seconds: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
         draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
@@ -118,17 +120,22 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, or `seconds` is no time.
+        LeanposeError: something cannot be written, another process writes there, or `seconds` is no time. After either, the
+            files are as they were.
     """
     _require_time(seconds)
     outcome = VideoOutcome()
-    with ExitStack() as stack:
+    with ExitStack() as end, ExitStack() as stack:
+        for path in (lines, drawing):
+            if path is not None:
+                end.enter_context(lock_file(path))
         reader = stack.enter_context(open_reader(source))
         outcome.expected = _expected(reader, seconds)
         size_drawn = reader.size if canvas is None else canvas(reader.size)
         writer = (
             None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio, size=size_drawn))
         )
+        file = None if lines is None else stack.enter_context(open_whole(lines))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
         looked_at: deque[tuple[Frame, Size]] = deque()  # with their own sizes
@@ -144,11 +151,9 @@ def predict_video(
                 yield pixels, frame.seconds
 
         def write(index: int, frame: Frame, poses: PoseResult) -> None:
-            if lines is not None:
-                records = (
-                    [] if index else [header(reader, tracker)]
-                )  # a run without a frame leaves an earlier file alone
-                _append(lines, [*records, frame_record(index, frame.seconds, poses)], begin=not index)
+            if file is not None:
+                records = [] if index else [header(reader, tracker)]
+                file.writelines(json.dumps(r) + "\n" for r in (*records, frame_record(index, frame.seconds, poses)))
             if writer is not None:
                 writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
 
@@ -158,25 +163,26 @@ def predict_video(
                 certain = poses.person_scores >= tracker.estimator.person_threshold
                 outcome.uncertain += int((~certain).sum())
                 poses = poses[np.flatnonzero(certain)]
-                painted.append(painter.submit(write, outcome.frames, frame, poses))
-                while len(painted) > WRITTEN_BEHIND:
-                    painted[0].result()  # stays in line until it is done: an interrupt here must not lose it
-                    painted.popleft()
-                outcome.frames += 1
-                if size != reader.size:
-                    outcome.notices += [] if outcome.resized else [_size_notice(frame.seconds, size, reader.size)]
-                    outcome.resized += 1
-                outcome.people += len(poses)
-                outcome.seconds = frame.seconds
-                if poses.ids is not None:
-                    outcome.ids.update(poses.ids.tolist())
-                outcome.elapsed = time.perf_counter() - begun
-                outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
-                advance(outcome)
+                with delay_signals():
+                    painted.append(painter.submit(write, outcome.frames, frame, poses))
+                    while len(painted) > WRITTEN_BEHIND:
+                        painted.popleft().result()
+                    outcome.frames += 1
+                    if size != reader.size:
+                        outcome.notices += [] if outcome.resized else [_size_notice(frame.seconds, size, reader.size)]
+                        outcome.resized += 1
+                    outcome.people += len(poses)
+                    outcome.seconds = frame.seconds
+                    if poses.ids is not None:
+                        outcome.ids.update(poses.ids.tolist())
+                    outcome.elapsed = time.perf_counter() - begun
+                    outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
+                    advance(outcome)
         except KeyboardInterrupt:
             outcome.stopped = True
             if not outcome.frames:
                 raise
+        end.enter_context(delay_signals())  # until the files are closed
         for future in painted:
             future.result()
         frames.close()
@@ -218,16 +224,6 @@ def header(reader: FrameReader, tracker: PoseTracker) -> dict[str, Any]:
 def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any]:
     """One frame as a line: its number from 0, its time, and the people of `PoseResult.to_dict`."""
     return {"frame": index, "time": round(seconds, 6), "people": poses.to_dict()["people"]}
-
-
-def _append(path: Path, records: list[dict[str, Any]], *, begin: bool) -> None:
-    """Write whole lines to a file of JSON lines, a new one to `begin` with."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if begin else "a", encoding="utf-8", newline="") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-    except OSError as error:
-        raise describe_os_error(path, error) from error
 
 
 def _require_time(seconds: float | None) -> None:

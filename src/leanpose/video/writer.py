@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, describe_os_error
 from leanpose.video.letterbox import Size
 from leanpose.video.reader import HD_HEIGHT, FrameReader
 
@@ -27,6 +27,35 @@ X264_OPTIONS = {"preset": "veryfast", "crf": "20"}
 COPIED_AUDIO = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # what MP4 holds and players play
 
 
+class _Sink:
+    """The file that FFmpeg writes to. It is never told of a failure, which it was seen to answer with a crash.
+
+    Attributes:
+        error: the first failure; nothing is written after it.
+    """
+
+    def __init__(self, file: BinaryIO, target: Path) -> None:
+        self._file, self._target = file, target
+        self.error: OSError | None = None
+        self.seek, self.tell = file.seek, file.tell
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def check(self) -> None:
+        """
+        Raises:
+            LeanposeError: something could not be written.
+        """
+        if self.error is not None:
+            raise describe_os_error(self._target, self.error) from self.error
+
+
 class VideoWriter:
     """An MP4 that grows frame by frame; `open_writer` makes one.
 
@@ -34,7 +63,7 @@ class VideoWriter:
         notices: what could not be kept, a sentence each.
     """
 
-    def __init__(self, path: Path, reader: FrameReader, *, audio: str | None, size: Size) -> None:
+    def __init__(self, path: Path, target: Path, reader: FrameReader, *, audio: str | None, size: Size) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -44,8 +73,9 @@ class VideoWriter:
         self._time_base = reader.time_base
         self._seconds = 0.0
         self._files = ExitStack()
-        self._container = self._files.enter_context(av.open(str(path.resolve()), "w", format="mp4"))
+        self._sink = _Sink(self._files.enter_context(path.open("wb", buffering=0)), target)
         try:
+            self._container = self._files.enter_context(av.open(self._sink, "w", format="mp4"))
             self._stream = _picture_stream(self._container, reader, size)
             self._audio = self._copy_audio(audio, reader.start) if audio is not None else iter(())
             self._audio_ahead = next(self._audio, None)
@@ -54,7 +84,12 @@ class VideoWriter:
             raise
 
     def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
-        """Append an RGB frame of the video's size, shown from `ticks` of its time base on, and the audio up to there."""
+        """Append an RGB frame of the video's size, shown from `ticks` of its time base on, and the audio up to there.
+
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        self._sink.check()
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -71,13 +106,23 @@ class VideoWriter:
         self._write_audio(self._seconds)
 
     def finish(self, *, whole: bool) -> None:
-        """Write what the encoders still hold; after a `whole` video also the audio that goes on behind it."""
+        """Write what the encoders still hold; after a `whole` video also the audio that goes on behind it.
+
+        Raises:
+            LeanposeError: the file cannot be written.
+        """
+        self._sink.check()
         self._container.mux(self._stream.encode(None))
         self._write_audio(math.inf if whole else self._seconds)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files.
+
+        Raises:
+            LeanposeError: the file could not be written.
+        """
         self._files.close()
+        self._sink.check()
 
     def _write_audio(self, seconds: float) -> None:
         """Copy what plays before a time of the video."""
@@ -145,7 +190,7 @@ def open_writer(
     with atomic_write(path) as temporary:
         writer = None
         try:
-            writer = VideoWriter(temporary, reader, audio=source, size=size or reader.size)
+            writer = VideoWriter(temporary, path, reader, audio=source, size=size or reader.size)
             yield writer
             writer.close()
         except av.FFmpegError as error:
@@ -154,7 +199,8 @@ def open_writer(
             raise LeanposeError(f"The video {path} cannot be written: {error.strerror or error}.") from error
         finally:
             if writer is not None:
-                writer.close()
+                with suppress(LeanposeError):  # said already
+                    writer.close()
 
 
 def _picture_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:

@@ -7,7 +7,6 @@ again and to judge it: `card_of` lists its fields.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
@@ -211,15 +211,6 @@ def load_strict(model: ImageModel, tensors: dict[str, Tensor], *, source: str, n
     model.load_state_dict(tensors)
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of tensors on the CPU and their names, as cards state it."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        sha.update(name.encode())
-        sha.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
-
-
 def _require_suffix(path: Path | str) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -228,7 +219,8 @@ def _require_suffix(path: Path | str) -> Path:
 
 
 def _write(tensors: dict[str, Tensor], card: Mapping[str, Any], path: Path) -> None:
-    content = save(tensors, {KEY: json.dumps(card, ensure_ascii=False)})
+    text = json.dumps(card, ensure_ascii=False)
+    content = save(tensors, {KEY: text, CHECKSUM_KEY: checksum(text.encode())})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
@@ -240,6 +232,8 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
         raise LeanposeError(f"{path} holds a backbone alone, for `pretrained` of a recipe or of create_model.")
     if KEY not in metadata:
         raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
+    if metadata.get(CHECKSUM_KEY, checksum(metadata[KEY].encode())) != checksum(metadata[KEY].encode()):
+        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
     card = json.loads(metadata[KEY])
     for field in (*_FIELDS, *(() if "classes" in card else _OF_POSES)):
         if field not in card:

@@ -6,12 +6,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from leanpose.checksums import CHECKSUM_KEY, checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors
 from leanpose.version import __version__
@@ -85,10 +86,11 @@ Levels: TypeAlias = tuple[
     Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
 ]
 """Features at strides 8, 16 and 32."""
+PYRAMID_STRIDES = (8, 16, 32)
 
 
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32; on its own it gives the coarsest.
+    """A backbone that has features at strides 8, 16 and 32; on its own it gives those at its `stride`.
 
     Attributes:
         pyramid_channels: how many channels each of the three levels has.
@@ -100,8 +102,12 @@ class PyramidBackbone(Backbone):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
 
+    def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
+        """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
+        return levels[PYRAMID_STRIDES.index(self.stride)]
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        return self.pyramid(images)[-1]
+        return self.own_level(self.pyramid(images))
 
 
 BACKBONE_KEY = "leanpose_backbone"
@@ -126,8 +132,9 @@ def save_backbone(
         "notes": notes,
     }
     stored = {name: value.contiguous() for name, value in tensors.items()}
+    text = json.dumps({**card, "sha256": digest(stored)}, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(stored, {BACKBONE_KEY: json.dumps(card, ensure_ascii=False)}))
+        temporary.write_bytes(save(stored, {BACKBONE_KEY: text, CHECKSUM_KEY: checksum(text.encode())}))
 
 
 def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
@@ -140,10 +147,30 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
         LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
     """
     with open_safetensors(path) as file:
-        metadata = file.metadata() or {}
-        if BACKBONE_KEY not in metadata:
-            raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-        held = json.loads(metadata[BACKBONE_KEY]).get("backbone")
-        if held != variant:
-            raise LeanposeError(f"{path} holds a {held}, not the {variant} that the model has.")
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+        held = _backbone_card(file, path)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    if "sha256" in held and digest(tensors) != held["sha256"]:
+        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+    if held.get("backbone") != variant:
+        raise LeanposeError(f"{path} holds a {held.get('backbone')}, not the {variant} that the model has.")
+    return tensors
+
+
+def describe_backbone(path: Path) -> dict[str, Any]:
+    """The card of a backbone's file: whose weights they are, on what data they were trained, under what terms.
+
+    Raises:
+        LeanposeError: there is no such file, it is damaged, or it is no backbone's.
+    """
+    with open_safetensors(path) as file:
+        return _backbone_card(file, path)
+
+
+def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if BACKBONE_KEY not in metadata:
+        raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
+    text = metadata[BACKBONE_KEY]
+    if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
+        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+    return json.loads(text)

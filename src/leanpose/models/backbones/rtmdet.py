@@ -169,9 +169,6 @@ class RTMDetBackbone(PyramidBackbone):
         self.channels = self.pyramid_channels[0]
         self.neck = Pyramid(self.pyramid_channels, max(round(3 * depth), 1), depthwise)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/8 W/8"]:
-        return self.pyramid(images)[0]
-
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels; `pyramid_channels` are their widths."""
         fine = self.stage2(self.stage1(self.stem(images)))

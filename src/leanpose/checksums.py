@@ -1,0 +1,101 @@
+"""Checksums (CRC-32) in files that are written to be read again: every flipped bit in them is found.
+
+Beside what a format holds itself, a file ends with a seal that its other readers pass over: a metadata entry in ONNX, a
+comment in XML, bytes behind the archive in a saved state. A file without one, such as another program's, is taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanpose.errors import LeanposeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKSUM_KEY = "leanpose_crc32"
+"""Of the metadata of safetensors files, under which the checksum of the card lies."""
+
+_NAME = CHECKSUM_KEY.encode()
+_SEALS = {
+    # Protobuf: messages behind each other are one; entry 14 of a model are its metadata, here a key and a value.
+    ".onnx": (b"\x72\x1a\x0a\x0e" + _NAME + b"\x12\x08", b""),
+    ".xml": (b"<!-- " + _NAME + b" ", b" -->\n"),
+    ".pt": (_NAME + b" ", b""),
+}
+_PIECE = 1 << 20
+
+
+def checksum(data: bytes | memoryview, before: str = "00000000") -> str:
+    """Eight hexadecimal digits for some bytes, going on from those `before` them."""
+    return f"{zlib.crc32(data, int(before, 16)):08x}"
+
+
+def sealed(content: bytes | memoryview, suffix: str) -> bytes:
+    """The seal of a file of this suffix that holds `content` otherwise."""
+    begin, end = _SEALS[suffix]
+    return begin + checksum(content).encode() + end
+
+
+def file_checksum(path: Path) -> str:
+    """The checksum of a whole file."""
+    return _checksum_of(path, path.stat().st_size, None)
+
+
+def seal(path: Path, beside: Path | None = None) -> None:
+    """Append its seal to a file.
+
+    Args:
+        beside: a file that belongs to it, such as OpenVINO's weights; the seal is of both.
+    """
+    begin, end = _SEALS[path.suffix]
+    mark = _checksum_of(path, path.stat().st_size, beside)
+    with path.open("ab") as file:
+        file.write(begin + mark.encode() + end)
+
+
+def check_seal(path: Path, beside: Path | None = None) -> None:
+    """See that a file holds what was written, where it has a seal.
+
+    Raises:
+        LeanposeError: it does not.
+        OSError: it cannot be read.
+    """
+    begin, end = _SEALS.get(path.suffix, (b"", b""))
+    size = path.stat().st_size - len(begin) - 8 - len(end)
+    with path.open("rb") as file:
+        if not begin or size < 0:
+            return
+        file.seek(size)
+        found = re.fullmatch(re.escape(begin) + b"([0-9a-f]{8})" + re.escape(end), file.read())
+    if found and _checksum_of(path, size, beside) != found[1].decode():
+        raise LeanposeError(f"{path} is damaged: it is not what was written (its checksum differs).")
+
+
+def _checksum_of(path: Path, size: int, beside: Path | None) -> str:
+    mark = checksum(b"")
+    for part, left in ((path, size), (beside, None)):
+        if part is None:
+            continue
+        with part.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size if left is None else left
+            while left > 0 and (piece := file.read(min(left, _PIECE))):
+                mark = checksum(piece, mark)
+                left -= len(piece)
+    return mark
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors on the CPU and their names, as cards state it."""
+    import torch  # heavy, and files without tensors need none
+
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

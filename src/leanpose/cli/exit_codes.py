@@ -1,0 +1,45 @@
+"""What the exit code of a command says."""
+
+import signal
+from collections.abc import Sized
+from typing import Any
+
+from typer import Exit
+
+FAILED = 1
+"""What was asked for is not done; one sentence on stderr says why."""
+
+SKIPPED = 3
+"""It is done, but for inputs that could not be read; they are listed."""
+
+EPILOG = (
+    "Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for inputs that could not be read, "
+    "130 or 143 stopped by Ctrl-C or SIGTERM."
+)
+
+_received = [signal.SIGINT]
+
+
+def listen_for_sigterm() -> None:
+    """From now on SIGTERM does what Ctrl-C does."""
+
+    def listen(_number: int, _frame: Any) -> None:
+        _received.append(signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, listen)
+
+
+def stopped_code(number: int | None = None) -> int:
+    """The code of a command that a signal ended: this one, or the last that came."""
+    return 128 + (_received[-1] if number is None else number)
+
+
+def exit_if_skipped(*skipped: Sized) -> None:
+    """End a command whose work is done.
+
+    Raises:
+        typer.Exit: there are inputs among these that were skipped.
+    """
+    if any(skipped):
+        raise Exit(SKIPPED)
