@@ -24,10 +24,10 @@ def hugging_face(simple: bool) -> torch.nn.Module:
     """Their network, of few channels, with weights that are all different."""
     from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation  # heavy
 
-    backbone = VitPoseBackboneConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=[64, 48], out_indices=[2], layer_norm_eps=1e-6
-    )  # fmt: skip
-    config = VitPoseConfig(backbone_config=backbone, num_labels=17, use_simple_decoder=simple)
+    sizes: dict[str, Any] = {"image_size": [64, 48], "out_indices": [2], "layer_norm_eps": 1e-6}
+    backbone = VitPoseBackboneConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **sizes)
+    named: dict[str, Any] = {"num_labels": 17, "use_simple_decoder": simple}
+    config = VitPoseConfig(backbone_config=backbone, **named)
     network = VitPoseForPoseEstimation(config).eval()
     torch.manual_seed(0)
     for value in network.parameters():

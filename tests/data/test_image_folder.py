@@ -113,7 +113,7 @@ def coco_set(tmp_path: Path, *names: str) -> DatasetConfig:
     for record, name in zip(content["images"], names, strict=True):
         record["file_name"] = name
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    return DatasetConfig(format="coco", images="images", annotations="annotations.json")
+    return DatasetConfig(format="coco", images=Path("images"), annotations=Path("annotations.json"))
 
 
 def test_a_coco_set_says_how_its_images_were_found(tmp_path: Path) -> None:

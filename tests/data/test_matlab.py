@@ -24,7 +24,7 @@ CELLS[0] = [np.arange(3.0), "text", np.zeros((0, 0))]
 CONTENT: dict[str, Any] = {
     "joints": np.arange(3 * 14 * 5, dtype=np.float64).reshape(3, 14, 5),
     "small": np.arange(6, dtype=np.uint8).reshape(2, 3),
-    "single": np.float32([[0.5, 1.5]]),
+    "single": np.array([[0.5, 1.5]], np.float32),
     "large": np.array([[2**40, -3]], np.int64),
     "yes": np.array([[True, False]]),
     "one": 7.25,

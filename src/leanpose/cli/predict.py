@@ -135,7 +135,7 @@ def predict(
         drawn = draw_frame if draw else None
         unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
     if only_videos:
-        exit_if_skipped(unread)
+        exit_if_skipped(unread, files.unreadable)
         return
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
         print(f"Note:     {doubt}")
@@ -161,7 +161,7 @@ def predict(
         print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
         raise Exit(stopped_code())
-    exit_if_skipped(unread, outcome.skipped)
+    exit_if_skipped(unread, outcome.skipped, files.unreadable)
 
 
 @contextmanager

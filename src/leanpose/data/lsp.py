@@ -55,7 +55,8 @@ def load_lsp(path: Path) -> LspFile:
     extended = joints.shape[0] == 14
     points = np.array(joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0), np.float64)
     numbers = content.get("image_number")
-    numbers = np.arange(1, len(points) + 1) if np.size(numbers) != len(points) else np.reshape(numbers, -1)
+    numbers = np.reshape(np.arange(len(points)) + 1 if numbers is None else numbers, -1)
+    numbers = np.arange(1, len(points) + 1) if numbers.size != len(points) else numbers
     with record_errors(f"{path}: image_number"):
         names = [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers]
     return LspFile(points, names, extended)
