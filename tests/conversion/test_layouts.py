@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,10 @@ from torch import Tensor
 
 from leanpose import create_model
 from leanpose.conversion.layouts import named_as_mmpose
+from leanpose.conversion.recognition import recognise_backbone
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones import create_backbone
 from leanpose.weights.official import from_official
-from official_files import converted
 
 SIZES: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 4, "input_size": (64, 48)}
 
@@ -35,6 +35,50 @@ def hugging_face(simple: bool) -> torch.nn.Module:
     return network
 
 
+def hugging_face_names() -> dict[str, Tensor]:
+    """The names and shapes of that network's weights with the classic decoder, without the seconds that its library takes."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.position_embeddings": (1, 13, 32),
+        "embeddings.patch_embeddings.projection.weight": (32, 3, 16, 16),
+        "embeddings.patch_embeddings.projection.bias": (32,),
+        "layernorm.weight": (32,),
+        "layernorm.bias": (32,),
+    }
+    for layer in (f"encoder.layer.{i}." for i in range(2)):
+        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            shapes |= {f"{layer}attention.{part}.weight": (32, 32), f"{layer}attention.{part}.bias": (32,)}
+        shapes |= {f"{layer}mlp.fc1.weight": (128, 32), f"{layer}mlp.fc1.bias": (128,)}
+        shapes |= {f"{layer}mlp.fc2.weight": (32, 128), f"{layer}mlp.fc2.bias": (32,)}
+        for norm in ("before", "after"):
+            shapes |= {f"{layer}layernorm_{norm}.{kind}": (32,) for kind in ("weight", "bias")}
+    named = {f"backbone.{name}": shape for name, shape in shapes.items()}
+    for number, channels in ((1, 32), (2, 256)):
+        named[f"head.deconv{number}.weight"] = (channels, 256, 4, 4)
+        norm = f"head.batchnorm{number}"
+        named |= {f"{norm}.{kind}": (256,) for kind in ("weight", "bias", "running_mean", "running_var")}
+    named |= {"head.conv.weight": (17, 256, 1, 1), "head.conv.bias": (17,)}
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(shape, generator=generator) for name, shape in named.items()}
+
+
+@pytest.mark.slow
+def test_the_names_are_those_of_the_library() -> None:
+    theirs = {name: value.shape for name, value in hugging_face(False).state_dict().items() if "tracked" not in name}
+    assert theirs == {name: value.shape for name, value in hugging_face_names().items()}
+
+
+def test_the_names_fit_the_model() -> None:
+    theirs = hugging_face_names()
+    named, note = named_as_mmpose(theirs)
+    assert "Hugging Face" in note
+    weights = from_official("vitpose_s", named, **SIZES)  # strict
+    joined = [theirs[f"backbone.encoder.layer.1.attention.attention.{p}.bias"] for p in ("query", "key", "value")]
+    torch.testing.assert_close(weights["backbone.net.blocks.1.attn.qkv.bias"], torch.cat(joined))
+    position = theirs["backbone.embeddings.position_embeddings"]
+    torch.testing.assert_close(weights["backbone.net.pos_embed"], position[:, 1:] + position[:, :1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["classic", "simple"])
 def test_hugging_faces_vitpose(decoder: str) -> None:
     network = hugging_face(decoder == "simple")
@@ -65,7 +109,7 @@ def of_its_own_code(named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_the_papers_own_vitpose() -> None:
-    expected, _ = named_as_mmpose(hugging_face(False).state_dict())
+    expected, _ = named_as_mmpose(hugging_face_names())
     theirs = of_its_own_code(expected)
     assert "backbone.blocks.1.attn.qkv.weight" in theirs
     named, note = named_as_mmpose(theirs)
@@ -76,16 +120,22 @@ def test_the_papers_own_vitpose() -> None:
 
 
 def test_vitpose_plus_and_halves_are_refused() -> None:
-    weights = of_its_own_code(named_as_mmpose(hugging_face(False).state_dict())[0])
+    weights = of_its_own_code(named_as_mmpose(hugging_face_names())[0])
     with pytest.raises(LeanposeError, match=r"a ViTPose\+, whose layers have several experts"):
         named_as_mmpose({**weights, "backbone.blocks.0.mlp.experts.0.weight": torch.ones(2)})
-    half = {k: v for k, v in hugging_face(False).state_dict().items() if ".value." not in k}
+    half = {k: v for k, v in hugging_face_names().items() if ".value." not in k}
     with pytest.raises(LeanposeError, match="but not the key and value beside it"):
         named_as_mmpose(half)
 
 
 @pytest.mark.parametrize("variant", ["resnet18", "mobilenetv3_small_100"])
-def test_backbones_of_timm(tmp_path: Path, variant: str) -> None:
-    network = timm.create_model(variant, pretrained=False)
-    done = converted(network.state_dict(), tmp_path)
-    assert (done.model, done.family) == (variant, "backbone")
+def test_backbones_of_timm(variant: str) -> None:
+    with torch.device("meta"):
+        weights = timm.create_model(variant, pretrained=False).state_dict()
+    found = recognise_backbone(weights)
+    assert found is not None
+    assert found[0] == variant
+    with torch.device("meta"):
+        expected = create_backbone(variant).state_dict()
+    assert found[1].keys() == expected.keys()
+    assert recognise_backbone({**weights, "attention.weight": torch.ones(2)}) is None
