@@ -48,8 +48,17 @@ def options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        Option(
+            min=0.001,
+            help="Of an image or frame; what claims more is refused. [default: 25, or LEANPOSE_MAX_MEGAPIXELS]",
+        ),
+    ] = None,
 ) -> None:
     """What can be given before a command."""
+    if max_megapixels is not None:
+        os.environ["LEANPOSE_MAX_MEGAPIXELS"] = str(max_megapixels)  # for the processes that load data, too
 
 
 def main() -> None:

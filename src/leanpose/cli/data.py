@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Exit, Option, Typer
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Settings, counted, counting, new_table, parse_sides, print_some, table_console
+from leanpose.cli.options import (
+    ForeignSkeleton,
+    Settings,
+    counted,
+    counting,
+    new_table,
+    parse_sides,
+    print_some,
+    table_console,
+)
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -161,6 +170,7 @@ def label(
     out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
+    skeleton: ForeignSkeleton = None,
 ) -> None:
     """Label people of pictures without labels by a teacher: a COCO file with a score for each keypoint.
 
@@ -170,7 +180,7 @@ def label(
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold)
+    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
     print(labels)
     if labels.stopped:
         raise Exit(stopped_code())

@@ -76,7 +76,7 @@ def record_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LeanposeError(f"{what} lacks or garbles {error}.") from error
 
 
