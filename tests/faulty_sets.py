@@ -14,7 +14,7 @@ import numpy as np
 from data_builders import STANDING, encoded, picture
 from leanpose.skeleton import COCO17, keypoint_name
 
-HEIGHT, WIDTH, POOL = 96, 128, 14  # of the images, and how many there are
+HEIGHT, WIDTH, POOL = 96, 128, 20  # of the images, and how many there are
 
 # Each body from above or in front, x to the image's right: its left is there too.
 BIRD = {
@@ -61,14 +61,14 @@ def write_pool(folder: Path) -> Path:
 
 
 def draw_set(seed: int, images: Path) -> DrawnSet:
-    """A clean set: any body, 1 to 7 of it in an image, turned and slanted, some at the border, some points hidden or not labelled.
+    """A clean set: any body, 1 to 6 of it in an image, turned and slanted, some at the border, some points hidden or not labelled.
     Every fourth set is small."""
     rng = np.random.default_rng(seed)
     body, large = BODIES[seed % len(BODIES)], seed % 4 != 3
     shape = np.array(list(body.values()), np.float64)
     upright = body is HUMAN
     hidden, unlabelled = rng.choice([0.0, 0.1, 0.3]), rng.choice([0.0, 0.1, 0.25])
-    crowd = int(rng.integers(6, 8)) if large else 1
+    crowd = int(rng.integers(5, 7)) if large else 1
     count = POOL if large else int(rng.integers(5, 9))
     people = []
     for image in range(1, count + 1):

@@ -16,6 +16,7 @@ def constant_file(
     shape: list[int | str],
     answers: dict[str, np.ndarray],
     dtype: int = TensorProto.FLOAT,
+    metadata: dict[str, str] | None = None,
     **description: Any,
 ) -> Path:
     """A file that answers the same for every crop, with its description beside it if there is one."""
@@ -23,7 +24,9 @@ def constant_file(
     nodes = [helper.make_node("Constant", [], [name], value=tensor) for name, tensor in tensors.items()]
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(value.shape)) for n, value in answers.items()]
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("image", dtype, shape)], outputs)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, path)
     if description:
         path.with_suffix(".yaml").write_text(yaml.safe_dump(description, sort_keys=False))
     return path

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from leanpose.backends.base import ModelSpec
-from leanpose.backends.exported import ExportCard
-from leanpose.backends.onnx import card_text, open_session
+from leanpose.backends.exported import KEY, ExportCard
+from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal, seal
 from leanpose.data.cache import CropCache, CropPlan, pack_crops
 from leanpose.data.coco import read_coco
@@ -107,7 +107,7 @@ def onnx_file(folder: Path, model: PoseModel) -> Files:
 
     def read() -> Any:
         session = open_session(folder / "m.onnx", cuda=False, threads=1)
-        return card_text(session, folder / "m.onnx"), np.asarray(
+        return metadata_of(session, folder / "m.onnx").get(KEY), np.asarray(
             session.run(["heatmaps"], {"images": table})[0]
         ).tolist()
 

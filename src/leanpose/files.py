@@ -8,16 +8,21 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MODEST = 64_000_000
+"""Bytes that whatever a small file unpacks to may have."""
 
 _PARTIAL = re.compile(r"\.(?P<stem>.+)\.[0-9a-z_]{8}\.partial(?P<suffix>\.[^.]*)?", re.DOTALL)
 """The names of what is being written: by `atomic_write`, and of folders by `staging_folder`."""
@@ -40,6 +45,82 @@ def describe_read_error(path: Path | str, error: OSError) -> LeanposeError:
     if isinstance(error, IsADirectoryError):
         return LeanposeError(f"{path} is a folder, not a file.")
     return LeanposeError(f"Cannot read {path}: {error.strerror or error}.")
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file for reading. Devices, which may never end, and pipes, which may never begin, are not opened.
+
+    Raises:
+        OSError: it is not there, may not be read, or is of another kind, which the error's `strerror` names.
+    """
+    kinds = {stat.S_ISFIFO: "named pipe", stat.S_ISSOCK: "socket", stat.S_ISCHR: "device", stat.S_ISBLK: "device"}
+
+    def require(mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        for is_kind, name in kinds.items():
+            if is_kind(mode):
+                raise OSError(errno.EINVAL, f"it is a {name}, no regular file", str(path))
+
+    require(os.stat(path).st_mode)
+    # The file may have become another one since: a pipe must not be waited for then.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        require(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path | str, most: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        most: bytes that it may have; None: any number.
+
+    Raises:
+        OSError: as `open_regular`, or it is larger.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} MB allowed", str(path)
+            )
+        return file.read()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, in order; links to folders are not followed.
+
+    Raises:
+        LeanposeError: a folder there may not be read, so that nobody knows what is in it.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise LeanposeError(f"The folder {error.filename} cannot be read: {error.strerror or error}.") from error
+
+    return sorted(Path(above, name) for above, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
+def require_honest_archive(path: Path, what: str) -> None:
+    """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
+
+    Anything that is no zip archive passes.
+
+    Raises:
+        LeanposeError: they are, as in an archive that is made to fill the memory.
+    """
+    with suppress(zipfile.BadZipFile, OSError, NotImplementedError), open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            declared = sum(part.file_size for part in archive.infolist())
+        if declared > os.fstat(file.fileno()).st_size + MODEST:
+            raise LeanposeError(
+                f"The {what} {path} is not opened: its parts unpack to {declared / 1e6:.0f} MB, far more than it holds."
+            )
 
 
 @contextmanager
@@ -103,7 +184,7 @@ def load_json(path: Path, what: str) -> Any:
     from pydantic_core import from_json  # takes a moment
 
     with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
-        data = path.read_bytes()
+        data = read_regular(path)
         try:
             return from_json(data, cache_strings="keys")  # twice as fast
         except ValueError:  # also of what the other takes, such as a byte-order mark
@@ -120,7 +201,7 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
 
     # Values that look like dates, numbers or types but are none raise whatever their converters do.
     with read_errors(what, path, Exception, kind="not valid YAML"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_regular(path).decode("utf-8"))
         if _unfolded(content, {}) > _MOST_VALUES:
             raise ValueError("its aliases (*) stand for too much")
     if not isinstance(content, dict):
@@ -152,7 +233,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     import safetensors  # takes time that `leanpose --help` does not have
 
     try:
-        path.open("rb").close()  # safetensors calls a file that may not be read a missing one
+        open_regular(path).close()  # safetensors calls a file that may not be read a missing one
         with safetensors.safe_open(path, framework) as file:
             yield file
     except LeanposeError:

@@ -41,6 +41,8 @@ class TeacherSection(MethodSection):
 
     teacher: str = Field(min_length=1)
     """A released name, a .safetensors file, an .onnx or .xml file, or the folder of a run (its best weights)."""
+    teacher_skeleton: str | None = None
+    """Names the keypoints of an exported teacher that does not name them: a known skeleton or a YAML file."""
     teacher_backend: Literal["torch", "onnxruntime"] = "torch"
     """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no tokens."""
     compile_teacher: bool = False

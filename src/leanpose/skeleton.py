@@ -21,6 +21,9 @@ from leanpose.files import any_damage, load_yaml
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
 """What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
 
+FLIP_TEST = "The flip test mirrors crops (--no-flip-test does not)"
+"""What `Skeleton.require_pairs` is told by whatever makes a flip test."""
+
 _HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 _FIELDS = ("name", "keypoints", "limbs", "sigmas", "parts", "pairs")  # of a skeleton as a dictionary
@@ -214,7 +217,13 @@ def _read_skeletons() -> dict[str, Skeleton]:
 
 
 SKELETONS = _read_skeletons()
-COCO17, BODY19, CROWDPOSE14, LSP14, MPII16, HALPE26, WHOLEBODY133 = SKELETONS.values()
+COCO17, BODY19, CROWDPOSE14, LSP14, MPII16, HALPE26, WHOLEBODY133, AP10K17, HAND21 = SKELETONS.values()
+
+OF_DATASET = {
+    "coco": COCO17, "humanart": COCO17, "crowdpose": CROWDPOSE14, "mpii": MPII16, "halpe26": HALPE26, "ap10k": AP10K17,
+    "coco_wholebody": WHOLEBODY133, "ubody2d": WHOLEBODY133, "coco_wholebody_hand": HAND21,
+}  # fmt: skip
+"""The skeletons of the data sets that mmpose's files name."""
 
 
 def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:

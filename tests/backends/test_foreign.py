@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +16,13 @@ from leanpose.backends.model import load_pose_model
 from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import evaluate
-from leanpose.skeleton import COCO17, MPII16, WHOLEBODY133
+from leanpose.evaluation.evaluate import evaluate, predict_people
+from leanpose.inference.estimator import PoseEstimator
+from leanpose.skeleton import AP10K17, COCO17, HALPE26, HAND21, MPII16, WHOLEBODY133, Skeleton
+from leanpose.training.build import load_teacher
+from leanpose.training.recipe import parse_recipe
 from pose_files import constant_file
+from tiny import tiny_recipe
 
 BOXES = np.array([[300.0, 40, 600, 420], [290, 30, 580, 425], [310, 45, 610, 410]])  # one person in three crops
 
@@ -222,6 +227,99 @@ def test_what_does_not_fit_gets_a_sentence(
     path = constant_file(tmp_path / "a.onnx", shape, {"out": np.zeros(output)}, dtype, **said)
     with pytest.raises(LeanposeError, match=words):
         open_exported(path)
+
+
+def simcc_file(path: Path, count: int, /, **metadata: str) -> Path:
+    answers = {"x": np.zeros((1, count, 64)), "y": np.zeros((1, count, 128))}
+    return constant_file(path, [1, 3, 64, 32], answers, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("count", "metadata", "skeleton"),
+    [
+        (26, {"skeleton": "halpe26"}, HALPE26),
+        (17, {"dataset_name": "ap10k"}, AP10K17),
+        (21, {"dataset_name": "coco_wholebody_hand"}, HAND21),
+        (133, {"dataset_name": "coco_wholebody"}, WHOLEBODY133),
+        (26, {"keypoint_names": str(list(HALPE26.keypoints))}, HALPE26),
+        (17, {"kpt_names": str({0: list(COCO17.keypoints)})}, COCO17),
+        (16, {"keypoints": ", ".join(MPII16.keypoints)}, MPII16),
+    ],
+)
+def test_what_the_metadata_say_of_the_keypoints(
+    tmp_path: Path, count: int, metadata: dict[str, str], skeleton: Skeleton
+) -> None:
+    card = open_exported(simcc_file(tmp_path / "a.onnx", count, **metadata)).card
+    assert (card.spec.skeleton, card.guess) == (skeleton, "")
+
+
+def test_metadata_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'halpe26' has 26"):
+        open_exported(simcc_file(tmp_path / "a.onnx", 17, skeleton="halpe26"))
+    odd = open_exported(simcc_file(tmp_path / "b.onnx", 17, keypoints="(" * 300, skeleton="nobody's"))
+    assert odd.card.guess
+
+
+def test_a_number_alone_is_named_as_a_guess(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = simcc_file(tmp_path / "a.onnx", 17)
+    guess = "17 keypoints of 'coco17', going by their number alone (--skeleton says otherwise), at 64x32"
+    assert load_pose_model(path).skeleton == COCO17
+    assert guess in caplog.text
+    caplog.clear()
+    said = load_pose_model(path, "ap10k17")
+    assert said.skeleton == AP10K17
+    assert "17 keypoints of 'ap10k17', at 64x32" in caplog.text
+    estimator = PoseEstimator(simcc_file(tmp_path / "b.onnx", 17), "whole-image")
+    assert estimator.skeleton == COCO17
+    assert guess in caplog.text
+
+
+def test_a_teacher_whose_keypoints_are_given(tmp_path: Path) -> None:
+    path = simcc_file(tmp_path / "a.onnx", 26)
+    section = {"method": "auto", "teacher": str(path)}
+    values = tiny_recipe(tmp_path, distillation=section)
+    with pytest.raises(LeanposeError, match="`--skeleton`, one of coco17"):
+        load_teacher(parse_recipe(values))
+    teacher = load_teacher(parse_recipe({**values, "distillation": {**section, "teacher_skeleton": "halpe26"}}))
+    assert teacher is not None
+    assert teacher.model.skeleton == HALPE26
+
+
+@pytest.mark.parametrize(
+    ("line", "function"),
+    [
+        (("eval", "a.onnx", "--annotations", "a.json"), "leanpose.backends.model.load_pose_model"),
+        (("distill", "a.onnx", "rtmpose_t", "--data", "people"), "leanpose.distillation.plan_distillation"),
+        (("data", "label", "people", "--teacher", "a.onnx"), "leanpose.distillation.unlabelled.label_pictures"),
+    ],
+)
+def test_commands_take_the_skeleton_of_a_file(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, line: tuple, function: str
+) -> None:
+    def told(*given: object, **named: object) -> None:
+        raise LeanposeError(f"It was told {given} {named}.")
+
+    monkeypatch.setattr(function, told)
+    assert "halpe26" in command(*line, "--skeleton", "halpe26").stderr
+
+
+def test_a_skeleton_is_for_files_that_do_not_name_their_own(tmp_path: Path, small_model_file: Path) -> None:
+    with pytest.raises(LeanposeError, match="A skeleton is given for exported files alone"):
+        load_pose_model(small_model_file, "halpe26")
+    card = open_exported(simcc_file(tmp_path / "a.onnx", 17)).card
+    own = constant_file(tmp_path / "b.onnx", [1, 64, 32, 3], {"a": np.zeros(1)}, metadata={"leanpose": card.to_json()})
+    with pytest.raises(LeanposeError, match=r"names its keypoints itself, those of 'coco17'; leave .* 'ap10k17' out"):
+        open_exported(own, skeleton=AP10K17)
+
+
+def test_a_flip_test_without_pairs_is_refused(tmp_path: Path) -> None:
+    path = simcc_file(tmp_path / "a.onnx", 2, keypoints="left_wing, tail")
+    with pytest.raises(LeanposeError, match=r"The flip test mirrors crops .* the keypoints left_wing have no"):
+        PoseEstimator(path, "whole-image", flip_test=True)
+    backend = open_exported(path)
+    with pytest.raises(LeanposeError, match="The flip test mirrors crops"):  # as eval, calibrate and export measure
+        predict_people(backend, [])
+    assert PoseEstimator(path, "whole-image").skeleton.unpaired_sides == ("left_wing",)
 
 
 @pytest.mark.slow

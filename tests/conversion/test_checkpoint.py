@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import tracemalloc
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,107 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "none.pth")
     with pytest.raises(LeanposeError, match="is a folder"):
         read_checkpoint(tmp_path)
+
+
+WEIGHTS = {"backbone.a": torch.ones(2), "head.b": torch.zeros(3)}
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{key}": value for key, value in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        (prefixed("model."), ()),
+        (prefixed("_orig_mod."), ()),
+        ({"state_dict": prefixed("module._orig_mod.")}, ()),
+        ({"model": {"state_dict": prefixed("net.")}}, ()),
+        ({"state_dict": {"backbone.a": torch.zeros(1)}, "state_dict_ema": prefixed("module.")}, ("average",)),
+        ({"model": {"x": torch.zeros(1)}, "model_ema": {**prefixed("module."), "n_averaged": torch.ones(())}}, ("average",)),
+        ({"state_dict": {**prefixed("model."), **prefixed("ema_model.module.")}}, ("average",)),
+        ({**{f"model.{i}": torch.ones(1) for i in range(20)}, "loss.weight": torch.ones(1)}, ("1 tensors outside of 'model.'",)),
+    ],
+    ids=["model", "compiled", "parallel", "nested", "timm", "ema", "beside", "loss"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [".pth", ".safetensors"])
+def test_what_programs_wrap_weights_in_is_taken_off(tmp_path: Path, content: Any, notes: tuple, kind: str) -> None:
+    path = tmp_path / f"a{kind}"
+    if kind == ".pth":
+        save(content, path)
+    elif all(isinstance(value, torch.Tensor) for value in content.values()):
+        save_file(content, path)
+    else:
+        pytest.skip("safetensors has no containers")
+    checkpoint = read_checkpoint(path)
+    if "backbone.a" in checkpoint.tensors:
+        assert checkpoint.tensors.keys() == WEIGHTS.keys()
+        assert checkpoint.tensors["backbone.a"].tolist() == [1, 1]
+    else:
+        assert checkpoint.tensors.keys() == {str(i) for i in range(20)}
+    assert len(checkpoint.notes) == len(notes)
+    assert all(words in note for words, note in zip(notes, checkpoint.notes, strict=True))
+
+
+class FilledBytes:
+    """Pickles as so many zeros."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.kind, (2_000_000_000,)
+
+
+def bombs() -> dict[str, Any]:
+    half = torch.ones(1_000, dtype=torch.float16)
+    return {
+        "one number repeated": torch.zeros(1).expand(1_500_000_000),
+        "many views of one storage": {f"w{i}": half.expand(1_000, 1_000) for i in range(100)},
+        "sparse": torch.sparse_coo_tensor(torch.tensor([[0], [1]]), torch.ones(1), (1 << 20, 1 << 20)),
+        "without storage": torch.empty(1 << 30, device="meta"),
+        "bytearray": FilledBytes(bytearray),
+    }
+
+
+@LEGACY
+@pytest.mark.parametrize("kind", [*bombs()])
+def test_more_than_the_file_holds_is_not_made(tmp_path: Path, kind: str, zipped: bool) -> None:
+    content = bombs()[kind]
+    path = save({"state_dict": content if isinstance(content, dict) else {"w": content}}, tmp_path / "a.pth", zipped)
+    tracemalloc.start()
+    with pytest.raises(LeanposeError, match=r"far more than it holds|no plain tensor|it asks for 'builtins.bytearray'"):
+        read_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_zeros_that_nobody_needs_are_not_made(tmp_path: Path) -> None:
+    path = save({"state_dict": {"w": torch.ones(2)}, "x": FilledBytes(bytes)}, tmp_path / "a.pth")
+    assert read_checkpoint(path).tensors["w"].tolist() == [1, 1]
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leanpose.files.MODEST", 1_000_000)
+    path = save({"w": torch.zeros(1_000_000)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in stored.infolist():
+            packed.writestr(part.filename, stored.read(part))
+    assert (tmp_path / "a.pth").stat().st_size < 100_000
+    with pytest.raises(LeanposeError, match="its parts unpack to 4 MB, far more than it holds"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_safetensors_that_declare_more_than_they_hold_are_refused(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    with pytest.raises(LeanposeError, match="is damaged, cut off or no safetensors file"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pth")
+    for path, kind in ((tmp_path / "a.pth", "named pipe"), (Path("/dev/zero"), "device")):
+        with pytest.raises(LeanposeError, match=f"it is a {kind}, no regular file"):
+            read_checkpoint(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,14 @@ def round_trip(seed: int, kind: str, folder: Path) -> None:
 def test_round_trips(tmp_path: Path, kind: str) -> None:
     for seed in (*range(8), 36):  # the last has an image of one person without any label
         round_trip(seed, kind, tmp_path / str(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WRITERS)
+def test_round_trips_of_1000_sets(tmp_path: Path, kind: str) -> None:
+    for seed in range(1000):
+        round_trip(seed, kind, tmp_path / "set")
+        shutil.rmtree(tmp_path / "set")
 
 
 def test_what_a_target_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_file_that_is_not_mpiis_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="leave `head_sizes` out"):
         load_mpii(mat, path)
     mat.write_bytes(mat.read_bytes()[:300])
-    with pytest.raises(LeanposeError, match=r"Cannot read the annotation file .*could not read bytes"):
+    with pytest.raises(LeanposeError, match=r"is cut off or no MATLAB file: a variable declares \d+ bytes"):
         load_mpii(mat)
     mat.write_text("a page of text, not numbers " * 20)
     with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):

@@ -13,10 +13,12 @@ import yaml
 
 from data_builders import coco_content, encoded, person, picture, write_coco
 from leanpose.data.convert import convert_labels
+from leanpose.data.inputs import find_inputs
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data_checks import check_data
 from leanpose.distillation.unlabelled import read_labels
 from leanpose.errors import LeanposeError
+from leanpose.inference.box_file import BoxFile
 from leanpose.pseudo_labels.labelling import BodyDataset
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -107,7 +109,7 @@ def test_a_skeleton_names_its_category_among_several(tmp_path: Path) -> None:
     assert done.changed == ["1 of another category (person): left out"]
 
 
-def test_categories_of_annotation_tools_are_named_too(tmp_path: Path) -> None:
+def test_categories_of_tools_are_named_too(tmp_path: Path) -> None:
     write_cvat(tmp_path, [skeleton("dog"), skeleton("cat")])
     assert "2 categories are read together (dog, cat); `category` chooses one" in changes(tmp_path, EARS, "a.xml")
     chosen = read(tmp_path, EARS, "a.xml", category="cat").accounts[0]
@@ -188,7 +190,7 @@ def test_tracks_of_cvat_are_asked_for_as_images(tmp_path: Path) -> None:
         read(tmp_path, EARS, "a.xml")
 
 
-def test_what_label_studio_holds_beside_annotations_is_counted(tmp_path: Path) -> None:
+def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3)
     points = [
         {
@@ -197,15 +199,34 @@ def test_what_label_studio_holds_beside_annotations_is_counted(tmp_path: Path) -
         }
         for k, name in enumerate(EARS.keypoints)
     ]  # fmt: skip
+    moved = json.loads(json.dumps(points))
+    for record in moved:
+        record["value"]["x"] += 2.5  # of 80 pixels
+    tasks: list[dict[str, Any]] = [
+        {"data": {"image": f"{n % 3 + 1}.png"}, "annotations": [{"result": points}, {"result": moved}]}
+        for n in range(5)
+    ]
+    (tmp_path / "two.json").write_text(json.dumps(tasks))
+    (checked,) = check_data([tmp_path / "two.json"]).sets
+    assert len(checked.people) == 5
+    assert checked.account is not None
+    assert checked.account.total == 5
+    assert checked.account.notes["points of further annotators are not used"] == 15
+    spread = checked.spreads["nose"]
+    area = (0.18 * 80) * (0.14 * 60) * 1.2**2 * 0.53  # of the made boxes
+    assert spread.repeats == 5
+    assert spread.sigma == pytest.approx(2 / (2 * area) ** 0.5)
+    (tmp_path / "two.json").unlink()
     tasks = [
         {"data": {"image": "1.png"}, "annotations": [{"result": points}]},
         {"data": {"image": "2.png"}, "annotations": [{"result": points, "was_cancelled": True}]},
         {"data": {"image": "3.png"}, "annotations": [], "predictions": [{"result": points}]},
     ]
     (tmp_path / "a.json").write_text(json.dumps(tasks))
-    line = read(tmp_path, EARS, "a.json").accounts[0].sentences()[0]
-    assert "3 a point of a cancelled annotation" in line
-    assert "1 a prediction that nobody has made an annotation of" in line
+    account = read(tmp_path, EARS, "a.json").accounts[0]
+    assert account.total == 1
+    assert "3 points of cancelled annotations are not used" in account.changes
+    assert "1 predictions that nobody has made an annotation of are not used" in account.changes
 
 
 def write_yolo(folder: Path, **content: Any) -> None:
@@ -226,7 +247,7 @@ def test_yolo_images_without_label_files_are_counted(tmp_path: Path) -> None:
         read(tmp_path, EARS, "data.yaml")
 
 
-def test_a_flip_idx_that_changes_nothing_does_not_outweigh_names(tmp_path: Path) -> None:
+def test_names_outweigh_a_flip_idx_that_changes_nothing(tmp_path: Path) -> None:
     write_yolo(tmp_path, flip_idx=[0, 1, 2])
     checked = check_data([tmp_path]).sets[0]
     assert checked.skeleton.pairs == ((1, 2),)
@@ -242,6 +263,17 @@ def test_a_picture_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
     leaks = [finding.text for finding in report.findings if finding.kind == "split leak"]
     assert len(leaks) == 1
     assert "of val equals" in leaks[0]
+
+
+def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
+    write_cvat(tmp_path, [skeleton("dog")])
+    with pytest.raises(
+        LeanposeError, match=r"no JSON file of boxes; `leanpose data convert .*a\.xml boxes\.json` makes one"
+    ):
+        BoxFile(tmp_path / "a.xml")
+    boxes = BoxFile(convert_labels(tmp_path / "a.xml", tmp_path / "boxes.json", "coco").path)
+    (picture,) = find_inputs([str(tmp_path / "images")]).pictures
+    assert len(boxes.boxes(picture)[0]) == 1
 
 
 # Files that a run writes and reads again

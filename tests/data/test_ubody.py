@@ -137,6 +137,10 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "objects.npy", np.array(["late", 3], dtype=object))
     np.save(tmp_path / "numbers.npy", np.arange(3))
+    named = (tmp_path / "splits" / "intra_scene_test_list.npy").read_bytes()
+    (tmp_path / "bomb.npy").write_bytes(named.replace(b"(2,), }         ", b"(1000000000,), }"))
+    np.savez_compressed(tmp_path / "packed.npz", names=np.full(3_000, "late"))
+    (tmp_path / "packed.npz").rename(tmp_path / "packed.npy")
     for changes, message in (
         ({"annotations": "empty"}, "holds no UBody scene: .*keypoint_annotation.json"),
         ({"images": "empty"}, "holds none of the frames .* such as Song/choir/000001.png"),
@@ -144,6 +148,8 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         ({"split_list": "nothing.npy", "split": "val"}, "Cannot read the split list"),
         ({"split_list": "objects.npy", "split": "val"}, "pickled Python objects"),
         ({"split_list": "numbers.npy", "split": "val"}, "holds no names"),
+        ({"split_list": "bomb.npy", "split": "val"}, "damaged or holds"),
+        ({"split_list": "packed.npy", "split": "val"}, "damaged or holds"),
     ):
         with pytest.raises(LeanposeError, match=message):
             read_people(ubody(**changes), WHOLEBODY133, tmp_path, training=True)

@@ -34,7 +34,7 @@ def test_a_sound_set_has_no_findings(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco")
     write_lsp(tmp_path / "lsp")
     report = check_data([tmp_path])
-    # LSP's dots stand in a line here, at the upper left.
+    # LSP's dots stand in a line here, at the upper left of twenty images.
     assert not [f for f in report.findings if f.kind not in ("left/right", "scaled")]
     assert {(s.format, s.skeleton.name, len(s.images), len(s.people)) for s in report.sets} == {
         ("coco", "coco17", 3, 3),

@@ -235,3 +235,11 @@ def test_the_table_of_backbones_names_all() -> None:
     text = (ROOT / "docs" / "models.md").read_text()
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)))
     assert sorted(named) == sorted(BACKBONES)
+
+
+def test_the_table_of_label_files_names_tests() -> None:
+    text = (ROOT / "docs" / "data.md").read_text()
+    rows = re.findall(r"^\|.*\| ([a-z0-9_]+_[a-z0-9_]+) \|$", text, re.MULTILINE)
+    tests = "".join((ROOT / "tests" / "data" / f"{name}.py").read_text() for name in ("test_cases", "test_traps"))
+    assert len(rows) > 30
+    assert [name for name in rows if f"def test_{name}(" not in tests] == []

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,24 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
 
 
+def test_folders_that_may_not_be_read_are_told(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("in/1.png", "in/closed/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    scan = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    result = predict(tmp_path / "in", "--detector", "whole-image", "--no-draw")
+    assert result.exit_code == 3, result.output
+    assert "Skipped:  1 folder that may not be read: closed\n" in result.output
+    assert "Done:     1 image, 1 person" in result.output
+
+
 def test_images_of_any_size_and_kind(predict, tmp_path: Path):
     """One pixel, a strip, too many pixels, few bits of many, several pages, and two moving images of one stem."""
     folder = tmp_path / "in"
@@ -122,7 +141,7 @@ def test_images_of_any_size_and_kind(predict, tmp_path: Path):
     result = predict(folder, "--detector", "whole-image")
     assert result.exit_code == 0, result.output
     for words in (
-        "Done:     4 images", "more than the 100 million pixels allowed", "scaled by that range, 0 … 4095: deep.png\n",
+        "Done:     4 images", "than the 25 million allowed", "scaled by that range, 0 … 4095: deep.png\n",
         "Notice:   Only the first of 3 pages is read: pages.tif\n", "walk.gif, 3 frames", "walk.webp, 3 frames",
     ):  # fmt: skip
         assert words in result.output

@@ -183,6 +183,7 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         ("rtmpose_t", {"input_size": (64, 32)}, (True, False)),
         ("distilpose_s", TINY_MODEL, (True, True)),
         ("tokenpose_s_v1", TINY_MODEL, (False, True)),
+        ("deeppose_r50", {"input_size": (64, 32), "backbone": "rtmdet_nano"}, (True, False)),  # pooled: more did harm
         ("tfpose_r18", {"input_size": (64, 48), "embed_dim": 32, "decoder_layers": 1}, (True, True)),  # padded to 64x64
         (
             "tfpose_r18",
@@ -198,7 +199,9 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         target = student.codec.encode(points, torch.ones(2, 17))
         output = student.forward_train(torch.randn(2, 3, *student.input_size))
         value = loss(output, found, target)["auxiliary"]
-        assert float(value.detach()) == pytest.approx(sum(drawn)), "1 for maps that show nothing yet"
+        assert float(value.detach()) == pytest.approx(sum(drawn) * (0.03 if student.pools_features else 1)), (
+            "1 for maps that show nothing yet"
+        )
         for draw in (loss.draw_features, loss.draw_tokens):
             if draw is not None:  # black at first, so that nothing but these learns in the first step
                 torch.nn.init.normal_(draw.draw.weight, std=0.01)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from clips import audio_of, frame_times, number_of, write_clip
+from leanpose.data.image_files import VARIABLE
 from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
 from leanpose.video import reader as reader_file
@@ -227,6 +228,19 @@ def test_a_size_that_changes_midway(second: tuple[int, int], tmp_path: Path):
     height, width = red.any(axis=1).sum(), red.any(axis=0).sum()
     assert height / width == pytest.approx(second[0] / second[1], rel=0.15)  # not squeezed
     assert (shown[0].sum(axis=2) > 0).all()
+
+
+def test_frames_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a video that grows, the frames that are too large are damaged ones."""
+    source = write_resized(tmp_path / "a.ts", (64, 64), (128, 192))
+    monkeypatch.setenv(VARIABLE, "0.003")
+    with pytest.raises(VideoError, match=r"a\.ts claims 64 × 64 pixels, more than the 0\.003 million allowed"):
+        VideoReader(source)
+    monkeypatch.setenv(VARIABLE, "0.02")
+    with VideoReader(source) as reader:
+        sizes = [frame.pixels.shape[:2] for frame in reader]
+    assert set(sizes) == {(64, 64)}
+    assert reader.damaged
 
 
 def test_a_rotation_that_changes_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from clips import audio_of, frame_times, write_clip
 from leanpose.cli.predict import _summarise_clip
 from leanpose.data.inputs import Clip
+from leanpose.openpose import controlnet_size
 from leanpose.video import reader as reader_file
 from leanpose.video.predict import VideoOutcome
 from web import serve
@@ -65,6 +67,34 @@ def test_options(predict, folder: Path, tmp_path: Path):
     result = predict(folder / "deep/clip.mkv", write_clip(folder / "deep/b.mp4"), "--out", folder / "deep", "--no-draw")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (folder / "deep").iterdir()) == ["b.jsonl", "b.mp4", "clip.jsonl", "clip.mkv"]
+
+
+def test_frames_for_controlnet(predict, folder: Path, tmp_path: Path):
+    result = predict(
+        folder / "clip.mov",
+        folder / "empty.mp4",
+        "--style",
+        "openpose",
+        "--resolution",
+        128,
+        "--detector",
+        "whole-image",
+    )
+    assert result.exit_code == 3, result.output  # of the empty one nothing is written
+    out = tmp_path / "predictions"
+    assert sorted(path.name for path in out.iterdir()) == ["clip.jsonl", "clip.mp4", "clip_openpose"]
+    assert f"{Path('predictions/clip_openpose')} (OpenPose JSON a frame)" in result.output
+    lines = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
+    files = [json.loads(path.read_text()) for path in sorted((out / "clip_openpose").iterdir())]
+    assert len(files) == len(frame_times(out / "clip.mp4")) == len(lines) - 1 == 6
+    size = lines[0]["height"], lines[0]["width"]
+    canvas = controlnet_size(size, 128)
+    assert canvas != size
+    with av.open(str(out / "clip.mp4")) as copy:
+        assert (copy.streams.video[0].height, copy.streams.video[0].width) == canvas
+    for line, content in zip(lines[1:], files, strict=True):
+        assert (content["canvas_height"], content["canvas_width"]) == canvas
+        assert len(content["people"]) == len(line["people"]) == 1
 
 
 def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -120,7 +150,6 @@ def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
         (["in/clip.mov", "--boxes", "absent.json"], "--boxes is for pictures"),
         (["in/clip.mov", "--seconds", "0"], "No frame of"),
         (["in/clip.mov", "--seconds", "inf"], "0 or more, not inf"),
-        (["in/clip.mov", "--style", "openpose", "--resolution", "512"], "--resolution is for pictures"),
         (["in/clip.mov", "--csv", "poses.csv"], "--coco, --csv and --as-labels are for pictures"),
         (["in/clip.mov", "--as-labels", "labels.json"], "--coco, --csv and --as-labels are for pictures"),
         (["in/clip.mov", "--coco", "poses.json"], "--coco, --csv and --as-labels are for pictures"),

@@ -79,6 +79,7 @@ class ExportCard:
         layout: of a file that leanpose did not export: the order of its input's sides.
         read: makes the prediction of such a file's outputs; None: they have the names that leanpose gives them.
         origin: where this is known from, in a few words.
+        guess: what was taken for granted of the keypoints, in a few words; empty where the file or the user says what they are.
     """
 
     spec: ModelSpec
@@ -90,6 +91,7 @@ class ExportCard:
     layout: Literal["nchw", "nhwc"] = "nchw"
     read: Callable[[Sequence[np.ndarray]], Prediction] | None = None
     origin: str = "as the file says"
+    guess: str = ""
 
     def to_json(self) -> str:
         """The card as text; `from_json` reads it back."""

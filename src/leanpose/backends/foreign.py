@@ -6,9 +6,10 @@ A description names the kind of the outputs, the keypoints and the input's pixel
 
 from __future__ import annotations
 
+import ast
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,14 +21,14 @@ from torch import Tensor
 from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
-from leanpose.backends.exported import LONGEST_SIDE, ExportCard, Shape, Shaped, describe_values
+from leanpose.backends.exported import KEY, LONGEST_SIDE, ExportCard, Shape, Shaped, describe_values
 from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
 from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
 from leanpose.models.backbones import MEAN, STD
 from leanpose.schema import Section, validate
-from leanpose.skeleton import COCO17, MPII16, SKELETONS, WHOLEBODY133, Skeleton, get_skeleton
+from leanpose.skeleton import COCO17, MPII16, OF_DATASET, SKELETONS, WHOLEBODY133, Skeleton, get_skeleton
 
 Triple = tuple[float, float, float]
 RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
@@ -192,8 +193,37 @@ def parse(values: dict[str, Any], origin: str) -> PoseFile:
     return validate(KINDS[values["kind"]], values, origin)
 
 
+NAMES = ("keypoint_names", "keypoints", "kpt_names")
+"""Of a file's metadata, which list its keypoints."""
+
+
+def named_in(metadata: Mapping[str, str]) -> Skeleton | tuple[str, ...] | None:
+    """What a file's metadata say of its keypoints: a known skeleton or data set (`skeleton`, `dataset_name`), or their names, as
+    a list or with commas; None: nothing."""
+    for key in ("skeleton", "dataset_name"):
+        name = metadata.get(key, "").strip()
+        if name in SKELETONS or name in OF_DATASET:
+            return SKELETONS.get(name) or OF_DATASET[name]
+    for key in NAMES:
+        text = metadata.get(key, "")
+        try:
+            names = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            names = [name.strip() for name in text.split(",")]
+        if isinstance(names, dict):  # index → name, or the only class → its names
+            values = [names[index] for index in sorted(names, key=str)] if len(names) == 1 else list(names.values())
+            names = values[0] if len(values) == 1 and isinstance(values[0], (list, tuple)) else values
+        if (
+            isinstance(names, (list, tuple))
+            and len(names) > 1
+            and all(isinstance(name, str) and name for name in names)
+        ):
+            return tuple(names)
+    return None
+
+
 def read_card(
-    text: str | None,
+    metadata: Mapping[str, str],
     inputs: Sequence[Shaped],
     outputs: Sequence[Shaped],
     dtype: np.dtype,
@@ -205,19 +235,25 @@ def read_card(
     A file without a card is described by a YAML file of its name beside it, or else must be of a known family.
 
     Args:
-        text: the card in the file; None where it has none.
+        metadata: of the file, which may hold the card of leanpose, or name the keypoints.
         inputs, outputs: of the graph, which has one input.
         dtype: of the input.
         path: the file.
         skeleton: what the keypoints of a file without a card are; None: as it is described.
 
     Raises:
-        LeanposeError: the card is damaged, the file is of another form than is known or described, or its keypoints have no
-            names.
+        LeanposeError: the card is damaged or names other keypoints than are given, the file is of another form than is known or
+            described, or its keypoints have no names.
     """
     names = [name for name, _ in outputs]
-    if text is not None:
-        return ExportCard.from_json(text, str(path)), names
+    if KEY in metadata:
+        card = ExportCard.from_json(metadata[KEY], str(path))
+        if skeleton is not None and skeleton.keypoints != card.spec.skeleton.keypoints:
+            raise LeanposeError(
+                f"{path} names its keypoints itself, those of '{card.spec.skeleton.name}'; leave the skeleton "
+                f"'{skeleton.name}' out."
+            )
+        return card, names
     described = path.with_suffix(".yaml")
     if described.is_file():
         file, origin = parse(load_yaml(described, "description"), str(described)), f"as {described.name} says"
@@ -231,7 +267,8 @@ def read_card(
                 f"{described.name} beside it (docs/teachers.md)."
             )
         origin = f"taken for {name} by its shapes"
-    return _card(file, inputs[0][1], outputs, dtype, path, skeleton, origin), names
+    known = skeleton or file.skeleton or named_in(metadata)
+    return _card(file, inputs[0][1], outputs, dtype, path, known, origin), names
 
 
 def _card(
@@ -240,7 +277,7 @@ def _card(
     outputs: Sequence[Shaped],
     dtype: np.dtype,
     path: Path,
-    skeleton: Skeleton | None,
+    said: Keypoints,
     origin: str,
 ) -> ExportCard:
     """The card of a file that is described."""
@@ -272,18 +309,23 @@ def _card(
             f"The outputs of {path} are no {file.kind} of crops of {size[0]}x{size[1]}: it has {describe_values(outputs)}, "
             f"of which {', '.join(map(str, file.outputs))} should be read, with fixed sizes."
         ) from error
-    named, indices = keypoints_of(file.skeleton if skeleton is None else skeleton, count, path)
+    named, indices = keypoints_of(said, count, path)
+    guess = "" if said is not None else "going by their number alone (--skeleton says otherwise)"
     spec = ModelSpec(path.stem, named, codec, size, mean, std)
 
     def read(arrays: Sequence[np.ndarray]) -> Prediction:
         return file.read([torch.from_numpy(arrays[place]) for place in places], indices, size)
 
-    return ExportCard(spec, bool(integer), includes_decoding=False, layout=file.layout, read=read, origin=origin)
+    return ExportCard(
+        spec, bool(integer), includes_decoding=False, layout=file.layout, read=read, origin=origin, guess=guess
+    )
 
 
-def keypoints_of(
-    said: str | tuple[str, ...] | dict[int, str] | Skeleton | None, count: int, path: Path
-) -> tuple[Skeleton, list[int]]:
+Keypoints = str | tuple[str, ...] | dict[int, str] | Skeleton | None
+"""What is said of a file's keypoints: a skeleton's name or itself, their names, or some of them by index; None: nothing."""
+
+
+def keypoints_of(said: Keypoints, count: int, path: Path) -> tuple[Skeleton, list[int]]:
     """What a file's keypoints are, and the index of each among those that its outputs hold.
 
     Names that are those of a known skeleton, in whatever order, mean that one.

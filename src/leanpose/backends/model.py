@@ -14,9 +14,10 @@ from torch import Tensor
 
 from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend
-from leanpose.backends.exported import NO_PREDICTION
+from leanpose.backends.exported import NO_PREDICTION, ExportedBackend
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel, PoseOutput, Provision
+from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 LOG = logging.getLogger(__name__)
@@ -64,26 +65,37 @@ class BackendModel(PoseModel):
         return PoseOutput(type(prediction)(*moved))
 
 
-def load_pose_model(path_or_name: Path | str) -> PoseModel:
+def load_pose_model(path_or_name: Path | str, skeleton: str | Path | Skeleton | None = None) -> PoseModel:
     """An exported file (`.onnx`, `.xml`), run by its backend on the CPU, or whatever `load_model` takes.
 
+    Args:
+        path_or_name: of the model.
+        skeleton: names the keypoints of an exported file that does not name them.
+
     Raises:
-        LeanposeError: as `open_exported` and `load_model`.
+        LeanposeError: as `open_exported` and `load_model`, or a skeleton is given for a model that has its own.
     """
     if Path(path_or_name).suffix not in FILE_SUFFIXES:
+        if skeleton is not None:
+            raise LeanposeError(OWN_SKELETON)
         return load_model(path_or_name)
-    backend = open_exported(path_or_name)
-    if backend.card.read is not None:
-        spec, codec = backend.spec, backend.spec.codec
-        (height, width), form = (
-            spec.input_size,
-            f"{codec.name}, '{codec.warp}' crops of {codec.padding:g} times the box",
-        )
-        say_once(
-            f"{path_or_name}: {backend.card.origin}; {len(spec.skeleton)} keypoints of '{spec.skeleton.name}' at {height}x{width} "
-            f"({form})."
-        )
+    backend = open_exported(path_or_name, skeleton=None if skeleton is None else get_skeleton(skeleton))
+    say_what_it_is(path_or_name, backend)
     return BackendModel(backend)
+
+
+OWN_SKELETON = "A skeleton is given for exported files alone; this model has its own."
+
+
+def say_what_it_is(path: Path | str, backend: ExportedBackend) -> None:
+    """Log once what a file that leanpose did not export is taken for."""
+    if backend.card.read is None:
+        return
+    spec, codec, guess = backend.spec, backend.spec.codec, backend.card.guess
+    height, width = spec.input_size
+    keypoints = f"{len(spec.skeleton)} keypoints of '{spec.skeleton.name}'{', ' * bool(guess)}{guess}"
+    form = f"{codec.name}, '{codec.warp}' crops of {codec.padding:g} times the box"
+    say_once(f"{path}: {backend.card.origin}; {keypoints}, at {height}x{width} ({form}).")
 
 
 @cache

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.exported import ExportedBackend, Shaped
 from leanpose.backends.foreign import read_card
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_read_error
+from leanpose.files import describe_read_error, open_regular
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -47,9 +47,9 @@ class OnnxBackend(ExportedBackend):
             len(session.get_inputs()) != 1
         ):  # of an export whose result does not depend on its input, the input is left out
             raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
-        text, images = card_text(session, path), session.get_inputs()[0]
+        metadata, images = metadata_of(session, path), session.get_inputs()[0]
         self._dtype = dtype_of(images.type)
-        super().__init__(*read_card(text, *values_of(session), self._dtype, path, skeleton))
+        super().__init__(*read_card(metadata, *values_of(session), self._dtype, path, skeleton))
         self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
@@ -87,6 +87,7 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
     import onnxruntime  # takes a moment to load
 
     try:
+        open_regular(path).close()  # onnxruntime gives no more than a number for what the system says
         check_seal(path)
     except OSError as error:
         raise describe_read_error(path, error) from error
@@ -111,14 +112,14 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 
-def card_text(session: InferenceSession, path: Path) -> str | None:
-    """The card of an open file; None where it has none.
+def metadata_of(session: InferenceSession, path: Path) -> dict[str, str]:
+    """What an open file says of itself: leanpose's card, or whatever other programs write.
 
     Raises:
         LeanposeError: its metadata are damaged.
     """
     try:
-        return session.get_modelmeta().custom_metadata_map.get(KEY)
+        return session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise LeanposeError(f"{path} is damaged: its metadata are no text.") from error
 

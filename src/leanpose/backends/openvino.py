@@ -15,7 +15,7 @@ import torch
 from leanpose.backends.base import Precision
 from leanpose.backends.exported import KEY, ExportedBackend, Shaped
 from leanpose.backends.foreign import read_card
-from leanpose.backends.onnx import card_text, open_session
+from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
@@ -89,7 +89,7 @@ class OpenVinoBackend(ExportedBackend):
             text = _card_text(model, path)
             self._dtype = np.dtype(model.inputs[0].element_type.to_dtype())
             values = _shapes(model.inputs), _shapes(model.outputs)
-            card, outputs = read_card(text, *values, self._dtype, path, skeleton)
+            card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
                 raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
@@ -147,7 +147,7 @@ class OpenVinoBackend(ExportedBackend):
 
 def _card_text(model: Model, path: Path) -> str | None:
     if path.suffix == ".onnx":  # OpenVINO forgets an ONNX file's metadata
-        return card_text(open_session(path, cuda=False), path)
+        return metadata_of(open_session(path, cuda=False), path).get(KEY)
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 

@@ -51,9 +51,18 @@ def options(
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, Option("--debug", help="Show where in the program an error comes from.")] = False,
+    max_megapixels: Annotated[
+        float | None,
+        Option(
+            min=0.001,
+            help="Of an image or frame; what claims more is refused. [default: 25, or LEANPOSE_MAX_MEGAPIXELS]",
+        ),
+    ] = None,
 ) -> None:
     """What can be given before a command."""
     del debug  # an error may come before this; `_say` looks for it
+    if max_megapixels is not None:
+        os.environ["LEANPOSE_MAX_MEGAPIXELS"] = str(max_megapixels)  # for the processes that load data, too
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Exit, Option, Typer
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Settings, counted, counting, new_table, parse_sides, print_some, table_console
+from leanpose.cli.options import (
+    ForeignSkeleton,
+    Settings,
+    counted,
+    counting,
+    new_table,
+    parse_sides,
+    print_some,
+    table_console,
+)
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -80,7 +90,7 @@ def convert(
     """
     from leanpose.data.convert import convert_labels, require_writer
     from leanpose.files import atomic_write
-    from leanpose.skeleton import get_skeleton, skeleton_yaml
+    from leanpose.skeleton import SKELETONS, get_skeleton, skeleton_yaml
 
     require_writer(to)
     labelled = get_skeleton(skeleton) if skeleton else None
@@ -91,8 +101,10 @@ def convert(
         if sentences:
             print(f"{title}: {'; '.join(sentences)}")
     if skeleton_out is not None:
+        found = done.labels.skeleton
+        named = found if found.name in SKELETONS else replace(found, name=skeleton_out.stem)
         with atomic_write(skeleton_out) as path:
-            path.write_text(skeleton_yaml(done.labels.skeleton))
+            path.write_text(skeleton_yaml(named))
         print(f"Skeleton: {skeleton_out}")
 
 
@@ -158,6 +170,7 @@ def label(
     out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
+    skeleton: ForeignSkeleton = None,
 ) -> None:
     """Label people of pictures without labels by a teacher: a COCO file with a score for each keypoint.
 
@@ -167,7 +180,7 @@ def label(
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold)
+    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
     print(labels)
     if labels.stopped:
         raise Exit(stopped_code())

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Device, Settings
+from leanpose.cli.options import Device, ForeignSkeleton, Settings
 from leanpose.errors import LeanposeError
 
 
@@ -18,6 +18,7 @@ def distill(
     unlabelled: Annotated[
         list[Path] | None, Option(help="Pictures or a video that the teacher labels, again for more.")
     ] = None,
+    skeleton: ForeignSkeleton = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
     seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
     baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
@@ -41,15 +42,16 @@ def distill(
     from leanpose.distillation.run import explain as explained
     from leanpose.distillation.unlabelled import label_pictures, read_labels, with_unlabelled
 
+    settings = [*(settings or []), *([] if skeleton is None else [f"distillation.teacher_skeleton={skeleton}"])]
     if matrix:
         if explain or unlabelled or not baseline:
             raise LeanposeError("--matrix takes neither --explain nor --unlabelled nor --no-baseline.")
         pairs = [(one, other) for one in split_names(student) for other in split_names(teacher)]
-        plans = {(s, t): plan_distillation(t, s, data, settings or [], seeds=seeds) for s, t in pairs}
+        plans = {(s, t): plan_distillation(t, s, data, settings, seeds=seeds) for s, t in pairs}
         table = run_matrix(plans, out, budget=budget, device=device)
         print(f"{table.read_text()}\nThe table is {table}.")
         return
-    plan = plan_distillation(teacher, student, data, settings or [], seeds=seeds, baseline=baseline)
+    plan = plan_distillation(teacher, student, data, settings, seeds=seeds, baseline=baseline)
     if explain:
         for sentence in (*plan.sentences, *explained(plan, out)):
             print(sentence)
@@ -58,7 +60,7 @@ def distill(
     for number, source in enumerate(unlabelled or []):
         file = out / f"{UNLABELLED}-{number}.json"
         begun = file.is_file() and (out / PLAN_FILE).is_file()
-        labels = read_labels(file, source) if begun else label_pictures(source, teacher, file)
+        labels = read_labels(file, source) if begun else label_pictures(source, teacher, file, skeleton=skeleton)
         if labels.stopped:
             raise Exit(stopped_code())
         skipped += labels.skipped

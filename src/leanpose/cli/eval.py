@@ -12,6 +12,7 @@ from leanpose.cli.options import (
     AtLeast1,
     Boxes,
     Device,
+    ForeignSkeleton,
     Split,
     counting,
     new_table,
@@ -26,6 +27,7 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 def evaluate(
     model: Annotated[str, Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
     annotations: Annotated[Path | None, Option(help="File of labels, or a folder of one set.")] = None,
+    skeleton: ForeignSkeleton = None,
     images: Annotated[
         Path | None, Option(help="Folder or .tar of the images; for image_folder that of the classes. [default: found]")
     ] = None,
@@ -68,7 +70,7 @@ def evaluate(
         format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes,
         category=category,
     )  # fmt: skip
-    loaded = load_pose_model(model).to(choose_device(device))
+    loaded = load_pose_model(model, skeleton).to(choose_device(device))
     source = resolve(source, Path())
     suppression = None if nms == "none" else nms
     with counting("measuring", "people", in_steps=True) as advance:

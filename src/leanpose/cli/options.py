@@ -27,6 +27,10 @@ Detector = Annotated[
     Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
 ]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+ForeignSkeleton = Annotated[
+    str | None,
+    Option("--skeleton", help="Keypoints of an exported file that does not name them: halpe26, a YAML file, …"),
+]
 Settings = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
 Split = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
 AtLeast0 = Annotated[int, Option(min=0)]

@@ -1,6 +1,6 @@
 """`leanpose predict`: find the poses in pictures and videos."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Backend, Detector, Device, counted, print_some, progress
+from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from jaxtyping import UInt8
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import Outcome
     from leanpose.inference.results import PoseResult
+    from leanpose.openpose.frames import FrameWriter
     from leanpose.video.predict import VideoOutcome
     from leanpose.video.tracking import PoseTracker
 
@@ -36,7 +38,7 @@ def predict(
         Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
-    skeleton: Annotated[str | None, Option(help="Keypoints of an exported file: halpe26, a YAML file, …")] = None,
+    skeleton: ForeignSkeleton = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
@@ -51,7 +53,7 @@ def predict(
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose"],
-        Option(help="openpose: for ControlNet, on black, with a JSON a picture."),
+        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
@@ -83,7 +85,8 @@ def predict(
     from leanpose.inference.detectors import Detector as PersonDetector
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
-    from leanpose.openpose.drawing import ENDING, conditioning_image, paint_openpose
+    from leanpose.openpose.drawing import ENDING, paint_openpose
+    from leanpose.openpose.frames import open_frames
     from leanpose.video.reader import looks_like_video
 
     require_writer(label_format)
@@ -96,7 +99,6 @@ def predict(
         "--style openpose draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
-        "--resolution is for pictures; the copies of videos are as large as the videos.": videos and resolution,
         "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
@@ -126,14 +128,14 @@ def predict(
         from leanpose.video.tracking import PoseTracker
 
         def draw_frame(pixels: "UInt8[np.ndarray, 'H W 3']", poses: "PoseResult") -> "UInt8[np.ndarray, 'H W 3']":
-            if openpose:
-                return conditioning_image(poses, (pixels.shape[0], pixels.shape[1]), threshold=threshold)
             return poses.draw(pixels, threshold=threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        unread += _predict_clips(tracker, clips, out, draw=draw_frame if draw else None, seconds=seconds, audio=audio)
+        frames = partial(open_frames, resolution=resolution, threshold=threshold) if openpose else None
+        drawn = draw_frame if draw else None
+        unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
     if only_videos:
-        exit_if_skipped(unread)
+        exit_if_skipped(unread, files.unreadable)
         return
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
         print(f"Note:     {doubt}")
@@ -159,7 +161,7 @@ def predict(
         print(f"Labels:   {as_labels} ({kind}{below})")
     if outcome.stopped:
         raise Exit(stopped_code())
-    exit_if_skipped(unread, outcome.skipped)
+    exit_if_skipped(unread, outcome.skipped, files.unreadable)
 
 
 @contextmanager
@@ -240,6 +242,8 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
     if files.links:
         links = counted(len(files.links), "link")
         print(f"Skipped:  {links} to a file that is looked at already, or to a folder: {_some(files.links)}")
+    if files.unreadable:
+        print(f"Skipped:  {counted(len(files.unreadable), 'folder')} that may not be read: {_some(files.unreadable)}")
 
 
 def _some(names: list[str]) -> str:
@@ -279,11 +283,18 @@ def _list_skipped(outcome: "Outcome") -> None:
 
 
 def _predict_clips(
-    tracker: "PoseTracker", clips: "list[Clip]", out: Path, *, draw: "Callable[..., np.ndarray] | None", **options: Any
+    tracker: "PoseTracker",
+    clips: "list[Clip]",
+    out: Path,
+    draw: "Callable[..., np.ndarray] | None",
+    frames: "Callable[[Path], AbstractContextManager[FrameWriter]] | None",
+    **options: Any,
 ) -> "list[Clip]":
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
+        draw: the annotated picture of a frame.
+        frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
         options: for `predict_video`.
 
     Returns:
@@ -293,31 +304,34 @@ def _predict_clips(
         LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
+    from leanpose.openpose.frames import frames_folder
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
     targets, unread = clip_targets(clips, out, drawn=draw is not None), []
     for clip, target in zip(clips, targets, strict=True):
         lines = target.with_suffix(".jsonl")
-        with progress("frames", PEOPLE) as bar:
-            task = bar.add_task(clip.name, total=None, visible=False, people=0)
+        try:
+            with progress("frames", PEOPLE) as bar, nullcontext() if frames is None else frames(target) as writer:
+                task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
-            def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
-                update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
+                def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
+                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
 
-            drawing = target if draw else None
-            try:
                 outcome = predict_video(
-                    tracker, clip.source, drawing=drawing, lines=lines, draw=draw, advance=advance, **options
-                )
-            except VideoError as error:
-                if len(clips) == 1:
-                    raise
-                print(f"Skipped:  {error}")
-                unread.append(clip)
-                continue
+                    tracker, clip.source, drawing=target if draw else None, lines=lines, draw=writer or draw,
+                    canvas=None if writer is None else writer.canvas, advance=advance, **options,
+                )  # fmt: skip
+        except VideoError as error:
+            if len(clips) == 1:
+                raise
+            print(f"Skipped:  {error}")
+            unread.append(clip)
+            continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
+        if frames is not None:
+            print(f"          {frames_folder(target)} (OpenPose JSON a frame)")
         if outcome.stopped and not clip.live:
             raise Exit(stopped_code())
     return unread

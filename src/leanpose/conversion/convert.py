@@ -12,6 +12,7 @@ from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.conversion import recognition
 from leanpose.conversion.catalogue import Official, fetch_official, official_checkpoint, official_with
 from leanpose.conversion.checkpoint import Checkpoint, read_checkpoint
+from leanpose.conversion.layouts import named_as_mmpose
 from leanpose.conversion.recognition import RecognisedNetwork, Size
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import save_backbone
@@ -91,7 +92,8 @@ def convert(
     digest = sha256(source.read_bytes()).hexdigest()
     official = official_with(digest)
     tensors, taken = recognition.unwrap_distiller(checkpoint.tensors, stage)
-    notes = [*checkpoint.notes, *([taken] if taken else [])]
+    tensors, renamed = named_as_mmpose(tensors)
+    notes = [*checkpoint.notes, *(note for note in (taken, renamed) if note)]
     origin = f"Converted from {source.name} (SHA-256 {digest})"
     published_data, published_terms = ["unspecified"], "unspecified"
     if official is not None:

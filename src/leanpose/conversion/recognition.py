@@ -23,20 +23,24 @@ from torch import Tensor
 from leanpose.conversion.checkpoint import StoredArray
 from leanpose.data.coco_file import pairs_of_order
 from leanpose.errors import LeanposeError
+from leanpose.models.backbones import create_backbone
 from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position
-from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, WHOLEBODY133, Skeleton
+from leanpose.skeleton import COCO17, CROWDPOSE14, MPII16, OF_DATASET, WHOLEBODY133, Skeleton
 
 Size = tuple[int, int]
 
 SUPPORTED = (
     "RTMPose and DWPose, SimCC, SimpleBaseline, HRNet, DeepPose, RLE and ViTPose of mmpose, TokenPose, PPT, SDPose, "
-    "DistilPose and SDPose-Reg, and the backbones ResNet-50/101/152, HRNet-W32/W48 and CSPNeXt"
+    "DistilPose and SDPose-Reg, and the backbones ResNet-18/34/50/101/152, HRNet-W32/W48, CSPNeXt and MobileNetV3/V4"
 )
 _NOT_BACKBONE = re.compile(
     r"(fc|head|classifier|final_layer|incre_modules|downsamp_modules|keypoint_head|deconv_layers)\."
 )
 _CSPNEXT = {12: "tiny", 16: "s", 24: "m", 32: "l", 40: "x"}  # by the stem's first width
 _CSPNEXT_STAGE = re.compile(r"^stage([1-4])\.")
+_SMALL_OF_TIMM = (
+    "resnet18", "resnet34", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small",
+)  # fmt: skip
 _RESNET = {6: 50, 23: 101, 36: 152}  # by the blocks of the third stage
 _VIT = {  # by width: name, layers, heads
     384: ("vitpose_s", 12, 12),
@@ -48,8 +52,6 @@ _HEAD = re.compile(r"(?:(?:keypoint_)?head\.)?(?:deconv_head\.)?")  # the prefix
 _LIKELY_COUNTS = (17, 14, 16, 133, 26, 19)  # of keypoints, by frequency
 _TOKEN_LAYER = re.compile(r"transformer(?:_layer)?(?P<stage>\d?)\.layers\.(?P<layer>\d+)\.")
 _SKELETONS = {len(skeleton): skeleton for skeleton in (COCO17, CROWDPOSE14, MPII16, WHOLEBODY133)}
-# Numbers of keypoints by mmpose's names of data sets.
-_DATASET_KEYPOINTS = {"coco": 17, "humanart": 17, "crowdpose": 14, "mpii": 16, "coco_wholebody": 133, "ubody2d": 133}
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,25 @@ def recognise_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Te
     # A ResNet of bottlenecks without other additions.
     blocks = len({key.split(".")[1] for key in inner if key.startswith("layer3.")})
     plain = {"conv1.weight", "layer1.0.conv3.weight"} <= inner.keys()
-    if blocks not in _RESNET or not plain or any(".se." in key or "attn" in key for key in inner):
+    if blocks in _RESNET and plain and not any(".se." in key or "attn" in key for key in inner):
+        return f"resnet{_RESNET[blocks]}", inner
+    return _backbone_by_shapes(inner)
+
+
+def _backbone_by_shapes(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
+    """The network of timm whose weights have exactly these names and shapes, but for those of a classifier."""
+    if not tensors.keys() & {"conv1.weight", "conv_stem.weight"}:
         return None
-    return f"resnet{_RESNET[blocks]}", inner
+    for variant in _SMALL_OF_TIMM:
+        with torch.device("meta"):
+            expected = {k: v.shape for k, v in create_backbone(variant).state_dict().items()}
+        inner = {key: value for key, value in tensors.items() if key in expected}
+        rest = {key.split(".")[0] for key in tensors.keys() - expected.keys()}
+        counted = {key for key in expected if not key.endswith("num_batches_tracked")}
+        named = rest <= {"conv_head", "norm_head", "bn2"} and counted <= inner.keys()
+        if named and all(value.shape == expected[key] for key, value in inner.items()):
+            return variant, inner
+    return None
 
 
 def has_only_a_backbone(tensors: Mapping[str, Tensor]) -> bool:
@@ -158,8 +176,8 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
     Raises:
         LeanposeError: nothing tells what the keypoints are.
     """
-    if _DATASET_KEYPOINTS.get(str(dataset.get("dataset_name", ""))) == keypoints:
-        known = _SKELETONS[keypoints]
+    known = OF_DATASET.get(str(dataset.get("dataset_name", "")))
+    if known is not None and len(known) == keypoints:
         return known, f"keypoints: {known.name}, as the file says"
     if (described := _described_skeleton(keypoints, dataset)) is not None:
         return described, f"keypoints: {described.name}, as the file describes them"

@@ -5,16 +5,22 @@ Cameras store 10, 12 or 14 bits in files of 16. Divided by 256, such an image is
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Integer, UInt8, UInt16
+from jaxtyping import Float, Integer, UInt8, UInt16
+
+from leanpose.data.image_files import BrokenImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 """Bits per value that files are known to hold."""
+
+FRACTION_TOLERANCE = 1e-3
+"""Interpolation may leave 0 … 1 by so much."""
 
 # TIFF tags
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE_VALUE = 258, 262, 281
@@ -47,6 +53,46 @@ def reduce_to_8_bits(
     # Fewer than 8 bits are scaled up.
     reduced = values >> (depth - 8) if depth >= 8 else values * 255 // ((1 << depth) - 1)
     return reduced.astype(np.uint8), notices
+
+
+def reduce_floats(
+    values: Float[np.ndarray, "*N"], name: str, *, greatest: float | None = None
+) -> tuple[UInt8[np.ndarray, "*N"], list[str]]:
+    """Floating-point values as 8 bits, and what is to be said about it.
+
+    Values up to 1 are taken for fractions, up to 255 for those of 8 bits, and larger ones for those of as many bits as they use.
+
+    Args:
+        values: 0 or more.
+        name: of the image, for messages.
+        greatest: that the file says they may have; None where it does not.
+
+    Raises:
+        BrokenImageError: values are negative or not finite.
+    """
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BrokenImageError(
+            f"The image {name} holds floating-point values that are not finite; save it with 8 bits."
+        )
+    if low < -FRACTION_TOLERANCE * max(high, 1):
+        raise BrokenImageError(f"The image {name} holds negative values of unknown range; save it with 8 bits.")
+    depth = next((depth for depth in DEPTHS if high < 1 << depth), None)
+    if greatest is not None and high <= greatest:
+        top = greatest
+    elif high <= 1 + FRACTION_TOLERANCE:
+        top = 1.0
+    elif depth is not None:
+        top = float((1 << depth) - 1)
+    else:
+        raise BrokenImageError(f"The image {name} holds values up to {high:g}, of unknown range; save it with 8 bits.")
+    reduced = np.empty(values.shape, np.uint8)
+    for row in range(len(values)):  # a whole image more in floating point would take twice the memory
+        reduced[row] = np.rint(np.clip(values[row] * (255 / top), 0, 255)).astype(np.uint8)
+    notices = (
+        [f"Floating-point values are taken for those of the range 0 … {top:g}."] if greatest is None and high else []
+    )
+    return reduced, notices
 
 
 def _on_top(values: Integer[np.ndarray, "*N"], significant: int) -> bool:

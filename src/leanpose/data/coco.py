@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, parse_box, record_errors
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
@@ -178,7 +178,7 @@ def _read(
     """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground truth."""
     path, image_path = config.paths(root)
     file = load_coco(path, labelled, config.category)
-    folder = ImageFolder(image_path, config.title)
+    folder = ImageFolder(image_path, config.title, [str(record["file_name"]) for record in file.images.values()])
     # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
@@ -190,6 +190,7 @@ def _read(
         title = f"{config.bbox_file} for {account.title}"
         account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
+    account.notes.update(folder.notes)
     content = ground_truth(images.values(), annotations, skeleton) if truth else None
     return PoseDataset(config.title, people, content, (account,))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pkgutil
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -165,14 +164,12 @@ def place_images(labels: LabelSet, folder: Path, find: Callable[[str], ImageRef]
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.member is None:
+        if source.member is None and os.path.isfile(source.path):
             with suppress(OSError):
                 os.link(source.path, target)
                 continue
-            shutil.copyfile(source.path, target)
-        else:
-            with atomic_write(target) as temporary:
-                temporary.write_bytes(read_bytes(source))
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(read_bytes(source))
 
 
 def losses(labels: LabelSet, kind: str) -> list[str]:

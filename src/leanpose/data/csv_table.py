@@ -14,7 +14,7 @@ from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemb
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import from_cell, open_whole, read_errors, to_cell
+from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
 from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("limbs", "area", "crowd", "box", "split", "category", "image without people", "image size")
@@ -42,7 +42,7 @@ def load_csv_table(path: Path) -> LabelSet:
         LeanposeError: it is missing, lacks a column, or a row is garbled.
     """
     with read_errors("table", path, csv.Error, UnicodeDecodeError, kind="no CSV in UTF-8"):
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     lines = text.splitlines()
     separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
     rows = csv.DictReader(lines, delimiter=separator)

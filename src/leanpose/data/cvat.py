@@ -30,7 +30,7 @@ from leanpose.data.label_set import (
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, read_errors
+from leanpose.files import atomic_write, read_errors, read_regular
 from leanpose.skeleton import Skeleton
 
 _NUMBERED = re.compile(r"keypoint_\d+")  # of points whose element holds several
@@ -55,7 +55,7 @@ def load_cvat(path: Path) -> LabelSet:
         LeanposeError: it is missing, damaged, declares entities, or holds a record that is garbled.
     """
     with read_errors("annotation file", path, ElementTree.ParseError, kind="cut off or no XML"):
-        data = path.read_bytes()
+        data = read_regular(path)
         if b"\0" in data or re.search(rb"<!(DOCTYPE|ENTITY)", data, re.IGNORECASE):
             raise LeanposeError(
                 f"{path} declares a document type or is not UTF-8, which CVAT's files never do; it is not read."

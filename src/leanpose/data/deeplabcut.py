@@ -20,7 +20,7 @@ from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemb
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import from_cell, open_whole, read_errors, to_cell
+from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
 from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = (
@@ -84,7 +84,7 @@ def load_deeplabcut(path: Path) -> LabelSet:
 def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
     """The rows of the heading by their names, and the images with their numbers."""
     with read_errors("table", path, csv.Error, UnicodeDecodeError, kind="no CSV in UTF-8"):
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        lines = list(csv.reader(read_regular(path).decode("utf-8-sig").splitlines()))
     heading: dict[str, list[str]] = {}
     while lines and lines[0] and lines[0][0] in _HEADING:
         name, *cells = lines.pop(0)

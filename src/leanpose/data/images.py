@@ -7,38 +7,30 @@ of the upright image. Sizes are read from the header and limited before a single
 
 from __future__ import annotations
 
-import io
-import os
-import tarfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.data import bit_depth
+from leanpose.data import bit_depth, deep_tiff
 from leanpose.data.annotations import ImageRef
-from leanpose.errors import LeanposeError
+from leanpose.data.image_files import BrokenImageError, check_size, max_bytes, open_image
+from leanpose.data.image_folder import tar_members
+from leanpose.files import open_regular, read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 100_000_000
-"""Images of more pixels than this are refused: a file of a few kilobytes can claim to be gigabytes (300 MB here)."""
 
 MOVING_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 """Pillow's names of the formats that can hold a moving image."""
 
 _ORIENTATION = 0x0112  # EXIF tag
-
-_TOO_MANY = f"more than the {MAX_PIXELS // 10**6} million pixels allowed"
-
-
-class BrokenImageError(LeanposeError):
-    """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
 
 
 class ImageNotice(UserWarning):
@@ -98,90 +90,39 @@ def parse_jpeg_header(data: bytes) -> JpegHeader | None:
     return None
 
 
-@lru_cache(maxsize=32)
-def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, int]]:
-    """Where the members of an uncompressed archive lie: name → (offset, size) in bytes."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            files = (member for member in archive if member.isfile())
-            return {file.name.removeprefix("./"): (file.offset_data, file.size) for file in files}
-    except tarfile.ReadError as error:
-        raise LeanposeError(f"Cannot read {path}, which is no whole, uncompressed tar file: {error}.") from error
-
-
-def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
-    """The index of an archive: member name → (offset, size) in bytes. It is read once and remembered.
-
-    Raises:
-        LeanposeError: the file is missing, or no whole uncompressed tar archive.
-    """
-    try:
-        status = Path(path).stat()
-        return _tar_index(str(path), status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise LeanposeError(f"Cannot open the image archive {path}: {error.strerror or error}.") from error
-
-
-class ImageFolder:
-    """Turns a set's file names into references, in a folder or an archive.
-
-    Args:
-        path: the folder, or the uncompressed `.tar` archive.
-        title: of the data set, for messages.
-        whole_names: never find a member of an archive by the last part of its name alone.
-
-    Raises:
-        LeanposeError: the folder or archive is not there.
-    """
-
-    def __init__(self, path: Path, title: str, *, whole_names: bool = False) -> None:
-        self.path = path
-        self.archive = path.suffix == ".tar"
-        self.members = tar_members(path) if self.archive else {}
-        # An archive may hold its images in a folder that the annotation file does not name.
-        self._by_last_part = {} if whole_names else {name.rsplit("/", 1)[-1]: name for name in self.members}
-        if not self.archive and not path.is_dir():
-            raise LeanposeError(f"The image folder {path} of the data set '{title}' does not exist.")
-
-    def __contains__(self, file_name: str) -> bool:
-        """Whether there is an image of exactly this name."""
-        return file_name in self.members if self.archive else (self.path / file_name).is_file()
-
-    def __call__(self, file_name: str) -> ImageRef:
-        if not self.archive:
-            return ImageRef(os.path.join(self.path, file_name))
-        if file_name not in self.members:
-            file_name = self._by_last_part.get(file_name.rsplit("/", 1)[-1], file_name)
-        return ImageRef(str(self.path), file_name)
-
-
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
     """The bytes of an image file or archive member. No handle stays open, so loader workers cannot disturb each other.
 
     Raises:
-        BrokenImageError: it is not there, or cannot be read.
+        BrokenImageError: it is not there, is no regular file, cannot be read, or is larger than any image.
     """
+    path, most = ref.path if isinstance(ref, ImageRef) else ref, max_bytes()
     try:
-        if isinstance(ref, ImageRef) and ref.member is not None:
-            members = tar_members(ref.path)
-            if ref.member not in members:
-                raise BrokenImageError(f"The archive {ref.path} has no member {ref.member}.")
-            offset, size = members[ref.member]
-            with open(ref.path, "rb") as archive:
-                archive.seek(offset)
-                return archive.read(size)
-        with open(ref.path if isinstance(ref, ImageRef) else ref, "rb") as file:
-            return file.read()
+        if not (isinstance(ref, ImageRef) and ref.member is not None):
+            return read_regular(path, most)
+        members = tar_members(path)
+        if ref.member not in members:
+            raise BrokenImageError(f"The archive {path} has no member {ref.member}.")
+        offset, size = members[ref.member]
+        if size > most:
+            raise BrokenImageError(
+                f"The image {ref} has {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} MB allowed."
+            )
+        with open(path, "rb") as archive:
+            archive.seek(offset)
+            return archive.read(size)
     except OSError as error:
         raise BrokenImageError(f"Cannot read the image {ref}: {error.strerror or error}.") from error
+    except ValueError as error:  # a name with a NUL
+        raise BrokenImageError(f"Cannot read the image {str(ref)!r}: no file has such a name.") from error
 
 
 def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes") -> UInt8[np.ndarray, "H W 3"]:
     """Read an image as RGB uint8 (H, W, 3), upright.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm; values of more than 8 bits are reduced by the range that
-    they use, grey is repeated, transparent parts become white, CMYK and palettes are converted, EXIF rotation is
-    applied. Of a moving image and of several pages the first is read. A guessed range and frames left out are an
+    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and, with `pillow-heif`, HEIC; values of more than 8 bits and
+    floating-point ones are reduced by the range that they use, grey is repeated, transparent parts become white, CMYK and
+    palettes are converted, EXIF rotation is applied. Of a moving image and of several pages the first is read. A guessed range and frames left out are an
     `ImageNotice` (a warning).
 
     Args:
@@ -189,7 +130,7 @@ def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as byte
         name: what messages call bytes.
 
     Raises:
-        BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than `MAX_PIXELS`.
+        BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than allowed (`max_pixels`).
     """
     return warn_of(*read_image_and_notices(ref, name=name))
 
@@ -243,7 +184,7 @@ def _decode(
     if header is None or header.channels not in (1, 3):
         pixels, notices = _decode_by_pillow(data, name)
         return pixels, None, notices
-    _check_size(header.height, header.width, name)
+    check_size(header.height, header.width, name)
     # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
     # marker behind their start can only be the image's own.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
@@ -274,11 +215,6 @@ def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
     return bytes(cut)
 
 
-def _check_size(height: int, width: int, name: str) -> None:
-    if height * width > MAX_PIXELS:
-        raise BrokenImageError(f"The image {name} claims {width} × {height} pixels, {_TOO_MANY}.")
-
-
 def _decode_jpeg(data: bytes, name: str, reduction: int = 1) -> UInt8[np.ndarray, "h w 3"]:
     import cv2
 
@@ -299,40 +235,42 @@ def _decode_by_pillow(data: bytes, name: str) -> tuple[UInt8[np.ndarray, "H W 3"
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size has its own check here, and odd EXIF tags do not matter
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(image.height, image.width, name)
-                left_out = _left_out(image)
-                bits, declared = bit_depth.declared_depth(image, data)
-                deep, inverted = bit_depth.has_deep_colours(image), bit_depth.is_inverted(image)
-                orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF is turned upright while it is loaded
-                image.load()
-                colours = bit_depth.decode_deep_colours(data) if deep else None
-                if colours is None:
-                    pixels, notices = pillow_to_rgb(image, name, bits=bits, declared=declared, inverted=inverted)
-                else:
-                    colours, notices = bit_depth.reduce_to_8_bits(colours, bits=16, declared=declared)
-                    upright = Image.fromarray(colours)
-                    upright.getexif()[_ORIENTATION] = orientation
-                    pixels, _ = pillow_to_rgb(upright, name)
-                return pixels, left_out + notices
+        if (deep := deep_tiff.read(data, name)) is not None:
+            pixels, _ = pillow_to_rgb(_upright(deep.image, deep.orientation), name)
+            return pixels, deep.notices
+        with open_image(data, name) as image:
+            left_out = _left_out(image)
+            bits, declared = bit_depth.declared_depth(image, data)
+            deep, inverted = bit_depth.has_deep_colours(image), bit_depth.is_inverted(image)
+            orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF is turned upright while it is loaded
+            image.load()
+            colours = bit_depth.decode_deep_colours(data) if deep else None
+            if colours is None:
+                pixels, notices = pillow_to_rgb(image, name, bits=bits, declared=declared, inverted=inverted)
+            else:
+                colours, notices = bit_depth.reduce_to_8_bits(colours, bits=16, declared=declared)
+                pixels, _ = pillow_to_rgb(_upright(Image.fromarray(colours), orientation), name)
+            return pixels, left_out + notices
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
         raise BrokenImageError(f"The file {name} is no image of a known format{_known_kind(data)}.") from error
     except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
-        if isinstance(error, Image.DecompressionBombError):
-            raise BrokenImageError(f"The image {name} claims {_TOO_MANY}.") from error
         text = str(error).lower()
         reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
         raise BrokenImageError(f"The image {name} is {reason}{_known_kind(data)}.") from error
 
 
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image, marked as one of this EXIF orientation."""
+    image.getexif()[_ORIENTATION] = orientation
+    return image
+
+
 def _known_kind(data: bytes) -> str:
     """A supplement for files that Pillow cannot read because of what their values are."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return ", or a TIFF of a kind that cannot be read, such as RGB with floating-point values; save it with 8 bits"
+        return ", or a TIFF of a kind that cannot be read; save it with 8 bits and without compression"
     at = max(data.find(b"\xff\xc1\0"), data.find(b"\xff\xc0\0")) if data.startswith(b"\xff\xd8") else -1
     return ", or a JPEG of 12 bits; save it with 8" if at >= 0 and data[at + 4 : at + 5] == b"\x0c" else ""
 
@@ -354,18 +292,14 @@ def count_frames_of(image: Image.Image) -> int:
 
 def is_moving_image(path: Path) -> bool:
     """Whether a file, whatever its name, holds an animated GIF, WebP, PNG or AVIF."""
-    from PIL import Image
-
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
         moving_webp = start[8:16] == b"WEBPVP8X" and bool(start[20] & 2)
         if not (start.startswith((b"GIF8", b"\x89PNG")) or moving_webp or b"avis" in start):
             return False
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return count_frames_of(image) > 1
+        with open_regular(path) as file, open_image(file, str(path)) as image:
+            return count_frames_of(image) > 1
     except Exception:  # unreadable or damaged: said when it is read
         return False
 
@@ -395,7 +329,8 @@ def pillow_to_rgb(
         grey, notices = bit_depth.reduce_to_8_bits(values, bits=bits, declared=declared)
         return np.repeat((255 - grey if inverted else grey)[:, :, None], 3, axis=2), notices
     if image.mode == "F":
-        raise BrokenImageError(f"The image {name} holds floating-point values; save it with 8 bits.")
+        grey, notices = bit_depth.reduce_floats(np.asarray(image), name)
+        return np.repeat((255 - grey if inverted else grey)[:, :, None], 3, axis=2), notices
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -408,11 +343,18 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     Raises:
         BrokenImageError: it is missing, or no image.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(read_bytes(ref)) if ref.member is not None else ref.path) as image:
+        with open_image(read_bytes(ref), str(ref)) if ref.member is not None else _open_file(ref.path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except BrokenImageError:
+        raise
+    except Exception as error:  # as above
         raise BrokenImageError(f"The image {ref} cannot be read, so its labels have no size: {error}.") from error
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[Image.Image]:
+    """An image of a file, of which no more than the header is read."""
+    with open_regular(path) as file, open_image(file, path) as image:
+        yield image

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.image_files import max_bytes
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
-    ".apng",
+    ".apng", ".heic", ".heif",
 }  # fmt: skip
 MOVING_SUFFIXES = {".gif", ".webp", ".png", ".apng", ".avif"}  # of files that may be animated
 VIDEO_SUFFIXES = {
@@ -109,6 +110,7 @@ class Inputs:
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
+        unreadable: names of folders that may not be read, so that nobody knows what is in them.
         root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
@@ -116,6 +118,7 @@ class Inputs:
     clips: list[Clip]
     others: list[str]
     links: list[str]
+    unreadable: list[str]
     root: Path | None
 
 
@@ -177,6 +180,7 @@ class _Found:
         self.roots: set[Path] = set()
         self.others: list[Path] = []
         self.links: list[Path] = []
+        self.unreadable: list[Path] = []
 
     def add_path(self, path: Path) -> None:
         """A file, or a folder with all below it."""
@@ -186,7 +190,7 @@ class _Found:
             self._add_file(path)
             return
         self.roots.add(path)
-        for file in _files_below(path, self.besides):
+        for file in _files_below(path, self.besides, self.unreadable):
             if file.is_dir():
                 self.links.append(file)
             elif file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES:
@@ -231,11 +235,14 @@ class _Found:
         others = [name(path) for path in self.others]
         if not (self.images or self.clips or self.sources or self.contents):
             there = f"; the files there do not end like either ({', '.join(others[:3])})" if others else ""
+            there += f"; {len(self.unreadable)} folders there may not be read" if self.unreadable else ""
             raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
         clips = [Clip(source, name(path)) for source, path in self.clips.items()]
         clips += [Clip(source, given) for source, given in self.sources.items()]
         pictures = _numbered({path: name(found) for path, found in self.images.items()}, self.contents)
-        return Inputs(pictures, clips, others, [name(path) for path in self.links], root)
+        return Inputs(
+            pictures, clips, others, [name(path) for path in self.links], [name(path) for path in self.unreadable], root
+        )
 
 
 def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[ImageFile]:
@@ -248,23 +255,33 @@ def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[Image
     return files + [ImageFile(Path(name), name, next(free), content) for name, content in contents.items()]
 
 
-def _files_below(folder: Path, besides: Path | None) -> Iterator[Path]:
-    """The files in a folder and in those below it, and links to folders, which are not followed; without hidden ones."""
+def _files_below(folder: Path, besides: Path | None, unreadable: list[Path]) -> Iterator[Path]:
+    """The files in a folder and in those below it, pipes and devices too, and links to folders, which are not followed; without
+    hidden ones.
+
+    Args:
+        besides: a folder to leave out.
+        unreadable: gets the folders below that may not be read.
+    """
     if not os.access(folder, os.R_OK | os.X_OK):
         raise LeanposeError(f"The folder {folder} cannot be read: permission denied.")
     excluded = None if besides is None or besides.resolve() == folder.resolve() else besides.resolve()
-    for file in sorted(file for file in folder.rglob("*") if file.is_symlink() or file.is_file()):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if not hidden and excluded not in file.resolve().parents:
-            yield file
+    found: list[Path] = []
+    for above, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        linked = [name for name in folders if os.path.islink(os.path.join(above, name))]
+        found += [Path(above, name) for name in (*files, *linked) if not name.startswith(".")]
+    yield from (file for file in sorted(found) if excluded not in file.resolve().parents)
 
 
 def _read_stdin() -> bytes:
     if sys.stdin.isatty():
         raise LeanposeError("- stands for an image from standard input, but nothing is piped into it.")
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read(max_bytes() + 1)
     if not content:
         raise LeanposeError("Standard input is empty (0 bytes).")
+    if len(content) > max_bytes():
+        raise LeanposeError(f"Standard input has more than the {max_bytes() / 1e6:.0f} MB allowed for an image.")
     return content
 
 
@@ -328,12 +345,16 @@ def each_image(images: Any) -> Iterator[ImageInput]:
             yield from each_image(image)
     else:
         inputs = find_inputs([str(images)])
-        left_out = [clip.name for clip in inputs.clips] + inputs.links
         if not inputs.pictures:
             raise LeanposeError(f"There are no images in {images}.")
-        if left_out:
-            names = ", ".join(left_out[:3]) + (", …" if len(left_out) > 3 else "")
-            warnings.warn(f"{len(left_out)} videos and links in {images} are left out: {names}.", stacklevel=3)
+        left_out = {
+            "videos and links": [clip.name for clip in inputs.clips] + inputs.links,
+            "folders that may not be read": inputs.unreadable,
+        }
+        for what, names in left_out.items():
+            if names:
+                some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+                warnings.warn(f"{len(names)} {what} in {images} are left out: {some}.", stacklevel=3)
         yield from (picture.path for picture in inputs.pictures)
 
 

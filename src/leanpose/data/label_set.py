@@ -19,7 +19,8 @@ from jaxtyping import Float
 from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
-from leanpose.data.image_sources import image_source, open_images
+from leanpose.data.image_folder import ImageFolder
+from leanpose.data.image_sources import image_source
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
@@ -78,6 +79,7 @@ class LabelSet:
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder.
+        repeats: people as further annotators have labelled them, which only the check of a set looks at.
     """
 
     path: Path
@@ -88,6 +90,7 @@ class LabelSet:
     notes: Counter[str] = field(default_factory=Counter)
     named: bool = True
     located: bool = False
+    repeats: list[LabelledPerson] = field(default_factory=list)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -124,10 +127,11 @@ class LabelSet:
                 )
             return replace(self, skeleton=skeleton, named=True)
         indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
-        people = [
-            replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in self.people
-        ]
-        return replace(self, skeleton=skeleton, people=people)
+        people, repeats = (
+            [replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in some]
+            for some in (self.people, self.repeats)
+        )
+        return replace(self, skeleton=skeleton, people=people, repeats=repeats)
 
 
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
@@ -174,6 +178,8 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         area = person.area if person.area > 0 else float(box_area(box)) * (AREA_OF_BOX if person.box is None else 1.0)
         ref = find(labels.images[person.image].name)
         people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
+    if isinstance(find, ImageFolder):
+        account.notes.update(find.notes)
     images = [
         {"id": number + 1, "file_name": image.name} | size_fields(image)
         for number, image in enumerate(labels.images)
@@ -203,7 +209,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
             raise LeanposeError(
                 f"The images of {labels.path} are not found: {error}; say where `images` are."
             ) from error
-    return open_images(source, title, names)
+    return ImageFolder(source, title, names)
 
 
 def size_fields(image: LabelledImage) -> dict[str, Any]:

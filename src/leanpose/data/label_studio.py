@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_json
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import Skeleton, keypoint_name
 
 CANNOT_HOLD = (
     "limbs",
@@ -67,9 +68,11 @@ def load_label_studio(path: Path) -> LabelSet:
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []
     left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    repeats: list[NamedPoints] = []
     for position, task in enumerate(content):
         with record_errors(f"{path}: task {position + 1}"):
-            results = _results(task, left_out)
+            results = _results(task, notes)
             size = next(((float(r["original_width"]), float(r["original_height"])) for r in results), None)
             width, height = size or (float("nan"), float("nan"))
             images.append(LabelledImage(_image_name(task), width, height))
@@ -85,10 +88,16 @@ def load_label_studio(path: Path) -> LabelSet:
             mine = [r for r in rectangles if r.image == position]
             points = [r for r in results if "keypointlabels" in r["value"]]
             people += _people(points, mine, position, (width, height))
-    return assemble(path, images, people, rectangles, left_out=left_out)
+            for further in _further(task):
+                # Rectangles of theirs would only be boxes.
+                others = [r for r in further if "keypointlabels" in r["value"]]
+                repeats += _people(others, [], position, (width, height))
+    labels = assemble(path, images, people, rectangles, left_out=left_out, notes=notes)
+    known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(labels.skeleton.keypoints)]
+    return replace(labels, repeats=assemble(path, images, known, skeleton=labels.skeleton).people)
 
 
-def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any]]:
+def _results(task: dict[str, Any], notes: Counter[str]) -> list[dict[str, Any]]:
     """The regions of a task: of its first annotation that was not cancelled, or of a JSON-MIN record."""
     if isinstance(task.get("annotations"), list):
         done = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
@@ -96,17 +105,29 @@ def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any
             "keypointlabels" in r.get("value", {}) for annotation in done[1:] for r in annotation.get("result") or []
         )
         if others:
-            left_out["a point of a second annotator"] += others
+            notes["points of further annotators are not used"] += others
         dropped = [a for a in task["annotations"] if isinstance(a, dict) and a.get("was_cancelled")]
         cancelled = sum("keypointlabels" in r.get("value", {}) for a in dropped for r in a.get("result") or [])
         if cancelled:
-            left_out["a point of a cancelled annotation"] += cancelled
+            notes["points of cancelled annotations are not used"] += cancelled
         if not done and task.get("predictions"):
-            left_out["a prediction that nobody has made an annotation of"] += len(task["predictions"])
+            notes["predictions that nobody has made an annotation of are not used"] += len(task["predictions"])
         results = (done[0].get("result") or []) if done else []
         return [r for r in results if isinstance(r.get("value"), dict)]
     flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
     return [{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in flat]
+
+
+def _further(task: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The regions of a task by its second and further annotators, where it can be told whose the points are."""
+    annotations = task.get("annotations")
+    done = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")] if annotations else []
+    regions = [[r for r in a.get("result") or [] if isinstance(r.get("value"), dict)] for a in done[1:]]
+    names = [
+        [(r.get("parentID"), str(r["value"]["keypointlabels"][0])) for r in one if "keypointlabels" in r["value"]]
+        for one in regions
+    ]
+    return [one for one, points in zip(regions, names, strict=True) if len(set(points)) == len(points)]
 
 
 def _image_name(task: dict[str, Any]) -> str:

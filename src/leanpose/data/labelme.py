@@ -12,7 +12,7 @@ from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, Rectan
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json
+from leanpose.files import files_below, load_json
 from leanpose.skeleton import Skeleton
 
 
@@ -36,7 +36,7 @@ def load_labelme(path: Path) -> LabelSet:
     Raises:
         LeanposeError: a file is missing, damaged, or a shape is garbled.
     """
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    files = [file for file in files_below(path) if file.suffix == ".json"] if path.is_dir() else [path]
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []

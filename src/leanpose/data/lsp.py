@@ -1,10 +1,9 @@
-"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011), and reading MATLAB files."""
+"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,14 +11,13 @@ from jaxtyping import Float
 from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
-from leanpose.data.images import ImageFolder
+from leanpose.data.coco_file import record_errors
+from leanpose.data.image_folder import ImageFolder
+from leanpose.data.matlab import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import read_errors
 from leanpose.skeleton import LSP14, Skeleton
-
-_NO_MATLAB = "cut off or no MATLAB file"
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,16 @@ def load_lsp(path: Path) -> LspFile:
     """
     content = load_matlab(path)
     joints = content.get("joints")
-    if joints is None or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
+    if not isinstance(joints, np.ndarray) or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
         raise LeanposeError(f"{path} is no LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")
     extended = joints.shape[0] == 14
     points = np.array(joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0), np.float64)
     numbers = content.get("image_number")
-    numbers = np.arange(1, len(points) + 1) if numbers is None or numbers.size != len(points) else numbers.reshape(-1)
-    return LspFile(points, [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers], extended)
+    numbers = np.reshape(np.arange(len(points)) + 1 if numbers is None else numbers, -1)
+    numbers = np.arange(1, len(points) + 1) if numbers.size != len(points) else numbers
+    with record_errors(f"{path}: image_number"):
+        names = [f"im{int(number):0{5 if extended else 4}d}.jpg" for number in numbers]
+    return LspFile(points, names, extended)
 
 
 def is_lsp(file: FileContent) -> bool:
@@ -84,31 +85,3 @@ def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training:
             images.append({"id": number, "file_name": name})
     account = start_account(config.title, skeleton, labelled, config.split)
     return labelled_dataset(account, people, images, skeleton)
-
-
-def load_matlab(path: Path, *, structs: bool = False) -> dict[str, Any]:
-    """The variables of a MATLAB file (up to version 7.2) by name.
-
-    Args:
-        path: the `.mat` file.
-        structs: whether structs become objects with attributes, and arrays lose their sides of 1.
-
-    Raises:
-        LeanposeError: the file is missing, cut off, or no such file.
-    """
-    from scipy.io import loadmat  # slow to import
-
-    with read_errors("annotation file", path, Exception, kind=_NO_MATLAB):  # scipy raises almost anything
-        return loadmat(path, struct_as_record=not structs, squeeze_me=structs)
-
-
-def matlab_names(path: Path) -> list[str]:
-    """The names of a MATLAB file's variables, without reading these.
-
-    Raises:
-        LeanposeError: as `load_matlab`.
-    """
-    from scipy.io import whosmat  # slow to import
-
-    with read_errors("annotation file", path, Exception, kind=_NO_MATLAB):  # scipy raises almost anything
-        return [name for name, _, _ in whosmat(path)]

@@ -23,8 +23,8 @@ from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.coco_file import record_errors
-from leanpose.data.images import ImageFolder
-from leanpose.data.lsp import load_matlab, matlab_names
+from leanpose.data.image_folder import ImageFolder
+from leanpose.data.matlab import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
@@ -111,7 +111,7 @@ def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
     if path.suffix == ".mat":
         if head_sizes is not None:
             raise LeanposeError(f"{path} has the heads' rectangles itself; leave `head_sizes` out.")
-        return _from_release(load_matlab(path, structs=True).get("RELEASE"), path)
+        return _from_release(load_matlab(path).get("RELEASE"), path)
     return parse_mpii(load_json(path, "annotation file"), path, head_sizes)
 
 
@@ -170,13 +170,13 @@ def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
 
 def _from_release(release: Any, path: Path) -> MpiiFile:
     """The labelled people of the training images in MPII's own struct."""
-    annolist = np.atleast_1d(getattr(release, "annolist", ()))
-    if release is None or not len(annolist):
+    annolist = _structs(_field(release, "annolist"))
+    if not annolist:
         raise LeanposeError(f"{path} is no MPII annotation file: it has no RELEASE.annolist.")
-    train = np.atleast_1d(getattr(release, "img_train", np.ones(len(annolist))))
-    apart = getattr(release, "single_person", None)
-    # A column of cells comes as one array of objects; that of a single image as its numbers.
-    alone = [None] * len(annolist) if apart is None else [apart] if len(annolist) == 1 else list(apart)
+    train, apart = _field(release, "img_train"), _field(release, "single_person")
+    with record_errors(f"{path}: img_train"):
+        train = [1.0] * len(annolist) if train is None else np.reshape(train, -1).tolist()
+    alone = [None] * len(annolist) if apart is None else apart if isinstance(apart, list) else [apart]
     if len(train) != len(annolist) or len(alone) != len(annolist):
         raise LeanposeError(
             f"{path} is damaged: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
@@ -186,50 +186,56 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
     for number, (image, trains, chosen) in enumerate(zip(annolist, train, alone, strict=True), start=1):
         if not trains:
             continue
-        indices = None if chosen is None else {int(i) for i in np.atleast_1d(chosen).reshape(-1)}
         with record_errors(f"{path}: image {number}"):
-            name = str(image.image.name)
-            for position, rectangle in enumerate(_structs(getattr(image, "annorect", None)), start=1):
-                marks = _structs(getattr(getattr(rectangle, "annopoints", None), "point", None))
+            indices = None if chosen is None else {int(i) for i in np.reshape(chosen, -1)}
+            name = str(_field(image["image"], "name"))
+            for position, rectangle in enumerate(_structs(image.get("annorect")), start=1):
+                marks = _structs(_field(rectangle.get("annopoints"), "point"))
                 if not marks:
                     continue
                 points, complaint = _marked(marks)
                 if complaint:
                     odd.append((len(people) + 1, "keypoint count", complaint))
-                place = getattr(rectangle, "objpos", None)
-                center = np.array([_number(place, axis) for axis in ("x", "y")]) - 1.0
-                x1, y1, x2, y2 = (_number(rectangle, name) for name in ("x1", "y1", "x2", "y2"))
+                place = rectangle.get("objpos")
+                center = np.array([_number(_field(place, axis)) for axis in ("x", "y")]) - 1.0
+                x1, y1, x2, y2 = (_number(rectangle.get(name)) for name in ("x1", "y1", "x2", "y2"))
                 diagonal, free = float(np.hypot(x2 - x1, y2 - y1)), indices is None or position in indices
                 head_size = HEAD_OF_DIAGONAL * diagonal if np.isfinite(diagonal) else _head_size(points)
-                people.append(MpiiPerson(name, points, center, _number(rectangle, "scale"), head_size, free))
+                people.append(MpiiPerson(name, points, center, _number(rectangle.get("scale")), head_size, free))
     return MpiiFile(path, people, odd)
 
 
-def _structs(value: Any) -> list[Any]:
+def _structs(value: Any) -> list[dict[str, Any]]:
     """The structs of a field that may be missing, empty, one or many."""
-    return [entry for entry in np.asarray(value, dtype=object).reshape(-1) if hasattr(entry, "_fieldnames")]
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _marked(marks: list[Any]) -> tuple[Float[np.ndarray, "16 3"], str]:
+def _field(value: Any, name: str) -> Any:
+    """A field of a struct; None where there is no such struct or field."""
+    found = _structs(value)
+    return found[0].get(name) if found else None
+
+
+def _marked(marks: list[dict[str, Any]]) -> tuple[Float[np.ndarray, "16 3"], str]:
     """A person's points, and what is odd about them."""
     points, complaint = np.zeros((16, 3)), ""
     for mark in marks:
-        number = int(mark.id)
+        number = int(mark["id"])
         if not 0 <= number < 16:
             complaint = f"has a point with the id {number}, which MPII does not know"
         elif points[number, 2] > 0:
             complaint = f"has two points with the id {number}"
         else:
             # Empty for the two ends of the head, which were not looked at, and in places a letter for a number.
-            seen = str(getattr(mark, "is_visible", "")).strip()
-            points[number] = float(mark.x) - 1.0, float(mark.y) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
+            seen = str(mark.get("is_visible", "")).strip()
+            points[number] = float(mark["x"]) - 1.0, float(mark["y"]) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
     return zero_unlabelled(points), complaint
 
 
-def _number(struct: Any, field: str) -> float:
-    """A field's number; NaN where the struct lacks it or it is empty."""
-    value = np.asarray(getattr(struct, field, np.nan), np.float64)
-    return float(value.item()) if value.size == 1 else np.nan
+def _number(value: Any) -> float:
+    """A number; NaN where it is missing or empty."""
+    array = np.asarray(np.nan if value is None else value, np.float64)
+    return float(array.item()) if array.size == 1 else np.nan
 
 
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:

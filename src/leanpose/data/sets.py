@@ -14,7 +14,7 @@ from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, Split
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import any_damage
+from leanpose.files import any_damage, files_below
 from leanpose.schema import validate
 from leanpose.skeleton import Skeleton
 
@@ -55,7 +55,7 @@ def label_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise LeanposeError(f"There is no {path}.")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = [p for p in files_below(path) if p.suffix.lower() in SUFFIXES and p.is_file()]
     files = [file for file in files if not (file.suffix in (".h5", ".hdf5") and file.with_suffix(".csv").is_file())]
     if not files:
         kinds = ", ".join(SUFFIXES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json, load_yaml, read_errors
+from leanpose.files import load_json, load_yaml, open_regular, read_errors
 
 _START = 4096  # bytes
 
@@ -28,7 +28,7 @@ class FileContent:
         """
         if self.path.is_dir():
             return b""
-        with read_errors("file", self.path, kind="damaged"), self.path.open("rb") as file:
+        with read_errors("file", self.path, kind="damaged"), open_regular(self.path) as file:
             return file.read(_START)
 
     @cached_property

@@ -20,10 +20,10 @@ from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import collect_people, ground_truth
 from leanpose.data.coco_file import CocoFile, as_id, load_coco
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.errors import LeanposeError
-from leanpose.files import read_errors
+from leanpose.files import open_regular, read_errors, read_regular
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
 ANNOTATIONS_NAME = "keypoint_annotation.json"
@@ -88,11 +88,12 @@ def read_split_list(path: Path) -> set[str]:
         "a text file, one a line"
     )
     with read_errors("split list", path, Exception, kind=kind):
+        open_regular(path).close()
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # no more than the file holds
             names = array.astype(str).reshape(-1).tolist() if array.dtype.kind in "US" else []
         else:
-            names = path.read_text().split("\n")
+            names = read_regular(path).decode().split("\n")
     names = {name.strip() for name in names} - {""}
     if not names:
         raise LeanposeError(f"The split list {path} holds no names of videos.")

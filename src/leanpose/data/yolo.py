@@ -23,7 +23,7 @@ from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dat
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import atomic_write, load_yaml
+from leanpose.files import atomic_write, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
 _LARGEST, _FARTHEST = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
@@ -161,9 +161,9 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
         if place is None:
             raise LeanposeError(f"{path}: the {split} images {base / entry} do not exist.")
         if place.is_dir():
-            found += sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found += [file for file in files_below(place) if file.suffix.lower() in SUFFIXES]
         else:
-            found += [base / line.strip() for line in place.read_text().splitlines() if line.strip()]
+            found += [base / line.strip() for line in read_regular(place).decode().splitlines() if line.strip()]
     if not found:
         raise LeanposeError(f"{path} names no images for '{split}'.")
     return found
@@ -192,7 +192,7 @@ def _labels(
     if not path.is_file():
         return []
     people, (keypoints, values), (width, height) = [], shape, size
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_regular(path).decode().splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.duplicates import Hashes, hash_image, near_pairs
-from leanpose.data.image_sources import exists
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder, exists
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport

@@ -104,6 +104,7 @@ class CheckedSet:
         findings: what is wrong with it.
         account: who of it would be used, and why the others would not.
         spreads: of keypoints that enough people have labels of two times.
+        repeats: people as further annotators have labelled them.
     """
 
     file: Path
@@ -117,6 +118,7 @@ class CheckedSet:
     findings: list[Finding] = field(default_factory=list)
     account: Account | None = None
     spreads: dict[str, Spread] = field(default_factory=dict)
+    repeats: list[CheckedPerson] = field(default_factory=list)
 
     @property
     def in_fractions(self) -> bool:

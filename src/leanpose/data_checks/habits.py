@@ -19,9 +19,9 @@ from leanpose.data_checks.findings import CheckedSet, CheckReport
 _SPLIT_FOLDER = r"(val|valid|test)[0-9]*"
 _DEVIATION = 35.0  # of one person's part in the AP: OKS is passed at some thresholds and not at others
 FEWEST_MEASURED = 50  # people to measure on
-_FEWEST_IMAGES = 10  # that can show a wrong size
+_FEWEST_IMAGES, _FEWEST_SCALED = 10, 20  # images that can show that keypoints are too large, or too small
 _OUTSIDE = 0.25  # share of keypoints outside of their images
-_SMALL = 0.6  # of both sides that all keypoints fill of their images, from the corner on
+_SMALL = 0.55  # of both sides that all keypoints fill of their images, from the corner on
 _CORNER = 2.0  # pixels
 _STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at one place in a corner
 _FEWEST_LABELS = 40  # of the keypoint that most people have
@@ -56,15 +56,17 @@ def check_habits(checked: CheckedSet, sizes: dict[int, tuple[float, float]]) -> 
 def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: np.ndarray, images: np.ndarray) -> None:
     """Whether the keypoints fit the size of their images."""
     known = np.asarray(np.isfinite(size).all(axis=-1))
-    labelled = (points[..., 2] > 0) & known[:, None] & (points[..., :2] != 0).any(axis=-1)
-    if len(np.unique(images[labelled.any(axis=1)])) < _FEWEST_IMAGES:
+    marks = (points[..., :2] == 0).all(axis=-1) | (points[..., :2] == -1).all(axis=-1)
+    labelled = (points[..., 2] > 0) & known[:, None] & ~marks
+    seen = len(np.unique(images[labelled.any(axis=1)]))
+    if seen < _FEWEST_IMAGES:
         return
     parts = (points[..., :2] / size[:, None])[labelled]
     outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
     low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
     if outside > _OUTSIDE:
         checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside of their images")
-    elif (high < _SMALL).all() and (low < high / 3).all():
+    elif seen >= _FEWEST_SCALED and (high < _SMALL).all() and (low < high / 3).all():
         most = points[..., :2][labelled].max()
         hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
         text = f"all keypoints lie in the upper left {high[0]:.0%} × {high[1]:.0%} of their images{hint}"

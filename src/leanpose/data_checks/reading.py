@@ -13,8 +13,8 @@ from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.coco import clean_points, collect_people, require_pixels
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
-from leanpose.data.image_sources import image_source, open_images
-from leanpose.data.images import ImageFolder
+from leanpose.data.image_folder import ImageFolder
+from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
@@ -84,6 +84,7 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
         if not person.crowd:
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
             checked.people.append(CheckedPerson(number, person.image + 1, person.points, box))
+    checked.repeats = [CheckedPerson(0, person.image + 1, person.points, None) for person in labels.repeats]
     account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
     account.left_out.update(labels.left_out)
     account.notes.update(labels.notes)
@@ -253,8 +254,11 @@ def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dic
             checked.add("image missing", str(error))
             return
     checked.source = images
-    if checked.format in ("lsp", "mpii", "coco", "coco_wholebody"):
-        find = ImageFolder(images, checked.file.stem)
-    else:
-        find = open_images(images, checked.file.stem, list(names.values()))
-    checked.images = {image_id: find(name) for image_id, name in names.items()}
+    find = ImageFolder(images, checked.file.stem, list(names.values()))
+    for image_id, name in names.items():
+        try:
+            checked.images[image_id] = find(name)
+        except LeanposeError as error:
+            checked.add("image outside", str(error))
+    for note, count in find.notes.items():
+        checked.add("image name", f"{count} {note}")

@@ -29,9 +29,10 @@ _TIMES_KNOWN = 2.0
 
 @dataclass(frozen=True)
 class _Labelled:
-    """One person's labels where repeats are looked for. Sizes in pixels."""
+    """One person's labels where repeats are looked for. Sizes in pixels; `further` are by another annotator of the file."""
 
     set: CheckedSet
+    further: bool
     person: CheckedPerson
     points: Float[np.ndarray, "K 3"]
     extent: Float[np.ndarray, " 4"]
@@ -43,9 +44,8 @@ def check_repeats(sets: list[CheckedSet], hashes: Hashes) -> None:
     distances: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
     for group in _by_image(sets, hashes).values():
         for a, b in _pairs(group):
-            same_set = a.set is b.set
             equal = bool((a.points == b.points).all())
-            if same_set and a.person.image_id == b.person.image_id:
+            if a.set is b.set and not b.further and a.person.image_id == b.person.image_id:
                 text = f"is labelled twice: {'equal to' if equal else 'nearly as'} person {a.person.number}"
                 b.set.add_person("person twice", b.person, text)
             if not equal:
@@ -75,7 +75,8 @@ def _by_image(sets: list[CheckedSet], hashes: Hashes) -> dict[Hashable, list[_La
     """Everybody with enough labels, by image: by its bytes where they are known."""
     groups: dict[Hashable, list[_Labelled]] = defaultdict(list)
     for number, checked in enumerate(sets):
-        for person in checked.people:
+        everybody = [*((person, False) for person in checked.people), *((person, True) for person in checked.repeats)]
+        for person, further in everybody:
             if person.points is None or not np.isfinite(person.points).all():
                 continue
             seen = person.points[person.points[:, 2] > 0, :2]
@@ -91,7 +92,7 @@ def _by_image(sets: list[CheckedSet], hashes: Hashes) -> dict[Hashable, list[_La
             if image is not None and image in hashes:
                 key = hashes[image].digest
             if area > 0:
-                groups[key].append(_Labelled(checked, person, person.points, extent, float(np.sqrt(area))))
+                groups[key].append(_Labelled(checked, further, person, person.points, extent, float(np.sqrt(area))))
     return groups
 
 
@@ -99,15 +100,15 @@ def _pairs(group: list[_Labelled]) -> list[tuple[_Labelled, _Labelled]]:
     """The pairs of an image that are one person labelled twice."""
     found, others = [], []
     for a, b in combinations(group, 2):
-        if a.set is b.set:
-            if _overlap(a.extent, b.extent) > _SAME_OVERLAP and _distance(a, b) < _SAME:
+        if a.set is b.set and a.further == b.further:
+            if not a.further and _overlap(a.extent, b.extent) > _SAME_OVERLAP and _distance(a, b) < _SAME:
                 found.append((a, b))
-        elif _are_annotators(a.set, b.set) and _overlap(a.extent, b.extent) > 0:
+        elif (a.set is b.set or _are_annotators(a.set, b.set)) and _overlap(a.extent, b.extent) > 0:
             others.append((_distance(a, b), a, b))
-    taken: set[tuple[int, int]] = set()
+    taken: set[tuple[int, int, bool]] = set()
     for distance, a, b in sorted(others, key=lambda each: each[0]):
-        sides = {(id(a.person), id(b.set)), (id(b.person), id(a.set))}
-        if distance < _ANOTHERS and not sides & taken:  # everybody has one partner in another file
+        sides = {(id(a.person), id(b.set), b.further), (id(b.person), id(a.set), a.further)}
+        if distance < _ANOTHERS and not sides & taken:  # everybody has one partner of another annotator
             taken |= sides
             found.append((a, b))
     return found

@@ -121,7 +121,7 @@ class Comparison:
         for name, model in self.models.items():
             form = name == TEACHER, repr(model.config)
             if form not in timed:
-                timed[form] = cost_of(self._file(name))
+                timed[form] = cost_of(self._file(name), skeleton=self._teacher_skeleton if name == TEACHER else None)
             costs[name] = timed[form]
         return costs
 
@@ -161,7 +161,12 @@ class Comparison:
     def cards(self) -> dict[str, Mapping[str, Any]]:
         """What is stated about the data and the terms of the teacher and of the students."""
         students = {name: describe(self._file(name)) for name in self.students}
-        return {TEACHER: teacher_card(self._file(TEACHER)), **students}
+        return {TEACHER: teacher_card(self._file(TEACHER), self._teacher_skeleton), **students}
+
+    @property
+    def _teacher_skeleton(self) -> str | None:
+        """What names the keypoints of a teacher's file that does not name them."""
+        return self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
 
     @property
     def verdict(self) -> str:

@@ -54,7 +54,13 @@ class TeacherLabels:
 
 
 def label_pictures(
-    source: Path, teacher: str, file: Path, *, detector: str = "auto", threshold: float = CONFIDENT
+    source: Path,
+    teacher: str,
+    file: Path,
+    *,
+    detector: str = "auto",
+    threshold: float = CONFIDENT,
+    skeleton: str | None = None,
 ) -> TeacherLabels:
     """Label the people of pictures.
 
@@ -65,6 +71,7 @@ def label_pictures(
         file: to write; a video's frames must not be there yet.
         detector: finds the people.
         threshold: keypoints below this score are not labelled.
+        skeleton: names the keypoints of an exported teacher that does not name them.
 
     Raises:
         LeanposeError: there is no picture, none can be read, or nobody is found in them.
@@ -79,9 +86,13 @@ def label_pictures(
         pictures = find_inputs([str(root)]).pictures
     elif found.clips:
         LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
+    if found.unreadable:
+        LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
     if not pictures:
         raise LeanposeError(f"There is no picture in {source}.")
-    outcome = predict_pictures(PoseEstimator(teacher, detector), pictures, labels=file, label_threshold=threshold)
+    outcome = predict_pictures(
+        PoseEstimator(teacher, detector, skeleton=skeleton), pictures, labels=file, label_threshold=threshold
+    )
     if not outcome.people:
         file.unlink(missing_ok=True)
         raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")

@@ -31,7 +31,7 @@ from leanpose.evaluation.pck import mpii_pckh, require_mpii
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import FLIP_TEST, Skeleton
 
 OksMetric = Literal[BoxMetric, "wholebody"]
 """What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
@@ -67,9 +67,11 @@ def predict_people(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: there are images, and none can be read.
+        LeanposeError: there are images, and none can be read; or with a flip test a keypoint's other side is missing.
     """
     spec = backend.spec
+    if flip_test:
+        spec.skeleton.require_pairs(FLIP_TEST)
     dataset = TopDownDataset(
         list(people),
         spec.skeleton,

@@ -31,7 +31,7 @@ from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_size
 from leanpose.evaluation.predictions import PosePredictions, Scoring
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import FLIP_TEST, Skeleton
 
 PRIMARY_METRICS = {"AP": "AR", "PCKh@0.5": "PCKh@0.1", "top-1": "top-5"}
 """The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of them counts."""
@@ -99,7 +99,7 @@ def evaluation_report(
         LeanposeError: the data set cannot be read, or holds nothing to measure against.
     """
     if flip_test:
-        model.skeleton.require_pairs("The flip test mirrors crops (--no-flip-test does not)")
+        model.skeleton.require_pairs(FLIP_TEST)
     people = read_people(source, model.skeleton, root, training=False)
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)

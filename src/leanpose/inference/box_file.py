@@ -13,6 +13,7 @@ from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
 from leanpose.data.readers import FARTHEST
+from leanpose.data.sets import format_of
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
 from leanpose.inference.detectors import Detections
@@ -45,6 +46,10 @@ class BoxFile:
     def __init__(self, path: Path, images: Path | None = None, *, threshold: float = 0.0) -> None:
         self.path = path
         with any_damage("file of boxes", path):
+            if path.suffix.lower() != ".json" and path.is_file() and format_of(path) is not None:
+                raise LeanposeError(
+                    f"{path} is no JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
+                )
             self._read(path, images, threshold)
 
     def _read(self, path: Path, images: Path | None, threshold: float) -> None:

@@ -21,6 +21,7 @@ from leanpose.backends.exported import LONGEST_SIDE, Shaped, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import require_honest_archive
 from leanpose.inference.detector_layouts import (
     TORCHVISION_PERSON,
     DetectorFile,
@@ -354,6 +355,7 @@ def _from_file(name: str, path: Path) -> nn.Module:
 
     if not path.is_file():
         raise LeanposeError(f"There is no file of weights {path} for torchvision's {name}.")
+    require_honest_archive(path, "file of weights")
     state: Any
     try:
         tensors_alone = path.suffix == ".safetensors"

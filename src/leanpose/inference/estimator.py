@@ -21,6 +21,7 @@ from jaxtyping import Float, Shaped, UInt8
 from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.backends.base import Backend, KeypointArrays, ModelSpec
 from leanpose.backends.exported import NO_PREDICTION
+from leanpose.backends.model import OWN_SKELETON, say_what_it_is
 from leanpose.data.inputs import ImageInput, ImageSource, are_many, as_rgb, each_image, stream_content
 from leanpose.data.prefetch import mapped_ahead
 from leanpose.device import choose_device, limit_threads
@@ -30,7 +31,7 @@ from leanpose.inference.choice import BACKENDS, benchmark_backends, open_backend
 from leanpose.inference.detectors import Detections, Detector, WholeImage
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
-from leanpose.skeleton import Skeleton, get_skeleton
+from leanpose.skeleton import FLIP_TEST, Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 if TYPE_CHECKING:
@@ -137,8 +138,10 @@ class PoseEstimator:
         self.detector = Detector.load(detector, device=str(device))
         self._asked = (backend, precision)
         self.model, self.backend, self.backend_reason = _open(model, self.device, backend, precision, skeleton, advance)
-        if flip_test and self.backend.includes_decoding:
-            raise LeanposeError(NO_PREDICTION)
+        if flip_test:
+            if self.backend.includes_decoding:
+                raise LeanposeError(NO_PREDICTION)
+            self.skeleton.require_pairs(FLIP_TEST)
         self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.flip_test, self.two_pass = flip_test, two_pass
         if person_threshold is None:
@@ -462,9 +465,10 @@ def _open(
         asked = None if precision == "auto" else precision
         named = None if skeleton is None else get_skeleton(skeleton)
         chosen = open_exported(model, backend=backend, precision=asked, cuda=device.type == "cuda", skeleton=named)
+        say_what_it_is(model, chosen)
         return chosen.spec, chosen, chosen.card.origin if backend == "auto" else "as asked"
     if skeleton is not None:
-        raise LeanposeError("A skeleton is given for exported files alone; this model has its own.")
+        raise LeanposeError(OWN_SKELETON)
     if isinstance(model, (str, Path)):
         model = load_model(model)
     if model.task != "pose":

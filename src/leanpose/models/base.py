@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -178,10 +178,12 @@ class PoseModel(ImageModel):
         codec: decodes its prediction and encodes its targets; may be replaced.
         feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
         feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
+        pools_features: whether the head reads nothing but the mean of the features over the crop.
     """
 
     backbone: Backbone
     codec: Codec
+    pools_features: ClassVar[bool] = False
     feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
 

@@ -35,6 +35,7 @@ class DeepPose(PoseModel):
     """
 
     config: DeepPoseConfig
+    pools_features = True
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

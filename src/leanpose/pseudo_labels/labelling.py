@@ -22,7 +22,8 @@ from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
-from leanpose.data.images import BrokenImageError, ImageFolder, read_image
+from leanpose.data.image_folder import ImageFolder
+from leanpose.data.images import BrokenImageError, read_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy

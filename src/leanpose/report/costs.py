@@ -17,6 +17,7 @@ from leanpose.export.agreement import check_crops
 from leanpose.inference.choice import BACKENDS, benchmark_backends, interleaved_benchmark
 from leanpose.models.base import PoseModel
 from leanpose.models.cost import Cost, model_cost
+from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 SECONDS = 3.0
@@ -48,11 +49,12 @@ class ModelCost:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def cost_of(file: Path, *, seconds: float = SECONDS) -> ModelCost:
+def cost_of(file: Path, *, seconds: float = SECONDS, skeleton: str | None = None) -> ModelCost:
     """Count, weigh and time the model of a file, of leanpose or exported.
 
     Args:
         seconds: for the timing; opening and exporting come on top.
+        skeleton: names the keypoints of an exported file that does not name them.
     """
     reasons: dict[str, str] = {}
     cost: Cost | None = None
@@ -62,7 +64,7 @@ def cost_of(file: Path, *, seconds: float = SECONDS) -> ModelCost:
             cost = onnx_cost(file)
         except LeanposeError as error:
             reasons["GMACs"] = str(error)
-        times = _time_file(file, seconds, reasons)
+        times = _time_file(file, seconds, reasons, None if skeleton is None else get_skeleton(skeleton))
     else:
         model = load_model(file)
         name = model.name
@@ -84,13 +86,13 @@ def _time_model(model: PoseModel, seconds: float, reasons: dict[str, str]) -> di
     return {result.candidate.backend: result.milliseconds[1] for result in results if result.reason is None}
 
 
-def _time_file(file: Path, seconds: float, reasons: dict[str, str]) -> dict[str, float]:
+def _time_file(file: Path, seconds: float, reasons: dict[str, str], skeleton: Skeleton | None) -> dict[str, float]:
     """By every backend that opens the file; torch does not."""
     ready = {}
     with _one_thread():
         for backend in BACKENDS:
             try:
-                ready[backend] = open_exported(file, backend=backend)
+                ready[backend] = open_exported(file, backend=backend, skeleton=skeleton)
             except LeanposeError as error:
                 reasons[backend] = str(error)
         if not ready:

@@ -200,7 +200,9 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     if not isinstance(section, TeacherSection):
         return None
     file = weights_of(section.teacher)
-    model = load_pose_model(file)
+    model = load_pose_model(file, section.teacher_skeleton)
+    if section.teacher_flip_test:
+        model.skeleton.require_pairs("distillation.teacher_flip_test mirrors crops (false does not)")
     if isinstance(model, BackendModel):
         if section.compile_teacher:
             raise LeanposeError(f"distillation.compile_teacher is for models in torch; {file} is run as it is.")
@@ -217,6 +219,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
                 raise LeanposeError("distillation.compile_teacher is for teacher_backend=torch; set one of the two.")
             model = BackendModel(open_candidate(model, torch.device("cpu"), Candidate("onnxruntime", "fp32")))
             shown += b"onnxruntime"
+    shown += json.dumps(model.skeleton.keypoints).encode() if section.teacher_skeleton else b""
     identity = f"{model.name} {hashlib.sha256(shown).hexdigest()[:12]}"
     return Teacher(
         model,

@@ -10,6 +10,7 @@ from leanpose.backends import FILE_SUFFIXES, open_exported
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.base import describe_backbone
 from leanpose.schema import TeacherSection
+from leanpose.skeleton import get_skeleton
 from leanpose.training.recipe import CardSection, Recipe
 from leanpose.weights import describe
 
@@ -52,9 +53,17 @@ def card_with_sources(recipe: Recipe, sets: Sequence[str]) -> CardSection:
     return recipe.card.model_copy(update={"training_data": data, "licence": licence})
 
 
-def teacher_card(file: Path) -> Mapping[str, Any]:
-    """What a teacher's file says of its data and terms; nothing where it has no card."""
-    return (open_exported(file).card.weights or {}) if file.suffix in FILE_SUFFIXES else describe(file)
+def teacher_card(file: Path, skeleton: str | None = None) -> Mapping[str, Any]:
+    """What a teacher's file says of its data and terms; nothing where it has no card.
+
+    Args:
+        file: of the teacher.
+        skeleton: names the keypoints of an exported file that does not name them.
+    """
+    if file.suffix not in FILE_SUFFIXES:
+        return describe(file)
+    named = None if skeleton is None else get_skeleton(skeleton)
+    return open_exported(file, skeleton=named).card.weights or {}
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -66,5 +75,6 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     elif recipe.pretrained:
         yield "backbone", Path(recipe.pretrained).name, describe_backbone(Path(recipe.pretrained))
     if isinstance(recipe.distillation, TeacherSection):
-        teacher = recipe.distillation.teacher
-        yield "teacher", Path(teacher).name, teacher_card(Path(weights_of(teacher)))
+        section = recipe.distillation
+        card = teacher_card(Path(weights_of(section.teacher)), section.teacher_skeleton)
+        yield "teacher", Path(section.teacher).name, card

@@ -7,11 +7,14 @@ still images).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-from leanpose.data.images import MAX_PIXELS, count_frames_of, is_moving_image, pillow_to_rgb
+from leanpose.data.image_files import BrokenImageError, open_image
+from leanpose.data.images import count_frames_of, is_moving_image, pillow_to_rgb
 from leanpose.data.urls import is_url
+from leanpose.files import open_regular
 from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, require_camera
 
 USUAL_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
@@ -49,23 +52,25 @@ class AnimationReader(FrameReader):
     """
 
     def __init__(self, path: Path) -> None:
-        from PIL import Image  # heavy
-
         self.name = self.address = str(path)
         self.time_base = Fraction(1, 1000)
+        self._opened = ExitStack()
         try:
-            self._file = Image.open(path)
-            if self._file.width * self._file.height > MAX_PIXELS:
-                raise VideoError(f"The frames of {path} have more than {MAX_PIXELS // 10**6} million pixels.")
+            opened = self._opened.enter_context(open_regular(path))
+            self._file = self._opened.enter_context(open_image(opened, str(path)))
             self.count = count_frames_of(self._file)
-        except VideoError:
-            raise
+        except BrokenImageError as error:
+            raise VideoError(str(error)) from error
         except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
             raise VideoError(f"The moving image {path} cannot be opened: it is damaged or cut off.") from error
         self._milliseconds = float(USUAL_MILLISECONDS)
         self._frames = self._decoded()
         self._decode_first(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
         self.rate = 1000 / Fraction(max(1, round(self._milliseconds)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
 
     def _decoded(self) -> Iterator[Frame]:
         elapsed, last = 0.0, -1

@@ -97,6 +97,7 @@ def predict_video(
     seconds: float | None = None,
     audio: bool = True,
     draw: Callable[[Pixels, PoseResult], Pixels] | None = None,
+    canvas: Callable[[Size], Size] | None = None,
     advance: Callable[[VideoOutcome], None] = lambda _: None,
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
@@ -114,6 +115,7 @@ def predict_video(
         seconds: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
         draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
+        canvas: height and width of such a picture for frames of this size; by default the same.
         advance: called after each frame.
 
     Raises:
@@ -129,7 +131,10 @@ def predict_video(
                 end.enter_context(lock_file(path))
         reader = stack.enter_context(open_reader(source))
         outcome.expected = _expected(reader, seconds)
-        writer = None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio))
+        size_drawn = reader.size if canvas is None else canvas(reader.size)
+        writer = (
+            None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio, size=size_drawn))
+        )
         file = None if lines is None else stack.enter_context(open_whole(lines))
         painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.image_files import BrokenImageError, check_size, max_pixels
 from leanpose.data.images import is_moving_image
 from leanpose.data.inputs import SUFFIXES
 from leanpose.data.urls import is_live, is_url, without_password
@@ -162,6 +163,12 @@ class VideoReader(FrameReader):
 
     def _describe(self) -> None:
         stream, container = self._stream, self._file
+        decoder = stream.codec_context
+        try:
+            check_size(decoder.height, decoder.width, self.name)
+        except BrokenImageError as error:
+            raise VideoError(str(error)) from error
+        decoder.options = {"max_pixels": str(max_pixels())}  # of later frames, whose size may be another
         self.time_base = stream.time_base or Fraction(1, 1_000_000)
         rates = (stream.average_rate, stream.guessed_rate)
         self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)

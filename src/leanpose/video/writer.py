@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error
+from leanpose.video.letterbox import Size
 from leanpose.video.reader import HD_HEIGHT, FrameReader
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class VideoWriter:
         notices: what could not be kept, a sentence each.
     """
 
-    def __init__(self, path: Path, target: Path, reader: FrameReader, *, audio: str | None) -> None:
+    def __init__(self, path: Path, target: Path, reader: FrameReader, *, audio: str | None, size: Size) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -75,7 +76,7 @@ class VideoWriter:
         self._sink = _Sink(self._files.enter_context(path.open("wb", buffering=0)), target)
         try:
             self._container = self._files.enter_context(av.open(self._sink, "w", format="mp4"))
-            self._stream = _picture_stream(self._container, reader)
+            self._stream = _picture_stream(self._container, reader, size)
             self._audio = self._copy_audio(audio, reader.start) if audio is not None else iter(())
             self._audio_ahead = next(self._audio, None)
         except BaseException:
@@ -83,7 +84,7 @@ class VideoWriter:
             raise
 
     def write(self, pixels: UInt8[np.ndarray, "H W 3"], ticks: int) -> None:
-        """Append an RGB frame of the reader's size, shown from `ticks` of its time base on, and the audio up to there.
+        """Append an RGB frame of the video's size, shown from `ticks` of its time base on, and the audio up to there.
 
         Raises:
             LeanposeError: the file cannot be written.
@@ -167,8 +168,16 @@ class VideoWriter:
 
 
 @contextmanager
-def open_writer(path: Path, reader: FrameReader, *, audio: bool = True) -> Iterator[VideoWriter]:
-    """Write an MP4 with the size, the clock and (where it is a file) the audio of a video that is being read.
+def open_writer(
+    path: Path, reader: FrameReader, *, audio: bool = True, size: Size | None = None
+) -> Iterator[VideoWriter]:
+    """Write an MP4 with the clock and (where it is a file) the audio of a video that is being read.
+
+    Args:
+        path: of the MP4.
+        reader: of the video.
+        audio: keep the audio.
+        size: (height, width) of the frames; None: as they are read.
 
     Call `finish` after the last frame. The file appears, whole, when the `with` ends, and not at all after an error.
 
@@ -181,7 +190,7 @@ def open_writer(path: Path, reader: FrameReader, *, audio: bool = True) -> Itera
     with atomic_write(path) as temporary:
         writer = None
         try:
-            writer = VideoWriter(temporary, path, reader, audio=source)
+            writer = VideoWriter(temporary, path, reader, audio=source, size=size or reader.size)
             yield writer
             writer.close()
         except av.FFmpegError as error:
@@ -194,8 +203,8 @@ def open_writer(path: Path, reader: FrameReader, *, audio: bool = True) -> Itera
                     writer.close()
 
 
-def _picture_stream(container: OutputContainer, reader: FrameReader) -> VideoStream:
-    height, width = (side + side % 2 for side in reader.size)
+def _picture_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:
+    height, width = (side + side % 2 for side in size)
     try:
         stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
             ENCODER, rate=reader.rate, options=X264_OPTIONS

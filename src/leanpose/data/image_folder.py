@@ -1,0 +1,248 @@
+"""A set's image folder or archive: its images by the names that label files call them by.
+
+Nothing outside of it is ever named: `..`, absolute paths and links that lead out of it are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from leanpose.data.annotations import ImageRef
+from leanpose.errors import LeanposeError
+from leanpose.files import open_regular
+
+_ADDRESSES = ("http", "https", "file", "s3", "gs")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
+_DRIVE = re.compile(r"[A-Za-z]:/")
+_SOME = 50  # names of a set that tell whether its images are where these say
+_MOST_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
+
+
+@lru_cache(maxsize=32)
+def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, int]]:
+    """Where the members of an uncompressed archive lie: name → (offset, size) in bytes."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            files = (member for member in archive if member.isfile())
+            return {file.name.removeprefix("./"): (file.offset_data, file.size) for file in files}
+    except tarfile.ReadError as error:
+        raise LeanposeError(f"Cannot read {path}, which is no whole, uncompressed tar file: {error}.") from error
+
+
+def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
+    """The index of an archive: member name → (offset, size) in bytes. It is read once and remembered.
+
+    Raises:
+        LeanposeError: the file is missing, or no whole uncompressed tar archive.
+    """
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+        return _tar_index(str(path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise LeanposeError(f"Cannot open the image archive {path}: {error.strerror or error}.") from error
+
+
+def exists(image: ImageRef) -> bool:
+    """Whether an image is there (not whether it can be decoded)."""
+    if image.member is None:
+        return Path(image.path).is_file()
+    return image.member in tar_members(image.path)
+
+
+class ImageFolder:
+    """Turns a set's file names into references, in a folder or an archive.
+
+    An image that is not where its name says is looked for by the other ways in which programs write names: in another
+    Unicode form, with backslashes, as an address, with folders in front that are not there; and of a set of which none is
+    where its name says by its base name in the folders below, where there is one such file. What was done so is noted.
+
+    Args:
+        path: the folder, or the uncompressed `.tar` archive.
+        title: of the data set, for messages.
+        names: all of the set's; of two with one base name, neither is found by it.
+        whole_names: never find an image by the last part of its name alone.
+
+    Attributes:
+        notes: how many images were found by which other way.
+
+    Raises:
+        LeanposeError: the folder or archive is not there.
+    """
+
+    def __init__(self, path: Path, title: str, names: Sequence[str] = (), *, whole_names: bool = False) -> None:
+        self.path, self.title, self.whole_names = path, title, whole_names
+        self.archive = path.suffix == ".tar"
+        self.members = tar_members(path) if self.archive else {}
+        if not self.archive and not path.is_dir():
+            raise LeanposeError(f"The image folder {path} of the data set '{title}' does not exist.")
+        self.notes: Counter[str] = Counter()
+        self._root = os.path.realpath(path)
+        self._names = names
+        self._shared = {base for base, count in Counter(map(_base_name, set(names))).items() if count > 1}
+        self._listed: dict[str, dict[str, bool]] = {}  # folder → name → whether it is a link
+        self._below: dict[str, str | None] | None = None  # base name → its place; None where there are several
+        self._known: dict[str, ImageRef] = {}
+
+    def __contains__(self, file_name: str) -> bool:
+        """Whether there is an image of exactly this name."""
+        return file_name in self.members if self.archive else self._holds(file_name)
+
+    def __call__(self, file_name: str) -> ImageRef:
+        """Where an image is; one that is missing is said to be where its name says.
+
+        Raises:
+            LeanposeError: the name leads out of the folder.
+        """
+        if file_name not in self._known:
+            self._known[file_name] = self._look_up(file_name)
+        return self._known[file_name]
+
+    def find(self, file_name: str) -> tuple[str, str] | None:
+        """The name by which an image lies here, and by which other way it was found (empty: as it is called); None: by none.
+
+        Args:
+            file_name: as the label file calls it.
+        """
+        for spelling, way in spellings(file_name):
+            by_last_part = way == LAST_PART and (self.whole_names or _base_name(file_name) in self._shared)
+            if not by_last_part and spelling in self:
+                return spelling, way
+        return None
+
+    def _look_up(self, file_name: str) -> ImageRef:
+        found = self.find(file_name)
+        base = _base_name(file_name)
+        if found is None and not self.whole_names and base not in self._shared:
+            place = self._places_below().get(base)
+            found = None if place is None else (place, SUB_FOLDER)
+        if found is not None:
+            name, way = found
+            if way:
+                self.notes[way] += 1
+        elif _leaves(file_name):
+            raise LeanposeError(
+                f"The data set '{self.title}' names the image {file_name}, which lies outside of its image folder {self.path}; "
+                "give the folder that holds it."
+            )
+        else:
+            address = file_name.startswith(tuple(f"{scheme}://" for scheme in _ADDRESSES))
+            name = base if address else next((spelling for spelling, _ in spellings(file_name)), base)
+        return ImageRef(str(self.path), name) if self.archive else ImageRef(os.path.join(self.path, name))
+
+    def _holds(self, name: str) -> bool:
+        """Whether there is anything but a folder at a place below the folder.
+
+        Raises:
+            LeanposeError: a link there leads out of it.
+        """
+        folder, base = os.path.split(name)
+        if folder not in self._listed:
+            self._listed[folder] = self._list(folder)
+        link = self._listed[folder].get(base)
+        if link:
+            self._require_inside(name)
+        return link is not None
+
+    def _list(self, folder: str) -> dict[str, bool]:
+        """What a folder below this one holds beside folders; empty where there is none."""
+        path = os.path.join(self._root, folder)
+        try:
+            with os.scandir(path) as entries:
+                listed = {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir()}
+        except (OSError, ValueError):  # not there, or no name that a folder could have
+            return {}
+        if listed:
+            self._require_inside(folder)
+        return listed
+
+    def _require_inside(self, name: str) -> None:
+        target = os.path.realpath(os.path.join(self._root, name))
+        if target != self._root and not target.startswith(self._root.rstrip(os.sep) + os.sep):
+            raise LeanposeError(
+                f"{os.path.join(self.path, name)} of the data set '{self.title}' is a link out of its image folder, to {target}; "
+                "give the folder that holds the images themselves."
+            )
+
+    def _places_below(self) -> dict[str, str | None]:
+        """The files in folders below by their base names."""
+        if self._below is None:
+            self._below = {}
+            in_place = any(name in self for name in islice(self._names, _SOME) if not _leaves(name))
+            for place in () if in_place else self.members if self.archive else self._walk():
+                base = _base_name(place)
+                self._below[base] = None if base in self._below else place
+        return self._below
+
+    def _walk(self) -> Iterator[str]:
+        for number, (folder, _, files) in enumerate(os.walk(self._root)):
+            if number == _MOST_FOLDERS:
+                return
+            relative = os.path.relpath(folder, self._root)
+            for file in files:
+                if not os.path.islink(os.path.join(folder, file)):
+                    yield file if relative == "." else os.path.join(relative, file)
+
+
+UNICODE = "images have names in another Unicode form (NFC, NFD)"
+SLASHES = "images have backslashes in their names"
+LAST_PART = "images are found by the last part of their names"
+SUB_FOLDER = "images are found in another folder below, by their base names"
+
+
+def spellings(name: str) -> list[tuple[str, str]]:
+    """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what is to
+    be said of it.
+
+    Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing. No
+    spelling leaves the folder.
+    """
+    slashed = name.replace("\\", "/")
+    if name and name.isascii() and slashed == name and not _leaves(name) and not any(c in name for c in ":%?#"):
+        plain = [(name, "")]  # nearly all names of nearly all sets
+        return plain if "/" not in name and not _UPLOADED.match(name) else plain + _endings(name.split("/"))
+    whole = [] if _leaves(name) or not name else [(name, "")]
+    whole += [(slashed, SLASHES)] if slashed != name and not _leaves(slashed) else []
+    try:
+        parts = urlsplit(slashed)
+    except ValueError:  # brackets that are no host
+        parts = urlsplit("")
+    address = parts.scheme in _ADDRESSES or parts.path.startswith("/data/")
+    path = parts.path if address else slashed
+    if "d" in (query := parse_qs(parts.query)):  # Label Studio's local files: /data/local-files/?d=folder/name.jpg
+        path = query["d"][0]
+    found = [*whole, *_endings(unquote(path).replace("\\", "/").split("/"))]
+    forms = [
+        (changed, way or UNICODE)
+        for spelling, way in found
+        for form in ("NFC", "NFD")
+        if (changed := unicodedata.normalize(form, spelling)) != spelling
+    ]
+    return list(dict.fromkeys([*found, *forms]))
+
+
+def _endings(parts: Sequence[str]) -> list[tuple[str, str]]:
+    """A path without more and more of the folders that it begins with."""
+    steps = [step for step in parts if step not in ("", ".", "..")]
+    endings = ["/".join(steps[start:]) for start in range(len(steps))]
+    uploaded = [_UPLOADED.sub("", steps[-1])] if steps else []
+    return [(ending, LAST_PART) for ending in dict.fromkeys([*endings, *uploaded])]
+
+
+def _leaves(name: str) -> bool:
+    """Whether a name is none below a folder."""
+    slashed = name.replace("\\", "/")
+    return slashed.startswith("/") or _DRIVE.match(slashed) is not None or ".." in slashed.split("/")
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
