@@ -40,7 +40,7 @@ Shaped = tuple[str, Shape]
 
 
 _Triple = tuple[float, float, float]
-LONGEST_SIDE = 8192
+LONGEST_SIDE = 2048
 """Of a network's input, in pixels; a file can claim anything."""
 
 _InputSide = Annotated[int, Field(ge=8, le=LONGEST_SIDE)]

@@ -43,6 +43,7 @@ TORCHVISION = "torchvision:"
 TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
 THRESHOLD = 0.3  # lowest score of a detection, by default
 USUAL_SIZE = (640, 640)  # of files that do not say theirs
+_LARGEST_BATCH = 16  # images that a file may take, whether there are so many or not
 ATTEMPTS = 4  # to find the range and size with which a file's outputs stay of one kind
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SETTINGS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_, **FLOATS}
@@ -190,7 +191,11 @@ class OnnxDetector(Detector):
         exported = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]  # by Ultralytics
         size = size or ((exported[0], exported[1]) if len(exported) == 2 else None)
         if size is not None and not all(8 <= side <= LONGEST_SIDE for side in size):
-            raise LeanposeError(f"The detector {path} takes images of {size[0]}×{size[1]} pixels, which none has.")
+            raise LeanposeError(
+                f"The detector {path} takes images of {size[0]}×{size[1]} pixels, which no detector does."
+            )
+        if not 1 <= self._batch <= _LARGEST_BATCH:
+            raise LeanposeError(f"The detector {path} takes {self._batch} images at once, which no detector does.")
         pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
         for _ in range(ATTEMPTS):
             self.input_size = size or pixels.size

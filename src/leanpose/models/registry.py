@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -171,11 +171,50 @@ def configure_model(name: str, **overrides: Any) -> Any:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:
         # A plain dataclass checks nothing. This turns lists (from YAML and JSON) into tuples and refuses other types.
-        return TypeAdapter(type(config)).validate_python({**dataclasses.asdict(config), **overrides})
+        changed = TypeAdapter(type(config)).validate_python({**dataclasses.asdict(config), **overrides})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:1]) or "setting"
         raise LeanposeError(f"Model '{name}': {where}={first['input']!r} does not fit: {first['msg']}.") from error
+    _require_modest(name, changed)
+    return changed
+
+
+_DEEP = ("depth", "layers", "blocks", "cycles", "stages")
+MOST_PARAMETERS = 1_000_000_000
+
+
+def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
+    """The names and values of a configuration's whole numbers, also of those in tuples."""
+    for key, value in dataclasses.asdict(config).items():
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int) and not isinstance(number, bool):
+                yield key, number
+
+
+def rough_parameters(config: Any) -> int:
+    """About as many parameters as transformer layers of a configuration's largest width and depth would have."""
+    widths, depths = [1], [1]
+    for key, number in _whole_numbers(config):
+        if any(word in key for word in _DEEP):
+            depths.append(number)
+        elif "size" not in key:
+            widths.append(number)
+    return 12 * max(widths) ** 2 * max(depths)
+
+
+def _require_modest(name: str, config: Any) -> None:
+    """See that a model can be built at all, before memory is taken for it.
+
+    Raises:
+        LeanposeError: it is too wide, too deep, or both together.
+    """
+    for key, number in _whole_numbers(config):
+        most = 256 if any(word in key for word in _DEEP) else 2048 if "size" in key else 8192
+        if number > most:
+            raise LeanposeError(f"Model '{name}': {key}={number} is larger than the {most} that it may be.")
+    if rough_parameters(config) > MOST_PARAMETERS:
+        raise LeanposeError(f"Model '{name}' would have more than a thousand million parameters; make it narrower.")
 
 
 def skeleton_of(name: str, skeleton: str | Path | Skeleton | None = None) -> Skeleton:

@@ -90,7 +90,7 @@ def _count_in(variable: str, otherwise: int) -> int:
         LeanposeError: it is no number above 0.
     """
     text = os.environ.get(variable, str(otherwise))
-    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise LeanposeError(f"The environment variable {variable} is the number of processes, not '{text[:40]}'.")
     return int(text)
 

@@ -22,7 +22,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, open_safetensors, safetensors_bytes
 from leanpose.models.backbones.base import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
-from leanpose.models.registry import create_model
+from leanpose.models.registry import configure_model, create_model, rough_parameters
 from leanpose.schema import parse_card
 from leanpose.skeleton import Skeleton
 from leanpose.version import __version__
@@ -186,6 +186,9 @@ def load_network(path_or_name: Path | str) -> ImageModel:
 def _network(path: Path) -> ImageModel:
     card, tensors = _read(path)
     try:
+        stored = sum(tensor.numel() for tensor in tensors.values())
+        if rough_parameters(configure_model(card["model"], **card["config"])) > 10_000_000 + 100 * stored:
+            raise LeanposeError("it would have far more parameters than the file holds.")
         skeleton = Skeleton.from_dict(card["skeleton"]) if "skeleton" in card else None
         # Fields that JSON has no tuples for are set right by create_model.
         model: ImageModel = create_model(card["model"], skeleton=skeleton, **card["config"])
