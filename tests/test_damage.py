@@ -96,7 +96,7 @@ def read(folder: Path, records: list[dict[str, Any]], kind: str = "coco", **chan
 )
 def test_records_of_the_wrong_types(changes: dict[str, Any], tmp_path: Path):
     with pytest.raises(LeanposeError, match=r"annotations\.json"):
-        read(tmp_path, [person(1, 1, **changes)])
+        read(tmp_path, [person(1, 1) | changes])
 
 
 @pytest.mark.parametrize("box", [[10, 10, 1e39, 1e39], [1e7, 10, 1e7, 20]])

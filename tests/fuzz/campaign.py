@@ -54,14 +54,18 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+# What is imported once is there in every process: starting takes longer than most of the work.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["fuzz.readers"])
+
+
 class Process:
     """A process that reads a range of one reader's inputs."""
 
     def __init__(self, name: str, numbers: range, seed: str) -> None:
         self.name, self.numbers, self.seed = name, numbers, seed
         self.input, out = multiprocessing.Pipe(duplex=False)
-        context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=work, args=(name, numbers, seed, out), daemon=True)
+        self.process = CONTEXT.Process(target=work, args=(name, numbers, seed, out), daemon=True)
         self.process.start()
         out.close()
         self.current: int | None = None
