@@ -17,6 +17,7 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import Crops, ModelSpec, first_line
 from leanpose.backends.exported import NO_PREDICTION, ExportCard, ExportedBackend
+from leanpose.checksums import unseal
 from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
@@ -149,6 +150,7 @@ def quantise_model(
             include_decoding=include_decoding,
             crops=crops[:BATCH],
         )
+        unseal(exported.path)  # or the files that quantisers make of it would have a seal that is not theirs
         advance("calibrating")
         prepare = open_file(exported.path).prepare
         quantiser = chosen_scheme(
