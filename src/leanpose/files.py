@@ -62,8 +62,14 @@ def load_json(path: Path, what: str) -> Any:
     Raises:
         LeanposeError: it is missing, cut off or no JSON.
     """
+    from pydantic_core import from_json  # takes a moment
+
     with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
-        return json.loads(path.read_bytes())
+        data = path.read_bytes()
+        try:
+            return from_json(data, cache_strings="keys")  # twice as fast
+        except ValueError:  # also of what the other takes, such as a byte-order mark
+            return json.loads(data)
 
 
 def load_yaml(path: Path, what: str) -> dict[str, Any]:

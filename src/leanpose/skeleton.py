@@ -71,7 +71,8 @@ class Skeleton:
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if len(set(self.keypoints)) != len(self.keypoints):
-            raise LeanposeError(f"Skeleton '{self.name}' names a keypoint twice.")
+            twice = next(name for i, name in enumerate(self.keypoints) if name in self.keypoints[:i])
+            raise LeanposeError(f"Skeleton '{self.name}' names the keypoint '{twice}' twice.")
 
     def __len__(self) -> int:
         return len(self.keypoints)

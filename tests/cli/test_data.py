@@ -50,7 +50,9 @@ def test_it_labels_and_compares_real_people(
     with pytest.raises(LeanposeError, match="nothing to compare with"):
         label_wholebody(body, images=data / "images", models=models, compare=True)
     label_wholebody(body, images=data / "images", models=models, out=tmp_path / "whole.json")
-    assert "10 people looked at" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "10 people looked at" in printed
+    assert "body: 11 people in the file, 10 used: 1 without a labelled keypoint of the body." in printed
     labelled = json.loads((tmp_path / "whole.json").read_text())
     assert sum(record["face_valid"] for record in labelled["annotations"]) >= 4
     assert set(labelled["info"]["pseudo_labels"]["models"]) == {

@@ -361,6 +361,17 @@ def test_box_lists_by_number_are_named_as_a_guess(shared: Path) -> None:
     (doubt,) = boxes.doubts(pictures)
     assert "its image ids are taken for the numbers in the pictures' names, of which it has 11 of 12" in doubt
     assert BoxFile(folder / "a.json").doubts(pictures) == []
+    with pytest.raises(
+        LeanposeError, match=r"its image ids 1 … 12 are counted otherwise than the pictures 0 … 11: name the"
+    ):
+        boxes.require_numbers(pictures)
+    boxes.require_numbers(pictures[3:4])  # one picture of a whole set's list
+    by_name, labelled = BoxFile(folder / "boxes.json", folder / "a.json"), BoxFile(folder / "a.json")
+    by_name.require_numbers(pictures)
+    for picture in pictures:
+        np.testing.assert_allclose(by_name.boxes(picture)[0], labelled.boxes(picture)[0], atol=1)
+    with pytest.raises(LeanposeError, match="names no images, so it cannot say what the ids of"):
+        BoxFile(folder / "boxes.json", folder / "boxes.json")
 
 
 def test_detected_boxes_of_category_0(shared: Path) -> None:

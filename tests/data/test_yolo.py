@@ -78,7 +78,11 @@ def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -
     (tmp_path / "list.txt").write_text("images/train/a.png\n")
     content = yaml.safe_load((tmp_path / "data.yaml").read_text())
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**content, "path": ".", "train": "list.txt"}))
-    assert len(read(tmp_path, split="train").people) == 1
+    both = read(tmp_path, split="train")
+    assert len(both.people) == 2
+    assert "2 categories are read together (Person, dog)" in both.accounts[0].changes
+    one = read(tmp_path, split="train", category="person")
+    assert one.accounts[0].left_out["of another category (dog)"] == len(one.people) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,8 @@ def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -
         ({"kpt_shape": [17, 4]}, [], r"\[keypoints, 2 or 3\]"),
         ({"kpt_shape": "x"}, [], r"\[keypoints, 2 or 3\]"),
         ({"kpt_shape": [5, 3]}, [], "say which `skeleton`"),
-        ({"names": ["dog", "cat"]}, [], "none is called person"),
+        ({}, ["3 0.5 0.5 0.5 0.5" + " 0.5 0.5 2" * 17], r"1 of a class that is not listed \(3\)"),
+        ({}, ["0 0.5 0.5 0.5 0.5" + " 64 48 2" * 17], r"keypoints at \[64.0, 48.0\] …; YOLO's are fractions"),
         ({"train": "nowhere"}, [], "do not exist"),
         ({}, ["0 0.5 0.5 0.5 0.5 1 2 3"], r"has 8 numbers; kpt_shape \[17, 3\] needs 56"),
         ({}, ["0 0.5 zero"], "no number"),

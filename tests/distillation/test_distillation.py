@@ -36,6 +36,7 @@ from leanpose.models.registry import create_model
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
+from leanpose.training.loop import RunSummary
 from leanpose.training.recipe import Recipe
 from leanpose.training.resume import save_state
 from leanpose.weights import load_model, save_model
@@ -240,11 +241,11 @@ def test_a_method_of_stages_goes_on_where_it_was_stopped(
 ) -> None:
     calls: list[tuple[Path, bool]] = []
 
-    def trained(recipe: Recipe, run: Path, resume: bool, **_: Any) -> Mock:
+    def train(_recipe: Recipe, run: Path, *, resume: bool, **_: Any) -> RunSummary:
         calls.append((run, resume))
-        return Mock(broken={})
+        return RunSummary(run, {}, 0, 1, 0, {})
 
-    monkeypatch.setattr("leanpose.distillation.run.train", trained)
+    monkeypatch.setattr("leanpose.distillation.run.train", train)
     made = plan(teacher, data, "distillation.method=dwpose").with_epochs(1)
     assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("stage1")
     train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)

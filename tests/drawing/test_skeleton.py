@@ -137,12 +137,14 @@ def test_contact_sheet_shrinks_pictures_into_their_cells():
     assert (sheet == 255).all(-1).sum() == 2 * 100 * 50
 
 
-def test_a_long_caption_stays_in_its_cell():
+def test_a_long_caption_takes_lines_and_stays_in_its_cell():
     images = [np.zeros((50, 60, 3), np.uint8)] * 2
-    sheet = contact_sheet(images, 2, ["a very long caption that cannot fit into sixty pixels", ""], cell=(50, 60))
-    caption = sheet[56:78]
-    assert caption.max() > 150
+    text = "a very long caption that cannot fit into sixty pixels_whatever_one_does"
+    sheet = contact_sheet(images, 2, [text, ""], cell=(50, 60))
+    caption = sheet[56:-6]
+    assert caption.shape[0] > 22 + 4 * 16
     assert caption[:, 66:].max() < 50
+    assert all(caption[top : top + 16].max() > 150 for top in range(3, len(caption) - 16, 16))  # none is empty
 
 
 @pytest.mark.parametrize(("images", "columns", "captions"), [([], 4, []), ([GREY], 0, ["a"]), ([GREY], 1, ["a", "b"])])

@@ -1,5 +1,6 @@
 """`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import isnan
@@ -31,15 +32,17 @@ def check(
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
+    out: Annotated[Path | None, Option(help="Write everything that was found to this JSON file.")] = None,
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
     COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP, plain CSV, LSP and MPII are read; sets given together
-    are compared, so the same image in two splits is found. Exit code 1: something is broken (missing or damaged images,
-    wrong flags or counts, leaks between splits; with --strict also odd things). Suspected left/right swaps never fail
-    the check.
+    are compared, so the same image in two splits is found. Exit code 1: something is broken, which would stop or spoil a
+    training (missing or damaged images, coordinates that do not fit their images, left and right exchanged on many people,
+    leaks between splits …; with --strict also odd things). A few suspected swaps never fail the check.
     """
-    from leanpose.data_checks import check_data, draw_contact_sheet
+    from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
+    from leanpose.files import atomic_write
     from leanpose.skeleton import get_skeleton
 
     labelled = get_skeleton(skeleton) if skeleton else None
@@ -49,6 +52,10 @@ def check(
     _print_findings(report, examples)
     _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
     broken, odd, suspect = (report.count(level) for level in LEVELS)
+    if out is not None:
+        with atomic_write(out) as path:
+            path.write_text(json.dumps(report_dict(report), indent=1))
+        print(f"Findings: {out}")
     print(f"{broken} broken, {odd} odd, {suspect} suspects.")
     if broken or (strict and odd):
         raise Exit(1)
@@ -202,6 +209,8 @@ def label_wholebody(
                 annotations, images, landmarks, out, thresholds=thresholds,
                 notes={"models": landmarks.hashes}, progress=advance,
             )  # fmt: skip
+    for sentence in labels.account.sentences():
+        print(sentence)
     _print_bands(labels, thresholds)
     if compare:
         _print_errors(labels)
@@ -261,6 +270,8 @@ def _print_sets(report: "CheckReport") -> None:
     for checked in report.sets:
         for sentence in checked.account_sentences():
             print(sentence)
+    for sentence in report.notes:
+        print(sentence)
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:

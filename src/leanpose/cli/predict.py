@@ -40,6 +40,9 @@ def predict(
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    box_images: Annotated[
+        Path | None, Option(help="COCO file whose images the ids of --boxes mean. [default: names, or numbers in them]")
+    ] = None,
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
@@ -89,6 +92,7 @@ def predict(
     videos, only_videos = bool(files.clips), not files.pictures
     mistakes = {
         "Give --boxes or --detector, not both.": boxes and detector != "auto",
+        "--box-images says what the ids of --boxes mean; give --boxes too.": box_images and not boxes,
         "--style openpose draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
@@ -108,7 +112,9 @@ def predict(
     if not clips:  # before a model is loaded
         with _listing_skipped():
             require_readable(files.pictures)
-    box_file = None if boxes is None else BoxFile(boxes, threshold=box_threshold)
+    box_file = None if boxes is None else BoxFile(boxes, box_images, threshold=box_threshold)
+    if box_file is not None:
+        box_file.require_numbers(files.pictures)
     source = "whole-image" if boxes is not None else detector
     chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(

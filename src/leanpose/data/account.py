@@ -38,6 +38,11 @@ class Account:
     used: int = 0
     labelled: tuple[int, ...] = ()
 
+    def note_categories(self, names: Sequence[str]) -> None:
+        """Note that people of several categories are read as one."""
+        if len(names) > 1:
+            self.notes[f"categories are read together ({', '.join(names)}); `category` chooses one"] = len(names)
+
     @property
     def total(self) -> int:
         """How many there are in the file, or in its split."""
@@ -59,8 +64,12 @@ class Account:
         lines = [f"{self.title}: {self.counted} in the file, {used}."]
         if self.labelled and self.used:
             lines.append(f"{self.title}: {self._keypoint_counts()}.")
-        changed = "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
-        return [*lines, *([f"{self.title}: {changed}."] if changed else [])]
+        return [*lines, *([f"{self.title}: {self.changes}."] if self.changes else [])]
+
+    @property
+    def changes(self) -> str:
+        """What was changed in reading, the most frequent first; empty where nothing was."""
+        return "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
 
     def _keypoint_counts(self) -> str:
         counts = dict(zip(self.keypoints, self.labelled, strict=True))
@@ -105,12 +114,13 @@ def account_sentences(accounts: Iterable[Account]) -> list[str]:
 
 def empty_set(account: Account) -> str:
     """The sentence for a set of which nobody can be used."""
+    changes = f" In reading it: {account.changes}." if account.changes else ""
     if not account.total:
-        return f"The data set '{account.title}' is empty: nobody has a valid box and a labelled keypoint."
+        return f"The data set '{account.title}' is empty: nobody has a valid box and a labelled keypoint.{changes}"
     near = {name: found for name in account.keypoints if (found := account.nearest(name))}
     hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
     return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (
-        f" Of its keypoints, {hints}." if hints else ""
+        f" Of its keypoints, {hints}." if hints else changes
     )
 
 

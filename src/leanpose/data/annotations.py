@@ -67,7 +67,7 @@ class PoseDataset:
         name: for messages and reports.
         people: the samples.
         ground_truth: a COCO-style dictionary (`images`, `annotations`, `categories`) in `skeleton`'s keypoint order,
-            for evaluation; None where there is none to evaluate against.
+            for evaluation; None where there is none to evaluate against, and of COCO's files in training.
         accounts: of the sets that it was read from: who is used, and why the others are not.
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, padded_boxes
@@ -29,22 +29,26 @@ from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
 _FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
 _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
-_FEWEST = 4  # points that can show it
+_FEWEST, _FEWEST_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
 
-def clip_box(xywh: list[float], width: float | None, height: float | None) -> Float[np.ndarray, " 4"] | None:
-    """A labelled box as xyxy inside its image, the way the papers' toolbox does it; None where nothing is left.
+def clip_boxes(
+    xywh: Float[np.ndarray, "N 4"], sizes: Float[np.ndarray, "N 2"]
+) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
+    """Labelled boxes as xyxy inside their images, the way the papers' toolbox does it, and of which something is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
+
+    Args:
+        sizes: (width, height) of each box's image in pixels; NaN where it is not known.
     """
-    x, y, w, h = xywh
-    if not all(map(math.isfinite, xywh)):
-        return None
-    x1, y1 = max(0.0, x), max(0.0, y)
-    x2, y2 = x1 + max(0.0, w - 1), y1 + max(0.0, h - 1)
-    if width is not None and height is not None:
-        x2, y2 = min(width - 1.0, x2), min(height - 1.0, y2)
-    return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
+    finite = np.asarray(np.isfinite(xywh).all(axis=1))
+    xywh = np.where(finite[:, None], xywh, 0.0)
+    low = np.maximum(xywh[:, :2], 0.0)
+    high = low + np.maximum(xywh[:, 2:] - 1, 0.0)
+    known = np.asarray(np.isfinite(sizes).all(axis=1))
+    high = np.where(known[:, None], np.minimum(high, sizes - 1), high)
+    return np.concatenate([low, high], axis=1), finite & (high > low).all(axis=1)
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
@@ -64,29 +68,48 @@ def clean_points(
     Args:
         points: x, y, flag as a file has them.
         sizes: (width, height) of each person's image in pixels; NaN where it is not known.
-        notes: gets how many points were not finite, at 0, 0 or far outside; and how many stay that lie outside.
+        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how many stay
+            that lie outside.
     """
-    points = points.copy()
+    x, y, flags = points[..., 0], points[..., 1], points[..., 2]  # each by itself: axes of 2 or 3 are slow to reduce
     with np.errstate(invalid="ignore"):
-        flagged = ~(points[..., 2] <= 0)
-    finite = np.asarray(np.isfinite(points).all(axis=-1))
-    xy = np.where(finite[..., None], points[..., :2], 0.0)
-    corner = flagged & finite & (xy == 0).all(axis=-1)
-    limits = np.where(np.isfinite(sizes), sizes, np.inf)[:, None]
-    reach = np.where(np.isfinite(limits), limits * _FARTHEST, 1e6)
-    far = flagged & finite & ((xy < -reach) | (xy > np.where(np.isfinite(limits), limits, 0.0) + reach)).any(axis=-1)
-    labelled = flagged & finite & ~corner & ~far
-    outside = labelled & ((xy < -1) | (xy > limits)).any(axis=-1)
+        flagged = ~(flags <= 0)
+        finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(flags)
+        placed = flagged & finite
+        corner, marked = placed & (x == 0) & (y == 0), placed & (x == -1) & (y == -1)
+        width, height = np.where(np.isfinite(sizes), sizes, np.inf).T[..., None]
+        far = placed & (_is_far(x, width) | _is_far(y, height))
+        labelled = placed & ~corner & ~far & ~marked
+        # Nobody is so small: such points are fractions among pixels, unless the image itself is.
+        tiny = np.minimum(width, height) < 10 * _FRACTIONS
+        near = (x >= 0) & (x <= _FRACTIONS) & (y >= 0) & (y <= _FRACTIONS) | ~labelled
+        fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _FEWEST_OF_ONE))[:, None] & ~tiny
+        labelled &= ~fractions
+        outside = labelled & ((x < -1) | (x > width) | (y < -1) | (y > height))
     for chosen, text in (
         (flagged & ~finite, "labelled points without a finite position count as not labelled"),
         (corner, "labelled points at exactly 0, 0 count as not labelled"),
+        (marked, "labelled points at exactly -1, -1 count as not labelled"),
         (far, "labelled points far outside their images count as not labelled"),
+        (
+            fractions,
+            "labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are, count as not labelled",
+        ),
+        (labelled & (flags > 2), "flags above 2 are taken for visible (2)"),
         (outside, "labelled points lie outside their images"),
     ):
         notes[text] += int(chosen.sum())
-    points[~labelled] = 0.0
-    points[..., 2] = np.where(points[..., 2] <= 0, 0, np.where(points[..., 2] <= 1, 1, 2))
-    return points
+    cleaned = np.zeros(points.shape)
+    cleaned[..., 0], cleaned[..., 1] = np.where(labelled, x, 0.0), np.where(labelled, y, 0.0)
+    cleaned[..., 2] = np.where(labelled, np.where(flags <= 1, 1.0, 2.0), 0.0)
+    return cleaned
+
+
+def _is_far(values: Float[np.ndarray, "N K"], sides: Float[np.ndarray, "N 1"]) -> Bool[np.ndarray, "N K"]:
+    """Whether coordinates lie farther outside of images than a label can, given the images' sides (infinite: not known)."""
+    known = np.isfinite(sides)
+    reach = np.where(known, sides * _FARTHEST, 1e6)
+    return (values < -reach) | (values > np.where(known, sides, 0.0) + reach)
 
 
 def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
@@ -95,10 +118,13 @@ def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, 
     Raises:
         LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
     """
-    labelled = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0)
-    xy = points[..., :2][labelled]
+    xy = np.zeros((0, 2))
+    for some in (points[:64], points):  # the first ones nearly always show it
+        xy = some[..., :2][np.isfinite(some).all(axis=-1) & (some[..., 2] > 0)]
+        if len(xy) and np.abs(xy).max() > _FRACTIONS:
+            return
     small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
-    if len(xy) >= _FEWEST and not small and xy.any() and np.abs(xy).max() <= _FRACTIONS:
+    if len(xy) >= _FEWEST and not small and xy.any():
         raise LeanposeError(
             f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like fractions of the "
             "image, where pixels are expected; multiply them by its width and height."
@@ -113,6 +139,8 @@ def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*
 
 def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "*N K 3"]:
     """Keypoints of a set in a model's order; `indices` as `Skeleton.indices_in` gives them."""
+    if indices == tuple(range(points.shape[-2])):
+        return points.astype(np.float32)
     chosen = np.array(indices)
     mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
     return mapped.astype(np.float32)
@@ -120,17 +148,17 @@ def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...])
 
 def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a COCO set, or one written like it; see `leanpose.data.readers.read_people`."""
-    return _read(config, skeleton, root, config.labelled_skeleton(root))
+    return _read(config, skeleton, root, config.labelled_skeleton(root), training=training)
 
 
 def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a CrowdPose set, whose category names its keypoints otherwise; see `leanpose.data.readers.read_people`."""
-    return _read(config, skeleton, root, config.labelled_skeleton(root) or CROWDPOSE14)
+    return _read(config, skeleton, root, config.labelled_skeleton(root) or CROWDPOSE14, training=training)
 
 
 def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a COCO-WholeBody set; see `leanpose.data.readers.read_people`."""
-    dataset = _read(config, skeleton, root, WHOLEBODY133, in_parts=True)
+    dataset = _read(config, skeleton, root, WHOLEBODY133, training=training, in_parts=True)
     if not (training and config.empty_hidden_parts):
         return dataset
     people = [replace(p, keypoints=mark_hidden_parts(p.keypoints, skeleton)) for p in dataset.people]
@@ -138,9 +166,15 @@ def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *
 
 
 def _read(
-    config: DatasetConfig, skeleton: Skeleton, root: Path, labelled: Skeleton | None, *, in_parts: bool = False
+    config: DatasetConfig,
+    skeleton: Skeleton,
+    root: Path,
+    labelled: Skeleton | None,
+    *,
+    training: bool,
+    in_parts: bool = False,
 ) -> PoseDataset:
-    """Read a file that labels the skeleton `labelled`, or the one that it names itself."""
+    """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground truth."""
     path, image_path = config.paths(root)
     file = load_coco(path, labelled, config.category)
     folder = ImageFolder(image_path, config.title)
@@ -149,21 +183,24 @@ def _read(
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
     account = start_account(config.title, skeleton, file.skeleton, config.split)
-    people, annotations = collect_people(file, images, folder, skeleton, account, in_parts=in_parts)
+    truth = not training
+    people, annotations = collect_people(file, images, folder, skeleton, account, in_parts=in_parts, truth=truth)
     if config.bbox_file is not None:
         title = f"{config.bbox_file} for {account.title}"
         account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
-    return PoseDataset(config.title, people, ground_truth(images.values(), annotations, skeleton), (account,))
+    content = ground_truth(images.values(), annotations, skeleton) if truth else None
+    return PoseDataset(config.title, people, content, (account,))
 
 
 @dataclass(frozen=True)
 class _People:
-    """The records of the wanted images as arrays, in the file's keypoints."""
+    """The records of the wanted images as arrays, in the file's keypoints; sizes are (width, height) of their images."""
 
     records: list[dict[str, Any]]
     points: Float[np.ndarray, "N S 3"]
     valid: Bool[np.ndarray, "N S"]
+    sizes: Float[np.ndarray, "N 2"]
 
 
 def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: Account, *, in_parts: bool) -> _People:
@@ -189,7 +226,7 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: A
     size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
-    return _People(records, clean_points(raw, sizes, account.notes), valid)
+    return _People(records, clean_points(raw, sizes, account.notes), valid, sizes)
 
 
 def image_side(record: dict[str, Any], side: str) -> float:
@@ -206,6 +243,7 @@ def collect_people(
     account: Account,
     *,
     in_parts: bool,
+    truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
     """The people of a file that a model can learn from, and the annotations that it is measured against, in its skeleton.
 
@@ -216,6 +254,7 @@ def collect_people(
         account: gets who is left out, and what was changed.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
             learnt; the annotations keep them, since the official metric does not look at the flags.
+        truth: whether the annotations are wanted; otherwise there are none.
 
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
@@ -224,57 +263,104 @@ def collect_people(
     labels = _wanted_people(file, images, account, in_parts=in_parts)
     account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
     account.notes.update(file.notes)
+    account.note_categories(file.joined)
     targets = map_keypoints(labels.points, indices)
     learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
-    counts, learnable = (targets[..., 2] > 0).sum(axis=1).tolist(), np.any(learnt[..., 2] > 0, axis=1).tolist()
-    lists = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
+    records, counts = labels.records, _counts(file, labels, targets, skeleton, account, in_parts=in_parts)
+    xywh = _boxes(file, labels, account)
+    boxes, inside = clip_boxes(xywh, labels.sizes)
+    areas = _areas(file, records, xywh, account)
+    crowd = np.array([as_flag(record.get("iscrowd")) for record in records], bool)
+    unlabelled = ~crowd & ((counts == 0) | ~np.any(learnt[..., 2] > 0, axis=1))
+    outside = ~crowd & ~unlabelled & ~(inside & (areas > 0))
+    account.left_out["of a crowd"] += int(crowd.sum())
+    account.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
+    account.left_out["whose box has no extent in the image"] += int(outside.sum())
+    people, listed = [], areas.tolist()
+    refs: dict[int, ImageRef] = {}
+    for i in np.flatnonzero(~(crowd | unlabelled | outside)).tolist():
+        record, number = records[i], records[i]["image_id"]
+        ref = refs.get(number)
+        if ref is None:
+            ref = refs[number] = image_ref(str(images[number]["file_name"]))
+        people.append(PoseAnnotation(ref, boxes[i], learnt[i], number, record["id"], listed[i]))
+    if not truth:
+        return people, []
+    values = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
+    columns = zip(records, xywh.tolist(), listed, values, counts.tolist(), crowd.tolist(), strict=True)
+    return people, [
+        _annotation(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
+        for record, box, area, points, count, is_crowd in columns
+    ]
+
+
+def _counts(
+    file: CocoFile,
+    labels: _People,
+    targets: Float[np.ndarray, "N K 3"],
+    skeleton: Skeleton,
+    account: Account,
+    *,
+    in_parts: bool,
+) -> Int[np.ndarray, " N"]:
+    """How many keypoints everybody has, with a note where a record states another number."""
+    counts = (targets[..., 2] > 0).sum(axis=1)
+    stated = [record.get("num_keypoints") for record in labels.records]
     # CrowdPose does not count head and neck: its rule stays.
-    own_count = file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0
-    in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
-    people, annotations = [], []
-    for i, record in enumerate(labels.records):
-        where, image, count = file.where(record), images[record["image_id"]], counts[i]
-        stated = record.get("num_keypoints")
-        if own_count and isinstance(stated, int | float):
-            count = int(stated)
-        elif not in_parts and isinstance(stated, int | float) and stated != in_file[i]:
-            account.notes["num_keypoints differ from the labelled keypoints, which count"] += 1
-        if record.get("bbox") is None:
-            xywh = xyxy_to_xywh(padded_boxes(labels.points[i : i + 1]))[0].tolist()
-            account.notes["boxes are missing and made from the keypoints"] += 1
-        else:
-            xywh = parse_box(record["bbox"], where)
-        box = clip_box(xywh, image.get("width"), image.get("height"))
-        area = _area(record, xywh, where, account)
-        crowd = as_flag(record.get("iscrowd"))
-        annotations.append(_annotation(record["id"], record["image_id"], xywh, area, lists[i], count, crowd=crowd))
-        reason = (
-            "of a crowd" if crowd
-            else "without a labelled keypoint of this skeleton" if count == 0 or not learnable[i]
-            else "whose box has no extent in the image" if box is None or area <= 0
-            else None
-        )  # fmt: skip
-        if reason is None and box is not None:
-            ref = image_ref(str(image["file_name"]))
-            people.append(PoseAnnotation(ref, box, learnt[i], record["image_id"], record["id"], area))
-        else:
-            account.left_out[str(reason)] += 1
-    return people, annotations
+    if file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0:
+        given = [own if isinstance(own, int | float) else counts[i] for i, own in enumerate(stated)]
+        return np.array(given).astype(np.int64)
+    if not in_parts:
+        in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
+        account.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
+            isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)
+        )
+    return counts
 
 
-def _area(record: dict[str, Any], xywh: list[float], where: str, account: Account) -> float:
-    """A person's area: its own, or its box's where that is missing or 0."""
-    of_box = max(xywh[2], 0.0) * max(xywh[3], 0.0)
-    stated = record.get("area")
+def _boxes(file: CocoFile, labels: _People, account: Account) -> Float[np.ndarray, "N 4"]:
+    """Everybody's xywh box: the record's, or one made of the keypoints where it has none.
+
+    Raises:
+        LeanposeError: a box is garbled.
+    """
+    given = [record.get("bbox") for record in labels.records]
+    missing = [i for i, box in enumerate(given) if box is None]
+    for i in missing:
+        given[i] = [0.0] * 4
     try:
-        area = of_box if stated is None else float(stated)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has an `area` that is no number: {stated!r}.") from error
-    if area > 0 and math.isfinite(area):
-        return area
-    if of_box > 0:
-        account.notes["areas are 0 or no number (the box's is taken)"] += 1
-    return of_box
+        boxes = np.array(given, np.float64)
+    except (TypeError, ValueError):
+        boxes = np.zeros(0)
+    if boxes.shape != (len(given), 4):  # which of them it is, the next line says
+        rows = [parse_box(box, file.where(record)) for box, record in zip(given, labels.records, strict=True)]
+        boxes = np.array(rows, np.float64).reshape(-1, 4)
+    if missing:
+        boxes[missing] = xyxy_to_xywh(padded_boxes(labels.points[missing]))
+        account.notes["boxes are missing and made from the keypoints"] += len(missing)
+    return boxes
+
+
+def _areas(
+    file: CocoFile, records: Sequence[dict[str, Any]], xywh: Float[np.ndarray, "N 4"], account: Account
+) -> Float[np.ndarray, " N"]:
+    """Everybody's area: its own, or its box's where that is missing or 0.
+
+    Raises:
+        LeanposeError: one is no number.
+    """
+    of_box = np.maximum(xywh[:, 2:], 0.0).prod(axis=1)
+    stated = [record.get("area") for record in records]
+    for record, area in zip(records, stated, strict=True):
+        try:
+            float(0 if area is None else area)
+        except (TypeError, ValueError) as error:
+            raise LeanposeError(f"{file.where(record)} has an `area` that is no number: {area!r}.") from error
+    areas = np.array([math.nan if area is None else float(area) for area in stated], np.float64)
+    valid = np.isfinite(areas) & (areas > 0)
+    given = np.array([area is not None for area in stated], bool)
+    account.notes["areas are 0 or no number (the box's is taken)"] += int((given & ~valid & (of_box > 0)).sum())
+    return np.where(valid, areas, of_box)
 
 
 def labelled_dataset(

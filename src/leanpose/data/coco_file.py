@@ -28,6 +28,7 @@ class CocoFile:
         left_out: (image id, reason) of annotations that are nobody's whose keypoints are read.
         notes: what was taken for something else in reading, by the sentence's end.
         clashes: pairs of different image files that share an id.
+        joined: the names of the categories that are read together, where there are several.
     """
 
     path: Path
@@ -37,10 +38,23 @@ class CocoFile:
     left_out: list[tuple[Any, str]] = field(default_factory=list)
     notes: Mapping[str, int] = field(default_factory=dict)
     clashes: list[tuple[int, str, str]] = field(default_factory=list)
+    joined: tuple[str, ...] = ()
 
     def where(self, record: Record) -> str:
         """A person's record, for messages."""
         return f"Annotation {record['id']} of {self.path}"
+
+    def require_unique_ids(self) -> None:
+        """See that every image has an id of its own.
+
+        Raises:
+            LeanposeError: two share one.
+        """
+        for number, first, second in self.clashes[:1]:
+            raise LeanposeError(
+                f"{self.path} gives the image id {number} to both {first} and {second}, so nobody can tell whose people are "
+                "whose; number the images anew when putting files together."
+            )
 
     def image_of(self, record: Record) -> Record:
         """The record of a person's image.
@@ -78,12 +92,7 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
         LeanposeError: it is missing, cut off, or no COCO keypoint file, or two images share an id.
     """
     file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
-    if file.clashes:
-        number, first, second = file.clashes[0]
-        raise LeanposeError(
-            f"{path} gives the image id {number} to both {first} and {second}, so nobody can tell whose people are whose; "
-            "number the images anew when putting files together."
-        )
+    file.require_unique_ids()
     return file
 
 
@@ -102,7 +111,7 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
         kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
         chosen = _chosen_kinds(kinds, category, path)
         if skeleton is not None and len(chosen) > 1:
-            chosen = [kind for kind in chosen if len(kind["keypoints"]) == len(skeleton)] or chosen
+            chosen = _labelled_kinds(chosen, skeleton)
         annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
         for record in annotations:
             record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
@@ -115,10 +124,8 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
             orders = {as_id(kind["id"]): skeleton.indices_in(own) for kind, own in zip(chosen, skeletons, strict=True)}
             lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
             annotations = [_reordered(record, orders, lengths, path) for record in annotations]
-    if len(chosen) > 1:
-        names = [str(kind.get("name", kind.get("id"))) for kind in chosen]
-        notes[f"categories are read together ({', '.join(names)}); `category` chooses one"] = len(chosen)
-    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes)
+    joined = tuple(str(kind.get("name", kind.get("id"))) for kind in chosen) if len(chosen) > 1 else ()
+    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined)
 
 
 def as_id(value: Any) -> Any:
@@ -151,6 +158,14 @@ def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list
         names = [str(kind.get("name")) for kind in posed]
         raise LeanposeError(f"{path} has no category '{category}' with keypoints; {did_you_mean(category, names)}")
     return named
+
+
+def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
+    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as many keypoints."""
+    fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
+    names = [keypoint_name(name) for name in skeleton.keypoints]
+    named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
+    return named or fitting or kinds
 
 
 def _people_of(

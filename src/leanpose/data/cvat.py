@@ -61,6 +61,8 @@ def load_cvat(path: Path) -> LabelSet:
                 f"{path} declares a document type or is not UTF-8, which CVAT's files never do; it is not read."
             )
         tree = ElementTree.fromstring(data)
+    if tree.find("track") is not None:
+        raise LeanposeError(f"{path} holds tracks (CVAT for video); export the task as 'CVAT for images 1.1'.")
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []

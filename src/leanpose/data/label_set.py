@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import start_account
+from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.image_sources import image_source, open_images
@@ -89,6 +89,11 @@ class LabelSet:
     named: bool = True
     located: bool = False
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories of its people, the first first."""
+        return tuple(dict.fromkeys(person.category for person in self.people))
+
     def of_category(self, category: str | None) -> LabelSet:
         """The people of one category alone.
 
@@ -97,9 +102,8 @@ class LabelSet:
         """
         if category is None:
             return self
-        names = {person.category for person in self.people}
-        if category not in names:
-            raise LeanposeError(f"{self.path} has no category '{category}'; {did_you_mean(category, names)}")
+        if category not in self.categories:
+            raise LeanposeError(f"{self.path} has no category '{category}'; {did_you_mean(category, self.categories)}")
         others = Counter(f"of another category ({p.category})" for p in self.people if p.category != category)
         people = [person for person in self.people if person.category == category]
         return replace(self, people=people, left_out=self.left_out + others)
@@ -140,10 +144,13 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         )
     labels = labels.of_category(config.category)
     labels = labels.relabelled(given) if not labels.named else labels
-    indices = match_keypoints(config.title, labels.skeleton, skeleton)
     account = start_account(config.title, skeleton, labels.skeleton, config.split)
     account.left_out.update(labels.left_out)
     account.notes.update(labels.notes)
+    account.note_categories(labels.categories)
+    if not labels.people:
+        raise LeanposeError(empty_set(account))
+    indices = match_keypoints(config.title, labels.skeleton, skeleton)
     find = images_of(labels, None if config.images is None else root / config.images, config.title)
     has_splits = any(image.split for image in labels.images)
     wanted = [

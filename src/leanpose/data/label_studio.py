@@ -97,6 +97,12 @@ def _results(task: dict[str, Any], left_out: Counter[str]) -> list[dict[str, Any
         )
         if others:
             left_out["a point of a second annotator"] += others
+        dropped = [a for a in task["annotations"] if isinstance(a, dict) and a.get("was_cancelled")]
+        cancelled = sum("keypointlabels" in r.get("value", {}) for a in dropped for r in a.get("result") or [])
+        if cancelled:
+            left_out["a point of a cancelled annotation"] += cancelled
+        if not done and task.get("predictions"):
+            left_out["a prediction that nobody has made an annotation of"] += len(task["predictions"])
         results = (done[0].get("result") or []) if done else []
         return [r for r in results if isinstance(r.get("value"), dict)]
     flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]

@@ -36,6 +36,12 @@ def format_of(path: Path) -> str | None:
     return None
 
 
+def unknown_format(path: Path) -> str:
+    """What to say of a file that is of no known format."""
+    hint = " (a table has the columns file, person, name, x, y)" if path.suffix == ".csv" else ""
+    return f"no labelled keypoints in a known format{hint}"
+
+
 def label_files(path: Path) -> list[Path]:
     """The files that may hold labels: `path` itself, or those of the folder; of a YOLO data set its `data.yaml` alone, and of
     DeepLabCut's two files of one table the `.csv`.
@@ -71,6 +77,8 @@ def find_sets(path: Path) -> list[tuple[Path, str]]:
         if kind is not None:
             found[file] = kind
     if not found:
+        if path.is_file():
+            raise LeanposeError(f"{path} holds {unknown_format(path)}; what is read is {HELD} (docs/data.md).")
         raise LeanposeError(f"No file with labelled keypoints is in {path}; what is read is {HELD} (docs/data.md).")
     return list(found.items())
 

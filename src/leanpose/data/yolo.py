@@ -26,7 +26,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import atomic_write, load_yaml
 from leanpose.skeleton import COCO17, Skeleton
 
-_LARGEST = 1.5  # fraction: boxes may reach a little over the edge
+_LARGEST, _FARTHEST = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -50,24 +50,25 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     """The labels of a YOLO-pose set.
 
     Args:
-        category: the class to read; otherwise the only one, or the one called `person`.
+        category: the class to read; otherwise all of them, which have the same keypoints.
         splits: those to read; otherwise all that the file names.
 
     Raises:
-        LeanposeError: a file is missing or garbled, or no class is known to be the one.
+        LeanposeError: a file is missing or garbled, or there is no such class.
     """
     content = load_yaml(path, "YOLO data file")
     if "kpt_shape" not in content:
         raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
     shape = _shape(content, path)
-    skeleton, named = _skeleton(content, shape[0], path)
+    notes: Counter[str] = Counter()
+    skeleton, named = _skeleton(content, shape[0], path, notes)
     classes = _classes(content)
-    person = _person_class(classes, category, path)
+    wanted = _wanted_classes(classes, category, path)
     images: list[LabelledImage] = []
     people: list[LabelledPerson] = []
     left_out: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
     seen: set[str] = set()
+    without: list[Path] = []
     if splits is None:
         splits = [split for split in ("train", "val") if content.get(split)] or ["train"]
     for split in splits:
@@ -79,11 +80,19 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
                 continue
             seen.add(str(name))
             images.append(LabelledImage(str(name), width, height, split))
-            for number, box, points in _labels(_label_file(file), shape, (width, height)):
-                if number == person:
-                    people.append(LabelledPerson(len(images) - 1, points, box, classes.get(number, "person")))
+            label_file = _label_file(file)
+            if not label_file.is_file():
+                without.append(label_file)
+            for number, box, points in _labels(label_file, shape, (width, height)):
+                if number in wanted:
+                    people.append(LabelledPerson(len(images) - 1, points, box, classes[number]))
+                elif number in classes:
+                    left_out[f"of another category ({classes[number]})"] += 1
                 else:
-                    left_out[f"of another category ({classes.get(number, number)})"] += 1
+                    left_out[f"of a class that is not listed ({number})"] += 1
+    if without:
+        place = without[0].relative_to(path.parent) if without[0].is_relative_to(path.parent) else without[0]
+        notes[f"images have no label file, such as {place}"] += len(without)
     return LabelSet(path, skeleton, images, people, left_out, notes, named=named, located=True)
 
 
@@ -98,9 +107,9 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
     return keypoints, values
 
 
-def _skeleton(content: dict[str, Any], keypoints: int, path: Path) -> tuple[Skeleton, bool]:
+def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counter[str]) -> tuple[Skeleton, bool]:
     """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it; and whether
-    its names say anything."""
+    its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
     order = content.get("flip_idx")
     pairs = None if order is None else pairs_of_order(order, keypoints, path)
     names = content.get("kpt_names")
@@ -109,6 +118,10 @@ def _skeleton(content: dict[str, Any], keypoints: int, path: Path) -> tuple[Skel
     if names:
         if len(names) != keypoints:
             raise LeanposeError(f"{path}: kpt_shape has {keypoints} keypoints, kpt_names {len(names)}.")
+        by_name = skeleton_of_names(map(str, names), path.stem)
+        if pairs == [] and by_name.pairs:
+            notes["flip_idx that changes nothing does not fit the names, whose sides count"] += 1
+            return by_name, True
         return skeleton_of_names(map(str, names), path.stem, pairs=pairs), True
     if keypoints == len(COCO17):
         return COCO17, True
@@ -122,18 +135,12 @@ def _classes(content: dict[str, Any]) -> dict[int, str]:
     return {int(number): str(name) for number, name in numbered.items()}
 
 
-def _person_class(classes: dict[int, str], category: str | None, path: Path) -> int:
-    """The number of the class whose poses are read: the one asked for, the only one, or the one called `person`."""
-    wanted = "person" if category is None else category
-    chosen = [
-        n for n, name in classes.items() if name.lower() == wanted.lower() or (category is None and len(classes) == 1)
-    ]
-    if chosen:
-        return chosen[0]
-    if category is None:
-        names = ", ".join(classes.values())
-        raise LeanposeError(f"{path} has the classes {names}; none is called person, so say which `category` to read.")
-    raise LeanposeError(f"{path} has no class '{category}'; {did_you_mean(category, classes.values())}")
+def _wanted_classes(classes: dict[int, str], category: str | None, path: Path) -> set[int]:
+    """The numbers of the classes whose poses are read: of the one asked for, or of all."""
+    wanted = {n for n, name in classes.items() if category is None or name.lower() == category.lower()}
+    if not wanted:
+        raise LeanposeError(f"{path} has no class '{category}'; {did_you_mean(str(category), classes.values())}")
+    return wanted
 
 
 def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]) -> list[Path]:
@@ -199,6 +206,10 @@ def _labels(
         if numbers[1:5].max() > _LARGEST:
             raise LeanposeError(
                 f"Line {number} of {path} has the box {numbers[1:5].tolist()}; YOLO's are fractions of the image."
+            )
+        if np.abs(numbers[5:].reshape(keypoints, values)[:, :2]).max() > _FARTHEST:
+            raise LeanposeError(
+                f"Line {number} of {path} has keypoints at {numbers[5:7].tolist()} …; YOLO's are fractions of the image."
             )
         cx, cy, w, h = numbers[1:5] * (width, height, width, height)
         points = np.ones((keypoints, 3)) * 2.0

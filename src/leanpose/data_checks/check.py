@@ -14,8 +14,11 @@ from leanpose.data.images import ImageFolder
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport
+from leanpose.data_checks.habits import check_habits, check_measured, compare_habits
 from leanpose.data_checks.people import check_person
 from leanpose.data_checks.reading import read_set
+from leanpose.data_checks.repeats import check_repeats
+from leanpose.data_checks.sides import check_sides
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
@@ -53,10 +56,17 @@ def check_data(
         raise LeanposeError(f"None of the files holds keypoints ({reasons}).")
     hashes = _check_images(report, progress)
     for checked in report.sets:
+        sizes = dict(checked.sizes)
+        sizes |= {number: hashes[image].size for number, image in checked.images.items() if image in hashes}
         for person in checked.people:
-            seen = hashes.get(checked.images.get(person.image_id, ImageRef("")))
-            check_person(person, checked, seen.size if seen else checked.sizes.get(person.image_id))
+            check_person(person, checked, sizes.get(person.image_id))
+        if not checked.in_fractions:  # which all else would repeat
+            check_sides(checked)
+            check_habits(checked, sizes)
     _find_duplicates(report.sets, hashes)
+    check_repeats(report.sets, hashes)
+    compare_habits(report.sets)
+    check_measured(report)
     return report
 
 
@@ -65,9 +75,9 @@ def _checked_files(path: Path) -> list[Path]:
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)
-    if path.is_dir():  # a file of settings is no damaged file of labels
-        files = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
-    return files
+    # A file of settings is no damaged file of labels, but where there is nothing else it is named.
+    held = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
+    return held or files
 
 
 def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
@@ -93,7 +103,8 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
-    """Add pictures that occur twice in a set, or in two sets: a leak where these are different splits."""
+    """Add pictures that occur twice in a set, or in two sets: a leak where these are different splits, or where the file
+    itself names splits."""
     for checked in sets:
         by_digest = defaultdict(list)
         for image in checked.images.values():
@@ -102,6 +113,18 @@ def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
         for first, *others in by_digest.values():
             if others:
                 checked.add("image twice", f"{others[0]} equals {first}", others[0])
+        parts = [
+            [
+                image
+                for number, image in checked.images.items()
+                if checked.splits.get(number) == split and image in hashes
+            ]
+            for split in ("train", "val")
+        ]
+        for first, second in near_pairs(parts[0], parts[1], hashes):
+            same = hashes[first].digest == hashes[second].digest
+            text = f"{second} of val {'equals' if same else 'looks like'} {first} of train"
+            checked.add("split leak", text, second)
     for a, b in combinations(sets, 2):
         splits = split_of(a.file), split_of(b.file)
         leak = splits[0] != splits[1] and None not in splits

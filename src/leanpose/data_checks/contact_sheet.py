@@ -34,10 +34,10 @@ def draw_contact_sheet(
     wanted = []
     for kind, findings in by_kind.items():
         for finding in findings[:share]:
-            name = finding.person.number if finding.person is not None else str(finding.image).rsplit("/", 1)[-1]
+            name = finding.text if finding.person is not None else str(finding.image).rsplit("/", 1)[-1]
             wanted.append((f"{kind}: {name}", finding.image, finding.person, skeletons[finding.file]))
     everyone = [
-        (f"{checked.file.stem[-16:]} {person.number}", checked.images[person.image_id], person, checked.skeleton)
+        (f"{checked.file.stem} {person.number}", checked.images[person.image_id], person, checked.skeleton)
         for checked in report.sets
         for person in checked.people
         if person.image_id in checked.images and person.points is not None and (person.points[:, 2] > 0).any()

@@ -14,7 +14,7 @@ from leanpose.data.account import Account
 from leanpose.data.annotations import ImageRef
 from leanpose.skeleton import Skeleton
 
-_SHOWN_PAIRS = 8
+_SHOWN_PAIRS, _SHOWN_SPREADS = 8, 26
 Level = Literal["broken", "odd", "suspect"]
 
 KINDS: dict[str, tuple[Level, str]] = {
@@ -73,20 +73,37 @@ class Finding:
         return KINDS[self.kind][0]
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How far labels of the same keypoint of the same person lie apart.
+
+    Attributes:
+        sigma: as OKS takes it, a fraction of the square root of the person's area.
+        repeats: how many people it was measured on.
+        against: the other annotator's file; None where the file itself labels people twice.
+    """
+
+    sigma: float
+    repeats: int
+    against: Path | None = None
+
+
 @dataclass
 class CheckedSet:
     """One annotation file and its images.
 
     Attributes:
         file: the annotation file.
-        format: `coco`, `coco_wholebody`, `lsp` or `mpii`.
+        format: a key of `READERS`.
         skeleton: what it labels.
         images: image id → reference; empty where the images were not found.
         source: where the images were found.
         sizes: image id → annotated (width, height).
+        splits: image id → `train` or `val`, where the file itself says it.
         people: all of them but crowds.
         findings: what is wrong with it.
         account: who of it would be used, and why the others would not.
+        spreads: of keypoints that enough people have labels of two times.
     """
 
     file: Path
@@ -95,12 +112,19 @@ class CheckedSet:
     images: dict[int, ImageRef] = field(default_factory=dict)
     source: Path | None = None
     sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
+    splits: dict[int, str] = field(default_factory=dict)
     people: list[CheckedPerson] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     account: Account | None = None
+    spreads: dict[str, Spread] = field(default_factory=dict)
+
+    @property
+    def in_fractions(self) -> bool:
+        """Whether all of its coordinates are fractions of the images."""
+        return any(finding.kind == "fractions" for finding in self.findings)
 
     def account_sentences(self) -> list[str]:
-        """The account, and which keypoints change places in a mirrored picture."""
+        """The account, which keypoints change places in a mirrored picture, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
         pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS
@@ -109,7 +133,13 @@ class CheckedSet:
         return [
             *(self.account.sentences() if self.account else []),
             f"{self.file.stem}: mirror pairs: {text}{missing}.",
+            *([f"{self.file.stem}: {self._spreads()}."] if self.spreads else []),
         ]
+
+    def _spreads(self) -> str:
+        shown = [f"{name} {spread.sigma:.3f} ({spread.repeats})" for name, spread in self.spreads.items()]
+        more = f" and {len(shown) - _SHOWN_SPREADS} more" if len(shown) > _SHOWN_SPREADS else ""
+        return f"sigma (of so many people labelled twice): {', '.join(shown[:_SHOWN_SPREADS])}{more}"
 
     def add(self, kind: str, text: str, image: ImageRef | None = None) -> None:
         """Note that something is wrong with the file or an image."""
@@ -129,11 +159,13 @@ class CheckReport:
         sets: the annotation files that were read, with what is wrong in them.
         damaged: files that could not be read.
         skipped: files that hold no keypoints, with the reason.
+        notes: sentences on the sets together.
     """
 
     sets: list[CheckedSet] = field(default_factory=list)
     damaged: list[Finding] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def findings(self) -> list[Finding]:

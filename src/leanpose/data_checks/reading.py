@@ -11,7 +11,7 @@ import numpy as np
 
 from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import ImageRef, padded_boxes
-from leanpose.data.coco import collect_people
+from leanpose.data.coco import clean_points, collect_people, require_pixels
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
 from leanpose.data.image_sources import image_source, open_images
 from leanpose.data.images import ImageFolder
@@ -19,7 +19,7 @@ from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
 from leanpose.data.readers import close_account
-from leanpose.data.sets import format_of, load_labels
+from leanpose.data.sets import format_of, load_labels, unknown_format
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
@@ -60,7 +60,7 @@ def _read(file: Path, top: Path, images: Path | None, skeleton: Skeleton | None)
     if kind in ("coco", "coco_wholebody"):
         return _read_coco(load_json(file, "annotation file"), file, top, images, skeleton)
     if kind is None:
-        return "no LSP joints" if file.suffix == ".mat" else "no labelled keypoints in a known format"
+        return "no LSP joints" if file.suffix == ".mat" else unknown_format(file)
     return _read_labels(load_labels(file, kind), kind, top, images, skeleton)
 
 
@@ -77,6 +77,8 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     for number, image in enumerate(labels.images, start=1):
         if np.isfinite(image.width + image.height):
             checked.sizes[number] = (image.width, image.height)
+        if image.split is not None:
+            checked.splits[number] = image.split
     for number, person in enumerate(labels.people, start=1):
         if not person.crowd:
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
@@ -84,17 +86,27 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
     account.left_out.update(labels.left_out)
     account.notes.update(labels.notes)
-    labelled = [p.points for p in checked.people if p.points is not None and (p.points[:, 2] > 0).any()]
-    account.left_out["without a labelled keypoint"] += len(checked.people) - len(labelled)
-    account.used = len(labelled)
-    if labelled:
-        account.labelled = tuple((np.stack(labelled)[..., 2] > 0).sum(axis=0).tolist())
+    account.note_categories(labels.categories)
+    raw = np.array([p.points for p in checked.people], np.float64).reshape(-1, len(labels.skeleton), 3)
+    sizes = np.array([checked.sizes.get(p.image_id, (np.nan, np.nan)) for p in checked.people]).reshape(-1, 2)
+    try:
+        require_pixels(raw, sizes, labels.path)
+    except LeanposeError as error:
+        checked.add("fractions", str(error))
+    points = clean_points(raw, sizes, account.notes)
+    used = (points[..., 2] > 0).any(axis=1)
+    boxes = sum(person.box is None for person in checked.people)
+    account.notes["boxes are missing and made from the keypoints"] += boxes
+    account.left_out["without a labelled keypoint"] += int((~used).sum())
+    account.used = int(used.sum())
+    if account.used:
+        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
     checked.account = account
     if not labels.named:
         checked.add("unnamed", f"{len(labels.skeleton)} keypoints have no names; say which skeleton they are")
     elif checked.skeleton.unpaired_sides:
         checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
-    if not labelled:
+    if not account.used and not checked.in_fractions:
         checked.add("nobody", empty_set(account))
     return checked
 
@@ -128,7 +140,7 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
     """Enter who of a file would be used."""
     account = start_account(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts)
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):

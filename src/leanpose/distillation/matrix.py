@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from leanpose.distillation.measure import Gain, gain_of
 from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
-from leanpose.distillation.report import run_name
+from leanpose.distillation.report import TEACHER, run_name
 from leanpose.distillation.run import explain, run_distillation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_folder
-from leanpose.report.measure import Measured, measure
+from leanpose.report.measure import Figure, Measured, measure
 from leanpose.training.build import read_training_people
 from leanpose.version import __version__
 from leanpose.weights import load_model
@@ -29,14 +29,18 @@ class Cell:
 
     Attributes:
         pair: the student, the teacher.
+        teacher_ap: what the teacher reaches itself, in per cent.
         plain, taught: what the student reaches by the labels alone, and taught; by the first seed.
-        gain: over all seeds.
+        gain: in AP, over all seeds.
+        pck_gain: in PCK@0.2, which tells students apart whose AP is still near 0; None where nobody has a labelled torso.
     """
 
     pair: Pair
+    teacher_ap: float
     plain: Measured
     taught: Measured
     gain: Gain
+    pck_gain: Gain | None
 
 
 def run_matrix(
@@ -110,7 +114,15 @@ def _cell(pair: Pair, plan: DistillationPlan, plain_folder: Path, taught_folder:
     }
     found = measure(models, val, next(iter(models.values())).skeleton).models
     plain, taught = ([found[run_name(row, seed)] for seed in plan.seeds] for row in (PLAIN, TAUGHT))
-    return Cell(pair, plain[0], taught[0], gain_of([one.ap for one in taught], [one.ap for one in plain]))
+    pck_plain, pck_taught = ([one.pck for one in side if one.pck is not None] for side in (plain, taught))
+    return Cell(
+        pair,
+        json.loads((taught_folder / "report.json").read_text())[TEACHER]["AP"],
+        plain[0],
+        taught[0],
+        gain_of([one.ap for one in taught], [one.ap for one in plain]),
+        gain_of(pck_taught, pck_plain, metric="PCK@0.2") if pck_plain else None,
+    )
 
 
 def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: str) -> None:
@@ -119,20 +131,23 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
     assert val is not None
     lines = [
         f"Each run: {budget} of {len(people.people)} people of {people.name}, {len(plan.seeds)} seeds.",
-        f"AP on {len(val.people)} people of {val.name} in their labelled boxes, without flip test, after the last epoch.",
+        f"AP and PCK@0.2 (of the torso) on {len(val.people)} people of {val.name} in their labelled boxes, without flip "
+        "test, after the last epoch.",
         "Intervals: 95 %, bootstrap over pictures and seeds.",
         "",
-        "| student | teacher | plain AP | taught AP | gain | 95 % |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| student | teacher | its AP | plain AP | taught AP | gain | 95 % | plain PCK | taught PCK | gain | 95 % |",
+        "| --- " * 11 + "|",
         *map(_line, cells),
     ]
     figures = [
         {
             "student": cell.pair[0],
             "teacher": cell.pair[1],
-            "plain": cell.plain.ap.value,
-            "taught": cell.taught.ap.value,
-            "gain": {"mean": cell.gain.mean, "interval": cell.gain.interval, "by_seed": cell.gain.by_seed},
+            "teacher's AP": cell.teacher_ap,
+            **{
+                gain.metric: {"plain": plain.value, "taught": taught.value, "gain": asdict(gain)}
+                for plain, taught, gain in _figures(cell)
+            },
         }
         for cell in cells
     ]
@@ -144,9 +159,20 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
             path.write_text(text)
 
 
+def _figures(cell: Cell) -> list[tuple[Figure, Figure, Gain]]:
+    """Plain, taught and the gain in each measure that there is."""
+    found = [(cell.plain.ap, cell.taught.ap, cell.gain)]
+    if cell.pck_gain is not None and cell.plain.pck is not None and cell.taught.pck is not None:
+        found.append((cell.plain.pck, cell.taught.pck, cell.pck_gain))
+    return found
+
+
 def _line(cell: Cell) -> str:
-    (student, teacher), (low, high) = cell.pair, cell.gain.interval
-    return (
-        f"| `{_short(student)}` | `{_short(teacher)}` | {cell.plain.ap.value:.1f} | {cell.taught.ap.value:.1f} "
-        f"| {cell.gain.mean:+.1f} | {low:+.1f} to {high:+.1f} |"
-    )
+    student, teacher = cell.pair
+    figures = [
+        f"{plain.value:.1f} | {taught.value:.1f} | {gain.mean:+.1f} | {gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}"
+        for plain, taught, gain in _figures(cell)
+    ]
+    if len(figures) == 1:
+        figures.append(" | ".join(["–"] * 4))
+    return f"| `{_short(student)}` | `{_short(teacher)}` | {cell.teacher_ap:.1f} | {' | '.join(figures)} |"

@@ -155,7 +155,5 @@ def train_run(
     if started and not staged:  # with all that was written out, such as what the card says of the teacher
         recipe = saved_recipe(run).model_copy(update={"distillation": recipe.distillation})
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    summary = train(
-        recipe, run, resume=started, device=device, say=lambda _: None
-    )  # the data are accounted for already
-    return summary.broken
+    # The data are accounted for already.
+    return train(recipe, run, resume=started, device=device, say=lambda _: None).broken

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from leanpose.data.coco_file import parse_coco
 from leanpose.data.inputs import Clip, find_inputs
 from leanpose.distillation.plan import TAUGHT, DistillationPlan
 from leanpose.drawing.files import write_picture
@@ -104,12 +105,12 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
     """What `label_pictures` has written before.
 
     Raises:
-        LeanposeError: the file is damaged.
+        LeanposeError: the file is damaged, or none that `label_pictures` has written.
     """
-    content = load_json(file, "annotation file")
+    content = parse_coco(load_json(file, "annotation file"), file)
     frames = file.with_suffix("")
-    labelled = {person["image_id"] for person in content["annotations"]}
-    images, people = len(content["images"]), len(content["annotations"])
+    labelled = {person["image_id"] for person in content.annotations}
+    images, people = len(content.images), len(content.annotations)
     root = frames if frames.is_dir() else source if source.is_dir() else source.parent
     return TeacherLabels(file, root.resolve(), people, images, images - len(labelled))
 

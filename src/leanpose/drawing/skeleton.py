@@ -29,7 +29,8 @@ OPACITY, DIM_OPACITY = 0.92, 0.35
 LINE_PER_SIZE, DOT_PER_SIZE = 0.014, 0.013  # of the person's size, in pixels per pixel
 FINE = 0.4  # hands and faces have many points close together: their lines and dots are this much finer
 HEAD = 0.7  # and so, less, are a body skeleton's nose, eyes and ears
-GAP, CAPTION_HEIGHT = 6, 22  # of a contact sheet, in pixels
+GAP, CAPTION_HEIGHT = 6, 22  # of a contact sheet, in pixels; a caption of one line
+_LINE_HEIGHT = 16  # of each further line
 BACKGROUND: Colour = (28, 29, 33)
 SUBPIXEL_BITS = 4  # OpenCV takes coordinates as integers with this many fractional bits
 
@@ -122,7 +123,7 @@ def contact_sheet(
     Args:
         images: RGB images of any sizes.
         columns: cells in a row (fewer where there are fewer images).
-        captions: one line for each image; too long ones are cut with "…".
+        captions: one for each image; long ones take as many lines as they need.
         cell: (height, width) of a cell in pixels.
 
     Raises:
@@ -131,18 +132,21 @@ def contact_sheet(
     if not images or columns < 1 or len(captions) != len(images):
         raise LeanposeError(f"{len(images)} images, {columns} columns, {len(captions)} captions are no contact sheet.")
     (height, width), columns = cell, min(columns, len(images))
-    row_height, column_width = height + CAPTION_HEIGHT + GAP, width + GAP
-    sheet_size = -(-len(images) // columns) * row_height + GAP, columns * column_width + GAP
-    sheet = np.full((*sheet_size, 3), BACKGROUND, dtype=np.uint8)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        top, left = GAP + (i // columns) * row_height, GAP + (i % columns) * column_width
-        scale = min(height / image.shape[0], width / image.shape[1])
-        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        y, x = top + (height - size[1]) // 2, left + (width - size[0]) // 2
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        sheet[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=how)
-        sheet[top + height : top + height + CAPTION_HEIGHT, left : left + width] = _caption(caption, width)
-    return sheet
+    strips = [_caption(caption, width) for caption in captions]
+    rows = []
+    for first in range(0, len(images), columns):
+        below = max(strip.shape[0] for strip in strips[first : first + columns])
+        row = np.full((height + below + GAP, columns * (width + GAP) + GAP, 3), BACKGROUND, dtype=np.uint8)
+        for i, (image, strip) in enumerate(zip(images[first : first + columns], strips[first:], strict=False)):
+            left = GAP + i * (width + GAP)
+            scale = min(height / image.shape[0], width / image.shape[1])
+            size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+            y, x = (height - size[1]) // 2, left + (width - size[0]) // 2
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            row[y : y + size[1], x : x + size[0]] = cv2.resize(image, size, interpolation=how)
+            row[height : height + len(strip), left : left + width] = strip
+        rows.append(row)
+    return np.concatenate([np.full((GAP, rows[0].shape[1], 3), BACKGROUND, dtype=np.uint8), *rows])
 
 
 def draw_person(
@@ -247,11 +251,19 @@ def _draw_box(layer: np.ndarray, box: np.ndarray) -> None:
 
 
 def _caption(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """One line of text, as an RGB strip of this width."""
-    strip = Image.new("RGB", (width, CAPTION_HEIGHT), BACKGROUND)
-    draw, font, shown = ImageDraw.Draw(strip), ImageFont.load_default(13), text
-    while text and draw.textlength(shown, font=font) > width:
-        text = text[:-1]
-        shown = text + "…"
-    draw.text((width / 2, CAPTION_HEIGHT / 2), shown, fill=(225, 225, 228), font=font, anchor="mm")
+    """A text in as many lines as it needs, as an RGB strip of this width."""
+    font = ImageFont.load_default(13)
+    lines, rest = [], text
+    while font.getlength(rest) > width:
+        end = next(n for n in range(len(rest), 0, -1) if n == 1 or font.getlength(rest[:n]) <= width)
+        # Behind a space or a mark inside a name, where one is near.
+        end = next((n for n in range(end, end // 2, -1) if n and rest[n - 1] in " _/-:,"), end)
+        lines.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    lines.append(rest)
+    strip = Image.new("RGB", (width, CAPTION_HEIGHT + (len(lines) - 1) * _LINE_HEIGHT), BACKGROUND)
+    draw = ImageDraw.Draw(strip)
+    for i, line in enumerate(lines):
+        middle = (width / 2, CAPTION_HEIGHT / 2 + i * _LINE_HEIGHT)
+        draw.text(middle, line, fill=(225, 225, 228), font=font, anchor="mm")
     return np.asarray(strip)

@@ -19,6 +19,14 @@ from leanpose.inference.detectors import Detections
 PERSON = 1  # COCO's category, in files that do not name theirs
 
 
+def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
+    """File name and id of every image record of a COCO file; none of a list of detections."""
+    if not isinstance(content, dict):
+        return []
+    with record_errors(f"An image record of {path}"):
+        return [(str(record["file_name"]), int(record["id"])) for record in content.get("images") or []]
+
+
 class BoxFile:
     """A COCO annotation file, or a list of detections (COCO results); only people that are no crowd are read.
 
@@ -26,21 +34,25 @@ class BoxFile:
 
     Args:
         path: the JSON file. A list of detections may name images by `image_id` or by `file_name`.
+        images: COCO file whose images the ids of such a list mean.
         threshold: detections below this score are left out.
 
     Raises:
-        LeanposeError: the file is missing, no JSON, or of another form.
+        LeanposeError: a file is missing, no JSON, or of another form.
     """
 
-    def __init__(self, path: Path, *, threshold: float = 0.0) -> None:
+    def __init__(self, path: Path, images: Path | None = None, *, threshold: float = 0.0) -> None:
         self.path = path
         content = load_json(path, "file of boxes")
         if isinstance(content, list):
             content = {"annotations": content}
         if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
             raise LeanposeError(f"{path} holds no boxes: it must be a COCO annotation file or a list of detections.")
-        with record_errors(f"An image record of {path}"):
-            named = [(str(record["file_name"]), int(record["id"])) for record in content.get("images") or []]
+        named = _image_names(content, path)
+        if images is not None:
+            named += _image_names(load_json(images, "annotation file"), images)
+            if not named:
+                raise LeanposeError(f"{images} names no images, so it cannot say what the ids of {path} mean.")
         with record_errors(f"A detection of {path}"):
             # Detections that name their images by both, as those of `leanpose predict` do.
             named += [
@@ -112,9 +124,27 @@ class BoxFile:
         elif not self.named:
             said.append(
                 f"{self.path} names no pictures: its image ids are taken for the numbers in the pictures' names, of which it has "
-                f"{known} of {len(pictures)}; if the ids are those of an annotation file, put its `file_name` into the list."
+                f"{known} of {len(pictures)}; if the ids are those of an annotation file, name it (--box-images)."
             )
         return said
+
+    def require_numbers(self, pictures: Sequence[ImageFile]) -> None:
+        """See that ids which stand for pictures' numbers are not counted otherwise than these.
+
+        Raises:
+            LeanposeError: the ids would fit the numbers better if they were one more or less.
+        """
+        if self.named:
+            return
+        numbers = {int(p.path.stem) for p in pictures if p.path.stem.isascii() and p.path.stem.isdigit()}
+        known = len(numbers & self._boxes.keys())
+        if any(len({number + step for number in numbers} & self._boxes.keys()) > known for step in (-1, 1)):
+            ids = sorted(key for key in self._boxes if isinstance(key, int))
+            raise LeanposeError(
+                f"{self.path} names no pictures, and its image ids {ids[0]} … {ids[-1]} are counted otherwise than the pictures "
+                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--box-images FILE.json), or put "
+                "`file_name` into the list."
+            )
 
     def _keys(self, picture: ImageFile) -> Iterator[int | str]:
         parts = PurePosixPath(picture.name).parts

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.checksums import checksum
+from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
@@ -60,11 +61,13 @@ class PseudoLabels:
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
+        account: who they are, and why the others are not among them.
         broken: a sentence for each picture that was left out.
         resumed: how many pictures an earlier run had done already.
     """
 
     people: list[LabelledPerson]
+    account: Account
     broken: list[str] = field(default_factory=list)
     resumed: int = 0
 
@@ -96,6 +99,7 @@ class BodyDataset:
         """
         content = load_json(annotations, "annotation file")
         file = parse_coco(content, annotations)
+        file.require_unique_ids()
         if file.skeleton.keypoints != COCO17.keypoints:
             raise LeanposeError(
                 f"{annotations} labels the {len(file.skeleton)} keypoints of '{file.skeleton.name}'; faces, hands and "
@@ -111,6 +115,19 @@ class BodyDataset:
             if not as_flag(record.get("iscrowd")) and (self.keypoints(position)[:, 2] > 0).any():
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
+
+    def account(self) -> Account:
+        """Whose faces, hands and feet are looked for, and why not the others'."""
+        account = start_account(self.file.path.stem, COCO17, self.file.skeleton)
+        account.left_out.update(reason for _, reason in self.file.left_out)
+        account.note_categories(self.file.joined)
+        account.notes.update(self.file.notes)
+        used = [position for people in self.people_by_image().values() for position in people]
+        crowds = sum(as_flag(record.get("iscrowd")) for record in self.file.annotations)
+        account.left_out["of a crowd"] += crowds
+        account.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
+        account.used = len(used)
+        return account
 
     def image(self, image_id: int) -> ImageRef:
         """Where an image's pixels are."""
@@ -223,7 +240,7 @@ def find_parts(
         raise LeanposeError(f"None of the {len(by_image)} pictures in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
-    return PseudoLabels(people, broken, sum(image_id in done for image_id in by_image))
+    return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
 
 
 def label_wholebody(

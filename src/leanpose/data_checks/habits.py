@@ -1,0 +1,192 @@
+"""What is wrong with a set as a whole: coordinates of another size, points left in a corner, keypoints that hardly
+anybody has, flags that say nothing, too few people to measure on."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from leanpose.data.sets import split_of
+from leanpose.data_checks.findings import CheckedSet, CheckReport
+
+_SPLIT_FOLDER = r"(val|valid|test)[0-9]*"
+_DEVIATION = 35.0  # of one person's part in the AP: OKS is passed at some thresholds and not at others
+FEWEST_MEASURED = 50  # people to measure on
+_FEWEST_IMAGES = 10  # that can show a wrong size
+_OUTSIDE = 0.25  # share of keypoints outside of their images
+_SMALL = 0.6  # of both sides that all keypoints fill of their images, from the corner on
+_CORNER = 2.0  # pixels
+_STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at one place in a corner
+_FEWEST_LABELS = 40  # of the keypoint that most people have
+_RARE = 0.05  # of these
+_UNEVEN = 3.0  # times as often as on the other side
+_FEWEST_FLAGS = 200  # keypoints that show how somebody uses flags
+_ALL_HIDDEN = 0.95
+_POSITIONS = 0.2  # of people whose flag-0 keypoints have a position
+_SELDOM, _OFTEN = 0.02, 0.15  # shares of hidden keypoints of two splits that were labelled by different rules
+
+
+def check_habits(checked: CheckedSet, sizes: dict[int, tuple[float, float]]) -> None:
+    """Add what is wrong with the whole of a set's numbers.
+
+    Args:
+        sizes: image id → width and height in pixels, where they are known.
+    """
+    people = [p for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
+    if not people:
+        return
+    points = np.stack([p.points for p in people if p.points is not None])
+    images = np.array([p.image_id for p in people])
+    size = np.array([sizes.get(p.image_id, (math.nan, math.nan)) for p in people])
+    made = checked.format in ("lsp", "mpii")  # whose unlabelled points and flags are made here
+    _check_scale(checked, points, size, images)
+    _check_corners(checked, points, size, images)
+    _check_balance(checked, points)
+    if not made:
+        _check_flags(checked, points)
+
+
+def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: np.ndarray, images: np.ndarray) -> None:
+    """Whether the keypoints fit the size of their images."""
+    known = np.asarray(np.isfinite(size).all(axis=-1))
+    labelled = (points[..., 2] > 0) & known[:, None] & (points[..., :2] != 0).any(axis=-1)
+    if len(np.unique(images[labelled.any(axis=1)])) < _FEWEST_IMAGES:
+        return
+    parts = (points[..., :2] / size[:, None])[labelled]
+    outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
+    low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
+    if outside > _OUTSIDE:
+        checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside of their images")
+    elif (high < _SMALL).all() and (low < high / 3).all():
+        most = points[..., :2][labelled].max()
+        hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
+        text = f"all keypoints lie in the upper left {high[0]:.0%} × {high[1]:.0%} of their images{hint}"
+        checked.add("scaled", text)
+
+
+def _check_corners(
+    checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: np.ndarray, images: np.ndarray
+) -> None:
+    """Keypoints that were left at one place in a corner of the image, other than 0, 0."""
+    names = checked.skeleton.keypoints
+    labelled = (points[..., 2] > 0) & (points[..., :2] != 0).any(axis=-1)
+    places: dict[tuple[int, str], set[int]] = defaultdict(set)
+    x, y = points[..., 0], points[..., 1]
+    sides = []
+    for values, sides_of in ((x, size[:, 0]), (y, size[:, 1])):
+        near, far = np.abs(values) <= _CORNER, np.abs(values - sides_of[:, None]) <= _CORNER
+        sides.append((near, near | far))
+    for n, k in zip(*np.nonzero(labelled & sides[0][1] & sides[1][1]), strict=True):
+        place = [
+            f"{values[n, k]:g}" if near[n, k] else f"{side}{values[n, k] - total[n]:+g}".replace("+0", "")
+            for values, total, side, near in (
+                (x, size[:, 0], "width", sides[0][0]),
+                (y, size[:, 1], "height", sides[1][0]),
+            )
+        ]
+        places[int(k), ", ".join(place)].add(int(images[n]))
+    for (k, place), where in places.items():
+        count = int(labelled[:, k].sum())
+        if len(where) >= max(_STUCK_PEOPLE, _STUCK * count):
+            checked.add("stuck", f"{names[k]} is at {place} in {len(where)} images ({count} people have it)")
+
+
+def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
+    """Keypoints that hardly anybody has, or on one side alone."""
+    names, counts = checked.skeleton.keypoints, (points[..., 2] > 0).sum(axis=0)
+    if counts.max() < _FEWEST_LABELS:
+        return
+    rare = [f"{names[k]} ({counts[k]})" for k in np.flatnonzero(counts < _RARE * counts.max())]
+    if rare:
+        more = f" and {len(rare) - 6} more" if len(rare) > 6 else ""
+        checked.add("rare keypoint", f"{', '.join(rare[:6])}{more}, where others are labelled on {counts.max()} people")
+    for pair in checked.skeleton.pairs:
+        few, many = sorted(pair, key=lambda k: counts[k])
+        if counts[many] >= _FEWEST_LABELS and _RARE * counts.max() <= counts[few] < counts[many] / _UNEVEN:
+            text = f"{names[few]} is labelled on {counts[few]} people, {names[many]} on {counts[many]}"
+            checked.add("uneven sides", text)
+
+
+def _check_flags(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
+    """Flags that say the same of everything, or 0 of what has a position."""
+    labelled, hidden = int((points[..., 2] > 0).sum()), hidden_share(points)
+    if labelled >= _FEWEST_FLAGS and hidden > _ALL_HIDDEN:
+        checked.add("visibility habit", f"{hidden:.0%} of the labelled keypoints are marked as hidden (1)")
+    placed = (points[..., 2] == 0) & (points[..., :2] > 0).all(axis=-1)
+    people = int(placed.any(axis=1).sum())
+    if people >= max(_STUCK_PEOPLE, _POSITIONS * len(points)):
+        text = f"{placed.sum()} keypoints of {people} people have a position and the flag 0, so they are not used"
+        checked.add("visibility habit", text)
+
+
+def hidden_share(points: Float[np.ndarray, "N K 3"]) -> float:
+    """The share of hidden ones (flag 1) among labelled keypoints."""
+    return float((points[..., 2] == 1).sum() / max(int((points[..., 2] > 0).sum()), 1))
+
+
+def compare_habits(sets: Sequence[CheckedSet]) -> None:
+    """Add where one split was labelled with hidden keypoints and another without."""
+    shares = []
+    for checked in sets:
+        whole = [p.points for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
+        flags = [points for points in whole if (points[:, 2] > 0).any()]
+        if sum(int((points[:, 2] > 0).sum()) for points in flags) >= _FEWEST_FLAGS:
+            shares.append((checked, hidden_share(np.stack(flags))))
+    for (a, share_a), (b, share_b) in combinations(shares, 2):
+        same = a.skeleton.keypoints == b.skeleton.keypoints and a.file.parent == b.file.parent
+        differ = min(share_a, share_b) < _SELDOM and max(share_a, share_b) > _OFTEN
+        if same and differ and split_of(a.file) != split_of(b.file):
+            text = f"{share_b:.0%} of the labelled keypoints are hidden, {share_a:.0%} in {a.file.name}"
+            b.add("visibility habit", text)
+
+
+def check_measured(report: CheckReport) -> None:
+    """Add sets to measure on that have too few people for a figure to be trusted, and say how many there would be."""
+    declared = False
+    for checked in report.sets:
+        images = {number for number, each in checked.splits.items() if each == "val"}
+        if not images and not _is_measured(checked.file):
+            continue
+        declared = True
+        people = len(_labelled(checked, images or None))
+        if people < FEWEST_MEASURED:
+            checked.add("few people", f"{people} people to measure on: {_uncertainty(people)}")
+    if declared or len(report.sets) != 1:
+        return
+    (checked,) = report.sets
+    every_tenth = set(sorted({p.image_id for p in checked.people} | set(checked.images))[9::10])
+    people = len(_labelled(checked, every_tenth))
+    if people < FEWEST_MEASURED:
+        report.notes.append(
+            f"{checked.file.stem}: without a set of its own to measure on, every tenth image is, {people} people: "
+            f"{_uncertainty(people)}."
+        )
+
+
+def _is_measured(file: Path) -> bool:
+    """Whether a file's name, or its folder's whole name, says that it is to measure on."""
+    named = split_of(Path(file.name)) or (
+        split_of(file) if re.fullmatch(_SPLIT_FOLDER, file.parent.name.lower()) else None
+    )
+    return named in ("val", "test")
+
+
+def _labelled(checked: CheckedSet, images: set[int] | None) -> list[Bool[np.ndarray, " K"]]:
+    """The labels of everybody who has some, of these images or of all."""
+    flags = [
+        p.points[:, 2] > 0 for p in checked.people if p.points is not None and (images is None or p.image_id in images)
+    ]
+    return [each for each in flags if each.any()]
+
+
+def _uncertainty(people: int) -> str:
+    if not people:
+        return "nothing can be measured"
+    return f"an AP is uncertain by about ±{min(1.96 * _DEVIATION / math.sqrt(people), 100):.0f} (95 %)"
