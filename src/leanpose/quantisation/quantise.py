@@ -217,8 +217,7 @@ def quantise_model(
         _check_file(open_file(file), plain, card, crops)
         advance("timing")
         speedup = _speedup((quantiser.float_path, file), open_file, crops)
-        size = _size(file)
-        move_files(file, path)
+        size = move_files(file, path)
     return QuantisationReport(path, card, size, float_bytes, tried[count], float_ap, in_float, speedup, broken)
 
 
