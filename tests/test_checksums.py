@@ -177,7 +177,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: py
     files[0].write_bytes(content[:-40] + bytes([content[-40] ^ 1]) + content[-39:])
     assert load_state(tmp_path)["run"]["step"] == 20
     assert caplog.messages == [
-        f"{files[0]} is damaged: it is not what was written (its checksum differs). The run goes on from the state saved "
+        f"{files[0]} is damaged, or another program has changed it: its leanpose_crc32 differs. The run goes on from the state saved "
         "before it, of step 20."
     ]
     (tmp_path / "state-previous.pt").write_bytes(b"half")

@@ -66,15 +66,31 @@ def check_seal(path: Path, beside: Path | None = None) -> None:
         LeanposeError: it does not.
         OSError: it cannot be read.
     """
+    size, mark = _read_seal(path)
+    if mark is not None and _checksum_of(path, size, beside) != mark:
+        raise LeanposeError(f"{path} is damaged, or another program has changed it: its {CHECKSUM_KEY} differs.")
+
+
+def unseal(path: Path) -> None:
+    """Take its seal from a file that is to be changed."""
+    os.truncate(path, _read_seal(path)[0])
+
+
+def _read_seal(path: Path) -> tuple[int, str | None]:
+    """How long a file is without its seal, and the checksum in it; None where it has none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     begin, end = _SEALS.get(path.suffix, (b"", b""))
-    size = path.stat().st_size - len(begin) - 8 - len(end)
+    whole = path.stat().st_size
+    size = whole - len(begin) - 8 - len(end)
     with path.open("rb") as file:
         if not begin or size < 0:
-            return
+            return whole, None
         file.seek(size)
         found = re.fullmatch(re.escape(begin) + b"([0-9a-f]{8})" + re.escape(end), file.read())
-    if found and _checksum_of(path, size, beside) != found[1].decode():
-        raise LeanposeError(f"{path} is damaged: it is not what was written (its checksum differs).")
+    return (whole, None) if found is None else (size, found[1].decode())
 
 
 def _checksum_of(path: Path, size: int, beside: Path | None) -> str:

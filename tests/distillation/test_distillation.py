@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -37,6 +38,7 @@ from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import RunSummary
 from leanpose.training.recipe import Recipe
+from leanpose.training.resume import save_state
 from leanpose.weights import load_model, save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
@@ -251,6 +253,21 @@ def test_a_method_of_stages_goes_on_where_it_was_stopped(
     (tmp_path / "taught-0" / "stage1" / "state.pt").touch()
     train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
     assert calls == [(tmp_path / "taught-0", False), (tmp_path / "taught-0", True)]
+
+
+def test_a_run_that_goes_on_keeps_what_its_card_says(
+    teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, train = plan(teacher, data).with_epochs(1), Mock()
+    begun = made.recipe(TAUGHT, 0, tmp_path)
+    begun = begun.model_copy(update={"card": begun.card.model_copy(update={"licence": "the teacher's"})})
+    (tmp_path / "taught-0").mkdir()
+    (tmp_path / "taught-0" / "recipe.yaml").write_text(begun.to_yaml())
+    save_state(tmp_path / "taught-0", {})
+    monkeypatch.setattr("leanpose.distillation.run.train", train)
+    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
+    assert train.call_args.args[0] == begun
+    assert train.call_args.kwargs["resume"]
 
 
 def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:

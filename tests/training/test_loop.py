@@ -404,7 +404,8 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
         )
     with pytest.raises(LeanposeError, match="no ImageNet weights"):
         train(load_recipe(recipe, ["pretrained=backbone"]), tmp_path / "other", quiet=True)
-    (tmp_path / "run" / "state.pt").write_bytes(b"half")
+    for name in ("state.pt", "state-previous.pt"):
+        (tmp_path / "run" / name).write_bytes(b"half")
     with pytest.raises(LeanposeError, match="damaged"):
         train(load_recipe(recipe), tmp_path / "run", resume=True, quiet=True)
     (tmp_path / "file").write_text("")

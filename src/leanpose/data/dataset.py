@@ -7,6 +7,7 @@ worker decodes, warps once, and does little else.
 
 from __future__ import annotations
 
+import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -33,7 +34,6 @@ from leanpose.geometry import (
     warp_image,
     warp_matrix,
 )
-from leanpose.signals import STOPPING
 from leanpose.skeleton import Skeleton
 
 ATTEMPTS = 8
@@ -318,11 +318,15 @@ class TopDownDataset(ImageDataset[Crop]):
 
 
 def start_worker(_worker: int = 0) -> None:
-    """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part; Ctrl-C and SIGTERM to all
-    processes are the parent's, which tells its workers when to end."""
+    """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part.
+
+    Ctrl-C and SIGTERM to all processes of a command are its parent's alone, which tells its workers when to end: they are
+    a group of their own. One whose parent was killed ends by itself within seconds.
+    """
     import cv2
 
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

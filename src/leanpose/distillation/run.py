@@ -19,6 +19,7 @@ from leanpose.models.base import PoseModel
 from leanpose.report.measure import measure
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import finished_run
+from leanpose.training.recipe import saved_recipe
 from leanpose.training.resume import has_state
 from leanpose.training.task import build_task
 from leanpose.training.train import train
@@ -151,8 +152,8 @@ def train_run(
     done = finished_run(run, recipe.schedule.epochs) if started and not staged else None
     if done is not None:
         return done.broken
+    if started and not staged:  # with all that was written out, such as what the card says of the teacher
+        recipe = saved_recipe(run).model_copy(update={"distillation": recipe.distillation})
     say(f"Training {row}, seed {seed}: {recipe.schedule.epochs} epochs.")
-    summary = train(
-        recipe, run, resume=started, device=device, say=lambda _: None
-    )  # the data are accounted for already
-    return summary.broken
+    # The data are accounted for already.
+    return train(recipe, run, resume=started, device=device, say=lambda _: None).broken

@@ -220,10 +220,6 @@ class AutoLoss(Distillation[AutoSection]):
                 f"auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
                 f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
             )
-        elif self.pooled:
-            terms.append(
-                "no auxiliary heatmaps: the student's head reads the mean of its features, which these would spoil"
-            )
         if self.features is not None:
             terms.append(
                 f"features: weight {section.feature_weight:g}, {self.features.title}, since feature_loss is "

@@ -17,6 +17,7 @@ import torch
 from leanpose.backends import open_exported
 from leanpose.backends.base import Crops, ModelSpec, first_line
 from leanpose.backends.exported import NO_PREDICTION, ExportCard, ExportedBackend
+from leanpose.checksums import unseal
 from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
@@ -149,6 +150,7 @@ def quantise_model(
             include_decoding=include_decoding,
             crops=crops[:BATCH],
         )
+        unseal(exported.path)  # or the files that quantisers make of it would have a seal that is not theirs
         advance("calibrating")
         prepare = open_file(exported.path).prepare
         quantiser = chosen_scheme(
@@ -215,8 +217,7 @@ def quantise_model(
         _check_file(open_file(file), plain, card, crops)
         advance("timing")
         speedup = _speedup((quantiser.float_path, file), open_file, crops)
-        size = _size(file)
-        move_files(file, path)
+        size = move_files(file, path)
     return QuantisationReport(path, card, size, float_bytes, tried[count], float_ap, in_float, speedup, broken)
 
 

@@ -444,7 +444,7 @@ class Trainer:
             if "DataLoader worker" not in str(error):
                 raise
             self._save_state()
-            if self._stop_signal:  # the signal went to all processes, before that one had learnt to wait
+            if self._stop_signal:  # it went to that process too, before it was a group of its own
                 raise self._stopped() from error
             raise LeanposeError(
                 f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
