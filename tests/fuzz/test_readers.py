@@ -22,10 +22,7 @@ def test_damaged_files_cost_a_sentence(name: str, tmp_path: Path):
         try:
             sentences += attempt(target, valid, path, f"{name} {number}") is not None
         except Exception as error:
-            error.add_note(f"input {number} of {name}: python tests/fuzz/campaign.py '{name}' {number}") if hasattr(
-                error, "add_note"
-            ) else None
-            raise
+            raise AssertionError(f"repeat it by python tests/fuzz/campaign.py '{name}' {number}") from error
         longest = max(longest, time.perf_counter() - began)
     assert longest < SECONDS
     assert sentences, "some of the damage is found"
