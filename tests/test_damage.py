@@ -17,16 +17,18 @@ from conftest import Ended
 from data_builders import person, whole_person, write_coco
 from detector_files import answering
 from leanpose.backends import open_exported
+from leanpose.data.convert import convert_labels
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, from_cell, load_json, load_yaml, open_whole, to_cell
 from leanpose.inference.detectors import Detector
 from leanpose.models.registry import configure_model
+from leanpose.pseudo_labels.labelling import BodyDataset
 from leanpose.report.runs import read_run
 from leanpose.schema import parse_card
 from leanpose.skeleton import COCO17, WHOLEBODY133, get_skeleton
 from leanpose.training.loop import make_fabric
-from leanpose.training.recipe import parse_recipe
+from leanpose.training.recipe import load_recipe, parse_recipe
 from pose_files import constant_file
 from tiny import tiny_recipe
 
@@ -134,6 +136,31 @@ def test_skeletons_of_the_wrong_types(tmp_path: Path):
 def test_recipes_have_upper_limits(changes: dict[str, Any], key: str):
     with pytest.raises(LeanposeError, match=key):
         parse_recipe(tiny_recipe(Path(), **changes))
+
+
+def test_methods_of_the_wrong_type(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("model: sdpose_t\ndistillation: {method: [sdpose]}\n")
+    with pytest.raises(LeanposeError, match=r"r\.yaml: distillation\.method = \['sdpose'\] is unknown"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_names_that_no_table_can_hold(tmp_path: Path):
+    path = write_coco(tmp_path, 1, [person(1, 1)])
+    content = json.loads(path.read_text())
+    content["categories"][0]["keypoints"][0] = "\ud800"
+    path.write_text(json.dumps(content))
+    for kind in ("csv", "cvat"):
+        with pytest.raises(LeanposeError, match=f"characters that a file of {kind} cannot hold"):
+            convert_labels(path, tmp_path / "out.txt", kind)
+
+
+def test_body_labels_of_the_wrong_type(tmp_path: Path):
+    path = write_coco(tmp_path, 1, [person(1, 1)])
+    content = json.loads(path.read_text())
+    content["categories"][0]["keypoints"] = 0.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(LeanposeError, match=r"annotations\.json"):
+        BodyDataset.open(path, tmp_path / "images")
 
 
 def test_data_sections_have_upper_limits():

@@ -10,7 +10,7 @@ from typing import Any
 
 from leanpose.data.wholebody import parse_triples
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import load_json
+from leanpose.files import any_damage, load_json
 from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
 
 Record = dict[str, Any]
@@ -94,7 +94,8 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
     Raises:
         LeanposeError: it is missing, cut off, or no COCO keypoint file, or two images share an id.
     """
-    file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
+    with any_damage("annotation file", path):
+        file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
     file.require_unique_ids()
     return file
 

@@ -75,6 +75,7 @@ def convert_labels(
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
     if kind in _TEXT:
         names = [image.name for image in labels.images] + [person.category for person in labels.people]
+        names += labels.skeleton.keypoints
         for name in names:
             if not name.isprintable():
                 raise LeanposeError(

@@ -25,7 +25,7 @@ from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, describe_os_error, load_json
+from leanpose.files import any_damage, atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
@@ -99,7 +99,8 @@ class BodyDataset:
             LeanposeError: a file or folder is missing or wrong, or the file labels other points.
         """
         content = load_json(annotations, "annotation file")
-        file = parse_coco(content, annotations)
+        with any_damage("annotation file", annotations):
+            file = parse_coco(content, annotations)
         file.require_unique_ids()
         if file.skeleton.keypoints != COCO17.keypoints:
             raise LeanposeError(

@@ -23,7 +23,7 @@ from pydantic import (
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import load_yaml
+from leanpose.files import any_damage, load_yaml
 from leanpose.schema import MethodSection, Section, validate
 
 
@@ -307,7 +307,8 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
     Raises:
         LeanposeError: the file is missing or no YAML mapping, or a key or value is not valid.
     """
-    return parse_recipe(read_recipe(path, overrides), str(path))
+    with any_damage("recipe", path):
+        return parse_recipe(read_recipe(path, overrides), str(path))
 
 
 def saved_recipe(folder: Path) -> Recipe:
@@ -366,7 +367,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     section = values.get("distillation") or {}
     if isinstance(section, dict):
         method = section.get("method") or "none"
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             name = renamed["methods"].get(str(method))
             hint = did_you_mean(str(method), METHODS) if name is None else f"it is called '{name}' now."
             raise LeanposeError(f"{origin}: distillation.method = {method!r} is unknown; {hint}")
