@@ -110,6 +110,7 @@ def test_files_that_may_not_be_read(small_model_file: Path, files: dict[str, Pat
     monkeypatch.setattr(Path, "open", refuse)  # root may read everything
     with pytest.raises(LeanposeError, match=r"Cannot read .*outside\.onnx: Permission denied"):
         open_session(files["outside.onnx"], cuda=False)
+    monkeypatch.setattr("leanpose.files.open_regular", refuse)
     with pytest.raises(LeanposeError, match=r"Cannot read .*small\.safetensors: Permission denied"):
         load_model(small_model_file)
 

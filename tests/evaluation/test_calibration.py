@@ -144,6 +144,7 @@ def test_a_report_is_of_raw_scores_even_if_the_model_is_calibrated(
     assert draw_reliability(report, "a title").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_shipped_models_scores_become_probabilities(shared: Path) -> None:
     data = shared / "data" / "coco_mini"
     source = DatasetConfig(

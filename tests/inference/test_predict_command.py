@@ -139,7 +139,7 @@ def test_images_of_any_size_and_kind(predict, tmp_path: Path):
     for name in ("pages.tif", "walk.gif", "walk.webp"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:])
     result = predict(folder, "--detector", "whole-image")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     for words in (
         "Done:     4 images", "than the 25 million allowed", "scaled by that range, 0 … 4095: deep.png\n",
         "Notice:   Only the first of 3 pages is read: pages.tif\n", "walk.gif, 3 frames", "walk.webp, 3 frames",
@@ -313,7 +313,7 @@ def test_as_a_real_command(folder: Path, small_model_file: Path, tmp_path: Path)
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     good = run("in", "--device", "cpu", "--detector", "whole-image")
-    assert good.returncode == 0, good.stderr
+    assert good.returncode == 3, good.stderr
     assert "Done:     3 images, 3 people" in good.stdout
     bad = run("in/cut.jpg", "--out", "bad")
     assert bad.returncode == 1

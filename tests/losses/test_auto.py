@@ -257,8 +257,10 @@ def test_teachers_of_other_things_are_refused() -> None:
         AutoLoss.build(AutoSection(teacher="t"), student, teacher, student.codec)
 
 
-@pytest.mark.parametrize("student", ["tokenpose_s_v1", "distilpose_s", "rtmpose_t", "tfpose_r18"])
-@pytest.mark.parametrize("teacher", ["tokenpose_s_v1", "distilpose_s"])
+@pytest.mark.parametrize(
+    ("student", "teacher"),  # a held-out loss of every pair is in test_matrix.py
+    [("tokenpose_s_v1", "distilpose_s"), ("distilpose_s", "tokenpose_s_v1"), ("rtmpose_t", "distilpose_s")],
+)
 def test_runs(tmp_path: Path, student: str, teacher: str) -> None:
     write_tiny_coco(tmp_path / "data")
     options = {**TINY_MODEL, "input_size": (48, 48)}
@@ -274,7 +276,6 @@ def test_runs(tmp_path: Path, student: str, teacher: str) -> None:
         small = {
             "distilpose_s": dict(TINY_MODEL),
             "rtmpose_t": {"input_size": (64, 32)},
-            "tfpose_r18": {"input_size": (64, 32), "embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2},
         }[student]
         recipe |= {"model": student, "model_options": small, "codec": {}}
     assert "AP" in train(parse_recipe(recipe), tmp_path / "run", quiet=True).metrics
