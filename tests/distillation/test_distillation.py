@@ -454,7 +454,7 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_: None)
+    monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_, **__: None)
     monkeypatch.setattr(unlabelled, "predict_pictures", lambda *_, **__: Outcome(done=1, people=1, stopped=True))
     file = tmp_path / "labels.json"
     labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
