@@ -59,3 +59,9 @@ def test_every_skeleton_is_served_by_name(skeleton) -> None:
 def test_sigmas_are_those_of_the_official_evaluation(shared: Path) -> None:
     golden = json.loads((shared / "golden" / "metrics" / "ap_coco_wholebody_A.json").read_text())
     assert list(WHOLEBODY133.sigmas) == pytest.approx(golden["sigmas"], abs=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), 1e3])
+def test_a_sigma_that_measures_nothing_is_refused(sigma: float) -> None:
+    with pytest.raises(LeanposeError, match="Skeleton 'flat' has a sigma that is no number above 0"):
+        Skeleton("flat", ("a", "b"), (), (0.05, sigma))

@@ -74,7 +74,7 @@ class Skeleton:
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if not all(0 < sigma < 100 for sigma in self.sigmas):
-            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is no number above 0.")
+            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is no number above 0 and below 100.")
         if len(set(self.keypoints)) != len(self.keypoints):
             twice = next(name for i, name in enumerate(self.keypoints) if name in self.keypoints[:i])
             raise LeanposeError(f"Skeleton '{self.name}' names the keypoint '{twice}' twice.")

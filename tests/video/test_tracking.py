@@ -16,7 +16,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detector, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
-from leanpose.skeleton import COCO17, Skeleton
+from leanpose.skeleton import COCO17
 from leanpose.video.tracking import PoseTracker
 from leanpose.video.tracks import TrackTable
 from spots import SpotFinder, paint_spots
@@ -428,14 +428,6 @@ def test_real_crops_of_a_skeleton_that_does_not_span_a_person(detect_every: int)
         assert np.abs(poses.keypoints - points).max() < 0.6
         assert np.abs(poses.boxes - boxes).max() < 6  # the detected box moves along, as large as it was
         assert poses.box_scores == pytest.approx([0.7, 0.6])
-
-
-def test_sigmas_of_zero_count_as_unmeasured():
-    plain = CrowdEstimator(crossing())
-    flat = Skeleton("flat", plain.skeleton.keypoints, (), (0.0,) * 17)
-    seen = names(crossing(), follow(CrowdEstimator(crossing(), skeleton=flat)))
-    assert {person for _, person in seen[0]} == {1}
-    assert {person for _, person in seen[1]} == {2}
 
 
 def test_who_sits_behind_a_desk_keeps_the_box_that_the_detector_drew():

@@ -49,7 +49,6 @@ HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of 
 PERSON_THRESHOLD = 0.1
 DUPLICATE_OKS, DUPLICATE_SCORE = 0.5, 0.2  # poses more alike are one person; keypoints from this score on are compared
 BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
-UNMEASURED_SIGMA = 0.05  # of keypoints without an OKS constant
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
 OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
@@ -335,7 +334,7 @@ class PoseEstimator:
         areas = BODY_SHARE * box_area(certain.boxes)
         visible, sigmas = certain.scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
         similarity = oks_between(
-            certain.keypoints, areas, certain.keypoints, areas, np.where(sigmas > 0, sigmas, UNMEASURED_SIGMA),
+            certain.keypoints, areas, certain.keypoints, areas, sigmas,
             visible=(visible, visible),
         )  # fmt: skip
         distinct = certain[np.sort(oks_nms(similarity, certain.person_scores, DUPLICATE_OKS))]

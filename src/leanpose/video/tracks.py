@@ -34,7 +34,6 @@ MAX_EXTRAPOLATION = 1.0  # seconds for which a velocity is extrapolated
 USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
-UNMEASURED_SIGMA = 0.05  # of keypoints without a known OKS sigma
 
 
 @dataclass
@@ -85,8 +84,7 @@ class TrackTable:
         self._seconds: float | None = None  # the time of the last frame
         self._usual_step = USUAL_STEP
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
-        sigmas = np.array(skeleton.sigmas)[self._counted]
-        self._sigmas = np.where(sigmas > 0, sigmas, UNMEASURED_SIGMA)
+        self._sigmas = np.array(skeleton.sigmas)[self._counted]
         self._spans = spans_a_person(skeleton)
 
     @property
