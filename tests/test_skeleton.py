@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, WHOLEBODY133, Skeleton, get_skeleton
 from leanpose.synthetic import SYNTHETIC135
 
