@@ -111,6 +111,11 @@ def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
     (tmp_path / "student.yaml").write_text(recipe.to_yaml())
     again = plan_distillation(teacher, str(tmp_path / "student.yaml")).recipe(PLAIN, 0, tmp_path)
     assert again == recipe
+    (tmp_path / "own.yaml").write_text(
+        plan(teacher, data, "distillation.method=fpd").recipe(TAUGHT, 0, tmp_path).to_yaml()
+    )
+    told = plan_distillation(teacher, str(tmp_path / "own.yaml")).sentences
+    assert "The recipe's own distillation (fpd) is left out; distillation.method=fpd keeps the method." in told
     # Its data serve another student too.
     other = plan_distillation(teacher, "tokenpose_s_v1", tmp_path / "student.yaml", SETTINGS)
     assert other.recipe(PLAIN, 0, tmp_path).data.train == recipe.data.train

@@ -130,6 +130,9 @@ def plan_distillation(
         raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
     values, people = _with_defaults(values, said)
+    own = parse_recipe(values, "The plan of this distillation").distillation.method
+    if own not in ("none", "auto"):
+        said.append(f"The recipe's own distillation ({own}) is left out; distillation.method={own} keeps the method.")
     taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
     change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
     taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
