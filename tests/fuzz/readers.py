@@ -3,8 +3,6 @@ value that is read in spite of the damage."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ import torch
 import yaml
 
 from clips import write_clip
-from data_builders import encoded, person, picture, whole_person, write_coco, write_mpii_json, write_tar
+from data_builders import write_tar
 from detector_files import answering
-from fuzz import mutators
+from fuzz import label_files, mutators
 from leanpose.backends import open_exported
 from leanpose.backends.foreign import parse
 from leanpose.data.cache import CropCache, CropPlan, pack_crops
@@ -130,117 +128,8 @@ def _auto(path: Path) -> None:
     _people(format="auto")(path)
 
 
-def _coco(folder: Path) -> Path:
-    people = [person(1, 1), person(2, 1, x=60), person(3, 2, iscrowd=1), person(4, 2)]
-    return write_coco(folder, 2, people)
-
-
-def _wholebody(folder: Path) -> Path:
-    return write_coco(folder, 2, [whole_person(1, 1), whole_person(2, 2)])
-
-
-def _image(folder: Path, name: str = "a.jpg") -> None:
-    (folder / "images").mkdir(exist_ok=True)
-    (folder / "images" / name).write_bytes(encoded(picture(1)))
-
-
-_NAMES = ("nose", "left_eye", "right_eye", "left_hip")
-
-
-def _mpii(folder: Path) -> Path:
-    return write_mpii_json(folder, 2)
-
-
-def _labelme(folder: Path) -> Path:
-    _image(folder)
-    shapes = [
-        {
-            "label": name,
-            "points": [[30.0 + i, 40.0 + i]],
-            "shape_type": "point",
-            "group_id": 1,
-            "flags": {"occluded": i == 1},
-        }
-        for i, name in enumerate(_NAMES)
-    ]
-    box = {"label": "person", "points": [[20.0, 20.0], [80.0, 100.0]], "shape_type": "rectangle", "group_id": 1}
-    content = {"imagePath": "a.jpg", "imageWidth": 160, "imageHeight": 120, "shapes": [*shapes, box]}
-    (folder / "a.json").write_text(json.dumps(content))
-    return folder / "a.json"
-
-
-def _label_studio(folder: Path) -> Path:
-    _image(folder)
-    size = {"original_width": 160, "original_height": 120}
-    box = {"x": 10.0, "y": 10.0, "width": 60.0, "height": 80.0, "rotation": 0, "rectanglelabels": ["person"]}
-    result = [{**size, "id": "r", "type": "rectanglelabels", "value": box}]
-    for i, name in enumerate(_NAMES):
-        value = {"x": 20.0 + i, "y": 30.0 + i, "width": 0.5, "keypointlabels": [name]}
-        result.append(
-            {**size, "id": f"p{i}", "type": "keypointlabels", "value": value, "parentID": "r", "meta": {"text": ["x"]}}
-        )
-    done = [{"was_cancelled": False, "result": result}]
-    (folder / "tasks.json").write_text(
-        json.dumps([{"data": {"image": "a.jpg"}, "annotations": done, "predictions": []}])
-    )
-    return folder / "tasks.json"
-
-
-def _cvat(folder: Path) -> Path:
-    _image(folder)
-    points = "".join(
-        f'<points label="{name}" outside="0" occluded="{i % 2}" points="{30 + i}.0,{40 + i}.0"/>'
-        for i, name in enumerate(_NAMES)
-    )
-    box = '<box label="person" group_id="1" xtl="20" ytl="20" xbr="80" ybr="100"/>'
-    labels = "".join(f"<label><name>{n}</name><type>points</type><parent>person</parent></label>" for n in _NAMES)
-    image = f'<image id="0" name="a.jpg" width="160" height="120"><skeleton label="person" group_id="1">{points}</skeleton>{box}</image>'
-    path = folder / "annotations.xml"
-    path.write_text(f"<annotations><meta><job><labels>{labels}</labels></job></meta>{image}</annotations>")
-    return path
-
-
-def _csv(folder: Path) -> Path:
-    _image(folder)
-    rows = [["file", "person", "name", "x", "y", "visible"]]
-    rows += [["a.jpg", 1, name, 30.5 + i, 40.5 + 2 * i, 2] for i, name in enumerate(_NAMES)]
-    return _write_rows(folder / "keypoints.csv", rows)
-
-
-def _dlc(folder: Path) -> Path:
-    _image(folder)
-    names = [name for name in _NAMES for _ in "xy"]
-    rows = [["scorer", *["me"] * 8], ["bodyparts", *names], ["coords", *["x", "y"] * 4]]
-    return _write_rows(folder / "CollectedData_me.csv", [*rows, ["a.jpg", *(30.5 + i * i for i in range(8))]])
-
-
-def _write_rows(path: Path, rows: list[list[Any]]) -> Path:
-    written = io.StringIO()
-    csv.writer(written).writerows(rows)
-    path.write_text(written.getvalue())
-    return path
-
-
-def _yolo(folder: Path) -> Path:
-    (folder / "images" / "train").mkdir(parents=True)
-    (folder / "labels" / "train").mkdir(parents=True)
-    (folder / "images" / "train" / "a.jpg").write_bytes(encoded(picture(1)))
-    (folder / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.4 0.6 0.4 0.4 2 0.5 0.5 2 0.6 0.6 1 0.45 0.7 0\n")
-    content = {
-        "path": ".", "train": "images/train", "val": ["images/train"], "names": {0: "person"}, "kpt_shape": [4, 3],
-        "flip_idx": [0, 2, 1, 3], "kpt_names": {0: list(_NAMES)},
-    }  # fmt: skip
-    (folder / "data.yaml").write_text(yaml.safe_dump(content))
-    return folder / "data.yaml"
-
-
-def _yolo_lines(folder: Path) -> Path:
-    _yolo(folder)
-    return folder / "labels" / "train" / "a.txt"
-
-
 def _boxes(folder: Path) -> Path:
-    content = json.loads(_coco(folder).read_text())
+    content = json.loads(label_files.coco(folder).read_text())
     (folder / "boxes.json").write_text(json.dumps({**content, "annotations": content["annotations"]}))
     return folder / "boxes.json"
 
@@ -257,7 +146,7 @@ def _read_boxes(path: Path) -> None:
 
 
 def _detections(folder: Path) -> Path:
-    _coco(folder)
+    label_files.coco(folder)
     rows = [{"image_id": i, "category_id": 1, "bbox": [10.0, 10.0, 50.0, 90.0], "score": 0.9} for i in (1, 2)]
     (folder / "detections.json").write_text(json.dumps(rows))
     return folder / "detections.json"
@@ -422,7 +311,7 @@ def _read_state(path: Path) -> None:
 
 
 def _cache(folder: Path) -> Path:
-    _coco(folder)
+    label_files.coco(folder)
     config = DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path("images"))
     people = read_people(config, COCO17, folder, training=True).people
     pack_crops(people, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops")
@@ -438,7 +327,7 @@ def _read_cache(path: Path) -> None:
 
 
 def _tar(folder: Path) -> Path:
-    _coco(folder)
+    label_files.coco(folder)
     members = {name: (folder / "images" / name).read_bytes() for name in ("0001.jpg", "0002.jpg")}
     return write_tar(folder / "images.tar", members)
 
@@ -475,22 +364,26 @@ def _openvino(folder: Path) -> Path:
 
 
 TARGETS: dict[str, Target] = {
-    "coco": Target(_coco, mutators.change_json, _people(format="coco", images="images")),
-    "coco_wholebody": Target(_wholebody, mutators.change_json, _people(format="coco_wholebody", images="images"), 60),
-    "mpii": Target(_mpii, mutators.change_json, _people(format="mpii", images="images"), 100),
-    "auto": Target(_coco, mutators.change_json, _auto, 60),
-    "labelme": Target(_labelme, mutators.change_json, _auto),
-    "label studio": Target(_label_studio, mutators.change_json, _auto),
-    "cvat": Target(_cvat, mutators.change_xml, _auto),
-    "csv": Target(_csv, mutators.change_csv, _auto),
-    "deeplabcut": Target(_dlc, mutators.change_csv, _auto),
-    "yolo": Target(_yolo, mutators.change_yaml, _auto, 100),
-    "yolo lines": Target(_yolo_lines, mutators.change_words, lambda path: _auto(path.parents[2] / "data.yaml"), 100),
-    "convert": Target(_label_studio, mutators.change_json, _labels, 60),
-    "convert coco": Target(_coco, mutators.change_json, _labels, 40),
-    "check": Target(_coco, mutators.change_json, _check, 30, 0.3),
-    "check labels": Target(_cvat, mutators.change_xml, _check, 30, 0.3),
-    "pseudo labels": Target(_coco, mutators.change_json, _body, 60),
+    "coco": Target(label_files.coco, mutators.change_json, _people(format="coco", images="images")),
+    "coco_wholebody": Target(
+        label_files.wholebody, mutators.change_json, _people(format="coco_wholebody", images="images"), 60
+    ),
+    "mpii": Target(label_files.mpii, mutators.change_json, _people(format="mpii", images="images"), 100),
+    "auto": Target(label_files.coco, mutators.change_json, _auto, 60),
+    "labelme": Target(label_files.labelme, mutators.change_json, _auto),
+    "label studio": Target(label_files.label_studio, mutators.change_json, _auto),
+    "cvat": Target(label_files.cvat, mutators.change_xml, _auto),
+    "csv": Target(label_files.csv_table, mutators.change_csv, _auto),
+    "deeplabcut": Target(label_files.dlc, mutators.change_csv, _auto),
+    "yolo": Target(label_files.yolo, mutators.change_yaml, _auto, 100),
+    "yolo lines": Target(
+        label_files.yolo_lines, mutators.change_words, lambda path: _auto(path.parents[2] / "data.yaml"), 100
+    ),
+    "convert": Target(label_files.label_studio, mutators.change_json, _labels, 60),
+    "convert coco": Target(label_files.coco, mutators.change_json, _labels, 40),
+    "check": Target(label_files.coco, mutators.change_json, _check, 30, 0.3),
+    "check labels": Target(label_files.cvat, mutators.change_xml, _check, 30, 0.3),
+    "pseudo labels": Target(label_files.coco, mutators.change_json, _body, 60),
     "boxes": Target(_boxes, mutators.change_json, _read_boxes),
     "detections": Target(_detections, mutators.change_json, _read_detections, 100),
     "recipe": Target(_recipe, mutators.change_yaml, _read_recipe, 60),
@@ -498,7 +391,7 @@ TARGETS: dict[str, Target] = {
     "description": Target(
         _description, mutators.change_yaml, lambda path: parse(load_yaml(path, "description"), str(path))
     ),
-    "training sets": Target(_yolo, mutators.change_yaml, lambda path: training_sets(path.parent), 60),
+    "training sets": Target(label_files.yolo, mutators.change_yaml, lambda path: training_sets(path.parent), 60),
     "weights": Target(_weights, mutators.change_safetensors, _read_weights, 40, 0.5),
     "backbone": Target(_backbone, mutators.change_safetensors, _read_backbone),
     "pose onnx": Target(_pose_onnx, mutators.change_onnx, _run_pose, 100),
