@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,3 +109,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start other processes come first: a worker that has hundreds of networks, compilers and runtimes behind it was
     seen to die when it starts one."""
     items.sort(key=lambda item: getattr(item, "originalname", item.name) not in STARTS_PROCESSES)
+
+
+@pytest.fixture
+def refuse_folders(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let no folder be read whose name ends so; made up, since root may read every folder."""
+
+    def refuse(ending: str) -> None:
+        scan = os.scandir
+
+        def refused(path: Any) -> Any:
+            if str(path).endswith(ending):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr("os.scandir", refused)
+
+    return refuse

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,19 +31,11 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     assert load_json(tmp_path / "link.json", "set") == [1, 2]
 
 
-def test_folders_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root, for whom every folder can be read, the system's refusal is made up."""
+def test_folders_that_may_not_be_read_are_named(tmp_path: Path, refuse_folders: Callable[[str], None]) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "labels.json").write_text("[]")
     assert files_below(tmp_path) == [tmp_path / "a" / "b" / "labels.json"]
-    scan = os.scandir
-
-    def refused(path: Any) -> Any:
-        if str(path).endswith("b"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr("os.scandir", refused)
+    refuse_folders("b")
     with pytest.raises(LeanposeError, match=r"The folder .*a/b cannot be read: Permission denied\."):
         label_files(tmp_path)
 

@@ -224,19 +224,11 @@ def test_files_larger_than_any_image_are_not_read(tmp_path: Path, monkeypatch: p
         tar_members(tmp_path / "pipe.tar")
 
 
-def test_folders_that_may_not_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root, for whom every folder can be read, the system's refusal is made up."""
+def test_folders_that_may_not_be_read_are_told(tmp_path: Path, refuse_folders: Callable[[str], None]) -> None:
     for name in ("a/1.jpg", "b/2.jpg", "c/.hidden/3.jpg", "c/4.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(picture(1)))
-    scan = os.scandir
-
-    def refused(path: Any) -> Any:
-        if str(path).endswith("b"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr("os.scandir", refused)
+    refuse_folders("b")
     found = find_inputs([str(tmp_path)])
     assert [image.name for image in found.pictures] == ["a/1.jpg", "c/4.jpg"]
     assert found.unreadable == ["b"]

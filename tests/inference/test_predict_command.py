@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -109,18 +109,11 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
 
 
-def test_folders_that_may_not_be_read_are_told(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folders_that_may_not_be_read_are_told(predict, tmp_path: Path, refuse_folders: Callable[[str], None]):
     for name in ("in/1.png", "in/closed/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30)).save(tmp_path / name)
-    scan = os.scandir
-
-    def refused(path: Any) -> Any:
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr("os.scandir", refused)
+    refuse_folders("closed")
     result = predict(tmp_path / "in", "--detector", "whole-image", "--no-draw")
     assert result.exit_code == 3, result.output
     assert "Skipped:  1 folder that may not be read: closed\n" in result.output
