@@ -33,7 +33,8 @@ from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
-from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, Validation
+from leanpose.training.processes import make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import has_state
 from leanpose.training.sources import card_with_sources, weights_of
@@ -329,6 +330,7 @@ def _train_locked(
             cache = cached_crops(
                 people.people, CropPlan(task.crop_size, padding=model.codec.padding), recipe.data.cache
             )
+    on_device, on_gpu = recipe.data.warp_on_device, fabric.device.type == "cuda"
     dataset = TopDownDataset(
         people.people,
         model.skeleton,
@@ -340,6 +342,7 @@ def _train_locked(
         seed=recipe.seed,
         replace_broken=True,
         cache=cache,
+        warp_on_device=cache is not None and on_gpu if on_device is None else on_device,
     )
     write_recipe(recipe, folder, fabric, resume=resume)
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))

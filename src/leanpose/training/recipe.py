@@ -43,6 +43,15 @@ class DataSection(LoaderSection):
     val: DatasetConfig | None = None
     cache: Path | None = None
     """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
+    warp_on_device: bool | None = None
+    """Cut and recolour the crops in batches on the training device, from the packed ones. None does so on a GPU."""
+
+
+    @model_validator(mode="after")
+    def _packed_where_needed(self) -> DataSection:
+        if self.warp_on_device and self.cache is None:
+            raise ValueError("warp_on_device cuts crops from packed ones; say in cache where these are")
+        return self
 
 
 class AugmentationSection(Augmentation):
