@@ -13,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import leanpose
-from golden_rules import OUTPUT_TOLERANCE, Golden, to_image
+from golden_rules import OUTPUT_TOLERANCE, Golden, official_model, to_image
 from leanpose.codecs import HeatmapCodec, HeatmapTarget, build_codec
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
-from leanpose.weights import from_official
 
 PIXEL = 1e-3
 NOISE_PIXEL = 1e-2  # DARK on noise-like maps, whose parabolas can be nearly flat
@@ -161,8 +159,7 @@ def test_golden_flip_of_mmpose_029(mmpose029: tuple, points: str) -> None:
 def test_golden_test_forward_of_sdpose_t(shared: Path, mmpose029: tuple, flip: bool) -> None:
     (arrays, facts), prefix = mmpose029, f"end_to_end/sdpose_t/flip_{flip}."
     golden = Golden.load(shared, "sdpose_t")
-    model = leanpose.create_model("sdpose_t")
-    model.load_state_dict(from_official("sdpose_t", golden.state_dict()))
+    model = official_model(golden, "sdpose_t")
     codec = model.codec
     assert isinstance(codec, HeatmapCodec)
     with torch.inference_mode():
