@@ -53,6 +53,7 @@ def check(
     """
     from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
     from leanpose.files import atomic_write
+    from leanpose.locks import lock_together
     from leanpose.skeleton import get_skeleton
 
     labelled = get_skeleton(skeleton) if skeleton else None
@@ -60,12 +61,13 @@ def check(
         report = check_data(paths, images=images, skeleton=labelled, progress=advance)
     _print_sets(report)
     _print_findings(report, examples)
-    _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
+    with lock_together(contact_sheet, out):
+        _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
+        if out is not None:
+            with atomic_write(out) as path:
+                path.write_text(json.dumps(report_dict(report), indent=1))
+            print(f"Findings: {out}")
     broken, odd, suspect = (report.count(level) for level in LEVELS)
-    if out is not None:
-        with atomic_write(out) as path:
-            path.write_text(json.dumps(report_dict(report), indent=1))
-        print(f"Findings: {out}")
     print(f"{broken} broken, {odd} odd, {suspect} suspects.")
     if broken or (strict and odd):
         raise Exit(1)

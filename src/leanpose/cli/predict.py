@@ -180,7 +180,7 @@ def _labels_in(kind: str, path: Path | None, root: Path | None) -> "Iterator[Pat
 
     with TemporaryDirectory() as folder:
         yield Path(folder) / f"{path.stem}.json"
-        done = convert_labels(Path(folder) / f"{path.stem}.json", path, kind, images=root or Path())
+        done = convert_labels(Path(folder) / f"{path.stem}.json", path, kind, images=root or Path(), wait=True)
     print(f"Lost in {kind}: {'; '.join([*done.lost, 'scores'])}")
 
 
