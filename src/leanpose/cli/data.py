@@ -21,6 +21,7 @@ from leanpose.cli.options import (
     print_some,
     table_console,
 )
+from leanpose.console import escaped, printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _print_sets(report: "CheckReport") -> None:
     table = new_table("Data sets", "file", "skeleton", ">images", ">people", *(f">{level}" for level in LEVELS))
     for checked in report.sets:
         where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
-        name = Text.assemble(f"{Path(*checked.file.parts[-3:])}\n", (where, "dim"))
+        name = Text.assemble(f"{printable(str(Path(*checked.file.parts[-3:])))}\n", (escaped(where), "dim"))
         counts = [len(checked.images), len(checked.people), *(report.count(level, checked.file) for level in LEVELS)]
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
@@ -299,7 +300,7 @@ def _print_findings(report: "CheckReport", examples: int) -> None:
     for kind, (level, description) in KINDS.items():
         if kind in totals:
             some = [f for f in report.findings if f.kind == kind][:examples]
-            lines = [(f"\n  {finding.file.name}: {finding.text}", "dim") for finding in some]
+            lines = [("\n  " + printable(f"{finding.file.name}: {finding.text}"), "dim") for finding in some]
             table.add_row(Text(level, LEVELS[level]), Text.assemble(description, *lines), str(totals[kind]))
     if totals:
         table_console().print(table)
