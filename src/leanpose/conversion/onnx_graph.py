@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_read_error
+from leanpose.files import any_damage, describe_read_error
+from leanpose.memory import limited_memory
 
 _FOLDED = ("DequantizeLinear", "Cast")
 """Operations between a stored weight and the convolution that takes it."""
@@ -101,8 +102,10 @@ class OnnxGraph:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [np.asarray(values) for values in session.run(tensors, feeds)]
+        providers = ["CPUExecutionProvider"]
+        with any_damage("ONNX file", self.path), limited_memory(self.path):
+            session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+            return [np.asarray(values) for values in session.run(tensors, feeds)]
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -111,6 +114,11 @@ def read_graph(path: Path) -> OnnxGraph:
     Raises:
         LeanposeError: the file is damaged, or its weights are missing or computed.
     """
+    with any_damage("ONNX file", path), limited_memory(path):
+        return _read_graph(path)
+
+
+def _read_graph(path: Path) -> OnnxGraph:
     import onnx  # takes a moment
     from google.protobuf.message import DecodeError
     from onnx.reference import ReferenceEvaluator

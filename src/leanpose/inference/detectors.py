@@ -11,6 +11,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +34,7 @@ from leanpose.inference.detector_layouts import (
 )
 from leanpose.inference.detector_outputs import Detections
 from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, YOLO_PIXELS, place
+from leanpose.memory import limited_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,7 +173,8 @@ class OnnxDetector(Detector):
         file_size = (shape[-2], shape[-1]) if isinstance(shape[-2], int) and isinstance(shape[-1], int) else None
         if file_size is not None and input_size not in (None, file_size):
             raise LeanposeError(f"The detector {path} takes images of {file_size[0]}×{file_size[1]} only.")
-        self.layout, self.input_size, given = self._recognise(path, file_size or input_size)
+        with nullcontext() if self._cuda else limited_memory(path):
+            self.layout, self.input_size, given = self._recognise(path, file_size or input_size)
         self.name = f"{path.name} ({self.layout.name})"
         size = "×".join(map(str, self.input_size))
         self.description = f"outputs {given}: {self.layout.content}; pixels {self.layout.pixels}; input {size}"
