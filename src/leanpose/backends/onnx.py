@@ -110,7 +110,8 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         with nullcontext() if cuda else limited_memory(path):  # CUDA takes far more than it uses
-            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+            # On the CPU there is nothing to fall back to; it would only print.
+            return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=int(cuda))
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
         if "INVALID_PROTOBUF" in reason:

@@ -68,7 +68,8 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
     crops = {
         value.name: np.zeros([side if isinstance(side, int) else 1 for side in value.shape], dtype_of(value.type))
         for value in session.get_inputs()

@@ -104,7 +104,9 @@ class OnnxGraph:
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
         with any_damage("ONNX file", self.path), limited_memory(self.path):
-            session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=providers, enable_fallback=0
+            )
             return [np.asarray(values) for values in session.run(tensors, feeds)]
 
 
@@ -131,6 +133,8 @@ def _read_graph(path: Path) -> OnnxGraph:
         raise LeanposeError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
     except (DecodeError, ValueError) as error:
         raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
+    if not model.graph.input:
+        raise LeanposeError(f"{path} is no network: it has no input.")
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in _FOLDED and all(name in constants for name in node.input):
