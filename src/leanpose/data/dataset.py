@@ -22,8 +22,9 @@ from torch.utils.data import Dataset
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams
-from leanpose.data.cache import CropCache
+from leanpose.data.cache import CropCache, CropLookup
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
+from leanpose.data.mixing import Mixture
 from leanpose.geometry import (
     PADDING,
     Warp,
@@ -151,7 +152,7 @@ class Crop:
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
         weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
-        index: of the person in the data set.
+        index: in the data set.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -193,7 +194,8 @@ class TopDownDataset(ImageDataset[Crop]):
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
-        cache: coarse crops made before; people who are not in it are read from their images.
+        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
+        mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
             augmentation: evaluation sees what the papers' toolbox would show.
     """
@@ -213,6 +215,7 @@ class TopDownDataset(ImageDataset[Crop]):
         seed: int = 0,
         replace_broken: bool = False,
         cache: CropCache | None = None,
+        mixture: Mixture | None = None,
         reduced_decoding: bool | None = None,
     ) -> None:
         super().__init__(seed, replace_broken=replace_broken)
@@ -223,19 +226,30 @@ class TopDownDataset(ImageDataset[Crop]):
         self.padding = padding
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
-        self.cache = cache
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
-        self._rows = cache.find(people) if cache is not None else np.full(len(people), -1)
+        self.coarse_crops = CropLookup(people, cache)
+        self.mixture = mixture
+        self._drawn = (-1, np.arange(len(people)))
         self._flip_indices = np.array(skeleton.flip_indices)
 
     def __len__(self) -> int:
         return len(self.people)
 
+    def person_index(self, index: int) -> int:
+        """Which of `people` an index means in this epoch."""
+        if self.mixture is not None and self._drawn[0] != self.epoch:
+            self._drawn = (self.epoch, self.mixture.draw(self.epoch))
+        return int(self._drawn[1][index])
+
+    def person(self, index: int) -> PoseAnnotation:
+        """Whom an index means in this epoch."""
+        return self.people[self.person_index(index)]
+
     def image_name(self, index: int) -> str:
-        return str(self.people[index].image)
+        return str(self.person(index).image)
 
     def describe(self, index: int) -> str:
-        return f"person {self.people[index].person_id} of {self.people[index].image}"
+        return f"person {self.person(index).person_id} of {self.image_name(index)}"
 
     def read(self, index: int) -> Crop:
         """The crop of a person.
@@ -243,7 +257,7 @@ class TopDownDataset(ImageDataset[Crop]):
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        person = self.people[index]
+        person = self.person(index)
         params = self.crop_params(index)
         matrix = self.crop_matrix(params)
         keypoints = apply_affine(matrix, person.keypoints[:, :2].astype(np.float64))
@@ -260,7 +274,7 @@ class TopDownDataset(ImageDataset[Crop]):
 
     def crop_params(self, index: int) -> CropParams:
         """Where the crop of a person lies in this epoch."""
-        person, augmentation = self.people[index], self._augmentation_now()
+        person, augmentation = self.person(index), self._augmentation_now()
         if augmentation is None:
             centers, scales = bbox_to_center_scale(person.box[None], self.input_size, self.padding)
             return CropParams(centers[0], scales[0], 0.0, False)
@@ -282,11 +296,12 @@ class TopDownDataset(ImageDataset[Crop]):
         return self.augmentation
 
     def _pixels(self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Warp the person from the cheapest image that holds it: cached crop, reduced JPEG, whole image."""
-        if self.cache is not None and self._rows[index] >= 0:
-            source, to_source = self.cache.read(int(self._rows[index]))
+        """Warp the person from the cheapest image that holds it: packed crop, reduced JPEG, whole image."""
+        packed = self.coarse_crops.read(self.person_index(index))
+        if packed is not None:
+            source, to_source = packed
         else:  # as much of the image as the crop needs
-            image, (height, width) = self.people[index].image, self.input_size
+            image, (height, width) = self.person(index).image, self.input_size
             corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
             lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
             shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0

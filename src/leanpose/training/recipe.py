@@ -42,7 +42,17 @@ class DataSection(LoaderSection):
     train: list[DatasetConfig]
     val: DatasetConfig | None = None
     cache: Path | None = None
-    """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
+    """Pack of the training people's crops; made there if missing (`leanpose data pack RECIPE` makes it beforehand). None decodes
+    the image for every crop."""
+
+    @model_validator(mode="after")
+    def _one_way_of_mixing(self) -> DataSection:
+        weighted = [source for source in self.train if source.weight is not None]
+        if weighted and len(weighted) < len(self.train):
+            raise ValueError("of the sets in data.train some have a `weight`; give one to all of them, or to none")
+        if any(source.repeat != 1 for source in weighted):
+            raise ValueError("a set in data.train has both a `weight` and `repeat`; `weight` says its share alone")
+        return self
 
 
 class AugmentationSection(Augmentation):
