@@ -180,7 +180,7 @@ class CropCache:
         first = np.searchsorted(self.index["key"], keys)
         after = np.searchsorted(self.index["key"], keys, side="right")
         rows = np.where(after > first, first, -1)
-        for i in np.flatnonzero(after - first > 1):  # images of one name in several folders
+        for i in np.flatnonzero(after - first > 1).tolist():  # images of one name in several folders
             rows[i] = self._of_image(range(int(first[i]), int(after[i])), people[i].image)
         return rows
 
@@ -290,12 +290,12 @@ class CropLookup:
         self.rows = np.array([-1 if person.row is None else person.row for person in people], int)
         for source, pack in enumerate(self.caches):
             own = np.flatnonzero(self.sources == source)
-            boxes = np.stack([people[i].box for i in own])
+            boxes = np.stack([people[i].box for i in own.tolist()])
             if self.rows[own].max() >= len(pack.index) or (pack.index["box"][self.rows[own]] != boxes).any():
                 raise LeanposeError(f"{pack.path} was packed again while it was being used; start the run again.")
         others = np.flatnonzero(self.sources < 0)
         if cache is not None and len(others):
-            rows = cache.find([people[i] for i in others])
+            rows = cache.find([people[i] for i in others.tolist()])
             found = rows >= 0
             found[found] = cache.index["length"][rows[found]] > 0
             self.sources[others[found]], self.rows[others[found]] = len(self.caches), rows[found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation
@@ -17,7 +17,7 @@ from leanpose.skeleton import Skeleton
 MOST_OUTSIDE = 0.02
 """The share of the pixels that may be missing (black) before it is worth a warning."""
 
-_PEOPLE, _VIEWS = 1000, 4  # looked at, of each
+_PEOPLE, _VIEWS = 1000, 1000  # looked at; of few people more views each
 _ROWS, _COLUMNS = 16, 12  # of the points that stand for a view's pixels
 
 
@@ -48,7 +48,7 @@ def outside_share(
     rng, shares = np.random.default_rng(0), []
     for index in chosen.tolist():
         region, whole = _edges(crops, index)
-        for _ in range(_VIEWS):
+        for _ in range(-(-_VIEWS // len(chosen))):
             center, scale, rotation, flip = augmentation.sample(rng, people[index], skeleton, input_size, padding)
             points = apply_affine(
                 invert_affine(warp_matrix(center, scale, input_size, rotation=rotation, flip=flip)), grid
@@ -64,7 +64,7 @@ def coarser_share(
     chosen = np.flatnonzero(crops.sources >= 0)
     if not len(chosen):
         return 0.0
-    _, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen]), input_size, padding)
+    _, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
     packed = np.array([crops.caches[crops.sources[i]].index["scale"][crops.rows[i], 0] for i in chosen])
     return float((packed < np.minimum(1.0, input_size[1] / scales[:, 0]) * 0.97).mean())
 
@@ -80,7 +80,7 @@ def require_whole_views(
     chosen = np.flatnonzero(crops.sources >= 0)
     if not len(chosen):
         return
-    centers, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen]), input_size, padding)
+    centers, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
     low, high = centers - scales / 2 - 0.5, centers + scales / 2 - 0.5
     regions, wholes = map(np.stack, zip(*(_edges(crops, i) for i in chosen.tolist()), strict=True))
     seen = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
@@ -102,5 +102,5 @@ def _edges(crops: CropLookup, index: int) -> tuple[Float[np.ndarray, " 4"], Floa
     return pack.regions([row])[0], np.array([0, 0, size["width"], size["height"]]) - 0.5
 
 
-def _inside(points: Float[np.ndarray, "N 2"], edges: Float[np.ndarray, " 4"]) -> np.ndarray:
-    return ((points >= edges[:2]) & (points <= edges[2:])).all(axis=1)
+def _inside(points: Float[np.ndarray, "N 2"], edges: Float[np.ndarray, " 4"]) -> Bool[np.ndarray, " N"]:
+    return np.all((points >= edges[:2]) & (points <= edges[2:]), axis=1)

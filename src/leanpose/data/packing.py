@@ -100,10 +100,10 @@ def pack_people(
         LeanposeError: the file cannot be written, is another one, does not fit the disk, or another process is packing it.
     """
     path = Path(path)
-    if path.exists() and not is_pack_file(path):
-        raise LeanposeError(f"{path} is there already and no pack; name another file.")
     chosen = _in_order(sets)
     with lock_file(path):
+        if path.exists() and not is_pack_file(path):
+            raise LeanposeError(f"{path} is there already and no pack; name another file.")
         stats = np.array([_stat(image) for image in chosen.images], IMAGE)
         tables = _Tables(sets, skeleton, plan, chosen, stats)
         header = MAGIC + tables.fingerprint()
@@ -410,8 +410,13 @@ def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int
     cut = sum(len(frame.crops) for _, frame in threaded_map(lambda group: _cut_image(group, chosen, plan), some))
     needed = _SPARE * cut / sum(map(len, some)) * len(left)
     if needed > free:
-        done = f" beside the {bytes_done / 1e9:.2f} GB that are there" if bytes_done else ""
+        done = f" beside the {_size(bytes_done)} that are there" if bytes_done else ""
         raise LeanposeError(
-            f"The pack {path} takes about {needed / 1e9:.2f} GB ({plan.encoding}){done}, but {free / 1e9:.2f} GB are free there: "
+            f"The pack {path} takes about {_size(needed)} ({plan.encoding}){done}, but {_size(free)} are free there: "
             "choose another place, --encoding jpeg or a smaller --margin."
         )
+
+
+def _size(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
