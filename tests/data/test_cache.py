@@ -113,21 +113,6 @@ def test_a_worker_does_not_take_another_pack_for_its_own(people: list[PoseAnnota
         pickle.loads(copy)
 
 
-@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_crops_of_a_batch_are_padded_to_one_size(people: list[PoseAnnotation], packed: Path, encoding: str) -> None:
-    cache = pack(people, dataclasses.replace(PLAN, encoding=encoding), packed)
-    height, width = cache.largest
-    out = np.full((3, height + 2, width, 3), 7, np.uint8)
-    rows = [2, 0, 3]
-    matrices = cache.read_padded(rows, out)
-    for image, matrix, row in zip(out, matrices, rows, strict=True):
-        crop, expected = cache.read(row)
-        np.testing.assert_array_equal(matrix, expected)
-        np.testing.assert_array_equal(image[: crop.shape[0], : crop.shape[1]], crop)
-        assert not image[crop.shape[0] :].any()
-        assert not image[:, crop.shape[1] :].any()
-
-
 def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], packed: Path) -> None:
     cache = pack(people, CropPlan((512, 384)), packed)
     image, shown = read_image(people[0].image), read_image(ImageRef(str(packed), "0001.jpg"))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -350,6 +349,45 @@ def test_a_loss_that_is_not_finite_stops_with_names_and_a_saved_state(data: Path
     assert all(value.isfinite().all() for value in statistics), "the failed step's statistics are not kept"
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_state_before_a_loss_that_is_not_finite_is_restored_exactly(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None
+) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, batch_size=2, ema=ema))
+    losses_of, step = loop.Trainer._losses_of, loop.Trainer._step
+
+    def spoil(trainer: Any, batch: Any) -> dict[str, torch.Tensor]:
+        factor = float("nan") if trainer.state.step == 8 else 1.0
+        return {name: loss * factor for name, loss in losses_of(trainer, batch).items()}
+
+    def stop(trainer: Any, parts: Any) -> torch.Tensor:
+        if trainer.state.step == 8:
+            trainer._save_state()
+            raise StoppedError("here", signal.SIGTERM)
+        return step(trainer, parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_losses_of", spoil)
+        with pytest.raises(LeanposeError, match="at step 8 "):
+            train(recipe, tmp_path / "spoilt", quiet=True)
+    monkeypatch.setattr(loop.Trainer, "_step", stop)
+    with pytest.raises(StoppedError):
+        train(recipe, tmp_path / "stopped", quiet=True)
+    spoilt, stopped = (load_state(tmp_path / name) for name in ("spoilt", "stopped"))
+    ours, expected = (dict(_tensors({k: v for k, v in s.items() if k != "run"})) for s in (spoilt, stopped))
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+
+
+def _tensors(values: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(values, torch.Tensor):
+        yield name, values
+    elif isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
+
+
 def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,27 +495,3 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
         build_model(
             load_recipe(recipe, [*settings[:2], "model=simplebaseline_r50", "model_options={input_size: [64, 64]}"])
         )
-
-
-@pytest.mark.parametrize(
-    ("device", "processes", "devices"), [("cuda:1", 1, [1]), ("cuda:0", 1, [0]), ("cuda", 1, 1), ("cuda", 2, 2)]
-)
-def test_the_named_gpu_is_the_one_used(
-    data: Path, monkeypatch: pytest.MonkeyPatch, device: str, processes: int, devices: object
-) -> None:
-    fabric = Mock()
-    monkeypatch.setattr(loop, "Fabric", fabric)
-    monkeypatch.setattr(loop, "choose_device", torch.device)
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
-    loop.make_fabric(recipe, device)
-    assert fabric.call_args.kwargs["accelerator"] == "cuda"
-    assert fabric.call_args.kwargs["devices"] == devices
-
-
-def test_one_gpu_for_several_processes_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "choose_device", torch.device)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
-    with pytest.raises(LeanposeError, match="'cuda:1' is one GPU, but torchrun gives each of its 2 processes"):
-        loop.make_fabric(recipe, "cuda:1")

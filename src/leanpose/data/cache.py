@@ -169,7 +169,7 @@ class CropCache:
 
     @cached_property
     def largest(self) -> tuple[int, int]:
-        """The greatest height and the greatest width of a crop: what `read_padded` needs to hold any."""
+        """The greatest height and the greatest width of a crop: what holds any of them."""
         return int(self.index["height"].max(initial=1)), int(self.index["width"].max(initial=1))
 
     def find(self, people: Sequence[PoseAnnotation]) -> Int[np.ndarray, " N"]:
@@ -214,28 +214,6 @@ class CropCache:
             pixels = data.reshape(int(entry["height"]), int(entry["width"]), 3)
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
-
-    def read_padded(self, rows: Sequence[int], out: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B 2 3"]:
-        """Fill an array with coarse crops, each in the upper left corner and black behind its end.
-
-        Args:
-            rows: of the people.
-            out: at least as high and wide as each of the crops (`largest`).
-
-        Returns:
-            The affine maps from the images to the crops, as `read` gives them.
-
-        Raises:
-            BrokenImageError: one is not the one that was packed.
-        """
-        matrices = np.empty((len(rows), 2, 3))
-        for i, row in enumerate(rows):
-            pixels, matrices[i] = self.read(row)
-            height, width = pixels.shape[:2]
-            out[i, :height, :width] = pixels
-            out[i, :height, width:] = 0
-            out[i, height:] = 0
-        return matrices
 
     def read_image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         """An image as far as it is here: its people's crops in their places, black elsewhere.

@@ -37,7 +37,8 @@ from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
-from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, Validation
+from leanpose.training.processes import make_fabric
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import has_state, steps_per_epoch
 from leanpose.training.sources import card_with_sources, weights_of
@@ -349,6 +350,8 @@ def _train_locked(
     mixture = mixture_of(recipe, sets)
     if mixture is not None and not resume:
         say(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
+    on_device, on_gpu = recipe.data.warp_on_device, fabric.device.type == "cuda"
+    packed = cache is not None or any(person.row is not None for person in people.people)
     dataset = TopDownDataset(
         people.people,
         model.skeleton,
@@ -361,6 +364,7 @@ def _train_locked(
         replace_broken=True,
         cache=cache,
         mixture=mixture,
+        warp_on_device=packed and on_gpu if on_device is None else on_device,
     )
     if not resume:
         _say_what_packs_lack(dataset, say)
