@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -15,9 +16,27 @@ from leanpose.data.dataset import ImageDataset, start_worker
 from leanpose.training.recipe import TrainingRecipe
 from leanpose.training.resume import ResumableBatchSampler
 
+WAIT = "wait for data"
+Phase = Literal["wait for data", "copy to the device", "augmentation", "forward", "backward", "optimizer"]
+"""What a step's time is spent on."""
+PHASES: tuple[Phase, ...] = get_args(Phase)
+Clock = Callable[[Phase], AbstractContextManager[None]]
+"""Times what is done inside."""
+
+
+def untimed(_phase: Phase) -> AbstractContextManager[None]:
+    """The clock that measures nothing."""
+    return nullcontext()
+
 
 def epoch_batches(
-    dataset: ImageDataset[Any], recipe: TrainingRecipe, fabric: Fabric, *, epoch: int, start: int
+    dataset: ImageDataset[Any],
+    recipe: TrainingRecipe,
+    fabric: Fabric,
+    *,
+    epoch: int,
+    start: int,
+    clock: Clock = untimed,
 ) -> Iterator[Batch]:
     """The parts of one epoch's batches for this process, on its device.
 
@@ -43,31 +62,37 @@ def epoch_batches(
         worker_init_fn=start_worker,
         prefetch_factor=4 if recipe.data.num_workers else None,
     )
-    return on_device(loader, fabric.device)
+    return on_device(loader, fabric.device, clock)
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on a device. To a GPU the next one is copied on a stream of its own while this one is computed with."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield batch.to(device).prepared()
-        return
-    side = torch.cuda.Stream(device)
+def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock = untimed) -> Iterator[Batch]:
+    """Batches on a device, ready for the task. To a GPU the next one is copied in a stream beside the computation."""
+    source = iter(batches)
 
-    def copied(batch: Batch | None) -> Batch | None:
+    def following() -> Batch | None:
+        with clock("wait for data"):
+            batch = next(source, None)
         if batch is None:
             return None
-        with torch.cuda.stream(side):
-            return batch.to(device).prepared()
+        with clock("copy to the device"):
+            batch = batch.to(device)
+        with clock("augmentation"):
+            return batch.prepared()
 
-    source = iter(batches)
-    following = copied(next(source, None))
-    while following is not None:
+    if device.type != "cuda":
+        while (batch := following()) is not None:
+            yield batch
+        return
+    side = torch.cuda.Stream(device)
+    with torch.cuda.stream(side):
+        coming = following()
+    while coming is not None:
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(side)
-        batch = following
+        batch = coming
         for tensor in vars(batch).values():
             if isinstance(tensor, Tensor):
                 tensor.record_stream(computing)  # else its memory could be given to the next copy too early
-        following = copied(next(source, None))
+        with torch.cuda.stream(side):
+            coming = following()
         yield batch

@@ -303,10 +303,10 @@ def train_one(
         LeanposeError: something does not fit, or another run is going on in the folder.
     """
     with lock_run(folder):
-        return _train_locked(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say)
+        return build_trainer(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say).run()
 
 
-def _train_locked(
+def build_trainer(
     recipe: Recipe,
     folder: Path,
     root_dir: Path,
@@ -315,7 +315,12 @@ def _train_locked(
     device: str,
     quiet: bool,
     say: Callable[[str], None],
-) -> RunSummary:
+) -> Trainer:
+    """A run of one stage before its first step; see `train_one`.
+
+    Raises:
+        LeanposeError: something does not fit.
+    """
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
@@ -372,7 +377,7 @@ def _train_locked(
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
     return Trainer(
         recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet
-    ).run()
+    )
 
 
 def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:

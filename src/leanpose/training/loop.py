@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -29,7 +29,7 @@ from leanpose.evaluation.report import headline, primary_metric
 from leanpose.files import atomic_write
 from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
-from leanpose.training.batches import epoch_batches
+from leanpose.training.batches import Clock, epoch_batches, untimed
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
 from leanpose.training.processes import any_process, gather_names
@@ -135,7 +135,12 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(dataset), recipe.batch_size)
         if task.teacher is not None:
             task.teacher.model.to(fabric.device)
-        self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
+        if fabric.device.type == "cuda":
+            task.to(memory_format=torch.channels_last)  # as the crops come; on CPUs oneDNN orders weights as it likes
+        self.task, *self.optimizers = fabric.setup(
+            cast(Task, torch.compile(task, dynamic=False)) if recipe.compile else task,
+            *build_optimizers(recipe.optimizer, task),
+        )
         self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         if self.ema is not None:
             self.ema.n_averaged = torch.zeros(
@@ -147,6 +152,9 @@ class Trainer:
         self._stop_signal, self._measuring = 0, False
         self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log, over so many steps
         self._averaged_steps = 0
+        self.clock: Clock = untimed
+        self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)  # all losses since `_remember`
+        self._remembered: dict[str, Any] = {}
         self._watchful = False  # whether each step's loss is looked at before the weights change
         if resume:
             self._restore(load_state(folder))
@@ -200,14 +208,11 @@ class Trainer:
         for norm in frozen_norms(self.unwrapped):
             norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
-        parts = epoch_batches(self.dataset, recipe, self.fabric, epoch=state.epoch, start=first)
+        parts = epoch_batches(self.dataset, recipe, self.fabric, epoch=state.epoch, start=first, clock=self.clock)
         self._remember()
         last_save = time.monotonic()
         for number in range(first + 1, self.steps_per_epoch + 1):
-            began = time.monotonic()
-            total = self._step([self._next_part(parts) for _ in range(recipe.grad_accum_steps)])
-            state.step += 1
-            state.seconds += time.monotonic() - began
+            total = self.take_step(parts)
             log_now = state.step % LOG_EVERY == 0
             # On a GPU every look waits for it, so there are few; what is computed on the CPU is known already.
             look = log_now or number == self.steps_per_epoch or self.fabric.device.type == "cpu"
@@ -228,6 +233,14 @@ class Trainer:
                 self._save_state()
                 last_save = time.monotonic()
 
+    def take_step(self, parts: Iterator[Batch]) -> Tensor:
+        """One optimiser step over the next of an epoch's batches; its loss, on the device, for which nothing here waits."""
+        began = time.monotonic()
+        total = self._step([self._next_part(parts) for _ in range(self.recipe.grad_accum_steps)])
+        self.state.step += 1
+        self.state.seconds += time.monotonic() - began
+        return total
+
     def _require_finite(self) -> None:
         """
         Raises:
@@ -239,7 +252,7 @@ class Trainer:
     def _remember(self) -> None:
         """Keep all that the next step depends on, to come back to; on the device, so that it does not wait."""
         self._remembered = deepcopy(self._run_state())
-        self._finite = torch.ones((), dtype=torch.bool, device=self.fabric.device)
+        self._finite.fill_(True)
 
     def _losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a part of a batch.
@@ -262,7 +275,7 @@ class Trainer:
         )
 
     def _step(self, parts: list[Batch]) -> Tensor:
-        """One optimiser step over the parts of one batch; its loss, on the device, for which nothing here waits."""
+        """One optimiser step over the parts of one batch; its loss."""
         recipe, state = self.recipe, self.state
         # Any random layer draws from the step's own seed, so there is no generator state to save.
         torch.manual_seed(hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63)
@@ -282,27 +295,32 @@ class Trainer:
                 if self.fabric.world_size > 1
                 else nullcontext()
             ):
-                losses = self._losses_of(batch)
-                loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
-                self.fabric.backward(loss)
+                with self.clock("forward"):
+                    losses = self._losses_of(batch)
+                    loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
+                with self.clock("backward"):
+                    self.fabric.backward(loss)
             total += loss.detach()
             for name, value in losses.items():
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value
-        norm = torch.nn.utils.clip_grad_norm_(self.unwrapped.parameters(), recipe.optimizer.grad_clip_norm or math.inf)
+        with self.clock("optimizer"):
+            limit = recipe.optimizer.grad_clip_norm or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(self.unwrapped.parameters(), limit)
         self._finite &= torch.isfinite(total + norm)
         if before is not None and any_process(self.fabric, not bool(self._finite)):
             buffers, self._losses = before
             for buffer, value in zip(self.unwrapped.buffers(), buffers, strict=True):
                 buffer.copy_(value)
             self._refuse_non_finite(parts, float(total))
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        with self.clock("optimizer"):
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
         self._averaged_steps += 1
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
         return total
 
     def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:

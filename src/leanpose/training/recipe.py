@@ -206,6 +206,8 @@ class TrainingRecipe(Section):
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = False
+    """Through `torch.compile`, a minute at the start and again for each change of the network: for GPUs; CPUs gain nothing."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
     seed: int = Field(default=0, ge=0, lt=2**63)
