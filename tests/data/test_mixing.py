@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.mixing import Mixture
+from leanpose.data.mixing import Mixture, distinct
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 from leanpose.training.build import join_sets, mixture_of, read_training_sets
@@ -35,6 +35,10 @@ def test_every_set_has_its_share_and_everybody_a_turn(sets: list[tuple[int, floa
     for first, end in pairwise([0, *np.cumsum(sizes)]):
         times = [turns[person] for person in range(first, end)]
         assert max(times) - min(times) <= 1
+
+
+def test_sets_of_one_name_are_numbered() -> None:
+    assert distinct(["a", "b", "a", "a"]) == ("a", "b", "a 2", "a 3")
 
 
 def test_an_epoch_is_a_function_of_the_seed_and_its_number() -> None:
@@ -78,6 +82,10 @@ def test_a_recipe_mixes_its_sets(tmp_path: Path) -> None:
     assert dataset.describe(same[0]) == f"person 1 of {people[0].image}"
     dataset.set_epoch(1)
     assert [dataset.person_index(i) for i in range(8)] == mixture.draw(1).tolist()
+    batch = dataset.collate([dataset[i] for i in range(8)])
+    assert batch.sets is not None
+    assert batch.sets.tolist() == [int(person >= 2) for person in mixture.draw(1)]
+    assert batch.inputs[3] is batch.sets
     for change, sentence in (
         ("data.train.0.weight=null", "some have a `weight`"),
         ("data.train.0.repeat=2", "both a `weight` and `repeat`"),

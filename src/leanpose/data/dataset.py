@@ -283,9 +283,12 @@ class TopDownDataset(ImageDataset[Crop]):
         keypoints, weights = stack("keypoints", torch.float32, points, 2), stack("weights", torch.float32, points)
         matrices, indices = stack("matrix", torch.float32, 2, 3), stack("index", torch.int64)
         broken = {name: reason for _, broken in items for name, reason in broken.items()}
+        sets = None
+        if self.mixture is not None:
+            sets = torch.from_numpy(self.mixture.set_of([self.person_index(crop.index) for crop in crops]))
         if not self.warp_on_device:
             images = stack("image", torch.uint8, *self.input_size, 3)
-            return CropBatch(indices, broken, images, keypoints, weights, matrices)
+            return CropBatch(indices, broken, images, keypoints, weights, matrices, sets)
         sources = torch.zeros((len(crops), *self._canvas, 3), dtype=torch.uint8)
         for canvas, crop in zip(sources.numpy(), crops, strict=True):
             height, width = crop.image.shape[:2]
@@ -293,7 +296,16 @@ class TopDownDataset(ImageDataset[Crop]):
         to_sources = stack("to_source", torch.float32, 2, 3)
         looks = [crop.look for crop in crops if crop.look is not None]
         return SourceBatch(
-            indices, broken, sources, to_sources, keypoints, weights, matrices, self.input_size, *stack_looks(looks)
+            indices,
+            broken,
+            sources,
+            to_sources,
+            keypoints,
+            weights,
+            matrices,
+            self.input_size,
+            *stack_looks(looks),
+            sets,
         )
 
 

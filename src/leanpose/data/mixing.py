@@ -11,6 +11,13 @@ from jaxtyping import Int
 _OF_MIXING = 3  # what its draws are told by from others of the same seed
 
 
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of sets, with a number behind each that has come before."""
+    return tuple(
+        name if name not in names[:i] else f"{name} {1 + names[:i].count(name)}" for i, name in enumerate(names)
+    )
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Data sets, one behind the other, of which an epoch takes shares; it has as many places as there are people.

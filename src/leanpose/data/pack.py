@@ -14,6 +14,7 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.cache import CropCache, is_pack_file, open_pack
 from leanpose.data.coco import labelled_dataset, map_keypoints
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
+from leanpose.data.mixing import distinct
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
 from leanpose.data.sets import find_sets, load_labels, resolve, split_of
 from leanpose.data.sniffing import FileContent
@@ -144,11 +145,11 @@ def read_sets(
         configs.append(resolve(DatasetConfig.from_options(**values), Path()))
     known = [_skeleton_of(config) for config in configs]
     joined = join_skeletons(known)
-    sets, titles = [], Counter[str]()
-    for config in configs:
-        titles[config.title] += 1
-        name = config.title if titles[config.title] == 1 else f"{config.title} {titles[config.title]}"
-        sets.append(read_people(config.model_copy(update={"name": name}), joined, Path(), training=True))
+    names = distinct([config.title for config in configs])
+    sets = [
+        read_people(config.model_copy(update={"name": name}), joined, Path(), training=True)
+        for config, name in zip(configs, names, strict=True)
+    ]
     return sets, joined, said
 
 

@@ -22,7 +22,7 @@ from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.margin import MOST_OUTSIDE, coarser_share, outside_share
-from leanpose.data.mixing import Mixture
+from leanpose.data.mixing import Mixture, distinct
 from leanpose.data.packing import cached_crops
 from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
@@ -346,13 +346,13 @@ def build_trainer(
     augmentation, late_augmentation = _augmentation(recipe)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)
-    task = build_task(recipe, model.train(), teacher)
+    mixture = mixture_of(recipe, sets)
+    task = build_task(recipe, model.train(), teacher, () if mixture is None else mixture.names)
     cache, say = None, say if fabric.is_global_zero else _say_nothing
     if recipe.data.cache is not None:
         plan = CropPlan(task.crop_size, padding=model.codec.padding)
         with fabric.rank_zero_first():
             cache = cached_crops(sets, model.skeleton, plan, recipe.data.cache, say)
-    mixture = mixture_of(recipe, sets)
     if mixture is not None and not resume:
         say(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
     on_device, on_gpu = recipe.data.warp_on_device, fabric.device.type == "cuda"
@@ -407,7 +407,7 @@ def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
     weights = [source.weight for source in recipe.data.train]
     if not weights or None in weights:
         return None
-    names, sizes = tuple(part.name for part in sets), tuple(len(part.people) for part in sets)
+    names, sizes = distinct([part.name for part in sets]), tuple(len(part.people) for part in sets)
     return Mixture(names, sizes, tuple(weight or 0.0 for weight in weights), recipe.seed)
 
 
