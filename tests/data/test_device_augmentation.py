@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from data_builders import pack
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, Look
 from leanpose.data.batch import CropBatch
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch, blur, drop, shift_colours, stack_looks
 from leanpose.data.images import read_image
@@ -36,7 +37,7 @@ def people() -> list[PoseAnnotation]:
 
 @pytest.fixture(scope="module")
 def cache(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> CropCache:
-    return pack_crops(people, CropPlan(SIZE), tmp_path_factory.mktemp("packed") / "crops.bin")
+    return pack(people, CropPlan(SIZE), tmp_path_factory.mktemp("packed") / "crops.pack")
 
 
 def datasets(
@@ -75,7 +76,7 @@ def test_crops_are_those_of_opencv(
 
 
 def test_people_who_are_not_packed_are_cut_by_opencv(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    part = pack_crops(people[:4], CropPlan(SIZE), tmp_path / "part.bin")
+    part = pack(people[:4], CropPlan(SIZE), tmp_path / "part.pack")
     by_opencv, on_device = datasets(people[:8], part, PLAIN)
     expected, crops = batch_of(by_opencv), batch_of(on_device).prepared()
     assert isinstance(expected, CropBatch)

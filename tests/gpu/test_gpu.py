@@ -15,9 +15,10 @@ from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.batch import CropBatch
-from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import StoppedError
 from leanpose.evaluation.evaluate import evaluate
@@ -78,7 +79,7 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
         hue=20, saturation=40, value=40, blur_probability=0.3, coarse_dropout_probability=0.5,
         joint_dropout_probability=0.5,
     )  # fmt: skip
-    cache = pack_crops(people.people[:32], CropPlan((256, 192)), tmp_path / "crops.bin")
+    cache = pack_people([people], COCO17, CropPlan((256, 192)), tmp_path / "crops.pack")
     sets = [
         TopDownDataset(
             people.people[:32], COCO17, (256, 192), augmentation=everything, cache=cache, warp_on_device=on_device

@@ -18,10 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from leanpose.codecs import SimCCCodec
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.locks import lock_folder
+from leanpose.report.runs import read_run
 from leanpose.training import loop
 from leanpose.training.build import build_model
+from leanpose.training.log import read_table
 from leanpose.training.recipe import load_recipe, parse_recipe
 from leanpose.training.resume import load_state
 from leanpose.training.train import train
@@ -183,21 +186,38 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
 
 
 def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(
-        write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={tmp_path / 'cache'}", "schedule.epochs=1"]
-    )
-    train(recipe, tmp_path / "first", quiet=True)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(files) == 1
-    for image in (data / "images").iterdir():  # only the validation still reads them
+    """The second run has no images at all: it is measured on the pack, too, with the same figures."""
+    packed = tmp_path / "crops.pack"
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={packed}", "schedule.epochs=1"])
+    first = train(recipe, tmp_path / "first", quiet=True)
+    stamp = packed.stat().st_mtime_ns
+    for image in (data / "images").iterdir():
         image.rename(image.with_suffix(".moved"))
-    train(
-        recipe.model_copy(update={"data": recipe.data.model_copy(update={"val": None})}),
-        tmp_path / "second",
-        quiet=True,
-    )
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
+    source = DatasetConfig(format="pack", annotations=packed)
+    again = recipe.model_copy(update={"data": recipe.data.model_copy(update={"val": source})})
+    second = train(again, tmp_path / "second", quiet=True)
+    assert packed.stat().st_mtime_ns == stamp
     assert_same_weights(tmp_path / "first", tmp_path / "second")
+    assert second.metrics == pytest.approx(first.metrics, abs=1e-3)
+
+
+def test_the_log_says_what_each_mixed_set_adds_to_the_loss(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the loss against the labels, which is their sum; the steps themselves are those without."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    values = tiny_recipe(data, distillation={"method": "none"}, schedule={"epochs": 1, "warmup_steps": 0})
+    source = values["data"]["train"][0]
+    values["data"]["train"] = [{**source, "name": name, "weight": weight} for name, weight in (("a", 1), ("b", 3))]
+    values["data"]["val"] = None
+    said: list[str] = []
+    train(parse_recipe(values), tmp_path / "run", quiet=True, say=said.append)
+    assert "An epoch takes 6 steps over 24 people: 6 (25%) of a, 0.5 times its 12; 18 (75%) of b" in " ".join(said)
+    rows = read_table(tmp_path / "run" / "train.csv")
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row["labels/a"]) + float(row["labels/b"]) == pytest.approx(float(row["pose"]), rel=1e-4)
+    assert [*read_run(tmp_path / "run").terms] == ["pose"]
 
 
 def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:

@@ -56,13 +56,16 @@ class CropBatch(Batch):
         keypoints: x, y in crop pixels.
         weights: 1 labelled, 0 not labelled, -1 nothing to be seen.
         matrices: image → crop.
+        sets: which data set each person is of, where several are mixed by weight.
     """
 
     images: UInt8[Tensor, "B h w 3"]
     keypoints: Float[Tensor, "B K 2"]
     weights: Float[Tensor, "B K"]
     matrices: Float[Tensor, "B 2 3"]
+    sets: Int[Tensor, " B"] | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        return self.images, self.keypoints, self.weights
+        labelled = self.images, self.keypoints, self.weights
+        return labelled if self.sets is None else (*labelled, self.sets)

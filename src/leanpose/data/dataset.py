@@ -23,9 +23,10 @@ from torch.utils.data import Dataset
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams, Look
 from leanpose.data.batch import Batch, CropBatch
-from leanpose.data.cache import CropCache
+from leanpose.data.cache import CropCache, CropLookup
 from leanpose.data.device_augmentation import SourceBatch, stack_looks
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
+from leanpose.data.mixing import Mixture
 from leanpose.geometry import (
     PADDING,
     Warp,
@@ -121,7 +122,7 @@ class Crop:
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
         weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
-        index: of the person in the data set.
+        index: in the data set.
         look: how it is still to be changed.
         to_source: crop → `image`, where this is what the crop is still to be cut from.
     """
@@ -146,8 +147,9 @@ class TopDownDataset(ImageDataset[Crop]):
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
-        cache: coarse crops made before; people who are not in it are read from their images.
-        warp_on_device: hand out the cached coarse crops as they are; batches then cut their crops on the training device.
+        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
+        mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
+        warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training device.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
             augmentation: evaluation sees what the papers' toolbox would show.
     """
@@ -167,6 +169,7 @@ class TopDownDataset(ImageDataset[Crop]):
         seed: int = 0,
         replace_broken: bool = False,
         cache: CropCache | None = None,
+        mixture: Mixture | None = None,
         warp_on_device: bool = False,
         reduced_decoding: bool | None = None,
     ) -> None:
@@ -178,22 +181,33 @@ class TopDownDataset(ImageDataset[Crop]):
         self.padding = padding
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
-        self.cache = cache
         self.warp_on_device = warp_on_device
-        limits = [] if cache is None or not len(cache) else [[cache.index[side].max() for side in ("height", "width")]]
-        self._canvas = tuple(np.max([input_size, *limits], axis=0).tolist())
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
-        self._rows = cache.find(people) if cache is not None else np.full(len(people), -1)
+        self.coarse_crops = CropLookup(people, cache)
+        limits = [pack.largest for pack in self.coarse_crops.caches]
+        self._canvas = tuple(np.max([input_size, *limits], axis=0).tolist())
+        self.mixture = mixture
+        self._drawn = (-1, np.arange(len(people)))
         self._flip_indices = np.array(skeleton.flip_indices)
 
     def __len__(self) -> int:
         return len(self.people)
 
+    def person_index(self, index: int) -> int:
+        """Which of `people` an index means in this epoch."""
+        if self.mixture is not None and self._drawn[0] != self.epoch:
+            self._drawn = (self.epoch, self.mixture.draw(self.epoch))
+        return int(self._drawn[1][index])
+
+    def person(self, index: int) -> PoseAnnotation:
+        """Whom an index means in this epoch."""
+        return self.people[self.person_index(index)]
+
     def image_name(self, index: int) -> str:
-        return str(self.people[index].image)
+        return str(self.person(index).image)
 
     def describe(self, index: int) -> str:
-        return f"person {self.people[index].person_id} of {self.people[index].image}"
+        return f"person {self.person(index).person_id} of {self.image_name(index)}"
 
     def read(self, index: int) -> Crop:
         """The crop of a person.
@@ -201,7 +215,7 @@ class TopDownDataset(ImageDataset[Crop]):
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        person = self.people[index]
+        person = self.person(index)
         params = self.crop_params(index)
         matrix = self.crop_matrix(params)
         keypoints = apply_affine(matrix, person.keypoints[:, :2].astype(np.float64))
@@ -213,13 +227,10 @@ class TopDownDataset(ImageDataset[Crop]):
         if augmentation is not None and augmentation.changes_look:
             look = augmentation.sample_look(self.generator(index, 1), self.input_size, keypoints, weights)
         labels = keypoints.astype(np.float32), weights.astype(np.float32), matrix.astype(np.float32), index
-        row = int(self._rows[index])
-        if self.cache is not None and row >= 0:
-            source, to_source = self.cache.read(row)
-        else:
-            source, to_source = self._decoded(index, params, matrix)
+        packed = self.coarse_crops.read(self.person_index(index))
+        source, to_source = self._decoded(index, params, matrix) if packed is None else packed
         to_crop = matrix if to_source is None else compose_affine(matrix, invert_affine(to_source))
-        if self.warp_on_device and row >= 0:
+        if self.warp_on_device and packed is not None:
             return Crop(source, *labels, look, invert_affine(to_crop).astype(np.float32))
         image = warp_image(source, to_crop, self.input_size)
         if self.warp_on_device:
@@ -228,7 +239,7 @@ class TopDownDataset(ImageDataset[Crop]):
 
     def crop_params(self, index: int) -> CropParams:
         """Where the crop of a person lies in this epoch."""
-        person, augmentation = self.people[index], self._augmentation_now()
+        person, augmentation = self.person(index), self._augmentation_now()
         if augmentation is None:
             centers, scales = bbox_to_center_scale(person.box[None], self.input_size, self.padding)
             return CropParams(centers[0], scales[0], 0.0, False)
@@ -253,7 +264,7 @@ class TopDownDataset(ImageDataset[Crop]):
         self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]
     ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None]:
         """As much of a person's image as the crop needs, as fine as it needs, and the map from the image to that."""
-        image, (height, width) = self.people[index].image, self.input_size
+        image, (height, width) = self.person(index).image, self.input_size
         corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
         lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
         shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
@@ -272,9 +283,12 @@ class TopDownDataset(ImageDataset[Crop]):
         keypoints, weights = stack("keypoints", torch.float32, points, 2), stack("weights", torch.float32, points)
         matrices, indices = stack("matrix", torch.float32, 2, 3), stack("index", torch.int64)
         broken = {name: reason for _, broken in items for name, reason in broken.items()}
+        sets = None
+        if self.mixture is not None:
+            sets = torch.from_numpy(self.mixture.set_of([self.person_index(crop.index) for crop in crops]))
         if not self.warp_on_device:
             images = stack("image", torch.uint8, *self.input_size, 3)
-            return CropBatch(indices, broken, images, keypoints, weights, matrices)
+            return CropBatch(indices, broken, images, keypoints, weights, matrices, sets)
         sources = torch.zeros((len(crops), *self._canvas, 3), dtype=torch.uint8)
         for canvas, crop in zip(sources.numpy(), crops, strict=True):
             height, width = crop.image.shape[:2]
@@ -282,7 +296,16 @@ class TopDownDataset(ImageDataset[Crop]):
         to_sources = stack("to_source", torch.float32, 2, 3)
         looks = [crop.look for crop in crops if crop.look is not None]
         return SourceBatch(
-            indices, broken, sources, to_sources, keypoints, weights, matrices, self.input_size, *stack_looks(looks)
+            indices,
+            broken,
+            sources,
+            to_sources,
+            keypoints,
+            weights,
+            matrices,
+            self.input_size,
+            *stack_looks(looks),
+            sets,
         )
 
 

@@ -29,7 +29,7 @@ class SourceBatch(Batch):
     Attributes:
         sources: RGB, black beyond the coarse crops.
         to_sources: crop → source, in pixels.
-        keypoints, weights, matrices: as in `CropBatch`.
+        keypoints, weights, matrices, sets: as in `CropBatch`.
         size: height and width of the crops.
         change: of hue, saturation and value; None where no look changes.
         holes: top, left, bottom, right; discs: x, y, radius; see `Look`.
@@ -46,6 +46,7 @@ class SourceBatch(Batch):
     holes: Int[Tensor, "B 4"]
     discs: Float[Tensor, "B 3"]
     blurs: Blurs
+    sets: Int[Tensor, " B"] | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -57,7 +58,7 @@ class SourceBatch(Batch):
         if self.change is not None:
             images = shift_colours(images, self.change)
             images = drop(blur(images, self.blurs), self.holes, self.discs)
-        return CropBatch(self.indices, self.broken, images, self.keypoints, self.weights, self.matrices)
+        return CropBatch(self.indices, self.broken, images, self.keypoints, self.weights, self.matrices, self.sets)
 
 
 def warp_images(

@@ -13,6 +13,9 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from leanpose.console import make_console, text_column
 from leanpose.files import any_damage, atomic_write, describe_os_error
 
+OF_SET = "labels/"
+"""Columns of `train.csv` that begin so are no terms of the loss, but the parts of the loss against the labels by data set."""
+
 
 class RunLog:
     """Two tables of a run: `train.csv` (a row every few steps) and `val.csv` (a row a validation).

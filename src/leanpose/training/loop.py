@@ -301,7 +301,7 @@ class Trainer:
                 with self.clock("backward"):
                     self.fabric.backward(loss)
             total += loss.detach()
-            for name, value in losses.items():
+            for name, value in (losses | self.unwrapped.observed).items():
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value

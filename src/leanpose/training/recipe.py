@@ -42,13 +42,24 @@ class DataSection(LoaderSection):
     train: list[DatasetConfig]
     val: DatasetConfig | None = None
     cache: Path | None = None
-    """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
+    """Pack of the training people's crops; made there if missing (`leanpose data pack RECIPE` makes it beforehand). None decodes
+    the image for every crop."""
     warp_on_device: bool | None = None
     """Cut and recolour the crops in batches on the training device, from the packed ones. None does so on a GPU."""
 
     @model_validator(mode="after")
+    def _one_way_of_mixing(self) -> DataSection:
+        weighted = [source for source in self.train if source.weight is not None]
+        if weighted and len(weighted) < len(self.train):
+            raise ValueError("of the sets in data.train some have a `weight`; give one to all of them, or to none")
+        if any(source.repeat != 1 for source in weighted):
+            raise ValueError("a set in data.train has both a `weight` and `repeat`; `weight` says its share alone")
+        return self
+
+    @model_validator(mode="after")
     def _packed_where_needed(self) -> DataSection:
-        if self.warp_on_device and self.cache is None:
+        packed = self.cache is not None or any(source.format in ("auto", "pack") for source in self.train)
+        if self.warp_on_device and not packed:
             raise ValueError("warp_on_device cuts crops from packed ones; say in cache where these are")
         return self
 
