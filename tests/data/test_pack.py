@@ -159,6 +159,8 @@ def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> No
         run(labels, folder / "val.json", "-o", tmp_path / "two.pack", "--images", folder / "images")
     with pytest.raises(LeanposeError, match="Say where to write"):
         run(labels)
+    with pytest.raises(LeanposeError, match="--size 1000000x9 is too large"):
+        run(labels, "--size", "1000000x9", "-o", tmp_path / "large.pack")
     with pytest.raises(LeanposeError, match="There is no"):
         run(tmp_path / "none.json", "-o", tmp_path / "none.pack")
 

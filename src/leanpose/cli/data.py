@@ -150,7 +150,10 @@ def pack(
         known = skeleton_of(loaded.model, loaded.skeleton)
         augmentation, whose = loaded.augmentation if loaded.augmentation.enabled else None, "the recipe's"
     else:
-        plan = _plan_of(model) if model else CropPlan(parse_sides(size, "--size", "height x width, such as 256x192"))
+        height_width = parse_sides(size, "--size", "height x width, such as 256x192")
+        if max(height_width) > 8192:
+            raise LeanposeError(f"--size {size} is too large for a model's crop; it ends at 8192.")
+        plan = _plan_of(model) if model else CropPlan(height_width)
         sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
         augmentation, whose = Augmentation(), "SDPose's"
     if out is None:
