@@ -20,6 +20,7 @@ from leanpose.cli.options import (
     print_some,
     table_console,
 )
+from leanpose.console import escaped, printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def check(
     """
     from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
     from leanpose.files import atomic_write
+    from leanpose.locks import lock_together
     from leanpose.skeleton import get_skeleton
 
     labelled = get_skeleton(skeleton) if skeleton else None
@@ -61,12 +63,13 @@ def check(
         report = check_data(paths, images=images, skeleton=labelled, progress=advance)
     _print_sets(report)
     _print_findings(report, examples)
-    _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
+    with lock_together(contact_sheet, out):
+        _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
+        if out is not None:
+            with atomic_write(out) as path:
+                path.write_text(json.dumps(report_dict(report), indent=1))
+            print(f"Findings: {out}")
     broken, odd, suspect = (report.count(level) for level in LEVELS)
-    if out is not None:
-        with atomic_write(out) as path:
-            path.write_text(json.dumps(report_dict(report), indent=1))
-        print(f"Findings: {out}")
     print(f"{broken} broken, {odd} odd, {suspect} suspects.")
     if broken or (strict and odd):
         raise Exit(1)
@@ -344,7 +347,7 @@ def _print_sets(report: "CheckReport") -> None:
     table = new_table("Data sets", "file", "skeleton", ">images", ">people", *(f">{level}" for level in LEVELS))
     for checked in report.sets:
         where = f"images: {checked.source.name if checked.source is not None else 'not found'}"
-        name = Text.assemble(f"{Path(*checked.file.parts[-3:])}\n", (where, "dim"))
+        name = Text.assemble(f"{printable(str(Path(*checked.file.parts[-3:])))}\n", (escaped(where), "dim"))
         counts = [len(checked.images), len(checked.people), *(report.count(level, checked.file) for level in LEVELS)]
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
@@ -367,7 +370,7 @@ def _print_findings(report: "CheckReport", examples: int) -> None:
     for kind, (level, description) in KINDS.items():
         if kind in totals:
             some = [f for f in report.findings if f.kind == kind][:examples]
-            lines = [(f"\n  {finding.file.name}: {finding.text}", "dim") for finding in some]
+            lines = [("\n  " + printable(f"{finding.file.name}: {finding.text}"), "dim") for finding in some]
             table.add_row(Text(level, LEVELS[level]), Text.assemble(description, *lines), str(totals[kind]))
     if totals:
         table_console().print(table)
