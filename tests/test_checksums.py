@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+import leanpose
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import KEY, ExportCard
 from leanpose.backends.onnx import metadata_of, open_session
-from leanpose.checksums import check_seal, seal
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.checksums import check_seal, file_checksum, seal
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.coco import read_coco
 from leanpose.data.images import BrokenImageError
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export.exporter import move_files
 from leanpose.export.program import _write_proto
+from leanpose.inference.detectors import CHECKSUMS, Detector
 from leanpose.models.backbones.base import read_backbone, save_backbone
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
@@ -28,7 +31,7 @@ from leanpose.pseudo_labels.labelling import ResumeFile
 from leanpose.pseudo_labels.parts import Part
 from leanpose.skeleton import COCO17
 from leanpose.training.resume import load_state, save_state
-from leanpose.weights import load_model, save_model
+from leanpose.weights import describe, load_model, save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
 FLIPS = 200
@@ -76,15 +79,15 @@ def backbone(folder: Path, model: PoseModel) -> Files:
 def raw_crops(folder: Path, model: PoseModel, encoding: Any = "raw") -> Files:
     write_tiny_coco(folder, people=3)
     source = DatasetConfig(format="coco", images=Path("images"), annotations=Path("annotations.json"))
-    people = read_coco(source, COCO17, folder, training=True).people
-    pack_crops(people, CropPlan((64, 48), encoding=encoding), folder / "crops.bin")
+    dataset = read_coco(source, COCO17, folder, training=True)
+    pack_people([dataset], COCO17, CropPlan((64, 48), encoding=encoding), folder / "crops.pack")
 
     def read() -> Any:
-        cache = CropCache(folder / "crops.bin")
-        rows = cache.find(people)
+        cache = CropCache(folder / "crops.pack")
+        rows = cache.find(dataset.people)
         return cache.plan, cache.broken, [(p.tobytes(), m.tolist()) for p, m in map(cache.read, rows.tolist())]
 
-    return [folder / "crops.bin"], read
+    return [folder / "crops.pack"], read
 
 
 def jpeg_crops(folder: Path, model: PoseModel) -> Files:
@@ -169,6 +172,28 @@ def test_a_flipped_bit_never_gives_another_result(
         path.write_bytes(content)
     assert read() == expected
     assert refused > FLIPS / 2 or write is state  # whose other file is read then
+
+
+PACKAGE = Path(leanpose.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.safetensors")), ids=lambda path: path.name)
+def test_a_changed_card_of_the_packages_weights_is_noticed(path: Path, tmp_path: Path):
+    assert describe(path)["sha256"]
+    content = path.read_bytes()
+    place = content.index(b"licence") + 15
+    changed = tmp_path / path.name
+    changed.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(LeanposeError, match="its card is not what was written"):
+        describe(changed)
+
+
+def test_a_changed_detector_of_the_package_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    files = list(PACKAGE.rglob("*.onnx"))
+    assert {file: file_checksum(file) for file in files} == CHECKSUMS
+    monkeypatch.setitem(CHECKSUMS, files[0], "00000000")
+    with pytest.raises(LeanposeError, match="is damaged: its checksum differs"):
+        Detector.load("auto")
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):

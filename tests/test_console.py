@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 import leanpose
+from data_builders import person, write_coco
 from leanpose.cli.options import new_table, status
 from leanpose.console import make_console, printable, text_column, write_any_text
 from leanpose.training.log import RunProgress
@@ -64,7 +69,58 @@ def test_text_that_no_terminal_shows(monkeypatch: pytest.MonkeyPatch):
     assert printable("a\tb\r\x1b[2J\ud800é") == "a\\tb\\r\\x1b[2J\\ud800é"
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    monkeypatch.setattr("sys.stderr", io.StringIO())
     write_any_text()
     print("é\udcff")
     assert raw.getvalue() == b"\\xe9\\udcff\n"
     assert isinstance(make_console(), Console)
+
+
+OBEYED = "a\x1b[2J\x07\u202eb\x9b1m"
+SHOWN = "a\\x1b[2J\\x07\\u202eb\\x9b1m"
+
+
+def test_what_a_terminal_would_obey_is_shown_as_escapes(monkeypatch: pytest.MonkeyPatch):
+    raw = io.StringIO()
+    monkeypatch.setattr("sys.stdout", raw)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    write_any_text()
+    write_any_text()  # twice is once
+    print(OBEYED, "c\td", sep="\n")
+    assert raw.getvalue() == f"{SHOWN}\nc\td\n"
+
+    raw.truncate(raw.seek(0))
+    table = new_table(OBEYED, OBEYED)
+    table.add_row(OBEYED)
+    console = make_console(force_terminal=True, width=200)
+    console.print(table)
+    console.print(Text("d\x1b[2J", style="red"))
+    written = raw.getvalue()
+    assert written.count(SHOWN) == 3
+    assert "d\\x1b[2J" in written
+    assert "\x1b[31m" in written, "rich's own styles reach the terminal"
+    assert "\x1b[2J" not in written
+    assert not {"\x07", "\u202e", "\x9b"} & {*written}
+
+
+def test_the_command_line_obeys_no_names(tmp_path: Path, command: Callable[..., Any]):
+    """A file's name, a keypoint's and a category's, in sentences and in tables."""
+    folder = tmp_path / OBEYED
+    categories = [{"id": 1, "name": OBEYED, "keypoints": [OBEYED, "left_x", "right_x"], "skeleton": []}]
+    people = [person(i, 1, keypoints=[30, 40, 2, 50, 60, 2, 50, 70, 2]) for i in (1, 2)]
+    source = write_coco(folder, 1, people)
+    (folder / "images" / "0001.jpg").rename(folder / "images" / f"{OBEYED}.jpg")
+    content = json.loads(source.read_text()) | {"categories": categories}
+    content["images"][0]["file_name"] = f"{OBEYED}.jpg"
+    source.write_text(json.dumps(content))
+    shown = ""
+    for arguments in (
+        ["data", "check", source, "--contact-sheet", tmp_path / "sheet.png"],
+        ["data", "convert", source, tmp_path / "out.json", "--to", "labelstudio"],
+        ["data", "convert", source, tmp_path / "out.csv", "--to", "csv"],
+        ["data", "convert", source, tmp_path / "out.json", "--category", "goose"],
+    ):
+        done = command(*arguments)
+        shown += done.stdout + done.stderr
+    assert SHOWN in shown
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & {*shown}

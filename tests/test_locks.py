@@ -16,16 +16,23 @@ import numpy as np
 import pytest
 
 from clips import write_clip
+from fuzz import label_files
 from leanpose import locks
-from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.cache import CropPlan
+from leanpose.data.convert import convert_labels
 from leanpose.data.inputs import ImageFile
+from leanpose.data.packing import pack_people
+from leanpose.demo import run_demo
 from leanpose.distillation.run import run_distillation
+from leanpose.distillation.unlabelled import label_pictures
 from leanpose.errors import LeanposeError
 from leanpose.export.exporter import export_model
 from leanpose.inference.folders import predict_pictures
-from leanpose.locks import lock_file, lock_folder
+from leanpose.locks import lock_file, lock_folder, lock_together
 from leanpose.models.registry import create_model
 from leanpose.pseudo_labels.labelling import label_wholebody
+from leanpose.skeleton import COCO17
+from leanpose.synthetic import write_synthetic
 from leanpose.video.predict import predict_video
 from tiny import TINY_MODEL
 
@@ -121,7 +128,7 @@ def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path: Path):
 
 
 def pack(out: Path) -> None:
-    pack_crops([], CropPlan((8, 8)), out)
+    pack_people([], COCO17, CropPlan((8, 8)), out)
 
 
 def predict_folder(out: Path) -> None:
@@ -143,7 +150,18 @@ def export(out: Path) -> None:
     export_model(create_model("sdpose_t", **TINY_MODEL), out, crops=np.zeros((1, 64, 48, 3), np.uint8))
 
 
-@pytest.mark.parametrize("work", [pack, predict_folder, predict_clip, label, export])
+def convert(out: Path) -> None:
+    convert_labels(label_files.csv_table(out.parent), out, "coco")
+
+
+def label_people(out: Path) -> None:
+    label_pictures(label_files.csv_table(out.parent).with_name("images"), "no-such-teacher", out)
+
+
+WORKS = [pack, predict_folder, predict_clip, label, export, convert, label_people]
+
+
+@pytest.mark.parametrize("work", WORKS)
 def test_the_second_writer_of_a_file_is_refused(work: Callable[[Path], None], tmp_path: Path):
     out = tmp_path / "result.onnx"
     out.write_text("before")
@@ -152,7 +170,44 @@ def test_the_second_writer_of_a_file_is_refused(work: Callable[[Path], None], tm
     assert out.read_text() == "before"
 
 
-def test_the_second_distillation_in_a_folder_is_refused(tmp_path: Path):
+def distil(folder: Path) -> None:
     nothing: Any = None
-    with lock_folder(tmp_path), pytest.raises(LeanposeError, match="is being written by process"):
-        run_distillation(nothing, tmp_path)
+    run_distillation(nothing, folder)
+
+
+def synthesise(folder: Path) -> None:
+    write_synthetic(folder, 1)
+
+
+def label_clip(folder: Path) -> None:
+    label_pictures(write_clip(folder.with_name("clip.mp4"), frames=1), "no-such-teacher", folder.with_suffix(".json"))
+
+
+@pytest.mark.parametrize("work", [distil, synthesise, label_clip, run_demo])
+def test_the_second_writer_of_a_folder_is_refused(work: Callable[[Path], None], tmp_path: Path):
+    with lock_folder(tmp_path / "out"):
+        with pytest.raises(LeanposeError, match="out is being written by process"):
+            work(tmp_path / "out")
+        assert os.listdir(tmp_path / "out") == [".folder.lock"]
+
+
+def test_the_second_yolo_set_in_a_folder_is_refused_whatever_its_yaml_is_called(tmp_path: Path):
+    source = label_files.csv_table(tmp_path)
+    with (
+        lock_file(tmp_path / "out" / "labels"),
+        pytest.raises(LeanposeError, match="labels is being written by process"),
+    ):
+        convert_labels(source, tmp_path / "out" / "other.yaml", "yolo")
+
+
+def test_files_that_belong_together_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, tried = lock_file(tmp_path / "sheet.png"), []
+    first.__enter__()
+
+    def wait(_: float) -> None:
+        tried.append(sorted(path.name for path in tmp_path.iterdir()))
+        first.__exit__(None, None, None)
+
+    monkeypatch.setattr(locks.time, "sleep", wait)
+    with lock_together(tmp_path / "sheet.png", None, tmp_path / "all.json"):
+        assert tried == [[".all.json.lock", ".sheet.png.lock"]]

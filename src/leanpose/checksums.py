@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,18 @@ def sealed(content: bytes | memoryview, suffix: str) -> bytes:
     """The seal of a file of this suffix that holds `content` otherwise."""
     begin, end = _SEALS[suffix]
     return begin + checksum(content).encode() + end
+
+
+def checked_card(metadata: Mapping[str, str], key: str, path: Path) -> str:
+    """The card that a safetensors file holds under `key`, compared with its checksum where it has one.
+
+    Raises:
+        LeanposeError: it is not what was written.
+    """
+    text = metadata[key]
+    if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
+        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+    return text
 
 
 def file_checksum(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""The terminal: names of files, keypoints and models are shown as they are, whatever brackets, colons or control characters they have.
+"""The terminal: names of files, keypoints and models are shown as they are, whatever brackets or colons they have, and what a terminal
+would obey is shown as an escape (`\\x1b`).
 
 Rich, which draws tables and bars, takes text in brackets for styles and names between colons for emoji. Nothing else in this package
 makes a console, and what is to be styled is a `Text` with a style.
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
+    from rich.segment import Segment
+    from rich.text import Text
 
 MOST_SHOWN = 2000
 """Characters of an error's sentence: what a damaged file holds may be millions."""
@@ -25,8 +30,19 @@ def make_console(*, stderr: bool = False, **settings: Any) -> Console:
         settings: others of rich's.
     """
     from rich.console import Console  # takes time that `leanpose --help` does not have, here and below
+    from rich.segment import Segment
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, **settings)
+    class EscapingConsole(Console):
+        """Escapes text, not what rich itself says to the terminal."""
+
+        def render_str(self, text: str, **settings: Any) -> Text:
+            return super().render_str(escaped(text), **settings)  # before a table measures it
+
+        def render(self, *arguments: Any, **settings: Any) -> Iterator[Segment]:
+            for segment in super().render(*arguments, **settings):
+                yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+    return EscapingConsole(stderr=stderr, markup=False, emoji=False, highlight=False, **settings)
 
 
 def text_column(text: str, **settings: Any) -> TextColumn:
@@ -41,11 +57,46 @@ def printable(text: str) -> str:
     if len(text) > MOST_SHOWN:
         half = MOST_SHOWN // 2
         text = f"{text[:half]} … {text[-half:]}"
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def escaped(text: str) -> str:
+    """Text of any lines with what terminals obey, hide or take for marks of direction as escapes."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(letter if letter in "\n\t" or not _obeyed(letter) else _escape(letter) for letter in text)
+
+
+def _obeyed(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+class EscapingStream:
+    """A stream of text that escapes what is printed; rich, which escapes on its own, writes to the one inside."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # the name by which rich looks for it
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+    def write(self, text: str) -> int:
+        """Write the text with escapes."""
+        return self.rich_proxied_file.write(escaped(text))
 
 
 def write_any_text() -> None:
-    """Let standard output and error take text that their encoding lacks, such as a file's name that is no UTF-8: as escapes."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let standard output and error take any text.
+
+    What their encoding lacks, such as a file's name that is no UTF-8, and what a terminal would obey are written as escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+        if stream is not None and not isinstance(stream, EscapingStream):
+            setattr(sys, name, EscapingStream(stream))

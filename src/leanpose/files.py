@@ -360,8 +360,9 @@ def require_own_folder(folder: Path, marker: str, what: str) -> None:
         what: was written there, such as `demo`.
 
     Raises:
-        LeanposeError: there is a file of that name, or a folder with something in it but without the marker.
+        LeanposeError: there is a file of that name, or a folder with something in it but without the marker. Hidden files,
+            such as a lock, do not count: they are not replaced.
     """
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    free = not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()))
     if not free and not (folder / marker).exists():
         raise LeanposeError(f"{folder} is there already and no earlier {what}; choose another --out.")

@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from leanpose.errors import LeanposeError
@@ -45,13 +45,16 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only one who writes in a folder. It is made if missing, and removed again if nothing was written.
+
+    Args:
+        wait: until another process is done, in place of an error.
 
     Raises:
         LeanposeError: another process does, or the folder cannot be written.
     """
-    with _made(folder), _locked(folder / f".folder{LOCK_SUFFIX}", folder, wait=False):
+    with _made(folder), _locked(folder / f".folder{LOCK_SUFFIX}", folder, wait=wait):
         remove_partials(folder)
         yield
 
@@ -68,6 +71,19 @@ def lock_file(path: Path, *, wait: bool = False) -> Iterator[None]:
     """
     with _made(path.parent), _locked(path.with_name(f".{path.name}{LOCK_SUFFIX}"), path, wait=wait):
         remove_partials(path.parent, path)
+        yield
+
+
+@contextmanager
+def lock_together(*paths: Path | None) -> Iterator[None]:
+    """Write several files, some of which may be None, that belong together: whoever comes meanwhile waits.
+
+    Raises:
+        LeanposeError: a folder cannot be written.
+    """
+    with ExitStack() as stack:
+        for path in sorted({path.absolute() for path in paths if path is not None}):  # the same order for everybody
+            stack.enter_context(lock_file(path, wait=True))
         yield
 
 

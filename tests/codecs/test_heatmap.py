@@ -376,19 +376,3 @@ def test_maps_of_another_size_are_refused() -> None:
 def test_an_old_name_of_a_setting_gets_the_new_one(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LeanposeError, match=words):
         build_codec(values)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("decoding", DECODINGS)
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_gpu_gives_the_same_points(encoding: Any, decoding: Any) -> None:
-    codec = HeatmapCodec(encoding=encoding, decoding=decoding)
-    points = torch.rand(8, 17, 2) * torch.tensor([191.0, 255.0])
-    maps = codec.encode(points, torch.ones(8, 17)).heatmaps
-    on_device = codec.encode(points.cuda(), torch.ones(8, 17).cuda()).heatmaps
-    assert torch.allclose(on_device.cpu(), maps, atol=FLOAT)
-    found, scores = codec.decode(Heatmaps(on_device))
-    expected, expected_scores = codec.decode(Heatmaps(on_device.cpu()))
-    assert found.is_cuda
-    assert torch.allclose(found.cpu(), expected, atol=PIXEL)
-    assert torch.allclose(scores.cpu(), expected_scores)

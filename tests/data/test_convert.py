@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, picture, write_coco
+from data_builders import encoded, person, picture, write_coco
+from fuzz.label_files import csv_table
 from leanpose.data.convert import FILES, WRITERS, convert_labels, losses, with_boxes, write_labels
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, load_labels
+from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, Skeleton, get_skeleton
 
 SIDE = 40  # of the images here
@@ -126,6 +128,33 @@ def test_round_trips_of_1000_sets(tmp_path: Path, kind: str) -> None:
     for seed in range(1000):
         round_trip(seed, kind, tmp_path / "set")
         shutil.rmtree(tmp_path / "set")
+
+
+def test_a_yolo_set_is_never_mixed_with_another(tmp_path: Path):
+    first, second = (write_coco(tmp_path / name, 2, [person(1, 1)]) for name in ("one", "two"))
+    out = tmp_path / "out"
+    assert convert_labels(first, out, "yolo").changed == convert_labels(first, out, "yolo").changed, "again"
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    (tmp_path / "two" / "images" / "0001.jpg").write_bytes(encoded(picture(9)))
+    with pytest.raises(LeanposeError, match=r"images/train/0001\.jpg is another image than \S+two"):
+        convert_labels(second, out, "yolo")
+    with pytest.raises(LeanposeError, match=r"labels/train/000\d\.txt is a label file of another set"):
+        convert_labels(csv_table(tmp_path), out, "yolo")
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    (out / "images" / "train" / "more.jpg").write_bytes(encoded(picture(8)))
+    assert "1 images that lie there already" in convert_labels(first, out, "yolo").changed[0]
+
+
+def test_images_that_would_share_a_yolo_label_file_are_refused(tmp_path: Path):
+    names = ("a.jpg", "a.png")
+    for name in names:
+        write_image(tmp_path / name)
+    images = [LabelledImage(name, SIDE, SIDE, None) for name in names]
+    points = np.array([[3.0, 4, 2], [9, 9, 2], [5, 9, 2], [5, 30, 2]])
+    labels = LabelSet(tmp_path / "all.csv", KITE, images, [LabelledPerson(number, points) for number in (0, 1)])
+    write_labels(labels, labels.path, "csv")
+    with pytest.raises(LeanposeError, match=r"a\.jpg and a\.png would have one label file in YOLO's form"):
+        convert_labels(labels.path, tmp_path / "out", "yolo")
 
 
 def test_what_a_target_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from PIL import Image
 
 from clips import write_clip
-from data_builders import write_tar
+from data_builders import write_lsp, write_tar
 from detector_files import answering
 from fuzz import label_files, mutators
 from leanpose.backends import open_exported
 from leanpose.backends.foreign import parse
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.conversion.onnx_graph import read_graph
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import WRITERS, convert_labels
 from leanpose.data.images import read_image
 from leanpose.data.inputs import ImageFile
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import training_sets
 from leanpose.data.ubody import read_split_list
@@ -310,17 +313,17 @@ def _read_state(path: Path) -> None:
     assert isinstance(load_state(path.parent), dict)
 
 
-def _cache(folder: Path) -> Path:
+def _pack(folder: Path) -> Path:
     label_files.coco(folder)
     config = DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path("images"))
-    people = read_people(config, COCO17, folder, training=True).people
-    pack_crops(people, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops")
-    return folder / "crops"
+    people = read_people(config, COCO17, folder, training=True)
+    pack_people([people], COCO17, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops.pack")
+    return folder / "crops.pack"
 
 
-def _read_cache(path: Path) -> None:
+def _read_pack(path: Path) -> None:
     cache = CropCache(path)
-    for row in range(len(cache)):
+    for row in cache.rows.tolist():
         pixels, matrix = cache.read(row)
         assert pixels.ndim == 3
         assert np.isfinite(matrix).all()
@@ -336,6 +339,54 @@ def _read_tar(path: Path) -> None:
     config = DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path(path.name))
     for one in read_people(config, COCO17, path.parent, training=True).people:
         read_image(one.image)
+
+
+def _picture(suffix: str, **settings: Any) -> Callable[[Path], Path]:
+    def seed(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"picture{suffix}"
+        pixels = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 85
+        picture = Image.fromarray(pixels if suffix == ".tiff" else (pixels >> 8).astype(np.uint8))
+        picture.save(path, **settings)
+        return path
+
+    return seed
+
+
+def _read_picture(path: Path) -> None:
+    pixels = read_image(path)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+
+
+def _mat(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_lsp(folder, people=2)
+
+
+def _read_mat(path: Path) -> None:
+    _people(format="lsp", images="images")(path)
+
+
+def _convolution(folder: Path) -> Path:
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = ("images", "features")
+    images, features = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in names)
+    node = helper.make_node("Conv", ["images", "w"], ["features"], pads=[1, 1, 1, 1])
+    weights = numpy_helper.from_array(np.zeros((3, 3, 3, 3), np.float32), "w")
+    graph = helper.make_graph([node], "g", [images], [features], [weights])
+    path = folder / "network.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    return path
+
+
+def _read_convolution(path: Path) -> None:
+    graph = read_graph(path)
+    graph.run({graph.input.name: np.zeros((1, 3, 8, 8), np.float32)}, ["features"])
 
 
 def _split_list(folder: Path) -> Path:
@@ -398,12 +449,19 @@ TARGETS: dict[str, Target] = {
     "exported onnx": Target(_exported, mutators.change_onnx, _run_pose, 100),
     "detector onnx": Target(_detector, mutators.change_onnx, _detect, 100),
     "openvino": Target(_openvino, mutators.change_xml, _run_pose, 0, 0.1),
+    "convert onnx": Target(_convolution, mutators.change_onnx, _read_convolution, 60),
+    "jpeg": Target(_picture(".jpg"), mutators.change_bytes, _read_picture, 60),
+    "png": Target(_picture(".png"), mutators.change_bytes, _read_picture, 60),
+    "webp": Target(_picture(".webp"), mutators.change_bytes, _read_picture, 60),
+    "gif": Target(_picture(".gif"), mutators.change_bytes, _read_picture, 60),
+    "tiff": Target(_picture(".tiff", compression="tiff_deflate"), mutators.change_bytes, _read_picture, 100),
+    "mat": Target(_mat, mutators.change_bytes, _read_mat, 60),
     "mp4": Target(_clip, mutators.change_mp4, _watch, 100),
     "val.csv": Target(_run, mutators.change_csv, _report, 30, 0.3),
     "train.csv": Target(_train_log, mutators.change_csv, _report, 30, 0.3),
     "recipe of a run": Target(_run_recipe, mutators.change_yaml, _report, 20, 0.2),
     "state": Target(_state, mutators.change_zip, _read_state, 100),
-    "crop cache": Target(_cache, mutators.change_bytes, _read_cache, 100),
+    "pack": Target(_pack, mutators.change_bytes, _read_pack, 100),
     "tar": Target(_tar, mutators.change_tar, _read_tar, 40, 0.5),
     "split list": Target(_split_list, mutators.change_bytes, read_split_list),
 }

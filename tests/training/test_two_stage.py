@@ -134,9 +134,9 @@ def test_who_stops_a_stage_is_told_to_resume_the_whole(
 ) -> None:
     step = Trainer._step
 
-    def stop(self: Trainer, *parts: Any) -> None:
-        step(self, *parts)
+    def stop(self: Trainer, *parts: Any) -> torch.Tensor:
         self._stop_signal = 15
+        return step(self, *parts)
 
     monkeypatch.setattr(Trainer, "_step", stop)
     with pytest.raises(StoppedError, match=rf"--resume {tmp_path / 'run'}$"):

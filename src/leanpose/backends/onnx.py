@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +16,7 @@ from leanpose.backends.foreign import read_card
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error, open_regular
+from leanpose.memory import limited_memory
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -53,16 +55,19 @@ class OnnxBackend(ExportedBackend):
         self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
+        self._untried = not cuda  # whose memory is not counted here
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
         size = 1 if self._one_by_one else len(images) if self._cuda else MANY
         images = images.astype(self._dtype, copy=False)
         try:
-            parts = [
-                cast("list[np.ndarray]", self._session.run(self._names, {self._input: images[begun : begun + size]}))
-                for begun in range(0, len(images), size)
-            ]
+            parts = []
+            for begun in range(0, len(images), size):
+                with limited_memory(self._path) if self._untried else nullcontext():
+                    given = {self._input: images[begun : begun + size]}
+                    parts.append(cast("list[np.ndarray]", self._session.run(self._names, given)))
+                self._untried = False
         except Exception as error:  # see `open_session`
             raise LeanposeError(f"{self._path} cannot be run in onnxruntime: {first_line(error)}") from error
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
@@ -104,7 +109,9 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
     # Threads that spin while they wait take the cores from the other models' threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        with nullcontext() if cuda else limited_memory(path):  # CUDA takes far more than it uses
+            # On the CPU there is nothing to fall back to; it would only print.
+            return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=int(cuda))
     except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
         if "INVALID_PROTOBUF" in reason:

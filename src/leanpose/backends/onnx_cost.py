@@ -12,6 +12,7 @@ import numpy as np
 from leanpose.backends.base import first_line
 from leanpose.backends.onnx import dtype_of
 from leanpose.errors import LeanposeError
+from leanpose.memory import limited_memory
 from leanpose.models.cost import Cost
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def onnx_cost(path: Path) -> Cost:
     import onnx  # takes a moment to load
 
     try:
-        model = onnx.load(str(path))
-        shapes = _shapes(model)
+        with limited_memory(path):
+            model = onnx.load(str(path))
+            shapes = _shapes(model)
     except Exception as error:  # onnx and onnxruntime have a class for each kind of damage
         raise LeanposeError(f"{path} cannot be counted: {first_line(error)}") from error
     constants = {value.name for value in model.graph.initializer}
@@ -66,7 +68,8 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers, enable_fallback=0)
     crops = {
         value.name: np.zeros([side if isinstance(side, int) else 1 for side in value.shape], dtype_of(value.type))
         for value in session.get_inputs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error
+from leanpose.memory import limited_memory
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model
+    from openvino.utils.data_helpers import OVDict
 
     from leanpose.skeleton import Skeleton
 
@@ -85,7 +88,8 @@ class OpenVinoBackend(ExportedBackend):
         except OSError as error:
             raise describe_read_error(path, error) from error
         try:
-            model = core.read_model(path)
+            with limited_memory(path, path.with_suffix(".bin")):
+                model = core.read_model(path)
             text = _card_text(model, path)
             self._dtype = np.dtype(model.inputs[0].element_type.to_dtype())
             values = _shapes(model.inputs), _shapes(model.outputs)
@@ -107,10 +111,11 @@ class OpenVinoBackend(ExportedBackend):
             self._compiling = threading.Lock()
             # An infer request holds one caller's input and outputs: a thread that shared it would read another's.
             self._own = threading.local()
-            self._request_for(1)
+            self._files, self._untried = (path, path.with_suffix(".bin")), True
+            with limited_memory(*self._files):
+                self._request_for(1)
         except RuntimeError as error:
-            reason = (str(error).strip() or "no reason given").splitlines()[-1]
-            raise LeanposeError(f"OpenVINO cannot open {path}: {reason.strip()[:200]}") from error
+            raise LeanposeError(f"OpenVINO cannot open {path}: {_last_line(error)}") from error
         super().__init__(card, outputs)
         self.precision, self._path, self._skeleton = chosen, path, skeleton
 
@@ -124,10 +129,18 @@ class OpenVinoBackend(ExportedBackend):
         parts, begun = [], 0
         while begun < len(images):
             size = next(size for size in self._sizes if size <= len(images) - begun)
-            outputs = self._request_for(size).infer({0: images[begun : begun + size]}, share_inputs=True)
+            with limited_memory(*self._files) if self._untried else nullcontext():
+                outputs = self._infer(size, images[begun : begun + size])
+            self._untried = False
             parts.append([outputs[place] for place in range(len(self._outputs))])
             begun += size
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+    def _infer(self, size: int, images: np.ndarray) -> OVDict:
+        try:
+            return self._request_for(size).infer({0: images}, share_inputs=True)
+        except RuntimeError as error:
+            raise LeanposeError(f"{self._path} cannot be run in OpenVINO: {_last_line(error)}") from error
 
     def _request_for(self, size: int) -> InferRequest:
         """This thread's request for so many crops.
@@ -143,6 +156,11 @@ class OpenVinoBackend(ExportedBackend):
                     self._compiled[size] = self._core.compile_model(model, "CPU", self._settings)
                 requests[size] = self._compiled[size].create_infer_request()
         return requests[size]
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Of what OpenVINO says, which begins with places in its own source."""
+    return (str(error).strip() or "no reason given").splitlines()[-1].strip()[:200]
 
 
 def _card_text(model: Model, path: Path) -> str | None:

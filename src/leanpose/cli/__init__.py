@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from signal import SIGINT
 from typing import Annotated, NoReturn
 
@@ -69,6 +70,7 @@ def main() -> None:
     """Run the command line; any error becomes one sentence on stderr and an exit code."""
     listen_for_sigterm()
     write_any_text()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # on damaged metadata of images that can be read in spite of it
     try:
         app()
     except LeanposeError as error:

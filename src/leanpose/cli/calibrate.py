@@ -48,6 +48,7 @@ def calibrate(
     from leanpose.device import choose_device
     from leanpose.evaluation.calibration import calibration_report, draw_reliability
     from leanpose.files import atomic_write
+    from leanpose.locks import lock_together
     from leanpose.weights import load_model
     from leanpose.weights.storage import save_calibrated
 
@@ -64,9 +65,11 @@ def calibrate(
         report = calibration_report(
             loaded, source, flip_test=flip_test, folds=folds, batch_size=batch_size, workers=workers, advance=advance
         )
-    save_calibrated(model, out, report.calibration, report.metrics)
-    with atomic_write(diagram) as temporary:
-        temporary.write_bytes(draw_reliability(report, f"{Path(model).stem} on {report.data}"))
+    drawn = draw_reliability(report, f"{Path(model).stem} on {report.data}")
+    with lock_together(out, diagram):
+        save_calibrated(model, out, report.calibration, report.metrics)
+        with atomic_write(diagram) as temporary:
+            temporary.write_bytes(drawn)
     _print(report, folds)
     print(f"Wrote {out} and {diagram}")
     exit_if_skipped(report.broken)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
-from leanpose.console import make_console, text_column
+from leanpose.console import make_console, printable, text_column
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def parse_sides(text: str, option: str, form: str, separator: str = "x") -> tupl
 def print_some(sentences: Sequence[str], most: int = 20) -> None:
     """A sentence a line, below a title of ten characters; of many the first ones, and how many more there are."""
     for sentence in sentences[:most]:
-        print(f"          {sentence}")
+        print(f"          {printable(sentence)}")
     if len(sentences) > most:
         print(f"          … and {len(sentences) - most} more")
 

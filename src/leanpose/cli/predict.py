@@ -9,6 +9,7 @@ from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
+from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _labels_in(kind: str, path: Path | None, root: Path | None) -> "Iterator[Pat
 
     with TemporaryDirectory() as folder:
         yield Path(folder) / f"{path.stem}.json"
-        done = convert_labels(Path(folder) / f"{path.stem}.json", path, kind, images=root or Path())
+        done = convert_labels(Path(folder) / f"{path.stem}.json", path, kind, images=root or Path(), wait=True)
     print(f"Lost in {kind}: {'; '.join([*done.lost, 'scores'])}")
 
 
@@ -248,7 +249,7 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
 
 def _some(names: list[str]) -> str:
     """The first three names, and how many there are besides."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _summarise(outcome: "Outcome", count: int, person_threshold: float) -> None:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_read_error
+from leanpose.files import any_damage, describe_read_error
+from leanpose.memory import limited_memory
 
 _FOLDED = ("DequantizeLinear", "Cast")
 """Operations between a stored weight and the convolution that takes it."""
@@ -101,8 +102,12 @@ class OnnxGraph:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [np.asarray(values) for values in session.run(tensors, feeds)]
+        providers = ["CPUExecutionProvider"]
+        with any_damage("ONNX file", self.path), limited_memory(self.path):
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=providers, enable_fallback=0
+            )
+            return [np.asarray(values) for values in session.run(tensors, feeds)]
 
 
 def read_graph(path: Path) -> OnnxGraph:
@@ -111,6 +116,11 @@ def read_graph(path: Path) -> OnnxGraph:
     Raises:
         LeanposeError: the file is damaged, or its weights are missing or computed.
     """
+    with any_damage("ONNX file", path), limited_memory(path):
+        return _read_graph(path)
+
+
+def _read_graph(path: Path) -> OnnxGraph:
     import onnx  # takes a moment
     from google.protobuf.message import DecodeError
     from onnx.reference import ReferenceEvaluator
@@ -123,6 +133,8 @@ def read_graph(path: Path) -> OnnxGraph:
         raise LeanposeError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
     except (DecodeError, ValueError) as error:
         raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
+    if not model.graph.input:
+        raise LeanposeError(f"{path} is no network: it has no input.")
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in _FOLDED and all(name in constants for name in node.input):

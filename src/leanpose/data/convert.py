@@ -6,7 +6,7 @@ import os
 import pkgutil
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from leanpose.data.images import read_bytes, upright_size
 from leanpose.data.label_set import PERSON, LabelSet, images_of
 from leanpose.data.readers import FARTHEST, READERS
 from leanpose.data.sets import load_labels
-from leanpose.data.yolo import yolo_image
+from leanpose.data.yolo import SUFFIXES, yolo_image, yolo_labels
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, remove_partials
+from leanpose.locks import lock_file
 from leanpose.skeleton import Skeleton
 
 WRITERS = tuple(name for name, reader in READERS.items() if reader.writes is not None)
@@ -57,6 +58,7 @@ def convert_labels(
     images: Path | None = None,
     skeleton: Skeleton | None = None,
     category: str | None = None,
+    wait: bool = False,
 ) -> Converted:
     """Write the labels of a file, or of the one set of a folder, in another format.
 
@@ -67,9 +69,11 @@ def convert_labels(
             whose images are linked or copied to where its label files are looked for.
         skeleton: what the file labels, where it does not say; or the order to write.
         category: of several, the one to write.
+        wait: until another process has written the target, in place of an error.
 
     Raises:
-        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written.
+        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written, is
+            being written by another process, or holds another set.
     """
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
@@ -91,9 +95,13 @@ def convert_labels(
         labels, made = with_boxes(labels)
         if made:
             changed.append(f"{made} boxes are missing and made from the keypoints")
-    write_labels(labels, path, kind)
-    if kind == "yolo" and find is not None:
-        place_images(labels, path.parent, find)
+    with ExitStack() as locked:
+        locked.enter_context(lock_file(path, wait=wait))
+        if kind == "yolo" and find is not None:  # the images first: a set without labels is no set
+            locked.enter_context(lock_file(path.with_name("labels"), wait=wait))  # whatever the yaml is called
+            changed += require_own_set(labels, path.parent)
+            place_images(labels, path.parent, find)
+        write_labels(labels, path, kind)
     return Converted(path, labels, losses(labels, kind), changed)
 
 
@@ -154,6 +162,42 @@ def with_sizes(labels: LabelSet, find: Callable[[str], ImageRef]) -> LabelSet:
     return replace(labels, images=images)
 
 
+def require_own_set(labels: LabelSet, folder: Path) -> list[str]:
+    """See that a YOLO set holds these images alone, each with label files of its own.
+
+    Returns:
+        A sentence on images that lie there without being labelled, which count as images without people.
+
+    Raises:
+        LeanposeError: two images share a label file, or there are label files of other images.
+    """
+    names: dict[Path, str] = {}
+    for image in labels.images:
+        other = names.setdefault(folder / yolo_labels(image), image.name)
+        if other != image.name:
+            raise LeanposeError(
+                f"{other} and {image.name} would have one label file in YOLO's form, {yolo_labels(image)}; rename one of them."
+            )
+    strangers = 0
+    for split in {folder / Path(*yolo_labels(image).parts[:2]) for image in labels.images}:
+        for above, _, files in os.walk(split):
+            remove_partials(Path(above))
+            for name in files:
+                if name.endswith(".txt") and not name.startswith(".") and Path(above, name) not in names:
+                    raise LeanposeError(
+                        f"{Path(above, name)} is a label file of another set; write this one to an empty folder."
+                    )
+    images = {folder / yolo_image(image) for image in labels.images}
+    for split in {folder / Path(*yolo_image(image).parts[:2]) for image in labels.images}:
+        strangers += sum(
+            Path(above, name) not in images
+            for above, _, files in os.walk(split)
+            for name in files
+            if Path(name).suffix.lower() in SUFFIXES
+        )
+    return [f"{strangers} images that lie there already count as images without people"] if strangers else []
+
+
 def place_images(labels: LabelSet, folder: Path, find: Callable[[str], ImageRef]) -> None:
     """Put the images where a YOLO set looks for them: as hard links where that is possible, otherwise as copies.
 
@@ -163,6 +207,9 @@ def place_images(labels: LabelSet, folder: Path, find: Callable[[str], ImageRef]
     for image in labels.images:
         target, source = folder / yolo_image(image), find(image.name)
         if target.exists():
+            here = source.member is None and os.path.samefile(source.path, target)
+            if not here and target.read_bytes() != read_bytes(source):
+                raise LeanposeError(f"{target} is another image than {source}; write the set to an empty folder.")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.member is None and os.path.isfile(source.path):

@@ -236,7 +236,7 @@ def write_yolo(labels: LabelSet, path: Path) -> None:
         numbers = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, *points.reshape(-1).tolist()]
         lines[person.image].append(" ".join([str(classes.index(person.category)), *(f"{n:.8g}" for n in numbers)]))
     for number, image in enumerate(labels.images):
-        with atomic_write(path.parent / _placed(image, "labels").with_suffix(".txt")) as temporary:
+        with atomic_write(path.parent / yolo_labels(image)) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines[number]))
     splits = dict.fromkeys(image.split or "train" for image in labels.images)
     content = {
@@ -253,6 +253,11 @@ def write_yolo(labels: LabelSet, path: Path) -> None:
 def yolo_image(image: LabelledImage) -> Path:
     """Where an image of a written set lies, below the folder of its `data.yaml`."""
     return _placed(image, "images")
+
+
+def yolo_labels(image: LabelledImage) -> Path:
+    """Where the label file of an image of a written set lies, below the folder of its `data.yaml`."""
+    return _placed(image, "labels").with_suffix(".txt")
 
 
 def _placed(image: LabelledImage, folder: str) -> Path:

@@ -28,6 +28,7 @@ from leanpose.drawing.files import write_picture
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
+from leanpose.locks import lock_folder
 from leanpose.report import Report, ReportImage, ReportSection, RunRecord, read_run, write_report
 from leanpose.report.measure import DRAWS, Measured, measure
 from leanpose.skeleton import Skeleton
@@ -64,13 +65,19 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
         seed: of the order of training and its crops.
 
     Raises:
-        LeanposeError: the photo cannot be read, or the folder cannot be written.
+        LeanposeError: the photo cannot be read, the folder cannot be written, or another demo is running in it.
     """
+    mine = [] if photo is None else [(photo.name, read_image(photo))]
+    require_own_folder(out, MARKER, "demo")
+    with lock_folder(out):
+        return _run(out, mine, minutes, seed)
+
+
+def _run(out: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], minutes: float, seed: int) -> DemoResult:
+    """The demo, while its folder is locked."""
     began = time.monotonic()
     console = make_console()
-    mine = [] if photo is None else [(photo.name, read_image(photo))]
     torch.set_float32_matmul_precision("high")
-    require_own_folder(out, MARKER, "demo")
     with atomic_write(out / MARKER) as path:
         path.touch()
     photos = _look_at_photos(out / "photos", mine, console)
@@ -135,7 +142,7 @@ def _look_at_photos(
 def _recipe(name: str, out: Path, seed: int) -> Recipe:
     recipe = load_recipe(RECIPE, [f"row={name}", f"seed={seed}"])
     return recipe.model_copy(
-        update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / f"crops-{name}"})}
+        update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / f"crops-{name}.pack"})}
     )
 
 

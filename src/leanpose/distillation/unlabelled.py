@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,10 @@ from leanpose.data.inputs import Clip, find_inputs
 from leanpose.distillation.plan import TAUGHT, DistillationPlan
 from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError
-from leanpose.files import load_json
+from leanpose.files import load_json, staging_folder
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import predict_pictures
-from leanpose.locks import lock_folder
+from leanpose.locks import lock_file, lock_folder
 from leanpose.video.animation import open_reader
 from leanpose.video.reader import looks_like_video
 
@@ -74,28 +76,30 @@ def label_pictures(
         skeleton: names the keypoints of an exported teacher that does not name them.
 
     Raises:
-        LeanposeError: there is no picture, none can be read, or nobody is found in them.
+        LeanposeError: there is no picture, none can be read, nobody is found in them, or another process writes the file. What
+            was there before stays then.
     """
     found = find_inputs([str(source)], is_video=looks_like_video)
     pictures, root = found.pictures, found.root or source
-    if found.clips and not pictures:
+    of_videos = bool(found.clips) and not pictures
+    if of_videos:
         root = file.with_suffix("")
-        with lock_folder(root):
-            for clip in found.clips:
-                _write_frames(clip, root)
-        pictures = find_inputs([str(root)]).pictures
     elif found.clips:
         LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
     if found.unreadable:
         LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
-    if not pictures:
-        raise LeanposeError(f"There is no picture in {source}.")
-    outcome = predict_pictures(
-        PoseEstimator(teacher, detector, skeleton=skeleton), pictures, labels=file, label_threshold=threshold
-    )
-    if not outcome.people:
-        file.unlink(missing_ok=True)
-        raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
+    with lock_file(file), lock_folder(root) if of_videos else nullcontext(), staging_folder(file) as staging:
+        if of_videos:
+            for clip in found.clips:
+                _write_frames(clip, root)
+            pictures = find_inputs([str(root)]).pictures
+        if not pictures:
+            raise LeanposeError(f"There is no picture in {source}.")
+        estimator, labels = PoseEstimator(teacher, detector, skeleton=skeleton), staging / file.name
+        outcome = predict_pictures(estimator, pictures, labels=labels, label_threshold=threshold)
+        if not outcome.people:
+            raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
+        os.replace(labels, file)
     skipped = len(outcome.skipped)
     found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
     return TeacherLabels(file, Path(root).resolve(), *found_in)

@@ -30,6 +30,7 @@ from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labe
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions, Scoring
 from leanpose.files import atomic_write
+from leanpose.locks import lock_together
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
 
@@ -237,23 +238,24 @@ def percent(value: float) -> str:
 
 def write_report(report: EvaluationReport, out: Path | None, results: Path | None) -> None:
     """Write the figures (`out`) and the poses in COCO's results format (`results`) as JSON."""
-    if out is not None:
-        figures = {
-            "settings": report.settings,
-            "figures": {**report.metrics, **report.keypoint_metrics},
-            "by_part": report.by_part,
-            "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in report.by_keypoint],
-            "broken": report.broken,
-            "account": report.account,
-        }
-        with atomic_write(out) as path:
-            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
-    if results is not None:
-        with atomic_write(results) as path:
-            poses = report.results.to_coco(boxes=True)
-            # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
-            named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
-            path.write_text(json.dumps(named if report.image_names else poses))
+    with lock_together(out, results):
+        if out is not None:
+            figures = {
+                "settings": report.settings,
+                "figures": {**report.metrics, **report.keypoint_metrics},
+                "by_part": report.by_part,
+                "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in report.by_keypoint],
+                "broken": report.broken,
+                "account": report.account,
+            }
+            with atomic_write(out) as path:
+                path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
+        if results is not None:
+            with atomic_write(results) as path:
+                poses = report.results.to_coco(boxes=True)
+                # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
+                named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
+                path.write_text(json.dumps(named if report.image_names else poses))
 
 
 def keypoint_table(

@@ -19,6 +19,7 @@ from leanpose.explanation import figures
 from leanpose.explanation.person import PersonView, look_at
 from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
 from leanpose.files import atomic_write, describe_os_error, require_own_folder
+from leanpose.locks import lock_folder
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.tfpose import STRIDES, TFPose
@@ -258,12 +259,13 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     """
     require_own_folder(folder, MARKER, "explanation")
     marker = folder / MARKER
-    try:
-        for name in marker.read_text().splitlines() if marker.exists() else ():
-            (folder / Path(name).name).unlink(missing_ok=True)
-    except OSError as error:
-        raise describe_os_error(folder, error) from error
-    with atomic_write(marker) as path:
-        path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
-    for drawing in drawings:
-        write_picture(drawing.image, folder / drawing.name)
+    with lock_folder(folder, wait=True):
+        try:
+            for name in marker.read_text().splitlines() if marker.exists() else ():
+                (folder / Path(name).name).unlink(missing_ok=True)
+        except OSError as error:
+            raise describe_os_error(folder, error) from error
+        with atomic_write(marker) as path:
+            path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
+        for drawing in drawings:
+            write_picture(drawing.image, folder / drawing.name)

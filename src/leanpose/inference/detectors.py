@@ -11,6 +11,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from leanpose.backends.exported import LONGEST_SIDE, Shaped, describe_values
 from leanpose.backends.onnx import open_session, values_of
+from leanpose.checksums import file_checksum
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import require_honest_archive
@@ -32,12 +34,14 @@ from leanpose.inference.detector_layouts import (
 )
 from leanpose.inference.detector_outputs import Detections
 from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, YOLO_PIXELS, place
+from leanpose.memory import limited_memory
 
 if TYPE_CHECKING:
     from torch import nn
 
 LOG = logging.getLogger(__name__)
 PACKAGED = {"rtmdet-nano": Path(__file__).parent / "files" / "rtmdet_nano_person.onnx"}
+CHECKSUMS = {PACKAGED["rtmdet-nano"]: "9077b0b7"}  # beside the files, which are as their authors made them
 DEFAULT, WHOLE_IMAGE = "rtmdet-nano", "whole-image"
 TORCHVISION = "torchvision:"
 TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
@@ -111,6 +115,8 @@ class Detector(ABC):
             raise LeanposeError(
                 f"There is no detector '{named}' and no file of that name; {did_you_mean(named, known)}"
             )
+        if file in CHECKSUMS and file_checksum(file) != CHECKSUMS[file]:
+            raise LeanposeError(f"{file} is damaged: its checksum differs; install leanpose anew.")
         return OnnxDetector(file, threshold=threshold, input_size=input_size, device=device)
 
 
@@ -167,7 +173,8 @@ class OnnxDetector(Detector):
         file_size = (shape[-2], shape[-1]) if isinstance(shape[-2], int) and isinstance(shape[-1], int) else None
         if file_size is not None and input_size not in (None, file_size):
             raise LeanposeError(f"The detector {path} takes images of {file_size[0]}×{file_size[1]} only.")
-        self.layout, self.input_size, given = self._recognise(path, file_size or input_size)
+        with nullcontext() if self._cuda else limited_memory(path):
+            self.layout, self.input_size, given = self._recognise(path, file_size or input_size)
         self.name = f"{path.name} ({self.layout.name})"
         size = "×".join(map(str, self.input_size))
         self.description = f"outputs {given}: {self.layout.content}; pixels {self.layout.pixels}; input {size}"

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, cache_folder, load_json
 from leanpose.geometry import xyxy_to_xywh
+from leanpose.locks import lock_file, lock_folder
 from leanpose.skeleton import COCO17, WHOLEBODY133, Skeleton
 from leanpose.synthetic.scene import render_scene, resolve_skeleton
 
@@ -85,7 +86,7 @@ def write_synthetic(
         progress: called after every picture with the number of those that are done and `count`.
 
     Raises:
-        LeanposeError: an argument makes no sense, or a file cannot be written.
+        LeanposeError: an argument makes no sense, a file cannot be written, or another process writes there.
     """
     if count < 1:
         raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
@@ -96,27 +97,30 @@ def write_synthetic(
     annotations: list[dict] = []
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) if workers > 1 else nullcontext()
-    with suppress(OSError):  # what is wrong with the folder is said below
-        files.images.with_name(CHECKSUMS).unlink()
-    with atomic_write(files.images) as temporary, tarfile.open(temporary, "w") as archive, pool as running:
-        rendered = running.map(render, range(count), chunksize=16) if running else map(render, range(count))
-        for index, (data, labels) in enumerate(rendered):
-            member = tarfile.TarInfo(f"{index:06d}.jpg")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-            images.append({"id": index + 1, "file_name": member.name, "height": size[0], "width": size[1]})
-            annotations += [{**label, "id": i} for i, label in enumerate(labels, start=len(annotations) + 1)]
-            if progress is not None:
-                progress(index + 1, count)
-    named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points alone
-    description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
-    info = {"description": description, "count": count, "seed": seed, "size": size}
-    content = {"info": info, **ground_truth(images, annotations, named)}
-    with atomic_write(files.annotations) as temporary:
-        temporary.write_text(json.dumps(content, separators=(",", ":")))
-    marks = {path.name: file_checksum(path) for path in (files.images, files.annotations)}
-    with atomic_write(files.images.with_name(CHECKSUMS)) as temporary:
-        temporary.write_text(json.dumps(marks))
+    # They appear together, the checksums first and the annotations last: a kill between leaves checksums that differ.
+    with (
+        lock_folder(Path(folder)),
+        atomic_write(files.annotations) as new_annotations,
+        atomic_write(files.images) as new_images,
+        atomic_write(files.images.with_name(CHECKSUMS)) as new_checksums,
+    ):
+        with tarfile.open(new_images, "w") as archive, pool as running:
+            rendered = running.map(render, range(count), chunksize=16) if running else map(render, range(count))
+            for index, (data, labels) in enumerate(rendered):
+                member = tarfile.TarInfo(f"{index:06d}.jpg")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+                images.append({"id": index + 1, "file_name": member.name, "height": size[0], "width": size[1]})
+                annotations += [{**label, "id": i} for i, label in enumerate(labels, start=len(annotations) + 1)]
+                if progress is not None:
+                    progress(index + 1, count)
+        named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points
+        description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
+        info = {"description": description, "count": count, "seed": seed, "size": size}
+        content = {"info": info, **ground_truth(images, annotations, named)}
+        new_annotations.write_text(json.dumps(content, separators=(",", ":")))
+        written = {files.images.name: new_images, files.annotations.name: new_annotations}
+        new_checksums.write_text(json.dumps({name: file_checksum(path) for name, path in written.items()}))
     return SyntheticFiles(files.images, files.annotations, count, len(annotations))
 
 
@@ -131,11 +135,12 @@ def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
     key = f"{_RENDERER}-{config.count}-{config.seed}-{size}-{skeleton.name}-{names:08x}"
     folder = root / config.images if config.images is not None else cache_folder() / "synthetic" / key
     annotations = folder / "annotations.json"
-    if annotations.exists():
-        _check_files(folder)
-        _check_settings(annotations, config)
-    else:
-        write_synthetic(folder, config.count, config.seed, config.size, skeleton)
+    if not annotations.exists():
+        with lock_file(annotations, wait=True):  # another training, or a process of the same one, may be drawing them
+            if not annotations.exists():
+                write_synthetic(folder, config.count, config.seed, config.size, skeleton)
+    _check_files(folder)
+    _check_settings(annotations, config)
     files = {"name": config.title, "images": folder / "images.tar", "annotations": annotations}
     read = read_coco_wholebody if skeleton == WHOLEBODY133 else read_coco
     return read(config.model_copy(update=files), skeleton, root, training=training)

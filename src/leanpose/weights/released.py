@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leanpose.checksums import checked_card
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import open_safetensors
 from leanpose.models.registry import list_models
@@ -39,7 +40,7 @@ class Release:
     def card(self) -> dict[str, Any]:
         """What the file says of itself, read without torch."""
         with open_safetensors(self.path, "np") as file:
-            return json.loads(file.metadata()["leanpose"])
+            return json.loads(checked_card(file.metadata(), "leanpose", self.path))
 
 
 _RESEARCH_DATA = (

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from leanpose.checksums import CHECKSUM_KEY, checksum, digest
+from leanpose.checksums import CHECKSUM_KEY, checked_card, checksum, digest
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, open_safetensors, safetensors_bytes
@@ -266,9 +266,7 @@ def _card(file: Any, path: Path) -> dict[str, Any]:
         raise LeanposeError(f"{path} holds a backbone alone, for `pretrained` of a recipe or of create_model.")
     if KEY not in metadata:
         raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
-    if metadata.get(CHECKSUM_KEY, checksum(metadata[KEY].encode())) != checksum(metadata[KEY].encode()):
-        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
-    return parse_card(_Card, metadata[KEY], path)
+    return parse_card(_Card, checked_card(metadata, KEY, path), path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

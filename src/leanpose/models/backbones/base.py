@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from leanpose.checksums import CHECKSUM_KEY, checksum, digest
+from leanpose.checksums import CHECKSUM_KEY, checked_card, checksum, digest
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, open_safetensors, safetensors_bytes
 from leanpose.schema import parse_card
@@ -180,7 +180,4 @@ def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if BACKBONE_KEY not in metadata:
         raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
-    text = metadata[BACKBONE_KEY]
-    if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
-        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
-    return parse_card(_BackboneCard, text, path)
+    return parse_card(_BackboneCard, checked_card(metadata, BACKBONE_KEY, path), path)
