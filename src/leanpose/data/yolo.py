@@ -26,6 +26,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import atomic_write, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
+_MOST_KEYPOINTS = 10_000
 _LARGEST, _FARTHEST = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -102,8 +103,8 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
         keypoints, values = (int(value) for value in content["kpt_shape"])
     except (TypeError, ValueError):
         keypoints, values = 0, 0
-    if keypoints < 1 or values not in (2, 3):
-        raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r}.")
+    if not 1 <= keypoints <= _MOST_KEYPOINTS or values not in (2, 3):
+        raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r:.100}.")
     return keypoints, values
 
 

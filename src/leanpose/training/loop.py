@@ -28,7 +28,7 @@ from leanpose.data.dataset import Batch, ImageDataset, start_worker
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.evaluation.report import headline, primary_metric
-from leanpose.files import atomic_write
+from leanpose.files import any_damage, atomic_write
 from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
 from leanpose.training.log import RunLog, RunProgress
@@ -53,6 +53,10 @@ class RunState:
     best_epoch: int = -1
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.step < 2**62 and 0 <= self.epoch < 2**62 and not math.isnan(self.best)):
+            raise ValueError("step, epoch or best")
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -76,11 +80,14 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     """
     if not (folder / "last.safetensors").is_file():
         return None
-    saved = load_state(folder)
-    state = RunState(**saved["run"])
-    if state.epoch < epochs:
-        return None
-    return RunSummary(folder, saved["metrics"], state.best, state.best_epoch, state.seconds, saved["broken"])
+    with any_damage("saved state of the run", folder):
+        saved = load_state(folder)
+        state = RunState(**saved["run"])
+        if state.epoch < epochs:
+            return None
+        return RunSummary(
+            folder, {**saved["metrics"]}, state.best, state.best_epoch, state.seconds, {**saved["broken"]}
+        )
 
 
 def _count_in(variable: str, otherwise: int) -> int:
@@ -93,6 +100,22 @@ def _count_in(variable: str, otherwise: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise LeanposeError(f"The environment variable {variable} is the number of processes, not '{text[:40]}'.")
     return int(text)
+
+
+def writes_files() -> bool:
+    """Whether this is the one of the processes that `torchrun` started that writes what they make together.
+
+    Raises:
+        LeanposeError: `RANK` is none of theirs.
+    """
+    processes, rank = _count_in("WORLD_SIZE", 1), os.environ.get("RANK", "0")
+    if processes == 1:  # whatever `RANK` is, as another program's it means nothing
+        return True
+    if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and int(rank) < processes):
+        raise LeanposeError(
+            f"The environment variable RANK is the number of a process, from 0 to {processes - 1}, not '{rank[:40]}'."
+        )
+    return int(rank) == 0
 
 
 def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
@@ -180,7 +203,8 @@ class Trainer:
         self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log, over so many steps
         self._averaged_steps = 0
         if resume:
-            self._restore(load_state(folder))
+            with any_damage("saved state of the run", folder):
+                self._restore(load_state(folder))
         self.log = RunLog(folder, self.state.step) if fabric.is_global_zero else None
         self.progress = RunProgress(
             recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero
@@ -420,7 +444,7 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self._losses = {name: value.to(self.fabric.device) for name, value in state["losses"].items()}
         self._averaged_steps = state["averaged_steps"]
-        self.metrics, self.broken = state["metrics"], state["broken"]
+        self.metrics, self.broken = {**state["metrics"]}, {**state["broken"]}
 
     def _log_losses(self) -> None:
         if self.log is not None:
