@@ -392,3 +392,35 @@ def test_one_keypoint_twice_without_groups(tmp_path: Path) -> None:
         LeanposeError, match="two points 'nose' of one person; give the shapes of each person a group_id"
     ):
         load_labels(with_change(label_files.labelme(tmp_path), ungroup))
+
+
+def test_one_of_several_categories_is_checked(tmp_path: Path) -> None:
+    geese = [person(2, 2, category_id=2)]
+    names = list(COCO17.keypoints)
+    kinds = [{"id": number, "name": name, "keypoints": names} for number, name in ((1, "person"), (2, "goose"))]
+    write_people(tmp_path, [person(1, 1), *geese], categories=kinds)
+    file = tmp_path / "annotations.json"
+    assert [len(check_data([file], category=name).sets[0].people) for name in (None, "goose")] == [2, 1]
+    (damaged,) = check_data([file], category="duck").damaged
+    assert "duck" in damaged.text
+
+
+def test_a_list_of_images_that_was_written_elsewhere(tmp_path: Path) -> None:
+    path = label_files.yolo(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    image = next((tmp_path / "images").rglob("*.jpg")).relative_to(tmp_path)
+    for line, moved in (
+        (str(image), 0),
+        (f"./{image}", 0),
+        ("C:\\set\\" + str(image).replace("/", "\\"), 1),
+        (f"/gone/set/{image}", 1),
+    ):
+        (tmp_path / "train.txt").write_text(f"{line}\n")
+        path.write_text(yaml.safe_dump(content | {"train": "train.txt", "val": None}))
+        labels = load_labels(path)
+        assert [one.name for one in labels.images] == [str(image)]
+        assert len(labels.people) == 1
+        assert sum(count for note, count in labels.notes.items() if "not where the list says" in note) == moved
+    (tmp_path / "train.txt").write_text("/gone/set/images/../../secret.jpg\n")
+    with pytest.raises(LeanposeError, match=r"secret\.jpg"):
+        load_labels(path)
