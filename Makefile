@@ -1,6 +1,9 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
 .PHONY: setup demo test test-shapes torture fuzz audit
 
+# Some images forbid Python to keep what it compiles; each process would then compile torch anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 

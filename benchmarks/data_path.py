@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from leanpose.codecs.heatmap import HeatmapCodec
-from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.cache import CropPlan
 from leanpose.data.coco import coco_category
 from leanpose.data.dataset import TopDownDataset
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.skeleton import COCO17
 
@@ -167,9 +168,10 @@ def main() -> None:
             "leanpose, with normalisation and targets": ours(reduced, device_part=True),
         }
         for encoding in ("jpeg", "raw"):
-            cache = pack_crops(people, CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.bin")
+            plan, path = CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.pack"
+            cache = pack_people([PoseDataset("people", people)], COCO17, plan, path)
             cached = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), cache=cache)
-            pipelines[f"leanpose, {encoding} cache"] = ours(cached)
+            pipelines[f"leanpose, {encoding} pack"] = ours(cached)
         for run in pipelines.values():
             run()
         speeds: dict[str, list[float]] = {name: [] for name in pipelines}

@@ -12,7 +12,10 @@ import cv2
 import numpy as np
 from scipy.io import savemat
 
+from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.coco import coco_category
+from leanpose.data.packing import pack_people
 from leanpose.data.wholebody import split_parts
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -79,6 +82,13 @@ def write_coco(folder: Path, images: int = 3, people: list[dict[str, Any]] | Non
     content = coco_content(images, [person(i, i) for i in range(1, images + 1)] if people is None else people)
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder / "annotations.json"
+
+
+def pack(
+    people: list[PoseAnnotation], plan: CropPlan, path: Path, skeleton: Skeleton = COCO17, **how: Any
+) -> CropCache:
+    """A pack of these people."""
+    return pack_people([PoseDataset("people", people)], skeleton, plan, path, **how)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

@@ -44,6 +44,5 @@ def digits_recipe(data: Path, **changes: Any) -> dict[str, Any]:
         "validation": {"interval": 8},
         "batch_size": 32,
         "precision": "fp32",
-        "checkpoint_minutes": 0,
     }  # fmt: skip
     return {**recipe, **changes}

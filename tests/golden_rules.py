@@ -6,21 +6,26 @@ import json
 import math
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, invert_affine, warp_matrix
+from leanpose.models.registry import create_model
+from leanpose.weights import from_official
 
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
 
 
-def rule_r(key: str, shape: list[int], kind: str, conv_weight_gain: float = 1.0) -> np.ndarray:
-    """The values of one official tensor, float32, drawn from a generator seeded with its key."""
+@lru_cache(maxsize=2000)  # networks of one family share names, and tests share networks
+def rule_r(key: str, shape: tuple[int, ...], kind: str, conv_weight_gain: float = 1.0) -> np.ndarray:
+    """The values of one official tensor, float32, drawn from a generator seeded with its key; not to be changed."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
     if kind in ("running_var", "norm_weight"):
         values = rng.uniform(0.5, 1.5, shape)
@@ -60,7 +65,7 @@ class Golden:
         """All tensors by official name, but those that the official constructor computes itself (kind `fixed`)."""
         gain = self.facts["conv_weight_gain"]
         return {
-            key: torch.from_numpy(rule_r(key, shape, kind, gain))
+            key: torch.from_numpy(rule_r(key, tuple(shape), kind, gain))
             for key, shape, kind in self.facts["keys"]
             if kind != "fixed"
         }
@@ -80,6 +85,25 @@ class Golden:
         if facts["stride"] != 1:
             values = values.reshape(-1)[:: facts["stride"]]
         return float(np.abs(values - expected).max() / facts.get("abs_max", np.abs(expected).max()))
+
+
+class UnsetWeights(TorchFunctionMode):
+    """Weights of networks built inside are NaN instead of random, which takes no time: for those that are all loaded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name.endswith(("normal_", "uniform_")):  # a tensor's own, and all of torch.nn.init
+            with torch.no_grad():
+                return kwargs.get("tensor", args[0] if args else None).fill_(math.nan)
+        return func(*args, **kwargs)
+
+
+def official_model(golden: Golden, name: str, **overrides: Any) -> Any:
+    """The named model with the weights of the official file, all of which it takes."""
+    with UnsetWeights():
+        model = create_model(name, **overrides)
+    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
+    return model
 
 
 def to_image(codec: Any, points: np.ndarray, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import KEY, ExportCard
 from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal, file_checksum, seal
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.coco import read_coco
 from leanpose.data.images import BrokenImageError
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export.exporter import move_files
@@ -78,15 +79,15 @@ def backbone(folder: Path, model: PoseModel) -> Files:
 def raw_crops(folder: Path, model: PoseModel, encoding: Any = "raw") -> Files:
     write_tiny_coco(folder, people=3)
     source = DatasetConfig(format="coco", images=Path("images"), annotations=Path("annotations.json"))
-    people = read_coco(source, COCO17, folder, training=True).people
-    pack_crops(people, CropPlan((64, 48), encoding=encoding), folder / "crops.bin")
+    dataset = read_coco(source, COCO17, folder, training=True)
+    pack_people([dataset], COCO17, CropPlan((64, 48), encoding=encoding), folder / "crops.pack")
 
     def read() -> Any:
-        cache = CropCache(folder / "crops.bin")
-        rows = cache.find(people)
+        cache = CropCache(folder / "crops.pack")
+        rows = cache.find(dataset.people)
         return cache.plan, cache.broken, [(p.tobytes(), m.tolist()) for p, m in map(cache.read, rows.tolist())]
 
-    return [folder / "crops.bin"], read
+    return [folder / "crops.pack"], read
 
 
 def jpeg_crops(folder: Path, model: PoseModel) -> Files:

@@ -27,7 +27,7 @@ from leanpose.pseudo_labels.labelling import BodyDataset
 from leanpose.report.runs import read_run
 from leanpose.schema import parse_card
 from leanpose.skeleton import COCO17, WHOLEBODY133, get_skeleton
-from leanpose.training.loop import make_fabric
+from leanpose.training.processes import make_fabric
 from leanpose.training.recipe import load_recipe, parse_recipe
 from pose_files import constant_file
 from tiny import tiny_recipe

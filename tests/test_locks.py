@@ -18,9 +18,10 @@ import pytest
 from clips import write_clip
 from fuzz import label_files
 from leanpose import locks
-from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.cache import CropPlan
 from leanpose.data.convert import convert_labels
 from leanpose.data.inputs import ImageFile
+from leanpose.data.packing import pack_people
 from leanpose.demo import run_demo
 from leanpose.distillation.run import run_distillation
 from leanpose.distillation.unlabelled import label_pictures
@@ -30,6 +31,7 @@ from leanpose.inference.folders import predict_pictures
 from leanpose.locks import lock_file, lock_folder, lock_together
 from leanpose.models.registry import create_model
 from leanpose.pseudo_labels.labelling import label_wholebody
+from leanpose.skeleton import COCO17
 from leanpose.synthetic import write_synthetic
 from leanpose.video.predict import predict_video
 from tiny import TINY_MODEL
@@ -126,7 +128,7 @@ def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path: Path):
 
 
 def pack(out: Path) -> None:
-    pack_crops([], CropPlan((8, 8)), out)
+    pack_people([], COCO17, CropPlan((8, 8)), out)
 
 
 def predict_folder(out: Path) -> None:

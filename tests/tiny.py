@@ -53,7 +53,6 @@ def tiny_recipe(data: Path, **changes: Any) -> dict[str, Any]:
         "validation": {"interval": 2},
         "batch_size": 4,
         "precision": "fp32",
-        "checkpoint_minutes": 0,
     }
     return {**recipe, **changes}
 

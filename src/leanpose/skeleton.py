@@ -7,7 +7,7 @@ The keypoint names are the joint between data sets: a reader of one skeleton fee
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -200,6 +200,37 @@ class Skeleton:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise LeanposeError(f"Not a skeleton (`name`, `keypoints`): {type(error).__name__} {error}.") from error
+
+
+def join_skeletons(skeletons: Sequence[Skeleton]) -> Skeleton:
+    """One skeleton with the keypoints of all, each once however it is spelt, in the order of the first."""
+    first = skeletons[0]
+    names, known = list(first.keypoints), {keypoint_name(name) for name in first.keypoints}
+    for name in (name for each in skeletons for name in each.keypoints):
+        if keypoint_name(name) not in known:
+            known.add(keypoint_name(name))
+            names.append(name)
+    if len(names) == len(first):
+        return first
+    places = {keypoint_name(name): i for i, name in enumerate(names)}
+
+    def pairs_of(kind: str) -> tuple[tuple[int, int], ...]:
+        pairs = ((s.keypoints[a], s.keypoints[b]) for s in skeletons for a, b in getattr(s, kind))
+        return tuple(dict.fromkeys((places[keypoint_name(a)], places[keypoint_name(b)]) for a, b in pairs))
+
+    sigmas = {
+        keypoint_name(name): sigma
+        for each in reversed(skeletons)
+        for name, sigma in zip(each.keypoints, each.sigmas, strict=True)
+    }
+    given = any(each.given_pairs is not None for each in skeletons)
+    return Skeleton(
+        first.name,
+        tuple(names),
+        pairs_of("limbs"),
+        tuple(sigmas[keypoint_name(name)] for name in names),
+        given_pairs=pairs_of("pairs") if given else None,
+    )
 
 
 def skeleton_yaml(skeleton: Skeleton) -> str:

@@ -1,3 +1,3 @@
-"""The version of leanpose, as cards, exports and crop caches state it."""
+"""The version of leanpose, as cards and exports state it."""
 
 __version__ = "0.2.0"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from golden_rules import OUTPUT_TOLERANCE, Golden
+from golden_rules import OUTPUT_TOLERANCE, Golden, official_model
 from leanpose import create_model, list_models
 from leanpose.classification.deit import DeiT, load_classifier
 from leanpose.errors import LeanposeError
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import model_entry
-from leanpose.weights import describe, from_official, load_model, save_model
+from leanpose.weights import describe, load_model, save_model
 
 SMALL: dict[str, Any] = {
     "input_size": (32, 48),
@@ -44,9 +44,8 @@ def pictures(count: int = 2) -> torch.Tensor:
 )
 def test_outputs_are_timms(shared: Path, size: str, overrides: dict[str, Any]) -> None:
     golden = Golden.load(shared, f"deit_{size}_patch16_224")
-    model = create_model("deit_tiny", **overrides)
+    model = official_model(golden, "deit_tiny", **overrides)
     assert isinstance(model, DeiT)
-    model.load_state_dict(from_official("deit_tiny", golden.state_dict(), **overrides), strict=True)
     with torch.inference_mode():
         output = model(golden.images)
         tokens = torch.cat([output.class_tokens, output.visual_tokens], dim=1)

@@ -15,7 +15,8 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.box_file import BoxFile
 from leanpose.skeleton import COCO17
 from leanpose.training.log import RunLog
-from leanpose.training.loop import finished_run, writes_files
+from leanpose.training.loop import finished_run
+from leanpose.training.processes import writes_files
 from leanpose.training.resume import save_state
 from tiny import tiny_recipe
 

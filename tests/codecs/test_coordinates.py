@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-import leanpose
-from golden_rules import Golden, to_image
+from golden_rules import Golden, official_model, to_image
 from leanpose.codecs import CoordinateCodec, CoordinateTarget, build_codec
 from leanpose.codecs.base import Coordinates
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
-from leanpose.weights import from_official
 from outputs import coordinates, present
 
 
@@ -53,8 +51,7 @@ def test_golden_test_forward_of_distilpose_s(shared: Path, flip: bool) -> None:
     golden, arrays = (
         Golden.load(shared, "distilpose_s"), np.load(shared / "golden" / "codecs" / "codecs_distilpose_mmpose029.npz"),
     )  # fmt: skip
-    model = leanpose.create_model("distilpose_s")
-    model.load_state_dict(from_official("distilpose_s", golden.state_dict()))
+    model = official_model(golden, "distilpose_s")
     with torch.inference_mode():
         prediction = plain = coordinates(model(golden.images).prediction)
         mirrored = coordinates(model(golden.images.flip(-1)).prediction)
@@ -81,8 +78,7 @@ def test_golden_test_forward_of_distilpose_s(shared: Path, flip: bool) -> None:
 )
 def test_golden_test_forward_of_the_toolbox(shared: Path, name: str, official: str, flip: bool) -> None:
     golden, arrays = Golden.load(shared, official), np.load(shared / "golden" / "losses" / "train_step_mm1.npz")
-    model = leanpose.create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()))
+    model = official_model(golden, name)
     changes = {"flip_shift": True} if name != "simplebaseline_r50" else {"encoding": "msra", "decoding": "quarter"}
     codec = build_codec(model.codec.to_dict() | changes)
     with torch.inference_mode():

@@ -13,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import leanpose
-from golden_rules import OUTPUT_TOLERANCE, Golden, to_image
+from golden_rules import OUTPUT_TOLERANCE, Golden, official_model, to_image
 from leanpose.codecs import HeatmapCodec, HeatmapTarget, build_codec
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
-from leanpose.weights import from_official
 
 PIXEL = 1e-3
 NOISE_PIXEL = 1e-2  # DARK on noise-like maps, whose parabolas can be nearly flat
@@ -161,8 +159,7 @@ def test_golden_flip_of_mmpose_029(mmpose029: tuple, points: str) -> None:
 def test_golden_test_forward_of_sdpose_t(shared: Path, mmpose029: tuple, flip: bool) -> None:
     (arrays, facts), prefix = mmpose029, f"end_to_end/sdpose_t/flip_{flip}."
     golden = Golden.load(shared, "sdpose_t")
-    model = leanpose.create_model("sdpose_t")
-    model.load_state_dict(from_official("sdpose_t", golden.state_dict()))
+    model = official_model(golden, "sdpose_t")
     codec = model.codec
     assert isinstance(codec, HeatmapCodec)
     with torch.inference_mode():
@@ -379,19 +376,3 @@ def test_maps_of_another_size_are_refused() -> None:
 def test_an_old_name_of_a_setting_gets_the_new_one(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LeanposeError, match=words):
         build_codec(values)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("decoding", DECODINGS)
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_gpu_gives_the_same_points(encoding: Any, decoding: Any) -> None:
-    codec = HeatmapCodec(encoding=encoding, decoding=decoding)
-    points = torch.rand(8, 17, 2) * torch.tensor([191.0, 255.0])
-    maps = codec.encode(points, torch.ones(8, 17)).heatmaps
-    on_device = codec.encode(points.cuda(), torch.ones(8, 17).cuda()).heatmaps
-    assert torch.allclose(on_device.cpu(), maps, atol=FLOAT)
-    found, scores = codec.decode(Heatmaps(on_device))
-    expected, expected_scores = codec.decode(Heatmaps(on_device.cpu()))
-    assert found.is_cuda
-    assert torch.allclose(found.cpu(), expected, atol=PIXEL)
-    assert torch.allclose(scores.cpu(), expected_scores)

@@ -12,13 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import leanpose
-from golden_rules import Golden, to_image
+from golden_rules import Golden, official_model, to_image
 from leanpose.codecs import SimCCCodec, SimCCTarget, build_codec
 from leanpose.codecs.base import SimCC
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
-from leanpose.weights import from_official
 
 CODECS = {
     "simcc_rtmpose_256x192": SimCCCodec(),
@@ -78,8 +76,7 @@ def test_the_flip_test_is_the_toolboxs(arrays: dict, points: str) -> None:
 )
 def test_golden_test_forward(shared: Path, file: str, name: str, flip: bool) -> None:
     golden, arrays = Golden.load(shared, file), np.load(shared / "golden" / "losses" / "train_step_mm1.npz")
-    model = leanpose.create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()))
+    model = official_model(golden, name)
     with torch.inference_mode():
         prediction = model(golden.images).prediction
         if flip:

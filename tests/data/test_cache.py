@@ -1,31 +1,31 @@
-"""The crop cache: found by person, whole or refused."""
+"""Packs: people are found, crops are those of their images, and what is damaged is said."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from data_builders import encoded, person, picture, write_coco
-from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.cache import FILE_NAME, CropCache, CropPlan, cached_crops, pack_crops
+from data_builders import encoded, pack, person, write_coco
+from leanpose.data.annotations import ImageRef, PoseAnnotation
+from leanpose.data.cache import FILE_NAME, MAGIC, CropCache, CropLookup, CropPlan, UnusablePackError, is_pack_file
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.images import read_image
+from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import BODY19, COCO17
-from tiny import write_tiny_coco, write_tiny_recipe
+from leanpose.skeleton import BODY19, COCO17, Skeleton
 
 PLAN = CropPlan((64, 48))
 
 
-def read(folder: Path, skeleton: object = COCO17) -> list[PoseAnnotation]:
+def read(folder: Path, skeleton: Skeleton = COCO17) -> list[PoseAnnotation]:
     source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
-    return read_people(source, skeleton, training=True).people  # type: ignore[arg-type]
+    return read_people(source, skeleton, training=True).people
 
 
 @pytest.fixture
@@ -36,21 +36,23 @@ def people(tmp_path: Path) -> list[PoseAnnotation]:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    return tmp_path / "packed.bin"
+    return tmp_path / "people.pack"
 
 
 def test_a_crop_is_that_part_of_its_image(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack_crops(people, CropPlan((512, 384)), packed)  # finer than the image: kept as it is
-    crop, matrix = cache.read(int(cache.find(people[:1])[0]))
+    cache = pack(people, CropPlan((512, 384)), packed)  # finer than the image: kept as it is
+    row = int(cache.find(people[:1])[0])
+    crop, matrix = cache.read(row)
     np.testing.assert_allclose(matrix[:, :2], np.eye(2))
     left, top = (-matrix[:, 2]).astype(int)
     image = read_image(people[0].image)
     np.testing.assert_array_equal(crop, image[top : top + crop.shape[0], left : left + crop.shape[1]])
+    np.testing.assert_allclose(cache.regions([row])[0, :2], [left - 0.5, top - 0.5])
 
 
 def test_crops_are_no_finer_than_asked(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack_crops(people, CropPlan((32, 24), density=1.0), packed)
-    for row in range(len(cache)):
+    cache = pack(people, CropPlan((32, 24), density=1.0), packed)
+    for row in cache.rows.tolist():
         crop, matrix = cache.read(row)
         assert crop.shape[0] <= 32 * 1.5 + 2
         assert matrix[0, 0] < 0.5
@@ -62,7 +64,7 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> 
     ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
     write_coco(tmp_path, 1, [person(1, 1, x=41, y=13)])
     (tmp_path / "images" / "0001.jpg").write_bytes(encoded(ramp, ".png"))  # the bytes decide, not the name
-    cache = pack_crops(read(tmp_path), CropPlan((26, 19)), packed)
+    cache = pack(read(tmp_path), CropPlan((26, 19)), packed)
     crop, matrix = cache.read(0)
     assert matrix[0, 0] < 0.25
     y, x = np.mgrid[1 : crop.shape[0] - 1, 1 : crop.shape[1] - 1].reshape(2, -1)
@@ -71,18 +73,31 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> 
 
 
 def test_people_are_found_in_any_order_and_skeleton(people: list[PoseAnnotation], tmp_path: Path, packed: Path) -> None:
-    cache = pack_crops([people[2], people[0], people[0]], PLAN, packed)
+    cache = pack([people[2], people[0], people[0]], PLAN, packed)
     assert len(cache) == 2
     found = cache.find(people)
     assert (found >= 0).tolist() == [True, False, True, False]
     assert (cache.find(read(tmp_path, BODY19)) == found).all()
     moved = dataclasses.replace(people[0], box=people[0].box + 1)
     assert cache.find([moved]).tolist() == [-1]
-    assert (pack_crops([], PLAN, packed).find(people) == -1).all()
+    assert (pack([], PLAN, packed).find(people) == -1).all()
+
+
+def test_images_of_one_name_are_told_apart(people: list[PoseAnnotation], tmp_path: Path, packed: Path) -> None:
+    """The same name, ids and box in two folders, as in two sets that a tool has numbered anew."""
+    shutil.copytree(tmp_path / "images", tmp_path / "more")
+    (tmp_path / "more" / "0001.jpg").write_bytes(encoded(np.full((120, 160, 3), 200, np.uint8)))
+    one = people[0]
+    other = dataclasses.replace(one, image=ImageRef(str(tmp_path / "more" / "0001.jpg")))
+    cache = pack([one, other], PLAN, packed)
+    assert cache.image_names == ["images/0001.jpg", "more/0001.jpg"]
+    rows = cache.find([one, other, one])
+    assert rows[0] == rows[2] != rows[1]
+    assert cache.read(int(rows[1]))[0].min() > 190 > cache.read(int(rows[0]))[0].min()
 
 
 def test_a_worker_maps_the_file_again(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack_crops(people, PLAN, packed)
+    cache = pack(people, PLAN, packed)
     assert cache.plan == PLAN
     assert len(pickle.dumps(cache)) < 1000
     for copy in (CropCache(packed), pickle.loads(pickle.dumps(cache))):
@@ -92,86 +107,67 @@ def test_a_worker_maps_the_file_again(people: list[PoseAnnotation], packed: Path
 
 
 def test_a_worker_does_not_take_another_pack_for_its_own(people: list[PoseAnnotation], packed: Path) -> None:
-    copy = pickle.dumps(pack_crops(people, PLAN, packed))
-    pack_crops(people[1:], PLAN, packed)
+    copy = pickle.dumps(pack(people, PLAN, packed))
+    pack(people[1:], PLAN, packed)
     with pytest.raises(LeanposeError, match="was packed again while it was being used"):
         pickle.loads(copy)
 
 
-def test_the_order_of_people_does_not_change_the_file(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    pack_crops(people, PLAN, tmp_path / "one.bin")
-    pack_crops(people[::-1], PLAN, tmp_path / "other.bin")
-    assert (tmp_path / "one.bin").read_bytes() == (tmp_path / "other.bin").read_bytes()
+def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], packed: Path) -> None:
+    cache = pack(people, CropPlan((512, 384)), packed)
+    image, shown = read_image(people[0].image), read_image(ImageRef(str(packed), "0001.jpg"))
+    assert shown.shape == image.shape
+    lit = cv2.erode((shown.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert lit.mean() > 0.5
+    np.testing.assert_array_equal(shown[lit], image[lit])
+    with pytest.raises(BrokenImageError, match=r"holds nobody of an image 9.jpg"):
+        cache.read_image("9.jpg")
 
 
-def test_broken_images_are_named_and_left_out(people: list[PoseAnnotation], packed: Path) -> None:
-    Path(people[0].image.path).write_bytes(encoded(picture(1))[:900])
-    done: list[tuple[int, int]] = []
-    cache = pack_crops(people, PLAN, packed, progress=lambda *step: done.append(step))
-    assert done[-1] == (4, 4)
-    assert len(cache) == 2
-    assert list(cache.broken) == [str(people[0].image)]
-    assert "cut off" in cache.broken[str(people[0].image)]
+def test_a_damaged_crop_is_named_and_left_out_in_training(people: list[PoseAnnotation], packed: Path) -> None:
+    cache = pack(people, PLAN, packed)
+    entry = cache.index[int(cache.find([people[2]])[0])]
+    content = bytearray(packed.read_bytes())
+    content[int(entry["offset"]) + 5] ^= 1
+    packed.write_bytes(content)
+    cache = CropCache(packed)
+    dataset = TopDownDataset(people, COCO17, PLAN.input_size, cache=cache, replace_broken=True)
+    crop, broken = dataset[2]
+    assert crop is not None
+    sentence = f"The crop of person 3 of 0002.jpg in {packed} is damaged; pack it again."
+    assert broken == {str(people[2].image): sentence}
 
 
-def test_a_cache_that_fits_is_used_again(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    cached_crops(people[:2], PLAN, folder)
-    stamp = (folder / FILE_NAME).stat().st_mtime_ns
-    cached_crops(people[:1], PLAN, folder)
-    assert (folder / FILE_NAME).stat().st_mtime_ns == stamp
-    assert len(cached_crops(people, PLAN, folder)) == 4  # more people: packed again
-    assert cached_crops(people, CropPlan((32, 24)), folder).plan.input_size == (32, 24)
-    assert CropCache(folder).plan.input_size == (32, 24)
+def test_people_without_a_crop_are_read_from_their_images(people: list[PoseAnnotation], packed: Path) -> None:
+    lookup = CropLookup(people, pack(people[1:], PLAN, packed))
+    assert lookup.read(0) is None
+    assert (lookup.sources >= 0).tolist() == [False, True, True, True]
 
 
-def test_a_cache_with_a_broken_image_is_used_again(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    image, folder = Path(people[0].image.path), tmp_path / "cache"
-    image.write_bytes(encoded(picture(1))[:900])
-    Path(people[3].image.path).unlink()
-    broken = cached_crops(people, PLAN, folder).broken
-    assert len(broken) == 2
-    stamp = (folder / FILE_NAME).stat().st_mtime_ns
-    assert cached_crops(people, PLAN, folder).broken == broken
-    assert (folder / FILE_NAME).stat().st_mtime_ns == stamp
-    image.write_bytes(encoded(picture(1)))  # who is mended is read from the image
-    cache = cached_crops(people, PLAN, folder)
-    assert cache.find(people).tolist()[0] == -1
-    dataset = TopDownDataset(people, COCO17, PLAN.input_size, cache=cache)
-    np.testing.assert_array_equal(dataset.read(0).image, TopDownDataset(people, COCO17, PLAN.input_size).read(0).image)
+def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnotation], packed: Path) -> None:
+    pack(people, PLAN, packed)
+    whole = packed.read_bytes()
+    index = len(whole) - 400
+    for data, sentence in (
+        (whole[:-1], "is cut off"),
+        (whole[: len(whole) // 2], "is cut off"),
+        (MAGIC, "is cut off"),
+        (whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :], "is damaged: its checksum differs"),
+        (MAGIC.replace(b"4", b"3") + whole[16:-16] + MAGIC.replace(b"4", b"3"), "is of another version"),
+        (bytes(500) + b"leanpose-crops-3", "is of another version"),
+    ):
+        packed.write_bytes(data)
+        with pytest.raises(UnusablePackError, match=sentence):
+            CropCache(packed)
+    for data in (b"", b"something else entirely, but long enough to be one"):
+        packed.write_bytes(data)
+        assert not is_pack_file(packed)
+        with pytest.raises(LeanposeError, match="is no pack of crops"):
+            CropCache(packed)
+    with pytest.raises(LeanposeError, match="Cannot read the pack"):
+        CropCache(packed.with_name("none.pack"))
 
 
-def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
-    from leanpose.cli.data import data_app
-
-    write_tiny_coco(tmp_path / "data", people=5)
-    recipe = write_tiny_recipe(tmp_path / "recipe.yaml", tmp_path / "data")
-    arguments = ["pack", str(recipe), "--out", str(tmp_path / "packed"), "--encoding", "jpeg"]
-    result = CliRunner().invoke(data_app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    assert "5 people in" in result.output
-    cache = CropCache(tmp_path / "packed")
-    assert (len(cache), cache.plan.encoding, cache.plan.input_size) == (5, "jpeg", (64, 48))
-    with pytest.raises(LeanposeError, match="Say where to write"):
-        CliRunner().invoke(data_app, ["pack", str(recipe)], catch_exceptions=False)
-
-
-def test_damaged_files_are_refused(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    path = tmp_path / "crops.bin"
-    pack_crops(people, PLAN, path)
-    whole = path.read_bytes()
-    for data in (whole[:-1], whole[: len(whole) // 2], b"something else entirely, but long enough"):
-        path.write_bytes(data)
-        with pytest.raises(LeanposeError, match="damaged or no crop cache"):
-            CropCache(path)
-    path.write_bytes(b"")
-    with pytest.raises(LeanposeError, match="damaged or no crop cache"):
-        CropCache(path)
-    with pytest.raises(LeanposeError, match="Cannot read the crop cache"):
-        CropCache(tmp_path / "none.bin")
-
-
-def test_an_unwritable_folder_gets_one_sentence(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LeanposeError, match="Cannot write"):
-        pack_crops(people, PLAN, tmp_path / "file" / "crops.bin")
+def test_a_pack_is_found_in_its_folder(people: list[PoseAnnotation], tmp_path: Path) -> None:
+    pack(people, PLAN, tmp_path / FILE_NAME)
+    assert len(CropCache(tmp_path)) == 4

@@ -16,9 +16,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from data_builders import encoded, picture, write_coco, write_tar
+from data_builders import encoded, pack, picture, write_coco, write_tar
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import CropPlan, pack_crops
+from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.image_files import VARIABLE, BrokenImageError, max_pixels, open_image
 from leanpose.data.image_folder import tar_members
@@ -104,7 +104,7 @@ def test_every_reader_has_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(VARIABLE, "0.02")
     (tmp_path / "images" / "0002.jpg").write_bytes(encoded(picture(1, 200, 200)))
     large = str(tmp_path / "images" / "0002.jpg")
-    assert list(pack_crops(people, CropPlan((64, 48)), tmp_path / "crops.bin").broken) == [large]
+    assert list(pack(people, CropPlan((64, 48)), tmp_path / "crops.pack").broken) == ["0002.jpg"]
     crops = TopDownDataset(people, COCO17, (64, 48), augmentation=None)
     assert list(crops.collate([crops[0], crops[1]]).broken) == [large]
     found = dict(read_ahead(find_inputs([str(tmp_path / "images")]).pictures, lambda *_: None))

@@ -33,6 +33,7 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
+from leanpose.report.costs import ModelCost
 from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
@@ -66,6 +67,23 @@ def data(tmp_path: Path) -> Path:
         }
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of a report need no precision here."""
+    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+
+
+@pytest.fixture
+def without_costs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Time and export no more models; `test_a_comparison_from_start_to_report` does it once."""
+
+    def stop() -> None:
+        cost = ModelCost("tokenpose_s_v1", 1_000, 1_000, 1_000, {"torch": 1.0})
+        monkeypatch.setattr("leanpose.distillation.report.cost_of", lambda file, **_: cost)
+
+    return stop
 
 
 def plan(teacher: str, data: Path, *settings: str, **options: Any) -> DistillationPlan:
@@ -168,7 +186,9 @@ def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:
             epochs_for(made, wrong, tmp_path)
 
 
-def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: Path) -> None:
+def test_a_comparison_from_start_to_report(
+    teacher: str, data: Path, tmp_path: Path, without_costs: Callable[[], None]
+) -> None:
     said: list[str] = []
     made, out = plan(teacher, data, seeds=2), tmp_path / "out"
     out.mkdir()
@@ -214,6 +234,7 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
     # The same again trains nothing; a file that is gone is made again.
     before = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
     shutil.rmtree(out / "taught-1")
+    without_costs()
     again = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
     after = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
     assert {name for name in before if before[name] != after[name]} == {"taught-1"}
@@ -226,9 +247,9 @@ def test_a_comparison_from_start_to_report(teacher: str, data: Path, tmp_path: P
 
 
 def test_without_a_baseline_there_is_no_verdict(
-    teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: str, data: Path, tmp_path: Path, without_costs: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 4)
+    without_costs()
     result = run_distillation(
         plan(teacher, data, baseline=False), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None
     )
@@ -313,7 +334,9 @@ def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: P
     assert planned.recipe(TAUGHT, 0, tmp_path).schedule.epochs == 5
 
 
-def test_people_whose_labels_are_hidden_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+def test_people_whose_labels_are_hidden_join_the_taught_student_alone(
+    teacher: str, data: Path, tmp_path: Path, without_costs: Callable[[], None]
+) -> None:
     made = plan(teacher, data, "data.train.0.labelled_people=0.5").with_epochs(10)
     kept = {}
     for row in (PLAIN, TAUGHT):
@@ -326,6 +349,7 @@ def test_people_whose_labels_are_hidden_join_the_taught_student_alone(teacher: s
     assert 0 < sum(kept[TAUGHT]) == len(kept[PLAIN]) < 12
     assert "the people whose labels are hidden" in " ".join(made.sentences)
     # Their teacher works for them: the taught student trains.
+    without_costs()
     result = run_distillation(made.with_epochs(1), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None)
     assert result.report.is_file()
 

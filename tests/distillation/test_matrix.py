@@ -12,6 +12,7 @@ from leanpose.distillation import plan_distillation
 from leanpose.distillation.matrix import run_matrix, split_names
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
+from leanpose.report.costs import ModelCost
 from leanpose.weights import save_model
 from tiny import TINY_MODEL, write_tiny_coco
 
@@ -26,9 +27,11 @@ def teachers(tmp_path: Path) -> list[str]:
     return [str(tmp_path / f"{name}.safetensors") for name in ("tokenpose_s_v1", "distilpose_s")]
 
 
-def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str]) -> None:
+def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+    cost = ModelCost(student := "tokenpose_s_v1", 1_000, 1_000, 1_000, {"torch": 1.0})
+    monkeypatch.setattr("leanpose.distillation.report.cost_of", lambda file, **_: cost)  # of each pair, in seconds
     write_tiny_coco(tmp_path / "people", people=20)
-    student = "tokenpose_s_v1"
     plans: dict[Any, Any] = {
         (student, teacher): plan_distillation(teacher, student, tmp_path / "people", SETTINGS) for teacher in teachers
     }

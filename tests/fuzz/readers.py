@@ -22,10 +22,11 @@ from fuzz import label_files, mutators
 from leanpose.backends import open_exported
 from leanpose.backends.foreign import parse
 from leanpose.conversion.onnx_graph import read_graph
-from leanpose.data.cache import CropCache, CropPlan, pack_crops
+from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import WRITERS, convert_labels
 from leanpose.data.images import read_image
 from leanpose.data.inputs import ImageFile
+from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import training_sets
 from leanpose.data.ubody import read_split_list
@@ -312,17 +313,17 @@ def _read_state(path: Path) -> None:
     assert isinstance(load_state(path.parent), dict)
 
 
-def _cache(folder: Path) -> Path:
+def _pack(folder: Path) -> Path:
     label_files.coco(folder)
     config = DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path("images"))
-    people = read_people(config, COCO17, folder, training=True).people
-    pack_crops(people, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops")
-    return folder / "crops"
+    people = read_people(config, COCO17, folder, training=True)
+    pack_people([people], COCO17, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops.pack")
+    return folder / "crops.pack"
 
 
-def _read_cache(path: Path) -> None:
+def _read_pack(path: Path) -> None:
     cache = CropCache(path)
-    for row in range(len(cache)):
+    for row in cache.rows.tolist():
         pixels, matrix = cache.read(row)
         assert pixels.ndim == 3
         assert np.isfinite(matrix).all()
@@ -460,7 +461,7 @@ TARGETS: dict[str, Target] = {
     "train.csv": Target(_train_log, mutators.change_csv, _report, 30, 0.3),
     "recipe of a run": Target(_run_recipe, mutators.change_yaml, _report, 20, 0.2),
     "state": Target(_state, mutators.change_zip, _read_state, 100),
-    "crop cache": Target(_cache, mutators.change_bytes, _read_cache, 100),
+    "pack": Target(_pack, mutators.change_bytes, _read_pack, 100),
     "tar": Target(_tar, mutators.change_tar, _read_tar, 40, 0.5),
     "split list": Target(_split_list, mutators.change_bytes, read_split_list),
 }

@@ -15,7 +15,8 @@ from leanpose.backends.model import BackendModel
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
-from leanpose.data.dataset import CropBatch, TopDownDataset
+from leanpose.data.batch import CropBatch
+from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.losses.auto import AutoLoss, AutoSection

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from golden_rules import OUTPUT_TOLERANCE, Golden
+from golden_rules import OUTPUT_TOLERANCE, Golden, official_model
 from leanpose.codecs.simcc import SimCCCodec
 from leanpose.models.base import PoseModel, PoseOutput
-from leanpose.models.registry import create_model
 from leanpose.models.rtmpose import RTMPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.skeleton import Skeleton
-from leanpose.weights import from_official
 from outputs import heatmaps, present
 
 MPII16 = Skeleton("sixteen", tuple(f"point_{i}" for i in range(16)), (), (0.05,) * 16)
@@ -52,9 +50,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("file", "name", "overrides"), CASES, ids=lambda v: v if isinstance(v, str) else "")
 def test_outputs_of_every_cycle_are_the_papers(shared: Path, file: str, name: str, overrides: dict[str, Any]) -> None:
     golden = Golden.load(shared, file)
-    model = create_model(name, **overrides)
+    model = official_model(golden, name, **overrides)
     assert isinstance(model, TokenPose)
-    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     first_stage: list[Any] = []
     model.layers[model.config.depth // model.config.stages - 1].register_forward_hook(
@@ -101,8 +98,7 @@ def test_pruned_networks_are_the_papers(
 
     def network(pruned: int) -> tuple[PoseModel, PoseOutput]:
         options = {**overrides, "prune_layers": layers[:pruned]}
-        model = create_model(name, **options)
-        model.load_state_dict(from_official(name, golden.state_dict(), **options), strict=True)
+        model = official_model(golden, name, **options)
         with torch.inference_mode():
             return model, model(golden.images)
 
@@ -141,8 +137,7 @@ REGRESSION = [
 @pytest.mark.parametrize(("file", "name"), REGRESSION)
 def test_regression_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
     golden = Golden.load(shared, file)
-    model = create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()), strict=True)
+    model = official_model(golden, name)
     with torch.inference_mode():
         output = model(golden.images)
     expected = torch.from_numpy(golden.arrays["out"])
@@ -169,8 +164,7 @@ def test_token_regression_networks_are_the_papers(
     shared: Path, file: str, name: str, overrides: dict[str, Any]
 ) -> None:
     golden = Golden.load(shared, file)
-    model = create_model(name, **overrides)
-    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
+    model = official_model(golden, name, **overrides)
     with torch.inference_mode():
         output = model(golden.images)
     found = output.prediction
@@ -190,8 +184,7 @@ def test_token_regression_networks_are_the_papers(
 @pytest.mark.parametrize(("file", "name"), CONVOLUTIONAL)
 def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: str) -> None:
     golden = Golden.load(shared, file)
-    model = create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()), strict=True)
+    model = official_model(golden, name)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     with torch.inference_mode():
         output = model(golden.images)
@@ -202,8 +195,7 @@ def test_convolutional_networks_are_the_toolboxs(shared: Path, file: str, name: 
 
 def test_vitpose_is_the_toolboxs(shared: Path) -> None:
     golden = Golden.load(shared, "vitpose_s_256x192")
-    model = create_model("vitpose_s")
-    model.load_state_dict(from_official("vitpose_s", golden.state_dict()), strict=True)
+    model = official_model(golden, "vitpose_s")
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     assert model.codec.warp == "udp"
     with torch.inference_mode():
@@ -215,8 +207,7 @@ def test_vitpose_is_the_toolboxs(shared: Path) -> None:
 
 def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
     golden = Golden.load(shared, "vitpose_s_simple_256x192")
-    model = create_model("vitpose_s_simple")
-    model.load_state_dict(from_official("vitpose_s_simple", golden.state_dict()), strict=True)
+    model = official_model(golden, "vitpose_s_simple")
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     enlarged: list[torch.Tensor] = []
     model.get_submodule("deconvolutions").register_forward_hook(lambda _m, _i, output: enlarged.append(output))  # pyright: ignore[reportArgumentType]
@@ -228,8 +219,7 @@ def test_vitpose_with_the_simple_decoder_is_the_toolboxs(shared: Path) -> None:
 
 def test_simcc_is_the_toolboxs(shared: Path) -> None:
     golden = Golden.load(shared, "simcc_res50_256x192")
-    model = create_model("simcc_r50")
-    model.load_state_dict(from_official("simcc_r50", golden.state_dict()), strict=True)
+    model = official_model(golden, "simcc_r50")
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     with torch.inference_mode():
         output = model(golden.images)
@@ -256,9 +246,8 @@ def test_rtmpose_is_the_toolboxs(shared: Path, file: str) -> None:
         overrides["skeleton"] = "coco_wholebody133"
     elif "wholebody" in file:
         name = name.replace("rtmpose", "dwpose")
-    model = create_model(name, **overrides)
+    model = official_model(golden, name, **overrides)
     assert isinstance(model, RTMPose)
-    model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     assert sum(p.numel() for p in model.parameters()) == golden.facts["n_params_requires_grad"]
     codec = golden.facts["codec"]
     assert isinstance(model.codec, SimCCCodec)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from leanpose.models.backbones.lite_hrnet import Fusion, LiteHRNet
+from leanpose.models.backbones.lite_hrnet import Fusion, LiteHRNet, concat_shuffled
 from leanpose.models.registry import create_model
 
 # Parameters in millions and multiply-accumulates in millions, as the authors' repository prints them.
@@ -59,3 +59,12 @@ def test_the_finest_branch_counts_twice() -> None:
     assert last.bias is not None
     nn.init.ones_(last.bias)  # whatever the path gives of the finest branch is added twice
     torch.testing.assert_close(fusion([fine, coarse])[1], coarse + 2)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_channels_are_shuffled_in_their_memory_order(memory_format: torch.memory_format) -> None:
+    whole = torch.arange(2.0 * 6 * 4 * 3).reshape(2, 6, 4, 3).contiguous(memory_format=memory_format)
+    first, second = whole[:, :3], whole[:, 3:].contiguous(memory_format=memory_format)
+    shuffled = concat_shuffled(first, second)
+    assert torch.equal(shuffled, torch.nn.functional.channel_shuffle(whole, 2))
+    assert shuffled.is_contiguous(memory_format=memory_format)

@@ -173,7 +173,13 @@ def _works(root: Path) -> list[Work]:
             "",
             lambda out: {run.name: _run(run) for run in sorted(out.glob("*-0"))},
         ),
-        once("pack", ["data", "pack", str(recipe)], "--out", "", lambda out: (out / "crops.bin").read_bytes()),
+        once(
+            "pack",
+            ["data", "pack", str(recipe)],
+            "--out",
+            "people.pack",
+            lambda out: (out / "people.pack").read_bytes(),
+        ),
         once(
             "label",
             ["data", "label", str(data / "images"), "--detector", "whole-image", "--threshold", "0"],

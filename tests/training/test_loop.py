@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from leanpose.codecs import SimCCCodec
+from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.locks import lock_folder
+from leanpose.report.runs import read_run
 from leanpose.training import loop
 from leanpose.training.build import build_model
+from leanpose.training.log import read_table
 from leanpose.training.recipe import load_recipe, parse_recipe
 from leanpose.training.resume import load_state
 from leanpose.training.train import train
@@ -135,9 +137,10 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
-def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
+def test_training_learns(data: Path, tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "save_state", lambda folder, state: None)  # half of the time of 60 epochs
     recipe = load_recipe(
-        write_tiny_recipe(tmp_path / "r.yaml", data, augmentation={"enabled": False}, checkpoint_minutes=5),
+        write_tiny_recipe(tmp_path / "r.yaml", data, augmentation={"enabled": False}),
         [f"optimizer.name={optimizer}", "optimizer.lr=0.005", "schedule.epochs=60", "validation.interval=60"],
     )
     train(recipe, tmp_path / "run", quiet=True)
@@ -149,11 +152,12 @@ def test_training_learns(data: Path, tmp_path: Path, optimizer: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("workers", "wait_for_step"), [pytest.param(0, 4, marks=pytest.mark.slow), (2, 5)])
 def test_a_killed_run_resumes_to_bit_identical_weights(
-    data: Path, tmp_path: Path, workers: int, wait_for_step: int
+    data: Path, tmp_path: Path, workers: int, wait_for_step: int, command: Callable[..., Any]
 ) -> None:
     """SIGKILL inside the second epoch (3 steps each), at whatever the process is doing then; one image is broken."""
     (data / "images" / "3.jpg").write_bytes(b"")
-    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, ema=0.9, auxiliary_heatmap_weight=1.0)
+    changes: dict[str, Any] = {"ema": 0.9, "auxiliary_heatmap_weight": 1.0, "checkpoint_minutes": 0}
+    recipe = write_tiny_recipe(tmp_path / "r.yaml", data, **changes)
     train(load_recipe(recipe, ["schedule.epochs=4"]), tmp_path / "whole", quiet=True)  # in this process, which loads
 
     killed, environment = tmp_path / "killed", {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -173,9 +177,7 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
     process.wait()
     assert not (killed / "last.safetensors").exists()
 
-    resumed = subprocess.run(
-        process_of("--resume", killed), capture_output=True, text=True, timeout=240, check=False, env=environment
-    )
+    resumed = command("train", "--resume", killed)
     assert resumed.returncode == 3, resumed.stderr
     assert "1 image could not be read" in resumed.stdout
     assert_same_weights(killed, tmp_path / "whole")
@@ -184,21 +186,38 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
 
 
 def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(
-        write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={tmp_path / 'cache'}", "schedule.epochs=1"]
-    )
-    train(recipe, tmp_path / "first", quiet=True)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(files) == 1
-    for image in (data / "images").iterdir():  # only the validation still reads them
+    """The second run has no images at all: it is measured on the pack, too, with the same figures."""
+    packed = tmp_path / "crops.pack"
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={packed}", "schedule.epochs=1"])
+    first = train(recipe, tmp_path / "first", quiet=True)
+    stamp = packed.stat().st_mtime_ns
+    for image in (data / "images").iterdir():
         image.rename(image.with_suffix(".moved"))
-    train(
-        recipe.model_copy(update={"data": recipe.data.model_copy(update={"val": None})}),
-        tmp_path / "second",
-        quiet=True,
-    )
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
+    source = DatasetConfig(format="pack", annotations=packed)
+    again = recipe.model_copy(update={"data": recipe.data.model_copy(update={"val": source})})
+    second = train(again, tmp_path / "second", quiet=True)
+    assert packed.stat().st_mtime_ns == stamp
     assert_same_weights(tmp_path / "first", tmp_path / "second")
+    assert second.metrics == pytest.approx(first.metrics, abs=1e-3)
+
+
+def test_the_log_says_what_each_mixed_set_adds_to_the_loss(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the loss against the labels, which is their sum; the steps themselves are those without."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    values = tiny_recipe(data, distillation={"method": "none"}, schedule={"epochs": 1, "warmup_steps": 0})
+    source = values["data"]["train"][0]
+    values["data"]["train"] = [{**source, "name": name, "weight": weight} for name, weight in (("a", 1), ("b", 3))]
+    values["data"]["val"] = None
+    said: list[str] = []
+    train(parse_recipe(values), tmp_path / "run", quiet=True, say=said.append)
+    assert "An epoch takes 6 steps over 24 people: 6 (25%) of a, 0.5 times its 12; 18 (75%) of b" in " ".join(said)
+    rows = read_table(tmp_path / "run" / "train.csv")
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row["labels/a"]) + float(row["labels/b"]) == pytest.approx(float(row["pose"]), rel=1e-4)
+    assert [*read_run(tmp_path / "run").terms] == ["pose"]
 
 
 def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
@@ -351,6 +370,45 @@ def test_a_loss_that_is_not_finite_stops_with_names_and_a_saved_state(data: Path
     assert all(value.isfinite().all() for value in statistics), "the failed step's statistics are not kept"
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_state_before_a_loss_that_is_not_finite_is_restored_exactly(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None
+) -> None:
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data, batch_size=2, ema=ema))
+    losses_of, step = loop.Trainer._losses_of, loop.Trainer._step
+
+    def spoil(trainer: Any, batch: Any) -> dict[str, torch.Tensor]:
+        factor = float("nan") if trainer.state.step == 8 else 1.0
+        return {name: loss * factor for name, loss in losses_of(trainer, batch).items()}
+
+    def stop(trainer: Any, parts: Any) -> torch.Tensor:
+        if trainer.state.step == 8:
+            trainer._save_state()
+            raise StoppedError("here", signal.SIGTERM)
+        return step(trainer, parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_losses_of", spoil)
+        with pytest.raises(LeanposeError, match="at step 8 "):
+            train(recipe, tmp_path / "spoilt", quiet=True)
+    monkeypatch.setattr(loop.Trainer, "_step", stop)
+    with pytest.raises(StoppedError):
+        train(recipe, tmp_path / "stopped", quiet=True)
+    spoilt, stopped = (load_state(tmp_path / name) for name in ("spoilt", "stopped"))
+    ours, expected = (dict(_tensors({k: v for k, v in s.items() if k != "run"})) for s in (spoilt, stopped))
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
+
+
+def _tensors(values: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(values, torch.Tensor):
+        yield name, values
+    elif isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
+
+
 def test_a_run_killed_before_its_validation_is_logged_keeps_its_best(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,27 +516,3 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
         build_model(
             load_recipe(recipe, [*settings[:2], "model=simplebaseline_r50", "model_options={input_size: [64, 64]}"])
         )
-
-
-@pytest.mark.parametrize(
-    ("device", "processes", "devices"), [("cuda:1", 1, [1]), ("cuda:0", 1, [0]), ("cuda", 1, 1), ("cuda", 2, 2)]
-)
-def test_the_named_gpu_is_the_one_used(
-    data: Path, monkeypatch: pytest.MonkeyPatch, device: str, processes: int, devices: object
-) -> None:
-    fabric = Mock()
-    monkeypatch.setattr(loop, "Fabric", fabric)
-    monkeypatch.setattr(loop, "choose_device", torch.device)
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
-    loop.make_fabric(recipe, device)
-    assert fabric.call_args.kwargs["accelerator"] == "cuda"
-    assert fabric.call_args.kwargs["devices"] == devices
-
-
-def test_one_gpu_for_several_processes_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "choose_device", torch.device)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    recipe = load_recipe(write_tiny_recipe(data / "recipe.yaml", data))
-    with pytest.raises(LeanposeError, match="'cuda:1' is one GPU, but torchrun gives each of its 2 processes"):
-        loop.make_fabric(recipe, "cuda:1")

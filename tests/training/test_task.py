@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden_rules import Golden
+from golden_rules import Golden, official_model
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
 from leanpose.errors import LeanposeError
@@ -99,8 +99,7 @@ def test_the_official_training_step(shared: Path, name: str, mode: str) -> None:
     golden = Golden.load(shared, name)
     values, keypoints, visible = golden_step(shared, "sdpose")
     expected = values_of(values, f"{name}.{mode}")
-    model = create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()))
+    model = official_model(golden, name)
     model.train(mode == "bn_train")
 
     target = model.codec.encode(keypoints, visible)
@@ -122,9 +121,7 @@ def test_the_official_step_with_a_heatmap_teacher(shared: Path, mode: str) -> No
     golden, taught = Golden.load(shared, "distilpose_s"), Golden.load(shared, "distilpose_teacher_hr48")
     values, keypoints, visible = golden_step(shared, "distilpose")
     expected = values_of(values, f"distilpose_s.{mode}")
-    model, master = create_model("distilpose_s"), create_model("tokenpose_hrnet_w48")
-    model.load_state_dict(from_official("distilpose_s", golden.state_dict()))
-    master.load_state_dict(from_official("tokenpose_hrnet_w48", taught.state_dict()))
+    model, master = official_model(golden, "distilpose_s"), official_model(taught, "tokenpose_hrnet_w48")
     model.train(mode == "bn_train")
     with torch.no_grad():
         teacher = master.eval()(golden.images)
@@ -165,8 +162,7 @@ def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode
     golden = Golden.load(shared, official)
     values, keypoints, visible = golden_step(shared, "mm1")
     expected = values_of(values, f"{official}.{mode}")
-    model = create_model(name)
-    model.load_state_dict(from_official(name, golden.state_dict()))
+    model = official_model(golden, name)
     model.train(mode == "bn_train")
     if isinstance(model.codec, HeatmapCodec):
         model.codec = replace(model.codec, encoding="msra", decoding="quarter")

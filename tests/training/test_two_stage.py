@@ -121,7 +121,7 @@ def test_stage_2_goes_on_without_the_teacher_of_stage_1(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_state", stop)
         with pytest.raises(StoppedError):
-            train(dwpose(data, teacher), run, quiet=True)
+            train(dwpose(data, teacher).model_copy(update={"checkpoint_minutes": 0}), run, quiet=True)
     teacher.unlink()
     first = (run / "stage1" / "last.safetensors").stat().st_mtime_ns
     summary = train(saved_recipe(run), run, resume=True, quiet=True)
@@ -134,9 +134,9 @@ def test_who_stops_a_stage_is_told_to_resume_the_whole(
 ) -> None:
     step = Trainer._step
 
-    def stop(self: Trainer, *parts: Any) -> None:
-        step(self, *parts)
+    def stop(self: Trainer, *parts: Any) -> torch.Tensor:
         self._stop_signal = 15
+        return step(self, *parts)
 
     monkeypatch.setattr(Trainer, "_step", stop)
     with pytest.raises(StoppedError, match=rf"--resume {tmp_path / 'run'}$"):

@@ -21,7 +21,8 @@ from leanpose.losses.sdpose import SDPoseSection, token_losses
 from leanpose.models.registry import create_model
 from leanpose.schema import MethodSection
 from leanpose.training.build import lock_run, require_no_run, start_from, write_recipe
-from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric
+from leanpose.training.loop import RunSummary, Trainer, Validation
+from leanpose.training.processes import make_fabric
 from leanpose.training.sources import weights_of
 from leanpose.training.task import Task
 from leanpose.weights import describe

@@ -1,12 +1,12 @@
-"""`leanpose bench`: how fast is a model in each backend?"""
+"""`leanpose bench`: how fast is a model in each backend, and how fast does a recipe train?"""
 
 import statistics
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 
-from leanpose.cli.options import AnyModel, Backend, Detector, Device, new_table, status, table_console
+from leanpose.cli.options import Backend, Detector, Device, new_table, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ ROUNDS = 5  # of whole pictures
 
 
 def bench(
-    model: AnyModel = "leanpose-body-s",
+    model: Annotated[
+        str, Argument(help="A file, a released name, a model's name, or the word `train`.")
+    ] = "leanpose-body-s",
+    recipe: Annotated[
+        list[str] | None,
+        Argument(help="After `train`: a recipe to time the steps of, and changes such as batch_size=64."),
+    ] = None,
     device: Device = "auto",
     batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
     seconds: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
@@ -30,10 +36,11 @@ def bench(
     people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
     detector: Detector = "auto",
     backend: Backend = "auto",
+    steps: Annotated[int, Option(min=1, help="With `train`: steps to time.")] = 20,
 ) -> None:
-    """Time the installed backends and remember the fastest.
+    """Time the installed backends and remember the fastest; `leanpose bench train RECIPE` times a training's steps instead.
 
-    One that does not agree with torch does not count. Where a backend differs, distances of keypoints are in pixels of the crop.
+    A backend that does not agree with torch does not count. Where a backend differs, distances of keypoints are in pixels of the crop.
     """
     import torch
 
@@ -42,14 +49,19 @@ def bench(
     from leanpose.inference.choice import benchmark_backends, remember
     from leanpose.weights import load_model
 
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if model == "train":
+        _training(recipe or [], device, steps)
+        return
+    if recipe:
+        raise LeanposeError(f"'{recipe[0]}' is one argument too many: give one model, or `train` and a recipe.")
     try:
         sizes = tuple(int(part) for part in batches.split(","))
     except ValueError:
         sizes = (0,)
     if min(sizes) < 1:
         raise LeanposeError(f"--batches {batches} is not valid: give whole numbers above 0, such as 1,8.")
-    if threads is not None:
-        torch.set_num_threads(threads)
     chosen = choose_device(device)
     net = (fresh_model(model) or load_model(model)).to(chosen).eval()
     if people is not None:
@@ -64,6 +76,32 @@ def bench(
         if result.reason is not None:
             print(f"{result.candidate}: not used: {result.reason}")
     print(f"Fastest:  {remember(net, chosen, results)}; --backend auto takes it from now on.")
+
+
+def _training(arguments: list[str], device: str, steps: int) -> None:
+    """Where the time of a recipe's steps goes."""
+    from leanpose.training.bench import bench_training
+    from leanpose.training.recipe import find_recipe, load_recipe
+
+    if not arguments:
+        raise LeanposeError("Say which recipe: leanpose bench train RECIPE; `leanpose recipes` lists them.")
+    file, settings = find_recipe(arguments[0]), arguments[1:]
+    times = bench_training(load_recipe(file, settings), steps=steps, device=device)
+    table = new_table(f"A step of {times.batch_size} people on {times.device}", "phase", ">milliseconds", ">share")
+    for phase, seconds in times.phases.items():
+        table.add_row(phase, f"{1000 * seconds:.1f}", f"{100 * seconds / times.seconds:.1f} %")
+    table.add_row("whole step", f"{1000 * times.seconds:.1f}", "")
+    table_console().print(table)
+    rate, limit = times.people_per_second, times.limit
+    print(
+        f"{rate:.1f} people a second over {times.steps} steps; the device computes {100 * times.busy:.0f} % of the time."
+    )
+    print(
+        f"Limit: {limit:.0f} people a second, at {times.flops / 1e9:.2f} billion operations each and "
+        f"{times.matrix_rate / 1e9:.0f} billion a second in large products ({100 * rate / limit:.0f} % of it reached); "
+        f"memory copies {times.bandwidth / 1e9:.1f} GB/s."
+    )
+    print(f"All epochs of the recipe, without validation: {times.hours:.2f} hours.")
 
 
 def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":

@@ -13,7 +13,6 @@ from typer import Argument, Exit, Option, Typer
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import (
     ForeignSkeleton,
-    Settings,
     counted,
     counting,
     new_table,
@@ -27,9 +26,11 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     import numpy as np
 
+    from leanpose.data.cache import CropPlan
     from leanpose.data_checks import CheckReport
     from leanpose.data_checks.findings import Level
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
+    from leanpose.training.recipe import Recipe
 
 data_app = Typer(help="Check, convert, pack, draw or label data sets.", no_args_is_help=True)
 LEVELS: "dict[Level, str]" = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
@@ -114,37 +115,92 @@ def convert(
 
 @data_app.command()
 def pack(
-    recipe: Annotated[Path, Argument(help="The recipe whose training people are to be packed.")],
-    settings: Settings = None,
-    out: Annotated[Path | None, Option(help="Folder to write to. [default: the recipe's data.cache]")] = None,
+    datasets: Annotated[list[str], Argument(help="Files of labels or folders; or a recipe, with changes (key=value).")],
+    out: Annotated[Path | None, Option("--out", "-o", help="File to write. [default: the recipe's data.cache]")] = None,
+    images: Annotated[Path | None, Option(help="Folder or .tar of the images of one set. [default: found]")] = None,
+    skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
+    category: Annotated[str | None, Option(help="Of several kinds of things: the one to pack.")] = None,
+    size: Annotated[str, Option(help="Height x width of the crops to train on.")] = "256x192",
+    model: Annotated[str | None, Option(help="Take size and padding from this model.")] = None,
+    padding: Annotated[float | None, Option(min=1.0, help="Crop over box, in width. [default: 1.25]")] = None,
     encoding: Annotated[Literal["raw", "jpeg"], Option(help="raw is fastest, jpeg smallest.")] = "raw",
     margin: Annotated[float, Option(min=1.0, help="Width over that of the model's region.")] = 1.5,
     density: Annotated[float, Option(min=0.1, help="Pixels over those of the model's crop.")] = 1.0,
 ) -> None:
-    """Cut everybody's coarse crop once, so that training no longer decodes whole images.
+    """Cut everybody's crop once, into one file with the labels: training then decodes no whole images.
 
-    Give the folder to the recipe as data.cache.
+    The file is a data set of its own ({format: pack, annotations: FILE}); one made of a recipe is its data.cache, too. A run
+    that was stopped goes on where it was.
     """
-    from leanpose.data.account import account_sentences
-    from leanpose.data.cache import FILE_NAME, CropPlan, pack_crops
-    from leanpose.models.registry import configure_model
-    from leanpose.training.build import read_training_people
-    from leanpose.training.recipe import load_recipe
+    import time
 
-    loaded = load_recipe(recipe, settings)
-    folder = out or loaded.data.cache
-    if folder is None:
-        raise LeanposeError("Say where to write: --out FOLDER, or data.cache in the recipe.")
-    input_size = configure_model(loaded.model, **loaded.model_options).input_size
-    train, _ = read_training_people(loaded)
-    for sentence in account_sentences(train.accounts):
+    from leanpose.data.account import account_sentences
+    from leanpose.data.augmentation import Augmentation
+    from leanpose.data.cache import CropLookup, CropPlan, pack_file
+    from leanpose.data.margin import MOST_OUTSIDE, outside_share
+    from leanpose.data.pack import read_sets
+    from leanpose.data.packing import pack_people
+
+    loaded = _recipe_of(datasets)
+    if loaded is not None:
+        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--model": model}
+        if named := [option for option, value in given.items() if value is not None]:
+            raise LeanposeError(f"{named[0]} is for files of labels; a recipe says it itself.")
+        from leanpose.models.registry import skeleton_of
+        from leanpose.training.build import crop_plan, read_training_sets
+
+        out = out or loaded.data.cache
+        plan, sets, said = crop_plan(loaded), read_training_sets(loaded), []
+        known = skeleton_of(loaded.model, loaded.skeleton)
+        augmentation, whose = loaded.augmentation if loaded.augmentation.enabled else None, "the recipe's"
+    else:
+        plan = _plan_of(model) if model else CropPlan(parse_sides(size, "--size", "height x width, such as 256x192"))
+        sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
+        augmentation, whose = Augmentation(), "SDPose's"
+    if out is None:
+        raise LeanposeError("Say where to write: --out FILE, or data.cache in the recipe.")
+    for sentence in (*said, *account_sentences(account for each in sets for account in each.accounts)):
         print(sentence)
-    plan = CropPlan(input_size, margin=margin, density=density, encoding=encoding)
+    plan = replace(plan, margin=margin, density=density, encoding=encoding, padding=padding or plan.padding)
+    file, began = pack_file(out), time.monotonic()
     with counting("packing", "people") as advance:
-        cache = pack_crops(train.people, plan, folder / FILE_NAME, advance)
-    print(f"{len(cache)} people in {folder / FILE_NAME}, {len(cache.data) / 1e6:.1f} MB.")
+        cache = pack_people(sets, known, plan, file, advance)
+    seconds, megabytes = time.monotonic() - began, len(cache.data) / 1e6
+    print(f"{counted(len(cache), 'person', 'people')} in {file}: {megabytes:.1f} MB, {seconds:.1f} seconds.")
+    if augmentation is not None:
+        people = [person for each in sets for person in each.people]
+        share = outside_share(people, CropLookup(people, cache), augmentation, known, plan.input_size, plan.padding)
+        hint = (
+            "Warning: " if share > MOST_OUTSIDE else "",
+            "; a larger --margin keeps more" if share > MOST_OUTSIDE else "",
+        )
+        print(f"{hint[0]}{share:.2%} of the pixels of views by {whose} augmentation lie outside of the crops{hint[1]}.")
     _print_left_out(list(cache.broken.values()))
     exit_if_skipped(cache.broken)
+
+
+def _recipe_of(arguments: list[str]) -> "Recipe | None":
+    """The recipe that the first of these arguments names, with the changes in the others; None where it names none."""
+    from leanpose.files import load_yaml
+    from leanpose.training.recipe import find_recipe, load_recipe
+
+    first, *settings = arguments
+    path = Path(first)
+    if path.is_dir() or (path.suffix and path.suffix not in (".yaml", ".yml")):
+        return None
+    if path.exists() and "model" not in load_yaml(path, "file"):
+        return None  # YOLO's
+    return load_recipe(find_recipe(first), settings)
+
+
+def _plan_of(model: str) -> "CropPlan":
+    """What a pack for a model has to hold."""
+    from leanpose.cli.export import fresh_model
+    from leanpose.data.cache import CropPlan
+    from leanpose.weights import load_model
+
+    net = fresh_model(model) or load_model(model)
+    return CropPlan(net.input_size, padding=net.codec.padding)
 
 
 @data_app.command()

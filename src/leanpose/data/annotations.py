@@ -20,11 +20,11 @@ AREA_OF_BOX = 0.53
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where an image's bytes are: a file, or a member of a tar archive.
+    """Where an image's bytes are: a file, a member of a tar archive, or what a pack holds of it.
 
     Attributes:
-        path: the image file, or the archive.
-        member: the name inside the archive; None for a plain file.
+        path: the image file, or the archive or pack (`leanpose.data.cache`).
+        member: the name inside of it; None for a plain file.
     """
 
     path: str
@@ -47,6 +47,7 @@ class PoseAnnotation:
         area: of the person's segmentation in square pixels, as OKS uses it (the box's where there is none).
         score: of the detection that the box came from; 1 for a labelled box.
         head_size: in pixels, as PCKh uses it; NaN where the data set does not say.
+        row: the person's in the pack that `image` names; None where the image is a file or in an archive.
     """
 
     image: ImageRef
@@ -57,6 +58,7 @@ class PoseAnnotation:
     area: float
     score: float = 1.0
     head_size: float = math.nan
+    row: int | None = None
 
 
 @dataclass(frozen=True)

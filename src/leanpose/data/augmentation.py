@@ -1,11 +1,11 @@
-"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.recolour`).
+"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_look`).
 
 The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
 order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
 Nothing is warped here; the result is folded into one affine map.
 
-The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations): YOLOX's colour change, two blurs, and one
-dropped rectangle. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
+The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations), YOLOX's colour change, two blurs, and one
+dropped rectangle, and PP-TinyPose's dropped disc beside a keypoint. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int16, UInt8
 from pydantic import AfterValidator, Field
 from scipy.special import ndtr, ndtri
 
@@ -23,6 +23,7 @@ from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
 BLUR_SIZES = (3, 5, 7)  # sides of the kernels
+JOINT_DROPOUT_OFFSET = 0.05  # deviation of the disc's centre from its keypoint, as a share of the crop's width
 HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints' extent times this
 
 
@@ -40,6 +41,43 @@ class CropParams(NamedTuple):
     scale: Float[np.ndarray, " 2"]
     rotation: float
     flip: bool
+
+
+class Look(NamedTuple):
+    """How a crop is changed in place: in this order.
+
+    Attributes:
+        change: (3,) what is added to OpenCV's 8-bit hue, saturation and value.
+        mean, median: side of the kernel of each blur; 1 changes nothing.
+        hole: top, left, bottom and right of a black rectangle, the last two not in it; equal where there is none.
+        disc: x, y and radius of a black disc; radius 0 is none.
+    """
+
+    change: Int16[np.ndarray, " 3"]
+    mean: int
+    median: int
+    hole: tuple[int, int, int, int]
+    disc: tuple[float, float, float]
+
+    def apply(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The changed crop; the array that is given (RGB) stays as it is."""
+        import cv2
+
+        if self.change.any():
+            image = _shift_colours(image, self.change)
+        if self.mean > 1:
+            image = cv2.blur(image, (self.mean, self.mean)).astype(np.uint8)
+        if self.median > 1:
+            image = cv2.medianBlur(image, self.median).astype(np.uint8)
+        top, left, bottom, right = self.hole
+        x, y, radius = self.disc
+        if bottom > top or radius > 0:
+            image = image.copy()
+            image[top:bottom, left:right] = 0
+            if radius > 0:
+                rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+                image[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = 0
+        return image
 
 
 def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -87,6 +125,8 @@ class Augmentation(Section):
         blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
         coarse_dropout_probability: of a black rectangle [1].
         coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
+        joint_dropout_probability: of a black disc beside a labelled keypoint [PP-TinyPose: 0.5].
+        joint_dropout_radius: its least and largest radius as a share of the crop's width [PP-TinyPose: 0.1, 0.2].
     """
 
     shift: float = Field(default=0.16, ge=0)
@@ -104,11 +144,14 @@ class Augmentation(Section):
     blur_probability: Probability = 0.0
     coarse_dropout_probability: Probability = 0.0
     coarse_dropout_size: Fractions = (0.2, 0.4)
+    joint_dropout_probability: Probability = 0.0
+    joint_dropout_radius: Fractions = (0.1, 0.2)
 
     @property
-    def recolours(self) -> bool:
-        """Whether `recolour` changes anything."""
-        return any((self.hue, self.saturation, self.value, self.blur_probability, self.coarse_dropout_probability))
+    def changes_look(self) -> bool:
+        """Whether `sample_look` changes anything."""
+        colours = self.hue, self.saturation, self.value
+        return any((*colours, self.blur_probability, self.coarse_dropout_probability, self.joint_dropout_probability))
 
     def sample(
         self,
@@ -164,30 +207,39 @@ class Augmentation(Section):
             return None
         return points.mean(axis=0).astype(np.float64), np.array([width, height], np.float64) * HALF_BODY_PADDING
 
-    def recolour(self, rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The crop with its look varied; the array that is given stays as it is.
+    def sample_look(
+        self,
+        rng: np.random.Generator,
+        size: tuple[int, int],
+        keypoints: Float[np.ndarray, "K 2"],
+        weights: Float[np.ndarray, " K"],
+    ) -> Look:
+        """Draw how one crop looks.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.
-            image: RGB.
+            size: height and width of the crop in pixels.
+            keypoints: x, y in its pixels.
+            weights: above 0 where there is a label.
         """
-        import cv2
-
         amounts, happens = rng.uniform(-1.0, 1.0, 3), rng.random(3) < 0.5
         chance, kernels = rng.random(3), rng.integers(len(BLUR_SIZES), size=2)
         sides, corner = rng.uniform(*self.coarse_dropout_size, 2), rng.random(2)
+        beside, which, radius = rng.standard_normal(2), rng.random(2), rng.uniform(*self.joint_dropout_radius)
 
         change = (amounts * happens * (self.hue, self.saturation, self.value)).astype(np.int16)
-        if change.any():
-            image = _shift_colours(image, change)
-        if chance[0] < self.blur_probability:
-            image = cv2.blur(image, (BLUR_SIZES[kernels[0]],) * 2).astype(np.uint8)
-        if chance[1] < self.blur_probability:
-            image = cv2.medianBlur(image, BLUR_SIZES[kernels[1]]).astype(np.uint8)
+        mean, median = (
+            BLUR_SIZES[kernel] if drawn < self.blur_probability else 1
+            for kernel, drawn in zip(kernels, chance[:2], strict=True)
+        )
+        hole, disc = (0, 0, 0, 0), (0.0, 0.0, 0.0)
         if chance[2] < self.coarse_dropout_probability:
-            size = np.array(image.shape[:2])
-            hole = np.maximum((sides * size).astype(int), 1)
-            top, left = (corner * (size - hole + 1)).astype(int)
-            image = image.copy()
-            image[top : top + hole[0], left : left + hole[1]] = 0
-        return image
+            limits = np.array(size)
+            extent = np.maximum((sides * limits).astype(int), 1)
+            top, left = (corner * (limits - extent + 1)).astype(int)
+            hole = int(top), int(left), int(top + extent[0]), int(left + extent[1])
+        labelled = np.flatnonzero(weights > 0)
+        if which[0] < self.joint_dropout_probability and len(labelled):
+            x, y = keypoints[labelled[int(which[1] * len(labelled))]] + beside * JOINT_DROPOUT_OFFSET * size[1]
+            disc = float(x), float(y), float(radius * size[1])
+        return Look(change, mean, median, hole, disc)

@@ -1,12 +1,12 @@
-"""Coarse crops, written once: a COCO image is otherwise decoded again for every person and epoch.
+"""Packs: everybody's coarse crop and labels in one file that is mapped into memory, in place of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
-keeps its context, and at most as fine as the model can use. All crops of a data set lie in one file that is mapped into
-memory, raw (fastest) or as JPEG (smallest):
+keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:
 
-    crop bytes … │ index (numpy array) │ description (JSON) │ its length (8 bytes) │ checksum of these three │ MAGIC
+    MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
-The index holds a checksum (CRC-32) of each crop, which is verified whenever the crop is read.
+The tables are numpy arrays: `INDEX` (a row a person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but the
+crops; each crop has its own in the index, which is verified whenever it is read.
 """
 
 from __future__ import annotations
@@ -14,37 +14,55 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.prefetch import threaded_map
+from leanpose.data.annotations import ImageRef, PoseAnnotation
+from leanpose.data.image_files import BrokenImageError, check_size
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write
-from leanpose.geometry import PADDING, bbox_to_center_scale
-from leanpose.locks import lock_file
+from leanpose.files import open_regular
+from leanpose.geometry import PADDING
+from leanpose.skeleton import Skeleton
 
-MAGIC = b"leanpose-crops-3"
-FILE_NAME = "crops.bin"
-_JPEG_QUALITY = 95
+MAGIC = b"leanpose-pack-4\n"
+FINGERPRINT_BYTES = 16
+FILE_NAME = "crops.pack"
+"""Of a pack of which only the folder is named."""
 
-_ROW = np.dtype(
-    [("key", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("height", "<u2"), ("width", "<u2"),
-     ("scale", "<f8", (2,)), ("shift", "<f8", (2,)), ("crc", "<u4")]
+_FAMILY = (b"leanpose-pack-", b"leanpose-crops-")  # of this version and others
+_LENGTHS = 16  # bytes of the two lengths
+
+PLACE = [
+    ("offset", "<u8"), ("length", "<u4"), ("height", "<u4"), ("width", "<u4"), ("scale", "<f8", (2,)),
+    ("shift", "<f8", (2,)), ("crc", "<u4"),
+]  # fmt: skip
+"""Where a crop is in the file, and in its image: crop pixel = scale · image pixel + shift. A length of 0: there is none."""
+
+INDEX = np.dtype(
+    [("key", "<u8"), ("image", "<u4"), ("set", "<u2"), ("image_id", "<i8"), ("person_id", "<i8"), ("box", "<f8", (4,)),
+     ("area", "<f8"), ("head_size", "<f8"), *PLACE]
 )  # fmt: skip
+"""A person: `key` as `person_key`, `image` and `set` by number, the rest as in `PoseAnnotation`."""
+
+IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width", "<u4")])
+"""An image as it was packed: its file's size and time (ns), its sides in pixels; 0 where it could not be read."""
+
+
+class UnusablePackError(LeanposeError):
+    """A pack of another version, or a damaged one: the data have to be packed again."""
 
 
 @dataclass(frozen=True)
 class CropPlan:
-    """What a cache holds of each person.
+    """What a pack holds of each person.
 
     Attributes:
         input_size: height and width of the crops that are to be cut from it.
@@ -62,7 +80,7 @@ class CropPlan:
 
 
 class CropCache:
-    """Coarse crops of a data set's people, in a file that is mapped into memory.
+    """A pack, mapped into memory.
 
     Args:
         path: the file, or the folder that holds it; a worker process that gets a copy maps it again.
@@ -71,51 +89,109 @@ class CropCache:
     Attributes:
         data: the bytes of the whole file.
         checksum: of all but the crops themselves.
-        index: one row a person, sorted by key.
+        index: one row (`INDEX`) a person, sorted by key.
+        keypoints: theirs, in `skeleton`.
+        images: one row (`IMAGE`) an image.
+        image_names: theirs, below the folder that all of them were in; each once.
+        sets: the names of the data sets.
+        skeleton: what is labelled.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
+        left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
 
     Raises:
-        LeanposeError: the file is missing, damaged, no such file or not the expected one.
+        LeanposeError: the file is missing, no pack, or not the expected one.
+        UnusablePackError: it is of another version, cut off or damaged.
     """
 
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
-        self.path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+        self.path = pack_file(path)
         try:
+            open_regular(self.path).close()
             self.data = np.memmap(self.path, np.uint8, mode="r")
-            end = len(self.data) - len(MAGIC) - 12
-            if end < 0 or self.data[-len(MAGIC) :].tobytes() != MAGIC:
-                raise ValueError
-            start = end - int.from_bytes(self.data[end : end + 8].tobytes(), "little")
-            description = json.loads(self.data[start:end].tobytes()) if start >= 0 else {}
-            tables = self.data[description["data_bytes"] : end + 8].tobytes()
-            self.checksum = zlib.crc32(tables)
-            if self.checksum != int.from_bytes(self.data[end + 8 : end + 12].tobytes(), "little"):
-                raise ValueError
         except OSError as error:
-            raise LeanposeError(f"Cannot read the crop cache {self.path}: {error.strerror or error}.") from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise LeanposeError(f"{self.path} is damaged or no crop cache of this version; pack it again.") from error
+            raise LeanposeError(f"Cannot read the pack {self.path}: {error.strerror or error}.") from error
+        except ValueError as error:  # an empty file
+            raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).") from error
+        self._require_this_version()
+        try:
+            self._read_tables(len(self.data) - len(MAGIC) - 4)
+        except (ValueError, LookupError, TypeError, RecursionError, LeanposeError) as error:
+            raise UnusablePackError(f"The pack {self.path} is damaged: its checksum differs; pack it again.") from error
         if expected is not None and self.checksum != expected:
             raise LeanposeError(f"{self.path} was packed again while it was being used; start the run again.")
-        self.index: np.ndarray = np.load(io.BytesIO(tables[: start - description["data_bytes"]]), allow_pickle=False)
-        plan = description["plan"]
-        self.plan = CropPlan(**{**plan, "input_size": tuple(plan["input_size"])})
+
+    def _require_this_version(self) -> None:
+        start, end = self.data[: len(MAGIC)].tobytes(), self.data[-len(MAGIC) :].tobytes()
+        if start == end == MAGIC and len(self.data) > 2 * len(MAGIC):
+            return
+        if start == MAGIC:
+            raise UnusablePackError(
+                f"The pack {self.path} is cut off: it was not finished, or not copied whole; pack it again."
+            )
+        if start.startswith(_FAMILY) or end.startswith(_FAMILY):
+            raise UnusablePackError(f"The pack {self.path} is of another version of leanpose; pack it again.")
+        raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).")
+
+    def _read_tables(self, end: int) -> None:
+        """Verify and read what lies behind the crops, up to the checksum at `end`."""
+        sizes = [int.from_bytes(self.data[at : at + 8].tobytes(), "little") for at in (end - _LENGTHS, end - 8)]
+        start = end - _LENGTHS - sum(sizes)
+        if start < 0:
+            raise ValueError
+        tables = self.data[start:end].tobytes()
+        header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
+        self.checksum = zlib.crc32(tables, zlib.crc32(header))
+        if self.checksum != int.from_bytes(self.data[end : end + 4].tobytes(), "little"):
+            raise ValueError
+        arrays, description = io.BytesIO(tables[: sizes[0]]), json.loads(tables[sizes[0] : -_LENGTHS])
+        self.index, self.keypoints, self.images = (np.load(arrays, allow_pickle=False) for _ in range(3))
+        self.plan = CropPlan(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
+        self.skeleton = Skeleton.from_dict(description["skeleton"])
+        self.image_names: list[str] = description["image_names"]
+        self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
+        self.left_out: dict[str, int] = description["left_out"]
+        self.notes: dict[str, int] = description["notes"]
 
     def __len__(self) -> int:
-        return len(self.index)
+        """How many crops there are; people whose image could not be read have none."""
+        return int((self.index["length"] > 0).sum())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CropCache, (self.path, self.checksum)
 
+    @property
+    def rows(self) -> Int[np.ndarray, " N"]:
+        """The rows of the people who have a crop, in the order of the images."""
+        present = np.flatnonzero(self.index["length"] > 0)
+        return present[np.argsort(self.index["offset"][present])]
+
+    @cached_property
+    def largest(self) -> tuple[int, int]:
+        """The greatest height and the greatest width of a crop: what holds any of them."""
+        return int(self.index["height"].max(initial=1)), int(self.index["width"].max(initial=1))
+
     def find(self, people: Sequence[PoseAnnotation]) -> Int[np.ndarray, " N"]:
-        """Each person's row, or -1 for those who are not here."""
+        """Each person's row, whether it has a crop or not, or -1 for those who are not here."""
         keys = np.array([person_key(person) for person in people], np.uint64)
         if not len(self.index):
             return np.full(len(keys), -1)
-        rows = np.minimum(np.searchsorted(self.index["key"], keys), len(self.index) - 1)
-        return np.where(self.index["key"][rows] == keys, rows, -1)
+        first = np.searchsorted(self.index["key"], keys)
+        after = np.searchsorted(self.index["key"], keys, side="right")
+        rows = np.where(after > first, first, -1)
+        for i in np.flatnonzero(after - first > 1).tolist():  # images of one name in several folders
+            rows[i] = self._of_image(range(int(first[i]), int(after[i])), people[i].image)
+        return rows
+
+    def _of_image(self, rows: range, image: ImageRef) -> int:
+        """The one of several rows whose image's name is this one's end."""
+        name = f"/{_full_name(image)}"
+        found = [row for row in rows if name.endswith(f"/{self._name_of(row)}")]
+        return max(found, key=lambda row: len(self._name_of(row)), default=-1)
+
+    def _name_of(self, row: int) -> str:
+        return self.image_names[int(self.index["image"][row])]
 
     def read(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
         """A coarse crop (RGB), and the affine map from its image to it.
@@ -127,7 +203,9 @@ class CropCache:
         offset, length = int(entry["offset"]), int(entry["length"])
         data = self.data[offset : offset + length]
         if zlib.crc32(data.data) != entry["crc"]:
-            raise BrokenImageError(f"A crop in the cache {self.path} is damaged; pack it again.")
+            raise BrokenImageError(
+                f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
+            )
         if self.plan.encoding == "jpeg":
             import cv2
 
@@ -137,113 +215,144 @@ class CropCache:
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
+    def read_image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
+        """An image as far as it is here: its people's crops in their places, black elsewhere.
 
-def person_key(person: PoseAnnotation) -> int:
-    """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
-    name = (person.image.member or person.image.path).replace("\\", "/").rsplit("/", 1)[-1]
-    box = ",".join(f"{value:.2f}" for value in person.box)
-    text = f"{name}|{person.image_id}|{person.person_id}|{box}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        Raises:
+            BrokenImageError: there is no such image, a crop is damaged, or the image is larger than allowed.
+        """
+        if name not in self._numbers:
+            raise BrokenImageError(f"The pack {self.path} holds nobody of an image {name}.")
+        number = self._numbers[name]
+        height, width = int(self.images["height"][number]), int(self.images["width"][number])
+        check_size(height, width, f"{name} in {self.path}")
+        image = np.zeros((height, width, 3), np.uint8)
+        for row in np.flatnonzero((self.index["image"] == number) & (self.index["length"] > 0)).tolist():
+            import cv2
+
+            pixels, _ = self.read(row)
+            left, top, right, bottom = np.rint(self.regions([row])[0] + 0.5).astype(int)
+            image[top:bottom, left:right] = cv2.resize(pixels, (int(right - left), int(bottom - top)))
+        return image
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.image_names)}
+
+    def regions(self, rows: Sequence[int] | Int[np.ndarray, " N"]) -> Float[np.ndarray, "N 4"]:
+        """What these people's crops show of their images: xyxy from edge to edge, so a whole image begins at -0.5."""
+        entries = self.index[np.asarray(rows, int)]
+        size = np.stack([entries["width"], entries["height"]], axis=1)
+        low = (-0.5 - entries["shift"]) / entries["scale"]
+        return np.concatenate([low, low + size / entries["scale"]], axis=1)
 
 
-def pack_crops(
-    people: Sequence[PoseAnnotation],
-    plan: CropPlan,
-    path: Path | str,
-    progress: Callable[[int, int], None] | None = None,
-) -> CropCache:
-    """Cut everybody's coarse crop, decoding every image once.
+class CropLookup:
+    """Where people's coarse crops are: in the pack that they were read from, or in a cache.
 
     Args:
-        people: repeated ones are packed once; people of broken images are left out (see `CropCache.broken`).
-        path: the file to write.
-        progress: called with the number of people done and of all, image by image.
+        people: of one data set.
+        cache: of people whose images are files; those who are not in it have no crop.
 
-    Raises:
-        LeanposeError: the file cannot be written, or another process is packing it.
+    Attributes:
+        caches: all packs.
+        sources: each person's, as an index of `caches`; -1: no crop.
+        rows: each person's there.
     """
-    unique = {person_key(person): person for person in people}
-    ordered = sorted(unique.items(), key=lambda item: (item[1].image.path, item[1].image.member or "", item[0]))
-    groups = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].image)]
-    rows, broken, offset, done = [], {}, 0, 0
-    with lock_file(Path(path)), atomic_write(path) as temporary, temporary.open("wb") as file:
-        for group, result in threaded_map(lambda group: _cut_group(group, plan), groups):
-            if isinstance(result, BrokenImageError):
-                broken[str(group[0][1].image)] = str(result)
-            else:
-                for key, data, *placed in result:
-                    file.write(data)
-                    rows.append((key, offset, len(data), *placed, zlib.crc32(data)))
-                    offset += len(data)
-            done += len(group)
-            if progress is not None:
-                progress(done, len(unique))
-        index = np.array(rows, _ROW)
-        tables = io.BytesIO()
-        np.save(tables, index[np.argsort(index["key"])], allow_pickle=False)
-        description = {"plan": asdict(plan), "data_bytes": offset, "broken": broken}
-        encoded = json.dumps(description).encode()
-        tables.write(encoded + len(encoded).to_bytes(8, "little"))
-        content = tables.getvalue()
-        file.write(content + zlib.crc32(content).to_bytes(4, "little") + MAGIC)
+
+    def __init__(self, people: Sequence[PoseAnnotation], cache: CropCache | None = None) -> None:
+        paths = dict.fromkeys(person.image.path for person in people if person.row is not None)
+        self.caches = [open_pack(path) for path in paths]
+        numbers = {path: number for number, path in enumerate(paths)}
+        self.sources = np.array([-1 if p.row is None else numbers[p.image.path] for p in people], int)
+        self.rows = np.array([-1 if person.row is None else person.row for person in people], int)
+        for source, pack in enumerate(self.caches):
+            own = np.flatnonzero(self.sources == source)
+            boxes = np.stack([people[i].box for i in own.tolist()])
+            if self.rows[own].max() >= len(pack.index) or (pack.index["box"][self.rows[own]] != boxes).any():
+                raise LeanposeError(f"{pack.path} was packed again while it was being used; start the run again.")
+        others = np.flatnonzero(self.sources < 0)
+        if cache is not None and len(others):
+            rows = cache.find([people[i] for i in others.tolist()])
+            found = rows >= 0
+            found[found] = cache.index["length"][rows[found]] > 0
+            self.sources[others[found]], self.rows[others[found]] = len(self.caches), rows[found]
+            self.caches.append(cache)
+
+    def read(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]] | None:
+        """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
+
+        Raises:
+            BrokenImageError: it is damaged.
+        """
+        source = int(self.sources[index])
+        return None if source < 0 else self.caches[source].read(int(self.rows[index]))
+
+
+def pack_file(path: Path | str) -> Path:
+    """The file of a pack: the path itself, or the one in that folder."""
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, _size: int, _time: int) -> CropCache:
     return CropCache(path)
 
 
-def cached_crops(people: Sequence[PoseAnnotation], plan: CropPlan, folder: Path | str) -> CropCache:
-    """The cache in a folder if it fits these people and this plan, otherwise one packed there now.
+def open_pack(path: Path | str) -> CropCache:
+    """A pack that is opened once in each process, and again when it has changed.
 
-    A cache that holds less than these people does not fit, unless their images were broken when it was packed; people that
-    it does not hold are read from their images.
+    Raises:
+        LeanposeError: as `CropCache`.
     """
-    path = Path(folder) / FILE_NAME
-    cache = CropCache(path) if path.exists() else None
-    # Margin, density and encoding are the choice of whoever packed it.
-    if cache is not None and cache.plan.input_size == plan.input_size:
-        missing = {str(people[i].image) for i in np.flatnonzero(cache.find(people) < 0).tolist()}
-        if missing <= cache.broken.keys():
-            return cache
-    return pack_crops(people, plan, path)
-
-
-_CoarseCrop = tuple[int, bytes, int, int, tuple[float, float], tuple[float, float]]
-"""Key, bytes, and the last four fields of `_ROW`."""
-
-
-def _cut_group(group: list[tuple[int, PoseAnnotation]], plan: CropPlan) -> list[_CoarseCrop] | BrokenImageError:
-    """The coarse crops of one image's people, or why it cannot be read."""
-    import cv2
-
     try:
-        image = read_image(group[0][1].image)
-    except BrokenImageError as error:
-        return error
-    crops = []
-    for key, person in group:
-        centers, scales = bbox_to_center_scale(person.box[None], plan.input_size, plan.padding)
-        half = scales[0] * plan.margin / 2
-        limits = np.array([image.shape[1], image.shape[0]])
-        x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)
-        x1, y1 = np.clip(np.ceil(centers[0] + half) + 1, 0, limits).astype(int)
-        if x1 <= x0 or y1 <= y0:
-            continue  # the box lies outside its image: the crop is black either way
-        crop = image[y0:y1, x0:x1]
-        fineness = min(1.0, plan.density * plan.input_size[1] / scales[0][0])
-        width, height = max(1, round((x1 - x0) * fineness)), max(1, round((y1 - y0) * fineness))
-        if (height, width) != crop.shape[:2]:
-            crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
-        # A resized pixel's centre is the centre of those that it covers: (x + ½) · scale - ½.
-        sx, sy = width / (x1 - x0), height / (y1 - y0)
-        shift = (float((0.5 - x0) * sx - 0.5), float((0.5 - y0) * sy - 0.5))
-        crops.append((key, _encode(crop, plan), height, width, (float(sx), float(sy)), shift))
-    return crops
+        status = os.stat(path)
+    except OSError as error:
+        raise LeanposeError(f"Cannot read the pack {path}: {error.strerror or error}.") from error
+    return _opened(str(path), status.st_size, status.st_mtime_ns)
 
 
-def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
-    if plan.encoding == "raw":
-        return crop.tobytes()
+@lru_cache(maxsize=64)
+def _starts_as_pack(path: str, _size: int, _time: int) -> bool:
+    with open_regular(path) as file:
+        return file.read(len(MAGIC)).startswith(_FAMILY)
+
+
+def is_pack_file(path: Path | str) -> bool:
+    """Whether a file is a pack, of whichever version."""
+    try:
+        status = os.stat(path)
+        return _starts_as_pack(str(path), status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):  # not there, or no name that a file could have
+        return False
+
+
+def packed_image(image: ImageRef) -> bytes | None:
+    """An image of a pack (`CropCache.read_image`) as the bytes of a BMP file; None for an image that is in no pack.
+
+    Raises:
+        BrokenImageError: it cannot be read.
+    """
+    if image.member is None or not is_pack_file(image.path):
+        return None
     import cv2
 
-    settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
-    assert encoded
+    pixels = open_pack(image.path).read_image(image.member)
+    done, data = cv2.imencode(".bmp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert done
     return data.tobytes()
+
+
+def _full_name(image: ImageRef) -> str:
+    """An image's path, with its name in the archive behind it."""
+    name = image.path if image.member is None else f"{image.path}/{image.member}"
+    return name.replace("\\", "/")
+
+
+def person_key(person: PoseAnnotation) -> int:
+    """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
+    name = _full_name(person.image).rsplit("/", 1)[-1]
+    box = ",".join(f"{value:.2f}" for value in person.box)
+    text = f"{name}|{person.image_id}|{person.person_id}|{box}"
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")

@@ -11,7 +11,7 @@ from typing import Any
 from leanpose.data.wholebody import parse_triples
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
-from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
+from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name
 
 Record = dict[str, Any]
 
@@ -123,7 +123,7 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
         if not chosen:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
         skeletons = [category_skeleton(kind, path) for kind in chosen]
-        skeleton = _joined(skeletons)
+        skeleton = join_skeletons(skeletons)
         if any(each.keypoints != skeleton.keypoints for each in skeletons):
             orders = {as_id(kind["id"]): skeleton.indices_in(own) for kind, own in zip(chosen, skeletons, strict=True)}
             lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
@@ -234,24 +234,6 @@ def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int
     if sorted(places) != list(range(count)) or any(places[places[i]] != i for i in range(count)):
         raise LeanposeError(f"{where}: the order after mirroring, {order!r}, is none of {count} keypoints.")
     return [(i, place) for i, place in enumerate(places) if i < place]
-
-
-def _joined(skeletons: list[Skeleton]) -> Skeleton:
-    """One skeleton with the keypoints of all, in the order of the first."""
-    first, *others = skeletons
-    names = list(first.keypoints)
-    for other in others:
-        names += [name for name in other.keypoints if name not in names]
-    if len(names) == len(first):
-        return first
-    places = {name: i for i, name in enumerate(names)}
-    limbs = dict.fromkeys(
-        (places[each.keypoints[a]], places[each.keypoints[b]]) for each in skeletons for a, b in each.limbs
-    )
-    sigmas = {
-        name: sigma for each in reversed(skeletons) for name, sigma in zip(each.keypoints, each.sigmas, strict=True)
-    }
-    return Skeleton(first.name, tuple(names), tuple(limbs), tuple(sigmas[name] for name in names))
 
 
 def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict[Any, int], path: Path) -> Record:

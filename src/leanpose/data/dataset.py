@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -21,9 +21,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.augmentation import Augmentation, CropParams
-from leanpose.data.cache import CropCache
+from leanpose.data.augmentation import Augmentation, CropParams, Look
+from leanpose.data.batch import Batch, CropBatch
+from leanpose.data.cache import CropCache, CropLookup
+from leanpose.data.device_augmentation import SourceBatch, stack_looks
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
+from leanpose.data.mixing import Mixture
 from leanpose.geometry import (
     PADDING,
     Warp,
@@ -40,38 +43,6 @@ ATTEMPTS = 8
 """So many items are tried in training before one is given up."""
 
 Item = TypeVar("Item")
-
-
-BatchT = TypeVar("BatchT", bound="Batch")
-
-
-@dataclass(frozen=True)
-class Batch(ABC):
-    """What a loader makes of the items that could be read, whatever these are; subclasses add tensors.
-
-    Attributes:
-        indices: of the items in the data set.
-        broken: images that could not be read, by name, and why.
-    """
-
-    indices: Int[Tensor, " B"]
-    broken: dict[str, str]
-
-    @property
-    @abstractmethod
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What the training task's `forward` takes."""
-
-    def to(self: BatchT, device: torch.device | str) -> BatchT:
-        """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def pin_memory(self: BatchT) -> BatchT:
-        """The batch in page-locked memory; a loader with `pin_memory=True` calls it."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self: BatchT, change: Callable[[Tensor], Tensor]) -> BatchT:
-        return replace(self, **{k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 
 class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Item]):
@@ -112,6 +83,10 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
     def collate(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
         """A loader's `collate_fn`: one batch of the items that could be read."""
 
+    def collate_for_device(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
+        """The same before what is left to be done on the training device (`Batch.prepared`)."""
+        return self.collate(items)
+
     def describe(self, index: int) -> str:
         """An item, for messages."""
         return self.image_name(index)
@@ -151,7 +126,9 @@ class Crop:
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
         weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
-        index: of the person in the data set.
+        index: in the data set.
+        look: how it is still to be changed.
+        to_source: crop → `image`, where this is what the crop is still to be cut from.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -159,27 +136,8 @@ class Crop:
     weights: Float[np.ndarray, " K"]
     matrix: Float[np.ndarray, "2 3"]
     index: int
-
-
-@dataclass(frozen=True)
-class CropBatch(Batch):
-    """The crops of a batch that could be read.
-
-    Attributes:
-        images: RGB.
-        keypoints: x, y in crop pixels.
-        weights: 1 labelled, 0 not labelled, -1 nothing to be seen.
-        matrices: image → crop.
-    """
-
-    images: UInt8[Tensor, "B h w 3"]
-    keypoints: Float[Tensor, "B K 2"]
-    weights: Float[Tensor, "B K"]
-    matrices: Float[Tensor, "B 2 3"]
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        return self.images, self.keypoints, self.weights
+    look: Look | None = None
+    to_source: Float[np.ndarray, "2 3"] | None = None
 
 
 class TopDownDataset(ImageDataset[Crop]):
@@ -193,7 +151,9 @@ class TopDownDataset(ImageDataset[Crop]):
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
-        cache: coarse crops made before; people who are not in it are read from their images.
+        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
+        mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
+        warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training device.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
             augmentation: evaluation sees what the papers' toolbox would show.
     """
@@ -213,6 +173,8 @@ class TopDownDataset(ImageDataset[Crop]):
         seed: int = 0,
         replace_broken: bool = False,
         cache: CropCache | None = None,
+        mixture: Mixture | None = None,
+        warp_on_device: bool = False,
         reduced_decoding: bool | None = None,
     ) -> None:
         super().__init__(seed, replace_broken=replace_broken)
@@ -223,19 +185,33 @@ class TopDownDataset(ImageDataset[Crop]):
         self.padding = padding
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
-        self.cache = cache
+        self.warp_on_device = warp_on_device
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
-        self._rows = cache.find(people) if cache is not None else np.full(len(people), -1)
+        self.coarse_crops = CropLookup(people, cache)
+        limits = [pack.largest for pack in self.coarse_crops.caches]
+        self._canvas = tuple(np.max([input_size, *limits], axis=0).tolist())
+        self.mixture = mixture
+        self._drawn = (-1, np.arange(len(people)))
         self._flip_indices = np.array(skeleton.flip_indices)
 
     def __len__(self) -> int:
         return len(self.people)
 
+    def person_index(self, index: int) -> int:
+        """Which of `people` an index means in this epoch."""
+        if self.mixture is not None and self._drawn[0] != self.epoch:
+            self._drawn = (self.epoch, self.mixture.draw(self.epoch))
+        return int(self._drawn[1][index])
+
+    def person(self, index: int) -> PoseAnnotation:
+        """Whom an index means in this epoch."""
+        return self.people[self.person_index(index)]
+
     def image_name(self, index: int) -> str:
-        return str(self.people[index].image)
+        return str(self.person(index).image)
 
     def describe(self, index: int) -> str:
-        return f"person {self.people[index].person_id} of {self.people[index].image}"
+        return f"person {self.person(index).person_id} of {self.image_name(index)}"
 
     def read(self, index: int) -> Crop:
         """The crop of a person.
@@ -243,7 +219,7 @@ class TopDownDataset(ImageDataset[Crop]):
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        person = self.people[index]
+        person = self.person(index)
         params = self.crop_params(index)
         matrix = self.crop_matrix(params)
         keypoints = apply_affine(matrix, person.keypoints[:, :2].astype(np.float64))
@@ -251,16 +227,23 @@ class TopDownDataset(ImageDataset[Crop]):
         if params.flip:
             keypoints, weights = keypoints[self._flip_indices], weights[self._flip_indices]
         keypoints = np.where(weights[:, None] > 0, keypoints, 0.0)
-        image = self._pixels(index, params, matrix)
-        augmentation = self._augmentation_now()
-        if augmentation is not None and augmentation.recolours:
-            image = augmentation.recolour(self.generator(index, 1), image)
-        labels = keypoints.astype(np.float32), weights.astype(np.float32)
-        return Crop(image, *labels, matrix.astype(np.float32), index)
+        augmentation, look = self._augmentation_now(), None
+        if augmentation is not None and augmentation.changes_look:
+            look = augmentation.sample_look(self.generator(index, 1), self.input_size, keypoints, weights)
+        labels = keypoints.astype(np.float32), weights.astype(np.float32), matrix.astype(np.float32), index
+        packed = self.coarse_crops.read(self.person_index(index))
+        source, to_source = self._decoded(index, params, matrix) if packed is None else packed
+        to_crop = matrix if to_source is None else compose_affine(matrix, invert_affine(to_source))
+        if self.warp_on_device and packed is not None:
+            return Crop(source, *labels, look, invert_affine(to_crop).astype(np.float32))
+        image = warp_image(source, to_crop, self.input_size)
+        if self.warp_on_device:
+            return Crop(image, *labels, look, np.eye(2, 3, dtype=np.float32))
+        return Crop(image if look is None else look.apply(image), *labels)
 
     def crop_params(self, index: int) -> CropParams:
         """Where the crop of a person lies in this epoch."""
-        person, augmentation = self.people[index], self._augmentation_now()
+        person, augmentation = self.person(index), self._augmentation_now()
         if augmentation is None:
             centers, scales = bbox_to_center_scale(person.box[None], self.input_size, self.padding)
             return CropParams(centers[0], scales[0], 0.0, False)
@@ -281,40 +264,71 @@ class TopDownDataset(ImageDataset[Crop]):
             return self.late_augmentation[1]
         return self.augmentation
 
-    def _pixels(self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Warp the person from the cheapest image that holds it: cached crop, reduced JPEG, whole image."""
-        if self.cache is not None and self._rows[index] >= 0:
-            source, to_source = self.cache.read(int(self._rows[index]))
-        else:  # as much of the image as the crop needs
-            image, (height, width) = self.people[index].image, self.input_size
-            corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
-            lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
-            shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
-            reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
-            source, to_source = decode_part(
-                read_bytes(image), name=str(image), rows=int(lowest) + 2, reduction=reduction
-            )
-        if to_source is not None:
-            matrix = compose_affine(matrix, invert_affine(to_source))
-        return warp_image(source, matrix, self.input_size)
+    def _decoded(
+        self, index: int, params: CropParams, matrix: Float[np.ndarray, "2 3"]
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None]:
+        """As much of a person's image as the crop needs, as fine as it needs, and the map from the image to that."""
+        image, (height, width) = self.person(index).image, self.input_size
+        corners = np.array([[-1.0, -1.0], [width, -1.0], [-1.0, height], [width, height]])
+        lowest = min(float(apply_affine(invert_affine(matrix), corners)[:, 1].max()), 65535.0)
+        shrinkage = params.scale[0] / width if self.reduced_decoding else 1.0
+        reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
+        return decode_part(read_bytes(image), name=str(image), rows=int(lowest) + 2, reduction=reduction)
 
     def collate(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch:
         """A loader's `collate_fn`: stack the crops that could be read."""
+        if self.warp_on_device:
+            return self._sources(items).prepared()
         crops = [crop for crop, _ in items if crop is not None]
+        images = _stack([crop.image for crop in crops], torch.uint8, *self.input_size, 3)
+        keypoints, weights, matrices = self._labels(crops)
+        return CropBatch(*_indices(crops, items), images, keypoints, weights, matrices, self._sets(crops))
+
+    def collate_for_device(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch | SourceBatch:
+        """With `warp_on_device` what the crops are to be cut from, otherwise the crops."""
+        return self._sources(items) if self.warp_on_device else self.collate(items)
+
+    def _sources(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> SourceBatch:
+        crops = [crop for crop, _ in items if crop is not None]
+        sources = torch.zeros((len(crops), *self._canvas, 3), dtype=torch.uint8)
+        for canvas, crop in zip(sources.numpy(), crops, strict=True):
+            height, width = crop.image.shape[:2]
+            canvas[:height, :width] = crop.image
+        to_sources = _stack([crop.to_source for crop in crops], torch.float32, 2, 3)
+        keypoints, weights, matrices = self._labels(crops)
+        looks = stack_looks([crop.look for crop in crops if crop.look is not None])
+        return SourceBatch(
+            *_indices(crops, items), sources, to_sources, keypoints, weights, matrices, self.input_size, *looks,
+            sets=self._sets(crops),
+        )  # fmt: skip
+
+    def _labels(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints, weights and matrices."""
         points = len(self.skeleton)
-
-        def stack(field: str, dtype: torch.dtype, *shape: int) -> Tensor:
-            values = [torch.as_tensor(getattr(crop, field)) for crop in crops]
-            return torch.stack(values) if values else torch.zeros((0, *shape), dtype=dtype)
-
-        return CropBatch(
-            images=stack("image", torch.uint8, *self.input_size, 3),
-            keypoints=stack("keypoints", torch.float32, points, 2),
-            weights=stack("weights", torch.float32, points),
-            matrices=stack("matrix", torch.float32, 2, 3),
-            indices=stack("index", torch.int64),
-            broken={name: reason for _, broken in items for name, reason in broken.items()},
+        return (
+            _stack([crop.keypoints for crop in crops], torch.float32, points, 2),
+            _stack([crop.weights for crop in crops], torch.float32, points),
+            _stack([crop.matrix for crop in crops], torch.float32, 2, 3),
         )
+
+    def _sets(self, crops: Sequence[Crop]) -> Int[Tensor, " B"] | None:
+        """The set of each person, where several are mixed."""
+        if self.mixture is None:
+            return None
+        return torch.from_numpy(self.mixture.set_of([self.person_index(crop.index) for crop in crops]))
+
+
+def _stack(values: Sequence[np.ndarray | None], dtype: torch.dtype, *shape: int) -> Tensor:
+    """One tensor of arrays of this shape, also of none."""
+    return torch.stack([torch.as_tensor(v) for v in values]) if values else torch.zeros((0, *shape), dtype=dtype)
+
+
+def _indices(
+    crops: Sequence[Crop], items: Sequence[tuple[Crop | None, dict[str, str]]]
+) -> tuple[Int[Tensor, " B"], dict[str, str]]:
+    """The first two fields of a batch."""
+    broken = {name: reason for _, broken in items for name, reason in broken.items()}
+    return torch.tensor([crop.index for crop in crops], dtype=torch.int64), broken
 
 
 def start_worker(_worker: int = 0) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
+from leanpose.data.cache import is_pack_file
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 
@@ -56,6 +57,8 @@ def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
     if image.member is None:
         return Path(image.path).is_file()
+    if is_pack_file(image.path):
+        return True
     return image.member in tar_members(image.path)
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data import bit_depth, deep_tiff
 from leanpose.data.annotations import ImageRef
+from leanpose.data.cache import packed_image
 from leanpose.data.image_files import BrokenImageError, check_size, max_bytes, open_image
 from leanpose.data.image_folder import tar_members
 from leanpose.files import open_regular, read_regular
@@ -91,11 +92,13 @@ def parse_jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
-    """The bytes of an image file or archive member. No handle stays open, so loader workers cannot disturb each other.
+    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader workers cannot disturb each other.
 
     Raises:
         BrokenImageError: it is not there, is no regular file, cannot be read, or is larger than any image.
     """
+    if isinstance(ref, ImageRef) and (packed := packed_image(ref)) is not None:
+        return packed
     path, most = ref.path if isinstance(ref, ImageRef) else ref, max_bytes()
     try:
         if not (isinstance(ref, ImageRef) and ref.member is not None):

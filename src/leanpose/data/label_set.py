@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
+from leanpose.data.cache import is_pack_file
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
@@ -78,7 +79,7 @@ class LabelSet:
         left_out: annotations that are nobody's, by reason.
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
-        located: whether the images' names are their places, below the file's folder.
+        located: whether the images' names are their places, below the file's folder or in the file.
         repeats: people as further annotators have labelled them, which only the check of a set looks at.
     """
 
@@ -205,6 +206,8 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
         LeanposeError: they are not found.
     """
     folder = labels.path if labels.path.is_dir() else labels.path.parent
+    if labels.located and source is None and is_pack_file(labels.path):
+        return lambda name: ImageRef(str(labels.path), name)
     if labels.located and source is None:
         return lambda name: ImageRef(os.path.join(folder, name))
     names = [image.name for image in labels.images]

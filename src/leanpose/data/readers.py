@@ -25,7 +25,16 @@ Split = Literal["all", "train", "val"]
 FARTHEST = 1e6
 """Pixels from the corner: no image is larger, and float32 still tells a tenth of a pixel there."""
 
-EVERY_FORMAT = ("format", "name", "split", "repeat", "labelled_people", "labelled_keypoints", "keep_unlabelled")
+EVERY_FORMAT = (
+    "format",
+    "name",
+    "split",
+    "repeat",
+    "weight",
+    "labelled_people",
+    "labelled_keypoints",
+    "keep_unlabelled",
+)
 """Keys of `DatasetConfig` that mean something whatever the format."""
 
 
@@ -96,6 +105,12 @@ READERS = {
         metric="mpii",
         recognises="leanpose.data.mpii:is_mpii_file",
     ),
+    "pack": Reader(
+        "leanpose.data.pack:read_pack",
+        needs=("annotations",),
+        recognises="leanpose.data.pack:is_pack",
+        loads="leanpose.data.pack:load_pack",
+    ),
     "sleap": _tool("sleap", "sleap", writes=False),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
     "yolo": _tool("yolo", "yolo"),
@@ -117,7 +132,8 @@ class DatasetConfig(Section):
         format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON), `coco_wholebody`
             (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene), `crowdpose`, `lsp` (MATLAB
             joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each
-            image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut), `sleap`, `csv`, `synthetic`: see docs/data.md.
+            image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut), `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the
+            crops too): see docs/data.md.
         name: for messages and reports; otherwise the annotation file's name.
         images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found beside the file where not given.
         annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders, of `auto`
@@ -130,7 +146,9 @@ class DatasetConfig(Section):
         empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose and
             eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
         frame_stride: of `ubody`: take only every so many frames.
-        repeat: how many times a training epoch goes through this set.
+        repeat: how many times a training epoch goes through this set, which makes it longer.
+        weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the epoch
+            stays as long as all people together.
         labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints, keeps its
             labels, always the same: a study of what a teacher brings back.
         keep_unlabelled: whether people without labels train, too: a teacher may label them.
@@ -150,6 +168,7 @@ class DatasetConfig(Section):
     empty_hidden_parts: bool = False
     frame_stride: int = Field(default=1, ge=1)
     repeat: int = Field(default=1, ge=1, le=10_000)
+    weight: float | None = Field(default=None, gt=0, le=1e6)
     labelled_people: float = Field(default=1.0, ge=0, le=1)
     labelled_keypoints: float = Field(default=1.0, ge=0, le=1)
     keep_unlabelled: bool = False

@@ -142,7 +142,7 @@ def _look_at_photos(
 def _recipe(name: str, out: Path, seed: int) -> Recipe:
     recipe = load_recipe(RECIPE, [f"row={name}", f"seed={seed}"])
     return recipe.model_copy(
-        update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / f"crops-{name}"})}
+        update={"data": recipe.data.model_copy(update={"root": PEOPLE, "cache": out / f"crops-{name}.pack"})}
     )
 
 

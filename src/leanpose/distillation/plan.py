@@ -70,7 +70,7 @@ class DistillationPlan:
         values = {key: value for key, value in self.values.items() if key != "rows"} | {"seed": seed}
         values |= self.values["rows"][row]
         data = dict(values["data"])
-        data.setdefault("cache", str(folder / f"crops-{row}"))
+        data.setdefault("cache", str(folder / f"crops-{row}.pack"))
         return parse_recipe(values | {"data": data}, "The plan of this distillation")
 
     def with_epochs(self, epochs: int) -> DistillationPlan:

@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from leanpose.backends.base import Backend, Precision, TorchBackend
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
+from leanpose.data.margin import require_whole_views
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
     BoxMetric,
@@ -67,7 +68,8 @@ def predict_people(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: there are images, and none can be read; or with a flip test a keypoint's other side is missing.
+        LeanposeError: there are images, and none can be read; a pack shows less than the model sees; or with a flip test a
+            keypoint's other side is missing.
     """
     spec = backend.spec
     if flip_test:
@@ -80,6 +82,7 @@ def predict_people(
         padding=spec.codec.padding,
         augmentation=None,
     )
+    require_whole_views(dataset.people, dataset.coarse_crops, spec.input_size, spec.codec.padding)
     loader = DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )

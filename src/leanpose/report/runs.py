@@ -18,7 +18,7 @@ from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model
 from leanpose.report.tables import NOTHING, ReportTable
 from leanpose.schema import validate
-from leanpose.training.log import read_table
+from leanpose.training.log import OF_SET, read_table
 from leanpose.training.recipe import recipe_file
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class RunRecord:
     @property
     def terms(self) -> dict[str, tuple[list[float], list[float]]]:
         """The epochs and values of each weighted term of the loss, by its name."""
-        names = dict.fromkeys(name for row in self.losses for name in row if name not in LOGGED)
+        columns = dict.fromkeys(name for row in self.losses for name in row)
+        names = [name for name in columns if name not in LOGGED and not name.startswith(OF_SET)]
         return {
             name: (
                 [row["epoch"] for row in self.losses if name in row],

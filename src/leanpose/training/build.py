@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from leanpose.codecs import Codec, HeatmapCodec, ScoreCalibration, SimCCCodec, b
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropPlan, cached_crops
+from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
+from leanpose.data.margin import MOST_OUTSIDE, coarser_share, outside_share
+from leanpose.data.mixing import Mixture, distinct
+from leanpose.data.packing import cached_crops
 from leanpose.data.readers import READERS, read_people
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import require_parts
@@ -28,13 +31,15 @@ from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.locks import lock_folder
+from leanpose.losses.fit import CropFit
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
-from leanpose.training.loop import RunSummary, Trainer, Validation, make_fabric, writes_files
+from leanpose.training.loop import RunSummary, Trainer, Validation
+from leanpose.training.processes import make_fabric, writes_files
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
-from leanpose.training.resume import has_state
+from leanpose.training.resume import has_state, steps_per_epoch
 from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
@@ -145,20 +150,33 @@ def _rows_of_common_keypoints(start: PoseModel, model: PoseModel) -> dict[str, T
     return found
 
 
-def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
-    """The people to train on (all sets together, each as often as it says), and those to measure on.
+def read_training_sets(recipe: Recipe) -> list[PoseDataset]:
+    """The sets to train on, each with its people as often as it says.
 
     Raises:
         LeanposeError: a set cannot be read, or there is nobody to train on.
     """
     skeleton, root = skeleton_of(recipe.model, recipe.skeleton), recipe.data.root
     sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
-    people = [person for part in sets for person in part.people]
-    if not people:
+    if not any(part.people for part in sets):
         raise LeanposeError("The recipe's data.train holds nobody to train on.")
+    return sets
+
+
+def join_sets(sets: Sequence[PoseDataset]) -> PoseDataset:
+    """The people of several sets, one set behind the other."""
+    people = [person for part in sets for person in part.people]
     accounts = tuple(account for part in sets for account in part.accounts)
-    train = PoseDataset(" + ".join(part.name for part in sets), people, accounts=accounts)
-    return train, read_validation_people(recipe)
+    return PoseDataset(" + ".join(part.name for part in sets), people, accounts=accounts)
+
+
+def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
+    """The people to train on (all sets together), and those to measure on.
+
+    Raises:
+        LeanposeError: a set cannot be read, or there is nobody to train on.
+    """
+    return join_sets(read_training_sets(recipe)), read_validation_people(recipe)
 
 
 def read_validation_people(recipe: Recipe) -> PoseDataset | None:
@@ -284,10 +302,10 @@ def train_one(
         LeanposeError: something does not fit, or another run is going on in the folder.
     """
     with lock_run(folder):
-        return _train_locked(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say)
+        return build_trainer(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say).run()
 
 
-def _train_locked(
+def build_trainer(
     recipe: Recipe,
     folder: Path,
     root_dir: Path,
@@ -296,7 +314,12 @@ def _train_locked(
     device: str,
     quiet: bool,
     say: Callable[[str], None],
-) -> RunSummary:
+) -> Trainer:
+    """A run of one stage before its first step; see `train_one`.
+
+    Raises:
+        LeanposeError: something does not fit.
+    """
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
@@ -311,7 +334,8 @@ def _train_locked(
             f"data.train.empty_hidden_parts is for models that predict heatmaps; '{model.name}' does not."
         )
     _require_pairs(recipe, model.skeleton)
-    people, val = read_training_people(recipe)
+    sets, val = read_training_sets(recipe), read_validation_people(recipe)
+    people = join_sets(sets)
     if not resume:
         card = card_with_sources(recipe, people.name.split(" + "))
         recipe = recipe.model_copy(update={"card": card})
@@ -321,13 +345,17 @@ def _train_locked(
     augmentation, late_augmentation = _augmentation(recipe)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)
-    task = build_task(recipe, model.train(), teacher)
-    cache = None
+    mixture = mixture_of(recipe, sets)
+    task = build_task(recipe, model.train(), teacher, () if mixture is None else mixture.names)
+    cache, say = None, say if fabric.is_global_zero else _say_nothing
     if recipe.data.cache is not None:
+        plan = CropPlan(task.crop_size, padding=model.codec.padding)
         with fabric.rank_zero_first():
-            cache = cached_crops(
-                people.people, CropPlan(task.crop_size, padding=model.codec.padding), recipe.data.cache
-            )
+            cache = cached_crops(sets, model.skeleton, plan, recipe.data.cache, say)
+    if mixture is not None and not resume:
+        say(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
+    on_device, on_gpu = recipe.data.warp_on_device, fabric.device.type == "cuda"
+    packed = cache is not None or any(person.row is not None for person in people.people)
     dataset = TopDownDataset(
         people.people,
         model.skeleton,
@@ -339,12 +367,16 @@ def _train_locked(
         seed=recipe.seed,
         replace_broken=True,
         cache=cache,
+        mixture=mixture,
+        warp_on_device=packed and on_gpu if on_device is None else on_device,
     )
+    if not resume:
+        _say_what_packs_lack(dataset, say)
     write_recipe(recipe, folder, fabric, resume=resume)
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
     return Trainer(
         recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet
-    ).run()
+    )
 
 
 def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:
@@ -353,6 +385,49 @@ def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume
         with atomic_write(folder / "recipe.yaml") as path:
             path.write_text(recipe.to_yaml())
     fabric.barrier()
+
+
+def crop_plan(recipe: Recipe) -> CropPlan:
+    """What a pack for a recipe's training has to hold: crops as large as student and teacher can use.
+
+    Raises:
+        LeanposeError: the model is unknown, or the teacher is missing.
+    """
+    model, teacher = (
+        build_model(recipe.model_copy(update={"pretrained": None, "init_from": None})),
+        load_teacher(recipe),
+    )
+    size = model.input_size if teacher is None else teacher.model.input_size
+    return CropPlan(CropFit(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
+
+
+def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
+    """How a recipe mixes its sets, where it says so."""
+    weights = [source.weight for source in recipe.data.train]
+    if not weights or None in weights:
+        return None
+    names, sizes = distinct([part.name for part in sets]), tuple(len(part.people) for part in sets)
+    return Mixture(names, sizes, tuple(weight or 0.0 for weight in weights), recipe.seed)
+
+
+def _say_nothing(_sentence: str) -> None:
+    pass
+
+
+def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) -> None:
+    """Say where packed crops show the training less than the images would."""
+    people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
+    if dataset.augmentation is not None:
+        share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
+        if share > MOST_OUTSIDE:
+            say(
+                f"Warning: {share:.1%} of the pixels of this recipe's views lie outside of the packed crops and are black; pack "
+                "with a larger --margin."
+            )
+    if coarser := coarser_share(people, crops, size, padding):
+        say(
+            f"Warning: {coarser:.0%} of the packed crops are coarser than the crops of {size[0]}×{size[1]} to train on."
+        )
 
 
 def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:

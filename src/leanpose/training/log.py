@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
-from torch import Tensor
 
 from leanpose.console import make_console, text_column
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error
+
+OF_SET = "labels/"
+"""Columns of `train.csv` that begin so are no terms of the loss, but the parts of the loss against the labels by data set."""
 
 
 class RunLog:
@@ -125,17 +127,19 @@ class RunProgress:
         self._began = time.monotonic()
         self._images = 0
         self._steps = 0
+        self._loss = math.nan
 
-    def advance(self, epoch: int, step: int, images: int, loss: Tensor) -> None:
-        """Count one optimiser step (`step` steps were done before it)."""
+    def advance(self, epoch: int, step: int, images: int, loss: float | None) -> None:
+        """Count one optimiser step, of which `step` are done now. The loss: None shows the one before."""
         self._images += images
         self._steps += 1
+        self._loss = self._loss if loss is None else loss
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        left = duration((self.epochs * self.steps_per_epoch - step - 1) * elapsed / self._steps)
+        left = duration((self.epochs * self.steps_per_epoch - step) * elapsed / self._steps)
         now = f"epoch {epoch + 1}/{self.epochs}"
-        figures = f"loss {float(loss):.5f}  {self._images / elapsed:.0f} images/s  {left} left"
-        self.bar.update(self._task, completed=step + 1, description=now, figures=figures)
-        if not self.console.is_terminal and (step + 1) % self.steps_per_epoch == 0:
+        figures = f"loss {self._loss:.5f}  {self._images / elapsed:.0f} images/s  {left} left"
+        self.bar.update(self._task, completed=step, description=now, figures=figures)
+        if not self.console.is_terminal and step % self.steps_per_epoch == 0:
             self.say(f"{now}  {figures}")
 
     def say(self, text: str) -> None:

@@ -8,39 +8,39 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from leanpose.data.dataset import Batch, ImageDataset, start_worker
-from leanpose.device import choose_device
+from leanpose.data.batch import Batch
+from leanpose.data.dataset import ImageDataset
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.evaluation.report import headline, primary_metric
 from leanpose.files import any_damage, atomic_write
 from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
+from leanpose.training.batches import Clock, epoch_batches, untimed
 from leanpose.training.log import RunLog, RunProgress
 from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
+from leanpose.training.processes import any_process, gather_names
 from leanpose.training.recipe import TrainingRecipe, changed_settings
-from leanpose.training.resume import ResumableBatchSampler, load_state, save_state, steps_per_epoch
+from leanpose.training.resume import load_state, save_state, steps_per_epoch
 from leanpose.training.task import Task
 from leanpose.weights import save_model
 
 LOG = logging.getLogger(__name__)
 LOG_EVERY = 20
-"""Optimiser steps between two rows of the training log."""
+"""Optimiser steps between two rows of the training log, and between two looks whether all is finite."""
 
 
 @dataclass
@@ -72,6 +72,10 @@ class RunSummary:
     """Of a run in several stages: each one's own."""
 
 
+class _NonFiniteError(Exception):
+    """The weights have been changed by a loss or a gradient that is not finite."""
+
+
 def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     """What the run in a folder has to say; None where it has not come to its end.
 
@@ -88,62 +92,6 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
         return RunSummary(
             folder, {**saved["metrics"]}, state.best, state.best_epoch, state.seconds, {**saved["broken"]}
         )
-
-
-def _count_in(variable: str, otherwise: int) -> int:
-    """A number of processes that `torchrun` gives in an environment variable.
-
-    Raises:
-        LeanposeError: it is no number above 0.
-    """
-    text = os.environ.get(variable, str(otherwise))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise LeanposeError(f"The environment variable {variable} is the number of processes, not '{text[:40]}'.")
-    return int(text)
-
-
-def writes_files() -> bool:
-    """Whether this is the one of the processes that `torchrun` started that writes what they make together.
-
-    Raises:
-        LeanposeError: `RANK` is none of theirs.
-    """
-    processes, rank = _count_in("WORLD_SIZE", 1), os.environ.get("RANK", "0")
-    if processes == 1:  # whatever `RANK` is, as another program's it means nothing
-        return True
-    if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and int(rank) < processes):
-        raise LeanposeError(
-            f"The environment variable RANK is the number of a process, from 0 to {processes - 1}, not '{rank[:40]}'."
-        )
-    return int(rank) == 0
-
-
-def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
-    """Fabric for this machine, or for the processes that `torchrun` started.
-
-    Raises:
-        LeanposeError: there is no such device, one GPU is named for several processes, or their number is none.
-    """
-    processes = _count_in("WORLD_SIZE", 1)
-    local = _count_in("LOCAL_WORLD_SIZE", processes)
-    chosen = choose_device(device)
-    one_gpu = chosen.type == "cuda" and chosen.index is not None
-    if one_gpu and processes > 1:
-        raise LeanposeError(
-            f"The device '{device}' is one GPU, but torchrun gives each of its {processes} processes a GPU of its own; "
-            f"use cuda, and CUDA_VISIBLE_DEVICES to choose which GPUs they get."
-        )
-    # A kernel of one pixel lies in memory alike in both layouts; DDP tells each run that its name for that is another.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    fabric = Fabric(
-        accelerator=chosen.type,
-        devices=[chosen.index] if one_gpu else local,
-        num_nodes=max(processes // local, 1),
-        strategy="ddp" if processes > 1 else "auto",
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 @dataclass(frozen=True)
@@ -194,14 +142,27 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(dataset), recipe.batch_size)
         if task.teacher is not None:
             task.teacher.model.to(fabric.device)
-        self.task, *self.optimizers = fabric.setup(self.unwrapped, *build_optimizers(recipe.optimizer, self.unwrapped))
+        if fabric.device.type == "cuda":
+            task.to(memory_format=torch.channels_last)  # as the crops come; on CPUs oneDNN orders weights as it likes
+        self.task, *self.optimizers = fabric.setup(
+            cast(Task, torch.compile(task, dynamic=False)) if recipe.compile else task,
+            *build_optimizers(recipe.optimizer, task),
+        )
         self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+        if self.ema is not None:
+            self.ema.n_averaged = torch.zeros(
+                (), dtype=torch.int64
+            )  # it is asked each step, which shall not wait for a GPU
         self.state = RunState()
         self.broken: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self._stop_signal, self._measuring = 0, False
         self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log, over so many steps
         self._averaged_steps = 0
+        self.clock: Clock = untimed
+        self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)  # all losses since `_remember`
+        self._remembered: dict[str, Any] = {}
+        self._watchful = False  # whether each step's loss is looked at before the weights change
         if resume:
             with any_damage("saved state of the run", folder):
                 self._restore(load_state(folder))
@@ -227,52 +188,79 @@ class Trainer:
             self._save_weights("last.safetensors")
         if self.log is not None:
             self.log.close()
-        self._gather_broken()
+        self.broken = gather_names(self.fabric, self.broken)
         state = self.state
         return RunSummary(self.folder, self.metrics, state.best, state.best_epoch, state.seconds, self.broken)
 
     def _train_epoch(self) -> None:
+        epoch = self.state.epoch
+        while self.state.epoch == epoch:
+            try:
+                self._take_steps()
+                self.state.epoch += 1
+            except _NonFiniteError:
+                # The weights are spoiled since: take the same steps again, each looked at before it counts.
+                self._restore(self._remembered)
+                self._watchful = True
+        self._watchful = False
+
+    def _take_steps(self) -> None:
+        """The steps that are left of an epoch.
+
+        Raises:
+            _NonFiniteError: a loss or its gradient was not finite in one of the steps since `_remember`.
+        """
         state, recipe = self.state, self.recipe
         self.dataset.set_epoch(state.epoch)
         self.unwrapped.start_epoch(state.epoch, recipe.schedule.epochs)
         for norm in frozen_norms(self.unwrapped):
             norm.eval()
         first = state.step - state.epoch * self.steps_per_epoch
-        batches = ResumableBatchSampler(
-            count=len(self.dataset),
-            batch_size=recipe.batch_size,
-            parts=recipe.grad_accum_steps,
-            seed=recipe.seed,
-            epoch=state.epoch,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-            start=first,
-        )
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=batches,
-            num_workers=recipe.data.num_workers,
-            collate_fn=self.dataset.collate,
-            pin_memory=self.fabric.device.type == "cuda",
-            worker_init_fn=start_worker,
-            prefetch_factor=4 if recipe.data.num_workers else None,
-        )
-        parts: Iterator[Batch] = iter(loader)
+        parts = epoch_batches(self.dataset, recipe, self.fabric, epoch=state.epoch, start=first, clock=self.clock)
+        self._remember()
         last_save = time.monotonic()
-        for _ in range(first, self.steps_per_epoch):
-            began = time.monotonic()
-            self._step([self._next_part(parts) for _ in range(recipe.grad_accum_steps)])
-            state.step += 1
-            state.seconds += time.monotonic() - began
-            if state.step % LOG_EVERY == 0:
-                self._log_losses()
-            if self._any_process(self._stop_signal != 0):
+        for number in range(first + 1, self.steps_per_epoch + 1):
+            total = self.take_step(parts)
+            log_now = state.step % LOG_EVERY == 0
+            # On a GPU every look waits for it, so there are few; what is computed on the CPU is known already.
+            look = log_now or number == self.steps_per_epoch or self.fabric.device.type == "cpu"
+            self.progress.advance(state.epoch, state.step, recipe.batch_size, float(total) if look else None)
+            if log_now or number == self.steps_per_epoch:
+                self._require_finite()
+                if log_now:
+                    self._log_losses()
+                self._remember()
+            if not look:
+                continue
+            if any_process(self.fabric, self._stop_signal != 0):
+                self._require_finite()
                 self._save_state()
                 raise self._stopped()
-            if self._any_process(time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
+            if any_process(self.fabric, time.monotonic() - last_save > 60 * recipe.checkpoint_minutes):
+                self._require_finite()
                 self._save_state()
                 last_save = time.monotonic()
-        state.epoch += 1
+
+    def take_step(self, parts: Iterator[Batch]) -> Tensor:
+        """One optimiser step over the next of an epoch's batches; its loss, on the device, for which nothing here waits."""
+        began = time.monotonic()
+        total = self._step([self._next_part(parts) for _ in range(self.recipe.grad_accum_steps)])
+        self.state.step += 1
+        self.state.seconds += time.monotonic() - began
+        return total
+
+    def _require_finite(self) -> None:
+        """
+        Raises:
+            _NonFiniteError: a loss or its gradient was not finite since `_remember`.
+        """
+        if any_process(self.fabric, not bool(self._finite)):
+            raise _NonFiniteError
+
+    def _remember(self) -> None:
+        """Keep all that the next step depends on, to come back to; on the device, so that it does not wait."""
+        self._remembered = deepcopy(self._run_state())
+        self._finite.fill_(True)
 
     def _losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a part of a batch.
@@ -294,8 +282,8 @@ class Trainer:
             f"({len(self.dataset)}) or a larger model_options.input_size."
         )
 
-    def _step(self, parts: list[Batch]) -> None:
-        """One optimiser step over the parts of one batch."""
+    def _step(self, parts: list[Batch]) -> Tensor:
+        """One optimiser step over the parts of one batch; its loss."""
         recipe, state = self.recipe, self.state
         # Any random layer draws from the step's own seed, so there is no generator state to save.
         torch.manual_seed(hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63)
@@ -303,8 +291,10 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["base_lr"]
-        # A step that must not count leaves the running statistics of its forward pass behind: keep those before it.
-        buffers = [buffer.clone() for buffer in self.unwrapped.buffers()]
+        # The forward pass changes running statistics even where the step does not count.
+        before = (
+            ([buffer.clone() for buffer in self.unwrapped.buffers()], self._losses.copy()) if self._watchful else None
+        )
         total = torch.zeros((), device=self.fabric.device)
         for i, batch in enumerate(parts):
             waiting = i < len(parts) - 1
@@ -313,26 +303,33 @@ class Trainer:
                 if self.fabric.world_size > 1
                 else nullcontext()
             ):
-                losses = self._losses_of(batch)
-                loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
-                self.fabric.backward(loss)
+                with self.clock("forward"):
+                    losses = self._losses_of(batch)
+                    loss = sum(losses.values(), start=torch.zeros((), device=self.fabric.device)) / len(parts)
+                with self.clock("backward"):
+                    self.fabric.backward(loss)
             total += loss.detach()
-            for name, value in losses.items():
+            for name, value in (losses | self.unwrapped.observed).items():
                 previous = self._losses.get(name)
                 value = value.detach().float() / len(parts)
                 self._losses[name] = value if previous is None else previous + value
-        norm = torch.nn.utils.clip_grad_norm_(self.unwrapped.parameters(), recipe.optimizer.grad_clip_norm or math.inf)
-        if self._any_process(not math.isfinite(float(total + norm))):
-            for buffer, before in zip(self.unwrapped.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        with self.clock("optimizer"):
+            limit = recipe.optimizer.grad_clip_norm or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(self.unwrapped.parameters(), limit)
+        self._finite &= torch.isfinite(total + norm)
+        if before is not None and any_process(self.fabric, not bool(self._finite)):
+            buffers, self._losses = before
+            for buffer, value in zip(self.unwrapped.buffers(), buffers, strict=True):
+                buffer.copy_(value)
             self._refuse_non_finite(parts, float(total))
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        with self.clock("optimizer"):
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
         self._averaged_steps += 1
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
-        self.progress.advance(state.epoch, state.step, recipe.batch_size, total)
+        return total
 
     def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:
         """Stop before the weights are spoiled: the state saved is the one before this step."""
@@ -407,21 +404,22 @@ class Trainer:
     def _save_state(self) -> None:
         if not self.fabric.is_global_zero:
             return
-        save_state(
-            self.folder,
-            {
-                "run": vars(self.state).copy(),
-                "recipe": self.recipe.to_yaml(),
-                "task": self.unwrapped.state_dict(),
-                "ema": self.ema.state_dict() if self.ema else None,
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "losses": self._losses,
-                "averaged_steps": self._averaged_steps,
-                "metrics": self.metrics,
-                "broken": self.broken,
-                "teacher": self._teacher_identity,
-            },
-        )
+        save_state(self.folder, self._run_state())
+
+    def _run_state(self) -> dict[str, Any]:
+        """Everything that decides what the next step does, and what the run has to say at its end."""
+        return {
+            "run": vars(self.state).copy(),
+            "recipe": self.recipe.to_yaml(),
+            "task": self.unwrapped.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "losses": self._losses,
+            "averaged_steps": self._averaged_steps,
+            "metrics": self.metrics,
+            "broken": self.broken,
+            "teacher": self._teacher_identity,
+        }
 
     @property
     def _teacher_identity(self) -> str | None:
@@ -463,10 +461,11 @@ class Trainer:
             if not len(batch.indices):
                 first = next(iter(batch.broken.values()))
                 raise LeanposeError(f"None of the {len(batch.broken)} images tried for a batch can be read: {first}")
-            return batch.to(self.fabric.device)
+            return batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
+            self._require_finite()
             self._save_state()
             if self._stop_signal:  # it went to that process too, before it was a group of its own
                 raise self._stopped() from error
@@ -474,18 +473,6 @@ class Trainer:
                 f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
                 f"leanpose train --resume {self.root_dir}"
             ) from error
-
-    def _gather_broken(self) -> None:
-        if self.fabric.world_size > 1:
-            gathered: list[dict[str, str]] = [{}] * self.fabric.world_size
-            torch.distributed.all_gather_object(gathered, self.broken)
-            self.broken = {image: sentence for broken in gathered for image, sentence in broken.items()}
-
-    def _any_process(self, flag: bool) -> bool:
-        """Whether any process says yes, so that all of them do the same."""
-        if self.fabric.world_size == 1:
-            return flag
-        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum"))
 
     @contextmanager
     def _listen_for_signals(self) -> Iterator[None]:

@@ -52,7 +52,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
                 weight_decay=section.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
-            torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr),
+            torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr, fused=True),
         ]
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
@@ -60,7 +60,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         spared = [(name, p) for name, p in learning if p in never]
         decayed = [(name, p) for name, p in learning if p not in never]
         groups = _groups(section, decayed, section.lr) + _groups(section, spared, section.lr, weight_decay=0.0)
-        optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay)]
+        optimizers = [kind(groups, lr=section.lr, weight_decay=section.weight_decay, fused=True)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

@@ -42,7 +42,26 @@ class DataSection(LoaderSection):
     train: list[DatasetConfig]
     val: DatasetConfig | None = None
     cache: Path | None = None
-    """Folder of packed crops; made there if missing (`leanpose data pack` makes it beforehand). None decodes the image for every crop."""
+    """Pack of the training people's crops; made there if missing (`leanpose data pack RECIPE` makes it beforehand). None decodes
+    the image for every crop."""
+    warp_on_device: bool | None = None
+    """Cut and recolour the crops in batches on the training device, from the packed ones. None does so on a GPU."""
+
+    @model_validator(mode="after")
+    def _one_way_of_mixing(self) -> DataSection:
+        weighted = [source for source in self.train if source.weight is not None]
+        if weighted and len(weighted) < len(self.train):
+            raise ValueError("of the sets in data.train some have a `weight`; give one to all of them, or to none")
+        if any(source.repeat != 1 for source in weighted):
+            raise ValueError("a set in data.train has both a `weight` and `repeat`; `weight` says its share alone")
+        return self
+
+    @model_validator(mode="after")
+    def _packed_where_needed(self) -> DataSection:
+        packed = self.cache is not None or any(source.format in ("auto", "pack") for source in self.train)
+        if self.warp_on_device and not packed:
+            raise ValueError("warp_on_device cuts crops from packed ones; say in cache where these are")
+        return self
 
 
 class AugmentationSection(Augmentation):
@@ -187,6 +206,8 @@ class TrainingRecipe(Section):
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = False
+    """Through `torch.compile`, a minute at the start and again for each change of the network: for GPUs; CPUs gain nothing."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
     seed: int = Field(default=0, ge=0, lt=2**63)

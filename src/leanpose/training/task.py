@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.base import supervised_loss
 from leanpose.losses.fit import CropFit, resize_crops
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
+from leanpose.training.log import OF_SET
 from leanpose.training.recipe import Recipe
 
 
@@ -75,10 +77,15 @@ class Task(nn.Module):
     Attributes:
         model: what is saved and measured.
         teacher: another model, frozen; None where there is none.
+        observed: what the last forward pass has measured beside the losses, by name, to be logged with them.
     """
 
     model: ImageModel
     teacher: Teacher | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observed: dict[str, Tensor] = {}
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """To be called before each epoch, counted from 0."""
@@ -95,6 +102,7 @@ class PoseTask(Task):
         distillation: the method.
         auxiliary: auxiliary heatmaps, with parameters of their own that the model does not keep.
         teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
+        sets: the names of the data sets, where batches say which one each person is of.
     """
 
     model: PoseModel  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -105,8 +113,10 @@ class PoseTask(Task):
         distillation: Distillation[Any],
         auxiliary: AuxiliaryHeatmaps | None = None,
         teacher: Teacher | None = None,
+        sets: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.sets = tuple(sets)
         self.model = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.distillation = distillation
         self.auxiliary = auxiliary
@@ -124,7 +134,11 @@ class PoseTask(Task):
         self.distillation.progress = epoch / epochs
 
     def forward(
-        self, images: UInt8[Tensor, "B h w 3"], keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]
+        self,
+        images: UInt8[Tensor, "B h w 3"],
+        keypoints: Float[Tensor, "B K 2"],
+        weights: Float[Tensor, "B K"],
+        sets: Int[Tensor, " B"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch of crops (`CropBatch.inputs`), on the model's device."""
         model = self.model
@@ -140,7 +154,24 @@ class PoseTask(Task):
             same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
+        if sets is not None:
+            self.observed = self._losses_by_set(student, keypoints, weights, sets)
         return losses
+
+    @torch.no_grad()
+    def _losses_by_set(
+        self,
+        student: PoseOutput,
+        keypoints: Float[Tensor, "B K 2"],
+        weights: Float[Tensor, "B K"],
+        sets: Int[Tensor, " B"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """What each set's people add to the loss of the prediction against the labels, which is their sum."""
+        parts = {}
+        for number, name in enumerate(self.sets):
+            target = self.model.codec.encode(keypoints, weights * (sets == number)[:, None])
+            parts[f"{OF_SET}{name}"] = supervised_loss(self.distillation.criterion, student, target)
+        return parts
 
     @torch.no_grad()
     def dry_run(self) -> None:
@@ -161,8 +192,8 @@ class PoseTask(Task):
         model.train(training)
 
 
-def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None) -> PoseTask:
-    """The student with the method that a recipe names.
+def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None, sets: Sequence[str] = ()) -> PoseTask:
+    """The student with the method that a recipe names; see `PoseTask`.
 
     Raises:
         LeanposeError: the student cannot be trained so, or not by this teacher.
@@ -171,7 +202,7 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None)
     criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
     method = METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)
-    task = PoseTask(model, distillation, auxiliary, teacher)
+    task = PoseTask(model, distillation, auxiliary, teacher, sets)
     if teacher is not None:
         task.dry_run()
     return task

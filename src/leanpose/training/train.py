@@ -16,7 +16,8 @@ from leanpose.models.base import PoseModel
 from leanpose.models.registry import model_entry, skeleton_of
 from leanpose.schema import Stage
 from leanpose.training.build import codec_settings, lock_run, require_no_run, train_one
-from leanpose.training.loop import RunSummary, finished_run, writes_files
+from leanpose.training.loop import RunSummary, finished_run
+from leanpose.training.processes import writes_files
 from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
 from leanpose.training.resume import has_state
 

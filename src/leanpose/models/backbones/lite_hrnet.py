@@ -75,7 +75,12 @@ def separable(c_in: int, c_out: int, stride: int = 1, *, norm: bool, relu: bool 
 
 
 def concat_shuffled(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2*C H W"]:
-    """Both, their channels taken in turn: ShuffleNet's channel shuffle with two groups."""
+    """Both, their channels taken in turn: ShuffleNet's channel shuffle with two groups. Keeps the memory order."""
+    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    if second.is_contiguous(memory_format=torch.channels_last) and not exporting:
+        # `stack` along the channels would return them first, and the next convolution would have to turn that round.
+        last = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
+        return last.flatten(3).permute(0, 3, 1, 2)
     return torch.stack((first, second), dim=2).flatten(1, 2)
 
 

@@ -1,0 +1,106 @@
+"""How much of the augmented views lies outside of packed coarse crops, from where the views lie; nothing is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from leanpose.data.annotations import PoseAnnotation
+from leanpose.data.augmentation import Augmentation
+from leanpose.data.cache import CropLookup
+from leanpose.errors import LeanposeError
+from leanpose.geometry import PADDING, apply_affine, bbox_to_center_scale, invert_affine, warp_matrix
+from leanpose.skeleton import Skeleton
+
+MOST_OUTSIDE = 0.02
+"""The share of the pixels that may be missing (black) before it is worth a warning."""
+
+_PEOPLE, _VIEWS = 1000, 1000  # looked at; of few people more views each
+_ROWS, _COLUMNS = 16, 12  # of the points that stand for a view's pixels
+
+
+def outside_share(
+    people: Sequence[PoseAnnotation],
+    crops: CropLookup,
+    augmentation: Augmentation,
+    skeleton: Skeleton,
+    input_size: tuple[int, int],
+    padding: float = PADDING,
+) -> float:
+    """The share of the pixels of augmented views that are inside of their images but not of the packed crops.
+
+    Args:
+        people: in the keypoints of `skeleton`.
+        crops: of these people; those without one do not count.
+        augmentation: how views vary.
+        input_size, padding: of the views, as a model sees them.
+
+    Returns:
+        The mean over some of the people, evenly taken from all; 0 where nobody has a crop.
+    """
+    chosen = np.flatnonzero(crops.sources >= 0)
+    chosen = chosen[:: -(-len(chosen) // _PEOPLE) or 1]
+    height, width = input_size
+    rows, columns = np.mgrid[0:_ROWS, 0:_COLUMNS].reshape(2, -1)
+    grid = np.stack([(columns + 0.5) / _COLUMNS * width, (rows + 0.5) / _ROWS * height], axis=1) - 0.5
+    rng, shares = np.random.default_rng(0), []
+    for index in chosen.tolist():
+        region, whole = _edges(crops, index)
+        for _ in range(-(-_VIEWS // len(chosen))):
+            center, scale, rotation, flip = augmentation.sample(rng, people[index], skeleton, input_size, padding)
+            points = apply_affine(
+                invert_affine(warp_matrix(center, scale, input_size, rotation=rotation, flip=flip)), grid
+            )
+            shares.append((_inside(points, whole) & ~_inside(points, region)).mean())
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def coarser_share(
+    people: Sequence[PoseAnnotation], crops: CropLookup, input_size: tuple[int, int], padding: float = PADDING
+) -> float:
+    """The share of the people whose packed crop is coarser than both a model's crop and the image."""
+    chosen = np.flatnonzero(crops.sources >= 0)
+    if not len(chosen):
+        return 0.0
+    _, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
+    packed = np.array([crops.caches[crops.sources[i]].index["scale"][crops.rows[i], 0] for i in chosen])
+    return float((packed < np.minimum(1.0, input_size[1] / scales[:, 0]) * 0.97).mean())
+
+
+def require_whole_views(
+    people: Sequence[PoseAnnotation], crops: CropLookup, input_size: tuple[int, int], padding: float = PADDING
+) -> None:
+    """See that packed crops show a model all that it would see of the images without augmentation, as finely.
+
+    Raises:
+        LeanposeError: they do not.
+    """
+    chosen = np.flatnonzero(crops.sources >= 0)
+    if not len(chosen):
+        return
+    centers, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
+    low, high = centers - scales / 2 - 0.5, centers + scales / 2 - 0.5
+    regions, wholes = map(np.stack, zip(*(_edges(crops, i) for i in chosen.tolist()), strict=True))
+    seen = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
+    beyond = np.concatenate([regions[:, :2] - seen[:, :2], seen[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
+    if beyond.any() or coarser_share(people, crops, input_size, padding) > 0:
+        plan = crops.caches[int(crops.sources[chosen[0]])].plan
+        (h, w), (height, width) = plan.input_size, input_size
+        raise LeanposeError(
+            f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} holds crops for {h}×{w} pixels and a padding of "
+            f"{plan.padding:g}, which show less than this model sees at {height}×{width} and {padding:g}: measure on the images, "
+            "or on a pack made for it (`leanpose data pack --model`)."
+        )
+
+
+def _edges(crops: CropLookup, index: int) -> tuple[Float[np.ndarray, " 4"], Float[np.ndarray, " 4"]]:
+    """The edges (xyxy) of a person's coarse crop and of the image."""
+    pack, row = crops.caches[int(crops.sources[index])], int(crops.rows[index])
+    size = pack.images[int(pack.index["image"][row])]
+    return pack.regions([row])[0], np.array([0, 0, size["width"], size["height"]]) - 0.5
+
+
+def _inside(points: Float[np.ndarray, "N 2"], edges: Float[np.ndarray, " 4"]) -> Bool[np.ndarray, " N"]:
+    return np.all((points >= edges[:2]) & (points <= edges[2:]), axis=1)

@@ -1,0 +1,69 @@
+"""Mixing data sets: which people an epoch goes through, where each set has a share of it (`weight` in a recipe)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+_OF_MIXING = 3  # what its draws are told by from others of the same seed
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of sets, with a number behind each that has come before."""
+    return tuple(
+        name if name not in names[:i] else f"{name} {1 + names[:i].count(name)}" for i, name in enumerate(names)
+    )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Data sets, one behind the other, of which an epoch takes shares; it has as many places as there are people.
+
+    Each set is gone through again and again in new orders, and an epoch takes the next so many, so nobody comes twice before
+    everybody else of the set has come. All is a function of (seed, epoch).
+
+    Attributes:
+        names: of the sets.
+        sizes: how many people each has.
+        weights: their shares, in any unit.
+        seed: of the orders.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    seed: int = 0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many places of an epoch each set has: its share of them, to the nearest whole number."""
+        ends = np.cumsum(self.weights) / sum(self.weights) * sum(self.sizes)
+        return tuple(np.diff(np.rint(ends).astype(int), prepend=0).tolist())
+
+    def draw(self, epoch: int) -> Int[np.ndarray, " N"]:
+        """The person in each place of an epoch."""
+        first, chosen = 0, []
+        for number, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
+            begin, end = epoch * count, (epoch + 1) * count
+            rounds = range(begin // size, -(-end // size))
+            orders = [np.random.default_rng([self.seed, _OF_MIXING, number, turn]).permutation(size) for turn in rounds]
+            places = np.concatenate([*orders, np.zeros(0, int)])[begin - rounds.start * size :][:count]
+            chosen.append(first + places)
+            first += size
+        return np.concatenate(chosen)
+
+    def set_of(self, people: Sequence[int] | Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        """The set that each of these people is of, by number."""
+        return np.searchsorted(np.cumsum(self.sizes), np.asarray(people), side="right")
+
+    def describe(self, steps: int) -> str:
+        """One sentence on what an epoch of so many steps takes of each set."""
+        total = sum(self.sizes)
+        parts = [
+            f"{count} ({count / total:.0%}) of {name}, {count / size:.2g} times its {size}"
+            for name, size, count in zip(self.names, self.sizes, self.counts, strict=True)
+        ]
+        return f"An epoch takes {steps} steps over {total} people: {'; '.join(parts)}."

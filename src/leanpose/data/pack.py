@@ -1,0 +1,172 @@
+"""Packs (`leanpose.data.cache`) as data sets of their own, and data sets about to be packed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanpose.data.account import start_account
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.cache import CropCache, is_pack_file, open_pack
+from leanpose.data.coco import labelled_dataset, map_keypoints
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
+from leanpose.data.mixing import distinct
+from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
+from leanpose.data.sets import find_sets, load_labels, resolve, split_of
+from leanpose.data.sniffing import FileContent
+from leanpose.errors import LeanposeError
+from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
+
+NO_IMAGE = "whose image could not be read when they were packed"
+NO_CROP = "whose box lies outside their image"
+
+
+def is_pack(file: FileContent) -> bool:
+    """Whether a file is a pack."""
+    return file.path.is_file() and is_pack_file(file.path)
+
+
+def load_pack(path: Path) -> LabelSet:
+    """The labels of a pack's people; its images are what it holds of them.
+
+    Raises:
+        LeanposeError: it is damaged.
+    """
+    pack = open_pack(path)
+    rows = pack.rows
+    sizes = pack.images[["width", "height"]].tolist()
+    images = [
+        LabelledImage(name, float(w) if w else np.nan, float(h) if h else np.nan)
+        for name, (w, h) in zip(pack.image_names, sizes, strict=True)
+    ]
+    columns = (pack.index[field][rows] for field in ("image", "box", "area"))
+    people = [
+        LabelledPerson(int(image), points.astype(np.float64), box, area=float(area))
+        for image, box, area, points in zip(*columns, pack.keypoints[rows], strict=True)
+    ]
+    return LabelSet(path, pack.skeleton, images, people, _without_crop(pack), packing_notes(pack), located=True)
+
+
+def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops are."""
+    del training
+    assert config.annotations is not None
+    pack = open_pack(root / config.annotations)
+    account = start_account(config.title, skeleton, pack.skeleton, config.split)
+    indices = match_keypoints(config.title, pack.skeleton, skeleton)
+    shown = [number for number, size in enumerate(pack.images["height"].tolist()) if size]
+    wanted = {number for place, number in enumerate(shown) if in_split(place, config.split)}
+    rows = np.array([row for row in pack.rows.tolist() if int(pack.index["image"][row]) in wanted], int)
+    points, entries = map_keypoints(pack.keypoints[rows], indices), pack.index[rows]
+    refs = {number: ImageRef(str(pack.path), pack.image_names[number]) for number in wanted}
+    image_ids, person_ids = _ids(entries)
+    columns = (entries[field].tolist() for field in ("image", "area", "head_size"))
+    people = [
+        PoseAnnotation(refs[image], box, person_points, image_id, person_id, area, head_size=head_size, row=row)
+        for image, area, head_size, box, person_points, image_id, person_id, row in zip(
+            *columns, entries["box"], points, image_ids, person_ids, rows.tolist(), strict=True
+        )
+    ]
+    if config.split == "all":
+        account.left_out.update(_without_crop(pack))
+    account.notes.update(packing_notes(pack))
+    ids = dict(zip(image_ids, entries["image"].tolist(), strict=True))
+    images = [
+        {"id": image_id, "file_name": pack.image_names[number]}
+        | {side: int(pack.images[side][number]) for side in ("width", "height")}
+        for image_id, number in ids.items()
+    ]
+    return labelled_dataset(account, people, images, skeleton)
+
+
+def _ids(entries: np.ndarray) -> tuple[list[int], list[int]]:
+    """The ids of people's images and their own: the sets' own ones, or others where two sets have the same."""
+    images, ids = (len(np.unique(entries[["image", *more]])) for more in ([], ["image_id"]))
+    same = images == ids == len(np.unique(entries["image_id"]))
+    image_ids = entries["image_id"] if same else entries["image"].astype(np.int64) + 1
+    unique = len(np.unique(entries["person_id"])) == len(entries)
+    person_ids = entries["person_id"] if unique else np.arange(1, len(entries) + 1)
+    return image_ids.tolist(), person_ids.tolist()
+
+
+def packing_notes(pack: CropCache) -> Counter[str]:
+    """For an account: who was left out when a pack was made, and what was changed in reading the labels."""
+    notes = Counter(pack.notes)
+    if pack.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(pack.left_out).most_common())
+        notes[f"were left out when it was packed ({reasons})"] = sum(pack.left_out.values())
+    return notes
+
+
+def _without_crop(pack: CropCache) -> Counter[str]:
+    """The people of a pack who have no crop, by reason."""
+    images = pack.index["image"][pack.index["length"] == 0]
+    unread = int((pack.images["height"][images] == 0).sum())
+    return Counter({NO_IMAGE: unread, NO_CROP: len(images) - unread})
+
+
+def read_sets(
+    paths: Sequence[Path],
+    *,
+    images: Path | None = None,
+    skeleton: str | None = None,
+    category: str | None = None,
+) -> tuple[list[PoseDataset], Skeleton, list[str]]:
+    """The data sets of files and folders, to be packed together.
+
+    Args:
+        images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
+
+    Returns:
+        The sets, in the keypoints of all of them; these; and a sentence for each file of a folder that was left out, since its
+        name says that it is to be measured on.
+
+    Raises:
+        LeanposeError: a set cannot be read, or there is none.
+    """
+    files, said = [], []
+    for path in paths:
+        found = [file for file, _ in find_sets(path)]
+        measured = [file for file in found if split_of(file) in ("val", "test")] if path.is_dir() else []
+        if len(measured) == len(found):
+            measured = []
+        said += [f"{file} is left out: its name says that it is to be measured on." for file in measured]
+        files += [file for file in found if file not in measured]
+    if images is not None and len(files) > 1:
+        raise LeanposeError(f"--images is for one set, not for {len(files)} ({', '.join(f.name for f in files[:4])}).")
+    options: dict[str, Any] = {"format": "auto", "skeleton": skeleton, "category": category, "images": images}
+    configs = []
+    for file in files:
+        values = {key: value for key, value in options.items() if value is not None} | {"annotations": file.absolute()}
+        configs.append(resolve(DatasetConfig.from_options(**values), Path()))
+    known = [_skeleton_of(config) for config in configs]
+    joined = join_skeletons(known)
+    names = distinct([config.title for config in configs])
+    sets = [
+        read_people(config.model_copy(update={"name": name}), joined, Path(), training=True)
+        for config, name in zip(configs, names, strict=True)
+    ]
+    return sets, joined, said
+
+
+def _skeleton_of(config: DatasetConfig) -> Skeleton:
+    """What a set labels.
+
+    Raises:
+        LeanposeError: its file does not name its keypoints.
+    """
+    if config.skeleton is not None:
+        return config.labelled_skeleton(Path()) or get_skeleton(config.skeleton)
+    if config.format in ("lsp", "mpii"):
+        return LSP14 if config.format == "lsp" else MPII16
+    assert config.annotations is not None
+    labels = load_labels(config.annotations, config.format)
+    if not labels.named:
+        raise LeanposeError(
+            f"{labels.path} does not name its {len(labels.skeleton)} keypoints; say which --skeleton it labels."
+        )
+    return labels.of_category(config.category).skeleton
