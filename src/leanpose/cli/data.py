@@ -41,6 +41,7 @@ def check(
     paths: Annotated[list[Path], Argument(help="Annotation files, or folders to look for them in.")],
     images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
+    category: Annotated[str | None, Option(help="Of several kinds of things: the one to check.")] = None,
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
@@ -60,7 +61,7 @@ def check(
 
     labelled = get_skeleton(skeleton) if skeleton else None
     with counting("decoding", "images") as advance:
-        report = check_data(paths, images=images, skeleton=labelled, progress=advance)
+        report = check_data(paths, images=images, skeleton=labelled, category=category, progress=advance)
     _print_sets(report)
     _print_findings(report, examples)
     with lock_together(contact_sheet, out):

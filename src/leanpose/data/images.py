@@ -294,7 +294,7 @@ def pillow_to_rgb(
 
 
 def upright_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded.
+    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but for rare TIFFs.
 
     Raises:
         BrokenImageError: it is missing, or no image.
@@ -306,6 +306,9 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     except BrokenImageError:
         raise
     except Exception as error:  # as above
+        if Path(ref.member or ref.path).suffix.lower() in (".tif", ".tiff"):  # Pillow knows no floating-point colours
+            height, width, _ = read_image_and_notices(ref)[0].shape
+            return width, height
         raise BrokenImageError(f"The image {ref} cannot be read, so its labels have no size: {error}.") from error
 
 
