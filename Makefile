@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test test-shapes torture fuzz audit
+.PHONY: setup demo test types pytest test-shapes torture fuzz audit
 
 # Some images forbid Python to keep what it compiles; each process would then compile torch anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -7,7 +7,8 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2
+# Worker processes get halves of the tests and take from each other at the end; neither waits for the other's last long one.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2 --dist worksteal
 # In fresh workers: one that has run all other tests, int8 runtimes among them, was seen to die when it started a process.
 LATE := tests/demo tests/synthetic tests/training tests/video tests/weights $(wildcard tests/test_*.py)
 
@@ -18,7 +19,13 @@ test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
+	$(MAKE) --no-print-directory --jobs=2 types pytest
+
+# Beside the tests, since it computes on one core alone.
+types: setup
 	.venv/bin/pyright
+
+pytest: setup
 	$(PYTEST) --ignore=tests/quantisation $(addprefix --ignore=,$(LATE))
 	$(PYTEST) $(LATE)
 	$(PYTEST) tests/quantisation

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from leanpose import create_model
+from leanpose.conversion import onnx_models
 from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.errors import LeanposeError
@@ -30,6 +31,12 @@ def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Convert
     """The detector's features as a file of a backbone."""
     detector = shared / "data" / "detectors" / "rtmdet_nano_person.onnx"
     return convert_onnx(detector, tmp_path_factory.mktemp("nano") / "nano.safetensors", licence="Apache-2.0")
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of norms are measured on less, where what they are does not matter; 48 pictures take seconds."""
+    monkeypatch.setattr(onnx_models, "_PICTURES", 2)
 
 
 @pytest.fixture
@@ -143,6 +150,7 @@ def test_a_training_starts_at_the_detectors_features_too(converted: Converted) -
     assert correlation < 0.5
 
 
+@pytest.mark.usefixtures("few_pictures")
 @pytest.mark.parametrize("variant", ["rtmdet_tiny", "rtmdet_s"])
 def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
     torch.manual_seed(0)
@@ -177,6 +185,7 @@ def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_p
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.usefixtures("few_pictures")
 @pytest.mark.parametrize("name", ["detector", "movenet"])
 def test_what_enlarges_otherwise_is_refused(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     graph = onnx.load(request.getfixturevalue(name))
@@ -189,6 +198,7 @@ def test_what_enlarges_otherwise_is_refused(name: str, request: pytest.FixtureRe
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.usefixtures("few_pictures")
 def test_the_halves_of_a_layer_are_told_by_what_they_feed(detector: Path, tmp_path: Path) -> None:
     graph = onnx.load(detector)
     first, second = [node for node in graph.graph.node if node.op_type == "Conv"][5:7]

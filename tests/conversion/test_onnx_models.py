@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from leanpose import create_model, load_model
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Coordinates, Heatmaps
+from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
@@ -32,10 +35,24 @@ def real_crops(shared: Path, model: PoseModel, count: int) -> torch.Tensor:
     return dataset.collate([dataset[index] for index in range(count)]).images
 
 
+@pytest.fixture(scope="module")
+def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Converted]:
+    """The conversion of a file of `pose_models`, done once."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    @cache
+    def convert(name: str) -> Converted:
+        return convert_onnx(shared / "data" / "pose_models" / f"{name}.onnx", folder / f"{name}.safetensors")
+
+    return convert
+
+
 @pytest.mark.parametrize(("name", "sigma"), [("tinypose_256x192", 2.0), ("tinypose_128x96", 1.0)])
-def test_tinypose_computes_what_its_file_computes(shared: Path, tmp_path: Path, name: str, sigma: float) -> None:
+def test_tinypose_computes_what_its_file_computes(
+    shared: Path, converted: Callable[[str], Converted], name: str, sigma: float
+) -> None:
     source = shared / "data" / "pose_models" / f"{name}.onnx"
-    done = convert_onnx(source, tmp_path / "t.safetensors")
+    done = converted(name)
     assert (done.model, done.skeleton) == ("tinypose", "coco17")
     model = load_model(done.path)
     assert isinstance(model, PoseModel)
@@ -63,7 +80,9 @@ def test_tinypose_computes_what_its_file_computes(shared: Path, tmp_path: Path, 
     assert errors.max() < 1e-4
 
 
-def test_the_order_of_the_file_does_not_matter(shared: Path, tmp_path: Path) -> None:
+def test_the_order_of_the_file_does_not_matter(
+    shared: Path, converted: Callable[[str], Converted], tmp_path: Path
+) -> None:
     """Nodes that do not depend on each other may stand in any order, and initialisers too."""
     graph = onnx.load(shared / "data" / "pose_models" / "tinypose_128x96.onnx")
     ready = {value.name for value in (*graph.graph.initializer, *graph.graph.input)} | {""}
@@ -82,8 +101,8 @@ def test_the_order_of_the_file_does_not_matter(shared: Path, tmp_path: Path) -> 
     graph.graph.node.extend(node for _, node in ordered)
     onnx.save(graph, tmp_path / "other.onnx")
     convert_onnx(tmp_path / "other.onnx", tmp_path / "a.safetensors")
-    convert_onnx(shared / "data" / "pose_models" / "tinypose_128x96.onnx", tmp_path / "b.safetensors")
-    assert describe(tmp_path / "a.safetensors")["sha256"] == describe(tmp_path / "b.safetensors")["sha256"]
+    usual = converted("tinypose_128x96").path
+    assert describe(tmp_path / "a.safetensors")["sha256"] == describe(usual)["sha256"]
 
 
 def test_a_backbone_alone(shared: Path, tmp_path: Path) -> None:
@@ -102,10 +121,10 @@ def test_a_backbone_alone(shared: Path, tmp_path: Path) -> None:
     ],
 )
 def test_movenet_finds_what_its_file_finds(
-    shared: Path, tmp_path: Path, file: str, model_name: str, stretch: float
+    shared: Path, converted: Callable[[str], Converted], file: str, model_name: str, stretch: float
 ) -> None:
     source = shared / "data" / "pose_models" / f"{file}.onnx"
-    done = convert_onnx(source, tmp_path / "m.safetensors")
+    done = converted(file)
     assert (done.model, done.family, done.skeleton) == (model_name, "MoveNet", "coco17")
     assert "Apache-2.0" in describe(done.path)["licence"]
     model = load_model(done.path)
@@ -127,10 +146,9 @@ def test_movenet_finds_what_its_file_finds(
     torch.testing.assert_close(scores, prediction.score)
 
 
-def test_a_converted_movenet_exports(shared: Path, tmp_path: Path) -> None:
+def test_a_converted_movenet_exports(converted: Callable[[str], Converted], tmp_path: Path) -> None:
     """Fresh weights see nobody; these choose cells all over the crop."""
-    done = convert_onnx(shared / "data" / "pose_models" / "movenet_lightning_f16.onnx", tmp_path / "m.safetensors")
-    report = export_model(load_model(done.path), tmp_path / "m.onnx", batches=(1, 3))
+    report = export_model(load_model(converted("movenet_lightning_f16").path), tmp_path / "m.onnx", batches=(1, 3))
     assert report.agreement.prediction is not None
     assert report.agreement.prediction < 1e-4
 
@@ -143,10 +161,8 @@ def test_movenet_as_a_backbone(shared: Path, tmp_path: Path) -> None:
     create_model("movenet_thunder", pretrained=done.path)
 
 
-def test_what_a_quantised_file_rounds_is_said(shared: Path, tmp_path: Path) -> None:
-    folder = shared / "data" / "pose_models"
-    rounded = convert_onnx(folder / "movenet_lightning_w8.onnx", tmp_path / "a.safetensors")
-    exact = convert_onnx(folder / "movenet_lightning_f16.onnx", tmp_path / "b.safetensors")
+def test_what_a_quantised_file_rounds_is_said(converted: Callable[[str], Converted]) -> None:
+    rounded, exact = converted("movenet_lightning_w8"), converted("movenet_lightning_f16")
     assert [any("8 bits" in note for note in done.notes) for done in (rounded, exact)] == [True, False]
 
 

@@ -368,7 +368,7 @@ def test_the_detector_computes_where_it_is_told_to(shared: Path, monkeypatch, de
     asked: list[list[str]] = []
 
     class Watched(onnxruntime.InferenceSession):
-        def __init__(self, path: str, options: object, providers: list[str]) -> None:
+        def __init__(self, path: str, options: object, providers: list[str], enable_fallback: int) -> None:
             asked.append(providers)
             super().__init__(path, options, providers=["CPUExecutionProvider"])
 

@@ -82,6 +82,8 @@ def small_model(name: str) -> PoseModel:
     overrides |= dict.fromkeys(repeated & {field.name for field in dataclasses.fields(configure_model(name))}, 2)
     if hasattr(configure_model(name), "prune_layers"):
         overrides["prune_layers"] = (0, 1)
+    if backbone == "stem":
+        overrides["stage1_blocks"] = 2
     model = create_model(name, **overrides)
     cut_repetitions(model.backbone)
     if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture

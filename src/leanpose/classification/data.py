@@ -211,7 +211,8 @@ def _seeded(*seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             random.seed(number)
             np.random.seed(number)  # noqa: NPY002
-            torch.manual_seed(number)
+            # `torch.manual_seed` would also note down a stack trace for each kind of device that this process does not use.
+            torch.default_generator.manual_seed(number)
             yield
     finally:
         random.setstate(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -84,10 +85,13 @@ class OnnxGraph:
     def layers_before(self, tensor: str) -> list[Layer]:
         """The convolutions that a tensor needs, depth first."""
         by_output = {layer.output: layer for layer in self.layers}
-        read_for = {name: list(node.input) for node in self.model.graph.node for name in node.output}
-        return [
-            by_output[name] for name in depth_first(tensor, lambda name: read_for.get(name, ())) if name in by_output
-        ]
+        needed = depth_first(tensor, lambda name: self._read_for.get(name, ()))
+        return [by_output[name] for name in needed if name in by_output]
+
+    @cached_property
+    def _read_for(self) -> dict[str, list[str]]:
+        """The tensors that are read to compute each tensor."""
+        return {name: list(node.input) for node in self.model.graph.node for name in node.output}
 
     def run(self, feeds: dict[str, np.ndarray], tensors: list[str]) -> list[np.ndarray]:
         """What onnxruntime computes at these tensors, inner ones too."""

@@ -286,7 +286,10 @@ class Trainer:
         """One optimiser step over the parts of one batch; its loss."""
         recipe, state = self.recipe, self.state
         # Any random layer draws from the step's own seed, so there is no generator state to save.
-        torch.manual_seed(hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63)
+        seed = hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63
+        # `torch.manual_seed` notes down a stack trace for each kind of device that is not in use, and keeps them all.
+        on_cpu = self.fabric.device.type == "cpu"
+        torch.default_generator.manual_seed(seed) if on_cpu else torch.manual_seed(seed)
         factor = learning_rate_factor(recipe.schedule, state.step, self.steps_per_epoch)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from leanpose.models.backbones.base import Backbone, init_convolutions
 
@@ -76,8 +76,8 @@ def separable(c_in: int, c_out: int, stride: int = 1, *, norm: bool, relu: bool 
 
 def concat_shuffled(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2*C H W"]:
     """Both, their channels taken in turn: ShuffleNet's channel shuffle with two groups. Keeps the memory order."""
-    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
-    if second.is_contiguous(memory_format=torch.channels_last) and not exporting:
+    traced = torch.compiler.is_exporting() or torch.jit.is_tracing() or isinstance(second, fx.Proxy)
+    if not traced and second.is_contiguous(memory_format=torch.channels_last):
         # `stack` along the channels would return them first, and the next convolution would have to turn that round.
         last = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
         return last.flatten(3).permute(0, 3, 1, 2)
