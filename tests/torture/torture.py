@@ -64,14 +64,15 @@ def main() -> None:
         os.environ["LEANPOSE_CACHE"] = str(root / "cache")
         works = [work for work in _works(root) if options.only is None or work.name in options.only.split(",")]
         with ThreadPoolExecutor(options.jobs) as pool:
-            start = _start_up()
             whole = dict(zip((work.name for work in works), pool.map(partial(_whole, root), works), strict=True))
+            start_up = _start_up()
 
             def torture(number: int, at: float) -> bool:
                 work = works[number % len(works)]
                 expected, seconds = whole[work.name]
                 # Most of them inside the work, one in ten while Python and PyTorch start; what was cached since shortens it.
-                moment = start * 10 * at if at < 0.1 else start + (at - 0.1) * 0.8 * max(seconds - start, 0)
+                start = min(start_up, seconds / 3)
+                moment = start * 10 * at if at < 0.1 else start + (at - 0.1) * 0.8 * (seconds - start)
                 return _same_after_a_kill(work, root / f"{number}-{work.name}", moment, expected)
 
             right = sum(pool.map(torture, range(options.kills), [rng.random() for _ in range(options.kills)]))
