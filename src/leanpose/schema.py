@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -97,6 +97,13 @@ def validate(
         message = first["msg"].removeprefix("Value error, ")
         shown = "" if isinstance(first["input"], dict) else f" = {reprlib.repr(first['input'])}"
         raise LeanposeError(f"{origin}: {where.rstrip('.') or 'the recipe'}{shown}: {message}.") from error
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Mean = tuple[_Finite, _Finite, _Finite]
+"""Of the colours of images."""
+Std = tuple[_Positive, _Positive, _Positive]
 
 
 def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import shutil
+import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -166,6 +168,26 @@ def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnot
             CropCache(packed)
     with pytest.raises(LeanposeError, match="Cannot read the pack"):
         CropCache(packed.with_name("none.pack"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "field", "value"),
+    [("raw", "height", 1 << 31), ("jpeg", "width", 1 << 31), ("raw", "image", 9), ("raw", "scale", np.nan)],
+)
+def test_an_index_that_cannot_be_right_is_refused(
+    people: list[PoseAnnotation], packed: Path, encoding: Any, field: str, value: float
+) -> None:
+    """Of a file that somebody has made so, checksum and all: memory is not taken for what it claims."""
+    cache = pack(people, CropPlan((64, 48), encoding=encoding), packed)
+    content = bytearray(packed.read_bytes())
+    at = content.rindex(cache.index.tobytes())
+    changed = cache.index.copy()
+    changed[field][0] = value
+    content[at : at + changed.nbytes] = changed.tobytes()
+    content[-20:-16] = zlib.crc32(content[at:-20], zlib.crc32(content[:32])).to_bytes(4, "little")
+    packed.write_bytes(content)
+    with pytest.raises(UnusablePackError, match="its index cannot be right"):
+        CropCache(packed)
 
 
 def test_a_pack_is_found_in_its_folder(people: list[PoseAnnotation], tmp_path: Path) -> None:

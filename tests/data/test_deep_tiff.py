@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,8 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from leanpose.data.annotations import ImageRef
 from leanpose.data.image_files import BrokenImageError
-from leanpose.data.images import read_image_and_notices
+from leanpose.data.images import read_image_and_notices, upright_size
 
 FINE = np.linspace(0, 1, 24 * 16 * 4).reshape(24, 16, 4)
 
@@ -38,6 +40,15 @@ def test_floating_point_values(kind: type, compression: str | None, channels: in
     read, notices = read_image_and_notices(tiff(values, **options))
     assert np.abs(read - expected).max() <= 1
     assert notices == ["Floating-point values are taken for those of the range 0 … 1."]
+
+
+def test_the_size_of_floating_point_colours_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(FINE[..., :3].astype(np.float32), photometric="rgb"))
+    assert upright_size(ImageRef(str(path))) == (16, 24)
+    path.write_bytes(b"II*\0" + bytes(40))
+    with pytest.raises(BrokenImageError):
+        upright_size(ImageRef(str(path)))
 
 
 @pytest.mark.parametrize(("factor", "top"), [(255, 255), (1000, 1023), (4000, 4095), (65000, 65535)])

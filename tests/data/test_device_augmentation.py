@@ -52,7 +52,7 @@ def datasets(
 
 
 def batch_of(dataset: TopDownDataset) -> CropBatch | SourceBatch:
-    return dataset.collate([dataset[index] for index in range(len(dataset))])
+    return dataset.collate_for_device([dataset[index] for index in range(len(dataset))])
 
 
 @pytest.mark.parametrize("augmentation", [None, PLAIN, EVERYTHING], ids=["none", "places", "looks"])
@@ -86,7 +86,7 @@ def test_people_who_are_not_packed_are_cut_by_opencv(people: list[PoseAnnotation
 
 def test_an_empty_batch_stays_empty(people: list[PoseAnnotation], cache: CropCache) -> None:
     _, on_device = datasets(people, cache, PLAIN)
-    empty = on_device.collate([(None, {"a": "b"})]).prepared()
+    empty = on_device.collate_for_device([(None, {"a": "b"})]).prepared()
     assert isinstance(empty, CropBatch)
     assert empty.images.shape == (0, *SIZE, 3)
     assert empty.broken == {"a": "b"}

@@ -17,13 +17,13 @@ from PIL import Image
 
 from data_builders import encoded, picture, write_tar
 from leanpose.data.annotations import ImageRef
+from leanpose.data.image_files import parse_jpeg_header
 from leanpose.data.images import (
     BrokenImageError,
     ImageNotice,
     _warn_once,
     decode_part,
     is_moving_image,
-    parse_jpeg_header,
     read_bytes,
     read_image,
     read_image_and_notices,

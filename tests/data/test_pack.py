@@ -159,8 +159,27 @@ def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> No
         run(labels, folder / "val.json", "-o", tmp_path / "two.pack", "--images", folder / "images")
     with pytest.raises(LeanposeError, match="Say where to write"):
         run(labels)
+    with pytest.raises(LeanposeError, match="give one of --model and --size"):
+        run(labels, "--size", "32x24", "--model", "sdpose_t", "-o", tmp_path / "large.pack")
+    with pytest.raises(LeanposeError, match="--size 1000000x9 is too large"):
+        run(labels, "--size", "1000000x9", "-o", tmp_path / "large.pack")
     with pytest.raises(LeanposeError, match="There is no"):
         run(tmp_path / "none.json", "-o", tmp_path / "none.pack")
+
+
+def test_what_a_file_measures_on_is_not_packed(labels: Path, tmp_path: Path) -> None:
+    convert_labels(labels, tmp_path / "yolo", "yolo")
+    (tmp_path / "yolo" / "images" / "val").mkdir()
+    first = sorted((tmp_path / "yolo" / "images" / "train").iterdir())[0]
+    first.rename(tmp_path / "yolo" / "images" / "val" / first.name)
+    label = tmp_path / "yolo" / "labels" / "train" / f"{first.stem}.txt"
+    (tmp_path / "yolo" / "labels" / "val").mkdir()
+    label.rename(tmp_path / "yolo" / "labels" / "val" / label.name)
+    file = tmp_path / "yolo" / "data.yaml"
+    file.write_text(f"{file.read_text()}\nval: images/val\n")
+    output = run(file, "-o", tmp_path / "yolo.pack")
+    assert f"{file} says itself what is measured on, which is left out." in output
+    assert CropCache(tmp_path / "yolo.pack").image_names == ["0002.jpg", "0003.jpg"]
 
 
 def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:

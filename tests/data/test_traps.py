@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from data_builders import coco_content, encoded, person, picture, write_coco
+from fuzz import label_files
 from leanpose.data.convert import convert_labels
 from leanpose.data.inputs import find_inputs
 from leanpose.data.readers import DatasetConfig, read_people
+from leanpose.data.sets import load_labels
 from leanpose.data_checks import check_data
 from leanpose.distillation.unlabelled import read_labels
 from leanpose.errors import LeanposeError
@@ -300,3 +302,125 @@ def test_a_keypoint_named_twice(tmp_path: Path) -> None:
     write_people(tmp_path, [person(1, 1)], categories=[kind])
     with pytest.raises(LeanposeError, match="'annotations' names the keypoint 'nose' twice"):
         read(tmp_path)
+
+
+# Reports of other tools' users
+
+
+def with_change(path: Path, change: Callable[[Any], None]) -> Path:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("order", [[[0, 3], [1, 2]], [1, 2, 3, 0], [0, 0, 1, 1], [0, 1, 2]])
+def test_a_flip_idx_that_mirrors_nothing(order: list[Any], tmp_path: Path) -> None:
+    path = label_files.yolo(tmp_path)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"flip_idx": order}))
+    with pytest.raises(LeanposeError, match=r"the order after mirroring, .* is none of 4 keypoints"):
+        load_labels(path)
+
+
+def test_a_rotated_rectangle_is_left_out(tmp_path: Path) -> None:
+    def rotate(tasks: Any) -> None:
+        tasks[0]["annotations"][0]["result"][0]["value"]["rotation"] = 90
+
+    labels = load_labels(with_change(label_files.label_studio(tmp_path), rotate))
+    assert labels.left_out == {"a rotated rectangle": 1}
+    assert labels.people[0].box is None, "made from the keypoints"
+
+
+def test_an_image_turned_while_labelling(tmp_path: Path) -> None:
+    def turn(tasks: Any) -> None:
+        for result in tasks[0]["annotations"][0]["result"]:
+            result["image_rotation"] = 90
+
+    with pytest.raises(LeanposeError, match="task 1 is shown turned by 90° in Label Studio"):
+        load_labels(with_change(label_files.label_studio(tmp_path), turn))
+
+
+def test_points_of_a_skeleton_in_any_order(tmp_path: Path) -> None:
+    label = "<label><name>{}</name><type>points</type><parent>bird</parent></label>"
+    point = '<points label="{}" outside="{}" occluded="{}" points="{},{}"/>'
+    first = point.format("tail", 0, 1, 40, 50) + point.format("beak", 1, 0, 30, 40)
+    second = point.format("beak", 0, 0, 60, 70) + point.format("tail", 0, 0, 61, 71)
+    (tmp_path / "a.xml").write_text(
+        f"<annotations><meta><job><labels>{label.format('beak')}{label.format('tail')}</labels></job></meta>"
+        f'<image id="0" name="a.jpg" width="160" height="120"><skeleton label="bird">{first}</skeleton>'
+        f'<skeleton label="bird">{second}</skeleton></image></annotations>'
+    )
+    labels = load_labels(tmp_path / "a.xml")
+    assert labels.skeleton.keypoints == ("beak", "tail")
+    assert [one.points.tolist() for one in labels.people] == [[[0, 0, 0], [40, 50, 1]], [[60, 70, 2], [61, 71, 2]]]
+
+
+HEADING = "scorer,,,me,me,me,me\nbodyparts,,,{0},{0},{1},{1}\ncoords,,,x,y,x,y\n"
+
+
+def test_body_parts_in_another_order_in_each_video(tmp_path: Path) -> None:
+    found = []
+    for names in (("nose", "tail"), ("tail", "nose")):
+        path = tmp_path / "CollectedData_me.csv"
+        path.write_text(HEADING.format(*names) + "labeled-data,mouse,img1.png,1,2,3,4\n")
+        labels = load_labels(path)
+        assert labels.images[0].name == "labeled-data/mouse/img1.png"
+        found.append(dict(zip(labels.skeleton.keypoints, labels.people[0].points.tolist(), strict=True)))
+    assert found[0] == {"nose": [1, 2, 2], "tail": [3, 4, 2]}
+    assert found[1] == {"tail": [1, 2, 2], "nose": [3, 4, 2]}
+
+
+@pytest.mark.parametrize("numbers", ["1,2,3", "1,2,3,4,5", "1,5,2,3,4,6"])
+def test_a_row_of_another_length(numbers: str, tmp_path: Path) -> None:
+    path = tmp_path / "CollectedData_me.csv"
+    path.write_text(HEADING.format("nose", "tail") + f"labeled-data,mouse,img1.png,{numbers}\n")
+    with pytest.raises(LeanposeError, match=r"the row of labeled-data/mouse/img1\.png has \d numbers in place of 4"):
+        load_labels(path)
+
+
+def test_an_annotation_of_an_unknown_image(tmp_path: Path) -> None:
+    write_people(tmp_path, [person(1, 999)])
+    with pytest.raises(LeanposeError, match=r"Annotation 1 of .* belongs to image 999, which is not there"):
+        load_labels(tmp_path / "annotations.json")
+
+
+def test_one_keypoint_twice_without_groups(tmp_path: Path) -> None:
+    def ungroup(content: Any) -> None:
+        content["shapes"] = [{**shape, "group_id": None} for shape in (*content["shapes"], content["shapes"][0])]
+
+    with pytest.raises(
+        LeanposeError, match="two points 'nose' of one person; give the shapes of each person a group_id"
+    ):
+        load_labels(with_change(label_files.labelme(tmp_path), ungroup))
+
+
+def test_one_of_several_categories_is_checked(tmp_path: Path) -> None:
+    geese = [person(2, 2, category_id=2)]
+    names = list(COCO17.keypoints)
+    kinds = [{"id": number, "name": name, "keypoints": names} for number, name in ((1, "person"), (2, "goose"))]
+    write_people(tmp_path, [person(1, 1), *geese], categories=kinds)
+    file = tmp_path / "annotations.json"
+    assert [len(check_data([file], category=name).sets[0].people) for name in (None, "goose")] == [2, 1]
+    (damaged,) = check_data([file], category="duck").damaged
+    assert "duck" in damaged.text
+
+
+def test_a_list_of_images_that_was_written_elsewhere(tmp_path: Path) -> None:
+    path = label_files.yolo(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    image = next((tmp_path / "images").rglob("*.jpg")).relative_to(tmp_path)
+    for line, moved in (
+        (str(image), 0),
+        (f"./{image}", 0),
+        ("C:\\set\\" + str(image).replace("/", "\\"), 1),
+        (f"/gone/set/{image}", 1),
+    ):
+        (tmp_path / "train.txt").write_text(f"{line}\n")
+        path.write_text(yaml.safe_dump(content | {"train": "train.txt", "val": None}))
+        labels = load_labels(path)
+        assert [one.name for one in labels.images] == [str(image)]
+        assert len(labels.people) == 1
+        assert sum(count for note, count in labels.notes.items() if "not where the list says" in note) == moved
+    (tmp_path / "train.txt").write_text("/gone/set/images/../../secret.jpg\n")
+    with pytest.raises(LeanposeError, match=r"secret\.jpg"):
+        load_labels(path)

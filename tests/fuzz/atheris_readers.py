@@ -20,7 +20,7 @@ try:
 except ImportError:
     sys.exit("This needs Atheris: pip install atheris. `make fuzz` does without.")
 
-with atheris.instrument_imports(include=["leanpose"]):
+with atheris.instrument_imports(include=["leanpose"]):  # pyright: ignore[reportAttributeAccessIssue]
     from fuzz.readers import BYTES, SECONDS, TARGETS
     from leanpose.errors import LeanposeError
 

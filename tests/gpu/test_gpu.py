@@ -86,7 +86,7 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
         )
         for on_device in (False, True)
     ]
-    expected, sources = (each.collate([each[i] for i in range(32)]) for each in sets)
+    expected, sources = (each.collate_for_device([each[i] for i in range(32)]) for each in sets)
     assert isinstance(expected, CropBatch)
     assert isinstance(sources, SourceBatch)
     crops = sources.to(DEVICE).prepared()

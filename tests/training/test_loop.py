@@ -299,31 +299,6 @@ def test_accumulated_parts_make_one_step(data: Path, tmp_path: Path) -> None:
     assert load_state(tmp_path / "parts")["run"]["step"] == 3
 
 
-def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
-    recipe = write_tiny_recipe(tmp_path / "r.yaml", data)
-    out = tmp_path / "ddp"
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29617",
-        "-m",
-        "leanpose",
-    ]
-    result = subprocess.run(
-        [*torchrun, "train", str(recipe), "--out", str(out), "--device", "cpu"],
-        capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert load_state(out)["run"] | {"seconds": 0, "best": 0, "best_epoch": 0} == {
-        "step": 9, "epoch": 3, "best": 0, "best_epoch": 0, "seconds": 0,
-    }  # fmt: skip
-    assert load_model(out / "last.safetensors").name == "sdpose_t"
-
-
 def test_a_broken_image_is_skipped_and_named_at_the_end(
     data: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:

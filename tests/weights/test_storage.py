@@ -177,6 +177,8 @@ def _with_card(path: Path, **changes: Any) -> Path:
         ({"config": {"embed_din": 16}}, "did you mean 'embed_dim'"),
         ({"config": {**TINY, "embed_dim": 32, "head_hidden": None}}, "of other sizes, not this"),
         ({"skeleton": None}, "lacks 'skeleton'"),
+        ({"std": [0.2, 0.0, 0.2]}, "has a wrong 'std.1': Input should be greater than 0"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "has a wrong 'mean.1'"),
     ],
 )
 def test_a_card_that_does_not_fit_is_named(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
 from leanpose.codecs import Coordinates, Heatmaps, Prediction, SimCC, build_codec
 from leanpose.errors import LeanposeError
-from leanpose.schema import parse_card
+from leanpose.schema import Mean, Std, parse_card
 from leanpose.skeleton import Skeleton
 
 KEY = "leanpose"
@@ -39,7 +39,6 @@ Shaped = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
-_Triple = tuple[float, float, float]
 LONGEST_SIDE = 2048
 """Of a network's input, in pixels; a file can claim anything."""
 
@@ -59,8 +58,8 @@ class _Card(BaseModel):
     model: str
     skeleton: dict[str, Any]
     codec: dict[str, Any]
-    mean: _Triple
-    std: _Triple
+    mean: Mean
+    std: Std
     input_size: tuple[_InputSide, _InputSide]
     export: _Export
 

@@ -27,7 +27,7 @@ from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
 from leanpose.models.backbones import MEAN, STD
-from leanpose.schema import Section, validate
+from leanpose.schema import Mean, Section, Std, validate
 from leanpose.skeleton import COCO17, MPII16, OF_DATASET, SKELETONS, WHOLEBODY133, Skeleton, get_skeleton
 
 Triple = tuple[float, float, float]
@@ -47,9 +47,9 @@ class PoseFile(Section):
     kind: str
     skeleton: str | tuple[str, ...] | dict[int, str] | None = None
     layout: Literal["nchw", "nhwc"] = "nchw"
-    mean: Triple | None = None
+    mean: Mean | None = None
     """Of the RGB input on a 0..1 scale, as `std`; None: ImageNet's, or raw pixels where the input is of integers."""
-    std: Triple | None = None
+    std: Std | None = None
     outputs: tuple[int | str, ...] = (0,)
     """Names or places of those that are read."""
 

@@ -41,6 +41,7 @@ def check(
     paths: Annotated[list[Path], Argument(help="Annotation files, or folders to look for them in.")],
     images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
+    category: Annotated[str | None, Option(help="Of several kinds of things: the one to check.")] = None,
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
@@ -60,7 +61,7 @@ def check(
 
     labelled = get_skeleton(skeleton) if skeleton else None
     with counting("decoding", "images") as advance:
-        report = check_data(paths, images=images, skeleton=labelled, progress=advance)
+        report = check_data(paths, images=images, skeleton=labelled, category=category, progress=advance)
     _print_sets(report)
     _print_findings(report, examples)
     with lock_together(contact_sheet, out):
@@ -119,8 +120,8 @@ def pack(
     images: Annotated[Path | None, Option(help="Folder or .tar of the images of one set. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
     category: Annotated[str | None, Option(help="Of several kinds of things: the one to pack.")] = None,
-    size: Annotated[str, Option(help="Height x width of the crops to train on.")] = "256x192",
-    model: Annotated[str | None, Option(help="Take size and padding from this model.")] = None,
+    size: Annotated[str | None, Option(help="Height x width of the crops to train on. [default: 256x192]")] = None,
+    model: Annotated[str | None, Option(help="Take size and padding from this model instead.")] = None,
     padding: Annotated[float | None, Option(min=1.0, help="Crop over box, in width. [default: 1.25]")] = None,
     encoding: Annotated[Literal["raw", "jpeg"], Option(help="raw is fastest, jpeg smallest.")] = "raw",
     margin: Annotated[float, Option(min=1.0, help="Width over that of the model's region.")] = 1.5,
@@ -135,15 +136,15 @@ def pack(
 
     from leanpose.data.account import account_sentences
     from leanpose.data.augmentation import Augmentation
-    from leanpose.data.cache import CropLookup, CropPlan, pack_file
+    from leanpose.data.cache import CropLookup, pack_file
     from leanpose.data.margin import MOST_OUTSIDE, outside_share
     from leanpose.data.pack import read_sets
     from leanpose.data.packing import pack_people
 
     loaded = _recipe_of(datasets)
     if loaded is not None:
-        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--model": model}
-        if named := [option for option, value in given.items() if value is not None]:
+        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size}
+        if named := [option for option, value in (given | {"--model": model}).items() if value is not None]:
             raise LeanposeError(f"{named[0]} is for files of labels; a recipe says it itself.")
         from leanpose.models.registry import skeleton_of
         from leanpose.training.build import crop_plan, read_training_sets
@@ -153,7 +154,7 @@ def pack(
         known = skeleton_of(loaded.model, loaded.skeleton)
         augmentation, whose = loaded.augmentation if loaded.augmentation.enabled else None, "the recipe's"
     else:
-        plan = _plan_of(model) if model else CropPlan(parse_sides(size, "--size", "height x width, such as 256x192"))
+        plan = _plan_of(model, size)
         sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
         augmentation, whose = Augmentation(), "SDPose's"
     if out is None:
@@ -161,9 +162,16 @@ def pack(
     for sentence in (*said, *account_sentences(account for each in sets for account in each.accounts)):
         print(sentence)
     plan = replace(plan, margin=margin, density=density, encoding=encoding, padding=padding or plan.padding)
-    file, began = pack_file(out), time.monotonic()
+    file, began, done = pack_file(out), time.monotonic(), list[int]()
     with counting("packing", "people") as advance:
-        cache = pack_people(sets, known, plan, file, advance)
+
+        def count(number: int, total: int) -> None:
+            done.append(number)
+            advance(number, total)
+
+        cache = pack_people(sets, known, plan, file, count)
+    if done[0]:
+        print(f"{counted(done[0], 'person', 'people')} had been packed by an earlier run.")
     seconds, megabytes = time.monotonic() - began, len(cache.data) / 1e6
     print(f"{counted(len(cache), 'person', 'people')} in {file}: {megabytes:.1f} MB, {seconds:.1f} seconds.")
     if augmentation is not None:
@@ -192,12 +200,19 @@ def _recipe_of(arguments: list[str]) -> "Recipe | None":
     return load_recipe(find_recipe(first), settings)
 
 
-def _plan_of(model: str) -> "CropPlan":
-    """What a pack for a model has to hold."""
+def _plan_of(model: str | None, size: str | None) -> "CropPlan":
+    """What a pack for a model has to hold, or for crops of a size."""
     from leanpose.cli.export import fresh_model
     from leanpose.data.cache import CropPlan
     from leanpose.weights import load_model
 
+    if model is None:
+        height, width = parse_sides(size or "256x192", "--size", "height x width, such as 256x192")
+        if max(height, width) > 8192:
+            raise LeanposeError(f"--size {size} is too large for a model's crop; it ends at 8192.")
+        return CropPlan((height, width))
+    if size is not None:
+        raise LeanposeError("--model says the size of the crops, too; give one of --model and --size.")
     net = fresh_model(model) or load_model(model)
     return CropPlan(net.input_size, padding=net.codec.padding)
 

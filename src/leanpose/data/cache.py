@@ -12,7 +12,6 @@ crops; each crop has its own in the index, which is verified whenever it is read
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import zlib
@@ -26,7 +25,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
-from leanpose.data.image_files import BrokenImageError, check_size
+from leanpose.data.image_files import BrokenImageError, check_size, max_pixels, parse_jpeg_header
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 from leanpose.geometry import PADDING
@@ -114,10 +113,13 @@ class CropCache:
         except ValueError as error:  # an empty file
             raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).") from error
         self._require_this_version()
+        tables, description = self._verified()
         try:
-            self._read_tables(len(self.data) - len(MAGIC) - 4)
+            self._read_tables(tables, json.loads(description))
         except (ValueError, LookupError, TypeError, RecursionError, LeanposeError) as error:
-            raise UnusablePackError(f"The pack {self.path} is damaged: its checksum differs; pack it again.") from error
+            raise UnusablePackError(
+                f"The pack {self.path} is damaged: its index cannot be right; pack it again."
+            ) from error
         if expected is not None and self.checksum != expected:
             raise LeanposeError(f"{self.path} was packed again while it was being used; start the run again.")
 
@@ -133,26 +135,57 @@ class CropCache:
             raise UnusablePackError(f"The pack {self.path} is of another version of leanpose; pack it again.")
         raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).")
 
-    def _read_tables(self, end: int) -> None:
-        """Verify and read what lies behind the crops, up to the checksum at `end`."""
+    def _verified(self) -> tuple[bytes, bytes]:
+        """The tables and the description, whose checksum is right.
+
+        Raises:
+            UnusablePackError: it is not.
+        """
+        end = len(self.data) - len(MAGIC) - 4
         sizes = [int.from_bytes(self.data[at : at + 8].tobytes(), "little") for at in (end - _LENGTHS, end - 8)]
-        start = end - _LENGTHS - sum(sizes)
-        if start < 0:
-            raise ValueError
-        tables = self.data[start:end].tobytes()
+        start = max(end - _LENGTHS - sum(sizes), 0)
+        content = self.data[start:end].tobytes()
         header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
-        self.checksum = zlib.crc32(tables, zlib.crc32(header))
+        self.checksum = zlib.crc32(content, zlib.crc32(header))
         if self.checksum != int.from_bytes(self.data[end : end + 4].tobytes(), "little"):
-            raise ValueError
-        arrays, description = io.BytesIO(tables[: sizes[0]]), json.loads(tables[sizes[0] : -_LENGTHS])
-        self.index, self.keypoints, self.images = (np.load(arrays, allow_pickle=False) for _ in range(3))
-        self.plan = CropPlan(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
+            raise UnusablePackError(f"The pack {self.path} is damaged: its checksum differs; pack it again.")
+        return content[: sizes[0]], content[sizes[0] : -_LENGTHS]
+
+    def _read_tables(self, tables: bytes, description: dict[str, Any]) -> None:
+        people, images = int(description["people"]), int(description["images"])
         self.skeleton = Skeleton.from_dict(description["skeleton"])
+        self.index = np.frombuffer(tables, INDEX, people)
+        self.keypoints = np.frombuffer(tables, "<f4", people * len(self.skeleton) * 3, self.index.nbytes)
+        self.images = np.frombuffer(tables, IMAGE, images, self.index.nbytes + self.keypoints.nbytes)
+        self.keypoints = self.keypoints.reshape(people, len(self.skeleton), 3)
+        self.plan = CropPlan(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
         self.image_names: list[str] = description["image_names"]
         self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
         self.left_out: dict[str, int] = description["left_out"]
         self.notes: dict[str, int] = description["notes"]
+        self._require_possible()
+
+    def _require_possible(self) -> None:
+        """
+        Raises:
+            ValueError: the tables tell of what the file cannot hold.
+        """
+        index, there = self.index, self.index["length"] > 0
+        pixels = index["height"].astype(np.uint64) * index["width"]
+        possible = (
+            (index["image"] < len(self.images)).all()
+            and (index["set"] < len(self.sets)).all()
+            and len(self.images) == len(self.image_names)
+            and (index["offset"] + index["length"] <= len(self.data)).all()
+            and (pixels <= max_pixels()).all()
+            and (pixels[there] > 0).all()
+            and (self.plan.encoding == "jpeg" or (3 * pixels == index["length"]).all())
+            and np.isfinite(index["shift"]).all()
+            and (np.isfinite(index["scale"]) & (index["scale"] > 0))[there].all()
+        )
+        if not possible:
+            raise ValueError
 
     def __len__(self) -> int:
         """How many crops there are; people whose image could not be read have none."""
@@ -206,14 +239,25 @@ class CropCache:
             raise BrokenImageError(
                 f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
             )
-        if self.plan.encoding == "jpeg":
-            import cv2
-
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        else:
-            pixels = data.reshape(int(entry["height"]), int(entry["width"]), 3)
+        height, width = int(entry["height"]), int(entry["width"])
+        pixels = self._decoded(data, height, width) if self.plan.encoding == "jpeg" else data.reshape(height, width, 3)
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
+
+    def _decoded(self, data: UInt8[np.ndarray, " bytes"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+        """
+        Raises:
+            BrokenImageError: it is no JPEG of this size.
+        """
+        import cv2
+
+        header = parse_jpeg_header(data.tobytes())
+        pixels = None
+        if header is not None and (header.height, header.width) == (height, width):
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if pixels is None:
+            raise BrokenImageError(f"A crop in the pack {self.path} is none of the size that its index says.")
+        return np.asarray(pixels)
 
     def read_image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         """An image as far as it is here: its people's crops in their places, black elsewhere.

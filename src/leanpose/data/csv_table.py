@@ -47,6 +47,8 @@ def load_csv_table(path: Path) -> LabelSet:
     separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
     rows = csv.DictReader(lines, delimiter=separator)
     columns = {str(name).strip().lower(): name for name in rows.fieldnames or []}
+    if len(columns) < len(rows.fieldnames or []):
+        raise LeanposeError(f"{path} has two columns of one name: {', '.join(map(str, rows.fieldnames or []))}.")
     for column in COLUMNS:
         if column not in columns and column != "person":
             raise LeanposeError(f"{path} has no column '{column}'; {did_you_mean(column, columns)}")
@@ -55,13 +57,18 @@ def load_csv_table(path: Path) -> LabelSet:
     names: dict[str, None] = {}
     for number, row in enumerate(rows, start=2):
         with record_errors(f"Line {number} of {path}"):
-            value = {column: from_cell((row[name] or "").strip()) for column, name in columns.items()}
+            if None in row or None in row.values():  # such as a decimal comma, which would move all that follows
+                count = sum(field is not None for field in row.values()) + len(row.get(None, ())) - (None in row)
+                raise ValueError(f"{count} fields in place of {len(rows.fieldnames or [])}")
+            value = {column: from_cell(row[name].strip()) for column, name in columns.items()}
             image = images.setdefault(value["file"], len(images))
             person = people.setdefault((value["file"], value.get("person", "")), NamedPoints(image))
             if value["name"] in person.points:
                 raise ValueError(f"a second '{value['name']}' of one person")
             names[value["name"]] = None
             seen = float(value.get("visible") or 2) if value["x"] and value["y"] else 0.0
+            if seen not in (0, 1, 2):
+                raise ValueError(f"visible is 0, 1 or 2, not {value['visible']}")
             position = (float(value["x"]), float(value["y"])) if seen > 0 else (0.0, 0.0)
             person.points[value["name"]] = (*position, seen)
     skeleton = skeleton_of_names(names, path.stem) if names else None

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -82,6 +82,10 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
     @abstractmethod
     def collate(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
         """A loader's `collate_fn`: one batch of the items that could be read."""
+
+    def collate_for_device(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
+        """The same before what is left to be done on the training device (`Batch.prepared`)."""
+        return self.collate(items)
 
     def describe(self, index: int) -> str:
         """An item, for messages."""
@@ -271,42 +275,60 @@ class TopDownDataset(ImageDataset[Crop]):
         reduction = next((r for r in (8, 4, 2) if shrinkage >= r), 1)
         return decode_part(read_bytes(image), name=str(image), rows=int(lowest) + 2, reduction=reduction)
 
-    def collate(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch | SourceBatch:
-        """A loader's `collate_fn`: stack the crops that could be read, or what they are to be cut from."""
+    def collate(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch:
+        """A loader's `collate_fn`: stack the crops that could be read."""
+        if self.warp_on_device:
+            return self._sources(items).prepared()
         crops = [crop for crop, _ in items if crop is not None]
-        points = len(self.skeleton)
+        images = _stack([crop.image for crop in crops], torch.uint8, *self.input_size, 3)
+        keypoints, weights, matrices = self._labels(crops)
+        return CropBatch(*_indices(crops, items), images, keypoints, weights, matrices, self._sets(crops))
 
-        def stack(field: str, dtype: torch.dtype, *shape: int) -> Tensor:
-            values = [torch.as_tensor(getattr(crop, field)) for crop in crops]
-            return torch.stack(values) if values else torch.zeros((0, *shape), dtype=dtype)
+    def collate_for_device(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch | SourceBatch:
+        """With `warp_on_device` what the crops are to be cut from, otherwise the crops."""
+        return self._sources(items) if self.warp_on_device else self.collate(items)
 
-        keypoints, weights = stack("keypoints", torch.float32, points, 2), stack("weights", torch.float32, points)
-        matrices, indices = stack("matrix", torch.float32, 2, 3), stack("index", torch.int64)
-        broken = {name: reason for _, broken in items for name, reason in broken.items()}
-        sets = None
-        if self.mixture is not None:
-            sets = torch.from_numpy(self.mixture.set_of([self.person_index(crop.index) for crop in crops]))
-        if not self.warp_on_device:
-            images = stack("image", torch.uint8, *self.input_size, 3)
-            return CropBatch(indices, broken, images, keypoints, weights, matrices, sets)
+    def _sources(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> SourceBatch:
+        crops = [crop for crop, _ in items if crop is not None]
         sources = torch.zeros((len(crops), *self._canvas, 3), dtype=torch.uint8)
         for canvas, crop in zip(sources.numpy(), crops, strict=True):
             height, width = crop.image.shape[:2]
             canvas[:height, :width] = crop.image
-        to_sources = stack("to_source", torch.float32, 2, 3)
-        looks = [crop.look for crop in crops if crop.look is not None]
+        to_sources = _stack([crop.to_source for crop in crops], torch.float32, 2, 3)
+        keypoints, weights, matrices = self._labels(crops)
+        looks = stack_looks([crop.look for crop in crops if crop.look is not None])
         return SourceBatch(
-            indices,
-            broken,
-            sources,
-            to_sources,
-            keypoints,
-            weights,
-            matrices,
-            self.input_size,
-            *stack_looks(looks),
-            sets,
+            *_indices(crops, items), sources, to_sources, keypoints, weights, matrices, self.input_size, *looks,
+            sets=self._sets(crops),
+        )  # fmt: skip
+
+    def _labels(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints, weights and matrices."""
+        points = len(self.skeleton)
+        return (
+            _stack([crop.keypoints for crop in crops], torch.float32, points, 2),
+            _stack([crop.weights for crop in crops], torch.float32, points),
+            _stack([crop.matrix for crop in crops], torch.float32, 2, 3),
         )
+
+    def _sets(self, crops: Sequence[Crop]) -> Int[Tensor, " B"] | None:
+        """The set of each person, where several are mixed."""
+        if self.mixture is None:
+            return None
+        return torch.from_numpy(self.mixture.set_of([self.person_index(crop.index) for crop in crops]))
+
+
+def _stack(values: Sequence[np.ndarray | None], dtype: torch.dtype, *shape: int) -> Tensor:
+    """One tensor of arrays of this shape, also of none."""
+    return torch.stack([torch.as_tensor(v) for v in values]) if values else torch.zeros((0, *shape), dtype=dtype)
+
+
+def _indices(
+    crops: Sequence[Crop], items: Sequence[tuple[Crop | None, dict[str, str]]]
+) -> tuple[Int[Tensor, " B"], dict[str, str]]:
+    """The first two fields of a batch."""
+    broken = {name: reason for _, broken in items for name, reason in broken.items()}
+    return torch.tensor([crop.index for crop in crops], dtype=torch.int64), broken
 
 
 def start_worker(_worker: int = 0) -> None:

@@ -66,6 +66,10 @@ def load_deeplabcut(path: Path) -> LabelSet:
     names = list(dict.fromkeys(columns))
     with record_errors(f"{path}: a row"):
         for name, values in rows:
+            if len(values) != len(columns):
+                raise LeanposeError(
+                    f"{path}: the row of {name[:200]} has {len(values)} numbers in place of {len(columns)}."
+                )
             images.append(LabelledImage(name))
             found: dict[str, dict[str, dict[str, float]]] = {}
             cells = zip(individuals, columns, heading["coords"], values, strict=True)

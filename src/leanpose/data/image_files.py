@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, BinaryIO
@@ -184,3 +185,56 @@ def _codestream_size(source: BinaryIO) -> tuple[int, int]:
         if at < 0
         else (int.from_bytes(start[at + 8 : at + 12], "big"), int.from_bytes(start[at + 12 : at + 16], "big"))
     )
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What the markers before a JPEG's pixels say.
+
+    Attributes:
+        height, width: in pixels, before any EXIF rotation.
+        channels: 1 grey, 3 colour, 4 CMYK.
+        exif: whether there is an EXIF block, which may hold an orientation.
+        scan: the position of the first byte of the pixels' data.
+        height_at: the position of the two bytes that state the height.
+        from_the_top: whether all of the pixels lie in one scan, row by row, without marks between them.
+    """
+
+    height: int
+    width: int
+    channels: int
+    exif: bool
+    scan: int
+    height_at: int
+    from_the_top: bool
+
+
+def parse_jpeg_header(data: bytes) -> JpegHeader | None:
+    """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
+    position, exif, restarts = 2, False, False
+    frame, frame_kind, height_at = b"", 0, 0
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # start of scan
+            if not frame or position + 4 >= len(data):
+                return None
+            height, width, channels = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5]
+            from_the_top = frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts
+            return JpegHeader(height, width, channels, exif, position + 2 + length, height_at, from_the_top)
+        # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame, frame_kind, height_at = data[position + 4 : position + 10], marker, position + 5
+            if len(frame) < 6 or frame[0] != 8:
+                return None
+        elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
+            exif = True
+        elif marker == 0xDD:  # restart interval
+            restarts = True
+        position += 2 + length
+    return None

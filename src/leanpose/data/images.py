@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,14 @@ from jaxtyping import Float, UInt8
 from leanpose.data import bit_depth, deep_tiff
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import packed_image
-from leanpose.data.image_files import BrokenImageError, check_size, max_bytes, open_image
+from leanpose.data.image_files import (
+    BrokenImageError,
+    JpegHeader,
+    check_size,
+    max_bytes,
+    open_image,
+    parse_jpeg_header,
+)
 from leanpose.data.image_folder import tar_members
 from leanpose.files import open_regular, read_regular
 
@@ -36,59 +42,6 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 class ImageNotice(UserWarning):
     """Something in an image was guessed, or left out; the message is one sentence that holds for every such image."""
-
-
-@dataclass(frozen=True)
-class JpegHeader:
-    """What the markers before a JPEG's pixels say.
-
-    Attributes:
-        height, width: in pixels, before any EXIF rotation.
-        channels: 1 grey, 3 colour, 4 CMYK.
-        exif: whether there is an EXIF block, which may hold an orientation.
-        scan: the position of the first byte of the pixels' data.
-        height_at: the position of the two bytes that state the height.
-        from_the_top: whether all of the pixels lie in one scan, row by row, without marks between them.
-    """
-
-    height: int
-    width: int
-    channels: int
-    exif: bool
-    scan: int
-    height_at: int
-    from_the_top: bool
-
-
-def parse_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
-    position, exif, restarts = 2, False, False
-    frame, frame_kind, height_at = b"", 0, 0
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xDA:  # start of scan
-            if not frame or position + 4 >= len(data):
-                return None
-            height, width, channels = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5]
-            from_the_top = frame_kind in (0xC0, 0xC1) and data[position + 4] == channels and not restarts
-            return JpegHeader(height, width, channels, exif, position + 2 + length, height_at, from_the_top)
-        # Every start-of-frame marker holds precision, height, width, channels; C4, C8 and CC are other tables.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame, frame_kind, height_at = data[position + 4 : position + 10], marker, position + 5
-            if len(frame) < 6 or frame[0] != 8:
-                return None
-        elif marker == 0xE1 and data[position + 4 : position + 8] == b"Exif":
-            exif = True
-        elif marker == 0xDD:  # restart interval
-            restarts = True
-        position += 2 + length
-    return None
 
 
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
@@ -341,7 +294,7 @@ def pillow_to_rgb(
 
 
 def upright_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded.
+    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but for rare TIFFs.
 
     Raises:
         BrokenImageError: it is missing, or no image.
@@ -353,6 +306,9 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     except BrokenImageError:
         raise
     except Exception as error:  # as above
+        if Path(ref.member or ref.path).suffix.lower() in (".tif", ".tiff"):  # Pillow knows no floating-point colours
+            height, width, _ = read_image_and_notices(ref)[0].shape
+            return width, height
         raise BrokenImageError(f"The image {ref} cannot be read, so its labels have no size: {error}.") from error
 
 

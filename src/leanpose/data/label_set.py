@@ -128,11 +128,17 @@ class LabelSet:
                 )
             return replace(self, skeleton=skeleton, named=True)
         indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
+        notes, missing = Counter(self.notes), sorted({*range(len(self.skeleton))} - {*indices})
+        lost = sum(int((person.points[missing, 2] > 0).sum()) for person in self.people)
+        names = ", ".join(self.skeleton.keypoints[place] for place in missing[:3])
+        notes[
+            f"labels of keypoints that '{skeleton.name}' lacks ({names}{', …' * (len(missing) > 3)}) are left out"
+        ] = lost
         people, repeats = (
             [replace(person, points=map_keypoints(person.points, indices).astype(np.float64)) for person in some]
             for some in (self.people, self.repeats)
         )
-        return replace(self, skeleton=skeleton, people=people, repeats=repeats)
+        return replace(self, skeleton=skeleton, people=people, repeats=repeats, notes=notes)
 
 
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:

@@ -73,6 +73,12 @@ def load_label_studio(path: Path) -> LabelSet:
     for position, task in enumerate(content):
         with record_errors(f"{path}: task {position + 1}"):
             results = _results(task, notes)
+            turned = {r.get("image_rotation") or 0 for r in results} - {0}
+            if turned:
+                raise LeanposeError(
+                    f"{path}: the image of task {position + 1} is shown turned by {min(turned)}° in Label Studio, so what its coordinates "
+                    "count from is not said; turn it back there and export again."
+                )
             size = next(((float(r["original_width"]), float(r["original_height"])) for r in results), None)
             width, height = size or (float("nan"), float("nan"))
             images.append(LabelledImage(_image_name(task), width, height))

@@ -17,6 +17,9 @@ from leanpose.skeleton import Skeleton
 MOST_OUTSIDE = 0.02
 """The share of the pixels that may be missing (black) before it is worth a warning."""
 
+_AS_FINE = 0.9
+"""A crop with this share of the pixels, in length, that a model's would have counts as no coarser: AP hardly differs."""
+
 _PEOPLE, _VIEWS = 1000, 1000  # looked at; of few people more views each
 _ROWS, _COLUMNS = 16, 12  # of the points that stand for a view's pixels
 
@@ -66,7 +69,7 @@ def coarser_share(
         return 0.0
     _, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
     packed = np.array([crops.caches[crops.sources[i]].index["scale"][crops.rows[i], 0] for i in chosen])
-    return float((packed < np.minimum(1.0, input_size[1] / scales[:, 0]) * 0.97).mean())
+    return float((packed < np.minimum(1.0, input_size[1] / scales[:, 0]) * _AS_FINE).mean())
 
 
 def require_whole_views(
@@ -90,7 +93,7 @@ def require_whole_views(
         (h, w), (height, width) = plan.input_size, input_size
         raise LeanposeError(
             f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} holds crops for {h}×{w} pixels and a padding of "
-            f"{plan.padding:g}, which show less than this model sees at {height}×{width} and {padding:g}: measure on the images, "
+            f"{plan.padding:g}, which show less, or more coarsely, than this model sees at {height}×{width} and {padding:g}: measure on the images, "
             "or on a pack made for it (`leanpose data pack --model`)."
         )
 

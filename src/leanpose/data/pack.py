@@ -16,7 +16,7 @@ from leanpose.data.coco import labelled_dataset, map_keypoints
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.mixing import distinct
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
-from leanpose.data.sets import find_sets, load_labels, resolve, split_of
+from leanpose.data.sets import find_sets, has_splits, load_labels, resolve, split_of
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
@@ -122,8 +122,8 @@ def read_sets(
         images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
 
     Returns:
-        The sets, in the keypoints of all of them; these; and a sentence for each file of a folder that was left out, since its
-        name says that it is to be measured on.
+        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a part is,
+        since it is to be measured on.
 
     Raises:
         LeanposeError: a set cannot be read, or there is none.
@@ -142,7 +142,11 @@ def read_sets(
     configs = []
     for file in files:
         values = {key: value for key, value in options.items() if value is not None} | {"annotations": file.absolute()}
-        configs.append(resolve(DatasetConfig.from_options(**values), Path()))
+        config = resolve(DatasetConfig.from_options(**values), Path())
+        if has_splits(file, config.format):
+            config = config.model_copy(update={"split": "train"})
+            said.append(f"{file} says itself what is measured on, which is left out.")
+        configs.append(config)
     known = [_skeleton_of(config) for config in configs]
     joined = join_skeletons(known)
     names = distinct([config.title for config in configs])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import os
@@ -266,13 +265,11 @@ class _Tables:
                 self.index[field][frame.places["person"]] = frame.places[field]
             if frame.sentence:
                 broken[names[number]] = frame.sentence
-        arrays = io.BytesIO()
         order = np.argsort(self.index["key"], kind="stable")
-        for table in (self.index[order], self.keypoints[order], self.images):
-            np.save(arrays, table, allow_pickle=False)
-        description = json.dumps({**self.description, "broken": broken}).encode()
-        lengths = arrays.tell().to_bytes(8, "little") + len(description).to_bytes(8, "little")
-        content = arrays.getvalue() + description + lengths
+        tables = b"".join(table.tobytes() for table in (self.index[order], self.keypoints[order], self.images))
+        counts = {"people": len(self.index), "images": len(self.images)}
+        description = json.dumps({**self.description, **counts, "broken": broken}).encode()
+        content = tables + description + len(tables).to_bytes(8, "little") + len(description).to_bytes(8, "little")
         return content + zlib.crc32(content, zlib.crc32(header)).to_bytes(4, "little") + MAGIC
 
 

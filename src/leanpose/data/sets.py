@@ -189,7 +189,7 @@ def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, Any], list[str]]:
     """The `data` of a recipe for these sets of a path, and sentences on what was chosen."""
     root = path if path.is_dir() else path.parent
-    own = [(file, kind) for file, kind in sets if _has_splits(file, kind)]
+    own = [(file, kind) for file, kind in sets if has_splits(file, kind)]
     if own:
         file, kind = own[0]
         source = _source(file, kind, root)
@@ -210,7 +210,7 @@ def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, 
     return {"train": parts["train"], "val": parts["val"][0], "root": str(root)}, said
 
 
-def _has_splits(file: Path, kind: str) -> bool:
+def has_splits(file: Path, kind: str) -> bool:
     """Whether a file names its own splits."""
     if kind == "yolo":
         return bool({"train", "val"} <= FileContent(file).yaml.keys())

@@ -26,6 +26,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import atomic_write, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
+_MOST_KEYPOINTS = 10_000
 _LARGEST, _FARTHEST = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -102,8 +103,8 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
         keypoints, values = (int(value) for value in content["kpt_shape"])
     except (TypeError, ValueError):
         keypoints, values = 0, 0
-    if keypoints < 1 or values not in (2, 3):
-        raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r}.")
+    if not 1 <= keypoints <= _MOST_KEYPOINTS or values not in (2, 3):
+        raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r:.100}.")
     return keypoints, values
 
 
@@ -163,10 +164,26 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
         if place.is_dir():
             found += [file for file in files_below(place) if file.suffix.lower() in SUFFIXES]
         else:
-            found += [base / line.strip() for line in read_regular(place).decode().splitlines() if line.strip()]
+            lines = [line.strip().replace("\\", "/") for line in read_regular(place).decode().splitlines()]
+            listed = [_listed_image(line, base, place.parent) for line in lines if line]
+            elsewhere = sum(moved for _, moved in listed)
+            notes["images are not where the list says, and found by their place below `images`"] += elsewhere
+            found += [image for image, _ in listed]
     if not found:
         raise LeanposeError(f"{path} names no images for '{split}'.")
     return found
+
+
+def _listed_image(line: str, base: Path, folder: Path) -> tuple[Path, bool]:
+    """An image of a list: below the set's folder or the list's own, or where the set has been moved since, such as to another
+    machine, below `images` of the former; and whether it is such a one."""
+    for place in (base / line, folder / line):
+        if place.is_file():
+            return place, False
+    steps = PurePosixPath(line).parts
+    below = [index for index, step in enumerate(steps) if step == "images"]
+    moved = base / Path(*steps[below[-1] :]) if below else base / line
+    return (moved, True) if ".." not in steps and moved.is_file() else (base / line, False)
 
 
 def _label_file(image: Path) -> Path:

@@ -30,6 +30,7 @@ def check_data(
     *,
     images: Path | None = None,
     skeleton: Skeleton | None = None,
+    category: str | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Read data sets and list everything that is wrong with them.
@@ -39,6 +40,7 @@ def check_data(
             are compared with each other: the same image in two splits is found.
         images: folder or archive of the images of all these files, where it is not found by itself.
         skeleton: what the files label, where their own keypoint names are not to decide.
+        category: of several kinds of things, the one to check.
 
     Raises:
         LeanposeError: a path is not there, or none of the files holds keypoints.
@@ -49,7 +51,7 @@ def check_data(
     for path in paths:
         top = path.parent if path.is_dir() else path.parent.parent
         for file in _checked_files(path):
-            read_set(report, file, top, images, skeleton)
+            read_set(report, file, top, images, skeleton, category)
     if not report.sets and not report.damaged:
         reasons = "; ".join(f"{file.name}: {reason}" for file, reason in list(report.skipped.items())[:3])
         raise LeanposeError(f"None of the files holds keypoints ({reasons}).")

@@ -31,17 +31,25 @@ from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 _COUNTED = {"crowdpose14": slice(0, 12), "coco_wholebody133": slice(0, 17)}
 
 
-def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> None:
+def read_set(
+    report: CheckReport,
+    file: Path,
+    top: Path,
+    images: Path | None,
+    skeleton: Skeleton | None,
+    category: str | None = None,
+) -> None:
     """Enter an annotation file into the report: as a set with what is wrong in its records, as damaged, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
         images: where they are, if that is known.
         skeleton: what the file labels, if it is not to decide itself.
+        category: of several, the one to check.
     """
     try:
         with any_damage("file of labels", file):
-            result = _read(file, top, images, skeleton)
+            result = _read(file, top, images, skeleton, category)
     except LeanposeError as error:
         report.damaged.append(Finding("file", file, str(error)))
         return
@@ -51,18 +59,22 @@ def read_set(report: CheckReport, file: Path, top: Path, images: Path | None, sk
         report.sets.append(result)
 
 
-def _read(file: Path, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet | str:
+def _read(
+    file: Path, top: Path, images: Path | None, skeleton: Skeleton | None, category: str | None
+) -> CheckedSet | str:
     """A file's set, or why it is no file of keypoints."""
     kind = format_of(file)
+    if kind in ("mpii", "lsp") and category is not None:
+        raise LeanposeError(f"{file} has no categories, so no '{category}'.")
     if kind == "mpii":
         return _read_mpii(load_mpii(file), top, images)
     if kind == "lsp":
         return _read_lsp(file, top, images)
     if kind in ("coco", "coco_wholebody"):
-        return _read_coco(load_json(file, "annotation file"), file, top, images, skeleton)
+        return _read_coco(load_json(file, "annotation file"), file, top, images, skeleton, category)
     if kind is None:
         return "no LSP joints" if file.suffix == ".mat" else unknown_format(file)
-    return _read_labels(load_labels(file, kind), kind, top, images, skeleton)
+    return _read_labels(load_labels(file, kind).of_category(category), kind, top, images, skeleton)
 
 
 def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, skeleton: Skeleton | None) -> CheckedSet:
@@ -114,10 +126,15 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
 
 
 def _read_coco(
-    content: dict[str, Any], file: Path, top: Path, images: Path | None, skeleton: Skeleton | None
+    content: dict[str, Any],
+    file: Path,
+    top: Path,
+    images: Path | None,
+    skeleton: Skeleton | None,
+    category: str | None,
 ) -> CheckedSet:
     in_parts = has_parts(content["annotations"]) and skeleton in (None, WHOLEBODY133)
-    coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton)
+    coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton, category)
     # UBody's names begin with a slash.
     names = {i: str(record["file_name"]).lstrip("/" if in_parts else "") for i, record in coco.images.items()}
     checked = CheckedSet(file, "coco_wholebody" if in_parts else "coco", coco.skeleton)

@@ -20,6 +20,7 @@ from leanpose.data.readers import READERS
 from leanpose.data.sets import labelled_skeleton, training_sets
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.files import load_yaml
 from leanpose.models.registry import list_models
 from leanpose.skeleton import SKELETONS, Skeleton
 from leanpose.training.build import build_model, codec_settings, load_teacher, read_training_people
@@ -182,8 +183,8 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
 def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
     """The recipe's `data` for what the user names: a recipe, a file of labels, or a folder with some."""
     if data.suffix in (".yaml", ".yml") and data.is_file():
-        values = yaml.safe_load(data.read_text())
-        if isinstance(values, dict) and isinstance(values.get("data"), dict):
+        values = load_yaml(data, "recipe")
+        if isinstance(values.get("data"), dict):
             return {"num_workers": 0, **values["data"]}
     values, sentences = training_sets(data)
     said += sentences

@@ -13,7 +13,7 @@ from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.plan import DEFAULT_BUDGET, TAUGHT, DistillationPlan, epochs_for
 from leanpose.distillation.report import DistillationResult, report_distillation, run_name
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, load_yaml
+from leanpose.files import atomic_write, load_json, load_yaml
 from leanpose.locks import LOCK_SUFFIX, lock_folder
 from leanpose.models.base import PoseModel
 from leanpose.report.measure import measure
@@ -94,8 +94,12 @@ def _open_folder(plan: DistillationPlan, folder: Path, budget: str, say: Callabl
     path, asked = folder / PLAN_FILE, {"budget": budget, "seeds": list(plan.seeds), "baseline": plan.baseline}
     note = folder / "distillation.json"
     if note.is_file() and path.is_file():
-        begun, saved = load_yaml(path, "recipe"), json.loads(note.read_text())
-        if saved["asked"] != asked or saved["values"] != json.loads(json.dumps(plan.values, default=str)):
+        begun, saved = load_yaml(path, "recipe"), load_json(note, "settings of the distillation")
+        if (
+            not isinstance(saved, dict)
+            or saved.get("asked") != asked
+            or saved.get("values") != json.loads(json.dumps(plan.values, default=str))
+        ):
             raise LeanposeError(
                 f"{folder} holds another distillation; give its own settings to go on, or another --out."
             )

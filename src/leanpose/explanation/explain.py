@@ -261,7 +261,7 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
     marker = folder / MARKER
     with lock_folder(folder, wait=True):
         try:
-            for name in marker.read_text().splitlines() if marker.exists() else ():
+            for name in marker.read_text(errors="replace").splitlines() if marker.exists() else ():
                 (folder / Path(name).name).unlink(missing_ok=True)
         except OSError as error:
             raise describe_os_error(folder, error) from error

@@ -84,7 +84,7 @@ class BoxFile:
         )
         people = {as_id(kind) for kind in people}
         self.named = bool(named) or any("file_name" in r for r in content["annotations"] if isinstance(r, dict))
-        self.other_categories = 0
+        self.other_categories = self.impossible = 0
         rows: dict[int | str, list[list[float]]] = defaultdict(list)
         for number, record in enumerate(content["annotations"]):
             with record_errors(f"Box {number} of {path}"):
@@ -92,10 +92,11 @@ class BoxFile:
                 x, y, width, height = (float(value) for value in record["bbox"])
                 score = float(record.get("score", 1.0))
             category = as_id(record.get("category_id", next(iter(people))))
-            counts = category in people and not as_flag(record.get("iscrowd")) and score >= threshold
-            self.other_categories += category not in people
             row = [x, y, x + width, y + height, score]
-            if counts and (np.abs(row) < FARTHEST).all() and width > 0 and height > 0:
+            possible = (np.abs(row) < FARTHEST).all() and width > 0 and height > 0
+            self.other_categories += category not in people
+            self.impossible += category in people and not possible
+            if category in people and possible and not as_flag(record.get("iscrowd")) and score >= threshold:
                 rows[key].append(row)
         self._boxes = {key: np.array(people) for key, people in rows.items()}
 
@@ -129,6 +130,8 @@ class BoxFile:
             said.append(
                 f"{self.other_categories} boxes of {self.path} are of other categories than people and left out."
             )
+        if self.impossible:
+            said.append(f"{self.impossible} boxes of {self.path} are none that a picture can have, and left out.")
         if not known:
             said.append(f"{self.path} knows none of these pictures, neither by name nor by number.")
         elif not self.named:

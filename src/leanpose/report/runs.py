@@ -13,6 +13,7 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import part_rows
 from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
 from leanpose.files import any_damage, load_yaml
+from leanpose.losses import METHODS
 from leanpose.models.cost import model_cost
 from leanpose.models.registry import configure_model
 from leanpose.report.tables import NOTHING, ReportTable
@@ -212,10 +213,16 @@ def label_loss_weight(settings: dict[str, Any]) -> float:
     SDPose logs the sum over its supervised cycles, FPD the labels' share of its sum; all other methods the loss itself.
     """
     method = settings["distillation"]
+    known = METHODS.get(method["method"])  # what the recipe does not say is as the method has it
+    section = (
+        {}
+        if known is None
+        else validate(known.section_type, method, "recipe.yaml", prefix="distillation.").model_dump()
+    )
     if method["method"] == "fpd":
-        return 1 - method["alpha"]
+        return 1 - section["alpha"]
     if method["method"] == "auto":
-        return method["label_weight"]
-    if method["method"] == "sdpose" and method["supervise"] != "last":
+        return section["label_weight"]
+    if method["method"] == "sdpose" and section["supervise"] != "last":
         return configure_model(settings["model"], **settings["model_options"]).cycles
     return 1.0

@@ -57,7 +57,7 @@ def epoch_batches(
         dataset,
         batch_sampler=batches,
         num_workers=recipe.data.num_workers,
-        collate_fn=dataset.collate,
+        collate_fn=dataset.collate_for_device,
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=start_worker,
         prefetch_factor=4 if recipe.data.num_workers else None,

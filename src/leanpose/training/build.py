@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,7 +37,7 @@ from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation
-from leanpose.training.processes import make_fabric
+from leanpose.training.processes import make_fabric, writes_files
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import has_state, steps_per_epoch
 from leanpose.training.sources import card_with_sources, weights_of
@@ -254,7 +253,7 @@ def lock_run(folder: Path) -> AbstractContextManager[None]:
     Raises:
         LeanposeError: another run is going on there.
     """
-    return lock_folder(folder) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    return lock_folder(folder) if writes_files() else nullcontext()
 
 
 def require_no_run(folder: Path) -> None:

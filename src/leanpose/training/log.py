@@ -11,6 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from leanpose.console import make_console, text_column
+from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error
 
 OF_SET = "labels/"
@@ -74,7 +75,14 @@ class RunLog:
         with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=read_header(path))
             writer.writeheader()
-            writer.writerows(row for row in rows if row["step"].isdigit() and int(row["step"]) <= step)
+            writer.writerows(row for row in rows if _step_of(row) <= step)
+
+
+def _step_of(row: dict[str, Any]) -> float:
+    try:
+        return float(row["step"])
+    except ValueError:  # a damaged row is left out
+        return math.inf
 
 
 def read_header(path: Path) -> list[str]:
@@ -90,7 +98,10 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         LeanposeError: it is no table.
     """
     with any_damage("log", path), path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+    if rows and "step" not in rows[0]:
+        raise LeanposeError(f"The log {path} is damaged: it has no column 'step'.")
+    return rows
 
 
 class RunProgress:

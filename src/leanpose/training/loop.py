@@ -26,7 +26,7 @@ from leanpose.data.batch import Batch
 from leanpose.data.dataset import ImageDataset
 from leanpose.errors import LeanposeError, StoppedError
 from leanpose.evaluation.report import headline, primary_metric
-from leanpose.files import atomic_write
+from leanpose.files import any_damage, atomic_write
 from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
 from leanpose.training.batches import Clock, epoch_batches, untimed
@@ -52,6 +52,10 @@ class RunState:
     best: float = -math.inf
     best_epoch: int = -1
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.step < 2**62 and 0 <= self.epoch < 2**62 and not math.isnan(self.best)):
+            raise ValueError("step, epoch or best")
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,14 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     """
     if not (folder / "last.safetensors").is_file():
         return None
-    saved = load_state(folder)
-    state = RunState(**saved["run"])
-    if state.epoch < epochs:
-        return None
-    return RunSummary(folder, saved["metrics"], state.best, state.best_epoch, state.seconds, saved["broken"])
+    with any_damage("saved state of the run", folder):
+        saved = load_state(folder)
+        state = RunState(**saved["run"])
+        if state.epoch < epochs:
+            return None
+        return RunSummary(
+            folder, {**saved["metrics"]}, state.best, state.best_epoch, state.seconds, {**saved["broken"]}
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,8 @@ class Trainer:
         self._remembered: dict[str, Any] = {}
         self._watchful = False  # whether each step's loss is looked at before the weights change
         if resume:
-            self._restore(load_state(folder))
+            with any_damage("saved state of the run", folder):
+                self._restore(load_state(folder))
         self.log = RunLog(folder, self.state.step) if fabric.is_global_zero else None
         self.progress = RunProgress(
             recipe.schedule.epochs, self.steps_per_epoch, quiet=quiet or not fabric.is_global_zero
@@ -437,7 +445,7 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self._losses = {name: value.to(self.fabric.device) for name, value in state["losses"].items()}
         self._averaged_steps = state["averaged_steps"]
-        self.metrics, self.broken = state["metrics"], state["broken"]
+        self.metrics, self.broken = {**state["metrics"]}, {**state["broken"]}
 
     def _log_losses(self) -> None:
         if self.log is not None:

@@ -25,6 +25,22 @@ def _count_in(variable: str, otherwise: int) -> int:
     return int(text)
 
 
+def writes_files() -> bool:
+    """Whether this is the one of the processes that `torchrun` started that writes what they make together.
+
+    Raises:
+        LeanposeError: `RANK` is none of theirs.
+    """
+    processes, rank = _count_in("WORLD_SIZE", 1), os.environ.get("RANK", "0")
+    if processes == 1:  # whatever `RANK` is, as another program's it means nothing
+        return True
+    if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and int(rank) < processes):
+        raise LeanposeError(
+            f"The environment variable RANK is the number of a process, from 0 to {processes - 1}, not '{rank[:40]}'."
+        )
+    return int(rank) == 0
+
+
 def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
     """Fabric for this machine, or for the processes that `torchrun` started.
 

@@ -270,18 +270,21 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
     Raises:
         LeanposeError: the file is missing or no YAML mapping, an override fits nothing, or no row is chosen.
     """
-    values = load_yaml(Path(path), "recipe")
-    rows, overrides = values.pop("rows", None), list(overrides or [])
-    if rows is not None:
-        chosen = row_of(overrides)
-        if chosen not in rows:
-            hint = did_you_mean(chosen or "", map(str, rows))
-            raise LeanposeError(f"{path} holds several rows: add row=NAME; {hint}")
-        overrides.remove(f"row={chosen}")
-        for key, value in rows[chosen].items():
-            _set(values, key, value, f"row {chosen}: {key}")
-    change_values(values, overrides)
-    return values
+    with any_damage("recipe", path):
+        values = load_yaml(Path(path), "recipe")
+        rows, overrides = values.pop("rows", None), list(overrides or [])
+        if rows is not None:
+            if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+                raise LeanposeError(f"The rows of {path} are no mapping of names to what each row changes.")
+            chosen = row_of(overrides)
+            if chosen not in rows:
+                hint = did_you_mean(chosen or "", map(str, rows))
+                raise LeanposeError(f"{path} holds several rows: add row=NAME; {hint}")
+            overrides.remove(f"row={chosen}")
+            for key, value in rows[chosen].items():
+                _set(values, str(key), value, f"row {chosen}: {key}")
+        change_values(values, overrides)
+        return values
 
 
 def change_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -410,7 +413,7 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
         raise LeanposeError(f"'{text}' is no setting; write key=value, for example {example}.")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except Exception as error:  # values that look like numbers or dates raise whatever their converters do
         raise LeanposeError(f"The value of '{text}' is not valid YAML.") from error
 
 

@@ -81,7 +81,10 @@ def _load(path: Path) -> dict[str, Any]:
     """
     try:
         check_seal(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
+            raise ValueError
+        return state
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, pickle.UnpicklingError) as error:
         raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from leanpose.models.registry import model_entry, skeleton_of
 from leanpose.schema import Stage
 from leanpose.training.build import codec_settings, lock_run, require_no_run, train_one
 from leanpose.training.loop import RunSummary, finished_run
+from leanpose.training.processes import writes_files
 from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
 from leanpose.training.resume import has_state
 
@@ -80,7 +80,7 @@ def _train_stages(
     last = summaries[-1]
     best = max(reversed(summaries), key=lambda summary: summary.best)
     for name, source in (("best.safetensors", best), ("last.safetensors", last)):
-        if (source.folder / name).exists() and os.environ.get("RANK", "0") == "0":
+        if (source.folder / name).exists() and writes_files():
             with atomic_write(folder / name) as path:
                 shutil.copyfile(source.folder / name, path)
     return replace(

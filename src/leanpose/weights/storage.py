@@ -23,13 +23,12 @@ from leanpose.files import any_damage, atomic_write, open_safetensors, safetenso
 from leanpose.models.backbones.base import BACKBONE_KEY
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import configure_model, create_model, rough_parameters
-from leanpose.schema import parse_card
+from leanpose.schema import Mean, Std, parse_card
 from leanpose.skeleton import Skeleton
 from leanpose.version import __version__
 from leanpose.weights.released import released_path
 
 KEY = "leanpose"
-_Triple = tuple[float, float, float]
 
 
 class _Card(BaseModel):
@@ -38,8 +37,8 @@ class _Card(BaseModel):
     version: str
     model: str
     config: dict[str, Any]
-    mean: _Triple
-    std: _Triple
+    mean: Mean
+    std: Std
     sha256: str
     skeleton: dict[str, Any] | None = None
     codec: dict[str, Any] | None = None

@@ -1,0 +1,206 @@
+"""Rates of training and inference on a GPU, and a training of the body model; `run.sh` calls this after the tests.
+
+What is there is written after each part, so that a run that is cut off has not measured for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leanpose.demo.demo import PEOPLE
+from leanpose.device import choose_device
+from leanpose.errors import LeanposeError
+from leanpose.inference.choice import benchmark_backends
+from leanpose.training.bench import StepTimes, bench_training
+from leanpose.training.recipe import Recipe, find_recipe, load_recipe
+from leanpose.training.train import train
+from leanpose.weights import load_model
+
+PHOTOS = {"format": "coco", "images": str(PEOPLE / "images")}
+PAPERS = ("sdpose/t_coco", "sdpose/s_v2_coco", "dwpose/rtmpose_s_coco", "body/tinypose_body_s")
+TEACHERLESS = ["distillation.method=none", "batch_size=512"]
+"""Of the body model's recipe: its teacher is a file that is not at hand, and its batches are a CPU's."""
+GOALS = {"sdpose/t_coco": 10_000, "sdpose/s_v2_coco": 4_000}
+"""Crops a second."""
+MODELS = ("leanpose-body-s", "leanpose-body-t")
+BATCHES = (1, 20, 256)
+
+
+@dataclass
+class Results:
+    """What has been measured so far.
+
+    Attributes:
+        device: in words.
+        tests: the last line of their log.
+        training: recipe, whether compiled, what its steps took or why they took nothing.
+        inference: model, device, backend → milliseconds a batch.
+        body: how the training of the body model went.
+    """
+
+    device: str
+    tests: str
+    training: list[tuple[str, bool, StepTimes | str]] = field(default_factory=list)
+    inference: list[tuple[str, str, str, dict[int, float]]] = field(default_factory=list)
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """As `gpu.json` and `gpu.md`."""
+        values = asdict(self)
+        for row in values["training"]:
+            if isinstance(row[2], StepTimes):
+                row[2] = asdict(row[2])
+        (folder / "gpu.json").write_text(json.dumps(values, indent=1, default=asdict))
+        (folder / "gpu.md").write_text(self.page())
+
+    def page(self) -> str:
+        """A results page in Markdown."""
+        lines = [f"# On {self.device}", "", "```text", "benchmarks/gpu/run.sh", "```", "", f"Tests: {self.tests}", ""]
+        lines += ["## Training", ""]
+        head = (
+            "recipe | compiled | people a step | crops/s | goal | device busy | waits for data | of the limit | hours"
+        )
+        lines += [f"| {head} |", "| " + " | ".join("---" for _ in head.split("|")) + " |"]
+        for name, compiled, times in self.training:
+            if isinstance(times, str):
+                lines.append(f"| `{name}` | {'yes' if compiled else 'no'} | {times} |" + " |" * 6)
+                continue
+            wait = times.phases.get("wait for data", 0.0) / times.seconds
+            goal = f"{GOALS[name]:,}" if name in GOALS else "–"
+            lines.append(
+                f"| `{name}` | {'yes' if compiled else 'no'} | {times.batch_size} | {times.people_per_second:,.0f} | {goal} | "
+                f"{100 * times.busy:.0f} % | {100 * wait:.0f} % | {100 * times.people_per_second / times.limit:.0f} % | "
+                f"{times.hours:.2f} |"
+            )
+        lines += ["", "Milliseconds a step; copies and augmentation run beside the rest on a GPU:", ""]
+        for name, compiled, times in self.training:
+            if isinstance(times, StepTimes):
+                parts = ", ".join(f"{phase} {1000 * value:.1f}" for phase, value in times.phases.items())
+                lines.append(f"- `{name}`{', compiled' if compiled else ''}: {1000 * times.seconds:.1f} ({parts})")
+        lines += ["", "## Inference", "", f"| model | device | backend | {' | '.join(f'{n}, ms' for n in BATCHES)} |"]
+        lines.append("| --- | --- | --- |" + " --- |" * len(BATCHES))
+        for name, device, backend, milliseconds in self.inference:
+            cells = " | ".join(f"{milliseconds[n]:.2f}" if n in milliseconds else "–" for n in BATCHES)
+            lines.append(f"| `{name}` | {device} | {backend} | {cells} |")
+        lines += ["", "## A training of `leanpose-body-s`", ""]
+        lines += [f"- {key}: {value}" for key, value in self.body.items()] or ["There was no time left."]
+        return "\n".join(lines) + "\n"
+
+
+def recipe_of(name: str, changes: list[str]) -> Recipe:
+    """A recipe on crops that are packed beforehand or with it, without validation and without what has to be fetched."""
+    return load_recipe(
+        find_recipe(name), [*changes, "data.root=/", "data.val=null", "init_from=null", "pretrained=null"]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--pack", type=Path)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--out", type=Path, default=Path("gpu-run"))
+    parser.add_argument("--tests", type=Path)
+    parser.add_argument("--tests-status", type=int, default=0)
+    options = parser.parse_args()
+    ends = time.monotonic() + options.seconds
+    device = torch.device("cpu") if options.dry else choose_device("cuda")
+    name = "a CPU, as a rehearsal" if options.dry else torch.cuda.get_device_name(device)
+    verdict = "not run"
+    if options.tests is not None:
+        lines = options.tests.read_text().strip().splitlines() or ["no output"]
+        verdict = lines[-1] if options.tests_status == 0 else f"exit code {options.tests_status}: {lines[-1]}"
+    results = Results(name, verdict)
+    results.write(options.out)
+
+    crops = {"format": "pack", "annotations": str(options.pack.resolve())} if options.pack else None
+    source = crops or {**PHOTOS, "annotations": str(PEOPLE / "train.json")}
+    for recipe_name in PAPERS:
+        for compiled in (False, True):
+            if (compiled and options.dry) or time.monotonic() > ends - 0.5 * options.seconds:
+                continue
+            size = 4 if options.dry else None
+            changes = [
+                f"data.train={json.dumps([{**source, 'repeat': 1 if options.dry else 200}])}",
+                f"data.num_workers={0 if options.dry else 14}",
+                f"data.cache={options.out / 'cache.pack' if crops is None else 'null'}",
+                f"compile={json.dumps(compiled)}", "precision=bf16", "data.warp_on_device=true",
+                *(TEACHERLESS if recipe_name.startswith("body") else []),
+                *([f"batch_size={size}"] if size else []),
+            ]  # fmt: skip
+            if crops is not None:
+                changes.remove("data.cache=null")
+                changes.remove("data.warp_on_device=true")
+            try:
+                steps = 1 if options.dry else 30
+                times: StepTimes | str = bench_training(
+                    recipe_of(recipe_name, changes), steps=steps, device=str(device)
+                )
+            except (LeanposeError, RuntimeError) as error:
+                times = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            results.training.append((recipe_name, compiled, times))
+            results.write(options.out)
+
+    for model_name in MODELS[: 1 if options.dry else None]:
+        for where in dict.fromkeys((device, torch.device("cpu"))):
+            model = load_model(model_name).to(where).eval()
+            batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
+            for found in benchmark_backends(model, where, batches=batches, seconds=1 if options.dry else 6):
+                if found.reason is None:
+                    results.inference.append((model_name, str(where), str(found.candidate), dict(found.milliseconds)))
+            results.write(options.out)
+
+    train_body(results, source if crops is None else crops, options, device, ends)
+    (options.out / "cache.pack").unlink(missing_ok=True)
+    results.write(options.out)
+    print((options.out / "gpu.md").read_text())
+
+
+def train_body(
+    results: Results, source: dict[str, Any], options: argparse.Namespace, device: torch.device, ends: float
+) -> None:
+    """Tune the released body model on the packed people until the time is up, measured on the photos' unseen people."""
+    val = {**PHOTOS, "annotations": str(PEOPLE / "val.json")}
+    packed = source["format"] == "pack"
+    batch = 4 if options.dry else 128
+    changes = [
+        f"data.train={json.dumps([source])}", f"data.val={json.dumps(val)}", "data.root=/",
+        f"data.num_workers={0 if options.dry else 14}", *([] if packed else [f"data.cache={options.out / 'cache.pack'}"]),
+        "init_from=leanpose-body-s", f"batch_size={batch}", "precision=bf16",
+        f"optimizer.lr={1.5e-4 * batch / 32}",
+    ]  # fmt: skip
+    recipe = load_recipe(find_recipe("body/tinypose_body_s_tight"), changes)
+    timed = bench_training(recipe, steps=1 if options.dry else 20, device=str(device))
+    epoch_seconds = timed.hours * 3600 / recipe.schedule.epochs
+    # A validation of the 86 people and the start of the loader processes come on top of an epoch's steps.
+    epochs = 1 if options.dry else int(min((ends - time.monotonic() - 20) / (epoch_seconds + 8), 60))
+    if epochs < 1:
+        return
+    schedule = recipe.schedule.model_copy(update={"epochs": epochs})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    run = options.out / "body"
+    shutil.rmtree(run, ignore_errors=True)
+    summary = train(recipe, run, device=str(device), quiet=True)
+    for file in ("train.csv", "val.csv", "best.safetensors"):
+        if (run / file).is_file():
+            shutil.copy(run / file, options.out / file)
+    shutil.rmtree(run)
+    results.body = {
+        "epochs": epochs,
+        "seconds": round(summary.seconds, 1),
+        "AP on the 86 people of the photos that nobody is trained on": round(100 * summary.metrics["AP"], 1),
+        "best": f"{100 * summary.best:.1f} after epoch {summary.best_epoch}",
+        "crops a second": round(timed.people_per_second, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
