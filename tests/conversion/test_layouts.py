@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -22,13 +23,12 @@ SIZES: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 4, "input_siz
 
 def hugging_face(simple: bool) -> torch.nn.Module:
     """Their network, of few channels, with weights that are all different."""
-    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation  # heavy
-
+    library = import_module("transformers")  # heavy, for type checkers too
     sizes: dict[str, Any] = {"image_size": [64, 48], "out_indices": [2], "layer_norm_eps": 1e-6}
-    backbone = VitPoseBackboneConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **sizes)
+    backbone = library.VitPoseBackboneConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **sizes)
     named: dict[str, Any] = {"num_labels": 17, "use_simple_decoder": simple}
-    config = VitPoseConfig(backbone_config=backbone, **named)
-    network = VitPoseForPoseEstimation(config).eval()
+    config = library.VitPoseConfig(backbone_config=backbone, **named)
+    network = library.VitPoseForPoseEstimation(config).eval()
     torch.manual_seed(0)
     for value in network.parameters():
         torch.nn.init.normal_(value, std=0.2)

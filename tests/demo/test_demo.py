@@ -36,7 +36,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_demo_looks_trains_measures_and_reports(
-    tiny_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo = tmp_path / "mine.png"
     cv2.imwrite(str(photo), np.full((64, 48, 3), 90, np.uint8))
@@ -67,8 +67,16 @@ def test_the_demo_looks_trains_measures_and_reports(
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "https://matplotlib.org", ""
     ).replace("http://creativecommons.org", ""), "a self-contained page fetches nothing"
-    again = demo.run_demo(tiny_demo, None, minutes=0.01)
-    assert again.report.is_file(), "an earlier demo in the folder is replaced"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "GROUP_PHOTOS", ())
+    monkeypatch.setattr(demo, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(tiny_demo, None, minutes=0.01)
+    photos = [path.name for path in (tiny_demo / "photos").iterdir()]
+    assert (photos, (tiny_demo / "plain").exists()) == (["astronaut.png"], False), "an earlier demo is replaced"
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:

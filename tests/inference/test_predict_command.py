@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,16 +300,17 @@ def test_poses_as_labels_are_evaluated_and_trained_on(
     assert (tmp_path / "run/best.safetensors").is_file()
 
 
-def test_as_a_real_command(folder: Path, small_model_file: Path, tmp_path: Path):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "leanpose", "predict", *arguments, "--model", str(small_model_file)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-
-    good = run("in", "--device", "cpu", "--detector", "whole-image")
+def test_as_a_real_command(
+    folder: Path, small_model_file: Path, tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = [sys.executable, "-m", "leanpose", "predict", "in", "--device", "cpu", "--detector", "whole-image"]
+    process += ["--model", str(small_model_file)]
+    good = subprocess.run(process, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert good.returncode == 3, good.stderr
     assert "Done:     3 images, 3 people" in good.stdout
-    bad = run("in/cut.jpg", "--out", "bad")
+    monkeypatch.chdir(tmp_path)
+    bad = command("predict", "in/cut.jpg", "--out", "bad", "--model", small_model_file)
     assert bad.returncode == 1
     assert "cut off" in bad.stdout
     assert "No picture could be read" in bad.stderr

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
-from transformers.models.deformable_detr import modeling_deformable_detr as independent
-from transformers.models.deformable_detr.configuration_deformable_detr import DeformableDetrConfig
 
 from leanpose.geometry import Warp, apply_affine, invert_affine, warp_matrix
 from leanpose.models.layers import MultiScaleDeformableAttention, resize
@@ -35,8 +35,11 @@ def inputs(queries: int, levels: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("queries", [1, 17, FEATURES])
 @pytest.mark.parametrize("levels", [1, 3])
 def test_outputs_and_gradients_are_those_of_transformers(queries: int, levels: int) -> None:
-    ours = filled()
-    config = DeformableDetrConfig(d_model=32, num_feature_levels=3, disable_custom_kernels=True)
+    ours, package = filled(), "transformers.models.deformable_detr"  # heavy, for type checkers too
+    independent, configuration = (
+        import_module(f"{package}.{part}_deformable_detr") for part in ("modeling", "configuration")
+    )
+    config = configuration.DeformableDetrConfig(d_model=32, num_feature_levels=3, disable_custom_kernels=True)
     theirs = independent.DeformableDetrMultiscaleDeformableAttention(config, num_heads=4, n_points=3)
     theirs.load_state_dict(ours.state_dict(), strict=True)
 

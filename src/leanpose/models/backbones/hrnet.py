@@ -5,6 +5,7 @@ models: HRNet's first stage (TokenPose-S, SDPose-T, -S), or the image itself (To
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -31,15 +32,14 @@ class HRNet(Backbone):
 
     def __init__(self, variant: str, backbone_stages: int = 4, stage1_width: int = 64) -> None:
         super().__init__(variant)
-        from timm.models.hrnet import HighResolutionNet, cfg_cls
-
+        timm_hrnet = import_module("timm.models.hrnet")  # whose table of variants type checkers need seconds for
         self.size_divisor = 4 << (backbone_stages - 1)
-        settings: dict[str, Any] = copy.deepcopy(cfg_cls[variant])
+        settings: dict[str, Any] = copy.deepcopy(timm_hrnet.cfg_cls[variant])
         settings["stage1"]["num_channels"] = (stage1_width,)
         # Most of HRNet's weights lie behind the third stage: on the meta device they take neither memory nor time.
         device = torch.get_default_device()
         with torch.device("meta"):
-            net: Any = HighResolutionNet(settings, head="")
+            net: Any = timm_hrnet.HighResolutionNet(settings, head="")
         self.channels: int = settings["stage3"]["num_channels"][0]
         self.conv1, self.bn1, self.conv2, self.bn2 = net.conv1, net.bn1, net.conv2, net.bn2
         self.relu = nn.ReLU(inplace=True)
