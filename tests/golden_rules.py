@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +24,13 @@ from leanpose.weights import from_official
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
 
 
-@lru_cache(maxsize=2000)  # networks of one family share names, and tests share networks
-def rule_r(key: str, shape: tuple[int, ...], kind: str, conv_weight_gain: float = 1.0) -> np.ndarray:
+def rule_r(key: str, shape: Sequence[int], kind: str, conv_weight_gain: float = 1.0) -> np.ndarray:
     """The values of one official tensor, float32, drawn from a generator seeded with its key; not to be changed."""
+    return _rule_r(key, tuple(shape), kind, conv_weight_gain)
+
+
+@lru_cache(maxsize=2000)  # networks of one family share names, and tests share networks
+def _rule_r(key: str, shape: tuple[int, ...], kind: str, conv_weight_gain: float) -> np.ndarray:
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
     if kind in ("running_var", "norm_weight"):
         values = rng.uniform(0.5, 1.5, shape)
@@ -65,7 +70,7 @@ class Golden:
         """All tensors by official name, but those that the official constructor computes itself (kind `fixed`)."""
         gain = self.facts["conv_weight_gain"]
         return {
-            key: torch.from_numpy(rule_r(key, tuple(shape), kind, gain))
+            key: torch.from_numpy(rule_r(key, shape, kind, gain))
             for key, shape, kind in self.facts["keys"]
             if kind != "fixed"
         }

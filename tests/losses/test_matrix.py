@@ -32,7 +32,7 @@ TOKENS: dict[str, Any] = {
     "stem_width": 8, "stage1_width": 8, "stage1_blocks": 1, "embed_dim": 16, "depth": 2, "num_heads": 2,
 }  # fmt: skip
 SIMCC = {"backbone": "movenet_lightning", "embed_dim": 16, "gau_qk_dim": 8}
-DECODER = {"embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2, "num_heads": 4}
+DECODER = {"backbone": "rtmdet_nano", "embed_dim": 32, "encoder_layers": 1, "decoder_layers": 2, "num_heads": 4}
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "heatmap": ("tokenpose_s_v1", {**TOKENS, "head_hidden": 16}),
     "simcc": ("rtmpose_t", SIMCC),
