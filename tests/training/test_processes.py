@@ -46,25 +46,6 @@ def test_one_gpu_for_several_processes_is_refused(tmp_path: Path, monkeypatch: p
         processes.make_fabric(recipe, "cuda:1")
 
 
-@pytest.mark.parametrize(
-    ("cores", "before", "workers", "after"), [(4, 4, 0, 4), (4, 4, 3, 1), (2, 2, 8, 1), (16, 8, 2, 8), (16, 8, 12, 4)]
-)
-def test_torch_computes_on_the_cores_that_loaders_leave(
-    monkeypatch: pytest.MonkeyPatch, cores: int, before: int, workers: int, after: int
-) -> None:
-    chosen = Mock()
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: before)
-    monkeypatch.setattr(torch, "set_num_threads", chosen)
-    with processes.cores_shared(workers):
-        chosen.assert_called_once_with(after)
-    chosen.assert_called_with(before)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with processes.cores_shared(workers):
-        chosen.assert_called_with(before)
-
-
 def test_two_processes_go_on_with_the_run_of_one_and_end_as_it_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

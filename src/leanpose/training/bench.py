@@ -18,7 +18,6 @@ from leanpose.data.batch import Batch
 from leanpose.training.batches import PHASES, WAIT, Phase, epoch_batches
 from leanpose.training.build import build_trainer
 from leanpose.training.loop import Trainer
-from leanpose.training.processes import cores_shared
 from leanpose.training.recipe import Recipe
 
 WARMUP = 3
@@ -114,7 +113,7 @@ def bench_training(recipe: Recipe, *, steps: int = 20, device: str = "auto") -> 
     """
     data = recipe.data.model_copy(update={"val": None})
     recipe = recipe.model_copy(update={"data": data})
-    with tempfile.TemporaryDirectory(prefix="leanpose-bench-") as folder, cores_shared(data.num_workers):
+    with tempfile.TemporaryDirectory(prefix="leanpose-bench-") as folder:
         trainer = build_trainer(
             recipe, Path(folder), Path(folder), resume=False, device=device, quiet=True, say=_nothing
         )

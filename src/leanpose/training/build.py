@@ -37,7 +37,7 @@ from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
 from leanpose.skeleton import Skeleton
 from leanpose.training.loop import RunSummary, Trainer, Validation
-from leanpose.training.processes import cores_shared, make_fabric, writes_files
+from leanpose.training.processes import make_fabric, writes_files
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import has_state, steps_per_epoch
 from leanpose.training.sources import card_with_sources, weights_of
@@ -301,7 +301,7 @@ def train_one(
     Raises:
         LeanposeError: something does not fit, or another run is going on in the folder.
     """
-    with lock_run(folder), cores_shared(recipe.data.num_workers):
+    with lock_run(folder):
         return build_trainer(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say).run()
 
 

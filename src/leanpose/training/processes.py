@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -69,24 +67,6 @@ def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-@contextmanager
-def cores_shared(workers: int) -> Iterator[None]:
-    """Let torch compute with as many threads as the loader processes leave cores, and at least one.
-
-    More threads than free cores wait for each other in every operation: with two of each on two cores a step takes up to
-    three times as long. `OMP_NUM_THREADS`, which `torchrun` sets too, is left alone.
-    """
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-        torch.set_num_threads(max(min(cores - workers, before), 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def any_process(fabric: Fabric, flag: bool) -> bool:
