@@ -25,6 +25,9 @@ _MODEST = 700_000_000
 _TIMES = 4
 """As much as a file, for its graph, its weights, and copies of them in other orders."""
 
+_TIMES_INPUT = 40
+"""As much as the input, for what the layers make of a whole batch."""
+
 _THREAD = 16_000_000
 """Bytes for a thread's stack and its part of the heap."""
 
@@ -33,7 +36,7 @@ _inside = False
 
 
 @contextmanager
-def limited_memory(*files: Path) -> Iterator[None]:
+def limited_memory(*files: Path, input_bytes: int = 0) -> Iterator[None]:
     """Let this process take only so much more memory meanwhile as files of networks of this size can need.
 
     The limit is that of writable memory (`RLIMIT_DATA`), since the address space is also reserved without being used; it is
@@ -47,7 +50,7 @@ def limited_memory(*files: Path) -> Iterator[None]:
             return
         size = sum(file.stat().st_size for file in files if file.exists())
         before = resource.getrlimit(resource.RLIMIT_DATA)
-        most = used + _MODEST + _TIMES * size + _THREAD * (os.cpu_count() or 1)
+        most = used + _MODEST + _TIMES * size + _TIMES_INPUT * input_bytes + _THREAD * (os.cpu_count() or 1)
         finite = [most, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
         _inside = True
         try:

@@ -484,7 +484,12 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_, **__: None)
-    monkeypatch.setattr(unlabelled, "predict_pictures", lambda *_, **__: Outcome(done=1, people=1, stopped=True))
+
+    def stopped(*_: object, labels: Path, **__: object) -> Outcome:
+        labels.write_text("{}")
+        return Outcome(done=1, people=1, stopped=True)
+
+    monkeypatch.setattr(unlabelled, "predict_pictures", stopped)
     file = tmp_path / "labels.json"
     labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
     assert str(labels).endswith("labels.json; stopped before its end")

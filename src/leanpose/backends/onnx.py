@@ -64,8 +64,9 @@ class OnnxBackend(ExportedBackend):
         try:
             parts = []
             for begun in range(0, len(images), size):
-                with limited_memory(self._path) if self._untried else nullcontext():
-                    given = {self._input: images[begun : begun + size]}
+                given = {self._input: images[begun : begun + size]}
+                limit = limited_memory(self._path, input_bytes=given[self._input].nbytes)
+                with limit if self._untried else nullcontext():
                     parts.append(cast("list[np.ndarray]", self._session.run(self._names, given)))
                 self._untried = False
         except Exception as error:  # see `open_session`

@@ -129,8 +129,9 @@ class OpenVinoBackend(ExportedBackend):
         parts, begun = [], 0
         while begun < len(images):
             size = next(size for size in self._sizes if size <= len(images) - begun)
-            with limited_memory(*self._files) if self._untried else nullcontext():
-                outputs = self._infer(size, images[begun : begun + size])
+            given = images[begun : begun + size]
+            with limited_memory(*self._files, input_bytes=given.nbytes) if self._untried else nullcontext():
+                outputs = self._infer(size, given)
             self._untried = False
             parts.append([outputs[place] for place in range(len(self._outputs))])
             begun += size
