@@ -35,7 +35,7 @@ test-shapes: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2 --jaxtyping-packages=leanpose,shape_checks.check \
 		-m "not slow and not gpu and not network and not unshaped"
 
-# Kills long commands at random and compares what they write, run again, with uninterrupted runs; an hour on two cores.
+# Kills long commands at random and compares what they write, run again, with uninterrupted runs; seven minutes on two cores.
 torture: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/torture/torture.py $(TORTURE)
 
