@@ -16,6 +16,7 @@ from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.coco import coco_category
 from leanpose.data.packing import pack_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.wholebody import split_parts
 from leanpose.skeleton import COCO17, Skeleton
 
@@ -82,6 +83,12 @@ def write_coco(folder: Path, images: int = 3, people: list[dict[str, Any]] | Non
     content = coco_content(images, [person(i, i) for i in range(1, images + 1)] if people is None else people)
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder / "annotations.json"
+
+
+def read_coco_folder(folder: Path, skeleton: Skeleton = COCO17) -> list[PoseAnnotation]:
+    """The people to train on of a folder that `write_coco` has made."""
+    source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
+    return read_people(source, skeleton, training=True).people
 
 
 def pack(

@@ -13,27 +13,21 @@ import cv2
 import numpy as np
 import pytest
 
-from data_builders import encoded, pack, person, write_coco
+from data_builders import encoded, pack, person, read_coco_folder, write_coco
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.cache import FILE_NAME, MAGIC, CropCache, CropLookup, CropPlan, UnusablePackError, is_pack_file
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import BODY19, COCO17, Skeleton
+from leanpose.skeleton import BODY19, COCO17
 
 PLAN = CropPlan((64, 48))
-
-
-def read(folder: Path, skeleton: Skeleton = COCO17) -> list[PoseAnnotation]:
-    source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
-    return read_people(source, skeleton, training=True).people
 
 
 @pytest.fixture
 def people(tmp_path: Path) -> list[PoseAnnotation]:
     write_coco(tmp_path, 3, [person(1, 1), person(2, 1, x=90), person(3, 2), person(4, 3)])
-    return read(tmp_path)
+    return read_coco_folder(tmp_path)
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> 
     ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
     write_coco(tmp_path, 1, [person(1, 1, x=41, y=13)])
     (tmp_path / "images" / "0001.jpg").write_bytes(encoded(ramp, ".png"))  # the bytes decide, not the name
-    cache = pack(read(tmp_path), CropPlan((26, 19)), packed)
+    cache = pack(read_coco_folder(tmp_path), CropPlan((26, 19)), packed)
     crop, matrix = cache.read(0)
     assert matrix[0, 0] < 0.25
     y, x = np.mgrid[1 : crop.shape[0] - 1, 1 : crop.shape[1] - 1].reshape(2, -1)
@@ -79,7 +73,7 @@ def test_people_are_found_in_any_order_and_skeleton(people: list[PoseAnnotation]
     assert len(cache) == 2
     found = cache.find(people)
     assert (found >= 0).tolist() == [True, False, True, False]
-    assert (cache.find(read(tmp_path, BODY19)) == found).all()
+    assert (cache.find(read_coco_folder(tmp_path, BODY19)) == found).all()
     moved = dataclasses.replace(people[0], box=people[0].box + 1)
     assert cache.find([moved]).tolist() == [-1]
     assert (pack([], PLAN, packed).find(people) == -1).all()

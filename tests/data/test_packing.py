@@ -11,28 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, pack, person, picture, write_coco
+from data_builders import encoded, pack, person, picture, read_coco_folder, write_coco
 from leanpose.data import packing
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.packing import cached_crops
-from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 
 PLAN = CropPlan((64, 48))
 
 
-def read(folder: Path) -> list[PoseAnnotation]:
-    source = DatasetConfig(format="coco", images=folder / "images", annotations=folder / "annotations.json")
-    return read_people(source, COCO17, training=True).people
-
-
 @pytest.fixture
 def people(tmp_path: Path) -> list[PoseAnnotation]:
     write_coco(tmp_path, 3, [person(1, 1), person(2, 1, x=90), person(3, 2), person(4, 3)])
-    return read(tmp_path)
+    return read_coco_folder(tmp_path)
 
 
 @pytest.fixture

@@ -197,7 +197,11 @@ def _recipe_of(arguments: list[str]) -> "Recipe | None":
         return None
     if path.exists() and "model" not in load_yaml(path, "file"):
         return None  # YOLO's
-    return load_recipe(find_recipe(first), settings)
+    try:
+        file = find_recipe(first)
+    except LeanposeError as error:
+        raise LeanposeError(f"There is no folder '{first}'. {error}") from error
+    return load_recipe(file, settings)
 
 
 def _plan_of(model: str | None, size: str | None) -> "CropPlan":
