@@ -17,6 +17,7 @@ from torch import Tensor
 
 from leanpose.data.augmentation import Look
 from leanpose.data.batch import Batch, CropBatch
+from leanpose.device import device_constant
 
 Blurs = dict[tuple[str, int], list[int]]
 """(kind, side of the kernel) → the crops that it blurs; no tensors, so that no device has to be asked for them."""
@@ -79,7 +80,7 @@ def warp_images(
     )
     places = torch.stack((x, y, torch.ones_like(x)), dim=-1).flatten(0, 1)
     # grid_sample takes the first and last pixel centre as -1 and 1.
-    limits = torch.tensor([max(sources.shape[2] - 1, 1), max(sources.shape[1] - 1, 1)], device=sources.device)
+    limits = device_constant([max(sources.shape[2] - 1, 1), max(sources.shape[1] - 1, 1)], sources.device)
     grid = (places @ to_sources.transpose(1, 2)) * (2 / limits) - 1
     pixels = sources.permute(0, 3, 1, 2).float()
     crops = F.grid_sample(
@@ -111,7 +112,7 @@ def stack_looks(
 def blur(images: UInt8[Tensor, "B h w 3"], blurs: Blurs) -> UInt8[Tensor, "B h w 3"]:
     """Blur some of the crops: all means before all medians."""
     for (kind, side), members in sorted(blurs.items()):
-        index = torch.tensor(members, device=images.device)
+        index = device_constant(members, images.device)
         pixels = images[index].permute(0, 3, 1, 2).float()
         blurred = mean_blur(pixels, side) if kind == "mean" else median_blur(pixels, side)
         images = images.index_copy(0, index, to_bytes(blurred).permute(0, 2, 3, 1))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
+from leanpose.device import device_constant
 from leanpose.geometry import Warp
 from leanpose.models.base import Provision
 
@@ -232,7 +233,7 @@ class MultiScaleDeformableAttention(nn.Module):
         to_points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
         # An offset of 1 is one feature of its map, whatever the size of that.
-        size = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=torch.float32, device=query.device)
+        size = device_constant([(columns, rows) for rows, columns in shapes], query.device, torch.float32)
         locations = reference.float()[:, :, None, :, None] + offsets / size[:, None]
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))

@@ -19,6 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, Coordinates
+from leanpose.device import device_constant
 from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require, require_divisible
 from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
@@ -333,7 +334,8 @@ class TFPose(PoseModel):
     def on_padded(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
         """Points as fractions between the crop's first and last pixel centres, made fractions of the padded crop's sides."""
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
-        return (xy * xy.new_tensor([width - 1, height - 1]) + 0.5) / xy.new_tensor([padded_width, padded_height])
+        last, sides = ([width - 1, height - 1], [padded_width, padded_height])
+        return (xy * device_constant(last, xy.device, xy.dtype) + 0.5) / device_constant(sides, xy.device, xy.dtype)
 
     def scores(self, layers: Sequence[Coordinates]) -> Float[Tensor, "B K"] | None:
         """How sure the network seems to be of its points, in 0..1; the paper is silent on this.
