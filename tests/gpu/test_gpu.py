@@ -22,6 +22,7 @@ from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch
 from leanpose.data.images import read_image
+from leanpose.data.jpeg_records import JpegRecords, why_not_decoded
 from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import StoppedError
@@ -97,6 +98,20 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
     apart = (crops.images.cpu().float() - expected.images.float()).abs().mean(dim=(1, 2, 3))
     assert apart.mean() < 1.5
     assert torch.equal(crops.keypoints.cpu(), expected.keypoints)
+
+
+def test_jpegs_are_decoded_as_by_opencv(people: Any, tmp_path: Path) -> None:
+    if (reason := why_not_decoded(torch.device(DEVICE))) is not None:
+        pytest.skip(f"torchvision decodes no JPEG here: {reason}")
+    cache = pack_people([people], COCO17, CropPlan((256, 192), encoding="jpeg"), tmp_path / "crops.pack")
+    rows = cache.rows[:32].tolist()
+    canvas = torch.zeros(32, *cache.largest, 3, dtype=torch.uint8, device=DEVICE)
+    JpegRecords.of({place: cache.read(row, decoded=False)[0] for place, row in enumerate(rows)}).decode_into(canvas)
+    for decoded, row in zip(canvas.cpu().numpy(), rows, strict=True):
+        expected = cache.read(row)[0]
+        height, width = expected.shape[:2]
+        assert np.abs(decoded[:height, :width].astype(int) - expected).mean() < 1.5
+        assert not decoded[height:].any()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -235,6 +250,9 @@ def test_people_are_evaluated_in_number(tmp_path: Path) -> None:
     assert people == half[2] == 24
     assert half[5] == pytest.approx(ap, abs=0.02)
     assert "| `leanpose-body-s` | bf16 | 24 |" in results.page()
+    measure["measure_decoding"](results, tmp_path, torch.device(DEVICE), count=8)
+    assert "- OpenCV, one core: " in results.page()
+    assert len(results.decoding) == 2
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])

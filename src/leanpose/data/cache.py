@@ -226,8 +226,13 @@ class CropCache:
     def _name_of(self, row: int) -> str:
         return self.image_names[int(self.index["image"][row])]
 
-    def read(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
+    def read(
+        self, row: int, *, decoded: bool = True
+    ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]]:
         """A coarse crop (RGB), and the affine map from its image to it.
+
+        Args:
+            decoded: False hands out the bytes of a JPEG as they are.
 
         Raises:
             BrokenImageError: it is not the one that was packed.
@@ -240,24 +245,27 @@ class CropCache:
                 f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
             )
         height, width = int(entry["height"]), int(entry["width"])
-        pixels = self._decoded(data, height, width) if self.plan.encoding == "jpeg" else data.reshape(height, width, 3)
+        pixels = (
+            data.reshape(height, width, 3) if self.plan.encoding == "raw" else self._jpeg(data, height, width, decoded)
+        )
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
-    def _decoded(self, data: UInt8[np.ndarray, " bytes"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-        """
+    def _jpeg(self, data: UInt8[np.ndarray, " bytes"], height: int, width: int, decoded: bool) -> np.ndarray:
+        """A JPEG's pixels, or the JPEG itself.
+
         Raises:
             BrokenImageError: it is no JPEG of this size.
         """
         import cv2
 
         header = parse_jpeg_header(data.tobytes())
-        pixels = None
+        found = None
         if header is not None and (header.height, header.width) == (height, width):
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
+            found = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if decoded else data
+        if found is None:
             raise BrokenImageError(f"A crop in the pack {self.path} is none of the size that its index says.")
-        return np.asarray(pixels)
+        return np.asarray(found)
 
     def read_image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         """An image as far as it is here: its people's crops in their places, black elsewhere.
@@ -323,14 +331,16 @@ class CropLookup:
             self.sources[others[found]], self.rows[others[found]] = len(self.caches), rows[found]
             self.caches.append(cache)
 
-    def read(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]] | None:
+    def read(
+        self, index: int, *, decoded: bool = True
+    ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]] | None:
         """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
 
         Raises:
             BrokenImageError: it is damaged.
         """
         source = int(self.sources[index])
-        return None if source < 0 else self.caches[source].read(int(self.rows[index]))
+        return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)
 
 
 def pack_file(path: Path | str) -> Path:

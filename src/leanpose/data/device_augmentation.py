@@ -17,6 +17,7 @@ from torch import Tensor
 
 from leanpose.data.augmentation import Look
 from leanpose.data.batch import Batch, CropBatch
+from leanpose.data.jpeg_records import JpegRecords
 from leanpose.device import device_constant
 
 Blurs = dict[tuple[str, int], list[int]]
@@ -28,16 +29,17 @@ class SourceBatch(Batch):
     """People of whom coarse crops are there, for crops to be cut from them on the device.
 
     Attributes:
-        sources: RGB, black beyond the coarse crops.
+        sources: RGB, black beyond the coarse crops; without those in `records`.
         to_sources: crop → source, in pixels.
         keypoints, weights, matrices, sets: as in `CropBatch`.
         size: height and width of the crops.
         change: of hue, saturation and value; None where no look changes.
         holes: top, left, bottom, right; discs: x, y, radius; see `Look`.
         blurs: see `Blurs`.
+        records: the coarse crops that are still JPEGs.
     """
 
-    sources: UInt8[Tensor, "B H W 3"]
+    sources: UInt8[Tensor, "N H W 3"]
     to_sources: Float[Tensor, "B 2 3"]
     keypoints: Float[Tensor, "B K 2"]
     weights: Float[Tensor, "B K"]
@@ -48,6 +50,7 @@ class SourceBatch(Batch):
     discs: Float[Tensor, "B 3"]
     blurs: Blurs
     sets: Int[Tensor, " B"] | None = None
+    records: JpegRecords | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -55,11 +58,23 @@ class SourceBatch(Batch):
 
     def prepared(self) -> CropBatch:
         """The crops, on the device that the sources are on."""
-        images = warp_images(self.sources, self.to_sources, self.size)
+        images = warp_images(self._decoded(), self.to_sources, self.size)
         if self.change is not None:
             images = shift_colours(images, self.change)
             images = drop(blur(images, self.blurs), self.holes, self.discs)
         return CropBatch(self.indices, self.broken, images, self.keypoints, self.weights, self.matrices, self.sets)
+
+    def _decoded(self) -> UInt8[Tensor, "B H W 3"]:
+        """All coarse crops, on the device."""
+        if self.records is None:
+            return self.sources
+        count, encoded = len(self.to_sources), set(self.records.places)
+        sources = self.sources.new_zeros((count, *self.sources.shape[1:]))
+        if len(encoded) < count:
+            others = device_constant([place for place in range(count) if place not in encoded], sources.device)
+            sources.index_copy_(0, others, self.sources)
+        self.records.decode_into(sources)
+        return sources
 
 
 def warp_images(
