@@ -156,12 +156,13 @@ def test_jpegs_decoded_with_the_batch_are_those_of_opencv(people: list[PoseAnnot
             )
             for how in (False, True)
         )
-        expected, encoded = batch_of(by_opencv), batch_of(on_device)
+        crops, encoded = batch_of(by_opencv), batch_of(on_device)
+        assert isinstance(crops, SourceBatch)
         assert isinstance(encoded, SourceBatch)
         assert encoded.records is not None
         assert len(encoded.sources) == len(packed) - len(encoded.records.places) == (2 if packed[0] is people[4] else 0)
         encoded = pickle.loads(pickle.dumps(encoded))  # as it comes from a loader process
-        apart = (encoded.prepared().images.float() - expected.prepared().images.float()).abs()
+        apart = (encoded.prepared().images.float() - crops.prepared().images.float()).abs()
         assert apart.mean() < 1
 
 

@@ -26,6 +26,8 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.image_files import BrokenImageError, check_size, max_pixels, parse_jpeg_header
+from leanpose.data.shards import MAGIC as SHARDS_MAGIC
+from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 from leanpose.geometry import PADDING
@@ -82,11 +84,12 @@ class CropCache:
     """A pack, mapped into memory.
 
     Args:
-        path: the file, or the folder that holds it; a worker process that gets a copy maps it again.
+        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps it again.
         expected: the `checksum` that it has to have.
 
     Attributes:
-        data: the bytes of the whole file.
+        data: the bytes of the whole file, mapped or fetched in shards.
+        crops_end: where in it the tables begin.
         checksum: of all but the crops themselves.
         index: one row (`INDEX`) a person, sorted by key.
         keypoints: theirs, in `skeleton`.
@@ -106,8 +109,9 @@ class CropCache:
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
         self.path = pack_file(path)
         try:
-            open_regular(self.path).close()
-            self.data = np.memmap(self.path, np.uint8, mode="r")
+            with open_regular(self.path) as file:
+                sharded = file.read(len(SHARDS_MAGIC)) == SHARDS_MAGIC
+            self.data = ShardedBytes(self.path) if sharded else np.memmap(self.path, np.uint8, mode="r")
         except OSError as error:
             raise LeanposeError(f"Cannot read the pack {self.path}: {error.strerror or error}.") from error
         except ValueError as error:  # an empty file
@@ -144,6 +148,7 @@ class CropCache:
         end = len(self.data) - len(MAGIC) - 4
         sizes = [int.from_bytes(self.data[at : at + 8].tobytes(), "little") for at in (end - _LENGTHS, end - 8)]
         start = max(end - _LENGTHS - sum(sizes), 0)
+        self.crops_end = start
         content = self.data[start:end].tobytes()
         header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
         self.checksum = zlib.crc32(content, zlib.crc32(header))
@@ -199,6 +204,10 @@ class CropCache:
         """The rows of the people who have a crop, in the order of the images."""
         present = np.flatnonzero(self.index["length"] > 0)
         return present[np.argsort(self.index["offset"][present])]
+
+    def shards(self, rows: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"] | None:
+        """The shard that each of these people's crops is in; None of a pack that is not cut into any."""
+        return self.data.shard_of(self.index["offset"][rows]) if isinstance(self.data, ShardedBytes) else None
 
     @cached_property
     def largest(self) -> tuple[int, int]:
@@ -330,6 +339,18 @@ class CropLookup:
             found[found] = cache.index["length"][rows[found]] > 0
             self.sources[others[found]], self.rows[others[found]] = len(self.caches), rows[found]
             self.caches.append(cache)
+
+    @cached_property
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no shard."""
+        found, first = np.full(len(self.rows), -1), 0
+        for source, pack in enumerate(self.caches):
+            own = np.flatnonzero(self.sources == source)
+            numbers = pack.shards(self.rows[own])
+            if numbers is not None and len(own):
+                found[own] = first + numbers
+                first += int(numbers.max()) + 1
+        return found if first else None
 
     def read(
         self, index: int, *, decoded: bool = True

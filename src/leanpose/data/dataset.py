@@ -88,6 +88,10 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
         """The same before what is left to be done on the training device (`Batch.prepared`)."""
         return self.collate(items)
 
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        """The shard that each item of this epoch is read from, below 0: from none; None where nothing is streamed."""
+        return None
+
     def describe(self, index: int) -> str:
         """An item, for messages."""
         return self.image_name(index)
@@ -206,6 +210,12 @@ class TopDownDataset(ImageDataset[Crop]):
         if self.mixture is not None and self._drawn[0] != self.epoch:
             self._drawn = (self.epoch, self.mixture.draw(self.epoch))
         return int(self._drawn[1][index])
+
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        found = self.coarse_crops.shards
+        if found is None or self.mixture is None:
+            return found
+        return found[self.mixture.draw(self.epoch)]
 
     def person(self, index: int) -> PoseAnnotation:
         """Whom an index means in this epoch."""

@@ -41,6 +41,7 @@ from leanpose.data.cache import (
 from leanpose.data.image_folder import tar_members
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.prefetch import threaded_map
+from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.geometry import bbox_to_center_scale
@@ -169,6 +170,10 @@ def cached_crops(
             reason = _misfit(cache, people, plan)
             if reason is None:
                 return cache
+            if isinstance(cache.data, ShardedBytes):
+                raise LeanposeError(
+                    f"The shards of {path} do not fit: {reason}; pack the people and cut that pack again."
+                )
             say(f"The pack {path} is made again: {reason}.")
     return pack_people(sets, skeleton, plan, path)
 
