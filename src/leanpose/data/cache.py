@@ -99,6 +99,7 @@ class CropCache:
         skeleton: what is labelled.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
+        labels: path, bytes and checksum of the label files that it was made of (`leanpose.data.label_digest.LabelDigest`).
         left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
 
     Raises:
@@ -167,6 +168,10 @@ class CropCache:
         self.image_names: list[str] = description["image_names"]
         self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
+        labels = description.get(
+            "labels", ()
+        )  # a pack of people who were in no file, or were packed by an older leanpose
+        self.labels = [(str(each["path"]), int(each["bytes"]), str(each["checksum"])) for each in labels]
         self.left_out: dict[str, int] = description["left_out"]
         self.notes: dict[str, int] = description["notes"]
         self._require_possible()
