@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from data_builders import pack, person, read_coco_folder, write_coco
 from leanpose.data import shards
@@ -21,14 +22,16 @@ from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.image_files import BrokenImageError
+from leanpose.data.mixing import Mixture
 from leanpose.data.packing import cached_crops
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sharding import write_shards
 from leanpose.data.shards import SPREAD, ShardedBytes, spread_order
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
-from leanpose.training.batches import on_device
-from leanpose.training.resume import ResumableBatchSampler
+from leanpose.training.batches import epoch_batches
+from leanpose.training.recipe import parse_recipe
+from tiny import tiny_recipe
 
 PLAN = CropPlan((64, 48))
 SMALL = 0.03  # megabytes: one or two crops a shard
@@ -110,19 +113,22 @@ def test_the_cache_keeps_to_its_limit(streamed: Streamed, own_cache: Path, monke
 
 
 def test_a_run_that_is_resumed_takes_the_same_batches(streamed: Streamed, tmp_path: Path) -> None:
-    """In the middle of an epoch, with an empty cache, and with two loader processes that share it."""
+    """In the middle of an epoch, with an empty cache, and with two loader processes that share it; another set is mixed in."""
+    mixture = Mixture(("one", "other"), (9, 9), (1.0, 2.0), seed=5)
 
     def batches(start: int) -> list[Any]:
         os.environ["LEANPOSE_CACHE"] = str(tmp_path / f"cache{start}")
         dataset = TopDownDataset(
-            streamed.people, COCO17, (64, 48), augmentation=Augmentation(), cache=CropCache(streamed.cache.path), seed=5
-        )
+            streamed.people, COCO17, (64, 48), augmentation=Augmentation(), cache=CropCache(streamed.cache.path), seed=5,
+            mixture=mixture,
+        )  # fmt: skip
         dataset.set_epoch(1)
-        sampler = ResumableBatchSampler(18, 4, 1, seed=5, epoch=1, start=start, shards=dataset.shards())
-        loader = torch.utils.data.DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=dataset.collate_for_device, num_workers=2 if start else 0
-        )
-        return list(on_device(loader, torch.device("cpu")))
+        rows = streamed.cache.find([dataset.person(index) for index in range(18)])
+        np.testing.assert_array_equal(dataset.shards(), streamed.cache.shards(rows))
+        data = {**tiny_recipe(tmp_path)["data"], "num_workers": 2 if start else 0}
+        recipe = parse_recipe({**tiny_recipe(tmp_path), "data": data, "seed": 5}, "tiny")
+        fabric = Fabric(accelerator="cpu", devices=1)
+        return list(epoch_batches(dataset, recipe, fabric, epoch=1, start=start))
 
     whole, rest = batches(0), batches(2)
     assert (len(whole), len(rest)) == (4, 2)

@@ -1,4 +1,4 @@
-"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, shard, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 import json
 from collections import Counter
