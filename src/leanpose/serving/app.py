@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -164,7 +165,7 @@ class PoseServer:
             RequestError: the queue is full, one of them is refused, or they take too long.
         """
         self._queue.put(jobs)
-        answers = asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs))
+        answers = asyncio.ensure_future(_results([job.answer for job in jobs]))
         gone = asyncio.ensure_future(_until_gone(request))
         seconds = self._settings.request_seconds
         try:
@@ -178,9 +179,17 @@ class PoseServer:
             raise RequestError(504, f"The request was not done within {seconds:g} s.")
         finally:
             gone.cancel()
-            answers.cancel()
-            for job in jobs:
-                job.answer.cancel()
+            answers.cancel()  # and with it the jobs that wait
+
+
+async def _results(futures: Sequence[Future[Any]]) -> list[Any]:
+    """All results, or the first error."""
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    try:
+        return await asyncio.gather(*waiting)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 async def _until_gone(request: Request) -> None:
