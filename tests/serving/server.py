@@ -24,7 +24,7 @@ from leanpose.serving.settings import ServeSettings
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server has answered; `content` is what its JSON holds, or the text."""
+    """What a server has answered; `content` is what its JSON holds, or the text; names of headers are small."""
 
     status: int
     content: Any
@@ -70,7 +70,7 @@ class Client:
             text = response.read()
             plain = response.headers.get_content_type() != "application/json"
             content = text.decode() if plain else json.loads(text)
-            return Answer(response.status, content, dict(response.headers))
+            return Answer(response.status, content, {name.lower(): value for name, value in response.headers.items()})
         finally:
             connection.close()
 
