@@ -1,6 +1,6 @@
 """Does `leanpose serve` bear many clients, and hostile ones? All on this machine's loopback.
 
-    python benchmarks/serve.py [--seconds 120] [--clients 32] [--model leanpose-body-t]
+    python benchmarks/serve.py [--seconds 120] [--clients 32] [--batch-size 1] [--model leanpose-body-t]
     python benchmarks/serve.py --fuzz [--requests 20000] [--seed 0]
 
 The server is a process of its own with its default limits. The load: each client sends one photo (the package's, with one
@@ -132,11 +132,11 @@ def client(port: int, photos: list[Photo], number: int, end: float, tally: Tally
     connection.close()
 
 
-def load(model: str, clients: int, seconds: float) -> bool:
+def load(model: str, clients: int, seconds: float, batch_size: int) -> bool:
     """Run the load, print what came out, and say whether the aims are reached."""
     photos, tally, memory = photos_with_answers(model), Tally(), []
     print(f"{model}, {len(photos)} photos of at most {SIDE} pixels with one person, {clients} clients, {seconds:g} s")
-    with server(model) as (process, port), ThreadPoolExecutor(clients) as pool:
+    with server(model, "--batch-size", str(batch_size)) as (process, port), ThreadPoolExecutor(clients) as pool:
         begun, used = time.perf_counter(), cpu_seconds(process)
         for number in range(clients):
             pool.submit(client, port, photos, number, begun + seconds, tally)
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--model", default="leanpose-body-t")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=1, help="of the server; above 1 answers differ by rounding")
     parser.add_argument("--fuzz", action="store_true")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -242,7 +243,7 @@ def main() -> None:
     if options.fuzz:
         reached = fuzz(options.model, options.requests, options.seed)
     else:
-        reached = load(options.model, options.clients, options.seconds)
+        reached = load(options.model, options.clients, options.seconds, options.batch_size)
     print("all aims reached" if reached else "an aim is missed")
     sys.exit(0 if reached else 1)
 

@@ -85,11 +85,9 @@ def test_other_formats(form: str, client: Client, photos: list[bytes], expected:
 
 
 def test_supervision_takes_its_arguments(expected: list[PoseResult]):
-    arguments = as_sent(supervision_arguments(expected[1]))
-    made, whole = (
-        supervision.KeyPoints(**{k: v if k == "data" else np.array(v) for k, v in arguments.items()}),
-        expected[1],
-    )
+    arguments, whole = as_sent(supervision_arguments(expected[1])), expected[1]
+    arrays: dict[str, Any] = {name: np.array(values) for name, values in arguments.items() if name != "data"}
+    made = supervision.KeyPoints(**arrays, data=arguments["data"])
     assert np.array_equal(np.asarray(made.xy, np.float32), whole.keypoints)
     assert np.array_equal(np.asarray(made.keypoint_confidence, np.float32), whole.scores)
     assert list(arguments["data"]) == list(whole.to_supervision().data)

@@ -24,7 +24,7 @@ const drop = element("drop", HTMLLabelElement);
 const input = element("files", HTMLInputElement);
 const threshold = element("threshold", HTMLInputElement);
 const key = element("key", HTMLInputElement);
-const status = element("status", HTMLParagraphElement);
+const statusLine = element("status", HTMLParagraphElement);
 const results = element("results", HTMLDivElement);
 /** @type {File[]} */
 let chosen = [];
@@ -32,8 +32,8 @@ let latest = 0;
 
 /** @param {string} text @param {boolean} wrong */
 function say(text, wrong = false) {
-  status.textContent = text;
-  status.className = wrong ? "error" : "";
+  statusLine.textContent = text;
+  statusLine.className = wrong ? "error" : "";
 }
 
 /** @param {number} count */
