@@ -13,20 +13,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from conftest import Ended
 from fuzz.http_requests import KINDS, MULTIPART, POSES, Valid, multipart, status_of
 from fuzz.http_requests import http as raw_http
 from leanpose import PoseEstimator
+from leanpose.cli import app
 from leanpose.cli import serve as serve_command
 from leanpose.errors import LeanposeError
 from leanpose.inference.detectors import Detections, Detector
 from leanpose.serving import run
+from leanpose.serving.answers import PoseOptions
 from leanpose.serving.run import open_socket, serve
 from leanpose.serving.settings import ServeSettings
 from serving.server import Answer, Client, Gate, png, running
@@ -233,6 +237,16 @@ def test_a_crowd_is_refused_and_its_neighbours_in_the_batch_are_answered():
     assert (float(batches[1]), float(count[1])) == (4, 1)
 
 
+def test_threads_of_their_own_ask_for_everybody(monkeypatch: pytest.MonkeyPatch):
+    """With a backend that several threads share, as onnxruntime's; the threshold is the request's there, too."""
+    estimator = PoseEstimator(SpotFinder(), Gate(), "cpu", "torch", person_threshold=0.99)
+    monkeypatch.setattr(estimator.backend, "for_callers", lambda count: estimator.backend)
+    with running(estimator) as client:
+        hidden, shown = (client.poses(IMAGE, query=query).content["images"][0] for query in ("", "person_threshold=0"))
+    assert (hidden["people"], hidden["left_out"]["below_person_threshold"]) == (0, 1)
+    assert (shown["people"], shown["left_out"]["below_person_threshold"]) == (1, 0)
+
+
 def test_the_pages_load_nothing_from_elsewhere(guarded: Client):
     drop, docs = guarded.get("/"), guarded.get("/docs")
     for page in (drop, docs):
@@ -373,3 +387,17 @@ def test_all_interfaces_without_a_key_are_warned_of(
     assert re.search(rf"^Serving:  http://{host}:\d+$", ended.stdout, re.MULTILINE)
     assert ("Warning:  anybody who reaches 0.0.0.0" in ended.stdout) == warned
     assert KEY not in ended.stdout + ended.stderr
+
+
+def test_the_page_names_the_options_the_limits_and_the_paths(guarded: Client):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    parameters = {name for parameter in get_command(app).commands["serve"].params for name in parameter.opts}  # pyright: ignore
+    assert set(re.findall(r"`(--[\w-]+)`", text)) <= parameters
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) >= set(PoseOptions.model_fields)
+    description = guarded.get("/openapi.json").content["paths"]
+    known = {path.replace("{name}", "leanpose-body-s") for path in description} | {"/", "/docs", "/openapi.json"}
+    assert set(re.findall(r"127\.0\.0\.1:8000(/[\w/-]*)", text)) <= known
+    settings = ServeSettings("x")
+    for shown in (f"{settings.max_body_bytes / 1e6:g} MB", f"{settings.queue_size} | 429", f"{settings.max_people} | 422",
+                  f"{settings.request_seconds:g} s | 504", f"{settings.body_seconds:g} s | 408", f"{settings.max_connections} | 503"):  # fmt: skip
+        assert shown in text

@@ -26,7 +26,7 @@ from leanpose.version import __version__
 
 
 class PoseServer:
-    """One model behind HTTP. Use it in a `with`, in which `app` answers.
+    """One model behind HTTP. Use it in a `with`, in which `app` answers; entering it looks at a first image.
 
     Args:
         estimator: finds the poses. Its person threshold becomes that of requests which have none.
@@ -40,9 +40,7 @@ class PoseServer:
     def __init__(self, estimator: PoseEstimator, settings: ServeSettings) -> None:
         self._estimator, self._settings = estimator, settings
         self.state = DrainState()
-        person_threshold = estimator.person_threshold
-        estimator.person_threshold = 0.0  # requests have their own, and are told how many people are below
-        self._queue = PoseQueue(estimator, settings, person_threshold, lambda images: self._metrics.batch_done(images))
+        self._queue = PoseQueue(estimator, settings, lambda images: self._metrics.batch_done(images))
         self._metrics = ServeMetrics(lambda: len(self._queue))
         self._bodies = Bodies(settings)
         self.app = self._build()

@@ -67,7 +67,7 @@ def docs_page(description: Mapping[str, Any]) -> str:
             parts += _operation(path, method.upper(), operation)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>leanpose: HTTP</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><title>leanpose: HTTP</title>'
         f"<style>{_file('style.css')}</style></head><body><main>{''.join(parts)}</main></body></html>"
     )
 

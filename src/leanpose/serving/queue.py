@@ -7,6 +7,7 @@ order for another number of crops (measured: scores by up to 1.2e-7, keypoints o
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -58,9 +59,8 @@ class PoseQueue:
     """Jobs that wait, and the threads that do them. Use it in a `with`: leaving ends the threads after what they do.
 
     Args:
-        estimator: of the server; people below `person_threshold` are asked of it too, see `image_answer`.
+        estimator: of the server. Its person threshold is that of requests which have none.
         settings: the limits.
-        person_threshold: where a request has none.
         batch_done: told the size of each batch.
     """
 
@@ -68,28 +68,28 @@ class PoseQueue:
         self,
         estimator: PoseEstimator,
         settings: ServeSettings,
-        person_threshold: float,
         batch_done: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._estimator, self._settings = estimator, settings
-        self._person_threshold, self._batch_done = person_threshold, batch_done
+        self._batch_done = batch_done
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._opened = ExitStack()
-        self.threads = 0
 
     def __enter__(self) -> PoseQueue:
         cores = available_cores()
         worker = self._estimator.for_callers(cores)
         if worker is None:  # calls would share all cores anyway
-            pool = self._opened.enter_context(ThreadPoolExecutor(1, "poses"))
-            self.threads, worker = 1, self._estimator
+            threads, pool = 1, ThreadPoolExecutor(1, "poses")
         else:
-            pool = self._opened.enter_context(single_threads(cores))
-            self.threads = cores
-        for _ in range(self.threads):
-            pool.submit(self._work, worker)
+            threads, pool = cores, single_threads(cores)
+        estimator = copy.copy(worker or self._estimator)
+        estimator.person_threshold = 0.0  # requests have their own, and are told how many people are below
+        _look_once(estimator)
+        opened = self._opened.enter_context(pool)
+        for _ in range(threads):
+            opened.submit(self._work, estimator)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,10 +158,17 @@ class PoseQueue:
         for place, (job, pixels, notices) in enumerate(images):
             try:
                 poses: PoseResult = results[place] if results else estimator(pixels)
-                answer = image_answer(job.image, job.options, poses, pixels, notices, self._person_threshold)
+                answer = image_answer(job.image, job.options, poses, pixels, notices, self._estimator.person_threshold)
                 job.answer.set_result(answer)
             except Exception as error:
                 job.answer.set_exception(_told(error, job))
+
+
+def _look_once(estimator: PoseEstimator) -> None:
+    """Look at a first image, for which backends and detectors take longer, and memory that is limited meanwhile."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    estimator.detect([image])
+    estimator(image, boxes=np.array([[0, 0, 64, 64]]))
 
 
 def _told(error: Exception, job: Job) -> Exception:

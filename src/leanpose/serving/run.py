@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -129,13 +128,9 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def server_of(estimator: PoseEstimator, settings: ServeSettings) -> PoseServer:
-    """A server whose estimator has looked at a first image, which takes longer than the others and prepares its backend."""
+    """A server that refuses images of crowds."""
     if not isinstance(estimator.detector, WholeImage):
         estimator.detector = LimitedDetector(estimator.detector, settings.max_people)
-    worker = estimator.for_callers(2) or estimator
-    for one in {id(estimator): estimator, id(worker): worker}.values():
-        one(np.zeros((64, 64, 3), np.uint8), boxes=np.array([[0.0, 0.0, 64.0, 64.0]]))
-        one.detect([np.zeros((64, 64, 3), np.uint8)])
     return PoseServer(estimator, settings)
 
 
