@@ -16,7 +16,7 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.serving import openapi
 from leanpose.serving.answers import PoseOptions
 from leanpose.serving.bodies import Bodies
-from leanpose.serving.gate import DrainState, Gate, JsonResponse, answer_error, error_response
+from leanpose.serving.gate import STOPPING, DrainState, Gate, JsonResponse, answer_error, error_response
 from leanpose.serving.metrics import CONTENT_TYPE, ServeMetrics
 from leanpose.serving.pages import HTML_HEADERS, docs_page, drop_page
 from leanpose.serving.protocol import inference_answer, model_metadata, read_crops, wanted_outputs
@@ -169,7 +169,7 @@ class PoseServer:
         try:
             done, _ = await asyncio.wait({answers, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if answers.cancelled():
-                raise RequestError(503, "The server is stopping.")
+                raise RequestError(503, STOPPING)
             if answers in done:
                 return answers.result()
             if gone in done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from leanpose.serving.metrics import ServeMetrics
 
 LOG = logging.getLogger(__name__)
+STOPPING = "The server is stopping."
 OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """Paths that need no key: they say what the server is, and nothing of what it does."""
 
@@ -69,6 +71,10 @@ class Gate:
         try:
             refusal = self._refusal(scope)
             await (self.app if refusal is None else refusal)(scope, receive, watched)
+        except asyncio.CancelledError:  # at the end of a server's patience
+            if not status:
+                await error_response(503, STOPPING, {"Connection": "close"})(scope, receive, watched)
+            raise
         except Exception:
             LOG.exception("A request to %s failed in a way that leanpose does not know", scope.get("path"))
             if not status:
@@ -81,7 +87,7 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> JsonResponse | None:
         if self._state.draining and scope["path"] != "/v2/health/live":
-            return error_response(503, "The server is stopping.", {**RETRY, "Connection": "close"})
+            return error_response(503, STOPPING, {**RETRY, "Connection": "close"})
         if self._key is None or scope["path"] in OPEN:
             return None
         headers = Headers(scope=scope)
