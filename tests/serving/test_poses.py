@@ -43,9 +43,10 @@ def estimator() -> PoseEstimator:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    server_side = PoseEstimator("leanpose-body-t", device="cpu", backend="torch")
-    with running(server_side, "leanpose-body-t", max_body_bytes=1_000_000, max_images=3, max_people=30) as client:
+def client(estimator: PoseEstimator) -> Iterator[Client]:
+    with running(
+        copy.copy(estimator), "leanpose-body-t", max_body_bytes=1_000_000, max_images=3, max_people=30
+    ) as client:
         yield client
 
 
