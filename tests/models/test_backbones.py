@@ -37,7 +37,7 @@ def test_a_backbone_gives_what_it_says(name: str) -> None:
         assert backbone(images).shape == (1, backbone.channels, side // backbone.stride, 2 * side // backbone.stride)
         if isinstance(backbone, PyramidBackbone):
             levels = [tuple(level.shape[1:]) for level in backbone.pyramid(images)]
-            strides = zip(backbone.pyramid_channels, (8, 16, 32), strict=True)
+            strides = zip(backbone.pyramid_channels, (4, 8, 16, 32), strict=True)
             assert levels == [(channels, side // stride, 2 * side // stride) for channels, stride in strides]
 
 
