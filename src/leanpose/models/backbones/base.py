@@ -106,7 +106,7 @@ class PyramidBackbone(Backbone):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The four levels, finest first."""
 
-    def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
+    def own_level(self, levels: tuple[Float[Tensor, "B _ _ _"], ...]) -> Float[Tensor, "B C Hf Wf"]:
         """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
         return levels[PYRAMID_STRIDES.index(self.stride)]
 
