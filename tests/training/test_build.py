@@ -121,3 +121,15 @@ def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeyp
     ]
     with pytest.raises(LeanposeError, match="torchvision cannot decode JPEG on cpu: it is built without nvJPEG"):
         decodes(said, warp_on_device=True, decode_on_device=True)
+
+
+@pytest.mark.parametrize(("loss", "told"), [("codec", True), ("rle", False)])
+def test_who_leaves_deviations_untrained_is_told(tmp_path: Path, loss: str, told: bool) -> None:
+    write_tiny_coco(tmp_path, people=2)
+    options = {"backbone": "tinypose", "input_size": [64, 32]}
+    changes = {"model": "rle_r50", "model_options": options, "distillation": {"method": "none"}, "loss": loss}
+    said: list[str] = []
+    recipe = parse_recipe(tiny_recipe(tmp_path, **changes))
+    build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
+    sentence = "loss=codec does not train the deviations by which 'rle_r50' scores its keypoints; loss=rle does."
+    assert (sentence in said) == told
