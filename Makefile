@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test types pytest test-shapes torture fuzz audit
+.PHONY: setup demo test types pytest test-shapes torture fuzz audit docs dist claims
 
 # Some images forbid Python to keep what it compiles; each process would then compile torch anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -51,6 +51,27 @@ audit: setup
 		--fail-on "AGPL;Affero;NonCommercial;Non-Commercial;CC-BY-NC;CC BY-NC;UNKNOWN"
 	$(UV) tool run pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
+# The site, in `site/`, from the pages and the code; fails on any warning. `.venv-docs` holds what builds it.
+docs: setup .venv-docs/.complete
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+# Wheel and sdist of the last commit, built twice, as this folder holds it and in a copy elsewhere that nobody else may read;
+# both must be the same to the byte. Beside them their checksums and a list of the locked packages (CycloneDX).
+dist: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
+dist: setup
+	rm -rf dist
+	$(UV) build --quiet --build-constraints requirements-build.txt --out-dir dist .
+	cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS
+	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && git archive HEAD | (umask 077 && tar -x -C "$$copy") && \
+		$(UV) build --quiet --build-constraints requirements-build.txt --out-dir "$$copy/dist" "$$copy" && \
+		cp dist/SHA256SUMS "$$copy/dist" && cd "$$copy/dist" && sha256sum --check SHA256SUMS
+	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--mc-type library --output-reproducible --output-file dist/leanpose.cdx.json
+
+# Recomputes figures of the README and docs/models.md and fails where one has changed; CLAIMS="--list" shows them.
+claims: setup
+	OMP_WAIT_POLICY=passive .venv/bin/python benchmarks/claims.py $(CLAIMS)
+
 setup: .venv/.complete
 
 # uv installs the locked versions; where there is no uv, pip fetches it into the environment first.
@@ -59,4 +80,9 @@ setup: .venv/.complete
 	@test -x "$(UV)" || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet -r requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps -e .
+	@touch $@
+
+.venv-docs/.complete: docs/requirements.txt
+	$(UV) venv --quiet --clear --python .venv/bin/python .venv-docs
+	$(UV) pip install --quiet --python .venv-docs/bin/python -r docs/requirements.txt
 	@touch $@

@@ -21,11 +21,8 @@ from click import ClickException
 from PIL import Image
 
 from clips import write_clip
-from leanpose.backends.exported import ExportCard
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
-from leanpose.export.exporter import WRITERS
-from leanpose.export.program import CropProgram, write_onnx, write_onnx_quickly
 from leanpose.losses import METHODS
 from leanpose.models import registry
 from leanpose.models.backbones import BACKBONES
@@ -113,19 +110,8 @@ def line_pattern(line: str) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that the pages share: a model is exported for onnxruntime once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-def write_quickly(program: CropProgram, card: ExportCard, path: Path) -> None:
-    """By torch's older exporter where it can: the newer one takes 10 s for a model; tests/export looks at what it writes."""
-    (write_onnx if program.include_decoding else write_onnx_quickly)(program, card, path)
-
-
 @pytest.fixture
-def folder(tmp_path: Path, exports: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, quick_exports: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
     from skimage import data
 
@@ -139,8 +125,6 @@ def folder(tmp_path: Path, exports: Path, monkeypatch: pytest.MonkeyPatch) -> It
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("LEANPOSE_CACHE", str(exports))
-    monkeypatch.setitem(WRITERS, "onnx", write_quickly)
     list_models()  # so that all of the library's own are entered before the copy
     monkeypatch.setattr(
         registry, "_ENTRIES", dict(registry._ENTRIES)

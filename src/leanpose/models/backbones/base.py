@@ -19,8 +19,11 @@ from leanpose.files import atomic_write, open_safetensors, safetensors_bytes
 from leanpose.schema import parse_card
 from leanpose.version import __version__
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
 """Of ImageNet's images: RGB on a 0..1 scale, as all the papers here have them."""
+
+STD = (0.229, 0.224, 0.225)
+"""The standard deviation, on the same scale."""
 
 
 class Backbone(nn.Module, ABC):
