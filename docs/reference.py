@@ -14,7 +14,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -54,7 +54,13 @@ def cell(text: str) -> str:
 
 def code(text: str) -> str:
     """A text as code in a cell of a table."""
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
+
+
+def one_of(values: Iterable[object]) -> str:
+    """Values of which one is chosen; a bar would end the cell."""
+    first, *others = map(str, values)
+    return ", ".join([first, *others[:-1]]) + (f" or {others[-1]}" if others else "")
 
 
 def type_name(kind: Any) -> str:
@@ -62,9 +68,9 @@ def type_name(kind: Any) -> str:
     if kind is type(None):
         return "null"
     if get_origin(kind) is Literal:
-        return " | ".join(map(str, get_args(kind)))
+        return one_of(get_args(kind))
     if isinstance(kind, type) and not get_args(kind):
-        return {"str": "text", "Path": "path", "bool": "true | false"}.get(kind.__name__, kind.__name__)
+        return {"str": "text", "Path": "path", "bool": "true or false", "Any": "any"}.get(kind.__name__, kind.__name__)
     if get_args(kind):
         origin = get_origin(kind)
         if origin in (list, tuple, dict):
@@ -72,7 +78,7 @@ def type_name(kind: Any) -> str:
             return f"{origin.__name__}[{', '.join(parts)}]"
         if getattr(kind, "__metadata__", None):
             return type_name(get_args(kind)[0])
-        return " | ".join(type_name(part) for part in get_args(kind))
+        return one_of(type_name(part) for part in get_args(kind))
     return "any"
 
 
@@ -138,7 +144,7 @@ def recipe_page() -> str:
     lines += section_tables(Recipe, "", skip={"distillation"})
     lines += ["## distillation", "", "`distillation.method` decides which other keys there are.", ""]
     for method, loss in METHODS.items():
-        lines += [f"### method: {method}", "", cell(inspect.getdoc(loss.section_type) or ""), ""]
+        lines += [f"### method: {method}", "", cell(description(loss.section_type)), ""]
         lines += key_table(loss.section_type, "distillation.")
     inner = {name for name in ClassificationRecipe.model_fields if name in Recipe.model_fields and name != "data"}
     lines += ["## Classifiers", "", "A recipe whose model is a classifier has the keys above, but for these.", ""]
@@ -149,7 +155,7 @@ def recipe_page() -> str:
 def section_tables(section: type[BaseModel], prefix: str, *, skip: set[str] = frozenset(), level: int = 2) -> list[str]:
     """The table of a section's own keys, then those of the sections below it."""
     title = prefix.removesuffix(".") or ("Top level" if level == 2 else "Their top level")
-    lines = [f"{'#' * level} {title}", "", cell((inspect.getdoc(section) or "").split("\nAttributes:")[0]), ""]
+    lines = [f"{'#' * level} {title}", "", cell(description(section)), ""]
     lines += key_table(section, prefix, skip)
     for name, field in section.model_fields.items():
         below = section_of(field.annotation)
@@ -158,6 +164,11 @@ def section_tables(section: type[BaseModel], prefix: str, *, skip: set[str] = fr
             if (name, below.__name__) != ("val", "DatasetConfig"):  # the keys of data.train, said there
                 lines += section_tables(below, f"{prefix}{name}.{number}", level=level)
     return lines
+
+
+def description(section: type[BaseModel]) -> str:
+    """What the code says of a section, without its list of keys; nothing where it says nothing of its own."""
+    return inspect.cleandoc(vars(section)["__doc__"] or "").split("\nAttributes:")[0]
 
 
 def section_of(kind: Any) -> type[BaseModel] | None:
@@ -174,10 +185,11 @@ def key_table(section: type[BaseModel], prefix: str, skip: set[str] = frozenset(
         if name in skip:
             continue
         below = section_of(field.annotation)
-        kind = type_name(field.annotation) if below is None else f"section {below.__name__}"
+        kind = code(type_name(field.annotation)) if below is None else "a section"
+        said = "" if below is None else description(below).split("\n\n")[0]
         limits = [limit for one in field.metadata if (limit := bound(one))]
-        meaning = cell(" ".join([meanings.get(name, ""), f"({', '.join(limits)})" if limits else ""]))
-        rows.append(f"| {code(prefix + name)} | {code(kind)} | {default_of(field, below)} | {meaning} |")
+        meaning = cell(" ".join([meanings.get(name, said), f"({', '.join(limits)})" if limits else ""]))
+        rows.append(f"| {code(prefix + name)} | {kind} | {default_of(field, below)} | {meaning} |")
     return ["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows, ""] if rows else []
 
 

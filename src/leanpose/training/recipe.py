@@ -193,6 +193,7 @@ class TrainingRecipe(Section):
     """What every training run says, whatever it learns: all that the loop reads."""
 
     model: str
+    """A name of `leanpose models`."""
     model_options: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the model's configuration, such as `input_size: [128, 96]`."""
     init_from: str | None = None
@@ -210,6 +211,7 @@ class TrainingRecipe(Section):
     grad_accum_steps: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """`bf16` is mixed precision: the weights stay fp32."""
     compile: bool = False
     """Through `torch.compile`, a minute at the start and again for each change of the network: for GPUs; CPUs gain nothing."""
     ema: float | None = Field(default=None, gt=0, lt=1)
