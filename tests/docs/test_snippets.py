@@ -31,7 +31,10 @@ from leanpose.weights import RELEASED
 from tiny import write_tiny_coco
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PACKAGE = ROOT / "src" / "leanpose"
 TEST_FILES = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
 FENCE = re.compile(
