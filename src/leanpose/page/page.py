@@ -31,7 +31,8 @@ MODELS = {"pose": "pose.bin", "detector": "detector.bin"}
 """Files that the page unpacks itself: hosts that compress nothing serve them small all the same. They are not called `.gz`,
 since some hosts let the browser unpack files of that name."""
 
-DETECT_EVERY, START_SCORE, LOST_SCORE = 5, 0.4, 0.3  # the defaults of `leanpose.video.tracking.PoseTracker`
+DETECT_EVERY = 10  # frames; as often as `leanpose.video.tracking.PoseTracker` (5) would make the webcam stutter
+START_SCORE, LOST_SCORE = 0.4, 0.3  # as there
 LICENCES = "licences.txt"
 
 
@@ -92,9 +93,9 @@ def write_page(
             files = RUNTIMES[backend]
             contents |= {name: browser[name] for name in (files.module, files.loader)}
             contents[_packed_name(files.binary)] = _packed(browser[files.binary])
-        contents[LICENCES] = _licences(card).encode()
+        contents[LICENCES] = _licences(card, Path(model).stem).encode()
         contents["apache-2.0.txt"] = PACKAGED[DEFAULT].with_name("LICENSE-Apache-2.0.txt").read_bytes()
-        contents[SETTINGS] = json.dumps(page_settings(card, backends), indent=1).encode()  # the last: the page is whole
+        contents[SETTINGS] = json.dumps(page_settings(card, Path(model).stem, backends), indent=1).encode()  # the last: the page is whole
         try:
             for name, content in contents.items():
                 (staging / name).write_bytes(content)
@@ -106,14 +107,20 @@ def write_page(
     return PageReport(folder, {name: len(content) for name, content in contents.items()}, card)
 
 
-def page_settings(card: ExportCard, backends: list[str]) -> dict[str, Any]:
-    """The constants that the page's JavaScript takes from Python, as its type `Settings` says."""
+def page_settings(card: ExportCard, name: str, backends: list[str]) -> dict[str, Any]:
+    """The constants that the page's JavaScript takes from Python, as its type `Settings` says.
+
+    Args:
+        card: of the pose model's file.
+        name: of the model, for people.
+        backends: of `RUNTIMES` that the page has.
+    """
     spec, smoothing = card.spec, OneEuro()
     calibrated = spec.codec.calibration is not None
     follows = tracks.spans_a_person(spec.skeleton)  # else keypoints do not say where the person is
     licence = (card.weights or {}).get("licence") or "not stated"
     return {
-        "name": spec.name,
+        "name": name,
         "licence": licence,
         "skeleton": _skeleton(spec.skeleton),
         "crop": {
@@ -176,13 +183,13 @@ def _packed_name(binary: str) -> str:
     return Path(binary).with_suffix(".bin").name
 
 
-def _licences(card: ExportCard) -> str:
+def _licences(card: ExportCard, name: str) -> str:
     """Whose the parts of the page are."""
     weights = card.weights or {}
     data = "; ".join(map(str, weights.get("training_data") or ())) or "not stated"
     return f"""The page: leanpose, Apache License 2.0 (apache-2.0.txt).
 Person detector: RTMDet-nano, copyright OpenMMLab, Apache License 2.0 (apache-2.0.txt).
-Pose model: {card.spec.name}; licence: {weights.get("licence") or "not stated"}; training data: {data}.
+Pose model: {name} ({card.spec.name}); licence: {weights.get("licence") or "not stated"}; training data: {data}.
 {PACKAGE} {VERSION}: copyright (c) Microsoft Corporation, MIT License:
 
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation

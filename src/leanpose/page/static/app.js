@@ -29,7 +29,7 @@ const backend = new URLSearchParams(location.search).get("backend") === "webgpu"
 /** @type {[number, number][]} */
 let limbs = [];
 /** @type {{image: ImageData, poses: Pose[], result: unknown}} */
-let shown = { image: new ImageData(1, 1), poses: [], result: [] };
+let shown = { image: new ImageData(1, 1), poses: [], result: null };
 let turn = 0; // counts what was opened: whoever is not the newest ends
 const loading = load();
 
@@ -41,6 +41,7 @@ async function load() {
   const gpu = "gpu" in navigator && /** @type {{requestAdapter: () => Promise<unknown>}} */ (navigator.gpu);
   if (settings.runtime.webgpu && gpu && (await gpu.requestAdapter())) backends.add(new Option("GPU (WebGPU)", "webgpu"));
   backends.value = backend;
+  element("backends", HTMLElement).hidden = backends.length < 2;
   if (backends.value !== backend) throw new Error("This browser has no WebGPU, or the page was written without it.");
   const estimator = await PoseEstimator.load(settings, backend);
   await estimator.estimate(new ImageData(64, 64)); // the first run takes longest
@@ -61,9 +62,22 @@ function show(image, poses, result) {
   element("stage", HTMLElement).classList.add("filled");
   const people = poses.length === 1 ? "1 person" : `${poses.length} people`;
   canvas.setAttribute("aria-label", `The picture with the skeletons of ${people}`);
-  if (details.open) json.textContent = JSON.stringify(poses, null, 1);
+  if (details.open) json.textContent = JSON.stringify(poses, rounded, 1);
   download.disabled = false;
   return people;
+}
+
+/**
+ * @param {string} _
+ * @param {unknown} value
+ */
+function rounded(_, value) {
+  return typeof value === "number" ? Number(value.toFixed(2)) : value;
+}
+
+function redraw() {
+  element("score", HTMLOutputElement).value = threshold.value;
+  if (shown.result) show(shown.image, shown.poses, shown.result);
 }
 
 /** @param {File} blob */
@@ -86,25 +100,45 @@ async function open(blob) {
  */
 async function follow(own, recorded) {
   const tracker = new PoseTracker(await loading), frames = [];
-  let last = -1, seconds = 0, rate = 0;
+  let rate = 0, told = -Infinity;
   await video.play();
-  for (let begun = performance.now(); own === turn && !video.ended; begun = performance.now()) {
-    while ((seconds = video.currentTime) === last && !video.ended) await new Promise(requestAnimationFrame);
+  for (let begun = performance.now(); own === turn && !video.ended; ) {
+    const seconds = await nextFrame();
+    if (own !== turn || video.paused) break;
     const image = await pixelsOf(video), poses = await tracker.next(image, seconds);
     if (own !== turn) return;
     if (recorded) frames.push({ seconds, poses });
-    const people = show(image, poses, recorded ? frames : poses);
-    await new Promise(requestAnimationFrame);
-    rate += 0.1 * (1000 / (performance.now() - begun) - rate);
-    if (Math.floor(seconds) !== Math.floor(last)) status.textContent = `${people}, ${Math.round(rate)} frames a second`;
-    last = seconds;
+    const people = show(image, poses, recorded ? frames : poses), now = performance.now();
+    rate += (rate ? 0.1 : 1) * (1000 / (now - begun) - rate);
+    begun = now;
+    if (now - told < 1000) continue; // screen readers are told once a second
+    status.textContent = `${people}, ${Math.round(rate)} frames a second`;
+    told = now;
   }
-  if (own === turn) status.textContent = `The video has ended; ${frames.length} of its frames were looked at.`;
+  const all = video.getVideoPlaybackQuality().totalVideoFrames;
+  if (own === turn) status.textContent = `The video has ended; ${frames.length} of its ${all} frames were looked at.`;
+}
+
+let wake = () => {};
+
+/**
+ * Wait for the next frame, or the end.
+ * @returns {Promise<number>} its time in seconds
+ */
+function nextFrame() {
+  return new Promise((resolve) => {
+    wake = () => resolve(video.currentTime);
+    if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback((_, { mediaTime }) => resolve(mediaTime));
+    else requestAnimationFrame(wake);
+  });
 }
 
 async function toggleCamera() {
   const on = camera.getAttribute("aria-pressed") === "true", own = stop();
-  if (on) return;
+  if (on) {
+    status.textContent = "The webcam is off.";
+    return;
+  }
   if (!navigator.mediaDevices) throw new Error("Browsers give the webcam to pages by https or from this machine alone.");
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: 640, height: 480 } });
   video.srcObject = stream;
@@ -145,8 +179,9 @@ loading.catch(fail);
 file.addEventListener("change", () => openFirst(file.files));
 camera.addEventListener("click", () => toggleCamera().catch(fail));
 download.addEventListener("click", save);
-threshold.addEventListener("input", () => show(shown.image, shown.poses, shown.result));
-details.addEventListener("toggle", () => show(shown.image, shown.poses, shown.result));
+threshold.addEventListener("input", redraw);
+details.addEventListener("toggle", redraw);
+video.addEventListener("pause", () => wake());
 backends.addEventListener("change", () => location.assign(`?backend=${backends.value}`));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {

@@ -78,9 +78,9 @@ export class PoseEstimator {
     const numThreads = crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
     const wasmPaths = { mjs: new URL(files.loader, import.meta.url).href };
     Object.assign(runtime.env.wasm, { wasmBinary: wasmBinary.buffer, wasmPaths, numThreads });
-    const options = { executionProviders: [backend], graphOptimizationLevel: "all" };
-    const open = runtime.InferenceSession;
-    return new PoseEstimator(settings, runtime, await open.create(detector, options), await open.create(model, options));
+    const options = { executionProviders: [backend], graphOptimizationLevel: "all", logSeverityLevel: 3 };
+    const open = (/** @type {Uint8Array} */ file) => runtime.InferenceSession.create(file, options);
+    return new PoseEstimator(settings, runtime, await open(detector), await open(model));
   }
 
   /**
@@ -133,7 +133,7 @@ export class PoseEstimator {
    * @returns {Promise<Pose[]>}
    */
   async posesIn(image, people) {
-    const { crop: { height, width, padding, warp } } = this.settings;
+    const { height, width, padding, warp } = this.settings.crop;
     const poses = [];
     for (let start = 0; start < people.length; start += BATCH) {
       const batch = people.slice(start, start + BATCH), size = height * width * 3;

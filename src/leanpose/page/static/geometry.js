@@ -61,18 +61,22 @@ export function placeImage(image, { size: [height, width], padding, mean, std })
   const w = Math.min(width, Math.max(1, Math.floor(image.width * factor + 0.5)));
   const [left, xShare] = sources(w, (u) => ((u + 0.5) * image.width) / w - 0.5);
   const [top, yShare] = sources(h, (v) => ((v + 0.5) * image.height) / h - 0.5);
+  // OpenCV computes in whole numbers of 1 / 2048, and the detector's boxes move by what is rounded otherwise.
+  const shareOf = (/** @type {number} */ share) => Math.round(Math.fround(share) * 2048);
   const pixels = new Float32Array(3 * height * width);
   for (let c = 0; c < 3; c++) {
     const plane = pixels.subarray(c * height * width, (c + 1) * height * width);
     plane.fill((padding - mean[c]) / std[c]);
     for (let v = 0; v < h; v++) {
       const row = Math.max(top[v], 0) * image.width, below = Math.min(top[v] + 1, image.height - 1) * image.width;
+      const fy = shareOf(yShare[v]);
       for (let u = 0; u < w; u++) {
         const x = 4 * Math.max(left[u], 0) + 2 - c, x1 = 4 * Math.min(left[u] + 1, image.width - 1) + 2 - c;
-        const a = image.data[4 * row + x], d = image.data[4 * below + x];
-        const upper = a + xShare[u] * (image.data[4 * row + x1] - a);
-        const lower = d + xShare[u] * (image.data[4 * below + x1] - d);
-        plane[v * width + u] = (Math.round(upper + yShare[v] * (lower - upper)) - mean[c]) / std[c];
+        const fx = shareOf(xShare[u]);
+        const upper = (image.data[4 * row + x] * (2048 - fx) + image.data[4 * row + x1] * fx) >> 4;
+        const lower = (image.data[4 * below + x] * (2048 - fx) + image.data[4 * below + x1] * fx) >> 4;
+        const value = (((upper * (2048 - fy)) >> 16) + ((lower * fy) >> 16) + 2) >> 2;
+        plane[v * width + u] = (value - mean[c]) / std[c];
       }
     }
   }

@@ -5,6 +5,7 @@
 
 const SCRATCH = document.createElement("canvas");
 // Blue, orange and pale yellow, as in leanpose's own pictures: they stay apart for colour-blind eyes.
+/** @type {Record<string, string>} */
 const COLOURS = { left: "#28aaff", right: "#ff7a18", centre: "#faeb82" };
 const OUTLINE = "#121216";
 
@@ -35,6 +36,14 @@ function side(name) {
 }
 
 /**
+ * How large a keypoint is drawn: those that lie close together are smaller.
+ * @param {string} name
+ */
+function fineness(name) {
+  return /face|hand|thumb|finger/.test(name) ? 0.4 : /nose|eye|ear|head/.test(name) ? 0.7 : 1;
+}
+
+/**
  * The image with the people's skeletons: left limbs blue, right ones orange.
  * @param {HTMLCanvasElement} canvas
  * @param {ImageData} image
@@ -48,20 +57,28 @@ export function drawPoses(canvas, image, poses, limbs, threshold) {
   context.putImageData(image, 0, 0);
   context.lineCap = "round";
   for (const { keypoints, box } of poses) {
-    const width = Math.max(1.5, 0.014 * Math.max(box.width, box.height));
+    const size = Math.max(1.2, 0.012 * Math.max(box.width, box.height));
     const lines = limbs.map(([a, b]) => [keypoints[a], keypoints[b]]);
-    const dots = keypoints.map((point) => [point, point]);
-    for (const [a, b] of [...lines, ...dots]) {
+    for (const [a, b] of [...lines, ...keypoints.map((point) => [point, point])]) {
       if (a.score < threshold || b.score < threshold) continue;
-      const sides = [side(a.name), side(b.name)].filter((one) => one !== "centre");
-      const line = new Path2D();
-      line.moveTo(a.x + 0.5, a.y + 0.5);
-      line.lineTo(b.x + 0.5, b.y + 0.5);
-      for (const [colour, more] of [[OUTLINE, a === b ? 3.2 : 1.8], [COLOURS[sides[0] && sides.at(-1) === sides[0] ? sides[0] : "centre"], a === b ? 2.2 : 1]]) {
-        context.strokeStyle = String(colour);
-        context.lineWidth = width * Number(more);
-        context.stroke(line);
-      }
+      const sides = new Set([side(a.name), side(b.name)].filter((one) => one !== "centre"));
+      const colour = COLOURS[sides.size === 1 ? [...sides][0] : "centre"];
+      const width = size * Math.min(fineness(a.name), fineness(b.name)) * (a === b ? 2 : 1);
+      context.beginPath();
+      context.moveTo(a.x + 0.5, a.y + 0.5);
+      context.lineTo(b.x + 0.5, b.y + 0.5);
+      stroke(context, OUTLINE, width + 0.8 * size);
+      stroke(context, colour, width);
     }
   }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {string} colour
+ * @param {number} width
+ */
+function stroke(context, colour, width) {
+  Object.assign(context, { strokeStyle: colour, lineWidth: width });
+  context.stroke();
 }
