@@ -70,7 +70,9 @@ class Browser:
     def open(self, url: str) -> None:
         """Go to a page; what it loads may not be there yet."""
         self.send("Page.navigate", url=url)
-        self.evaluate("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
+        self.evaluate(
+            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+        )
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, or what its promise becomes."""

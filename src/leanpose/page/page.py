@@ -90,18 +90,24 @@ def write_page(
         contents[MODELS["pose"]] = _packed(path.read_bytes())
         contents[MODELS["detector"]] = _packed(PACKAGED[DEFAULT].read_bytes())
         for backend in backends:
-            files = RUNTIMES[backend]
-            contents |= {name: browser[name] for name in (files.module, files.loader)}
-            contents[_packed_name(files.binary)] = _packed(browser[files.binary])
+            module, loader, binary = RUNTIMES[backend].names
+            contents |= {
+                module: browser[module],
+                loader: browser[loader],
+                _packed_name(binary): _packed(browser[binary]),
+            }
         contents[LICENCES] = _licences(card, Path(model).stem).encode()
         contents["apache-2.0.txt"] = PACKAGED[DEFAULT].with_name("LICENSE-Apache-2.0.txt").read_bytes()
-        contents[SETTINGS] = json.dumps(page_settings(card, Path(model).stem, backends), indent=1).encode()  # the last: the page is whole
+        contents[SETTINGS] = json.dumps(
+            page_settings(card, Path(model).stem, backends), indent=1
+        ).encode()  # the last: the page is whole
         try:
             for name, content in contents.items():
                 (staging / name).write_bytes(content)
                 os.replace(staging / name, folder / name)
-            for name in {_packed_name(RUNTIMES["webgpu"].binary)} - contents.keys():  # of an earlier page
-                (folder / name).unlink(missing_ok=True)
+            for name in RUNTIMES["webgpu"].names:  # an earlier page's
+                if _packed_name(name) not in contents:
+                    (folder / _packed_name(name)).unlink(missing_ok=True)
         except OSError as error:
             raise describe_os_error(folder, error) from error
     return PageReport(folder, {name: len(content) for name, content in contents.items()}, card)
@@ -148,11 +154,8 @@ def page_settings(card: ExportCard, name: str, backends: list[str]) -> dict[str,
             },
         },
         "runtime": {
-            name: {
-                "module": RUNTIMES[name].module, "loader": RUNTIMES[name].loader,
-                "binary": _packed_name(RUNTIMES[name].binary),
-            }
-            for name in backends
+            backend: dict(zip(("module", "loader", "binary"), map(_packed_name, RUNTIMES[backend].names), strict=True))
+            for backend in backends
         },
         "models": MODELS,
     }  # fmt: skip
@@ -179,8 +182,9 @@ def _packed(content: bytes) -> bytes:
     return gzip.compress(content, compresslevel=9, mtime=0)
 
 
-def _packed_name(binary: str) -> str:
-    return Path(binary).with_suffix(".bin").name
+def _packed_name(name: str) -> str:
+    """What a file of onnxruntime-web is called in the page."""
+    return name.replace(".wasm", ".bin") if name.endswith(".wasm") else name
 
 
 def _licences(card: ExportCard, name: str) -> str:

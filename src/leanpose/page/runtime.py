@@ -36,6 +36,11 @@ class BrowserRuntime:
     loader: str
     binary: str
 
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """All three."""
+        return self.module, self.loader, self.binary
+
 
 RUNTIMES = {
     "wasm": BrowserRuntime("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
@@ -85,7 +90,9 @@ def _fetched() -> dict[str, bytes]:
     """The files of the archive that npm downloads."""
     npm, wanted = shutil.which("npm"), f"{PACKAGE}@{VERSION}"
     if npm is None:
-        raise LeanposeError(f"{wanted} is fetched with npm, which is not installed; or give it with --runtime FILE.tgz.")
+        raise LeanposeError(
+            f"{wanted} is fetched with npm, which is not installed; or give it with --runtime FILE.tgz."
+        )
     with tempfile.TemporaryDirectory(prefix="leanpose-npm-") as folder:
         command = [npm, "pack", wanted, "--pack-destination", folder, "--ignore-scripts"]
         try:

@@ -186,13 +186,14 @@ export class PoseEstimator {
   /**
    * Of poses of the same person the best one, in the order in which they came.
    * @param {Pose[]} poses
+   * @param {(pose: Pose) => number} worth
    * @returns {Pose[]}
    */
-  distinct(poses) {
+  distinct(poses, worth = (pose) => pose.score) {
     /** @type {Pose[]} */
     const kept = [];
     const limit = this.settings.duplicates.oks;
-    for (const pose of [...poses].reverse().sort((a, b) => b.score - a.score)) {
+    for (const pose of [...poses].reverse().sort((a, b) => worth(b) - worth(a))) {
       if (kept.every((other) => this.#similarity(pose, other) <= limit)) kept.push(pose);
     }
     return poses.filter((pose) => kept.includes(pose));

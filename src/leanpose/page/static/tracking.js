@@ -19,7 +19,7 @@ import { iou } from "./geometry.js";
  * @property {OneEuro} smoothing
  */
 /** @typedef {{x: number, y: number, vx: number, vy: number, seconds: number}} Filtered */
-/** @typedef {{id: number, box: Box, score: number, missed: number, filters: Map<string, Filtered>}} Track */
+/** @typedef {{id: number, box: Box, score: number, missed: number, filters: Map<string, Filtered>}} Track id 0: new */
 
 export class PoseTracker {
   /** @type {Track[]} */
@@ -44,17 +44,18 @@ export class PoseTracker {
       this.#meet(await this.estimator.detect(image));
       this.#sinceDetection = 0;
     }
-    const found = await this.estimator.posesIn(image, this.#tracks);
-    const kept = new Set(this.estimator.distinct(found.filter((pose) => this.#confidence(pose) >= this.settings.lostScore)));
-    if (kept.size < found.length) this.#sinceDetection = Infinity; // look for them in the next frame
-    const tracks = this.#tracks;
-    this.#tracks = tracks.filter((_, i) => kept.has(found[i]));
-    return tracks.flatMap((track, i) => {
-      if (!kept.has(found[i])) return [];
-      track.box = this.#nextBox(found[i].keypoints, track.box);
-      const size = Math.sqrt(Math.max(found[i].box.width * found[i].box.height, 1));
-      const keypoints = found[i].keypoints.map((keypoint) => this.#smoothed(track, keypoint, size, seconds));
-      return [{ ...found[i], keypoints, id: track.id }];
+    const tracks = this.#tracks, found = await this.estimator.posesIn(image, tracks);
+    const certain = found.filter((pose) => this.#confidence(pose) >= this.settings.lostScore);
+    // Of two poses of one person, the one who is followed already stays.
+    const kept = this.estimator.distinct(certain, (pose) => pose.score + (tracks[found.indexOf(pose)].id ? 1 : 0));
+    if (tracks.some((track, i) => track.id && !kept.includes(found[i]))) this.#sinceDetection = Infinity; // look at once
+    this.#tracks = tracks.filter((_, i) => kept.includes(found[i]));
+    return kept.map((pose) => {
+      const track = tracks[found.indexOf(pose)], size = Math.sqrt(Math.max(pose.box.width * pose.box.height, 1));
+      track.id ||= this.#nextId++;
+      track.box = this.#nextBox(pose.keypoints, track.box);
+      const keypoints = pose.keypoints.map((keypoint) => this.#smoothed(track, keypoint, size, seconds));
+      return { ...pose, keypoints, id: track.id };
     });
   }
 
@@ -71,8 +72,8 @@ export class PoseTracker {
       if (best && Math.max(...overlaps) >= covered) {
         Object.assign(best, { box, score, missed: 0 });
         met.add(best);
-      } else if (score >= startScore && known.every((track) => iou(track.box, box) < covered)) {
-        this.#tracks = [...this.#tracks, { id: this.#nextId++, box, score, missed: 0, filters: new Map() }];
+      } else if (score >= startScore) {
+        this.#tracks = [...this.#tracks, { id: 0, box, score, missed: 0, filters: new Map() }];
       }
     }
     for (const track of known) if (!met.has(track)) track.missed++;
