@@ -81,6 +81,13 @@ class Browser:
         assert details is None, details
         return answer["result"].get("value")
 
+    def renderer_seconds(self) -> float:
+        """The processor time that the tab's process has used."""
+        session, self._session = self._session, None
+        processes = self.send("SystemInfo.getProcessInfo")["processInfo"]
+        self._session = session
+        return max(process["cpuTime"] for process in processes if process["type"] == "renderer")
+
     def choose_file(self, selector: str, path: Path) -> None:
         """Put a file into an `<input type=file>`."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]
