@@ -1,6 +1,6 @@
 /** From an image to poses: detector, crops, pose model. The same steps and constants as `leanpose.PoseEstimator`. */
 
-import { area, cropMatrix, placeImage, warpImage } from "./geometry.js";
+import { cropMatrix, placeImage, warpImage } from "./geometry.js";
 
 /** @typedef {import("./geometry.js").Box} Box */
 /** @typedef {{x: number, y: number, score: number, name: string}} Keypoint */

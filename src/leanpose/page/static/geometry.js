@@ -110,6 +110,6 @@ export function iou(a, b) {
 }
 
 /** @param {Box} box */
-export function area([x1, y1, x2, y2]) {
+function area([x1, y1, x2, y2]) {
   return Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
 }
