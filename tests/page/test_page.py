@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from leanpose.backends.exported import ExportCard
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
-from leanpose.geometry import bbox_to_center_scale, warp_image, warp_matrix
+from leanpose.geometry import Warp, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, place
 from leanpose.inference.results import PoseResult
 from leanpose.page import runtime, write_page
@@ -231,7 +231,7 @@ def test_crops_and_detector_input_are_those_of_python() -> None:
         given,
     )
     centers, scales = bbox_to_center_scale(np.array(boxes), (64, 48))
-    pairs = [(warp, *region) for warp in ("msra", "udp") for region in zip(centers, scales, strict=True)]
+    pairs = [(warp, *region) for warp in get_args(Warp) for region in zip(centers, scales, strict=True)]
     for (warp, center, scale), crop in zip(pairs, found["crops"], strict=True):
         expected = warp_image(image, warp_matrix(center, scale, (64, 48), warp=warp), (64, 48)).astype(int)
         difference = np.abs(np.array(crop).reshape(expected.shape) - expected)

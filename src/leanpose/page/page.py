@@ -28,8 +28,8 @@ from leanpose.video.smoothing import OneEuro
 STATIC = Path(__file__).parent / "static"
 SETTINGS = "settings.json"
 MODELS = {"pose": "pose.bin", "detector": "detector.bin"}
-"""Files that the page unpacks itself: hosts that compress nothing serve them small all the same. They are not called `.gz`,
-since some hosts let the browser unpack files of that name."""
+"""Files that the page unpacks itself: hosts that compress nothing serve them small all the same. They are not called
+`.gz`, since some hosts let the browser unpack files of that name."""
 
 DETECT_EVERY = 10  # frames; as often as `leanpose.video.tracking.PoseTracker` (5) would make the webcam stutter
 START_SCORE, LOST_SCORE = 0.4, 0.3  # as there
@@ -196,16 +196,18 @@ Person detector: RTMDet-nano, copyright OpenMMLab, Apache License 2.0 (apache-2.
 Pose model: {name} ({card.spec.name}); licence: {weights.get("licence") or "not stated"}; training data: {data}.
 {PACKAGE} {VERSION}: copyright (c) Microsoft Corporation, MIT License:
 
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
-files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
-modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
-Software is furnished to do so, subject to the following conditions:
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+associated documentation files (the "Software"), to deal in the Software without restriction,
+including without limitation the rights to use, copy, modify, merge, publish, distribute,
+sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
 
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
+The above copyright notice and this permission notice shall be included in all copies or substantial
+portions of the Software.
 
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
-ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
+OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """

@@ -65,8 +65,8 @@ def runtime_files(source: Path | None = None) -> dict[str, bytes]:
     """The files of `SHA256` by name, each verified.
 
     Args:
-        source: the package's archive (`.tgz`) or its unpacked folder; None: leanpose's cache folder, or npm, whose archive is
-            then unpacked there.
+        source: the package's archive (`.tgz`) or its unpacked folder; None: leanpose's cache folder, or npm, whose
+            archive is then unpacked there.
 
     Raises:
         LeanposeError: npm is missing or fails, a file is missing, or is not the one of the pinned version.

@@ -39,7 +39,8 @@ async function load() {
   element("model", HTMLElement).textContent = settings.name;
   element("licence", HTMLElement).textContent = settings.licence;
   const gpu = "gpu" in navigator && /** @type {{requestAdapter: () => Promise<unknown>}} */ (navigator.gpu);
-  if (settings.runtime.webgpu && gpu && (await gpu.requestAdapter())) backends.add(new Option("GPU (WebGPU)", "webgpu"));
+  const adapter = settings.runtime.webgpu && gpu && (await gpu.requestAdapter());
+  if (adapter) backends.add(new Option("GPU (WebGPU)", "webgpu"));
   backends.value = backend;
   element("backends", HTMLElement).hidden = backends.length < 2;
   if (backends.value !== backend) throw new Error("This browser has no WebGPU, or the page was written without it.");
@@ -139,17 +140,23 @@ async function toggleCamera() {
     status.textContent = "The webcam is off.";
     return;
   }
-  if (!navigator.mediaDevices) throw new Error("Browsers give the webcam to pages by https or from this machine alone.");
+  if (!navigator.mediaDevices) throw new Error("Browsers give the webcam to pages from https or localhost alone.");
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: 640, height: 480 } });
+  if (own !== turn) return release(stream); // something else was opened before the user allowed the webcam
   video.srcObject = stream;
   camera.setAttribute("aria-pressed", "true");
   await follow(own, false);
 }
 
+/** @param {MediaStream} stream */
+function release(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
 /** End what is going on, and begin another turn. */
 function stop() {
   video.pause();
-  if (video.srcObject instanceof MediaStream) for (const track of video.srcObject.getTracks()) track.stop();
+  if (video.srcObject instanceof MediaStream) release(video.srcObject);
   if (video.src) URL.revokeObjectURL(video.src);
   video.srcObject = null;
   video.removeAttribute("src");

@@ -5,7 +5,7 @@ import { cropMatrix, placeImage, warpImage } from "./geometry.js";
 /** @typedef {import("./geometry.js").Box} Box */
 /** @typedef {{x: number, y: number, score: number, name: string}} Keypoint */
 /** @typedef {{xMin: number, yMin: number, xMax: number, yMax: number, width: number, height: number}} BoundingBox */
-/** @typedef {{score: number, keypoints: Keypoint[], box: BoundingBox, id?: number}} Pose the form of TensorFlow.js's models */
+/** @typedef {{score: number, keypoints: Keypoint[], box: BoundingBox, id?: number}} Pose as TensorFlow.js has it */
 /** @typedef {{data: ArrayLike<number | bigint>, dims: readonly number[]}} Tensor */
 /** @typedef {{run: (inputs: Record<string, Tensor>) => Promise<Record<string, Tensor>>}} Session */
 /** @typedef {"wasm" | "webgpu"} Backend */
@@ -118,9 +118,10 @@ export class PoseEstimator {
     for (let i = 0; i < labels.data.length; i++) {
       const [x1, y1, x2, y2, score] = Array.from({ length: 5 }, (_, k) => Number(dets.data[5 * i + k]));
       if (Number(labels.data[i]) !== 0 || score < detector.threshold) continue;
-      const within = (/** @type {number} */ value, /** @type {number} */ end) => Math.min(Math.max(value / factor, 0), end);
+      const [left, right] = [x1, x2].map((x) => Math.min(Math.max(x / factor, 0), image.width));
+      const [top, bottom] = [y1, y2].map((y) => Math.min(Math.max(y / factor, 0), image.height));
       /** @type {Box} */
-      const box = [within(x1, image.width), within(y1, image.height), within(x2, image.width), within(y2, image.height)];
+      const box = [left, top, right, bottom];
       if (box[2] > box[0] && box[3] > box[1]) people.push({ box, score });
     }
     return people.sort((a, b) => b.score - a.score);

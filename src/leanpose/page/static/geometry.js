@@ -1,7 +1,7 @@
-/** Crops and resized images from RGBA pixels. Points are (x, y), pixel centres at whole numbers; boxes are x1, y1, x2, y2. */
+/** Crops and resized images from RGBA pixels. Points are (x, y), pixel centres at whole numbers; boxes x1, y1, x2, y2. */
 
 /** @typedef {[number, number, number, number]} Box */
-/** @typedef {{kx: number, ky: number, tx: number, ty: number}} Affine x → kx · x + tx and y → ky · y + ty, image → crop */
+/** @typedef {{kx: number, ky: number, tx: number, ty: number}} Affine image → crop: x → kx · x + tx, y → ky · y + ty */
 
 /**
  * The map from the image to a person's crop: the box, padded, with its shorter side grown to the aspect of the crop.
@@ -51,8 +51,8 @@ export function warpImage(image, { kx, ky, tx, ty }, height, width, out) {
 /**
  * Fit an image into the upper left of a detector's input: linear interpolation, edges repeated, padding elsewhere.
  * @param {ImageData} image
- * @param {{size: [number, number], padding: number, mean: number[], std: number[]}} input size (height, width); mean and
- *   deviation of its channels, which are B, G, R
+ * @param {{size: [number, number], padding: number, mean: number[], std: number[]}} input its size (height, width), and mean
+ *   and deviation of its channels, which are B, G, R
  * @returns {{pixels: Float32Array, factor: number}} 3 × height × width, and input pixels per image pixel
  */
 export function placeImage(image, { size: [height, width], padding, mean, std }) {

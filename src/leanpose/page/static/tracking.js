@@ -1,4 +1,4 @@
-/** People followed through a video: boxes from the poses before, ids, and the One-Euro filter (Casiez et al., CHI 2012). */
+/** People followed through a video: boxes from the poses before, ids, the One-Euro filter (Casiez et al., CHI 2012). */
 
 import { iou } from "./geometry.js";
 
@@ -48,7 +48,8 @@ export class PoseTracker {
     const certain = found.filter((pose) => this.#confidence(pose) >= this.settings.lostScore);
     // Of two poses of one person, the one who is followed already stays.
     const kept = this.estimator.distinct(certain, (pose) => pose.score + (tracks[found.indexOf(pose)].id ? 1 : 0));
-    if (tracks.some((track, i) => track.id && !kept.includes(found[i]))) this.#sinceDetection = Infinity; // look at once
+    const lost = tracks.some((track, i) => track.id && !kept.includes(found[i]));
+    if (lost) this.#sinceDetection = Infinity; // the detector looks for them in the next frame
     this.#tracks = tracks.filter((_, i) => kept.includes(found[i]));
     return kept.map((pose) => {
       const track = tracks[found.indexOf(pose)], size = Math.sqrt(Math.max(pose.box.width * pose.box.height, 1));
@@ -121,11 +122,10 @@ export class PoseTracker {
       return last ? { ...keypoint, x: last.x, y: last.y } : keypoint;
     }
     const weight = (/** @type {number} */ cutoff) => 1 - 1 / (2 * Math.PI * cutoff * step + 1);
-    const mix = (/** @type {number} */ w, /** @type {number} */ now, /** @type {number} */ then) => w * now + (1 - w) * then;
     const slow = weight(derivativeCutoff);
-    const vx = mix(slow, (x - last.x) / step, last.vx), vy = mix(slow, (y - last.y) / step, last.vy);
-    const w = weight(minCutoff + (beta * Math.hypot(vx, vy)) / size);
-    const filtered = { x: mix(w, x, last.x), y: mix(w, y, last.y), vx, vy, seconds };
+    const vx = last.vx + slow * ((x - last.x) / step - last.vx), vy = last.vy + slow * ((y - last.y) / step - last.vy);
+    const quick = weight(minCutoff + (beta * Math.hypot(vx, vy)) / size);
+    const filtered = { x: last.x + quick * (x - last.x), y: last.y + quick * (y - last.y), vx, vy, seconds };
     filters.set(name, filtered);
     return { ...keypoint, x: filtered.x, y: filtered.y };
   }
