@@ -51,8 +51,8 @@ export function warpImage(image, { kx, ky, tx, ty }, height, width, out) {
 /**
  * Fit an image into the upper left of a detector's input: linear interpolation, edges repeated, padding elsewhere.
  * @param {ImageData} image
- * @param {{size: [number, number], padding: number, mean: number[], std: number[]}} input its size (height, width), and mean
- *   and deviation of its channels, which are B, G, R
+ * @param {{size: [number, number], padding: number, mean: number[], std: number[]}} input its size (height, width), and
+ *   mean and deviation of its channels, which are B, G, R
  * @returns {{pixels: Float32Array, factor: number}} 3 × height × width, and input pixels per image pixel
  */
 export function placeImage(image, { size: [height, width], padding, mean, std }) {
