@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import is_pack_file
+from leanpose.data.sleap_package import is_package_frame
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 
@@ -57,7 +58,7 @@ def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
     if image.member is None:
         return Path(image.path).is_file()
-    if is_pack_file(image.path):
+    if is_package_frame(image) or is_pack_file(image.path):
         return True
     return image.member in tar_members(image.path)
 
@@ -72,7 +73,7 @@ class ImageFolder:
     Args:
         path: the folder, or the uncompressed `.tar` archive.
         title: of the data set, for messages.
-        names: all of the set's; of two with one base name, neither is found by it.
+        names: all of the set's; of two that end alike, neither is found by that end.
         whole_names: never find an image by the last part of its name alone.
 
     Attributes:
@@ -91,7 +92,7 @@ class ImageFolder:
         self.notes: Counter[str] = Counter()
         self._root = os.path.realpath(path)
         self._names = names
-        self._shared = {base for base, count in Counter(map(_base_name, set(names))).items() if count > 1}
+        self._shared = _shared_ends(names)
         self._listed: dict[str, dict[str, bool]] = {}  # folder → name → whether it is a link
         self._below: dict[str, str | None] | None = None  # base name → its place; None where there are several
         self._known: dict[str, ImageRef] = {}
@@ -117,8 +118,8 @@ class ImageFolder:
             file_name: as the label file calls it.
         """
         for spelling, way in spellings(file_name):
-            by_last_part = way == LAST_PART and (self.whole_names or _base_name(file_name) in self._shared)
-            if not by_last_part and spelling in self:
+            ambiguous = way == LAST_PART and (self.whole_names or spelling in self._shared)
+            if not ambiguous and spelling in self:
                 return spelling, way
         return None
 
@@ -245,6 +246,14 @@ def _leaves(name: str) -> bool:
     """Whether a name is none below a folder."""
     slashed = name.replace("\\", "/")
     return slashed.startswith("/") or _DRIVE.match(slashed) is not None or ".." in slashed.split("/")
+
+
+def _shared_ends(names: Sequence[str]) -> set[str]:
+    """The spellings (`b/1.jpg`, `1.jpg`) that several names of a set may have."""
+    counts: Counter[str] = Counter()
+    for name in set(names):
+        counts.update({spelling for spelling, _ in spellings(name)} | {_base_name(name)})
+    return {spelling for spelling, count in counts.items() if count > 1}
 
 
 def _base_name(name: str) -> str:

@@ -206,7 +206,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
         LeanposeError: they are not found.
     """
     folder = labels.path if labels.path.is_dir() else labels.path.parent
-    if labels.located and source is None and is_pack_file(labels.path):
+    if labels.located and source is None and (labels.path.suffix == ".slp" or is_pack_file(labels.path)):
         return lambda name: ImageRef(str(labels.path), name)
     if labels.located and source is None:
         return lambda name: ImageRef(os.path.join(folder, name))

@@ -83,7 +83,7 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     checked = CheckedSet(labels.path, kind, labels.skeleton)
     names = dict(enumerate((image.name for image in labels.images), start=1))
     if labels.located and images is None:
-        checked.source = labels.path if kind == "pack" else labels.path.parent
+        checked.source = labels.path if kind in ("pack", "sleap") else labels.path.parent
         checked.images = {number: images_of(labels, None, "")(name) for number, name in names.items()}
     else:
         _find_images(checked, top, images, names)
