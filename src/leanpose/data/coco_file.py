@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.wholebody import parse_triples
+from leanpose.data.wholebody import has_parts, parse_triples
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
 from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name
@@ -240,7 +240,7 @@ def _people_of(
                 continue
         if "keypoints" not in record:
             left_out.append((record.get("image_id"), "without the field `keypoints`"))
-        elif record["keypoints"] is None or record["keypoints"] == []:
+        elif record["keypoints"] in (None, []) and not has_parts([record]):
             left_out.append((record.get("image_id"), "with an empty field `keypoints`"))
         else:
             record["category_id"] = number

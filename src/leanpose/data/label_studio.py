@@ -94,7 +94,10 @@ def load_label_studio(path: Path) -> LabelSet:
             mine = [r for r in rectangles if r.image == position]
             points = [r for r in results if "keypointlabels" in r["value"]]
             placed = [r for r in points if r["value"].get("x") is not None and r["value"].get("y") is not None]
-            notes["points without a position, such as prompts of a model, are not used"] += len(points) - len(placed)
+            if len(placed) < len(points):
+                notes["points without a position, such as prompts of a model, are not used"] += len(points) - len(
+                    placed
+                )
             people += _people(placed, mine, position, (width, height))
             for further in _further(task):
                 # Rectangles of theirs would only be boxes.

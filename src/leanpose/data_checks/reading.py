@@ -164,6 +164,8 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
             checked.add("fractions", str(error))
+        elif "look like corners" in str(error):
+            checked.add("corners", str(error))
         return
     close_account(account, people)
     checked.account = account
