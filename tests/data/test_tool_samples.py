@@ -12,6 +12,7 @@ from data_builders import encoded, picture
 from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import format_of, load_labels, unknown_format
+from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
 Points = dict[str, list[float]]
@@ -174,3 +175,68 @@ def test_flavours_of_coco(tmp_path: Path, tool: str) -> None:
         "labelstudio": {"of another category (cloud)": 1},
     }
     assert {reason: count for reason, count in read.accounts[0].left_out.items() if count} == left_out[tool]
+
+
+TABLE = "file,person,name,x,y,visible\n1.jpg,1,tip,10,12,2\n1.jpg,1,left_wing,20,30,1\n1.jpg,1,right_wing,40,30.5,2\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TABLE,
+        TABLE.replace(",", "\t"),
+        TABLE.replace(",", ";").replace("30.5", "30,5"),
+        TABLE.replace(",2\n", ",true\n").replace(",1\n", ",False\n"),
+        "\ufeff" + TABLE.replace("\n", "\r\n"),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert format_of(tmp_path / "a.csv") == "csv"
+    (person,) = load_labels(tmp_path / "a.csv").people
+    assert person.points.tolist() == [[10, 12, 2], [20, 30, 1], [40, 30.5, 2]]
+
+
+def test_a_table_in_utf_16_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(TABLE.encode("utf-16"))
+    assert format_of(tmp_path / "a.csv") is None
+    assert "in UTF-16" in unknown_format(tmp_path / "a.csv")
+
+
+def yolo_set(folder: Path, labels: str, **more: Any) -> Path:
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    (folder / "images" / "1.jpg").write_bytes(encoded(picture(1, 100, 100)))
+    (folder / "labels" / "1.txt").write_text(labels)
+    names = {"kpt_names": {0: list(KITE.keypoints)}, "names": ["kite"], "kpt_shape": [3, 3], "train": "images"}
+    (folder / "data.yaml").write_text(json.dumps(names | more))
+    return folder / "data.yaml"
+
+
+POSE = "0 0.5 0.5 0.4 0.4 0.1 0.2 2 0.3 0.4 1 0.5 0.6 2"
+
+
+def test_a_flip_idx_that_contradicts_the_names_is_said(tmp_path: Path) -> None:
+    labels = load_labels(yolo_set(tmp_path, "\ufeff" + POSE, flip_idx=[1, 0, 2]))
+    assert labels.skeleton.pairs == ((0, 1),)
+    assert labels.notes["flip_idx exchanges other keypoints than the sides in the names do, and counts"] == 1
+    assert labels.people[0].points.round(6).tolist() == [[10, 20, 2], [30, 40, 1], [50, 60, 2]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [(POSE.replace("0.3", "nan"), "has a number that is not finite"), ("1.5" + POSE[1:], r"has the class 1\.5")],
+)
+def test_lines_of_yolo_that_are_wrong(tmp_path: Path, labels: str, words: str) -> None:
+    with pytest.raises(LeanposeError, match=words):
+        load_labels(yolo_set(tmp_path, labels))
+
+
+def test_other_shapes_of_cvat_and_labelme_are_counted(tmp_path: Path) -> None:
+    image = (
+        '<image id="0" name="1.jpg" width="9" height="9"><polygon label="a" points="1,2;3,4"/><mask/><mask/></image>'
+    )
+    (tmp_path / "a.xml").write_text(f"<annotations>{image}</annotations>")
+    assert load_labels(tmp_path / "a.xml").left_out == {"a polygon": 1, "a mask": 2}
+    (tmp_path / "1.json").write_text(json.dumps({"imagePath": "1.jpg", "shapes": None}))
+    assert load_labels(tmp_path / "1.json").people == []

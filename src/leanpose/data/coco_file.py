@@ -146,15 +146,15 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
 
 def _numbers(ids: list[Any]) -> dict[Any, int] | None:
     """Numbers for ids that are not all whole numbers; None where they are."""
-    if all(isinstance(as_id(each), int) for each in ids):
+    if all(type(each) is int or isinstance(as_id(each), int) for each in ids):
         return None
     return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
 
 
 def as_id(value: Any) -> Any:
     """An id as a whole number where it is one, also where it is written as text or with a decimal point."""
-    if isinstance(value, int):
-        return int(value)
+    if type(value) is int:  # nearly always
+        return value
     try:
         number = float(value)
         if number != int(number):

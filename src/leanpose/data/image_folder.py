@@ -24,6 +24,7 @@ from leanpose.files import open_regular
 
 _ADDRESSES = ("http", "https", "file", "s3", "gs")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
+_PLAIN = re.compile(r"\w[\w.\-]*", re.ASCII)  # nearly all names of nearly all sets
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SOME = 50  # names of a set that tell whether its images are where these say
 _MOST_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
@@ -210,10 +211,11 @@ def spellings(name: str) -> list[tuple[str, str]]:
     Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing. No
     spelling leaves the folder.
     """
+    if _is_plain(name):
+        return [(name, "")]
     slashed = name.replace("\\", "/")
     if name and name.isascii() and slashed == name and not _leaves(name) and not any(c in name for c in ":%?#"):
-        plain = [(name, "")]  # nearly all names of nearly all sets
-        return plain if "/" not in name and not _UPLOADED.match(name) else plain + _endings(name.split("/"))
+        return [(name, ""), *_endings(name.split("/"))]
     whole = [] if _leaves(name) or not name else [(name, "")]
     whole += [(slashed, SLASHES)] if slashed != name and not _leaves(slashed) else []
     try:
@@ -250,10 +252,18 @@ def _leaves(name: str) -> bool:
 
 def _shared_ends(names: Sequence[str]) -> set[str]:
     """The spellings (`b/1.jpg`, `1.jpg`) that several names of a set may have."""
-    counts: Counter[str] = Counter()
+    plain, others = [], []
     for name in set(names):
+        (plain if _is_plain(name) else others).append(name)
+    counts = Counter(plain)  # whose only spelling they are
+    for name in others:
         counts.update({spelling for spelling, _ in spellings(name)} | {_base_name(name)})
     return {spelling for spelling, count in counts.items() if count > 1}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name has a single spelling."""
+    return _PLAIN.fullmatch(name) is not None and _UPLOADED.match(name) is None
 
 
 def _base_name(name: str) -> str:
