@@ -44,7 +44,10 @@ def deviation(golden: Golden, path: Path) -> float:
     if isinstance(found, SimCC):
         return max(golden.deviation("simcc_x", found.x), golden.deviation("simcc_y", found.y))
     if isinstance(found, Heatmaps):
-        name = next(name for name in ("pred", "cycle0.pred", "out") if name in outputs)
+        last = max(
+            (name for name in outputs if name.startswith("out[")), key=lambda name: int(name[4:-1]), default="out"
+        )
+        name = next(name for name in ("pred", "cycle0.pred", last) if name in outputs)
         return golden.deviation(name, found.heatmaps)
     assert isinstance(found, Coordinates)
     name = next(name for name in outputs if name in ("out", "pred") or name.startswith("inference_regression"))

@@ -56,6 +56,8 @@ FAMILIES: list[Any] = [
     ("distilpose_reg_stemnet", "distilpose_s", SIZE, "coco17", {}),
     ("distilpose_teacher_stemnet", "tokenpose_s_v1", SIZE, "coco17", {}),
     pytest.param("distilpose_teacher_hr48", "tokenpose_hrnet_w48", SIZE, "coco17", {}, marks=SLOW),
+    pytest.param("hourglass52_1stack_256x256", "hourglass_1", (256, 256), "coco17", {}, marks=SLOW),
+    pytest.param("mspn50_1stage_256x192", "mspn50_1", SIZE, "coco17", {}, marks=SLOW),
 ]
 
 

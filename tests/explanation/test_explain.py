@@ -77,6 +77,14 @@ def test_a_decoder_that_refines_points_is_explained(query_attention: bool):
 
 
 @pytest.mark.usefixtures("unpainted")
+def test_what_a_place_of_a_feature_map_depends_on_is_explained():
+    sizes: dict[str, Any] = {"input_size": (64, 48), "embed_dim": 32, "mlp_width": 64}
+    drawings = explain(PHOTO, BOX, create_model("transpose_r_a3", **sizes), label="it", keypoints=["left_wrist"])
+    assert [drawing.name for drawing in drawings] == ["dependency_left_wrist.png", "heatmaps.png", "weights.png"]
+    assert drawings[0].title == "What it finds the left_wrist by"
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_a_decoder_that_refines_points_stands_beside_a_teacher_of_heatmaps():
     student = small("tfpose_r18", input_size=(64, 48))
     names = [drawing.name for drawing in explain(PHOTO, BOX, student, label="it", teacher=small("sdpose_t"))]

@@ -43,6 +43,9 @@ SAME = [
     ("rtmpose_m", "rtmpose_m_body17_256x192"),
     ("rtmpose_l", "rtmpose_l_body17_256x192"),
     ("simcc_r50", "simcc_res50_256x192"),
+    ("hourglass_8", "hourglass52_8stack_256x256"),
+    ("mspn50_1", "mspn50_1stage_256x192"),
+    ("mspn50_4", "mspn50_4stage_256x192"),
 ]
 
 
@@ -55,6 +58,25 @@ def test_cost_is_what_the_official_code_counts(shared: Path, name: str, file: st
     papers = next(count for tool, count in flops.items() if "fvcore" not in tool)
     assert cost.macs == pytest.approx(papers, rel=0.01)
     assert cost.macs + cost.attention_macs == pytest.approx(flops["fvcore.FlopCountAnalysis"], rel=0.01)
+
+
+# TransPose (ICCV 2021), Table 1 and 2: millions of parameters and GFLOPs as printed. Its counter, unlike this one, has the
+# one transposed convolution of the R models at the size of its output, which is four times its cost.
+@pytest.mark.parametrize(
+    ("name", "millions", "gflops"),
+    [
+        ("transpose_r_a3", 5.2, 8.0),
+        ("transpose_r_a4", 6.0, 8.9),
+        ("transpose_h_s", 8.0, 10.2),
+        ("transpose_h_a4", 17.3, 17.5),
+        ("transpose_h_a6", 17.5, 21.8),
+    ],
+)
+def test_transpose_costs_what_the_paper_prints(name: str, millions: float, gflops: float) -> None:
+    cost = model_table()[name]
+    assert cost.parameters / 1e6 == pytest.approx(millions, abs=0.05)
+    enlarging = 3 * 256 * 256 * 16 * 32 * 24 if "_r_" in name else 0
+    assert (cost.macs + cost.attention_macs + enlarging) / 1e9 == pytest.approx(gflops, rel=0.025)
 
 
 # With 133 tokens the products of attention, which the toolbox's counter has here, are no longer small.

@@ -17,6 +17,7 @@ from leanpose.models.base import PoseModel
 from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 from leanpose.models.tfpose import TFPose
+from leanpose.models.transpose import ResNetS
 
 # The same code as a smaller sibling that is tested.
 DEEPER = {
@@ -34,6 +35,13 @@ DEEPER = {
     "dwpose_l",
     "vitpose_b",
     "tfpose_r50",
+    "hourglass_1",
+    "hourglass_4",
+    "hourglass_8",
+    "mspn50_1",
+    "transpose_r_a4",
+    "transpose_h_a4",
+    "transpose_h_a6",
 }
 
 NAMES = sorted(set(list_models(task="pose")) - DEEPER)
@@ -66,6 +74,9 @@ def cut_repetitions(backbone: Backbone) -> None:
         for stage in backbone.stages:
             assert isinstance(stage, torch.nn.Sequential)
             del stage[1:]
+    elif isinstance(backbone, ResNetS):
+        for layer in (backbone.layer1, backbone.layer2):
+            del layer[1:]
     elif isinstance(backbone, ResNet):
         for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
             del layer[1:]
@@ -74,8 +85,10 @@ def cut_repetitions(backbone: Backbone) -> None:
 def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
-    coarse = backbone.startswith(("resnet", "cspnext", "movenet", "tinypose")) or (
-        getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone
+    coarse = (
+        backbone.startswith(("resnet", "cspnext", "movenet", "tinypose"))
+        or name.startswith("mspn")
+        or (getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone)
     )
     overrides: dict[str, Any] = {"input_size": (64, 96) if coarse else (64, 48)}
     repeated = {"depth", "encoder_layers", "decoder_layers"}
@@ -84,6 +97,10 @@ def small_model(name: str) -> PoseModel:
         overrides["prune_layers"] = (0, 1)
     if backbone == "stem":
         overrides["stage1_blocks"] = 2
+    if name.startswith("hourglass"):
+        overrides |= {"stage_channels": (16, 16, 24), "stage_blocks": (1, 1, 1)}
+    if name.startswith("mspn"):
+        overrides |= {"num_stages": 2, "num_blocks": (1, 1, 1, 1), "unit_channels": 32}
     model = create_model(name, **overrides)
     cut_repetitions(model.backbone)
     if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture
@@ -154,7 +171,8 @@ def test_gradient_reaches_every_parameter_that_is_trained(model: PoseModel, imag
     target = model.codec.encode(torch.rand(2, keypoints, 2) * 48, torch.ones(2, keypoints))
     predictions = output.aux_outputs or [cycle.prediction for cycle in output.cycles or (output,)]
     torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    without = [n for n, p in trained if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == [n for n, _ in model.named_parameters() if n.startswith(CHOOSING.get(model.name, ()))]
 
 

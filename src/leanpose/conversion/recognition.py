@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 SUPPORTED = (
     "RTMPose and DWPose, SimCC, SimpleBaseline, HRNet, DeepPose, RLE and ViTPose of mmpose, TokenPose, PPT, SDPose, "
-    "DistilPose and SDPose-Reg, and the backbones ResNet-18/34/50/101/152, HRNet-W32/W48, CSPNeXt and MobileNetV3/V4"
+    "DistilPose and SDPose-Reg, mmpose's Hourglass and MSPN, TransPose, and the backbones ResNet-18/34/50/101/152, HRNet-W32/W48, CSPNeXt and MobileNetV3/V4"
 )
 _NOT_BACKBONE = re.compile(
     r"(fc|head|classifier|final_layer|incre_modules|downsamp_modules|keypoint_head|deconv_layers)\."
@@ -410,10 +410,53 @@ def _token_names(options: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different first groups of a pattern the names have."""
+    return len({match[1] for key in tensors if (match := re.match(pattern, key))})
+
+
+def _hourglass(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
+    stacks = _count(tensors, r"backbone\.hourglass_modules\.(\d+)\.")
+    name = f"hourglass_{stacks}" if stacks in (1, 2, 4, 8) else "hourglass_8"
+    keypoints = tensors["head.multi_final_layers.0.weight"].shape[0]
+    return RecognisedNetwork("Hourglass", {name: {"num_stacks": stacks}}, keypoints, (256, 256))
+
+
+def _mspn(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
+    stages = _count(tensors, r"backbone\.multi_stage_mspn\.(\d+)\.")
+    keypoints = tensors["head.predict_layers.0.conv_layers.1.conv.weight"].shape[0]
+    options = {
+        "num_stages": stages,
+        "unit_channels": tensors["head.predict_layers.0.conv_layers.0.conv.weight"].shape[0],
+    }
+    return RecognisedNetwork("MSPN", {"mspn50_1" if stages == 1 else "mspn50_4": options}, keypoints)
+
+
+def _transpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
+    depth = _count(tensors, r"global_encoder\.layers\.(\d+)\.")
+    width, channels = tensors["reduce.weight"].shape[:2]
+    hrnet = "stage3.0.branches.0.0.conv1.weight" in tensors
+    options: dict[str, Any] = {
+        "backbone": f"hrnet_w{channels}" if hrnet else "resnet50",
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": 1 if hrnet else 8,  # no shape tells the heads of the attention: these are the paper's
+        "mlp_width": tensors["global_encoder.layers.0.linear1.weight"].shape[0],
+    }
+    name = ("transpose_h_s" if channels == 32 else f"transpose_h_a{depth}") if hrnet else f"transpose_r_a{depth}"
+    known = {"transpose_h_s", "transpose_h_a4", "transpose_h_a6", "transpose_r_a3", "transpose_r_a4"}
+    name = name if name in known else "transpose_h_a6" if hrnet else "transpose_r_a4"
+    size = _size_of_area(tensors["pos_embedding"].shape[0] * (16 if hrnet else 64))
+    return RecognisedNetwork("TransPose", {name: options}, tensors["final_layer.weight"].shape[0], size)
+
+
 _FAMILIES: dict[str, Callable[[Mapping[str, Tensor]], RecognisedNetwork | None]] = {
     r"head\.gau\.uv\.weight": _rtmpose,
     r".*keypoint_token": _token_network,
     r"backbone\.patch_embed\.projection\.weight": _vitpose,
+    r"backbone\.hourglass_modules\.0\.up1\.0\.conv1\.weight": _hourglass,
+    r"backbone\.multi_stage_mspn\.0\.upsample\.up1\.in_skip\.conv\.weight": _mspn,
+    r"global_encoder\.layers\.0\.self_attn\.in_proj_weight": _transpose,
     rf"{_HEAD.pattern}final_layer\.weight": _convolutional,
     r"(?:keypoint_)?head\.fc\.weight": _deeppose,
 }

@@ -17,13 +17,21 @@ from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
 from leanpose.explanation.person import PersonView, look_at
-from leanpose.explanation.recording import AttentionRecording, DecoderRecording, record_attention, record_decoder
+from leanpose.explanation.recording import (
+    AttentionRecording,
+    DecoderRecording,
+    DependencyRecording,
+    record_attention,
+    record_decoder,
+    record_dependencies,
+)
 from leanpose.files import atomic_write, describe_os_error, require_own_folder
 from leanpose.locks import lock_folder
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
 from leanpose.models.tfpose import STRIDES, TFPose
 from leanpose.models.tokenpose import TokenPose
+from leanpose.models.transpose import TransPose
 from leanpose.skeleton import Skeleton
 
 MAX_MAPS = 24  # keypoints, where none are chosen
@@ -110,7 +118,7 @@ def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
     """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole network."""
     layers = [model]
-    if isinstance(model, TokenPose):
+    if isinstance(model, (TokenPose, TransPose)):
         layers = model.layers
     elif isinstance(model, TFPose):
         layers = [*model.encoder, *model.decoder]
@@ -131,11 +139,13 @@ class _Inference:
     def __init__(self, model: PoseModel, view: PersonView, label: str, chosen: Sequence[int]) -> None:
         self.model, self.view, self.label, self.chosen = model, view, label, chosen
         self.skeleton = model.skeleton
-        self.recording: AttentionRecording | DecoderRecording | None = None
+        self.recording: AttentionRecording | DecoderRecording | DependencyRecording | None = None
         if isinstance(model, TokenPose):
             self.recording = record_attention(model, view.images)
         elif isinstance(model, TFPose):
             self.recording = record_decoder(model, view.images)
+        elif isinstance(model, TransPose):
+            self.recording = record_dependencies(model, view.images)
         with torch.inference_mode():
             output = model(view.images) if self.recording is None else self.recording.output
         self.prediction: Prediction = output.prediction
@@ -150,6 +160,10 @@ class _Inference:
                 maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
                 title = f"Where the {names[k]} token of {self.label} looks"
                 yield _draw(f"{prefix}attention_{file}", title, figures.draw_attention, view.shown, maps)
+            elif isinstance(recording, DependencyRecording):
+                title = f"What {self.label} finds the {names[k]} by"
+                maps = recording.areas[None, :, k]
+                yield _draw(f"{prefix}dependency_{file}", title, figures.draw_attention, view.shown, maps, rest="")
             elif isinstance(recording, DecoderRecording):
                 of_layers = recording.references, recording.points[1:]
                 ends = [view.to_shown(points[:, k]) for points in of_layers]

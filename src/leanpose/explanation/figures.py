@@ -118,13 +118,16 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
     return -0.5 * x, (shape[1] - 0.5) * x, (shape[0] - 0.5) * y, -0.5 * y
 
 
-def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str) -> Picture:
-    """The attention of one keypoint token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
+def draw_attention(
+    crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str, *, rest: str = "keypoint tokens"
+) -> Picture:
+    """The attention of one token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
 
     Args:
         crop: what the patches were cut from.
         attention: shares of the token's attention; NaN where a patch was dropped.
         title: stands above.
+        rest: what gets the attention that no patch gets; empty: nothing does.
     """
     layers = chosen_layers(attention.shape[1])
     height, width = crop.shape[:2]
@@ -135,10 +138,10 @@ def draw_attention(crop: Crop, attention: Float[np.ndarray, "cycles layers rows 
         heat = attention[cycle, layer]
         show_tile(panel, crop, f"layer {layer + 1} · {np.nansum(heat):.0%}")
         panel.imshow(overlay(heat, colours), extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
-        if layer == layers[0]:
+        if layer == layers[0] and len(attention) > 1:
             panel.set_ylabel(f"cycle {cycle + 1}", fontsize=10)
     add_scale(figure, axes, colours, "share of the attention\nthat a patch gets")
-    note = "beside the layer: what all patches get together; keypoint tokens get the rest (mean over the heads)"
+    note = f"beside the layer: what all patches get together{rest and f'; {rest} get the rest'} (mean over the heads)"
     return as_image(figure, title, note + (" · dark: dropped" if np.isnan(attention).any() else ""))
 
 

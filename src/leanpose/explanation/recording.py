@@ -1,7 +1,8 @@
 """What a model attends to, recorded while it runs.
 
-The attention of keypoint tokens in every layer of every cycle (drawn in SDPose, CVPR 2024, Fig. 4 and 5), and what a
-decoder of deformable attention looks at, layer by layer (TFPose, 2021, Fig. 6 to 12).
+The attention of keypoint tokens in every layer of every cycle (drawn in SDPose, CVPR 2024, Fig. 4 and 5), what a
+decoder of deformable attention looks at, layer by layer (TFPose, 2021, Fig. 6 to 12), and what the place of a keypoint
+depends on (TransPose, ICCV 2021, Fig. 1 and 5).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from leanpose.models.base import PoseOutput
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.tfpose import DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
+from leanpose.models.transpose import TransPose
 
 
 @dataclass(frozen=True)
@@ -175,3 +177,32 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         weights=torch.cat([trace.samples.weights for trace in traces]).float().cpu().numpy(),
         query_attention=torch.cat(attention).float().cpu().numpy() if attention else None,
     )
+
+
+@dataclass(frozen=True)
+class DependencyRecording:
+    """One pass of one person's crop through a TransPose.
+
+    Attributes:
+        output: what `forward` returned.
+        areas: how much the place where a keypoint was found attends to each place, in each layer; a map sums to 1.
+    """
+
+    output: PoseOutput
+    areas: Float[np.ndarray, "layers K rows columns"]
+
+
+def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> DependencyRecording:
+    """Run in eval mode and note what each keypoint depends on.
+
+    Args:
+        model: is left in the mode in which it was.
+        images: one normalised crop.
+    """
+    training = model.training
+    try:
+        with torch.inference_mode():
+            output, areas = model.eval().dependency_areas(images)
+    finally:
+        model.train(training)
+    return DependencyRecording(output, areas[0].float().cpu().numpy())

@@ -7,6 +7,7 @@ from leanpose.losses.base import Criterion, Distillation, Supervised
 from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.fpd import FPDLoss
+from leanpose.losses.okdhp import OKDHPLoss
 from leanpose.losses.sdpose import SDPoseLoss
 
 METHODS: dict[str, type[Distillation[Any]]] = {
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "dwpose_stage2": DWPoseStage2,
     "auto": AutoLoss,
     "fpd": FPDLoss,
+    "okdhp": OKDHPLoss,
 }
 """Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
 
@@ -29,6 +31,7 @@ __all__ = [
     "DistilPoseLoss",
     "Distillation",
     "FPDLoss",
+    "OKDHPLoss",
     "SDPoseLoss",
     "Supervised",
 ]

@@ -50,8 +50,10 @@ class PoseOutput:
             order, for auxiliary heatmaps; empty where the model has no such layers.
         cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
             of this object are then those of the first cycle.
-        aux_outputs: only from `forward_train`, of models that write keypoints down again and again (TFPose): the prediction of
+        aux_outputs: only from `forward_train`, of models that write keypoints down again and again (TFPose, Hourglass): the prediction of
             every layer, the last one last; empty for the others.
+        branches: only while training by OKDHP: the outputs of the other branches behind the same trunk, whose own output this
+            is; `features` are then the trunk's.
     """
 
     prediction: Prediction
@@ -62,6 +64,7 @@ class PoseOutput:
     feature_maps: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()
     aux_outputs: tuple[Prediction, ...] = ()
+    branches: tuple[PoseOutput, ...] = ()
 
 
 # So that torch.export can take a result apart into its tensors.
@@ -139,8 +142,8 @@ class ImageModel(nn.Module):
     def read_card(self, card: Mapping[str, Any]) -> None:
         """Take over what `card_fields` wrote."""
 
-    def official_name(self, key: str) -> str:
-        """What a parameter of the original code is called here, for networks that merely wrap it."""
+    def official_name(self, key: str) -> str | None:
+        """What a parameter of the original code is called here; None: it has it, but computes nothing with it."""
         raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
@@ -256,6 +259,31 @@ class PoseModel(ImageModel):
             LeanposeError: the head reads more than the backbone's features.
         """
         raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
+
+    def forward_trunk(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B C Hf Wf"], tuple[Prediction, ...]]:
+        """What branches of this model can share (OKDHP), mostly the backbone, and the predictions made on the way.
+
+        Raises:
+            LeanposeError: the images are not of this model's size.
+        """
+        return self.forward_features(images), ()
+
+    def forward_branch(self, trunk: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
+        """The rest of the model, from the trunk's features.
+
+        Raises:
+            LeanposeError: the rest reads more than these.
+        """
+        return self.forward_head(trunk)
+
+    def fresh_branch(self) -> Self:
+        """The rest of the model again with fresh weights; of it only `forward_branch` can be called."""
+        branch = type(self)(self.name, self.config, self.skeleton)
+        branch.codec = self.codec
+        del branch.backbone
+        return branch
 
     def load_backbone(self, file: Path | None = None) -> None:
         """Start the backbone from its published ImageNet weights, or from a file that `leanpose convert` has made of one.

@@ -19,7 +19,7 @@ class Cost:
     """The cost of one image at inference.
 
     Attributes:
-        parameters: that are trained; the number papers print.
+        parameters: that are trained, and the fixed embedding of TransPose; the number papers print.
         macs: multiply-accumulates of convolutions, linear layers, norms (2 per value) and ReLUs (1 per value): the
             counting of mmcv, whose figures the papers of SDPose and DistilPose print. Attention products are missing.
         attention_macs: the products of queries with keys and of the attention with the values, and what deformable attention

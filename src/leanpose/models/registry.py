@@ -180,7 +180,7 @@ def configure_model(name: str, **overrides: Any) -> Any:
     return changed
 
 
-_DEEP = ("depth", "layers", "blocks", "cycles", "stages")
+_DEEP = ("depth", "layers", "blocks", "cycles", "stages", "stacks")
 MOST_PARAMETERS = 1_000_000_000
 
 

@@ -113,9 +113,10 @@ def _rename(model: ImageModel, official: dict[str, Tensor], rename: Callable[[st
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
-        if key.endswith("pos_embedding") or _LOSS.search(key):
-            continue  # computed, never learnt; or of the loss alone
         new = rename(key)
+        computed = key.endswith("pos_embedding") and new not in expected  # never learnt
+        if new is None or computed or _LOSS.search(key):
+            continue
         if new not in expected:
             raise LeanposeError(f"The official weights do not fit '{model.name}': it has no place for '{key}'.")
         if value.shape != expected[new].shape:

@@ -6,11 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from leanpose.checksums import CHECKSUM_KEY, checked_card, checksum, digest
 from leanpose.errors import LeanposeError
@@ -102,6 +103,12 @@ class PyramidBackbone(Backbone):
     @abstractmethod
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The three levels, finest first."""
+
+    def read_at(self, stride: Literal[8, 16, 32]) -> Self:
+        """Give the features at another stride from now on."""
+        self.stride = stride
+        self.channels = self.pyramid_channels[PYRAMID_STRIDES.index(stride)]
+        return self
 
     def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
         """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
