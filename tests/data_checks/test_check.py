@@ -249,3 +249,11 @@ def test_the_command(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found["sets"][0]["keypoints"]["nose"] == {"labelled": 3, "hidden": 0}
     assert found["sets"][0]["mirror_pairs"][0] == ["left_eye", "right_eye"]
+
+
+def test_names_that_no_file_can_have_are_missing_images(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, 3)
+    edit(path, lambda content: content["images"][0].update(file_name="a" * 5000))
+    edit(path, lambda content: content["images"][1].update(file_name="a/" * 3000 + "b"))
+    kinds = Counter(finding.kind for finding in check_data([path]).findings)
+    assert kinds["image missing"] == 2

@@ -130,7 +130,11 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
         for position, record in enumerate(annotations, start=1):
             record["id"] = int(record["id"]) if own is None else position
             image_id = record["image_id"]
-            record["image_id"] = numbers.get(image_id, image_id) if numbers else int(image_id)
+            if numbers and image_id not in numbers:
+                raise LeanposeError(
+                    f"Annotation {record['id']} of {path} belongs to image {image_id}, which is not there."
+                )
+            record["image_id"] = numbers[image_id] if numbers else int(image_id)
     if skeleton is None:
         if not chosen:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")

@@ -58,7 +58,7 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
 def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
     if image.member is None:
-        return Path(image.path).is_file()
+        return os.path.isfile(image.path)  # which is not either where no file could have such a name
     if is_package_frame(image) or is_pack_file(image.path):
         return True
     return image.member in tar_members(image.path)
