@@ -92,7 +92,7 @@ def test_everybody_is_read_whatever_the_form(tmp_path: Path, change: Callable[[R
 @pytest.mark.parametrize("name", ["a", float("nan"), 1.5])
 def test_nobody_gets_another_image_when_images_are_counted_anew(tmp_path: Path, name: object) -> None:
     """The first image becomes number 1; the person of the image that was called 1 is of none that is there."""
-    with pytest.raises(LeanposeError, match="Annotation 1 of .* belongs to image 1, which is not there"):
+    with pytest.raises(LeanposeError, match=r"Annotation 1 of .* belongs to image 1, which is not there"):
         read(write_coco(tmp_path, 2), lambda content: content["images"][0].update(id=name))
 
 
