@@ -118,8 +118,8 @@ def require_width_and_height(
     if not known.any() or known.sum() < _FEWEST_CORNERS or over.mean() < _MANY or not corners.all():
         return
     seen, xy = points[known, :, 2] > 0, points[known, :, :2]
-    inside = ((xy >= first[:, None] - 1) & (xy <= last[:, None] + 1)).all(axis=2)
-    if inside[seen].mean() > 1 - _OVER if seen.any() else False:
+    outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))
+    if seen.any() and outside[seen].mean() < _OVER:
         raise LeanposeError(
             f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, {over.mean():.0%} of "
             "them reach over the edge of their images; subtract the first corner from the second one."

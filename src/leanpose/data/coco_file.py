@@ -220,7 +220,7 @@ def _people_of(
 ) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
     """The annotations of the chosen categories, why the others are none, and what was taken for something else."""
     names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
-    by_name = {name: number for number, name in names.items()}
+    by_name: dict[Any, Any] = {name: number for number, name in names.items()}
     ids = {as_id(kind["id"]) for kind in chosen}
     first = next(iter(ids), None)
     # Some tools number categories from 0 in one list and from 1 in the other: of a single one it cannot matter.
