@@ -13,10 +13,10 @@ from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
-from leanpose.training.build import build_model
+from leanpose.training.build import build_model, build_trainer
 from leanpose.training.recipe import parse_recipe
 from leanpose.weights import save_model
-from tiny import tiny_recipe
+from tiny import tiny_recipe, write_tiny_coco
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
@@ -79,3 +79,15 @@ def test_a_start_gives_the_keypoints_that_it_knows_its_calibration(tmp_path: Pat
     assert built([names[3], names[0]], codec={"calibration": kept.to_dict()}, init_from=None) == kept
     with pytest.raises(LeanposeError, match=r"codec\.calibration has 2 offsets; 'tinypose' finds 1 keypoints"):
         built([names[3]], codec={"calibration": kept.to_dict()})
+
+
+@pytest.mark.parametrize(("loss", "told"), [("codec", True), ("rle", False)])
+def test_who_leaves_deviations_untrained_is_told(tmp_path: Path, loss: str, told: bool) -> None:
+    write_tiny_coco(tmp_path, people=2)
+    options = {"backbone": "tinypose", "input_size": [64, 32]}
+    changes = {"model": "rle_r50", "model_options": options, "distillation": {"method": "none"}, "loss": loss}
+    said: list[str] = []
+    recipe = parse_recipe(tiny_recipe(tmp_path, **changes))
+    build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
+    sentence = "loss=codec does not train the deviations by which 'rle_r50' scores its keypoints; loss=rle does."
+    assert (sentence in said) == told

@@ -88,17 +88,27 @@ class TransformerLayer(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
+def sine_embedding(position: Float[Tensor, "*N"], width: int) -> Float[Tensor, "*N {width}"]:
+    """Sines and cosines of a number, in turn, for wavelengths that rise to 10000 · 2π."""
+    wavelength = 10000 ** (torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width)
+    angle = position[..., None] / wavelength
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def sine_position(
+    rows: int, columns: int, embed_dim: int, *, offset: float = 0.0
+) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
     Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+
+    Args:
+        offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
     """
 
     def encode(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
-        wavelength = 10000 ** (torch.arange(0, embed_dim // 2, 2, dtype=torch.float32) / (embed_dim // 2))
-        angle = position[:, None] / wavelength
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+        position = (torch.arange(1, length + 1, dtype=torch.float32) + offset) / (length + 1e-6) * (2 * math.pi)
+        return sine_embedding(position, embed_dim // 2)
 
     y = encode(rows)[:, None].expand(rows, columns, -1)
     x = encode(columns)[None].expand(rows, columns, -1)

@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
         c = config
         self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
         self.attention_norm = nn.LayerNorm(c.embed_dim)
-        self.mlp = _mlp(c)
+        self.mlp = _mlp(c.embed_dim, c.mlp_ratio, c.dropout)
         self.mlp_norm = nn.LayerNorm(c.embed_dim)
         self.dropout = nn.Dropout(c.dropout)
 
@@ -145,28 +145,43 @@ class DecoderTrace(NamedTuple):
 
 
 class DecoderLayer(nn.Module):
-    """Queries attend to each other, then to the features around their points, then move them (TFPose §3.3, Fig. 4)."""
+    """Queries attend to each other, then to the features around their points, then move them (TFPose §3.3, Fig. 4).
 
-    def __init__(self, config: TFPoseConfig) -> None:
+    Args:
+        attention: reads the features; its heads are also as many as attend among the queries.
+        mlp_ratio: how much wider the MLP is inside.
+        dropout: while training.
+        query_attention: whether queries attend to each other.
+    """
+
+    def __init__(
+        self,
+        attention: MultiScaleDeformableAttention,
+        embed_dim: int,
+        mlp_ratio: int,
+        dropout: float,
+        *,
+        query_attention: bool = True,
+    ) -> None:
         super().__init__()
-        c = config
-        self.query_attention = QueryAttention(c.embed_dim, c.num_heads, c.dropout) if c.query_attention else None
-        self.query_norm = nn.LayerNorm(c.embed_dim) if c.query_attention else nn.Identity()
-        self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
-        self.attention_norm = nn.LayerNorm(c.embed_dim)
-        self.mlp = _mlp(c)
-        self.mlp_norm = nn.LayerNorm(c.embed_dim)
-        self.dropout = nn.Dropout(c.dropout)
+        among = QueryAttention(embed_dim, attention.num_heads, dropout) if query_attention else None
+        self.query_attention = among
+        self.query_norm = nn.LayerNorm(embed_dim) if query_attention else nn.Identity()
+        self.attention = attention
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.mlp = _mlp(embed_dim, mlp_ratio, dropout)
+        self.mlp_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
         queries: Float[Tensor, "B K D"],
         position: Float[Tensor, "K D"],
         reference: Float[Tensor, "B K 1 2"],
-        memory: Float[Tensor, "B N D"],
+        memory: Float[Tensor, "images N D"],
         shapes: Sequence[tuple[int, int]],
     ) -> tuple[Float[Tensor, "B K D"], SamplingPoints]:
-        """The queries after this layer, and where they have read."""
+        """The queries after this layer, and where they have read; as many images as queries, if `attention` knows no better."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
         samples = self.attention.look(queries + position, reference, shapes)
@@ -174,11 +189,9 @@ class DecoderLayer(nn.Module):
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
 
 
-def _mlp(config: TFPoseConfig) -> nn.Sequential:
-    inner = config.mlp_ratio * config.embed_dim
-    return nn.Sequential(
-        nn.Linear(config.embed_dim, inner), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(inner, config.embed_dim)
-    )
+def _mlp(embed_dim: int, mlp_ratio: int, dropout: float) -> nn.Sequential:
+    inner = mlp_ratio * embed_dim
+    return nn.Sequential(nn.Linear(embed_dim, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, embed_dim))
 
 
 class TFPose(PoseModel):
@@ -203,7 +216,7 @@ class TFPose(PoseModel):
         self.backbone = backbone
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1), nn.GroupNorm(32, c.embed_dim))
-            for channels in self.backbone.pyramid_channels
+            for channels in self.backbone.pyramid_channels[1:]  # not stride 4
         )
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         if c.encoder_layers:
@@ -211,7 +224,14 @@ class TFPose(PoseModel):
         self.queries = nn.Parameter(torch.empty(keypoints, c.embed_dim))
         self.query_position = nn.Parameter(torch.empty(keypoints, c.embed_dim))
         self.reference_points = nn.Parameter(torch.empty(keypoints, 2))  # before the sigmoid
-        self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
+        self.decoder = nn.ModuleList(
+            DecoderLayer(
+                MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points),
+                *(c.embed_dim, c.mlp_ratio, c.dropout),
+                query_attention=c.query_attention,
+            )
+            for _ in range(c.decoder_layers)
+        )
         self.refinements = nn.ModuleList(
             nn.Sequential(
                 *(nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU(), nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU()),
@@ -291,7 +311,7 @@ class TFPose(PoseModel):
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
         assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
-        projected = [project(level) for project, level in zip(self.projections, pyramid, strict=True)]
+        projected = [project(level) for project, level in zip(self.projections, pyramid[1:], strict=True)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
         if len(self.encoder):
             shapes = self.config.grid_sizes

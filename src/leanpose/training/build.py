@@ -328,6 +328,8 @@ def build_trainer(
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
     if model.codec.calibration is not None and recipe.init_from is not None and not resume:
         say(f"Scores keep the calibration of {recipe.init_from}; leanpose calibrate fits it to the trained model.")
+    if recipe.loss == "codec" and "rle_sigma" in model.provides and not resume:
+        say(f"loss=codec does not train the deviations by which '{model.name}' scores its keypoints; loss=rle does.")
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
