@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -425,18 +424,3 @@ def test_a_list_of_images_that_was_written_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("/gone/set/images/../../secret.jpg\n")
     with pytest.raises(LeanposeError, match=r"secret\.jpg"):
         load_labels(path)
-
-
-def test_each_trap_of_the_documentation_names_its_test() -> None:
-    tests = Path(__file__).parents[1]
-    files = [*(tests / "data").glob("test_*.py"), tests / "backends" / "test_foreign.py"]
-    known = {name for file in files for name in re.findall(r"^def test_(\w+)\(", file.read_text(), re.MULTILINE)}
-    text = (
-        (tests.parent / "docs" / "data.md")
-        .read_text()
-        .split("## What can go wrong in a label file")[1]
-        .split("\n## ")[0]
-    )
-    named = re.findall(r"^\|.*\| (\w+) \|$", text, re.MULTILINE)[1:]
-    assert len(named) >= 54
-    assert set(named) <= known
