@@ -43,6 +43,8 @@ class ModelRow:
     attention_macs: int
     published: str
     source: str
+    config: str
+    """A digest of its configuration, by which a row that is out of date is found without counting anew."""
 
 
 @cache
