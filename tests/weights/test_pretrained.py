@@ -120,7 +120,7 @@ def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandI
     with pytest.raises(LeanposeError, match=r"state training_data=, metrics= \(empty if none\)"):
         model.save_pretrained(tmp_path / "mine", licence="MIT")
     with pytest.raises(LeanposeError, match="need terms: licence= is empty"):
-        model.push_to_hub("me/mine", **STATED | {"licence": " "})
+        model.push_to_hub("me/mine", training_data=[], licence=" ", metrics={})
     assert hub.repositories == {}
     assert not (tmp_path / "mine").exists()
     model.save_pretrained(tmp_path / "mine", **STATED, notes="fresh")
@@ -150,7 +150,7 @@ def test_weights_stored_in_few_bits_are_known_again(tmp_path: Path, dtype: torch
 
 def test_a_push_that_is_refused_is_one_sentence(hub: StandInHub, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(file)
-    refused = {
+    refused: dict[str, dict[str, Any]] = {
         r"gives this account no permission for me/pose \(status 403\); `hf auth login`": {"token": READER},
         "'me/pose' has no revision 'next'": {"branch": "next"},
     }

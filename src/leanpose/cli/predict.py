@@ -38,7 +38,9 @@ def predict(
         list[str],
         Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
-    model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
+    model: Annotated[
+        str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
+    ] = "leanpose-body-s",
     skeleton: ForeignSkeleton = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
