@@ -16,7 +16,7 @@ from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
 from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, read_people
-from leanpose.data.sets import find_sets, format_of, load_labels, split_of, training_sets
+from leanpose.data.sets import find_sets, format_of, images_beside, load_labels, split_of, training_sets
 from leanpose.data_checks import check_data
 from leanpose.distillation.plan import plan_distillation
 from leanpose.errors import LeanposeError
@@ -418,3 +418,11 @@ def test_names_never_leave_the_folder(name: str, first: str) -> None:
 def test_every_converted_format_is_in_the_table(name: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("images", [5, {"a": 1}, "x", None])
+def test_a_file_whose_list_of_images_is_none_is_a_sentence(tmp_path: Path, images: object) -> None:
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    with pytest.raises(LeanposeError, match=r"images of .*labels\.json are not found"):
+        images_beside(file, tmp_path)

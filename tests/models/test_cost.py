@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leanpose.losses.rle import RealNVP
 from leanpose.models.cost import model_cost, table_row
 from leanpose.models.registry import list_models, model_table
 
@@ -130,6 +131,18 @@ def test_cost_of_tfpose_is_what_the_paper_prints(name: str, overrides: dict, gma
     cost = model_cost(name, **overrides)
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
     assert (cost.macs + cost.attention_macs) / 1e9 == pytest.approx(gmacs, rel=0.03)
+
+
+# Poseur (ECCV 2022), as its code and the papers that compare with it count: with the densities of its loss, one for the
+# rough points and one for the decoder, and without the products of attention.
+@pytest.mark.parametrize(
+    ("name", "millions", "gmacs"), [("poseur_mobilenetv2", 11.36, 0.49), ("poseur_r50", 33.3, 4.6)]
+)
+def test_cost_of_poseur_is_what_is_published(name: str, millions: float, gmacs: float) -> None:
+    cost, density = model_table()[name], sum(p.numel() for p in RealNVP().parameters())
+    assert cost.parameters / 1e6 == pytest.approx(millions, rel=0.02)
+    assert (cost.parameters + 2 * density) / 1e6 == pytest.approx(millions, rel=0.002)
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.02)
 
 
 def test_what_deformable_attention_samples_is_counted() -> None:

@@ -11,10 +11,12 @@ import torch
 
 from leanpose.codecs import CoordinateCodec
 from leanpose.codecs.base import Prediction
+from leanpose.losses.rle import RLELoss
 from leanpose.models.backbones import Backbone, HRNet, LiteHRNet
-from leanpose.models.backbones.timm_networks import ResNet
+from leanpose.models.backbones.timm_networks import MobileNetV2, ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.movenet import MoveNet
+from leanpose.models.poseur import Poseur
 from leanpose.models.registry import configure_model, create_model, list_models, model_entry
 from leanpose.models.tfpose import TFPose
 from leanpose.models.transpose import ResNetS
@@ -35,6 +37,7 @@ DEEPER = {
     "dwpose_l",
     "vitpose_b",
     "tfpose_r50",
+    "poseur_r50",
     "hourglass_1",
     "hourglass_4",
     "hourglass_8",
@@ -74,6 +77,9 @@ def cut_repetitions(backbone: Backbone) -> None:
         for stage in backbone.stages:
             assert isinstance(stage, torch.nn.Sequential)
             del stage[1:]
+    elif isinstance(backbone, MobileNetV2):
+        for stage in backbone.blocks:
+            del stage[1:]
     elif isinstance(backbone, ResNetS):
         for layer in (backbone.layer1, backbone.layer2):
             del layer[1:]
@@ -86,7 +92,7 @@ def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
     coarse = (
-        backbone.startswith(("resnet", "cspnext", "movenet", "tinypose"))
+        backbone.startswith(("resnet", "cspnext", "mobilenet", "movenet", "tinypose"))
         or name.startswith("mspn")
         or (getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone)
     )
@@ -160,8 +166,8 @@ def test_it_provides_what_it_says(model: PoseModel, images: torch.Tensor) -> Non
         assert output.features.shape[:2] == (2, model.backbone.channels)
     sigma, score = (getattr(output.prediction, name, None) is not None for name in ("sigma", "score"))
     assert sigma == bool(model.provides & {"heatmap_sigma", "rle_sigma"})
-    # TFPose's score is not learnt, and MoveNet's is the height of a heatmap, so no loss can compare them.
-    assert score == ("score" in model.provides or isinstance(model, (TFPose, MoveNet)))
+    # The scores of TFPose and Poseur are not learnt, and MoveNet's is the height of a heatmap, so no loss can compare them.
+    assert score == ("score" in model.provides or isinstance(model, (TFPose, Poseur, MoveNet)))
 
 
 def test_gradient_reaches_every_parameter_that_is_trained(model: PoseModel, images: torch.Tensor) -> None:
@@ -170,7 +176,8 @@ def test_gradient_reaches_every_parameter_that_is_trained(model: PoseModel, imag
     keypoints = len(model.skeleton)
     target = model.codec.encode(torch.rand(2, keypoints, 2) * 48, torch.ones(2, keypoints))
     predictions = output.aux_outputs or [cycle.prediction for cycle in output.cycles or (output,)]
-    torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
+    criterion = RLELoss() if "rle_sigma" in model.provides else model.codec
+    torch.stack([criterion.loss(prediction, target) for prediction in predictions]).sum().backward()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     without = [n for n, p in trained if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == [n for n, _ in model.named_parameters() if n.startswith(CHOOSING.get(model.name, ()))]

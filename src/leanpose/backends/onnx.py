@@ -55,6 +55,7 @@ class OnnxBackend(ExportedBackend):
         self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
+        self.one_pass = cuda
         self._untried = not cuda  # whose memory is not counted here
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:

@@ -1,4 +1,4 @@
-"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, shard, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 import json
 from collections import Counter
@@ -184,6 +184,31 @@ def pack(
         print(f"{hint[0]}{share:.2%} of the pixels of views by {whose} augmentation lie outside of the crops{hint[1]}.")
     _print_left_out(list(cache.broken.values()))
     exit_if_skipped(cache.broken)
+
+
+@data_app.command()
+def shard(
+    pack: Annotated[Path, Argument(help="A pack (`leanpose data pack`).")],
+    url: Annotated[str, Argument(help="Where the shards go: a folder, or s3://, gs://, az://, https:// …")],
+    out: Annotated[Path | None, Option("--out", "-o", help="Index to write. [default: PACK.shards]")] = None,
+    megabytes: Annotated[float, Option(min=0.01, max=4000, help="Size of a shard.")] = 32.0,
+) -> None:
+    """Cut a pack into shards for object storage, which training then streams; the index takes the pack's place in recipes."""
+    from leanpose.data.cache import CropCache
+    from leanpose.data.sharding import write_shards
+
+    opened = CropCache(pack)
+    index = out or opened.path.with_suffix(".shards")
+    shards = 0
+    with counting("cutting", "shards") as advance:
+
+        def count(number: int, total: int) -> None:
+            nonlocal shards
+            shards = total
+            advance(number, total)
+
+        cache = write_shards(opened, url, index, megabytes=megabytes, progress=count)
+    print(f"{counted(len(cache), 'person', 'people')} in {counted(shards, 'shard')} in {url}, read by {index}.")
 
 
 def _recipe_of(arguments: list[str]) -> "Recipe | None":

@@ -148,7 +148,9 @@ def images_beside(file: Path, top: Path) -> Path:
     """
     content = FileContent(file).json
     if isinstance(content, dict):
-        names = [str(r["file_name"]) for r in content.get("images") or [] if isinstance(r, dict) and "file_name" in r]
+        records = content.get("images")  # of a damaged file anything
+        records = records if isinstance(records, list) else []
+        names = [str(r["file_name"]) for r in records if isinstance(r, dict) and "file_name" in r]
     elif isinstance(content, list):
         names = [str(record["image"]) for record in content if isinstance(record, dict) and "image" in record]
     else:

@@ -97,6 +97,18 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     return LabelSet(path, skeleton, images, people, left_out, notes, named=named, located=True)
 
 
+def yolo_label_files(path: Path) -> list[Path]:
+    """A data file and the label files of all splits, without their images being opened.
+
+    Raises:
+        LeanposeError: it is cut off, or names images that do not exist.
+    """
+    content = load_yaml(path, "YOLO data file")
+    splits = [split for split in ("train", "val") if content.get(split)]
+    files = [_label_file(image) for split in splits for image in _images(content, split, path, Counter())]
+    return [path, *(file for file in files if file.is_file())]
+
+
 def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
     """The number of keypoints, and of values of each."""
     try:

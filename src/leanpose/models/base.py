@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from leanpose.codecs import Codec, Coordinates, Heatmaps, Prediction, SimCC, build_codec
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD, Backbone
 from leanpose.models.backbones.base import read_backbone
@@ -190,8 +191,8 @@ class ImageModel(nn.Module):
 
         The result keeps the memory order of the input, channels last, which the convolutions like best.
         """
-        scale = torch.tensor([255 * s for s in self.std], device=images.device)
-        shift = torch.tensor([255 * m for m in self.mean], device=images.device)
+        scale = device_constant([255 * s for s in self.std], images.device)
+        shift = device_constant([255 * m for m in self.mean], images.device)
         return ((images - shift) / scale).permute(0, 3, 1, 2)
 
 
