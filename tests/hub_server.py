@@ -26,6 +26,7 @@ class StandInHub:
         repositories: by name, their commits by id, the oldest first; a commit holds whole files by name.
         hidden, gated: names of repositories that exist, but may not be read.
         broken: whether every answer is 500.
+        objection: what it has against the metadata of every `README.md`; nothing where it is empty.
         requests: methods and paths so far.
     """
 
@@ -35,6 +36,7 @@ class StandInHub:
     hidden: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
     broken: bool = False
+    objection: str = ""
     requests: list[str] = field(default_factory=list)
 
     def commit(self, name: str, files: dict[str, bytes]) -> str:
@@ -115,7 +117,8 @@ def serve_hub() -> Iterator[StandInHub]:
         def write(self, path: str, body: bytes) -> None:
             """Make a repository, say how files are uploaded, or commit them."""
             if path == "/api/validate-yaml":
-                self.answer({"warnings": [], "errors": []})
+                errors = [{"message": hub.objection}] if hub.objection else []
+                self.answer({"warnings": [], "errors": errors}, 400 if errors else 200)
             elif path == "/api/repos/create":
                 asked = json.loads(body)
                 name = f"{asked['organization']}/{asked['name']}"

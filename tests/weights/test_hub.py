@@ -11,9 +11,14 @@ from huggingface_hub import constants
 
 import leanpose
 from hub_server import StandInHub
+from leanpose.cli.export import fresh_model
+from leanpose.distillation.plan import _student_values
 from leanpose.errors import LeanposeError
+from leanpose.training.recipe import parse_recipe
+from leanpose.training.sources import card_with_sources
 from leanpose.weights import RELEASED, describe, load_model
 from leanpose.weights.hub import FILE, HubAddress, download, is_hub_address
+from tiny import tiny_recipe
 
 RELEASE = RELEASED["leanpose-body-t"].path.read_bytes()
 
@@ -58,6 +63,28 @@ def test_what_was_downloaded_is_there_without_a_network(hub: StandInHub, monkeyp
     hub.requests.clear()
     assert download(HubAddress("me/pose")) == cached
     assert hub.requests == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter_of_the_network(hub: StandInHub, tmp_path: Path) -> None:
+    hub.commit("me/pose", {FILE: RELEASE})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeanposeError, match=r"Cannot write \S*file\S*: (Not a directory|File exists)\.$"):
+        download(HubAddress("me/pose"), cache_dir=tmp_path / "file")
+
+
+def test_recipes_and_commands_take_an_address_for_a_model(hub: StandInHub, tmp_path: Path) -> None:
+    hub.commit("me/pose", {FILE: RELEASE})
+    hub.commit("me/net", {FILE: RELEASED["leanpose-body-movenet"].path.read_bytes()})
+    name, teacher = "hf://me/pose@main", "hf://me/net"
+    assert fresh_model(name) is None
+    assert _student_values(name, [])["init_from"] == name
+    recipe = parse_recipe(
+        tiny_recipe(tmp_path, init_from=name, distillation={"method": "fpd", "teacher": teacher})
+        | {"card": {"training_data": ["mine"], "licence": "mine"}}
+    )
+    said = card_with_sources(recipe, [])
+    assert f"LSP (start {name})" in said.training_data
+    assert f"; teacher {teacher}: research use only" in said.licence
 
 
 def gated(hub: StandInHub, _: pytest.MonkeyPatch) -> None:

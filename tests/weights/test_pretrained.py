@@ -160,6 +160,11 @@ def test_a_push_that_is_refused_is_one_sentence(hub: StandInHub, file: Path, mon
             model.push_to_hub("me/pose", **options)
     with pytest.raises(LeanposeError, match=r"names a revision, which only loading takes; give branch='v1'\."):
         model.push_to_hub("me/pose@v1")
+    hub.objection = '"datasets[0]" with value "two words" is not valid.'
+    with pytest.raises(
+        LeanposeError, match=r'does not take hf://me/pose: Invalid metadata in README\.md\. - "datasets\[0\]"'
+    ):
+        model.push_to_hub("me/pose")
     hub.broken = True
     with pytest.raises(LeanposeError, match="answers with status 500 about me/pose"):
         model.push_to_hub("me/pose")

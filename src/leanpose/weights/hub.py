@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpose.errors import LeanposeError
+from leanpose.files import describe_os_error
 
 FILE = "model.safetensors"
 _SCHEME = re.compile("hf:/{1,2}")  # a Path of the address has one slash
@@ -97,12 +98,12 @@ def one_sentence(address: HubAddress) -> Iterator[None]:
     """
     from huggingface_hub import constants, errors
 
+    # What the client raises without a network: requests' errors, which are OSError, or from version 1 on httpx's.
+    client_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except errors.HFValidationError as error:
-        raise LeanposeError(
-            f"'{address.repository}' cannot be a repository of the hub: {_first_line(error)}"
-        ) from error
+        raise LeanposeError(f"'{address.repository}' cannot be a repository of the hub: {_in_a_line(error)}") from error
     except errors.GatedRepoError as error:
         raise LeanposeError(
             f"{address} may be read by those alone who have accepted its terms: accept them on "
@@ -115,9 +116,11 @@ def one_sentence(address: HubAddress) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise LeanposeError(f"'{address.repository}' has no revision '{address.revision or 'main'}'.") from error
-    # The last two are the bases of what the client raises without a network: requests' or, from version 1 on, httpx's.
-    except (errors.HfHubHTTPError.__bases__[0], OSError) as error:
+    except (client_error, OSError) as error:
         raise _unreached(address, error) from error
+    # Of answers that it does not expect, such as that the hub refuses the metadata, and of its transfers (Xet).
+    except (ValueError, RuntimeError) as error:
+        raise LeanposeError(f"{constants.ENDPOINT} does not take {address}: {_in_a_line(error)}") from error
 
 
 def _unreached(address: HubAddress, error: Exception) -> LeanposeError:
@@ -138,10 +141,12 @@ def _unreached(address: HubAddress, error: Exception) -> LeanposeError:
                 "`hf auth login` stores a token that has it."
             )
         return LeanposeError(f"{where}{constants.ENDPOINT} answers with status {status} about {address.repository}.")
-    return LeanposeError(f"{where}{constants.ENDPOINT} cannot be reached: {_first_line(error)}")
+    if isinstance(error, OSError) and error.errno is not None:  # of the disk; the client's errors have no number
+        return describe_os_error(error.filename or constants.HF_HUB_CACHE, error)
+    return LeanposeError(f"{where}{constants.ENDPOINT} cannot be reached: {_in_a_line(error)}")
 
 
-def _first_line(error: BaseException) -> str:
-    """An error's first line, as the end of a sentence."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line.rstrip(".") + "."
+def _in_a_line(error: BaseException) -> str:
+    """An error's text, at most 300 characters, as the end of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{text[:300]} …" if len(text) > 300 else text.rstrip(".") + "."
