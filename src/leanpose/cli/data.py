@@ -20,7 +20,7 @@ from leanpose.cli.options import (
     print_some,
     table_console,
 )
-from leanpose.console import escaped, printable
+from leanpose.console import escaped, one_line, printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -384,12 +384,12 @@ def _print_sets(report: "CheckReport") -> None:
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
     for file, reason in report.skipped.items():
-        print(f"not checked: {file} ({reason})")
+        print(one_line(f"not checked: {file} ({reason})"))
     for checked in report.sets:
         for sentence in checked.account_sentences():
             print(sentence)
     for sentence in report.notes:
-        print(sentence)
+        print(one_line(sentence))
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:
