@@ -269,7 +269,9 @@ def synth(
 @data_app.command()
 def label(
     source: Annotated[Path, Argument(help="Folder of pictures, one picture, or a video.")],
-    teacher: Annotated[str, Option(help="A released name, a .safetensors or .onnx file.")] = "leanpose-body-s",
+    teacher: Annotated[
+        str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
+    ] = "leanpose-body-s",
     out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
