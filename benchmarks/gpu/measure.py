@@ -1,4 +1,4 @@
-"""Rates of training and inference on a GPU, and a training of the body model; `run.sh` calls this after the tests.
+"""Rates of training, inference and evaluation on a GPU, and a training of the body model; `run.sh` calls this after the tests.
 
 What is there is written after each part, so that a run that is cut off has not measured for nothing.
 """
@@ -9,16 +9,25 @@ import argparse
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from leanpose.backends.base import TorchBackend
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.cache import CropPlan
+from leanpose.data.jpeg_records import JpegRecords, has_decoder, why_not_decoded
+from leanpose.data.packing import pack_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.demo.demo import PEOPLE
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError
+from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, predict_people
 from leanpose.inference.choice import benchmark_backends
+from leanpose.skeleton import COCO17
 from leanpose.training.bench import StepTimes, bench_training
 from leanpose.training.recipe import Recipe, find_recipe, load_recipe
 from leanpose.training.train import train
@@ -32,6 +41,9 @@ GOALS = {"sdpose/t_coco": 10_000, "sdpose/s_v2_coco": 4_000}
 """Crops a second."""
 MODELS = ("leanpose-body-s", "leanpose-body-t")
 BATCHES = (1, 20, 256)
+COCO_VAL_PEOPLE = 6352
+"""With a labelled keypoint, in val2017."""
+EVALUATION = {"count": COCO_VAL_PEOPLE, "batch_size": 256, "workers": 14}
 
 
 @dataclass
@@ -43,6 +55,8 @@ class Results:
         tests: the last line of their log.
         training: recipe, whether compiled, what its steps took or why they took nothing.
         inference: model, device, backend → milliseconds a batch.
+        evaluation: model, precision, people, seconds for their poses (loaded, flip test), seconds for AP, AP.
+        decoding: by what → JPEG crops a second.
         body: how the training of the body model went.
     """
 
@@ -50,6 +64,8 @@ class Results:
     tests: str
     training: list[tuple[str, bool, StepTimes | str]] = field(default_factory=list)
     inference: list[tuple[str, str, str, dict[int, float]]] = field(default_factory=list)
+    evaluation: list[tuple[str, str, int, float, float, float]] = field(default_factory=list)
+    decoding: dict[str, float] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -90,6 +106,12 @@ class Results:
         for name, device, backend, milliseconds in self.inference:
             cells = " | ".join(f"{milliseconds[n]:.2f}" if n in milliseconds else "–" for n in BATCHES)
             lines.append(f"| `{name}` | {device} | {backend} | {cells} |")
+        lines += ["", "## Evaluation with flip test", "", "| model | precision | people | poses, s | AP, s | AP |"]
+        lines.append("| --- |" + " --- |" * 5)
+        for model, precision, people, poses, ap, value in self.evaluation:
+            lines.append(f"| `{model}` | {precision} | {people:,} | {poses:.1f} | {ap:.1f} | {100 * value:.1f} |")
+        lines += ["", "## JPEG crops decoded a second", ""]
+        lines += [f"- {what}: {rate:,.0f}" for what, rate in self.decoding.items()]
         lines += ["", "## A training of `leanpose-body-s`", ""]
         lines += [f"- {key}: {value}" for key, value in self.body.items()] or ["There was no time left."]
         return "\n".join(lines) + "\n"
@@ -100,6 +122,72 @@ def recipe_of(name: str, changes: list[str]) -> Recipe:
     return load_recipe(
         find_recipe(name), [*changes, "data.root=/", "data.val=null", "init_from=null", "pretrained=null"]
     )
+
+
+def repeated(people: PoseDataset, count: int) -> PoseDataset:
+    """So many people: those of a set again and again, each time in images of their own."""
+    truth = ground_truth_of(people)
+    rounds = -(-count // len(people.people))
+    images, persons = (1 + max(entry["id"] for entry in truth[kind]) for kind in ("images", "annotations"))
+    everybody = [
+        replace(person, image_id=person.image_id + turn * images, person_id=person.person_id + turn * persons)
+        for turn in range(rounds)
+        for person in people.people
+    ]
+    ground_truth = {
+        **truth,
+        "images": [{**image, "id": image["id"] + turn * images} for turn in range(rounds) for image in truth["images"]],
+        "annotations": [
+            {**person, "id": person["id"] + turn * persons, "image_id": person["image_id"] + turn * images}
+            for turn in range(rounds)
+            for person in truth["annotations"]
+        ],
+    }
+    return replace(people, people=everybody[:count], ground_truth=ground_truth)
+
+
+def measure_evaluation(
+    results: Results, name: str, device: torch.device, *, count: int, batch_size: int, workers: int
+) -> None:
+    """Evaluate a released model on the people of the photos that nobody is trained on, repeated to so many."""
+    model = load_model(name)
+    source = DatasetConfig.from_options(**PHOTOS, annotations=PEOPLE / "val.json")
+    people = repeated(read_people(source, model.skeleton, training=False), count)
+    for precision in ("fp32", "bf16"):
+        backend = TorchBackend(model, device, precision)
+        began = time.monotonic()
+        poses, _ = predict_people(backend, people.people, batch_size=batch_size, workers=workers)
+        found = time.monotonic()
+        ap = coco_ap(poses, people, model.skeleton)["AP"]
+        row = name, precision, len(poses), found - began, time.monotonic() - found, ap
+        results.evaluation.append(row)
+
+
+def measure_decoding(results: Results, folder: Path, device: torch.device, *, count: int) -> None:
+    """Decode packed crops in one batch on the device by torchvision, and one by one on a CPU core by OpenCV."""
+    source = DatasetConfig.from_options(**PHOTOS, annotations=PEOPLE / "val.json")
+    people = read_people(source, COCO17, training=False)
+    pack = pack_people([people], COCO17, CropPlan((256, 192), encoding="jpeg"), folder / "jpeg.pack")
+    rows = np.resize(pack.rows, count).tolist()
+    records = JpegRecords.of({place: pack.read(row, decoded=False)[0] for place, row in enumerate(rows)})
+    began = time.perf_counter()
+    for row in rows:
+        pack.read(row)
+    results.decoding["OpenCV, one core"] = count / (time.perf_counter() - began)
+    pack.path.unlink()
+    reason = why_not_decoded(device)
+    if reason is not None:
+        results.decoding[f"torchvision cannot on {device} ({reason})"] = 0
+        return
+    canvas = torch.zeros(count, *pack.largest, 3, dtype=torch.uint8, device=device)
+    times = []
+    for _ in range(4):  # the first prepares
+        began = time.perf_counter()
+        records.decode_into(canvas)
+        canvas[-1, 0, 0, 0].item()  # waits for all of it
+        times.append(time.perf_counter() - began)
+    unit = "a decoder of its own" if has_decoder(device) else "no decoder of its own"
+    results.decoding[f"torchvision on {device} ({unit})"] = count / min(times[1:])
 
 
 def main() -> None:
@@ -157,6 +245,11 @@ def main() -> None:
                 if found.reason is None:
                     results.inference.append((model_name, str(where), str(found.candidate), dict(found.milliseconds)))
             results.write(options.out)
+
+    size = {"count": 8, "batch_size": 4, "workers": 0} if options.dry else EVALUATION
+    measure_evaluation(results, MODELS[0], device, **size)
+    measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
+    results.write(options.out)
 
     train_body(results, source if crops is None else crops, options, device, ends)
     (options.out / "cache.pack").unlink(missing_ok=True)

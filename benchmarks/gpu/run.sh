@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one run of at most nine minutes: tests, rates of training and inference, and a
-# training of the body model with the time that is left. It needs no network.
+# Everything that only a GPU can show, in one run of at most nine minutes: tests, rates of training, inference and
+# evaluation, and a training of the body model with the time that is left. It needs no network.
 #   benchmarks/gpu/run.sh [--dry] [--out FOLDER] [--pack PEOPLE.pack] [--minutes 9]
 # --dry rehearses every step on a CPU with a few people and steps. --pack trains on these people (leanpose data pack), not on
 # the photos that come with leanpose. PYTHON names the interpreter; WHEELS a folder of wheels that it lacks, such as pydantic.

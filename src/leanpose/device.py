@@ -12,6 +12,7 @@ from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -34,6 +35,17 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise LeanposeError(f"The device '{name}' is not here; use auto, cpu or cuda.") from error
     return device
+
+
+def device_constant(values: ArrayLike, device: torch.device | None, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A tensor of a few numbers on a device, without waiting for it; None: on the CPU.
+
+    `torch.tensor(values, device=...)` waits for all that a GPU has been given to do, in the middle of a step.
+    """
+    import torch
+
+    made = torch.tensor(values, dtype=dtype)
+    return made if device is None or device.type == "cpu" else made.to(device, non_blocking=device.type == "cuda")
 
 
 def available_cores() -> int:

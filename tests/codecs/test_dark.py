@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from leanpose.codecs import HeatmapCodec, Heatmaps
+from leanpose.codecs import HeatmapCodec, Heatmaps, dark
 
 
 def official_dark(values: np.ndarray, kernel: int, udp: bool) -> np.ndarray:
@@ -72,6 +73,26 @@ def test_dark_in_a_window_equals_dark_on_the_whole_map(size: tuple[int, int], ke
     thrown = np.abs(expected - [np.unravel_index(m.argmax(), size)[::-1] for m in maps]).max(axis=1)
     assert (error <= 1e-3 * (1 + thrown**2)).all()
     assert (error[:20] <= 1e-3).all()
+
+
+@pytest.mark.parametrize("toolbox", ["mmpose1x", "mmpose029"])
+@pytest.mark.parametrize("encoding", ["unbiased", "udp"])
+def test_a_gpu_s_way_gives_the_same_points(encoding: Any, toolbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU whole maps are blurred, so that nothing has to be asked of it."""
+    codec = HeatmapCodec(encoding=encoding, toolbox=toolbox)
+    generator = torch.Generator().manual_seed(0)
+    places = torch.rand((90, 17, 2), generator=generator) * torch.tensor([191.0, 255.0])
+    maps = codec.encode(places, torch.ones(90, 17)).heatmaps * torch.linspace(0.01, 1.2, 90).view(-1, 1, 1, 1)
+    maps = Heatmaps(
+        maps + 0.002 * torch.randn(maps.shape, generator=generator) * (torch.arange(90) > 44).view(-1, 1, 1, 1)
+    )
+    points, scores = codec.decode(maps)
+    monkeypatch.setattr(dark, "_blurred_around", dark._blurred_in_parts)
+    whole, whole_scores = codec.decode(maps)
+    clean = (torch.arange(90) <= 44) | (torch.linspace(0.01, 1.2, 90) > 0.2)
+    assert (whole - points)[clean].abs().max() < 1e-4
+    assert (whole - points).abs().max() < 0.01
+    assert torch.equal(whole_scores, scores)
 
 
 @pytest.fixture(scope="module")

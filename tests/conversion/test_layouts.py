@@ -128,7 +128,7 @@ def test_vitpose_plus_and_halves_are_refused() -> None:
         named_as_mmpose(half)
 
 
-@pytest.mark.parametrize("variant", ["resnet18", "mobilenetv3_small_100"])
+@pytest.mark.parametrize("variant", ["resnet18", "mobilenetv2_100", "mobilenetv3_small_100"])
 def test_backbones_of_timm(variant: str) -> None:
     with torch.device("meta"):
         weights = timm.create_model(variant, pretrained=False).state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,10 @@ from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch, blur, drop, shift_colours, stack_looks
 from leanpose.data.images import read_image
+from leanpose.data.jpeg_records import JpegRecords, has_decoder, why_not_decoded
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.demo.demo import PEOPLE
+from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 
 SIZE = (128, 96)
@@ -137,3 +140,56 @@ def test_the_disc_lies_beside_a_labelled_keypoint() -> None:
     assert radii.max() <= 0.2 * SIZE[1]
     nobody = augmentation.sample_look(np.random.default_rng(0), SIZE, keypoints, np.zeros(2))
     assert nobody.disc == (0.0, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def jpegs(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> CropCache:
+    return pack(people[:6], CropPlan(SIZE, encoding="jpeg"), tmp_path_factory.mktemp("jpegs") / "crops.pack")
+
+
+def test_jpegs_decoded_with_the_batch_are_those_of_opencv(people: list[PoseAnnotation], jpegs: CropCache) -> None:
+    """Beside people who are not packed, whose crops the loader makes."""
+    for packed in (people[:6], people[4:8]):
+        by_opencv, on_device = (
+            TopDownDataset(
+                packed, COCO17, SIZE, augmentation=PLAIN, cache=jpegs, warp_on_device=True, decode_on_device=how
+            )
+            for how in (False, True)
+        )
+        crops, encoded = batch_of(by_opencv), batch_of(on_device)
+        assert isinstance(crops, SourceBatch)
+        assert isinstance(encoded, SourceBatch)
+        assert encoded.records is not None
+        assert len(encoded.sources) == len(packed) - len(encoded.records.places) == (2 if packed[0] is people[4] else 0)
+        encoded = pickle.loads(pickle.dumps(encoded))  # as it comes from a loader process
+        apart = (encoded.prepared().images.float() - crops.prepared().images.float()).abs()
+        assert apart.mean() < 1
+
+
+def test_a_raw_pack_has_nothing_to_decode(people: list[PoseAnnotation], cache: CropCache) -> None:
+    dataset = TopDownDataset(people, COCO17, SIZE, cache=cache, warp_on_device=True, decode_on_device=True)
+    batch = batch_of(dataset)
+    assert isinstance(batch, SourceBatch)
+    assert batch.records is None
+
+
+def test_a_damaged_jpeg_is_passed_over_or_named(people: list[PoseAnnotation], jpegs: CropCache, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pack"
+    row = int(jpegs.find(people[:1])[0])
+    data = bytearray(jpegs.path.read_bytes())
+    data[int(jpegs.index["offset"][row]) + 200] ^= 0xFF
+    path.write_bytes(data)
+    dataset = TopDownDataset(
+        people[:2], COCO17, SIZE, cache=CropCache(path), warp_on_device=True, decode_on_device=True, replace_broken=True
+    )
+    batch = dataset.collate_for_device([dataset[0], dataset[1]])
+    assert list(batch.broken) == [str(people[0].image)]
+    with pytest.raises(LeanposeError, match=r"cannot be decoded on cpu .*data\.decode_on_device=false"):
+        JpegRecords.of({0: np.full(40, 7, np.uint8)}).decode_into(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+
+
+def test_a_decoder_that_is_missing_is_said() -> None:
+    assert why_not_decoded(torch.device("cpu")) is None
+    assert not has_decoder(torch.device("cpu"))
+    if not torch.cuda.is_available():
+        assert why_not_decoded(torch.device("cuda"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import convert_labels
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.pack import read_sets
+from leanpose.data.label_digest import LabelDigest
+from leanpose.data.pack import load_pack, read_sets
 from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import training_sets
@@ -194,3 +197,46 @@ def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
         run(recipe)
     with pytest.raises(LeanposeError, match="--category is for files of labels"):
         run(recipe, "--category", "person", "-o", tmp_path / "x.pack")
+
+
+def test_labels_that_have_changed_since_are_noticed(
+    labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By their content: neither a new time nor another place is a change, and the same time and size do not hide one."""
+    packed = tmp_path / "people.pack"
+    pack_people([read(labels)], COCO17, PLAN, packed)
+    os.utime(labels, (1, 1))
+    read(packed)
+    shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved"))
+    read(tmp_path.with_name(f"{tmp_path.name}-moved") / "people.pack")
+    assert not caplog.messages
+    status, text = labels.stat(), labels.read_text()
+    labels.write_text(text.replace('"id": 10', '"id": 19'))
+    os.utime(labels, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert labels.stat().st_size == status.st_size
+    read(packed)
+    load_pack(packed)
+    assert caplog.messages == 2 * [
+        f"The labels in set/annotations.json have changed since {packed} was packed from them: pack it again to use them."
+    ]
+    caplog.clear()
+    labels.unlink()
+    read(packed)
+    assert not caplog.messages, "deleted labels are not missed"
+
+
+def test_every_label_file_of_a_folder_counts(labels: Path, tmp_path: Path) -> None:
+    yolo = convert_labels(labels, tmp_path / "yolo" / "data.yaml", "yolo").path
+    labelme = tmp_path / "labelme"
+    for number in range(2):
+        shape = {"label": "nose", "points": [[5 + number, 6]], "shape_type": "point", "group_id": 1}
+        content = {"shapes": [shape], "imagePath": f"{number}.jpg", "imageHeight": 120, "imageWidth": 160}
+        labelme.mkdir(exist_ok=True)
+        (labelme / f"{number}.json").write_text(json.dumps(content))
+    txt = next(yolo.parent.rglob("*.txt"))
+    for path, file in ((yolo, txt), (yolo.parent, txt), (labelme, labelme / "1.json")):
+        digest = LabelDigest.of(path, tmp_path)
+        assert not digest.changed(tmp_path)
+        file.write_text(file.read_text() + " ")
+        assert digest.changed(tmp_path)
+        assert LabelDigest.of(path, tmp_path) != digest

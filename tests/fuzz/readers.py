@@ -29,6 +29,7 @@ from leanpose.data.inputs import ImageFile
 from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import training_sets
+from leanpose.data.sharding import write_shards
 from leanpose.data.ubody import read_split_list
 from leanpose.data_checks import check_data, report_dict
 from leanpose.errors import LeanposeError
@@ -321,6 +322,12 @@ def _pack(folder: Path) -> Path:
     return folder / "crops.pack"
 
 
+def _shards(folder: Path) -> Path:
+    path = _pack(folder)
+    write_shards(CropCache(path), str(folder / "bucket"), folder / "crops.shards", megabytes=0.02)
+    return folder / "crops.shards"
+
+
 def _read_pack(path: Path) -> None:
     cache = CropCache(path)
     for row in cache.rows.tolist():
@@ -462,6 +469,7 @@ TARGETS: dict[str, Target] = {
     "recipe of a run": Target(_run_recipe, mutators.change_yaml, _report, 20, 0.2),
     "state": Target(_state, mutators.change_zip, _read_state, 100),
     "pack": Target(_pack, mutators.change_bytes, _read_pack, 100),
+    "shards": Target(_shards, mutators.change_bytes, _read_pack, 100),
     "tar": Target(_tar, mutators.change_tar, _read_tar, 40, 0.5),
     "split list": Target(_split_list, mutators.change_bytes, read_split_list),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from leanpose.backends.base import TorchBackend
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.data.augmentation import Augmentation
@@ -18,6 +21,8 @@ from leanpose.data.batch import CropBatch
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch
+from leanpose.data.images import read_image
+from leanpose.data.jpeg_records import JpegRecords, why_not_decoded
 from leanpose.data.packing import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import StoppedError
@@ -93,6 +98,20 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
     apart = (crops.images.cpu().float() - expected.images.float()).abs().mean(dim=(1, 2, 3))
     assert apart.mean() < 1.5
     assert torch.equal(crops.keypoints.cpu(), expected.keypoints)
+
+
+def test_jpegs_are_decoded_as_by_opencv(people: Any, tmp_path: Path) -> None:
+    if (reason := why_not_decoded(torch.device(DEVICE))) is not None:
+        pytest.skip(f"torchvision decodes no JPEG here: {reason}")
+    cache = pack_people([people], COCO17, CropPlan((256, 192), encoding="jpeg"), tmp_path / "crops.pack")
+    rows = cache.rows[:32].tolist()
+    canvas = torch.zeros(32, *cache.largest, 3, dtype=torch.uint8, device=DEVICE)
+    JpegRecords.of({place: cache.read(row, decoded=False)[0] for place, row in enumerate(rows)}).decode_into(canvas)
+    for decoded, row in zip(canvas.cpu().numpy(), rows, strict=True):
+        expected = cache.read(row)[0]
+        height, width = expected.shape[:2]
+        assert np.abs(decoded[:height, :width].astype(int) - expected).mean() < 1.5
+        assert not decoded[height:].any()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -197,6 +216,43 @@ def test_evaluation_agrees_with_the_cpu(people: Any) -> None:
         for device in ("cpu", DEVICE)
     )
     assert there == pytest.approx(here, abs=0.005)
+
+
+def test_a_flip_test_waits_once(people: Any) -> None:
+    """One copy comes back a batch, with keypoints and scores."""
+    backend = TorchBackend(load_model("leanpose-body-s"), torch.device(DEVICE))
+    crops, _ = backend.spec.crop(
+        [read_image(person.image) for person in people.people[:4]],
+        np.stack([person.box for person in people.people[:4]]),
+    )
+    backend.predict_keypoints(crops, flip_test=True)  # kernels are chosen
+    with warnings.catch_warnings(record=True) as waited:
+        warnings.simplefilter("always")
+        if DEVICE == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        points, scores = backend.predict_keypoints(crops, flip_test=True)
+        if DEVICE == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert len(waited) == (DEVICE == "cuda"), [str(warning.message) for warning in waited]
+    backend.one_pass = not backend.one_pass
+    others, other_scores = backend.predict_keypoints(crops, flip_test=True)
+    np.testing.assert_allclose(points, others, atol=0.05)
+    np.testing.assert_allclose(scores, other_scores, atol=0.01)
+
+
+def test_people_are_evaluated_in_number(tmp_path: Path) -> None:
+    """The step of benchmarks/gpu with 24 people in place of 6,352."""
+    path = Path(__file__).parents[2] / "benchmarks" / "gpu" / "measure.py"
+    measure = runpy.run_path(str(path))
+    results = measure["Results"]("here", "none")
+    measure["measure_evaluation"](results, "leanpose-body-s", torch.device(DEVICE), count=24, batch_size=16, workers=0)
+    (_, _, people, _, _, ap), half = results.evaluation
+    assert people == half[2] == 24
+    assert half[5] == pytest.approx(ap, abs=0.02)
+    assert "| `leanpose-body-s` | bf16 | 24 |" in results.page()
+    measure["measure_decoding"](results, tmp_path, torch.device(DEVICE), count=8)
+    assert "- OpenCV, one core: " in results.page()
+    assert len(results.decoding) == 2
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])

@@ -66,7 +66,7 @@ def test_images_side_by_side(backend: str, small_model_file: Path, two_threads: 
     pictures = portraits(18)
     blocks = [pictures[i : i + 4] for i in range(0, 18, 4)]
     expected = [poses for block in blocks for poses in estimator._in_turn((p, p, None) for p in block)]
-    worker = estimator._for_callers(2)
+    worker = estimator.for_callers(2)
     assert worker is not None
     assert worker.backend is not estimator.backend
     found = list(estimator.stream((picture, None) for picture in pictures))

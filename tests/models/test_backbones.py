@@ -37,8 +37,20 @@ def test_a_backbone_gives_what_it_says(name: str) -> None:
         assert backbone(images).shape == (1, backbone.channels, side // backbone.stride, 2 * side // backbone.stride)
         if isinstance(backbone, PyramidBackbone):
             levels = [tuple(level.shape[1:]) for level in backbone.pyramid(images)]
-            strides = zip(backbone.pyramid_channels, (8, 16, 32), strict=True)
+            strides = zip(backbone.pyramid_channels, (4, 8, 16, 32), strict=True)
             assert levels == [(channels, side // stride, 2 * side // stride) for channels, stride in strides]
+
+
+def test_mobilenetv2_computes_what_timm_computes() -> None:
+    import timm  # takes seconds
+
+    torch.manual_seed(0)
+    backbone = create_backbone("mobilenetv2_100").eval()
+    theirs = timm.create_model("mobilenetv2_100", num_classes=0, global_pool="").eval()
+    theirs.load_state_dict(backbone.state_dict(), strict=True)
+    images = torch.randn(1, 3, 32, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(images), theirs(images))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import torch
 
 from leanpose.codecs import CoordinateCodec
 from leanpose.codecs.base import Prediction
+from leanpose.losses.rle import RLELoss
 from leanpose.models.backbones import Backbone, HRNet, LiteHRNet
-from leanpose.models.backbones.timm_networks import ResNet
+from leanpose.models.backbones.timm_networks import MobileNetV2, ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.movenet import MoveNet
-from leanpose.models.registry import configure_model, create_model, list_models, model_entry
+from leanpose.models.poseur import Poseur
+from leanpose.models.registry import configure_model, create_model, list_models, model_entry, model_table
 from leanpose.models.tfpose import TFPose
 from leanpose.models.transpose import ResNetS
 
@@ -35,6 +37,7 @@ DEEPER = {
     "dwpose_l",
     "vitpose_b",
     "tfpose_r50",
+    "poseur_r50",
     "hourglass_1",
     "hourglass_4",
     "hourglass_8",
@@ -50,16 +53,27 @@ NAMES = sorted(set(list_models(task="pose")) - DEEPER)
 CHOOSING = {"movenet_lightning": ("heatmaps.", "backbone.keypoints.", "center.", "regression.")}
 
 
-def kind_of(name: str) -> tuple[Any, ...]:
-    """What decides which code a model runs: sizes alone make no other graph."""
+def parts_of(name: str) -> set[tuple[Any, ...]]:
+    """What decides which code a model runs, its backbone's family and its head: sizes alone make no other graph."""
     config = configure_model(name)
     written = ("outputs", "score", "backbone_stages", "decoder")
     family = getattr(config, "backbone", "").replace("wider_naive_litehrnet_18", "tinypose").split("_")[0]
     pruned = bool(getattr(config, "prune_layers", ()))
-    return type(config), family, pruned, *(getattr(config, field, None) for field in written)
+    head = (type(config), pruned, *(getattr(config, field, None) for field in written))
+    return {("backbone", family), head}
 
 
-OF_EACH_KIND = {kind_of(name): name for name in reversed(NAMES)}
+def with_every_part(names: list[str]) -> set[str]:
+    """The cheapest models that together have all parts."""
+    chosen, seen = set[str](), set[tuple[Any, ...]]()
+    for name in sorted(names, key=lambda name: model_table()[name].macs):
+        if not parts_of(name) <= seen:
+            chosen.add(name)
+            seen |= parts_of(name)
+    return chosen
+
+
+WITH_EVERY_PART = with_every_part(NAMES)
 
 
 def cut_repetitions(backbone: Backbone) -> None:
@@ -74,6 +88,9 @@ def cut_repetitions(backbone: Backbone) -> None:
         for stage in backbone.stages:
             assert isinstance(stage, torch.nn.Sequential)
             del stage[1:]
+    elif isinstance(backbone, MobileNetV2):
+        for stage in backbone.blocks:
+            del stage[1:]
     elif isinstance(backbone, ResNetS):
         for layer in (backbone.layer1, backbone.layer2):
             del layer[1:]
@@ -86,7 +103,7 @@ def small_model(name: str) -> PoseModel:
     """Small input, and few layers where there is a choice, for speed."""
     backbone = getattr(configure_model(name), "backbone", "")
     coarse = (
-        backbone.startswith(("resnet", "cspnext", "movenet", "tinypose"))
+        backbone.startswith(("resnet", "cspnext", "mobilenet", "movenet", "tinypose"))
         or name.startswith("mspn")
         or (getattr(configure_model(name), "backbone_stages", 4) == 4 and "hrnet" in backbone)
     )
@@ -160,8 +177,8 @@ def test_it_provides_what_it_says(model: PoseModel, images: torch.Tensor) -> Non
         assert output.features.shape[:2] == (2, model.backbone.channels)
     sigma, score = (getattr(output.prediction, name, None) is not None for name in ("sigma", "score"))
     assert sigma == bool(model.provides & {"heatmap_sigma", "rle_sigma"})
-    # TFPose's score is not learnt, and MoveNet's is the height of a heatmap, so no loss can compare them.
-    assert score == ("score" in model.provides or isinstance(model, (TFPose, MoveNet)))
+    # The scores of TFPose and Poseur are not learnt, and MoveNet's is the height of a heatmap, so no loss can compare them.
+    assert score == ("score" in model.provides or isinstance(model, (TFPose, Poseur, MoveNet)))
 
 
 def test_gradient_reaches_every_parameter_that_is_trained(model: PoseModel, images: torch.Tensor) -> None:
@@ -170,7 +187,8 @@ def test_gradient_reaches_every_parameter_that_is_trained(model: PoseModel, imag
     keypoints = len(model.skeleton)
     target = model.codec.encode(torch.rand(2, keypoints, 2) * 48, torch.ones(2, keypoints))
     predictions = output.aux_outputs or [cycle.prediction for cycle in output.cycles or (output,)]
-    torch.stack([model.codec.loss(prediction, target) for prediction in predictions]).sum().backward()
+    criterion = RLELoss() if "rle_sigma" in model.provides else model.codec
+    torch.stack([criterion.loss(prediction, target) for prediction in predictions]).sum().backward()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     without = [n for n, p in trained if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == [n for n, _ in model.named_parameters() if n.startswith(CHOOSING.get(model.name, ()))]
@@ -198,7 +216,7 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
 @pytest.mark.unshaped
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(name, marks=() if name in OF_EACH_KIND.values() else pytest.mark.slow) for name in NAMES],
+    [pytest.param(name, marks=() if name in WITH_EVERY_PART else pytest.mark.slow) for name in NAMES],
     indirect=True,
 )
 def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:

@@ -128,7 +128,7 @@ def test_without_encoder_layers_the_decoder_reads_the_projected_features() -> No
     with torch.inference_mode():
         memory = model.encode(IMAGES)[1]
         assert isinstance(model.backbone, PyramidBackbone)
-        fine = model.projections[0](model.backbone.pyramid(IMAGES)[0])
+        fine = model.projections[0](model.backbone.pyramid(IMAGES)[1])
     torch.testing.assert_close(memory[:, :64], fine.flatten(2).transpose(1, 2))
     assert not hasattr(model, "level_position")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,12 +11,18 @@ import yaml
 
 from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.base import Heatmaps
+from leanpose.data.cache import CropPlan
+from leanpose.data.dataset import TopDownDataset
+from leanpose.data.packing import pack_people
+from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
-from leanpose.training.build import build_model
+from leanpose.skeleton import COCO17
+from leanpose.training import build
+from leanpose.training.build import build_model, build_trainer
 from leanpose.training.recipe import parse_recipe
 from leanpose.weights import save_model
-from tiny import tiny_recipe
+from tiny import tiny_recipe, write_tiny_coco
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
@@ -79,3 +85,51 @@ def test_a_start_gives_the_keypoints_that_it_knows_its_calibration(tmp_path: Pat
     assert built([names[3], names[0]], codec={"calibration": kept.to_dict()}, init_from=None) == kept
     with pytest.raises(LeanposeError, match=r"codec\.calibration has 2 offsets; 'tinypose' finds 1 keypoints"):
         built([names[3]], codec={"calibration": kept.to_dict()})
+
+
+def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_tiny_coco(tmp_path / "data", people=4).parent
+    people = read_people(
+        DatasetConfig.model_validate(tiny_recipe(data)["data"]["train"][0]), COCO17, data, training=True
+    )
+    pack_people([people], COCO17, CropPlan((64, 48), encoding="jpeg"), tmp_path / "crops.pack")
+
+    def decodes(said: list[str], **changes: Any) -> bool:
+        source = {**tiny_recipe(data)["data"], "cache": str(tmp_path / "crops.pack"), "val": None, **changes}
+        recipe = parse_recipe({**tiny_recipe(data), "data": source}, "tiny")
+        run = tmp_path / "run"
+        trainer = build_trainer(recipe, run, run, resume=False, device="cpu", quiet=True, say=said.append)
+        assert trainer.log is not None
+        trainer.log.close()
+        return cast(TopDownDataset, trainer.dataset).decode_on_device
+
+    said: list[str] = []
+    assert decodes(said, warp_on_device=True, decode_on_device=True)
+    assert not decodes(said, warp_on_device=True), "a CPU has no decoder of its own"
+    with pytest.raises(LeanposeError, match=r"data\.decode_on_device=true needs data\.warp_on_device=true"):
+        decodes(said, decode_on_device=True)
+    with pytest.raises(LeanposeError, match="it needs warp_on_device, too"):
+        decodes(said, decode_on_device=True, warp_on_device=False)
+    monkeypatch.setattr(build, "has_decoder", lambda _device: True)
+    assert decodes(said, warp_on_device=True)
+    assert not decodes(said)
+    monkeypatch.setattr(build, "why_not_decoded", lambda _device: "it is built without nvJPEG")
+    assert not [sentence for sentence in said if "decoded" in sentence]
+    assert not decodes(said, warp_on_device=True)
+    assert [sentence for sentence in said if "decoded" in sentence] == [
+        "JPEG crops are decoded by the loader processes, since torchvision cannot do it on cpu: it is built without nvJPEG"
+    ]
+    with pytest.raises(LeanposeError, match="torchvision cannot decode JPEG on cpu: it is built without nvJPEG"):
+        decodes(said, warp_on_device=True, decode_on_device=True)
+
+
+@pytest.mark.parametrize(("loss", "told"), [("codec", True), ("rle", False)])
+def test_who_leaves_deviations_untrained_is_told(tmp_path: Path, loss: str, told: bool) -> None:
+    write_tiny_coco(tmp_path, people=2)
+    options = {"backbone": "tinypose", "input_size": [64, 32]}
+    changes = {"model": "rle_r50", "model_options": options, "distillation": {"method": "none"}, "loss": loss}
+    said: list[str] = []
+    recipe = parse_recipe(tiny_recipe(tmp_path, **changes))
+    build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
+    sentence = "loss=codec does not train the deviations by which 'rle_r50' scores its keypoints; loss=rle does."
+    assert (sentence in said) == told

@@ -36,7 +36,9 @@ def test_every_recipe_is_valid_and_says_how_to_run_it_and_what_to_expect(path: P
             create_model(recipe.model, skeleton=recipe.skeleton, **recipe.model_options)
         backbone = getattr(configure_model(recipe.model, **recipe.model_options), "backbone", "")
         fresh = recipe.distillation.method != "dwpose_stage2"  # which takes the teacher's backbone
-        assert (recipe.pretrained == "backbone") == (fresh and backbone.startswith(("hrnet", "resnet", "cspnext")))
+        assert (recipe.pretrained == "backbone") == (
+            fresh and backbone.startswith(("hrnet", "resnet", "cspnext", "mobilenet"))
+        )
     lines = path.read_text().splitlines()
     head = [line for line in lines if line.startswith("#")]
     assert any(f"leanpose train recipes/{path.parent.name}/{path.name}" in line for line in head)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from leanpose.codecs.base import Codec, Prediction
+from leanpose.codecs.base import Codec, Prediction, PredictionT
 from leanpose.geometry import bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import Skeleton
@@ -67,16 +68,28 @@ class Backend(ABC):
         precision: in which it computes.
         spec: of the model.
         includes_decoding: it gives keypoints alone, so that there is no prediction to average in a flip test.
+        device: to which it copies crops.
+        one_pass: a flip test looks at both crops of everybody in one pass, as suits a GPU. On a CPU twice as many crops leave
+            its caches (`benchmarks/flip_test.py`).
     """
 
     name: str
     precision: Precision
     spec: ModelSpec
     includes_decoding: bool = False
+    device: torch.device = torch.device("cpu")
+    one_pass: bool = False
 
     @abstractmethod
     def predict(self, crops: Crops) -> Prediction:
         """The network's prediction for RGB crops of its size."""
+
+    def predict_both_ways(self, crops: Crops) -> tuple[Prediction, Prediction]:
+        """The predictions for crops and for the mirrored ones."""
+        mirrored = crops[:, :, ::-1]
+        if self.one_pass:
+            return halves(self.predict(np.concatenate([crops, mirrored])))
+        return self.predict(crops), self.predict(np.ascontiguousarray(mirrored))
 
     @torch.inference_mode()
     def predict_keypoints(self, crops: Crops, *, flip_test: bool = False) -> KeypointArrays:
@@ -86,13 +99,15 @@ class Backend(ABC):
             crops: RGB, of the model's size.
             flip_test: average the prediction with that for the mirrored crops.
         """
-        prediction = self.predict(crops)
         codec = self.spec.codec
         if flip_test:
-            flipped = self.predict(np.ascontiguousarray(crops[:, :, ::-1]))
-            prediction = codec.merge_flipped(prediction, flipped, self.spec.skeleton.flip_indices)
+            prediction = codec.merge_flipped(*self.predict_both_ways(crops), self.spec.skeleton.flip_indices)
+        else:
+            prediction = self.predict(crops)
         points, scores = codec.decode(prediction)
-        return points.float().cpu().numpy(), scores.float().cpu().numpy()
+        # One copy for both: each waits for the device, which has nothing to do meanwhile.
+        found = torch.cat([points.float(), scores.float()[..., None]], dim=-1).cpu().numpy()
+        return found[..., :2], found[..., 2]
 
     def for_callers(self, count: int) -> Backend | None:
         """The same model, opened again for this many threads that call it at once; each call computes on its caller's thread.
@@ -128,17 +143,42 @@ class TorchBackend(Backend):
         cycle: Literal["first", "last"] = "first",
     ) -> None:
         self.model, self.device, self.precision, self.cycle = model.to(device).eval(), device, precision, cycle
-        self.spec = ModelSpec.of(model)
+        self.spec, self.one_pass = ModelSpec.of(model), device.type != "cpu"
 
     @torch.inference_mode()
     def predict(self, crops: Crops) -> Prediction:
         """The network's prediction, on its device."""
-        images = self.model.normalise(torch.from_numpy(crops).to(self.device))
+        return self._pass(self._moved(crops))
+
+    @torch.inference_mode()
+    def predict_both_ways(self, crops: Crops) -> tuple[Prediction, Prediction]:
+        """See `Backend.predict_both_ways`; in one pass crops are mirrored on the device."""
+        if not self.one_pass:
+            return super().predict_both_ways(crops)
+        moved = self._moved(crops)
+        return halves(self._pass(torch.cat([moved, moved.flip(2)])))
+
+    def _moved(self, crops: Crops) -> UInt8[Tensor, "B H W 3"]:
+        """Crops on the device; page-locked ones (a loader's) are copied while it still computes."""
+        return torch.from_numpy(crops).to(self.device, non_blocking=self.device.type == "cuda")
+
+    def _pass(self, crops: UInt8[Tensor, "B H W 3"]) -> Prediction:
+        images = self.model.normalise(crops)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.cycle == "first":
                 return self.model(images).prediction
             output = self.model.forward_train(images)
             return (output.cycles or (output,))[-1].prediction
+
+
+def halves(prediction: PredictionT) -> tuple[PredictionT, PredictionT]:
+    """The predictions for the first and for the second half of a batch."""
+    values = {name: value for name, value in vars(prediction).items() if value is not None}
+    count = len(next(iter(values.values()))) // 2
+    first, second = (
+        {name: value[part] for name, value in values.items()} for part in (slice(count), slice(count, None))
+    )
+    return replace(prediction, **first), replace(prediction, **second)
 
 
 def first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from leanpose.cli.predict import predict
 from leanpose.cli.recipes import recipes
 from leanpose.cli.report import report
 from leanpose.cli.retrain_head import retrain_head
+from leanpose.cli.serve import serve
 from leanpose.cli.train import train
 from leanpose.cli.weights import weights
 from leanpose.console import printable, write_any_text
@@ -111,7 +112,7 @@ COMMANDS = {
     "demo": demo, "predict": predict, "train": train, "distill": distill, "retrain-head": retrain_head,
     "recipes": recipes, "eval": evaluate, "calibrate": calibrate, "report": report, "models": models,
     "weights": weights, "convert": convert, "explain": explain, "export": export, "bench": bench,
-    "page": page,
+    "page": page, "serve": serve,
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -1,4 +1,4 @@
-"""`leanpose data`: check, convert, pack, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, shard, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ from leanpose.cli.options import (
     print_some,
     table_console,
 )
-from leanpose.console import escaped, printable
+from leanpose.console import escaped, one_line, printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -186,6 +186,31 @@ def pack(
     exit_if_skipped(cache.broken)
 
 
+@data_app.command()
+def shard(
+    pack: Annotated[Path, Argument(help="A pack (`leanpose data pack`).")],
+    url: Annotated[str, Argument(help="Where the shards go: a folder, or s3://, gs://, az://, https:// …")],
+    out: Annotated[Path | None, Option("--out", "-o", help="Index to write. [default: PACK.shards]")] = None,
+    megabytes: Annotated[float, Option(min=0.01, max=4000, help="Size of a shard.")] = 32.0,
+) -> None:
+    """Cut a pack into shards for object storage, which training then streams; the index takes the pack's place in recipes."""
+    from leanpose.data.cache import CropCache
+    from leanpose.data.sharding import write_shards
+
+    opened = CropCache(pack)
+    index = out or opened.path.with_suffix(".shards")
+    shards = 0
+    with counting("cutting", "shards") as advance:
+
+        def count(number: int, total: int) -> None:
+            nonlocal shards
+            shards = total
+            advance(number, total)
+
+        cache = write_shards(opened, url, index, megabytes=megabytes, progress=count)
+    print(f"{counted(len(cache), 'person', 'people')} in {counted(shards, 'shard')} in {url}, read by {index}.")
+
+
 def _recipe_of(arguments: list[str]) -> "Recipe | None":
     """The recipe that the first of these arguments names, with the changes in the others; None where it names none."""
     from leanpose.files import load_yaml
@@ -244,7 +269,9 @@ def synth(
 @data_app.command()
 def label(
     source: Annotated[Path, Argument(help="Folder of pictures, one picture, or a video.")],
-    teacher: Annotated[str, Option(help="A released name, a .safetensors or .onnx file.")] = "leanpose-body-s",
+    teacher: Annotated[
+        str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
+    ] = "leanpose-body-s",
     out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
@@ -357,12 +384,12 @@ def _print_sets(report: "CheckReport") -> None:
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
     for file, reason in report.skipped.items():
-        print(f"not checked: {file} ({reason})")
+        print(one_line(f"not checked: {file} ({reason})"))
     for checked in report.sets:
         for sentence in checked.account_sentences():
             print(sentence)
     for sentence in report.notes:
-        print(sentence)
+        print(one_line(sentence))
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 
 LOGIT_MARGIN = 1e-3
@@ -56,7 +57,7 @@ class ScoreCalibration:
                 f"The calibration of scores is of {len(self.offsets)} keypoints, but the model finds {scores.shape[-1]}."
             )
         held = scores.clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN)
-        offsets = torch.tensor(self.offsets, dtype=scores.dtype, device=scores.device)
+        offsets = device_constant(self.offsets, scores.device, scores.dtype)
         probabilities = torch.sigmoid(self.slope * (held / (1 - held)).log() + offsets)
         return torch.where(scores > 0, probabilities, torch.zeros_like(scores))
 

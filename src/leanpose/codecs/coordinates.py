@@ -13,6 +13,7 @@ from torch.nn.functional import l1_loss, smooth_l1_loss
 
 from leanpose.codecs.base import Codec, Coordinates
 from leanpose.codecs.calibration import ScoreCalibration
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, Warp
 
@@ -75,10 +76,11 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
 
         What is no place at all, such as NaN, is 0: a weight of 0 does not take it out of a loss.
         """
-        last = keypoints.new_tensor(self.input_size[::-1]) - 1
+        device, dtype = keypoints.device, keypoints.dtype
+        last = device_constant(self.input_size[::-1], device, dtype) - 1
         inside = ((keypoints >= 0) & (keypoints <= last)).all(dim=-1)
         places = torch.where(keypoints.abs() < 1e6, keypoints, 0.0)
-        return CoordinateTarget(places / keypoints.new_tensor(self._spans), weights.clamp(min=0) * inside)
+        return CoordinateTarget(places / device_constant(self._spans, device, dtype), weights.clamp(min=0) * inside)
 
     @torch.no_grad()
     def decode_raw(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
@@ -87,7 +89,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         The score is the one that the network predicts; without one, 1 minus the mean predicted deviation (RLE); without
         either, 1.
         """
-        points = prediction.xy.float() * prediction.xy.new_tensor(self._spans, dtype=torch.float32)
+        points = prediction.xy.float() * device_constant(self._spans, prediction.xy.device, torch.float32)
         if prediction.score is not None:
             scores = prediction.score.float()
         elif prediction.sigma is not None:
@@ -108,7 +110,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
 
     def merge_flipped(self, prediction: Coordinates, flipped: Coordinates, flip_indices: Sequence[int]) -> Coordinates:
         """The mean with the mirrored image's prediction, mirrored back; left and right exchange their scores too."""
-        order = torch.tensor(list(flip_indices), device=prediction.xy.device)
+        order = device_constant(flip_indices, prediction.xy.device)
         shift = 1 / self.input_size[1] if self.flip_shift else 0.0
 
         def mean(one: Tensor | None, other: Tensor | None) -> Tensor | None:

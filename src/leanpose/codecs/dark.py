@@ -30,6 +30,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import conv1d
 
+from leanpose.device import device_constant
+
 _MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
 
 
@@ -109,7 +111,7 @@ def blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "
 
 @lru_cache(maxsize=64)
 def _window_blur(
-    length: int, kernel: int, convention: DarkConvention, device: torch.device, dtype: torch.dtype
+    length: int, kernel: int, convention: DarkConvention, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " length"], Float[Tensor, "length read window"]]:
     """For every peak position on an axis: where the window begins that the blur reads, and the blur's weights there."""
     reach = convention.reach
@@ -121,15 +123,12 @@ def _window_blur(
     weights = blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
     # The cache outlives the call: a tensor born in inference mode could not be used outside of it.
     with torch.inference_mode(False):
-        return torch.tensor(starts, device=device), torch.tensor(weights, device=device, dtype=dtype)
+        return torch.tensor(starts), torch.tensor(weights, dtype=dtype)
 
 
 def _whole_blur_maxima(maps: Float[Tensor, "N H W"], kernel: int, border: Border) -> Float[Tensor, " N"]:
     """The maximum of each whole blurred map. It scales values that are then clipped: single precision is plenty."""
-    down, across = (
-        torch.tensor(blur_matrix(length, kernel, border), device=maps.device, dtype=torch.float32)
-        for length in maps.shape[1:]
-    )
+    down, across = (torch.tensor(blur_matrix(length, kernel, border), dtype=torch.float32) for length in maps.shape[1:])
     parts = maps.split(_MAPS_AT_ONCE)
     return torch.cat([(down @ (part @ across.T)).amax(dim=(1, 2)) for part in parts])
 
@@ -162,14 +161,15 @@ def dark_offsets(
     """
     refined = can_refine(peaks, (maps.shape[1], maps.shape[2]), convention)
     if torch.compiler.is_exporting():
-        around = _blurred_whole(maps, peaks, kernel, convention)
+        around = _blurred_whole(maps, peaks, kernel, convention, torch.float32)
     else:
+        blurred = _blurred_around if maps.device.type == "cpu" else _blurred_in_parts
         with torch.autocast(maps.device.type, enabled=False):
-            around = _blurred_around(maps, peaks, refined, kernel, convention)
+            around = blurred(maps, peaks, kernel, convention)
     # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
     # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
     log = around.float().clamp(convention.floor, convention.ceiling).log()
-    weights = torch.tensor(difference_weights(convention.reach)[1], device=log.device, dtype=_product_dtype(log.device))
+    weights = device_constant(difference_weights(convention.reach)[1], log.device, _product_dtype(log.device))
     step = newton_step((log.to(weights.dtype)[:, :, None] * weights).sum(dim=1).float().T, convention)
     # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
     usable = refined & (step.abs() < float("inf")).all(dim=1)
@@ -177,35 +177,45 @@ def dark_offsets(
 
 
 def _blurred_whole(
-    maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
+    maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention, dtype: torch.dtype
 ) -> Float[Tensor, "N read"]:
     """What `_blurred_around` gives, up to rounding, by operations that an exported graph has: whole maps are blurred, and
-    nothing depends on values or on the batch's size."""
+    nothing depends on values or on the batch's size, so that no GPU has to be waited for."""
     (height, width), (x, y, value) = maps.shape[1:], peaks
     down, across = (
-        torch.tensor(blur_matrix(length, kernel, convention.border), dtype=torch.float32) for length in (height, width)
+        device_constant(blur_matrix(length, kernel, convention.border), maps.device, dtype)
+        for length in (height, width)
     )
-    blurred = (down @ (maps @ across.T)).reshape(-1, height * width)
+    blurred = (down @ (maps.to(dtype) @ across.T)).reshape(-1, height * width)
     # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
-    read = torch.tensor(difference_weights(convention.reach)[0])
+    read = device_constant(difference_weights(convention.reach)[0], maps.device)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
     columns = (x[:, None] + (read % line - reach)).clamp(0, width - 1)
     around = blurred.gather(1, rows * width + columns)
-    return around * (value / blurred.amax(dim=1))[:, None] if convention.rescale else around
+    return around * (value.to(dtype) / blurred.amax(dim=1))[:, None] if convention.rescale else around
+
+
+def _blurred_in_parts(
+    maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
+) -> Float[Tensor, "N read"]:
+    """`_blurred_whole` for a GPU, which blurs all maps before it has told the CPU which of them need what."""
+    begins, dtype = range(0, max(len(maps), 1), _MAPS_AT_ONCE), _product_dtype(maps.device)
+    parts = [(maps[i : i + _MAPS_AT_ONCE], Peaks(*(values[i : i + _MAPS_AT_ONCE] for values in peaks))) for i in begins]
+    return torch.cat([_blurred_whole(some, at, kernel, convention, dtype) for some, at in parts])
 
 
 def _blurred_around(
-    maps: Float[Tensor, "N H W"], peaks: Peaks, refined: Bool[Tensor, " N"], kernel: int, convention: DarkConvention
+    maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N read"]:
-    """The blurred values around each peak that the parabola reads, in the order of `difference_weights`."""
+    """The blurred values around each peak that the parabola reads, in the order of `difference_weights`; on a CPU."""
     (count, height, width), (x, y, value) = maps.shape, peaks
     dtype = _product_dtype(maps.device)
-    read = torch.tensor(difference_weights(convention.reach)[0], device=maps.device)
+    read = torch.tensor(difference_weights(convention.reach)[0])
     if count == 0:
         return maps.new_zeros((0, len(read)))
-    top, down = _window_blur(height, kernel, convention, maps.device, dtype)
-    left, across = _window_blur(width, kernel, convention, maps.device, dtype)
+    top, down = _window_blur(height, kernel, convention, dtype)
+    left, across = _window_blur(width, kernel, convention, dtype)
     # Every stretch of a window's width in memory is a row of this view; `index_select` copies whole rows, which is
     # several times faster than indexing pixel by pixel.
     high, wide = down.shape[2], across.shape[2]
@@ -216,10 +226,10 @@ def _blurred_around(
     order = torch.cat([within, beside])
     rows, columns = y.index_select(0, order), x.index_select(0, order)
     first = (order * height + top.index_select(0, rows)) * width + left.index_select(0, columns)
-    lines = first[:, None] + torch.arange(high, device=maps.device) * width
+    lines = first[:, None] + torch.arange(high) * width
     windows = stretches.index_select(0, lines.view(-1)).view(count, high, wide).to(dtype)
     windows, bordering = windows[: len(within)], windows[len(within) :]
-    around = torch.empty((count, len(read)), dtype=dtype, device=maps.device)
+    around = torch.empty((count, len(read)), dtype=dtype)
     both = (down[height // 2, :, None, :, None] * across[width // 2, None, :, None, :]).flatten(2).flatten(0, 1)
     around.index_copy_(0, within, windows.flatten(1) @ both.index_select(0, read).T)
     down, across = down.index_select(0, rows[len(within) :]), across.index_select(0, columns[len(within) :])
@@ -227,7 +237,7 @@ def _blurred_around(
     # One look at all maps together is far cheaper than one at each, and mostly enough.
     if convention.rescale and not (around.min() > convention.floor and value.max() <= convention.ceiling):
         unclipped = (around.amin(dim=1) > convention.floor) & (value <= convention.ceiling)
-        clipped = (refined & ~unclipped).nonzero()[:, 0]
+        clipped = (can_refine(peaks, (height, width), convention) & ~unclipped).nonzero()[:, 0]
         if len(clipped):
             factor = value[clipped] / _whole_blur_maxima(maps[clipped], kernel, convention.border)
             around[clipped] *= factor[:, None].to(dtype)
@@ -282,7 +292,7 @@ def line_offsets(
     import cv2
 
     dtype = _product_dtype(lines.device)
-    weights = torch.tensor(cv2.getGaussianKernel(kernel, 0)[:, 0], device=lines.device, dtype=dtype)
+    weights = device_constant(cv2.getGaussianKernel(kernel, 0)[:, 0], lines.device, dtype)
     usable = (value > 0) & value.isfinite()
     with torch.autocast(lines.device.type, enabled=False):
         blurred = conv1d(lines[:, None].to(dtype), weights[None, None], padding=kernel // 2)[:, 0]

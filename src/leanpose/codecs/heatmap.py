@@ -24,6 +24,7 @@ from torch import Tensor
 from leanpose.codecs.base import Codec, Heatmaps
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, Warp
 
@@ -111,7 +112,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         """Crop pixels per map pixel, (x, y)."""
         less = 1 if self.encoding == "udp" else 0
         sides = zip(self.input_size[::-1], self.heatmap_size[::-1], strict=True)
-        return torch.tensor([(pixels - less) / (cells - less) for pixels, cells in sides], device=device)
+        return device_constant([(pixels - less) / (cells - less) for pixels, cells in sides], device)
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> HeatmapTarget:
@@ -127,7 +128,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         # Rounding as the official code does it: half a pixel is added, then cut towards zero, also below zero.
         pixel = exact if self.encoding == "unbiased" else (exact + 0.5).trunc()
         radius = 3 * self.sigma
-        size = torch.tensor(self.heatmap_size[::-1], device=keypoints.device)
+        size = device_constant(self.heatmap_size[::-1], keypoints.device)
         seen = labelled & ((pixel - radius < size) & (pixel + radius + 1 >= 0)).all(dim=-1)
 
         def line(axis: int, length: int) -> Float[Tensor, "B K length"]:
@@ -183,7 +184,8 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
         (the first column stays); `flip_shift` says otherwise.
         """
-        back = flipped.heatmaps.float()[:, list(flip_indices)].flip(-1)
+        order = device_constant(flip_indices, flipped.heatmaps.device)
+        back = flipped.heatmaps.float().index_select(1, order).flip(-1)
         mean = prediction.heatmaps.float().clone()
         if self.encoding != "udp" if self.flip_shift is None else self.flip_shift:
             mean[..., 1:] += back[..., :-1]

@@ -19,6 +19,7 @@ from torch import Tensor
 from leanpose.codecs.base import Codec, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import line_offsets
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING
 
@@ -94,7 +95,8 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
         centre = (torch.where(labelled[..., None], keypoints.float(), 0.0) * self.simcc_split_ratio).round()
-        radius, size = 3 * centre.new_tensor(self.sigma), centre.new_tensor(self.bins)
+        radius, size = (device_constant(values, centre.device, centre.dtype) for values in (self.sigma, self.bins))
+        radius = 3 * radius
         seen = labelled & ((centre - radius < size) & (centre + radius + 1 >= 0)).all(dim=-1)
 
         def line(axis: int) -> Float[Tensor, "B K length"]:
@@ -150,7 +152,8 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
 
     def merge_flipped(self, prediction: SimCC, flipped: SimCC, flip_indices: Sequence[int]) -> SimCC:
         """The mean of the bins and of the mirrored image's bins, mirrored back."""
-        x, y = (bins.float()[:, list(flip_indices)] for bins in (flipped.x.flip(-1), flipped.y))
+        order = device_constant(flip_indices, flipped.x.device)
+        x, y = (bins.float().index_select(1, order) for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
 
 

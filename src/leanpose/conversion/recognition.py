@@ -31,7 +31,8 @@ Size = tuple[int, int]
 
 SUPPORTED = (
     "RTMPose and DWPose, SimCC, SimpleBaseline, HRNet, DeepPose, RLE and ViTPose of mmpose, TokenPose, PPT, SDPose, "
-    "DistilPose and SDPose-Reg, mmpose's Hourglass and MSPN, TransPose, and the backbones ResNet-18/34/50/101/152, HRNet-W32/W48, CSPNeXt and MobileNetV3/V4"
+    "DistilPose and SDPose-Reg, mmpose's Hourglass and MSPN, TransPose, and the backbones ResNet-18/34/50/101/152, "
+    "HRNet-W32/W48, CSPNeXt and MobileNetV2/V3/V4"
 )
 _NOT_BACKBONE = re.compile(
     r"(fc|head|classifier|final_layer|incre_modules|downsamp_modules|keypoint_head|deconv_layers)\."
@@ -39,7 +40,7 @@ _NOT_BACKBONE = re.compile(
 _CSPNEXT = {12: "tiny", 16: "s", 24: "m", 32: "l", 40: "x"}  # by the stem's first width
 _CSPNEXT_STAGE = re.compile(r"^stage([1-4])\.")
 _SMALL_OF_TIMM = (
-    "resnet18", "resnet34", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small",
+    "resnet18", "resnet34", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small",
 )  # fmt: skip
 _RESNET = {6: 50, 23: 101, 36: 152}  # by the blocks of the third stage
 _VIT = {  # by width: name, layers, heads

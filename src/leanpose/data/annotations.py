@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -71,12 +72,14 @@ class PoseDataset:
         ground_truth: a COCO-style dictionary (`images`, `annotations`, `categories`) in `skeleton`'s keypoint order,
             for evaluation; None where there is none to evaluate against, and of COCO's files in training.
         accounts: of the sets that it was read from: who is used, and why the others are not.
+        labels: the file or folder that it was read from; None where it was read from none, or from several.
     """
 
     name: str
     people: list[PoseAnnotation]
     ground_truth: dict | None = None
     accounts: tuple[Account, ...] = ()
+    labels: Path | None = None
 
 
 def padded_boxes(keypoints: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:

@@ -26,6 +26,8 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.image_files import BrokenImageError, check_size, max_pixels, parse_jpeg_header
+from leanpose.data.shards import MAGIC as SHARDS_MAGIC
+from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 from leanpose.geometry import PADDING
@@ -82,11 +84,12 @@ class CropCache:
     """A pack, mapped into memory.
 
     Args:
-        path: the file, or the folder that holds it; a worker process that gets a copy maps it again.
+        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps it again.
         expected: the `checksum` that it has to have.
 
     Attributes:
-        data: the bytes of the whole file.
+        data: the bytes of the whole file, mapped or fetched in shards.
+        crops_end: where in it the tables begin.
         checksum: of all but the crops themselves.
         index: one row (`INDEX`) a person, sorted by key.
         keypoints: theirs, in `skeleton`.
@@ -96,6 +99,7 @@ class CropCache:
         skeleton: what is labelled.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
+        labels: path, bytes and checksum of the label files that it was made of (`leanpose.data.label_digest.LabelDigest`).
         left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
 
     Raises:
@@ -106,8 +110,9 @@ class CropCache:
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
         self.path = pack_file(path)
         try:
-            open_regular(self.path).close()
-            self.data = np.memmap(self.path, np.uint8, mode="r")
+            with open_regular(self.path) as file:
+                sharded = file.read(len(SHARDS_MAGIC)) == SHARDS_MAGIC
+            self.data = ShardedBytes(self.path) if sharded else np.memmap(self.path, np.uint8, mode="r")
         except OSError as error:
             raise LeanposeError(f"Cannot read the pack {self.path}: {error.strerror or error}.") from error
         except ValueError as error:  # an empty file
@@ -144,6 +149,7 @@ class CropCache:
         end = len(self.data) - len(MAGIC) - 4
         sizes = [int.from_bytes(self.data[at : at + 8].tobytes(), "little") for at in (end - _LENGTHS, end - 8)]
         start = max(end - _LENGTHS - sum(sizes), 0)
+        self.crops_end = start
         content = self.data[start:end].tobytes()
         header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
         self.checksum = zlib.crc32(content, zlib.crc32(header))
@@ -162,6 +168,10 @@ class CropCache:
         self.image_names: list[str] = description["image_names"]
         self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
+        labels = description.get(
+            "labels", ()
+        )  # a pack of people who were in no file, or were packed by an older leanpose
+        self.labels = [(str(each["path"]), int(each["bytes"]), str(each["checksum"])) for each in labels]
         self.left_out: dict[str, int] = description["left_out"]
         self.notes: dict[str, int] = description["notes"]
         self._require_possible()
@@ -200,6 +210,10 @@ class CropCache:
         present = np.flatnonzero(self.index["length"] > 0)
         return present[np.argsort(self.index["offset"][present])]
 
+    def shards(self, rows: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"] | None:
+        """The shard that each of these people's crops is in; None of a pack that is not cut into any."""
+        return self.data.shard_of(self.index["offset"][rows]) if isinstance(self.data, ShardedBytes) else None
+
     @cached_property
     def largest(self) -> tuple[int, int]:
         """The greatest height and the greatest width of a crop: what holds any of them."""
@@ -226,8 +240,13 @@ class CropCache:
     def _name_of(self, row: int) -> str:
         return self.image_names[int(self.index["image"][row])]
 
-    def read(self, row: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]]:
+    def read(
+        self, row: int, *, decoded: bool = True
+    ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]]:
         """A coarse crop (RGB), and the affine map from its image to it.
+
+        Args:
+            decoded: False hands out the bytes of a JPEG as they are.
 
         Raises:
             BrokenImageError: it is not the one that was packed.
@@ -240,24 +259,27 @@ class CropCache:
                 f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
             )
         height, width = int(entry["height"]), int(entry["width"])
-        pixels = self._decoded(data, height, width) if self.plan.encoding == "jpeg" else data.reshape(height, width, 3)
+        pixels = (
+            data.reshape(height, width, 3) if self.plan.encoding == "raw" else self._jpeg(data, height, width, decoded)
+        )
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
 
-    def _decoded(self, data: UInt8[np.ndarray, " bytes"], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-        """
+    def _jpeg(self, data: UInt8[np.ndarray, " bytes"], height: int, width: int, decoded: bool) -> np.ndarray:
+        """A JPEG's pixels, or the JPEG itself.
+
         Raises:
             BrokenImageError: it is no JPEG of this size.
         """
         import cv2
 
         header = parse_jpeg_header(data.tobytes())
-        pixels = None
+        found = None
         if header is not None and (header.height, header.width) == (height, width):
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
+            found = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if decoded else data
+        if found is None:
             raise BrokenImageError(f"A crop in the pack {self.path} is none of the size that its index says.")
-        return np.asarray(pixels)
+        return np.asarray(found)
 
     def read_image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         """An image as far as it is here: its people's crops in their places, black elsewhere.
@@ -323,14 +345,28 @@ class CropLookup:
             self.sources[others[found]], self.rows[others[found]] = len(self.caches), rows[found]
             self.caches.append(cache)
 
-    def read(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"]] | None:
+    @cached_property
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no shard."""
+        found, first = np.full(len(self.rows), -1), 0
+        for source, pack in enumerate(self.caches):
+            own = np.flatnonzero(self.sources == source)
+            numbers = pack.shards(self.rows[own])
+            if numbers is not None and len(own):
+                found[own] = first + numbers
+                first += int(numbers.max()) + 1
+        return found if first else None
+
+    def read(
+        self, index: int, *, decoded: bool = True
+    ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]] | None:
         """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
 
         Raises:
             BrokenImageError: it is damaged.
         """
         source = int(self.sources[index])
-        return None if source < 0 else self.caches[source].read(int(self.rows[index]))
+        return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)
 
 
 def pack_file(path: Path | str) -> Path:

@@ -26,6 +26,7 @@ from leanpose.data.batch import Batch, CropBatch
 from leanpose.data.cache import CropCache, CropLookup
 from leanpose.data.device_augmentation import SourceBatch, stack_looks
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
+from leanpose.data.jpeg_records import JpegRecords
 from leanpose.data.mixing import Mixture
 from leanpose.geometry import (
     PADDING,
@@ -87,6 +88,10 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
         """The same before what is left to be done on the training device (`Batch.prepared`)."""
         return self.collate(items)
 
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        """The shard that each item of this epoch is read from, below 0: from none; None where nothing is streamed."""
+        return None
+
     def describe(self, index: int) -> str:
         """An item, for messages."""
         return self.image_name(index)
@@ -122,7 +127,7 @@ class Crop:
     """One person, cut out for a model.
 
     Attributes:
-        image: RGB.
+        image: RGB; or the bytes of a JPEG that is still to be decoded.
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
         weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
@@ -131,7 +136,7 @@ class Crop:
         to_source: crop → `image`, where this is what the crop is still to be cut from.
     """
 
-    image: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"]
     keypoints: Float[np.ndarray, "K 2"]
     weights: Float[np.ndarray, " K"]
     matrix: Float[np.ndarray, "2 3"]
@@ -154,6 +159,7 @@ class TopDownDataset(ImageDataset[Crop]):
         cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
         mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
         warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training device.
+        decode_on_device: with `warp_on_device`: those of JPEG packs are decoded there, too.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
             augmentation: evaluation sees what the papers' toolbox would show.
     """
@@ -175,6 +181,7 @@ class TopDownDataset(ImageDataset[Crop]):
         cache: CropCache | None = None,
         mixture: Mixture | None = None,
         warp_on_device: bool = False,
+        decode_on_device: bool = False,
         reduced_decoding: bool | None = None,
     ) -> None:
         super().__init__(seed, replace_broken=replace_broken)
@@ -186,6 +193,7 @@ class TopDownDataset(ImageDataset[Crop]):
         self.augmentation = augmentation
         self.late_augmentation = late_augmentation
         self.warp_on_device = warp_on_device
+        self.decode_on_device = decode_on_device and warp_on_device
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
         self.coarse_crops = CropLookup(people, cache)
         limits = [pack.largest for pack in self.coarse_crops.caches]
@@ -202,6 +210,12 @@ class TopDownDataset(ImageDataset[Crop]):
         if self.mixture is not None and self._drawn[0] != self.epoch:
             self._drawn = (self.epoch, self.mixture.draw(self.epoch))
         return int(self._drawn[1][index])
+
+    def shards(self) -> Int[np.ndarray, " N"] | None:
+        found = self.coarse_crops.shards
+        if found is None or self.mixture is None:
+            return found
+        return found[self.mixture.draw(self.epoch)]
 
     def person(self, index: int) -> PoseAnnotation:
         """Whom an index means in this epoch."""
@@ -231,7 +245,7 @@ class TopDownDataset(ImageDataset[Crop]):
         if augmentation is not None and augmentation.changes_look:
             look = augmentation.sample_look(self.generator(index, 1), self.input_size, keypoints, weights)
         labels = keypoints.astype(np.float32), weights.astype(np.float32), matrix.astype(np.float32), index
-        packed = self.coarse_crops.read(self.person_index(index))
+        packed = self.coarse_crops.read(self.person_index(index), decoded=not self.decode_on_device)
         source, to_source = self._decoded(index, params, matrix) if packed is None else packed
         to_crop = matrix if to_source is None else compose_affine(matrix, invert_affine(to_source))
         if self.warp_on_device and packed is not None:
@@ -290,16 +304,17 @@ class TopDownDataset(ImageDataset[Crop]):
 
     def _sources(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> SourceBatch:
         crops = [crop for crop, _ in items if crop is not None]
-        sources = torch.zeros((len(crops), *self._canvas, 3), dtype=torch.uint8)
-        for canvas, crop in zip(sources.numpy(), crops, strict=True):
-            height, width = crop.image.shape[:2]
-            canvas[:height, :width] = crop.image
+        pixels = [crop.image for crop in crops if crop.image.ndim == 3]
+        sources = torch.zeros((len(pixels), *self._canvas, 3), dtype=torch.uint8)
+        for canvas, image in zip(sources.numpy(), pixels, strict=True):
+            canvas[: image.shape[0], : image.shape[1]] = image
+        records = {place: crop.image for place, crop in enumerate(crops) if crop.image.ndim == 1}
         to_sources = _stack([crop.to_source for crop in crops], torch.float32, 2, 3)
         keypoints, weights, matrices = self._labels(crops)
         looks = stack_looks([crop.look for crop in crops if crop.look is not None])
         return SourceBatch(
             *_indices(crops, items), sources, to_sources, keypoints, weights, matrices, self.input_size, *looks,
-            sets=self._sets(crops),
+            sets=self._sets(crops), records=JpegRecords.of(records) if records else None,
         )  # fmt: skip
 
     def _labels(self, crops: Sequence[Crop]) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from leanpose.data.augmentation import Look
 from leanpose.data.batch import Batch, CropBatch
+from leanpose.data.jpeg_records import JpegRecords
+from leanpose.device import device_constant
 
 Blurs = dict[tuple[str, int], list[int]]
 """(kind, side of the kernel) → the crops that it blurs; no tensors, so that no device has to be asked for them."""
@@ -27,16 +29,17 @@ class SourceBatch(Batch):
     """People of whom coarse crops are there, for crops to be cut from them on the device.
 
     Attributes:
-        sources: RGB, black beyond the coarse crops.
+        sources: RGB, black beyond the coarse crops; without those in `records`.
         to_sources: crop → source, in pixels.
         keypoints, weights, matrices, sets: as in `CropBatch`.
         size: height and width of the crops.
         change: of hue, saturation and value; None where no look changes.
         holes: top, left, bottom, right; discs: x, y, radius; see `Look`.
         blurs: see `Blurs`.
+        records: the coarse crops that are still JPEGs.
     """
 
-    sources: UInt8[Tensor, "B H W 3"]
+    sources: UInt8[Tensor, "N H W 3"]
     to_sources: Float[Tensor, "B 2 3"]
     keypoints: Float[Tensor, "B K 2"]
     weights: Float[Tensor, "B K"]
@@ -47,6 +50,7 @@ class SourceBatch(Batch):
     discs: Float[Tensor, "B 3"]
     blurs: Blurs
     sets: Int[Tensor, " B"] | None = None
+    records: JpegRecords | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -54,11 +58,23 @@ class SourceBatch(Batch):
 
     def prepared(self) -> CropBatch:
         """The crops, on the device that the sources are on."""
-        images = warp_images(self.sources, self.to_sources, self.size)
+        images = warp_images(self._decoded(), self.to_sources, self.size)
         if self.change is not None:
             images = shift_colours(images, self.change)
             images = drop(blur(images, self.blurs), self.holes, self.discs)
         return CropBatch(self.indices, self.broken, images, self.keypoints, self.weights, self.matrices, self.sets)
+
+    def _decoded(self) -> UInt8[Tensor, "B H W 3"]:
+        """All coarse crops, on the device."""
+        if self.records is None:
+            return self.sources
+        count, encoded = len(self.to_sources), set(self.records.places)
+        sources = self.sources.new_zeros((count, *self.sources.shape[1:]))
+        if len(encoded) < count:
+            others = device_constant([place for place in range(count) if place not in encoded], sources.device)
+            sources.index_copy_(0, others, self.sources)
+        self.records.decode_into(sources)
+        return sources
 
 
 def warp_images(
@@ -79,7 +95,7 @@ def warp_images(
     )
     places = torch.stack((x, y, torch.ones_like(x)), dim=-1).flatten(0, 1)
     # grid_sample takes the first and last pixel centre as -1 and 1.
-    limits = torch.tensor([max(sources.shape[2] - 1, 1), max(sources.shape[1] - 1, 1)], device=sources.device)
+    limits = device_constant([max(sources.shape[2] - 1, 1), max(sources.shape[1] - 1, 1)], sources.device)
     grid = (places @ to_sources.transpose(1, 2)) * (2 / limits) - 1
     pixels = sources.permute(0, 3, 1, 2).float()
     crops = F.grid_sample(
@@ -111,7 +127,7 @@ def stack_looks(
 def blur(images: UInt8[Tensor, "B h w 3"], blurs: Blurs) -> UInt8[Tensor, "B h w 3"]:
     """Blur some of the crops: all means before all medians."""
     for (kind, side), members in sorted(blurs.items()):
-        index = torch.tensor(members, device=images.device)
+        index = device_constant(members, images.device)
         pixels = images[index].permute(0, 3, 1, 2).float()
         blurred = mean_blur(pixels, side) if kind == "mean" else median_blur(pixels, side)
         images = images.index_copy(0, index, to_bytes(blurred).permute(0, 2, 3, 1))

@@ -47,6 +47,10 @@ class BrokenImageError(LeanposeError):
     """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
 
 
+class ImageTooLargeError(BrokenImageError):
+    """An image that has, or claims to have, more pixels than `max_pixels`."""
+
+
 @cache
 def _megapixels(text: str) -> float:
     try:
@@ -76,10 +80,10 @@ def check_size(height: int, width: int, name: str) -> None:
     """See that an image is not too large.
 
     Raises:
-        BrokenImageError: it has too many pixels.
+        ImageTooLargeError: it has too many pixels.
     """
     if height * width > max_pixels():
-        raise BrokenImageError(
+        raise ImageTooLargeError(
             f"The image {name} claims {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
         )
 
@@ -112,7 +116,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
         try:
             opened = Image.open(source, formats=[known for known in FORMATS if known in Image.OPEN])
         except Image.DecompressionBombError as error:
-            raise BrokenImageError(
+            raise ImageTooLargeError(
                 f"The image {name} claims more pixels than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
             ) from error
         with opened as image:

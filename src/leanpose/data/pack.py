@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.cache import CropCache, is_pack_file, open_pack
 from leanpose.data.coco import labelled_dataset, map_keypoints
+from leanpose.data.label_digest import LabelDigest
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.mixing import distinct
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
@@ -21,6 +23,7 @@ from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
 
+LOG = logging.getLogger(__name__)
 NO_IMAGE = "whose image could not be read when they were packed"
 NO_CROP = "whose box lies outside their image"
 
@@ -37,6 +40,7 @@ def load_pack(path: Path) -> LabelSet:
         LeanposeError: it is damaged.
     """
     pack = open_pack(path)
+    _say_what_has_changed(pack)
     rows = pack.rows
     sizes = pack.images[["width", "height"]].tolist()
     images = [
@@ -56,6 +60,7 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     del training
     assert config.annotations is not None
     pack = open_pack(root / config.annotations)
+    _say_what_has_changed(pack)
     account = start_account(config.title, skeleton, pack.skeleton, config.split)
     indices = match_keypoints(config.title, pack.skeleton, skeleton)
     shown = [number for number, size in enumerate(pack.images["height"].tolist()) if size]
@@ -81,6 +86,17 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         for image_id, number in ids.items()
     ]
     return labelled_dataset(account, people, images, skeleton)
+
+
+def _say_what_has_changed(pack: CropCache) -> None:
+    """Warn where label files have other content now than when they were packed."""
+    folder = pack.path.parent
+    changed = [path for path, size, checksum in pack.labels if LabelDigest(path, size, checksum).changed(folder)]
+    if changed:
+        more = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
+        LOG.warning(
+            f"The labels in {changed[0]}{more} have changed since {pack.path} was packed from them: pack it again to use them."
+        )
 
 
 def _ids(entries: np.ndarray) -> tuple[list[int], list[int]]:

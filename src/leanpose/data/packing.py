@@ -40,7 +40,9 @@ from leanpose.data.cache import (
 )
 from leanpose.data.image_folder import tar_members
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.label_digest import LabelDigest
 from leanpose.data.prefetch import threaded_map
+from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_os_error
 from leanpose.geometry import bbox_to_center_scale
@@ -104,7 +106,10 @@ def pack_people(
         if path.exists() and not is_pack_file(path):
             raise LeanposeError(f"{path} is there already and no pack; name another file.")
         stats = np.array([_stat(image) for image in chosen.images], IMAGE)
-        tables = _Tables(sets, skeleton, plan, chosen, stats)
+        files = dict.fromkeys(each.labels for each in sets if each.labels is not None)
+        # A pack's own checksum is not looked at again: what it was made of may be gone.
+        labels = [LabelDigest.of(file, path.parent) for file in files if not is_pack_file(file)]
+        tables = _Tables(sets, skeleton, plan, chosen, stats, labels)
         header = MAGIC + tables.fingerprint()
         partial = path.with_name(f"{path.name}.partial")
         frames, end = _read_partial(partial, header, chosen.groups)
@@ -169,6 +174,10 @@ def cached_crops(
             reason = _misfit(cache, people, plan)
             if reason is None:
                 return cache
+            if isinstance(cache.data, ShardedBytes):
+                raise LeanposeError(
+                    f"The shards of {path} do not fit: {reason}; pack the people and cut that pack again."
+                )
             say(f"The pack {path} is made again: {reason}.")
     return pack_people(sets, skeleton, plan, path)
 
@@ -223,10 +232,17 @@ class _Tables:
 
     Args:
         stats: of the images, as `_stat` gives them.
+        labels: of the files that the sets were read from.
     """
 
     def __init__(
-        self, sets: Sequence[PoseDataset], skeleton: Skeleton, plan: CropPlan, chosen: _People, stats: np.ndarray
+        self,
+        sets: Sequence[PoseDataset],
+        skeleton: Skeleton,
+        plan: CropPlan,
+        chosen: _People,
+        stats: np.ndarray,
+        labels: Sequence[LabelDigest],
     ) -> None:
         people, count = chosen.people, len(chosen.people)
         self.index, self.images = np.zeros(count, INDEX), stats
@@ -245,6 +261,7 @@ class _Tables:
             "skeleton": skeleton.to_dict(),
             "sets": [each.name for each in sets],
             "image_names": _names_of(chosen.images),
+            "labels": [asdict(digest) for digest in labels],
             "left_out": dict(sum((+account.left_out for account in accounts), Counter())),
             "notes": dict(sum((+account.notes for account in accounts), Counter())),
         }

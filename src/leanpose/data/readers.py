@@ -241,6 +241,8 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     with _without_garbage_collection(), any_damage("data set", source):
         dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
         dataset = _closed(dataset, skeleton)
+        if config.annotations is not None:
+            dataset = replace(dataset, labels=Path(root) / config.annotations)
         _require_numbers(dataset, source)
     if not dataset.people:
         raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))

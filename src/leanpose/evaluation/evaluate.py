@@ -84,7 +84,12 @@ def predict_people(
     )
     require_whole_views(dataset.people, dataset.coarse_crops, spec.input_size, spec.codec.padding)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=dataset.collate,
+        worker_init_fn=start_worker,
+        pin_memory=backend.device.type == "cuda",
     )
     broken: dict[str, str] = {}
     keypoints, scores, done = [], [], []

@@ -150,7 +150,7 @@ class PoseEstimator:
         self.person_threshold = person_threshold
         self._counts: dict[str, float] = defaultdict(float)  # in whichever threads
         self._counting = threading.Lock()
-        self._worker: PoseEstimator | None = None  # see `_for_callers`
+        self._worker: PoseEstimator | None = None  # see `for_callers`
         self._opening = threading.Lock()
 
     @property
@@ -268,14 +268,18 @@ class PoseEstimator:
 
         threads, opened = torch.get_num_threads(), _read(images)
         first = list(_until_full(opened))
-        worker = None if threads == 1 or len(first) < BLOCK else self._for_callers(threads)
+        worker = None if threads == 1 or len(first) < BLOCK else self.for_callers(threads)
         if worker is None:
             yield from self._in_turn(chain(first, opened))
         else:
             yield from worker._side_by_side(chain(first, opened), threads)
 
-    def _for_callers(self, threads: int) -> PoseEstimator | None:
-        """This estimator for so many threads at once; None where its backend or detector gains nothing."""
+    def for_callers(self, threads: int) -> PoseEstimator | None:
+        """This estimator for so many threads that call it at once, each call computing on its caller's thread (`single_threads`).
+
+        Results are the same to the bit. None where its backend or detector gains nothing; it may be called from many threads then,
+        too, but each call takes all of torch's.
+        """
         if self.device.type != "cpu":
             return None
         with self._opening:
@@ -290,7 +294,7 @@ class PoseEstimator:
     def _side_by_side(self, images: Iterator[_Opened], threads: int) -> Iterator[PoseResult]:
         """The poses of images that threads look at by blocks, in the images' order."""
         blocks = iter(lambda: list(_until_full(images)), [])
-        with _single_threads(threads) as pool:
+        with single_threads(threads) as pool:
             for results in mapped_ahead(lambda block: list(self._in_turn(block)), blocks, pool, threads):
                 yield from results
 
@@ -399,8 +403,8 @@ def _until_full(images: Iterator[_Opened]) -> Iterator[_Opened]:
 
 
 @contextmanager
-def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch, which decodes, computes on one thread each; elsewhere it keeps what it has."""
+def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads in which torch, which decodes, computes on one thread each; elsewhere it keeps what it has."""
     import torch
 
     before, started = torch.get_num_threads(), threading.Barrier(count + 1)

@@ -31,6 +31,7 @@ from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
+from leanpose.device import device_constant
 from leanpose.losses.auxiliary import LinearHeatmaps
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
 from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
@@ -299,7 +300,8 @@ class AutoLoss(Distillation[AutoSection]):
         size = (maps.shape[2], maps.shape[3])
         # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
         less = 1 if self.student_codec.warp == "udp" else 0
-        stride = maps.new_tensor([(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)])
+        ratios = [(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)]
+        stride = device_constant(ratios, maps.device, maps.dtype)
         return self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
 
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leanpose.codecs import CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps
+from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.losses.base import Criterion, Distillation, require_codec, require_same_crops, supervised_loss
 from leanpose.models.base import PoseModel, PoseOutput
@@ -124,7 +125,7 @@ def simulate_heatmaps(
 def read_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
     """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
-    at = (xy.detach().float() * xy.new_tensor([width - 1, height - 1], dtype=torch.float32)).round().long()
+    at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()
     x, y = at.unbind(dim=-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1))[..., None]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from leanpose.device import device_constant
 from leanpose.geometry import Warp
 from leanpose.models.layers import resize
 
@@ -46,11 +47,11 @@ class CropFit:
         (sh, sw), (h, w) = self.student, self.inner
         return (h, w) if h * sw == w * sh and h > sh else (sh, sw)
 
-    def scale(self) -> Float[Tensor, " 2"]:
+    def scale(self, device: torch.device | None = None) -> Float[Tensor, " 2"]:
         """Pixels of the teacher's crop in one of the student's, (x, y)."""
         less = 1 if self.warp == "udp" else 0
         pairs = zip(self.inner[::-1], self.student[::-1], strict=True)
-        return torch.tensor([(new - less) / (old - less) for new, old in pairs])
+        return device_constant([(new - less) / (old - less) for new, old in pairs], device)
 
     def teacher_crops(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B h w 3"]:
         """The teacher's crops, from crops in the student's aspect of whatever size."""
@@ -60,7 +61,8 @@ class CropFit:
 
     def student_points(self, points: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
         """Points in pixels of the teacher's crop, in pixels of the student's."""
-        return (points - points.new_tensor(self.offset)) / self.scale().to(points)
+        device, dtype = points.device, points.dtype
+        return (points - device_constant(self.offset, device, dtype)) / self.scale(device).to(dtype)
 
     def region(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """The part of the teacher's features that shows the student's region, to the nearest row and column."""
@@ -83,7 +85,9 @@ class CropFit:
             size: height and width of the student's maps.
             student_stride: the same of the student.
         """
-        scale, offset = self.scale().to(maps), maps.new_tensor(self.offset)
+        scale, offset = (
+            values.to(maps.dtype) for values in (self.scale(maps.device), device_constant(self.offset, maps.device))
+        )
         lines = []
         for axis, length in enumerate(size[::-1]):
             at = torch.arange(length, device=maps.device, dtype=maps.dtype) * student_stride[axis].to(maps)
@@ -103,8 +107,7 @@ def resize_crops(
     """
     less = 1 if warp == "udp" else 0
     (height, width), (new_height, new_width) = images.shape[1:3], size
-    ratio = torch.tensor([(new_width - less) / (width - less), (new_height - less) / (height - less)])
-    ratio = ratio.to(images.device)
+    ratio = device_constant([(new_width - less) / (width - less), (new_height - less) / (height - less)], images.device)
     if (height, width) == size:
         return images, ratio
     pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
+from leanpose.device import device_constant
 from leanpose.geometry import Warp
 from leanpose.models.base import Provision
 
@@ -88,17 +89,27 @@ class TransformerLayer(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-def sine_position(rows: int, columns: int, embed_dim: int) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
+def sine_embedding(position: Float[Tensor, "*N"], width: int) -> Float[Tensor, "*N {width}"]:
+    """Sines and cosines of a number, in turn, for wavelengths that rise to 10000 · 2π."""
+    wavelength = 10000 ** (torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width)
+    angle = position[..., None] / wavelength
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def sine_position(
+    rows: int, columns: int, embed_dim: int, *, offset: float = 0.0
+) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
     Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+
+    Args:
+        offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
     """
 
     def encode(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
-        wavelength = 10000 ** (torch.arange(0, embed_dim // 2, 2, dtype=torch.float32) / (embed_dim // 2))
-        angle = position[:, None] / wavelength
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+        position = (torch.arange(1, length + 1, dtype=torch.float32) + offset) / (length + 1e-6) * (2 * math.pi)
+        return sine_embedding(position, embed_dim // 2)
 
     y = encode(rows)[:, None].expand(rows, columns, -1)
     x = encode(columns)[None].expand(rows, columns, -1)
@@ -243,7 +254,7 @@ class MultiScaleDeformableAttention(nn.Module):
         to_points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
         # An offset of 1 is one feature of its map, whatever the size of that.
-        size = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=torch.float32, device=query.device)
+        size = device_constant([(columns, rows) for rows, columns in shapes], query.device, torch.float32)
         locations = reference.float()[:, :, None, :, None] + offsets / size[:, None]
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
 from leanpose.codecs.coordinates import CoordinateCodec
+from leanpose.device import device_constant
 from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone, SeparableConv
 from leanpose.models.base import PoseModel, PoseOutput, require
 from leanpose.models.layers import in_float32
@@ -105,7 +106,7 @@ def _decode(maps: Maps) -> Coordinates:
     device = maps.center.device
     y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     cells = torch.stack([x, y], dim=-1).flatten(0, 1).float()  # (h*w, 2)
-    middle = cells.new_tensor([columns // 2, rows // 2])
+    middle = device_constant([columns // 2, rows // 2], device, cells.dtype)
     # Published graphs hold these weights in half precision, which decides between centres of almost the same height.
     nearness = (1 / _softened(cells - middle)).half().float()
     person = (maps.center.sigmoid().flatten(1) * nearness).argmax(dim=1, keepdim=True)
@@ -113,7 +114,7 @@ def _decode(maps: Maps) -> Coordinates:
     # Of all people's peaks, the one where this person's keypoint is about to be.
     heights = maps.heatmaps.sigmoid().flatten(2)
     found = (heights / _softened(cells - coarse[:, :, None])).argmax(dim=2)
-    xy = (cells[found] + _at(maps.offsets, found)) / cells.new_tensor([columns, rows])
+    xy = (cells[found] + _at(maps.offsets, found)) / device_constant([columns, rows], device, cells.dtype)
     return Coordinates(xy, score=heights.gather(2, found[:, :, None]).squeeze(2))
 
 

@@ -19,6 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, Coordinates
+from leanpose.device import device_constant
 from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require, require_divisible
 from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
@@ -82,7 +83,7 @@ class EncoderLayer(nn.Module):
         c = config
         self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
         self.attention_norm = nn.LayerNorm(c.embed_dim)
-        self.mlp = _mlp(c)
+        self.mlp = _mlp(c.embed_dim, c.mlp_ratio, c.dropout)
         self.mlp_norm = nn.LayerNorm(c.embed_dim)
         self.dropout = nn.Dropout(c.dropout)
 
@@ -145,28 +146,43 @@ class DecoderTrace(NamedTuple):
 
 
 class DecoderLayer(nn.Module):
-    """Queries attend to each other, then to the features around their points, then move them (TFPose §3.3, Fig. 4)."""
+    """Queries attend to each other, then to the features around their points, then move them (TFPose §3.3, Fig. 4).
 
-    def __init__(self, config: TFPoseConfig) -> None:
+    Args:
+        attention: reads the features; its heads are also as many as attend among the queries.
+        mlp_ratio: how much wider the MLP is inside.
+        dropout: while training.
+        query_attention: whether queries attend to each other.
+    """
+
+    def __init__(
+        self,
+        attention: MultiScaleDeformableAttention,
+        embed_dim: int,
+        mlp_ratio: int,
+        dropout: float,
+        *,
+        query_attention: bool = True,
+    ) -> None:
         super().__init__()
-        c = config
-        self.query_attention = QueryAttention(c.embed_dim, c.num_heads, c.dropout) if c.query_attention else None
-        self.query_norm = nn.LayerNorm(c.embed_dim) if c.query_attention else nn.Identity()
-        self.attention = MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points)
-        self.attention_norm = nn.LayerNorm(c.embed_dim)
-        self.mlp = _mlp(c)
-        self.mlp_norm = nn.LayerNorm(c.embed_dim)
-        self.dropout = nn.Dropout(c.dropout)
+        among = QueryAttention(embed_dim, attention.num_heads, dropout) if query_attention else None
+        self.query_attention = among
+        self.query_norm = nn.LayerNorm(embed_dim) if query_attention else nn.Identity()
+        self.attention = attention
+        self.attention_norm = nn.LayerNorm(embed_dim)
+        self.mlp = _mlp(embed_dim, mlp_ratio, dropout)
+        self.mlp_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
         queries: Float[Tensor, "B K D"],
         position: Float[Tensor, "K D"],
         reference: Float[Tensor, "B K 1 2"],
-        memory: Float[Tensor, "B N D"],
+        memory: Float[Tensor, "images N D"],
         shapes: Sequence[tuple[int, int]],
     ) -> tuple[Float[Tensor, "B K D"], SamplingPoints]:
-        """The queries after this layer, and where they have read."""
+        """The queries after this layer, and where they have read; as many images as queries, if `attention` knows no better."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
         samples = self.attention.look(queries + position, reference, shapes)
@@ -174,11 +190,9 @@ class DecoderLayer(nn.Module):
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
 
 
-def _mlp(config: TFPoseConfig) -> nn.Sequential:
-    inner = config.mlp_ratio * config.embed_dim
-    return nn.Sequential(
-        nn.Linear(config.embed_dim, inner), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(inner, config.embed_dim)
-    )
+def _mlp(embed_dim: int, mlp_ratio: int, dropout: float) -> nn.Sequential:
+    inner = mlp_ratio * embed_dim
+    return nn.Sequential(nn.Linear(embed_dim, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, embed_dim))
 
 
 class TFPose(PoseModel):
@@ -203,7 +217,7 @@ class TFPose(PoseModel):
         self.backbone = backbone
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1), nn.GroupNorm(32, c.embed_dim))
-            for channels in self.backbone.pyramid_channels
+            for channels in self.backbone.pyramid_channels[1:]  # not stride 4
         )
         self.encoder = nn.ModuleList(EncoderLayer(c) for _ in range(c.encoder_layers))
         if c.encoder_layers:
@@ -211,7 +225,14 @@ class TFPose(PoseModel):
         self.queries = nn.Parameter(torch.empty(keypoints, c.embed_dim))
         self.query_position = nn.Parameter(torch.empty(keypoints, c.embed_dim))
         self.reference_points = nn.Parameter(torch.empty(keypoints, 2))  # before the sigmoid
-        self.decoder = nn.ModuleList(DecoderLayer(c) for _ in range(c.decoder_layers))
+        self.decoder = nn.ModuleList(
+            DecoderLayer(
+                MultiScaleDeformableAttention(c.embed_dim, c.num_heads, len(STRIDES), c.num_points),
+                *(c.embed_dim, c.mlp_ratio, c.dropout),
+                query_attention=c.query_attention,
+            )
+            for _ in range(c.decoder_layers)
+        )
         self.refinements = nn.ModuleList(
             nn.Sequential(
                 *(nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU(), nn.Linear(c.embed_dim, c.embed_dim), nn.ReLU()),
@@ -291,7 +312,7 @@ class TFPose(PoseModel):
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
         assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
-        projected = [project(level) for project, level in zip(self.projections, pyramid, strict=True)]
+        projected = [project(level) for project, level in zip(self.projections, pyramid[1:], strict=True)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)
         if len(self.encoder):
             shapes = self.config.grid_sizes
@@ -333,7 +354,8 @@ class TFPose(PoseModel):
     def on_padded(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
         """Points as fractions between the crop's first and last pixel centres, made fractions of the padded crop's sides."""
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
-        return (xy * xy.new_tensor([width - 1, height - 1]) + 0.5) / xy.new_tensor([padded_width, padded_height])
+        last, sides = ([width - 1, height - 1], [padded_width, padded_height])
+        return (xy * device_constant(last, xy.device, xy.dtype) + 0.5) / device_constant(sides, xy.device, xy.dtype)
 
     def scores(self, layers: Sequence[Coordinates]) -> Float[Tensor, "B K"] | None:
         """How sure the network seems to be of its points, in 0..1; the paper is silent on this.

@@ -52,6 +52,7 @@ def epoch_batches(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         start=start,
+        shards=dataset.shards(),
     )
     loader: DataLoader[Any] = DataLoader(
         dataset,

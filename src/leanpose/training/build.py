@@ -20,6 +20,7 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
+from leanpose.data.jpeg_records import has_decoder, why_not_decoded
 from leanpose.data.margin import MOST_OUTSIDE, coarser_share, outside_share
 from leanpose.data.mixing import Mixture, distinct
 from leanpose.data.packing import cached_crops
@@ -328,6 +329,8 @@ def build_trainer(
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
     if model.codec.calibration is not None and recipe.init_from is not None and not resume:
         say(f"Scores keep the calibration of {recipe.init_from}; leanpose calibrate fits it to the trained model.")
+    if recipe.loss == "codec" and "rle_sigma" in model.provides and not resume:
+        say(f"loss=codec does not train the deviations by which '{model.name}' scores its keypoints; loss=rle does.")
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
@@ -370,6 +373,7 @@ def build_trainer(
         mixture=mixture,
         warp_on_device=packed and on_gpu if on_device is None else on_device,
     )
+    dataset.decode_on_device = _decodes_on_device(recipe, dataset, fabric.device, say)
     if not resume:
         _say_what_packs_lack(dataset, say)
     write_recipe(recipe, folder, fabric, resume=resume)
@@ -408,6 +412,28 @@ def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
         return None
     names, sizes = distinct([part.name for part in sets]), tuple(len(part.people) for part in sets)
     return Mixture(names, sizes, tuple(weight or 0.0 for weight in weights), recipe.seed)
+
+
+def _decodes_on_device(
+    recipe: Recipe, dataset: TopDownDataset, device: torch.device, say: Callable[[str], None]
+) -> bool:
+    """Whether the training device decodes the JPEGs of packs.
+
+    Raises:
+        LeanposeError: the recipe says so, and it cannot.
+    """
+    chosen = recipe.data.decode_on_device
+    if chosen and not dataset.warp_on_device:
+        raise LeanposeError(f"data.decode_on_device=true needs data.warp_on_device=true on the device {device}.")
+    encoded = any(pack.plan.encoding == "jpeg" for pack in dataset.coarse_crops.caches)
+    if not (dataset.warp_on_device and encoded and (has_decoder(device) if chosen is None else chosen)):
+        return False
+    reason = why_not_decoded(device)
+    if reason is not None and chosen:
+        raise LeanposeError(f"data.decode_on_device=true, but torchvision cannot decode JPEG on {device}: {reason}")
+    if reason is not None:
+        say(f"JPEG crops are decoded by the loader processes, since torchvision cannot do it on {device}: {reason}")
+    return reason is None
 
 
 def _say_nothing(_sentence: str) -> None:

@@ -46,6 +46,8 @@ class DataSection(LoaderSection):
     the image for every crop."""
     warp_on_device: bool | None = None
     """Cut and recolour the crops in batches on the training device, from the packed ones. None does so on a GPU."""
+    decode_on_device: bool | None = None
+    """Decode a pack's JPEGs there, too (by torchvision). None does so on a GPU that has a decoder of its own for it."""
 
     @model_validator(mode="after")
     def _one_way_of_mixing(self) -> DataSection:
@@ -61,6 +63,8 @@ class DataSection(LoaderSection):
         packed = self.cache is not None or any(source.format in ("auto", "pack") for source in self.train)
         if self.warp_on_device and not packed:
             raise ValueError("warp_on_device cuts crops from packed ones; say in cache where these are")
+        if self.decode_on_device and self.warp_on_device is False:
+            raise ValueError("decode_on_device decodes what is cut on the device: it needs warp_on_device, too")
         return self
 
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch.utils.data import Sampler
 
 from leanpose.checksums import check_seal, sealed
+from leanpose.data.shards import spread_order
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 
@@ -109,6 +111,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         seed, epoch: what the order depends on.
         rank, world_size: this process, and how many there are.
         start: optimiser steps of this epoch that are done already.
+        shards: that people are read from; those of a few are then drawn at a time (`leanpose.data.shards.spread_order`).
     """
 
     count: int
@@ -119,12 +122,14 @@ class ResumableBatchSampler(Sampler[list[int]]):
     rank: int = 0
     world_size: int = 1
     start: int = 0
+    shards: Int[np.ndarray, " N"] | None = None
 
     def __len__(self) -> int:
         return max(steps_per_epoch(self.count, self.batch_size) - self.start, 0) * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.count)
+        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        order = rng.permutation(self.count) if self.shards is None else spread_order(self.shards, rng)
         for step in range(self.start, steps_per_epoch(self.count, self.batch_size)):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             share = np.array_split(batch, self.world_size)[self.rank]

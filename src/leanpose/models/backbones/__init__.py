@@ -11,7 +11,7 @@ from leanpose.models.backbones.hrnet import HRNet, Image, Stem
 from leanpose.models.backbones.lite_hrnet import LITE_HRNETS, LiteHRNet
 from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
-from leanpose.models.backbones.timm_networks import CSPNeXt, MobileNet, ResNet
+from leanpose.models.backbones.timm_networks import CSPNeXt, MobileNet, MobileNetV2, ResNet
 
 __all__ = [
     "BACKBONES",
@@ -32,6 +32,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     **dict.fromkeys(LITE_HRNETS, LiteHRNet),
     **dict.fromkeys(("cspnext_tiny", "cspnext_s", "cspnext_m", "cspnext_l", "cspnext_x"), CSPNeXt),
     **dict.fromkeys(RTMDETS, RTMDetBackbone),
+    "mobilenetv2_100": MobileNetV2,
     **dict.fromkeys(("mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"), MobileNet),
     **dict.fromkeys(MOVENETS, MoveNetBackbone),
 }

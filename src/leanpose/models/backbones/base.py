@@ -85,32 +85,35 @@ def init_convolutions(network: nn.Module, std: float | None = None) -> None:
 
 
 Levels: TypeAlias = tuple[
-    Float[Tensor, "B C1 H/8 W/8"], Float[Tensor, "B C2 H/16 W/16"], Float[Tensor, "B C3 H/32 W/32"]
+    Float[Tensor, "B C1 H/4 W/4"],
+    Float[Tensor, "B C2 H/8 W/8"],
+    Float[Tensor, "B C3 H/16 W/16"],
+    Float[Tensor, "B C4 H/32 W/32"],
 ]
-"""Features at strides 8, 16 and 32."""
-PYRAMID_STRIDES = (8, 16, 32)
+"""Features at strides 4, 8, 16 and 32."""
+PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 8, 16 and 32; on its own it gives those at its `stride`.
+    """A backbone that has features at strides 4, 8, 16 and 32; on its own it gives those at its `stride`.
 
     Attributes:
-        pyramid_channels: how many channels each of the three levels has.
+        pyramid_channels: how many channels each of the four levels has.
     """
 
-    pyramid_channels: tuple[int, int, int]
+    pyramid_channels: tuple[int, int, int, int]
 
     @abstractmethod
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
-        """The three levels, finest first."""
+        """The four levels, finest first."""
 
-    def read_at(self, stride: Literal[8, 16, 32]) -> Self:
+    def read_at(self, stride: Literal[4, 8, 16, 32]) -> Self:
         """Give the features at another stride from now on."""
         self.stride = stride
         self.channels = self.pyramid_channels[PYRAMID_STRIDES.index(stride)]
         return self
 
-    def own_level(self, levels: Levels) -> Float[Tensor, "B C Hf Wf"]:
+    def own_level(self, levels: tuple[Float[Tensor, "B _ _ _"], ...]) -> Float[Tensor, "B C Hf Wf"]:
         """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
         return levels[PYRAMID_STRIDES.index(self.stride)]
 

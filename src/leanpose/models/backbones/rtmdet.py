@@ -165,12 +165,14 @@ class RTMDetBackbone(PyramidBackbone):
             ConvNorm(3, stem // 2, 3, stride=2), ConvNorm(stem // 2, stem // 2, 3), ConvNorm(stem // 2, stem, 3)
         )
         self.stage1, self.stage2, self.stage3, self.stage4 = (_stage(number, RTMDETS[variant]) for number in range(4))
-        self.pyramid_channels = (int(256 * width), int(512 * width), int(1024 * width))
-        self.channels = self.pyramid_channels[0]
-        self.neck = Pyramid(self.pyramid_channels, max(round(3 * depth), 1), depthwise)
+        necks = (int(256 * width), int(512 * width), int(1024 * width))
+        self.pyramid_channels = (int(128 * width), *necks)
+        self.channels = necks[0]
+        self.neck = Pyramid(necks, max(round(3 * depth), 1), depthwise)
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
-        """The three levels; `pyramid_channels` are their widths."""
-        fine = self.stage2(self.stage1(self.stem(images)))
+        """The four levels; the detector's pyramid has three, and that at stride 4 is the first stage's, which knows nothing of them."""
+        finest = self.stage1(self.stem(images))
+        fine = self.stage2(finest)
         middle = self.stage3(fine)
-        return self.neck(fine, middle, self.stage4(middle))
+        return finest, *self.neck(fine, middle, self.stage4(middle))

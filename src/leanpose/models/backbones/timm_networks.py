@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.models.backbones.base import Backbone, Levels, PyramidBackbone
+from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, Levels, PyramidBackbone
 
 
 class ResNet(PyramidBackbone):
@@ -28,15 +28,16 @@ class ResNet(PyramidBackbone):
 
         net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="", zero_init_last=False)
         self.channels: int = net.num_features
-        self.pyramid_channels = (self.channels // 4, self.channels // 2, self.channels)
+        self.pyramid_channels = (self.channels // 8, self.channels // 4, self.channels // 2, self.channels)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        fine = self.layer2(self.layer1(x))
+        finest = self.layer1(x)
+        fine = self.layer2(finest)
         middle = self.layer3(fine)
-        return fine, middle, self.layer4(middle)
+        return finest, fine, middle, self.layer4(middle)
 
 
 class MobileNet(PyramidBackbone):
@@ -53,7 +54,7 @@ class MobileNet(PyramidBackbone):
         super().__init__(variant)
         import timm  # takes seconds
 
-        net: Any = timm.create_model(variant, pretrained=False, features_only=True, out_indices=(2, 3, 4))
+        net: Any = timm.create_model(variant, pretrained=False, features_only=True, out_indices=(1, 2, 3, 4))
         self.pyramid_channels = tuple(net.feature_info.channels())
         self.channels: int = self.pyramid_channels[-1]
         self.conv_stem, self.bn1, self.act1, self.blocks = net.conv_stem, net.bn1, net.act1, net.blocks
@@ -66,8 +67,43 @@ class MobileNet(PyramidBackbone):
             x = block(x)
             if index in self._ends:
                 levels.append(x)
-        fine, middle, coarse = levels
-        return fine, middle, coarse
+        finest, fine, middle, coarse = levels
+        return finest, fine, middle, coarse
+
+
+class MobileNetV2(PyramidBackbone):
+    """All stages of a MobileNetV2 (Sandler et al., CVPR 2018) and its last 1×1 convolution, whose features are read, at stride 32.
+
+    Args:
+        variant: timm's name, such as `mobilenetv2_100`.
+    """
+
+    stride = 32
+    in_timm = True
+
+    def __init__(self, variant: str) -> None:
+        super().__init__(variant)
+        import timm  # takes seconds
+
+        net: Any = timm.create_model(variant, pretrained=False, num_classes=0, global_pool="")
+        last = {info["reduction"]: info for info in net.feature_info}  # the last block of each stride
+        inner = [last[stride] for stride in PYRAMID_STRIDES[:-1]]
+        self.channels: int = net.num_features
+        finest, fine, middle = (int(info["num_chs"]) for info in inner)
+        self.pyramid_channels = (finest, fine, middle, self.channels)
+        self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
+        self.conv_head, self.bn2 = net.conv_head, net.bn2
+        self._ends = [int(info["module"].removeprefix("blocks.")) for info in inner]
+
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+        x = self.bn1(self.conv_stem(images))
+        levels = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self._ends:
+                levels.append(x)
+        finest, fine, middle = levels
+        return finest, fine, middle, self.bn2(self.conv_head(x))
 
 
 class CSPNeXt(Backbone):
