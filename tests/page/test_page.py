@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from leanpose import PoseEstimator
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import ExportCard
 from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, bbox_to_center_scale, warp_image, warp_matrix
+from leanpose.inference.detector_outputs import Detections
 from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, place
+from leanpose.inference.detectors import Detector
 from leanpose.inference.results import PoseResult
 from leanpose.page import runtime, write_page
 from leanpose.page.page import STATIC, page_settings
@@ -240,6 +243,59 @@ def test_crops_and_detector_input_are_those_of_python() -> None:
     placed, factors, _ = place(image, RTMDET_PIXELS, RTMDET_PIXELS.size)
     np.testing.assert_allclose(np.reshape(found["pixels"], (3, 320, 320)).transpose(1, 2, 0), placed, atol=1e-4)
     assert found["factor"] == factors[0]
+
+
+class Fixed(Detector):
+    """Finds the same boxes in every image."""
+
+    def __init__(self, boxes: np.ndarray, scores: np.ndarray) -> None:
+        self.found = boxes, scores
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        return [self.found for _ in images]
+
+
+@needs_node
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_poses_scores_and_duplicates_are_those_of_python(tmp_path: Path, calibrated: bool) -> None:
+    """Of five boxes the second is the first again, the third reaches out of the image, the last one is below all thresholds."""
+    rng = np.random.default_rng(2)
+    boxes = np.array([[40, 30, 90, 150], [42, 31, 91, 149], [150, 80, 200, 200], [100, 5, 140, 90], [10, 10, 60, 60]])
+    detections = boxes.astype(np.float64), np.array([0.9, 0.8, 0.7, 0.6, 0.1])
+    answers = {"keypoints": rng.uniform(0, 48, (1, 17, 2)), "scores": rng.uniform(0.1, 1, (1, 17))}
+    asked, metadata = ["batch", 64, 48, 3], {"leanpose": card(calibrated=calibrated).to_json()}
+    path = constant_file(tmp_path / "tiny.onnx", asked, answers, TensorProto.UINT8, metadata)
+    estimator = PoseEstimator(path, Fixed(*detections), batch_size=1)
+    expected = estimator(np.zeros((160, 180, 3), np.uint8))
+    given = {
+        "settings": page_settings(card(calibrated=calibrated), "mine", ["wasm"]),
+        "people": [{"box": box, "score": score} for box, score in zip(boxes.tolist(), detections[1], strict=True)],
+        "keypoints": answers["keypoints"].ravel().tolist(),
+        "scores": answers["scores"].ravel().tolist(),
+    }
+    found = node(
+        """
+        const { PoseEstimator } = await page("estimator.js");
+        class Tensor { constructor(type, data, dims) { Object.assign(this, { data, dims }); } }
+        const repeated = (values, count) => ({ data: Array.from({ length: count }, () => values).flat() });
+        const model = { run: async ({ images: { dims: [count] } }) =>
+          ({ keypoints: repeated(given.keypoints, count), scores: repeated(given.scores, count) }) };
+        const estimator = new PoseEstimator(given.settings, { Tensor }, null, model);
+        estimator.detect = async () => given.people;
+        answer(await estimator.estimate({ width: 180, height: 160, data: new Uint8Array(4 * 160 * 180) }));
+        """,
+        given,
+    )
+    assert estimator.duplicates == 1
+    assert estimator.uncertain == 1
+    assert len(found) == len(expected) == 3
+    points = np.array([[[point["x"], point["y"], point["score"]] for point in pose["keypoints"]] for pose in found])
+    assert (points[..., 2] == 0).any()  # outside of the image
+    np.testing.assert_allclose(points[..., :2], expected.keypoints, atol=1e-3)
+    np.testing.assert_allclose(points[..., 2], expected.scores, atol=1e-5)
+    np.testing.assert_allclose([pose["score"] for pose in found], expected.person_scores, atol=1e-5)
+    names = ("xMin", "yMin", "xMax", "yMax")
+    np.testing.assert_array_equal([[pose["box"][name] for name in names] for pose in found], expected.boxes)
 
 
 @needs_node
