@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PHOTOS = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
@@ -122,16 +123,14 @@ def _title(pid: int) -> str:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _wait_for_end(family: set[int], seconds: float = 60.0) -> list[int]:
     """Wait for processes to end; those that do not are killed and returned."""
     deadline = time.monotonic() + seconds
-    while (left := [pid for pid in family if _title(pid)]) and time.monotonic() < deadline:
+    while (left := [pid for pid in family if "ray" in _title(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     for pid in left:
         _kill(pid)
