@@ -33,7 +33,7 @@ def test_a_kill_at_any_byte_loses_no_part_and_makes_none_twice(tmp_path: Path) -
     text = whole.path.read_bytes()
     whole.finish({"people": 3})
     folder = tmp_path / "cut"
-    for end in sorted({*range(0, len(text), 11), *(at + more for at in _line_ends(text) for more in (-1, 0))}):
+    for end in sorted({*range(0, len(text), 31), *(at + more for at in _line_ends(text) for more in (-1, 0))}):
         write(folder, 3).path.write_bytes(text[:end])
         (folder / "parts" / ".part-000000.abcdefgh.partial.parquet").touch()
         journal = Journal(folder, SETTINGS)

@@ -14,7 +14,7 @@ from PIL import Image
 from leanpose.cluster import ray_cluster
 from leanpose.cluster.label import ClusterLabels, Labeller, Parts, label_on_cluster
 from leanpose.cluster.parts import LabelledPart, LabelSettings, PartLabeller, label_part
-from leanpose.cluster.ray_cluster import ClusterOptions, label_with_ray
+from leanpose.cluster.ray_cluster import ClusterOptions
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
 from leanpose.inference.estimator import PoseEstimator
@@ -160,10 +160,11 @@ class TestParts:
 def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
     with pytest.raises(LeanposeError, match=r"pip install 'leanpose\[ray\]'"):
-        ray_cluster.require_ray()
+        ray_cluster.require_ray(ClusterOptions())
 
 
 @pytest.mark.parametrize(("address", "sentence"), [("127.0.0.1:1", "can be reached"), ("somewhere", "host:port")])
-def test_an_address_where_nothing_is(address: str, sentence: str) -> None:
+def test_an_address_where_nothing_is(monkeypatch: pytest.MonkeyPatch, address: str, sentence: str) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
     with pytest.raises(LeanposeError, match=sentence):
-        list(label_with_ray([(0, [])], SETTINGS, ClusterOptions(address)))
+        ray_cluster.require_ray(ClusterOptions(address))

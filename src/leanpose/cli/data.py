@@ -329,17 +329,17 @@ def _label_with_ray(
     coco: bool,
 ) -> None:
     from leanpose.cluster.ray_cluster import ClusterOptions, label_with_ray, require_ray
+    from leanpose.device import available_cores
 
-    require_ray()
+    cpus = 1.0 if cpus is None else cpus
+    options = ClusterOptions(address, workers or max(1, int(available_cores() / (cpus or 1))), cpus, gpus or 0.0)
+    require_ray(options)
     from leanpose.cluster.label import PART_SIZE, label_on_cluster
     from leanpose.cluster.parts import LabelSettings
-    from leanpose.device import available_cores
 
     if out.suffix == ".json":
         raise LeanposeError(f"With --ray, --out is a folder, not {out}.")
-    cpus = 1.0 if cpus is None else cpus
     teacher, detector, threshold, skeleton = how
-    options = ClusterOptions(address, workers or max(1, int(available_cores() / (cpus or 1))), cpus, gpus or 0.0)
     with counting("labelling", "pictures") as advance:
         labels = label_on_cluster(
             source, out, LabelSettings(teacher, detector, threshold, skeleton), partial(label_with_ray, options=options),

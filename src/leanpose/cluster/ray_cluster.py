@@ -13,6 +13,8 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,14 +59,16 @@ class ClusterOptions:
     gpus: float = 0.0
 
 
-def require_ray() -> None:
-    """See that the packages are there.
+def require_ray(options: ClusterOptions) -> None:
+    """See that the packages are there, and that something listens at the address; Ray itself tries for minutes.
 
     Raises:
-        LeanposeError: they are not.
+        LeanposeError: it is not so.
     """
     if any(find_spec(package) is None for package in ("ray", "pyarrow")):
         raise LeanposeError("Labelling on a cluster needs Ray: pip install 'leanpose[ray]'.")
+    if options.address not in (None, "auto"):
+        _require_answer(options.address)
 
 
 def label_with_ray(
@@ -90,7 +94,7 @@ def label_with_ray(
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray has no other name for `max_task_retries` yet
             # A block a part: a worker that dies takes no other with it.
             labelled = from_items(rows, override_num_blocks=len(rows)).map_batches(
-                PartLabeller, fn_constructor_args=(settings, __version__), batch_size=1, batch_format="pyarrow",
+                RayWorker, fn_constructor_args=(settings, __version__), batch_size=1, batch_format="pyarrow",
                 zero_copy_batch=True, compute=ActorPoolStrategy(size=min(options.workers, len(rows))),
                 num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=-1, max_task_retries=RETRIES,
             )  # fmt: skip
@@ -107,14 +111,26 @@ def label_with_ray(
             ) from error
 
 
+class RayWorker(PartLabeller):
+    """A `PartLabeller` that ends with Ray: one in the middle of a part does not notice by itself that Ray was killed."""
+
+    def __init__(self, settings: LabelSettings, version: str) -> None:
+        super().__init__(settings, version)
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 @contextmanager
 def _connected(options: ClusterOptions, store_bytes: int) -> Iterator[None]:
     """Be connected to a cluster meanwhile."""
     if options.address is None:
         os.environ.update(_LOCAL_ENVIRONMENT)
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    elif options.address != "auto":
-        _require_answer(options.address)
     import ray  # pyright: ignore[reportMissingImports]  # of an extra, and reads the environment when it is loaded
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -143,11 +159,6 @@ def _connected(options: ClusterOptions, store_bytes: int) -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """See that something listens at an address; Ray itself tries for minutes.
-
-    Raises:
-        LeanposeError: nothing does, or it is no address.
-    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise LeanposeError(f"--ray-address is host:port, or auto, not '{address}'.")
