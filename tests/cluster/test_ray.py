@@ -17,6 +17,7 @@ from leanpose.cluster.parts import LabelSettings, PartLabeller
 from leanpose.cluster.ray_cluster import label_with_ray
 from leanpose.errors import LeanposeError
 from leanpose.version import __version__
+from process_tree import descendants, title
 
 # Not imported here: Ray reads its environment, which leanpose sets, when it is loaded.
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")]
@@ -41,12 +42,8 @@ def test_a_worker_that_is_killed_changes_nothing(photos: Path, tmp_path: Path) -
 
             assert ray.util.get_node_ip_address() == "127.0.0.1"
             assert os.environ["RAY_AUTH_MODE"] == "token"
-            for entry in Path("/proc").iterdir():
-                title = (entry / "cmdline").read_text() if entry.name.isdecimal() else ""
-                if title.startswith("ray::MapWorker") and _is_ours(int(entry.name)):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    killed.append(int(entry.name))
-                    return
+            killed.append(next(pid for pid in descendants(os.getpid()) if title(pid).startswith("ray::MapWorker")))
+            os.kill(killed[0], signal.SIGKILL)
 
     labeller = partial(label_with_ray, options=ClusterOptions(workers=2))
     label_on_cluster(str(photos), tmp_path / "out", SETTINGS, labeller, part_size=2, progress=kill)
@@ -67,13 +64,6 @@ def _label(worker: PartLabeller, pictures: Any) -> Any:
     return worker.label([picture.row for picture in pictures])
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether a process was started by this one, or by one that was."""
-    while pid > 1 and pid != os.getpid():
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid == os.getpid()
-
-
 def test_a_picture_that_kills_every_worker_ends_the_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,5 +77,5 @@ def test_a_picture_that_kills_every_worker_ends_the_run(
     monkeypatch.setattr(ray_cluster, "RayWorker", Dying)
     monkeypatch.setattr(ray_cluster, "RETRIES", 1)
     labeller = partial(label_with_ray, options=ClusterOptions(workers=1))
-    with pytest.raises(LeanposeError, match="gave up.*goes on where it was"):
+    with pytest.raises(LeanposeError, match=r"gave up.*goes on where it was"):
         label_on_cluster(str(photos), tmp_path / "out", SETTINGS, labeller, part_size=8)

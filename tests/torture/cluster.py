@@ -18,6 +18,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from process_tree import descendants, title
+
 PHOTOS = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
 WORKER = "ray::MapWorker"
 
@@ -55,32 +58,45 @@ def _round(
 ) -> tuple[bool, int, bool]:
     """Whether a round ends like the uninterrupted run; how many workers were killed, and whether the command was."""
     process = subprocess.Popen(_command(root, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    killed, family = 0, set[int]()
-    while killed < workers and process.poll() is None:
-        time.sleep(rng.uniform(0.5, 6.0))
-        family |= set(_descendants(process.pid))
-        if victims := [pid for pid in family if _title(pid).startswith(WORKER)]:
+    killed, family, parts = 0, set[int](), out / "parts"
+    total = sum(name.startswith("parts/") for name in expected)
+    *moments, last = sorted(rng.randrange(total) for _ in range(workers + 1))  # so many parts are done by then
+    for moment in moments:
+        _wait_for(process, parts, moment, rng, family)
+        if victims := [pid for pid in family if title(pid).startswith(WORKER)]:
             _kill(rng.choice(victims))
             killed += 1
-    time.sleep(rng.uniform(0.0, 6.0))
-    family |= set(_descendants(process.pid))
+    _wait_for(process, parts, last, rng, family)
     driver = process.poll() is None
     if driver:
         process.kill()
     process.wait()
-    left = _wait_for_end(family)
-    before = len(list((out / "parts").glob("part-*.parquet"))) if (out / "parts").is_dir() else 0
+    before, left = _count(parts), _wait_for_end(family)
     _finish(root, out)
     found = _files(out)
     hidden = [str(path.relative_to(out)) for path in out.rglob(".*")]
     verdict = "equal" if found == expected else "DIFFERENT"
     print(
         f"{out.name}: {killed} workers killed, the command {'killed' if driver else 'had ended'} behind {before} parts: "
-        f"{verdict} {hidden or ''} {f'{len(left)} processes were left' if left else ''}",
+        f"{verdict} {hidden or ''} {f'left were {left}' if left else ''}",
         flush=True,
     )
     shutil.rmtree(out)
     return found == expected and not hidden and not left, killed, driver
+
+
+def _wait_for(process: subprocess.Popen[bytes], parts: Path, count: int, rng: random.Random, family: set[int]) -> None:
+    """Wait until so many parts are done, and up to 3 s more, and enter the processes of the command."""
+    until = None
+    while process.poll() is None and (until is None or time.monotonic() < until):
+        family |= set(descendants(process.pid))
+        if until is None and _count(parts) >= count and any(title(pid).startswith(WORKER) for pid in family):
+            until = time.monotonic() + rng.uniform(0, 3)
+        time.sleep(0.2)
+
+
+def _count(parts: Path) -> int:
+    return len(list(parts.glob("part-*.parquet"))) if parts.is_dir() else 0
 
 
 def _command(root: Path, out: Path) -> list[str]:
@@ -98,43 +114,20 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:  # it has ended meanwhile
-                continue
-    found, wave = [], [pid]
-    while wave:
-        wave = [child for child, parent in parents.items() if parent in wave]
-        found += wave
-    return found
-
-
-def _title(pid: int) -> str:
-    """What a process is called; nothing where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-def _wait_for_end(family: set[int], seconds: float = 60.0) -> list[int]:
-    """Wait for processes to end; those that do not are killed and returned."""
+def _wait_for_end(family: set[int], seconds: float = 150.0) -> list[str]:
+    """Wait for processes to end, of which Ray's agents take a minute; those that do not are killed, and named."""
     deadline = time.monotonic() + seconds
-    while (left := [pid for pid in family if "ray" in _title(pid)]) and time.monotonic() < deadline:
+    while (left := [pid for pid in family if "ray" in title(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
+    titles = [title(pid) for pid in left]
     for pid in left:
         _kill(pid)
-    return left
+    return titles
 
 
 if __name__ == "__main__":

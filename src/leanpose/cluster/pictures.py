@@ -27,6 +27,7 @@ from leanpose.files import files_below
 from leanpose.video.reader import looks_like_video
 
 _BLOCK = 1 << 20  # bytes that are fetched at a time while an archive is looked through
+_Entry = tuple[str, str, "int | None", int]  # name, place, offset and size, as of `StoredPicture`
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def _list_local(path: Path) -> PictureList:
     path = Path(os.path.abspath(path))
     files = _visible(path) if path.is_dir() else [path]
     archives = [file for file in files if file.suffix.lower() == ".tar"]
-    found, left_out = [], {}
+    found: list[StoredPicture] = []
+    left_out: dict[str, int] = {}
     if not archives or any(file.suffix.lower() in SUFFIXES for file in files):
         inputs = find_inputs([str(path)], is_video=looks_like_video)
         sizes = (file.path.stat().st_size for file in inputs.pictures)
@@ -132,7 +134,7 @@ def _list_local(path: Path) -> PictureList:
             "files that are no pictures": len(inputs.others) - len(archives),
         }
     if archives:
-        entries = [(picture.name, picture.place, None, picture.size) for picture in found]
+        entries: list[_Entry] = [(picture.name, picture.place, None, picture.size) for picture in found]
         for archive in archives:
             prefix = "" if archive == path else f"{archive.relative_to(path).as_posix()}/"
             entries += _members(prefix, str(archive), tar_members(archive).items(), left_out)
@@ -152,7 +154,8 @@ def _list_address(url: str) -> PictureList:
     shown = without_password(url)
     files, root = open_storage(url, Path("/"))
     listed = attempted(lambda: files.find(root, detail=True), f"The address {shown}")
-    entries, left_out = [], {}
+    entries: list[_Entry] = []
+    left_out: dict[str, int] = {}
     for path, status in listed.items():
         relative = path.removeprefix(root).lstrip("/")
         name, place = relative or PurePosixPath(path).name, files.unstrip_protocol(path)
@@ -181,7 +184,7 @@ def _members_of(file: Any, shown: str) -> list[tuple[str, tuple[int, int]]]:
 
 def _members(
     prefix: str, place: str, members: Iterable[tuple[str, tuple[int, int]]], left_out: dict[str, int]
-) -> Iterator[tuple[str, str, int, int]]:
+) -> Iterator[_Entry]:
     """The pictures among an archive's members; the others, such as the captions of a WebDataset, are counted."""
     for name, (offset, size) in members:
         if PurePosixPath(name).suffix.lower() in SUFFIXES:
@@ -192,7 +195,7 @@ def _members(
             )
 
 
-def _numbered(entries: list[tuple[str, str, int | None, int]]) -> list[StoredPicture]:
+def _numbered(entries: list[_Entry]) -> list[StoredPicture]:
     """Pictures sorted by their names, with ids."""
     entries = sorted(entries, key=lambda entry: entry[0])
     ids = image_ids([PurePosixPath(name).stem for name, *_ in entries])

@@ -32,6 +32,7 @@ RETRIES = 5
 """So often a part is begun again whose worker has died; a picture that kills whoever opens it ends the run then."""
 
 _CONNECT_SECONDS = 5.0
+_RAYLET_PID = "RAY_RAYLET_PID"  # of the environment of workers
 _STORE_BYTES = 100_000_000  # of the object store, beside the names of the pictures: results are fetched as they come
 _LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, it makes Ray listen on 127.0.0.1
@@ -116,12 +117,13 @@ class RayWorker(PartLabeller):
 
     def __init__(self, settings: LabelSettings, version: str) -> None:
         super().__init__(settings, version)
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(int(os.environ[_RAYLET_PID]),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
+def _end_with(raylet: int) -> None:
+    """End this process as soon as the one that has started it has ended."""
+    while os.getppid() == raylet:
+        time.sleep(0.5)
     os._exit(1)
 
 
