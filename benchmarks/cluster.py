@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def main() -> None:
 def _measure(root: Path, teacher: str, workers: int) -> None:
     out, times = root / f"{workers}", list[tuple[float, float, float, float, int]]()
 
-    def labeller(parts: Parts, settings: LabelSettings) -> Iterator[tuple[int, LabelledPart]]:
+    def labeller(parts: Parts, settings: LabelSettings) -> Generator[tuple[int, LabelledPart], None, None]:
         for number, part in label_with_ray(parts, settings, ClusterOptions(workers=workers)):
             times.append((time.monotonic(), *_workers(), time.process_time(), part.known["pictures"]))
             yield number, part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 
 def in_turn(
     estimator: PoseEstimator, parts: Parts, settings: LabelSettings, seed: int = 0, most: int = 100
-) -> Iterator[tuple[int, LabelledPart]]:
+) -> Generator[tuple[int, LabelledPart], None, None]:
     """A cluster that gives parts in any order, some twice, and dies after so many."""
     for number, pictures in random.Random(seed).sample(parts, len(parts))[:most]:
         made = number, label_part(estimator, pictures, settings)
@@ -109,7 +109,7 @@ class TestParts:
         assert label(tmp_path / "cut", partial(in_turn, estimator, seed=seed)).resumed == 3
         assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
-        def unused(parts: Parts, settings: LabelSettings) -> Iterator[tuple[int, LabelledPart]]:
+        def unused(parts: Parts, settings: LabelSettings) -> Generator[tuple[int, LabelledPart], None, None]:
             raise AssertionError("all is done")
 
         assert label(tmp_path / "cut", unused).resumed == 4
@@ -120,11 +120,11 @@ class TestParts:
     def test_what_cannot_be_right_is_refused(
         self, label: Callable[..., ClusterLabels], estimator: PoseEstimator, photos: Path, tmp_path: Path
     ) -> None:
-        def of_two(parts: Parts, settings: LabelSettings) -> Iterator[tuple[int, LabelledPart]]:
+        def of_two(parts: Parts, settings: LabelSettings) -> Generator[tuple[int, LabelledPart], None, None]:
             for number, part in in_turn(estimator, parts, settings):
                 yield number, LabelledPart(part.content, {**part.known, "card": str(number)})
 
-        def lost(parts: Parts, settings: LabelSettings) -> Iterator[tuple[int, LabelledPart]]:
+        def lost(parts: Parts, settings: LabelSettings) -> Generator[tuple[int, LabelledPart], None, None]:
             yield from in_turn(estimator, parts[1:], settings)
 
         with pytest.raises(LeanposeError, match="different files of the teacher"):

@@ -114,5 +114,5 @@ def test_nothing_there(source: str, sentence: str) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"a.txt": b""})
-    with pytest.raises(LeanposeError, match="There is no picture"):
+    with pytest.raises(LeanposeError, match=r"no picture in .*; there are 1 members of archives"):
         list_pictures(str(tmp_path))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ PART_SIZE = 256
 
 LOG = logging.getLogger(__name__)
 Parts = Sequence[tuple[int, Sequence[StoredPicture]]]
-Labeller = Callable[[Parts, LabelSettings], Iterator[tuple[int, LabelledPart]]]
+Labeller = Callable[[Parts, LabelSettings], Generator[tuple[int, LabelledPart], None, None]]
 """Labels parts, in any order."""
 
 
@@ -103,12 +104,14 @@ def label_on_cluster(
         resumed, finished = len(journal.done), sum(len(pieces[number]) for number in journal.done)
         todo = [(number, piece) for number, piece in enumerate(pieces) if number not in journal.done]
         progress(finished, len(listed.pictures))
-        for number, part in labeller(todo, settings) if todo else ():
-            _require_same_card(journal, number, part.known["card"])
-            if number not in journal.done:
-                finished += len(pieces[number])
-            journal.add(number, part.content, part.known)
-            progress(finished, len(listed.pictures))
+        if todo:
+            with closing(labeller(todo, settings)) as labelled:  # whatever happens here, the cluster is left
+                for number, part in labelled:
+                    _require_same_card(journal, number, part.known["card"])
+                    if number not in journal.done:
+                        finished += len(pieces[number])
+                    journal.add(number, part.content, part.known)
+                    progress(finished, len(listed.pictures))
         missing = len(pieces) - len(journal.done)
         if missing:
             raise LeanposeError(

@@ -203,6 +203,8 @@ def _numbered(entries: list[_Entry]) -> list[StoredPicture]:
 
 
 def _listed(pictures: list[StoredPicture], left_out: dict[str, int], shown: str) -> PictureList:
+    left_out = {reason: number for reason, number in left_out.items() if number}
     if not pictures:
-        raise LeanposeError(f"There is no picture in {shown}.")
-    return PictureList(pictures, {reason: number for reason, number in left_out.items() if number})
+        others = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
+        raise LeanposeError(f"There is no picture in {shown}{f'; there are {others}' if others else ''}.")
+    return PictureList(pictures, left_out)

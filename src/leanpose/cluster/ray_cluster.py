@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -74,7 +74,7 @@ def require_ray(options: ClusterOptions) -> None:
 
 def label_with_ray(
     parts: Sequence[tuple[int, Sequence[StoredPicture]]], settings: LabelSettings, options: ClusterOptions
-) -> Iterator[tuple[int, LabelledPart]]:
+) -> Generator[tuple[int, LabelledPart], None, None]:
     """Label parts by Ray Data, in any order; each comes once, however often its workers die.
 
     Raises:
@@ -85,8 +85,8 @@ def label_with_ray(
     ]
     names = sum(len(row["pictures"]) for row in rows)
     with _connected(options, _STORE_BYTES + 2 * names):
-        from ray.data import ActorPoolStrategy, DataContext, from_items
-        from ray.exceptions import RayError
+        from ray.data import ActorPoolStrategy, DataContext, from_items  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
         context = DataContext.get_current()
         context.enable_progress_bars = False
