@@ -18,8 +18,10 @@ import tracemalloc
 from collections.abc import Generator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
-from leanpose.cluster import ClusterOptions, label_on_cluster
+from leanpose.cluster import ClusterOptions, label_on_cluster, ray_cluster
+from leanpose.cluster.journal import Journal
 from leanpose.cluster.label import Parts
 from leanpose.cluster.parts import LabelledPart, LabelSettings
 from leanpose.cluster.pictures import StoredPicture
@@ -44,13 +46,9 @@ def main() -> None:
             shutil.copy(photo, root / "photos" / f"{number:06}.jpg")
         for workers in options.workers:
             _measure(root, options.teacher, workers)
+        _measure_command(root)
     tracemalloc.start()
-    pictures = [
-        StoredPicture.from_row(
-            [f"{i // 10_000:05}/{i:09}.jpg", i, f"s3://bucket/p/{i // 10_000:05}/{i:09}.jpg", None, 1]
-        )
-        for i in range(options.names)
-    ]
+    pictures = _names(options.names)
     listed = tracemalloc.get_traced_memory()[0]
     rows = [json.dumps([picture.row for picture in pictures[i : i + 256]]) for i in range(0, len(pictures), 256)]
     sent = sum(len(row) for row in rows)
@@ -79,6 +77,45 @@ def _measure(root: Path, teacher: str, workers: int) -> None:
         f"{memory:.0f} MB a worker, load before {load:.1f}",
         flush=True,
     )
+
+
+def _measure_command(root: Path, parts: int = 200, size: int = 256) -> None:
+    """What the command itself takes where workers answer at once, with parts of the default size and usual bytes."""
+    content = os.urandom(size * 1800)
+    known = {"pictures": size, "people": 4 * size, "empty": 0, "skipped": [], "notices": {}, "card": "00000000"}
+
+    class Canned:  # local, so that its code travels to the workers
+        def __init__(self, settings: LabelSettings, version: str) -> None:
+            pass
+
+        def __call__(self, table: Any) -> Any:
+            import pyarrow as pa  # pyright: ignore[reportMissingImports]
+
+            row = {"content": [content], "known": [json.dumps(known)], "error": [""]}
+            return pa.table({"part": table["part"], **row})
+
+    ray_cluster.RayWorker = Canned  # pyright: ignore[reportAttributeAccessIssue]
+    names = _names(parts * size)
+    work = [(number, names[number * size : (number + 1) * size]) for number in range(parts)]
+    journal = Journal(root / "journal", {})
+    began = start = None
+    for number, part in label_with_ray(work, LabelSettings(""), ClusterOptions(workers=1)):
+        journal.add(number, part.content, part.known)
+        if began is None:
+            began, start = time.monotonic(), time.process_time()
+    assert began is not None
+    assert start is not None
+    count = (parts - 1) * size
+    print(
+        f"the command: {1e6 * (time.process_time() - start) / count:.0f} µs of its core a picture in parts of {size}, "
+        f"{count / (time.monotonic() - began):.0f} pictures/s, load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
+
+
+def _names(count: int) -> list[StoredPicture]:
+    folders = ((f"{i // 10_000:05}/{i:09}.jpg", i) for i in range(count))
+    return [StoredPicture.from_row([name, i, f"s3://bucket/p/{name}", None, 1]) for name, i in folders]
 
 
 def _workers() -> tuple[float, float]:

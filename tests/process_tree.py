@@ -23,5 +23,5 @@ def descendants(pid: int) -> list[int]:
 def title(pid: int) -> str:
     """What a process is called; nothing where it has ended."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
     return ""

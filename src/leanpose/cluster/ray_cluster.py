@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -132,32 +132,27 @@ def _connected(options: ClusterOptions, store_bytes: int) -> Iterator[None]:
     """Be connected to a cluster meanwhile."""
     if options.address is None:
         os.environ.update(_LOCAL_ENVIRONMENT)
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # one a process: Ray remembers it
     import ray  # pyright: ignore[reportMissingImports]  # of an extra, and reads the environment when it is loaded
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if options.address is not None:
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with ExitStack() as end:
+        if options.address is None:
+            # Not below the output: names of Ray's sockets, which lie in it, are short.
+            folder = tempfile.mkdtemp(prefix="leanpose-ray-")
+            end.callback(shutil.rmtree, folder, ignore_errors=True)
+            given |= {"num_cpus": max(1, round(options.workers * options.cpus)), "include_dashboard": False}
+            given |= {"object_store_memory": store_bytes, "_temp_dir": folder}
         try:
-            ray.init(address=options.address, **quiet)
+            end.callback(ray.shutdown)
+            ray.init(address=options.address or "local", **given)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise LeanposeError(
-                f"The Ray cluster at {options.address} cannot be joined: {_first_line(error)}"
-            ) from error
-        folder = None
-    else:
-        folder = tempfile.mkdtemp(prefix="leanpose-ray-")  # short: Ray's sockets lie in it
-        ray.init(
-            address="local", num_cpus=max(1, round(options.workers * options.cpus)), include_dashboard=False,
-            object_store_memory=store_bytes, _temp_dir=folder, **quiet,
-        )  # fmt: skip
-        if not ray.util.get_node_ip_address().startswith("127."):  # Ray was loaded before, and has read its environment
+            where = "here cannot be begun" if options.address is None else f"at {options.address} cannot be joined"
+            raise LeanposeError(f"The Ray cluster {where}: {_first_line(error)}") from error
+        if options.address is None and not ray.util.get_node_ip_address().startswith("127."):
+            # Ray was loaded before this, and has read its environment.
             LOG.warning("Ray listens to other machines, too; a token keeps them out.")
-    try:
         yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_answer(address: str) -> None:
