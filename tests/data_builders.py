@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def write_coco(folder: Path, images: int = 3, people: list[dict[str, Any]] | Non
     content = coco_content(images, [person(i, i) for i in range(1, images + 1)] if people is None else people)
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder / "annotations.json"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the content of a JSON file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def read_coco_folder(folder: Path, skeleton: Skeleton = COCO17) -> list[PoseAnnotation]:

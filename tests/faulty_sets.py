@@ -154,6 +154,21 @@ def swap_pair(which: int, every: int) -> Callable[[DrawnSet], None]:
     return put
 
 
+def swap_some(share: float, *, whole: bool) -> Callable[[DrawnSet], None]:
+    """Exchange a pair of this share of the people who have all, each time another one, or all of theirs."""
+
+    def put(drawn: DrawnSet) -> None:
+        rng, records = np.random.default_rng(5), drawn.content["annotations"]
+        shown = [r for r in records if all((_points(r)[list(pair), 2] > 0).all() for pair in drawn.pairs)]
+        for record in shown[: max(1, round(share * len(shown)))]:
+            points = _points(record)
+            for a, b in drawn.pairs if whole else [drawn.pairs[rng.integers(len(drawn.pairs))]]:
+                points[[a, b]] = points[[b, a]]
+            _put(record, points)
+
+    return put
+
+
 def leave_in_corner(drawn: DrawnSet) -> None:
     points = _points(drawn.content["annotations"][0])
     points[0] = 0, 0, 2
@@ -268,11 +283,15 @@ class Fault:
     needs: str = ""
 
     def fits(self, drawn: DrawnSet) -> bool:
-        return (drawn.large or "large" not in self.needs) and (bool(drawn.pairs) or "sided" not in self.needs)
+        has = {"large": drawn.large, "sided": bool(drawn.pairs), "animal": drawn.names != list(HUMAN)}
+        return all(has[need] for need in self.needs.split())
 
 
 FAULTS = (
     Fault("left/right", swap_one, "large sided"),
+    Fault("left/right", swap_some(0.01, whole=False), "large sided animal"),
+    Fault("left/right", swap_some(0.1, whole=False), "large sided animal"),
+    Fault("left/right", swap_some(0.2, whole=True), "large sided animal"),
     Fault("sides mixed", swap_pair(0, every=2), "large sided"),
     Fault("sides exchanged", swap_pair(-1, every=1), "large sided"),
     Fault("keypoint at corner", leave_in_corner),

@@ -75,6 +75,15 @@ def test_a_graph_that_takes_all_memory_is_refused(work: Callable[[Path], object]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000, "kB"
 
 
+@pytest.mark.parametrize(
+    ("values", "words"), [(BOMBS[0], "gets too little memory"), (BOMBS[2], "cannot be run on an image")]
+)
+def test_a_detector_without_memory_is_not_called_unknown(values: dict, words: str, tmp_path: Path):
+    with pytest.raises(LeanposeError, match=words) as caught:
+        Detector.load(bomb(tmp_path, **values))
+    assert "known" not in str(caught.value)
+
+
 def test_the_limit_is_for_a_while(tmp_path: Path):
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with limited_memory(tmp_path / "missing"):

@@ -66,3 +66,32 @@ def test_sigmas_are_those_of_the_official_evaluation(shared: Path) -> None:
 def test_a_sigma_that_measures_nothing_is_refused(sigma: float) -> None:
     with pytest.raises(LeanposeError, match="Skeleton 'flat' has a sigma that is no number above 0"):
         Skeleton("flat", ("a", "b"), (), (0.05, sigma))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ear (left)", "ear (right)"), ("ear[L]", "ear[R]"), ("ear:left", "ear:right"), ("Left ear", "Right ear"),
+        ("lear", "rear"), ("earl", "earr"), ("eye_l2", "eye_r2"), ("hl_paw", "hr_paw"), ("lf_paw", "rf_paw"),
+        ("left", "right"), ("L", "R"), ("lt_ear", "rt_ear"), ("linkes_Ohr", "rechtes_Ohr"), ("œil gauche", "œil droit"),
+        ("oreja_izquierda", "oreja_derecha"), ("orecchio_sinistro", "orecchio_destro"), ("左耳", "右耳"),
+        ("левый_глаз", "правый_глаз"),
+    ],
+)  # fmt: skip
+def test_sides_in_any_spelling_are_pairs(names: tuple[str, str]) -> None:
+    for each in (names, names[::-1]):
+        skeleton = Skeleton.from_dict({"name": "thing", "keypoints": ["nose", *each, "tail", "leg", "heel"]})
+        assert {frozenset(pair) for pair in skeleton.pairs} == {frozenset({1, 2})}
+        assert skeleton.unpaired_sides == ()
+
+
+@pytest.mark.parametrize("name", ["left", "linkes_Ohr", "œil gauche", "右耳", "ear (right)"])
+def test_a_side_in_any_language_needs_its_partner(name: str) -> None:
+    skeleton = Skeleton.from_dict({"name": "thing", "keypoints": ["nose", name, "tail"]})
+    assert skeleton.pairs == ()
+    assert skeleton.unpaired_sides == (name,)
+
+
+def test_four_corners_are_two_pairs() -> None:
+    for names in (("tl", "tr", "bl", "br"), ("ul", "ur", "ll", "lr"), ("front_l", "front_r", "back_l", "back_r")):
+        assert Skeleton.from_dict({"name": "card", "keypoints": names}).pairs == ((0, 1), (2, 3))

@@ -57,6 +57,13 @@ def printable(text: str) -> str:
     if len(text) > MOST_SHOWN:
         half = MOST_SHOWN // 2
         text = f"{text[:half]} … {text[-half:]}"
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Text of one line, whatever the names in it hold: line breaks and control characters as escapes."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
 
 

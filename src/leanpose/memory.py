@@ -31,6 +31,9 @@ _TIMES_INPUT = 40
 _THREAD = 16_000_000
 """Bytes for a thread's stack and its part of the heap."""
 
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "failed to allocate")
+"""What runtimes' errors say in such a case, which have no class of their own."""
+
 _LOCK = threading.RLock()
 _inside = False
 
@@ -61,6 +64,12 @@ def limited_memory(*files: Path, input_bytes: int = 0) -> Iterator[None]:
             _inside = False
             with suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a runtime's error says that it got no memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def _writable_bytes() -> int | None:

@@ -40,7 +40,7 @@ class TeacherSection(MethodSection):
     """The section of a method with a frozen teacher."""
 
     teacher: str = Field(min_length=1)
-    """A released name, a .safetensors file, an .onnx or .xml file, or the folder of a run (its best weights)."""
+    """A released name, a .safetensors, .onnx or .xml file, hf://USER/NAME, or the folder of a run (its best weights)."""
     teacher_skeleton: str | None = None
     """Names the keypoints of an exported teacher that does not name them: a known skeleton or a YAML file."""
     teacher_backend: Literal["torch", "onnxruntime"] = "torch"

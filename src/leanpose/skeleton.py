@@ -26,14 +26,23 @@ FLIP_TEST = "The flip test mirrors crops (--no-flip-test does not)"
 
 _HEAD_TOP = {"head", "headtop", "top_head", "top_of_head", "head_top"}
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
+_SEPARATORS = r"[\s\-./()\[\]{}<>:;,|#'\"]+"
+_SIDE_WORDS = (
+    ("left", "right"), ("lft", "rgt"), ("lt", "rt"), ("links", "rechts"), ("linke", "rechte"), ("linker", "rechter"),
+    ("linkes", "rechtes"), ("gauche", "droite"), ("gauche", "droit"), ("izquierda", "derecha"), ("izquierdo", "derecho"),
+    ("izq", "der"), ("sinistra", "destra"), ("sinistro", "destro"), ("sx", "dx"), ("esquerda", "direita"),
+    ("esquerdo", "direito"), ("левый", "правый"), ("левая", "правая"), ("левое", "правое"),
+)  # fmt: skip
+_SIDE_SIGNS = (("左", "右"),)  # inside of words
+_SURE_WORD = 5  # letters of a word for a side that means nothing else
 _FIELDS = ("name", "keypoints", "limbs", "sigmas", "parts", "pairs")  # of a skeleton as a dictionary
 
 
 def keypoint_name(text: str) -> str:
     """A keypoint's name as skeletons here spell it, with its side in front: `Left Shoulder`, `leftShoulder`, `LShoulder`,
-    `l_shoulder`, `shoulder_left` and `shoulder.L` → `left_shoulder`."""
+    `l_shoulder`, `shoulder_left`, `shoulder (left)` and `shoulder.L` → `left_shoulder`."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text.strip())
-    text = re.sub(r"[\s\-./]+", "_", text).lower()
+    text = re.sub(_SEPARATORS, "_", text).strip("_").lower() or text
     text = re.sub(r"^(left|right)(?=[a-z]{2})", r"\1_", re.sub(r"(?<=[a-z]{3})(left|right)$", r"_\1", text))
     words = [word for word in text.split("_") if word]
     # A word for a side may stand anywhere, a letter for it only at one of the ends.
@@ -43,6 +52,43 @@ def keypoint_name(text: str) -> str:
         words.insert(0, _SIDES[words.pop(places[0])])
     text = "_".join(words) or text
     return "head_top" if text in _HEAD_TOP else text
+
+
+def _right_of_sided(name: str) -> list[str]:
+    """What the other side of a keypoint is called whose name says `left` in front."""
+    return ["right_" + name[5:]] if name.startswith("left_") else []
+
+
+def _right_of_word(name: str) -> list[str]:
+    """What the other side may be called where a word or sign for the left stands anywhere, in some languages."""
+    words = name.split("_")
+    found = [
+        "_".join([*words[:i], right, *words[i + 1 :]])
+        for i, word in enumerate(words)
+        for left, right in _SIDE_WORDS
+        if word == left
+    ]
+    return found + [name.replace(left, right) for left, right in _SIDE_SIGNS if left in name]
+
+
+def _right_of_letter(name: str) -> list[str]:
+    """What the other side may be called where a word begins or ends with l: `lear`, `eye_l2`, `hl_paw`. Only that there is a
+    keypoint of that name makes it one."""
+    words = name.split("_")
+    found = []
+    for i, word in enumerate(words):
+        changed = ["r" + word[1:]] if word.startswith("l") else []
+        changed += [word[:-1] + "r"] if word.endswith("l") and len(word) > 1 else []
+        found += ["_".join([*words[:i], each, *words[i + 1 :]]) for each in changed]
+    return found
+
+
+def _has_side(name: str) -> bool:
+    """Whether a spelt name certainly says a side."""
+    if name.startswith(("left_", "right_")):
+        return True
+    sides = {side for pair in _SIDE_WORDS for side in pair if len(side) >= _SURE_WORD} | {"left"}
+    return bool(sides & set(name.split("_"))) or any(sign in name for pair in _SIDE_SIGNS for sign in pair)
 
 
 @dataclass(frozen=True)
@@ -93,11 +139,14 @@ class Skeleton:
         if self.given_pairs is not None:
             return self.given_pairs
         index = {keypoint_name(name): i for i, name in enumerate(self.keypoints)}
-        return tuple(
-            (i, index["right_" + name[5:]])
-            for name, i in index.items()
-            if name.startswith("left_") and "right_" + name[5:] in index
-        )
+        found: dict[int, int] = {}
+        for spell in (_right_of_sided, _right_of_word, _right_of_letter):  # the surest first
+            for name, left in index.items():
+                rights = [index[other] for other in spell(name) if other in index]
+                taken = {*found, *found.values()}
+                if left not in taken and rights and rights[0] not in taken:
+                    found[left] = rights[0]
+        return tuple(sorted(found.items()))
 
     @property
     def unpaired_sides(self) -> tuple[str, ...]:
@@ -106,7 +155,7 @@ class Skeleton:
         if self.given_pairs is not None:
             return ()
         paired = {index for pair in self.pairs for index in pair}
-        sided = (i for i, name in enumerate(self.keypoints) if keypoint_name(name).startswith(("left_", "right_")))
+        sided = (i for i, name in enumerate(self.keypoints) if _has_side(keypoint_name(name)))
         return tuple(self.keypoints[i] for i in sided if i not in paired)
 
     @cached_property

@@ -200,6 +200,17 @@ def test_a_score_of_the_whole_part_is_that_of_each_keypoint(tmp_path: Path) -> N
     np.testing.assert_allclose(scores, 0.75)
 
 
+@pytest.mark.parametrize("people", [1, 3, 5, 6])
+def test_a_file_that_takes_three_crops_at_once_is_filled(tmp_path: Path, people: int) -> None:
+    maps = np.zeros((3, 17, 16, 8))
+    maps[range(3), :, [4, 6, 8], 3] = 1  # each crop's own answer
+    path = constant_file(tmp_path / "a.onnx", [3, 3, 64, 32], {"out": maps}, kind="heatmaps", decoding="argmax")
+    points, _ = open_exported(path).predict_keypoints(np.zeros((people, 64, 32, 3), np.uint8))
+    assert points.shape == (people, 17, 2)
+    expected = np.resize([4, 6, 8], people) * 63 / 15
+    np.testing.assert_allclose(points[:, 0, 1] - points[0, 0, 1], expected - expected[0], atol=0.5)
+
+
 @pytest.mark.parametrize(
     ("shape", "output", "dtype", "said", "words"),
     [
@@ -212,7 +223,8 @@ def test_a_score_of_the_whole_part_is_that_of_each_keypoint(tmp_path: Path) -> N
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "heatmaps"}, r"`out` 1×34, of which 0 should be read"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "outputs": ["heat"]}, "of which heat should be read"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "layout": "nhwc"}, "1×3×64×32 float32, .* not fit nhwc"),
-        ([4, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "one crop or any number"),
+        ([100, 3, 64, 32], (100, 17, 16, 8), 1, {"kind": "heatmaps"}, "any number of crops, or a fixed one up to 64"),
+        ([4, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "are no heatmaps of crops of 64x32"),
         ([1, 3, "h", "w"], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "make_dynamic_shape_fixed"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 6, {"kind": "heatmaps"}, "whole numbers must be nhwc"),
         ([1, 64, 32, 3], (1, 16, 8, 17), 6, {"kind": "heatmaps", "layout": "nhwc", "std": [1, 1, 1]}, "leave mean and std"),

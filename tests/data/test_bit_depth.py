@@ -168,6 +168,9 @@ def test_32_bit_values_are_not_clipped():
     read, notices = read_image_and_notices(saved_tiff(values))
     np.testing.assert_array_equal(read[..., 0], RAMP >> 4)
     assert "32-bit values that use 24 bits" in notices[0]
+    read, notices = read_image_and_notices(saved_tiff(values * 2))
+    np.testing.assert_array_equal(read[..., 0], RAMP >> 4)  # not nearly black, as in a range of 32 bits
+    assert "32-bit values that use 25 bits" in notices[0]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from data_builders import encoded, picture, write_coco
+from leanpose.data.annotations import ImageRef
 from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
-from leanpose.data.label_set import LabelSet
+from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, images_beside, load_labels, split_of, training_sets
 from leanpose.data_checks import check_data
@@ -255,8 +256,8 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is an extra: a stand-in has the parts of its interface that are used."""
 
     class Instance:
-        def __init__(self, points: list[list[float]]) -> None:
-            self.points = points
+        def __init__(self, points: list[list[float]], skeleton: Any = None) -> None:
+            self.points, self.skeleton = points, skeleton or graph
 
         def numpy(self) -> np.ndarray:
             return np.array(self.points)
@@ -270,13 +271,15 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         symmetries=[types.SimpleNamespace(nodes=nodes[1:])],
         edge_inds=[(0, 1)],
     )
-    video = types.SimpleNamespace(filename=["a/1.png", "a/2.png"])
-    frame = types.SimpleNamespace(
-        video=video,
-        frame_idx=1,
-        instances=[Instance([[1, 2], [np.nan, np.nan], [3, 4]]), PredictedInstance([[0, 0]] * 3)],
-    )
-    project = types.SimpleNamespace(skeletons=[graph], labeled_frames=[frame])
+    other = types.SimpleNamespace(node_names=["handle", "blade"], symmetries=[], edge_inds=[])
+    video = types.SimpleNamespace(filename=["a/1.png", "a/2.png"], backend_metadata={})
+    predicted = PredictedInstance([[0, 0]] * 3)
+    kite = Instance([[1, 2], [np.nan, np.nan], [3, 4]])
+    frames = [
+        types.SimpleNamespace(video=video, frame_idx=1, instances=[kite, Instance([[5, 6]] * 2, other), predicted]),
+        types.SimpleNamespace(video=video, frame_idx=0, instances=[predicted]),
+    ]
+    project = types.SimpleNamespace(skeletons=[other, graph], labeled_frames=frames)
     module = types.ModuleType("sleap_io")
     module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     module.load_slp = lambda path, open_videos: project  # type: ignore[attr-defined]
@@ -284,11 +287,20 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.slp").write_bytes(b"")
     labels = load_labels(tmp_path / "a.slp")
     assert labels.skeleton.pairs == ((1, 2),)
-    assert labels.images[0].name == "a/2.png"
+    assert [image.name for image in labels.images] == ["a/2.png"]  # nobody has labelled the other one
     assert kite_points(labels) == {"tip": [1, 2, 2], "starboard": [3, 4, 2]}
-    assert labels.left_out == {"predicted, not labelled": 1}
+    assert labels.left_out == {"predicted, not labelled": 2, "of another skeleton (handle, blade …)": 1}
+    assert not labels.located
     video.filename = "film.mp4"
     with pytest.raises(LeanposeError, match=r"are those of the video film\.mp4"):
+        load_labels(tmp_path / "a.slp")
+    video.filename = str(tmp_path / "a.slp")
+    video.backend_metadata = {"has_embedded_images": True, "dataset": "video0/video"}
+    labels = load_labels(tmp_path / "a.slp")
+    assert [image.name for image in labels.images] == ["video0/000001.png"]
+    assert images_of(labels, None, "a")("video0/000001.png") == ImageRef(str(tmp_path / "a.slp"), "video0/000001.png")
+    frames[1].video, frames[1].instances = types.SimpleNamespace(filename=["b.png"], backend_metadata={}), [kite]
+    with pytest.raises(LeanposeError, match="holds some of its frames and names files of others"):
         load_labels(tmp_path / "a.slp")
 
 

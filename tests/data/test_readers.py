@@ -12,7 +12,7 @@ import pytest
 
 from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import clip_boxes
+from leanpose.data.coco_boxes import clip_boxes
 from leanpose.data.coco_file import load_coco
 from leanpose.data.images import read_image
 from leanpose.data.readers import READERS, DatasetConfig, Reader, in_split, read_people

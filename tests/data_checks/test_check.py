@@ -12,7 +12,7 @@ import pytest
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
-from data_builders import STANDING, encoded, person, picture, write_coco, write_lsp, write_tar
+from data_builders import STANDING, edit, encoded, person, picture, write_coco, write_lsp, write_tar
 from leanpose.data.sets import split_of
 from leanpose.data_checks import check_data, draw_contact_sheet
 from leanpose.data_checks.people import swapped_pairs
@@ -22,12 +22,6 @@ from leanpose.skeleton import COCO17, get_skeleton
 
 def kinds(*paths: Path, **options: Any) -> Counter[str]:
     return Counter(finding.kind for finding in check_data(paths, **options).findings)
-
-
-def edit(path: Path, change: Any) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_a_sound_set_has_no_findings(tmp_path: Path) -> None:
@@ -255,3 +249,11 @@ def test_the_command(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found["sets"][0]["keypoints"]["nose"] == {"labelled": 3, "hidden": 0}
     assert found["sets"][0]["mirror_pairs"][0] == ["left_eye", "right_eye"]
+
+
+def test_names_that_no_file_can_have_are_missing_images(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, 3)
+    edit(path, lambda content: content["images"][0].update(file_name="a" * 5000))
+    edit(path, lambda content: content["images"][1].update(file_name="a/" * 3000 + "b"))
+    kinds = Counter(finding.kind for finding in check_data([path]).findings)
+    assert kinds["image missing"] == 2

@@ -21,7 +21,7 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures, require_readable
 from leanpose.inference.labels import open_labels
 from leanpose.inference.results import PoseResult
-from leanpose.openpose.drawing import ENDING, controlnet_size, paint_openpose
+from leanpose.openpose.drawing import ENDINGS, controlnet_size, paint_openpose
 from leanpose.skeleton import Skeleton
 from spots import SpotFinder, scene
 
@@ -85,7 +85,12 @@ def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_fi
     finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
     estimator = PoseEstimator(finder, "whole-image", "cpu", "torch", batch_size=3)
     predict_pictures(
-        estimator, pictures, boxes=box_file, drawings=out, paint=partial(paint_openpose, resolution=128), ending=ENDING
+        estimator,
+        pictures,
+        boxes=box_file,
+        drawings=out,
+        paint=partial(paint_openpose, resolution=128),
+        ending=ENDINGS["openpose"],
     )
     expected = [f"{number}_openpose.{kind}" for number in (10, 11, 13, 14) for kind in ("json", "png")]
     assert sorted(p.name for p in out.iterdir()) == expected
@@ -102,6 +107,23 @@ def test_conditioning_pictures_and_their_poses(pictures: list[ImageFile], box_fi
             assert tuple(drawn[int(y), int(x)]) == (255, 0, 0)
 
 
+def test_conditioning_pictures_and_their_frames_for_comfyui(
+    pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path
+):
+    finder, out = SpotFinder(), tmp_path / "out"
+    finder.skeleton = Skeleton("noses", ("nose", "left_eye", "right_eye"), (), (0.05,) * 3)
+    estimator, paint = PoseEstimator(finder, "whole-image", "cpu", "torch"), partial(paint_openpose, comfyui=True)
+    predict_pictures(estimator, pictures[:1], boxes=box_file, drawings=out, paint=paint, ending=ENDINGS["comfyui"])
+    assert sorted(path.name for path in out.iterdir()) == ["10_comfyui.json", "10_comfyui.png"]
+    (frame,) = json.loads((out / "10_comfyui.json").read_text())
+    drawn = np.asarray(Image.open(out / "10_comfyui.png"))
+    assert (frame["canvas_height"], frame["canvas_width"]) == drawn.shape[:2] == scene(0, 2).image.shape[:2]
+    assert len(frame["people"]) == len(scene(0, 2).points)
+    for person in frame["people"]:
+        x, y, _ = person["pose_keypoints_2d"][:3]
+        assert tuple(drawn[int(y), int(x)]) == (255, 0, 0)
+
+
 def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
     Image.new("RGB", (9_000, 8)).save(tmp_path / "1.png")
     finder, out = SpotFinder(), tmp_path / "out"
@@ -111,7 +133,7 @@ def test_a_strip_that_would_fill_the_memory_is_not_drawn(tmp_path: Path):
         find_inputs([str(tmp_path / "1.png")]).pictures,
     )
     outcome = predict_pictures(
-        estimator, found, drawings=out, paint=partial(paint_openpose, resolution=512), ending=ENDING
+        estimator, found, drawings=out, paint=partial(paint_openpose, resolution=512), ending=ENDINGS["openpose"]
     )
     assert [(p.name, "576000 pixels long" in reason) for p, reason in outcome.undrawn] == [("1.png", True)]
     assert outcome.done == 1
@@ -121,7 +143,7 @@ def test_a_skeleton_that_openpose_has_no_place_for(estimator: PoseEstimator, pic
     out = tmp_path / "out"
     with pytest.raises(LeanposeError, match="'spots' has none of OpenPose's body points"):
         predict_pictures(
-            estimator, pictures, drawings=out, coco=out / "poses.json", paint=paint_openpose, ending=ENDING
+            estimator, pictures, drawings=out, coco=out / "poses.json", paint=paint_openpose, ending=ENDINGS["openpose"]
         )
     assert not out.exists()
 

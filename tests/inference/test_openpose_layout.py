@@ -13,7 +13,7 @@ from leanpose.errors import LeanposeError
 from leanpose.inference.openpose_layout import OPENPOSE_18, openpose_people
 from leanpose.inference.results import PoseResult
 from leanpose.openpose import conditioning_image, draw_openpose
-from leanpose.skeleton import BODY19, COCO17, Skeleton
+from leanpose.skeleton import BODY19, COCO17, Skeleton, get_skeleton
 
 SIZE = (300, 400)
 # doc/02_output.md of OpenPose, "Pose Output Format (COCO)".
@@ -141,6 +141,82 @@ def test_controlnets_neck_is_the_middle_of_the_shoulders():
 def test_controlnets_form_needs_the_pictures_size():
     with pytest.raises(LeanposeError, match="image_size"):
         poses_of(COCO17).to_openpose(controlnet=True)
+
+
+WHOLEBODY = get_skeleton("coco_wholebody133")
+
+
+def read_comfyui(frame: dict[str, Any]) -> list[np.ndarray]:
+    """People as (134, 3) in the order of ComfyUI's own `SDPoseDrawKeypoints`, which reshapes each part to its number of points."""
+    fields = {"pose": 18, "foot": 6, "face": 70, "hand_right": 21, "hand_left": 21}
+    people = []
+    for person in json.loads(json.dumps(frame))["people"]:
+        assert person.keys() == {f"{field}_keypoints_2d" for field in fields}
+        parts = {name: np.reshape(person[f"{name}_keypoints_2d"], (count, 3)) for name, count in fields.items()}
+        people.append(np.concatenate([part[:68] if name == "face" else part for name, part in parts.items()]))
+    return people
+
+
+def test_comfyuis_nodes_read_what_was_found():
+    poses = poses_of(WHOLEBODY, people=3)
+    frame = poses.to_comfyui(image_size=SIZE)
+    assert (frame["canvas_height"], frame["canvas_width"]) == SIZE
+    # Where COCO-WholeBody's 133 points are in the node's 134: its neck is the 17th, and the right hand comes before the left.
+    order = [
+        0,
+        -1,
+        6,
+        8,
+        10,
+        5,
+        7,
+        9,
+        12,
+        14,
+        16,
+        11,
+        13,
+        15,
+        2,
+        1,
+        4,
+        3,
+        *range(17, 91),
+        *range(112, 133),
+        *range(91, 112),
+    ]
+    for p, read_back in enumerate(read_comfyui(frame)):
+        points, seen = poses.keypoints[p], poses.scores[p] >= 0.3
+        expected = np.where(seen[:, None], np.column_stack([points, np.ones(133)]), 0.0)
+        both = seen[5] and seen[6]
+        neck = [*(points[5] + points[6]) / 2, 1] if both else [0.0, 0.0, 0.0]
+        assert np.allclose(read_back, np.vstack([expected, neck])[order], atol=1e-4)
+        face = np.reshape(frame["people"][p]["face_keypoints_2d"], (70, 3))
+        assert (face[68:] == read_back[[14, 15]]).all()  # the right and the left pupil
+
+
+@pytest.mark.parametrize(("skeleton", "feet"), [(COCO17, False), (get_skeleton("halpe26"), True)])
+def test_parts_that_a_skeleton_lacks_are_zeros_for_comfyui(skeleton: Skeleton, feet: bool):
+    poses = certain(skeleton)
+    frame = replace(poses, image_size=SIZE).to_comfyui()
+    for person, read_back in zip(frame["people"], read_comfyui(frame), strict=True):
+        assert (read_back[:18, 2] == 1).all()
+        assert (read_back[18:24, 2] == feet).all()
+        assert not any(
+            person["face_keypoints_2d"] + person["hand_left_keypoints_2d"] + person["hand_right_keypoints_2d"]
+        )
+    if feet:
+        toes = [skeleton.keypoints.index(name) for name in ("left_big_toe", "left_small_toe", "left_heel")]
+        assert np.allclose(read_comfyui(frame)[0][18:21, :2], poses.keypoints[0, toes], atol=1e-4)
+
+
+def test_what_comfyuis_nodes_cannot_hold_is_one_sentence():
+    poses = poses_of(COCO17)
+    with pytest.raises(LeanposeError, match=r"need the size of the picture; give image_size=\(height, width\)"):
+        poses.to_comfyui()
+    few = replace(poses, skeleton=replace(COCO17, parts={"left_hand": (1, 2)}))
+    with pytest.raises(LeanposeError, match="know a `left_hand` of 21 points; the skeleton's has 2"):
+        few.to_comfyui(image_size=SIZE)
 
 
 def test_a_point_in_the_corner_is_not_a_missing_one():

@@ -241,15 +241,22 @@ def test_files_of_one_name_are_told_apart_and_links_are_named(predict, folder: P
     for place in ("a", "b"):
         (folder / place).mkdir()
         Image.open(folder / "photo.jpg").save(folder / place / "1.jpg")
+    (folder / "b" / "1.jpg").rename(folder / "b" / "1\n\x1b[2J.jpg")
+    (folder / "b" / "1.jpg").write_bytes((folder / "a" / "1.jpg").read_bytes())
     (folder / "a" / "2.jpg").symlink_to(folder / "a" / "1.jpg")
     result = predict("in/a", "in/b", "--detector", "whole-image")
     assert result.exit_code == 0, result.output
     assert "Skipped:  1 link to a file that is looked at already, or to a folder: a/2.jpg\n" in result.output
     out = tmp_path / "predictions"
-    assert [record["file_name"] for record in json.loads((out / "poses.json").read_text())] == ["a/1.jpg", "b/1.jpg"]
+    assert [record["file_name"] for record in json.loads((out / "poses.json").read_text())] == [
+        "a/1.jpg",
+        "b/1\n\x1b[2J.jpg",
+        "b/1.jpg",
+    ]
     assert [line.split(",")[0] for line in (out / "poses.csv").read_text().splitlines()] == [
         "image",
         "a/1.jpg",
+        r"b/1\n\x1b[2J.jpg",
         "b/1.jpg",
     ]
     assert (out / "a/1.jpg").is_file()

@@ -17,7 +17,7 @@ from leanpose.models.backbones.timm_networks import MobileNetV2, ResNet
 from leanpose.models.base import PoseModel
 from leanpose.models.movenet import MoveNet
 from leanpose.models.poseur import Poseur
-from leanpose.models.registry import configure_model, create_model, list_models, model_entry
+from leanpose.models.registry import configure_model, create_model, list_models, model_entry, model_table
 from leanpose.models.tfpose import TFPose
 from leanpose.models.transpose import ResNetS
 
@@ -53,16 +53,27 @@ NAMES = sorted(set(list_models(task="pose")) - DEEPER)
 CHOOSING = {"movenet_lightning": ("heatmaps.", "backbone.keypoints.", "center.", "regression.")}
 
 
-def kind_of(name: str) -> tuple[Any, ...]:
-    """What decides which code a model runs: sizes alone make no other graph."""
+def parts_of(name: str) -> set[tuple[Any, ...]]:
+    """What decides which code a model runs, its backbone's family and its head: sizes alone make no other graph."""
     config = configure_model(name)
     written = ("outputs", "score", "backbone_stages", "decoder")
     family = getattr(config, "backbone", "").replace("wider_naive_litehrnet_18", "tinypose").split("_")[0]
     pruned = bool(getattr(config, "prune_layers", ()))
-    return type(config), family, pruned, *(getattr(config, field, None) for field in written)
+    head = (type(config), pruned, *(getattr(config, field, None) for field in written))
+    return {("backbone", family), head}
 
 
-OF_EACH_KIND = {kind_of(name): name for name in reversed(NAMES)}
+def with_every_part(names: list[str]) -> set[str]:
+    """The cheapest models that together have all parts."""
+    chosen, seen = set[str](), set[tuple[Any, ...]]()
+    for name in sorted(names, key=lambda name: model_table()[name].macs):
+        if not parts_of(name) <= seen:
+            chosen.add(name)
+            seen |= parts_of(name)
+    return chosen
+
+
+WITH_EVERY_PART = with_every_part(NAMES)
 
 
 def cut_repetitions(backbone: Backbone) -> None:
@@ -205,7 +216,7 @@ def test_it_runs_in_bfloat16(model: PoseModel, images: torch.Tensor) -> None:
 @pytest.mark.unshaped
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(name, marks=() if name in OF_EACH_KIND.values() else pytest.mark.slow) for name in NAMES],
+    [pytest.param(name, marks=() if name in WITH_EVERY_PART else pytest.mark.slow) for name in NAMES],
     indirect=True,
 )
 def test_it_exports_with_any_batch_size(model: PoseModel, images: torch.Tensor) -> None:

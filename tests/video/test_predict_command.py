@@ -97,6 +97,20 @@ def test_frames_for_controlnet(predict, folder: Path, tmp_path: Path):
         assert len(content["people"]) == len(line["people"]) == 1
 
 
+def test_frames_for_comfyui(predict, folder: Path, tmp_path: Path):
+    result = predict(folder / "clip.mov", "--style", "comfyui", "--detector", "whole-image")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "predictions"
+    assert sorted(path.name for path in out.iterdir()) == ["clip.jsonl", "clip.mp4", "clip_comfyui.json"]
+    assert f"{Path('predictions/clip_comfyui.json')} (POSE_KEYPOINT, all frames)" in result.output
+    lines = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
+    frames = json.loads((out / "clip_comfyui.json").read_text())
+    assert len(frames) == len(frame_times(out / "clip.mp4")) == len(lines) - 1 == 6
+    for line, frame in zip(lines[1:], frames, strict=True):
+        assert (frame["canvas_height"], frame["canvas_width"]) == (lines[0]["height"], lines[0]["width"])
+        assert len(frame["people"]) == len(line["people"]) == 1
+
+
 def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
 

@@ -35,6 +35,7 @@ RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 """Mean and deviation of an input that takes pixels as they are, 0..255."""
 BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, MPII16, WHOLEBODY133)}
 """The keypoints of a file that does not name them: other numbers are of no skeleton, or of several in different orders."""
+_MOST_CROPS = 64  # that a file may take at once, and no fewer
 SMALL = 128  # heatmaps of crops up to this side are trained with a narrower Gaussian (PP-TinyPose)
 
 
@@ -282,15 +283,16 @@ def _card(
 ) -> ExportCard:
     """The card of a file that is described."""
     integer, names = np.issubdtype(dtype, np.integer), [name for name, _ in outputs]
-    match list(shape), file.layout:
-        case ([1 | str() | None, 3, int(h), int(w)], "nchw") if not integer:
+    crops = shape[0] if shape and isinstance(shape[0], int) else 1
+    match list(shape[1:]) if 1 <= crops <= _MOST_CROPS else [], file.layout:
+        case ([3, int(h), int(w)], "nchw") if not integer:
             size = h, w
-        case [1 | str() | None, int(h), int(w), 3], "nhwc":
+        case [int(h), int(w), 3], "nhwc":
             size = h, w
         case _:
             raise LeanposeError(
-                f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected one crop or any "
-                "number of them, three colours, and a fixed height and width (python -m "
+                f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected any number of crops, "
+                f"or a fixed one up to {_MOST_CROPS}, three colours, and a fixed height and width (python -m "
                 "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
             )
     if not all(8 <= side <= LONGEST_SIDE for side in size):
@@ -303,6 +305,8 @@ def _card(
         shapes = [[side for side in outputs[place][1][1:] if isinstance(side, int)] for place in places]
         if [len(shape) for shape in shapes] != [len(outputs[place][1]) - 1 for place in places]:
             raise ValueError
+        if crops > 1 and any(outputs[place][1][0] == 1 for place in places):
+            raise ValueError  # of several crops one answer
         codec, count = file.codec(size, shapes)
     except (ValueError, IndexError) as error:
         raise LeanposeError(

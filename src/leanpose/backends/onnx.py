@@ -52,7 +52,8 @@ class OnnxBackend(ExportedBackend):
         metadata, images = metadata_of(session, path), session.get_inputs()[0]
         self._dtype = dtype_of(images.type)
         super().__init__(*read_card(metadata, *values_of(session), self._dtype, path, skeleton))
-        self._session, self._input, self._one_by_one = session, images.name, images.shape[0] == 1
+        self._session, self._input = session, images.name
+        self._batch = images.shape[0] if isinstance(images.shape[0], int) else None  # where the file allows no other
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
         self.one_pass = cuda
@@ -60,15 +61,18 @@ class OnnxBackend(ExportedBackend):
 
     def compute(self, images: np.ndarray) -> Sequence[np.ndarray]:
         """Run the graph on its input; the outputs in order."""
-        size = 1 if self._one_by_one else len(images) if self._cuda else MANY
+        size = self._batch or (len(images) if self._cuda else MANY)
         images = images.astype(self._dtype, copy=False)
         try:
             parts = []
             for begun in range(0, len(images), size):
-                given = {self._input: images[begun : begun + size]}
+                some = images[begun : begun + size]
+                filled = np.repeat(some[-1:], size - len(some), axis=0) if self._batch else some[:0]
+                given = {self._input: np.concatenate([some, filled]) if len(filled) else some}
                 limit = limited_memory(self._path, input_bytes=given[self._input].nbytes)
                 with limit if self._untried else nullcontext():
-                    parts.append(cast("list[np.ndarray]", self._session.run(self._names, given)))
+                    values = cast("list[np.ndarray]", self._session.run(self._names, given))
+                parts.append([value[: len(some)] for value in values] if len(filled) else values)
                 self._untried = False
         except Exception as error:  # see `open_session`
             raise LeanposeError(f"{self._path} cannot be run in onnxruntime: {first_line(error)}") from error

@@ -20,6 +20,7 @@ from leanpose.cli.exit_codes import EPILOG, FAILED, listen_for_sigterm, stopped_
 from leanpose.cli.explain import explain
 from leanpose.cli.export import export
 from leanpose.cli.models import models
+from leanpose.cli.page import page
 from leanpose.cli.predict import predict
 from leanpose.cli.recipes import recipes
 from leanpose.cli.report import report
@@ -111,7 +112,7 @@ COMMANDS = {
     "demo": demo, "predict": predict, "train": train, "distill": distill, "retrain-head": retrain_head,
     "recipes": recipes, "eval": evaluate, "calibrate": calibrate, "report": report, "models": models,
     "weights": weights, "convert": convert, "explain": explain, "export": export, "bench": bench,
-    "serve": serve,
+    "page": page, "serve": serve,
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)

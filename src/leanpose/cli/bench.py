@@ -23,7 +23,7 @@ ROUNDS = 5  # of whole pictures
 
 def bench(
     model: Annotated[
-        str, Argument(help="A file, a released name, a model's name, or the word `train`.")
+        str, Argument(help="A file, a released name, hf://USER/NAME, a model's name, or the word `train`.")
     ] = "leanpose-body-s",
     recipe: Annotated[
         list[str] | None,

@@ -21,7 +21,7 @@ from leanpose.cli.options import (
     print_some,
     table_console,
 )
-from leanpose.console import escaped, printable
+from leanpose.console import escaped, one_line, printable
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -270,7 +270,9 @@ def synth(
 @data_app.command()
 def label(
     source: Annotated[str, Argument(help="Folder of pictures, one picture, or a video; with --ray also .tar, s3://….")],
-    teacher: Annotated[str, Option(help="A released name, a .safetensors or .onnx file.")] = "leanpose-body-s",
+    teacher: Annotated[
+        str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
+    ] = "leanpose-body-s",
     out: Annotated[Path, Option(help="The COCO JSON file to write; with --ray a folder.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
@@ -446,12 +448,12 @@ def _print_sets(report: "CheckReport") -> None:
         table.add_row(name, checked.skeleton.name, *map(str, counts))
     table_console().print(table)
     for file, reason in report.skipped.items():
-        print(f"not checked: {file} ({reason})")
+        print(one_line(f"not checked: {file} ({reason})"))
     for checked in report.sets:
         for sentence in checked.account_sentences():
             print(sentence)
     for sentence in report.notes:
-        print(sentence)
+        print(one_line(sentence))
 
 
 def _print_findings(report: "CheckReport", examples: int) -> None:

@@ -11,7 +11,9 @@ from leanpose.errors import LeanposeError
 
 
 def distill(
-    teacher: Annotated[str, Argument(help="A released name, a .safetensors or .onnx file, or a run's folder.")],
+    teacher: Annotated[
+        str, Argument(help="A released name, a .safetensors or .onnx file, hf://USER/NAME, or a run's folder.")
+    ],
     student: Annotated[str, Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
     settings: Settings = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,

@@ -25,7 +25,7 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 
 
 def evaluate(
-    model: Annotated[str, Argument(help="A released name, a .safetensors file, or an .onnx or .xml file.")],
+    model: Annotated[str, Argument(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")],
     annotations: Annotated[Path | None, Option(help="File of labels, or a folder of one set.")] = None,
     skeleton: ForeignSkeleton = None,
     images: Annotated[

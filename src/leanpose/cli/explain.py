@@ -16,7 +16,9 @@ DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
 
 def explain(
     image: Annotated[Path, Argument(help="An image.")],
-    model: Annotated[str, Option(help="A released name or a .safetensors file.")] = "leanpose-body-tokenpose",
+    model: Annotated[
+        str, Option(help="A released name, a .safetensors file, or hf://USER/NAME.")
+    ] = "leanpose-body-tokenpose",
     teacher: Annotated[str | None, Option(help="A heatmap model of the same keypoints and crops.")] = None,
     keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
     compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,

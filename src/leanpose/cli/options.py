@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-AnyModel = Annotated[str, Argument(help="A released name, a .safetensors file, or a model's name (fresh weights).")]
-SavedModel = Annotated[str, Argument(help="A released name or a .safetensors file.")]
+AnyModel = Annotated[
+    str, Argument(help="A released name, a .safetensors file, hf://USER/NAME, or a model's name (fresh weights).")
+]
+SavedModel = Annotated[str, Argument(help="A released name, a .safetensors file, or hf://USER/NAME.")]
 Backend = Annotated[
     str,
     Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),

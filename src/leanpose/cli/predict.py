@@ -38,7 +38,9 @@ def predict(
         list[str],
         Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
     ],
-    model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
+    model: Annotated[
+        str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
+    ] = "leanpose-body-s",
     skeleton: ForeignSkeleton = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
     detector: Detector = "auto",
@@ -53,12 +55,12 @@ def predict(
     ] = None,
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
-        Literal["overlay", "openpose"],
-        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame."),
+        Literal["overlay", "openpose", "comfyui"],
+        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame; comfyui: with POSE_KEYPOINT."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        Option(min=64, help="Shorter side with --style openpose. [default: as the picture]"),
+        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the picture]"),
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
@@ -86,18 +88,18 @@ def predict(
     from leanpose.inference.detectors import Detector as PersonDetector
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
-    from leanpose.openpose.drawing import ENDING, paint_openpose
-    from leanpose.openpose.frames import open_frames
+    from leanpose.openpose.drawing import ENDINGS, paint_openpose
+    from leanpose.openpose.frames import open_comfyui, open_openpose
     from leanpose.video.reader import looks_like_video
 
     require_writer(label_format)
-    openpose = style == "openpose"
+    openpose = style != "overlay"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
     videos, only_videos = bool(files.clips), not files.pictures
     mistakes = {
         "Give --boxes or --detector, not both.": boxes and detector != "auto",
         "--box-images says what the ids of --boxes mean; give --boxes too.": box_images and not boxes,
-        "--style openpose draws; leave --no-draw out.": openpose and not draw,
+        f"--style {style} draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
         "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
         "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
@@ -107,7 +109,7 @@ def predict(
     for sentence, made in mistakes.items():
         if made:
             raise LeanposeError(sentence)
-    ending = ENDING if openpose else None
+    ending = ENDINGS.get(style)
     if draw:
         target_names(files.pictures, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
@@ -132,7 +134,8 @@ def predict(
             return poses.draw(pixels, threshold=threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
-        frames = partial(open_frames, resolution=resolution, threshold=threshold) if openpose else None
+        opened = open_comfyui if style == "comfyui" else open_openpose
+        frames = partial(opened, resolution=resolution, threshold=threshold) if openpose else None
         drawn = draw_frame if draw else None
         unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
     if only_videos:
@@ -141,7 +144,7 @@ def predict(
     for doubt in [] if box_file is None else box_file.doubts(files.pictures):
         print(f"Note:     {doubt}")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
-    paint = partial(paint_openpose, resolution=resolution) if openpose else paint_overlay
+    paint = partial(paint_openpose, resolution=resolution, comfyui=style == "comfyui") if openpose else paint_overlay
     with (
         _labels_in(label_format, as_labels, files.root) as labels,
         progress("images", PEOPLE) as bar,
@@ -154,7 +157,11 @@ def predict(
             advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
         )  # fmt: skip
     _summarise(outcome, len(files.pictures), estimator.person_threshold)
-    drawn = "conditioning pictures and OpenPose JSON" if openpose else "annotated pictures"
+    kinds = {
+        "openpose": "conditioning pictures and OpenPose JSON",
+        "comfyui": "conditioning pictures and POSE_KEYPOINT",
+    }
+    drawn = kinds.get(style, "annotated pictures")
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
@@ -305,7 +312,6 @@ def _predict_clips(
         LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
-    from leanpose.openpose.frames import frames_folder
     from leanpose.video.predict import clip_targets, predict_video
     from leanpose.video.reader import VideoError
 
@@ -331,8 +337,8 @@ def _predict_clips(
             continue
         _summarise_clip(clip, outcome, tracker.estimator.person_threshold)
         print(f"Results:  {lines} (JSON lines)" + (f", {target} (annotated)" if draw else ""))
-        if frames is not None:
-            print(f"          {frames_folder(target)} (OpenPose JSON a frame)")
+        if writer is not None:
+            print(f"          {writer.place} ({writer.holds})")
         if outcome.stopped and not clip.live:
             raise Exit(stopped_code())
     return unread

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
 
 _LISTED = 26  # keypoints; of more only those that nobody has are named
@@ -64,7 +65,8 @@ class Account:
         lines = [f"{self.title}: {self.counted} in the file, {used}."]
         if self.labelled and self.used:
             lines.append(f"{self.title}: {self._keypoint_counts()}.")
-        return [*lines, *([f"{self.title}: {self.changes}."] if self.changes else [])]
+        lines += [f"{self.title}: {self.changes}."] if self.changes else []
+        return [one_line(line) for line in lines]
 
     @property
     def changes(self) -> str:

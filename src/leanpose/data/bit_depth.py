@@ -16,8 +16,8 @@ from leanpose.data.image_files import BrokenImageError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-DEPTHS = (8, 10, 12, 14, 16, 24, 32)
-"""Bits per value that files are known to hold."""
+DEPTHS = (8, 10, 12, 14, *range(16, 33))
+"""Bits per value that files are known to hold; above 16 any, since nearly all of a range might be left empty."""
 
 FRACTION_TOLERANCE = 1e-3
 """Interpolation may leave 0 … 1 by so much."""

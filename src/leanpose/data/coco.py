@@ -6,7 +6,6 @@ Which boxes are valid and which people count follows the papers' toolbox (mmpose
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from leanpose.data.account import Account, start_account
-from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, parse_box, record_errors
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.coco_boxes import (
+    clip_boxes,
+    image_side,
+    note_other_sizes,
+    read_areas,
+    read_boxes,
+    require_width_and_height,
+)
+from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, record_errors
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
@@ -32,25 +39,6 @@ _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the ima
 _FEWEST, _FEWEST_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
 
-def clip_boxes(
-    xywh: Float[np.ndarray, "N 4"], sizes: Float[np.ndarray, "N 2"]
-) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
-    """Labelled boxes as xyxy inside their images, the way the papers' toolbox does it, and of which something is left.
-
-    The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
-
-    Args:
-        sizes: (width, height) of each box's image in pixels; NaN where it is not known.
-    """
-    finite = np.asarray(np.isfinite(xywh).all(axis=1))
-    xywh = np.where(finite[:, None], xywh, 0.0)
-    low = np.maximum(xywh[:, :2], 0.0)
-    high = low + np.maximum(xywh[:, 2:] - 1, 0.0)
-    known = np.asarray(np.isfinite(sizes).all(axis=1))
-    high = np.where(known[:, None], np.minimum(high, sizes - 1), high)
-    return np.concatenate([low, high], axis=1), finite & (high > low).all(axis=1)
-
-
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
     """The (x, y, v) triples of a record, `count` of them, cleaned as `clean_points` does.
 
@@ -61,7 +49,7 @@ def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K
 
 
 def clean_points(
-    points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], notes: Counter[str]
+    points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], notes: Counter[str], *, scores: bool = False
 ) -> Float[np.ndarray, "N K 3"]:
     """The points of many people with flags 0, 1 or 2. What no label can be counts as not labelled, and is noted.
 
@@ -70,6 +58,7 @@ def clean_points(
         sizes: (width, height) of each person's image in pixels; NaN where it is not known.
         notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how many stay
             that lie outside.
+        scores: whether scores stand for flags, as COCO-WholeBody has them behind the body.
     """
     x, y, flags = points[..., 0], points[..., 1], points[..., 2]  # each by itself: axes of 2 or 3 are slow to reduce
     with np.errstate(invalid="ignore"):
@@ -96,6 +85,10 @@ def clean_points(
             "labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are, count as not labelled",
         ),
         (labelled & (flags > 2), "flags above 2 are taken for visible (2)"),
+        (
+            labelled & (flags < 2) & (flags != 1) & (not scores),
+            "flags between 0 and 2 that are not 1 are taken for 1 or 2",
+        ),
         (outside, "labelled points lie outside their images"),
     ):
         notes[text] += int(chosen.sum())
@@ -191,6 +184,9 @@ def _read(
         account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
     account.notes.update(folder.notes)
+    looked_at = [(p.image, images[p.image_id]) for p in people[:: max(1, len(people) // 100)]]
+    sizes = ((ref, image_side(record, "width"), image_side(record, "height")) for ref, record in looked_at)
+    note_other_sizes(sizes, account.notes)
     content = ground_truth(images.values(), annotations, skeleton) if truth else None
     return PoseDataset(config.title, people, content, (account,))
 
@@ -228,13 +224,7 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: A
     size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
-    return _People(records, clean_points(raw, sizes, account.notes), valid, sizes)
-
-
-def image_side(record: dict[str, Any], side: str) -> float:
-    """An image's `width` or `height` in pixels as its record says; NaN where it does not."""
-    value = record.get(side)
-    return float(value) if isinstance(value, int | float) and value > 0 else math.nan
+    return _People(records, clean_points(raw, sizes, account.notes, scores=in_parts), valid, sizes)
 
 
 def collect_people(
@@ -269,9 +259,10 @@ def collect_people(
     targets = map_keypoints(labels.points, indices)
     learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
     records, counts = labels.records, _counts(file, labels, targets, skeleton, account, in_parts=in_parts)
-    xywh = _boxes(file, labels, account)
+    xywh = read_boxes(file, records, labels.points, account.notes)
+    require_width_and_height(xywh, labels.points, labels.sizes, file.path)
     boxes, inside = clip_boxes(xywh, labels.sizes)
-    areas = _areas(file, records, xywh, account)
+    areas = read_areas(file, records, xywh, account.notes)
     crowd = np.array([as_flag(record.get("iscrowd")) for record in records], bool)
     unlabelled = ~crowd & ((counts == 0) | ~np.any(learnt[..., 2] > 0, axis=1))
     outside = ~crowd & ~unlabelled & ~(inside & (areas > 0))
@@ -318,51 +309,6 @@ def _counts(
             isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)
         )
     return counts
-
-
-def _boxes(file: CocoFile, labels: _People, account: Account) -> Float[np.ndarray, "N 4"]:
-    """Everybody's xywh box: the record's, or one made of the keypoints where it has none.
-
-    Raises:
-        LeanposeError: a box is garbled.
-    """
-    given = [record.get("bbox") for record in labels.records]
-    missing = [i for i, box in enumerate(given) if box is None]
-    for i in missing:
-        given[i] = [0.0] * 4
-    try:
-        boxes = np.array(given, np.float64)
-    except (TypeError, ValueError):
-        boxes = np.zeros(0)
-    if boxes.shape != (len(given), 4):  # which of them it is, the next line says
-        rows = [parse_box(box, file.where(record)) for box, record in zip(given, labels.records, strict=True)]
-        boxes = np.array(rows, np.float64).reshape(-1, 4)
-    if missing:
-        boxes[missing] = xyxy_to_xywh(padded_boxes(labels.points[missing]))
-        account.notes["boxes are missing and made from the keypoints"] += len(missing)
-    return boxes
-
-
-def _areas(
-    file: CocoFile, records: Sequence[dict[str, Any]], xywh: Float[np.ndarray, "N 4"], account: Account
-) -> Float[np.ndarray, " N"]:
-    """Everybody's area: its own, or its box's where that is missing or 0.
-
-    Raises:
-        LeanposeError: one is no number.
-    """
-    of_box = np.maximum(xywh[:, 2:], 0.0).prod(axis=1)
-    stated = [record.get("area") for record in records]
-    for record, area in zip(records, stated, strict=True):
-        try:
-            float(0 if area is None else area)
-        except (TypeError, ValueError) as error:
-            raise LeanposeError(f"{file.where(record)} has an `area` that is no number: {area!r}.") from error
-    areas = np.array([math.nan if area is None else float(area) for area in stated], np.float64)
-    valid = np.isfinite(areas) & (areas > 0)
-    given = np.array([area is not None for area in stated], bool)
-    account.notes["areas are 0 or no number (the box's is taken)"] += int((given & ~valid & (of_box > 0)).sum())
-    return np.where(valid, areas, of_box)
 
 
 def labelled_dataset(

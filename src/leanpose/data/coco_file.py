@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.wholebody import parse_triples
+from leanpose.data.wholebody import has_parts, parse_triples
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
 from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name
@@ -107,18 +107,34 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
     images: dict[int, Record] = {}
     clashes = []
     with record_errors(f"{path} is no COCO annotation file: a record"):
+        numbers = _numbers([record["id"] for record in content["images"]])
         for record in content["images"]:
-            number, name = int(record["id"]), str(record["file_name"])
+            number, name = numbers[record["id"]] if numbers else int(record["id"]), str(record["file_name"])
             if number in images and str(images[number]["file_name"]) != name:
                 clashes.append((number, str(images[number]["file_name"]), name))
+            record["id"] = number
             images[number] = record
         kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
+        for kind in kinds:
+            _check_names(kind, path)
         chosen = _chosen_kinds(kinds, category, path)
         if skeleton is not None and len(chosen) > 1:
             chosen = _labelled_kinds(chosen, skeleton)
         annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
-        for record in annotations:
-            record["id"], record["image_id"] = int(record["id"]), int(record["image_id"])
+        if numbers:
+            notes["images have ids that are no numbers, and are counted anew"] = len(numbers)
+            left_out = [(numbers.get(image_id), reason) for image_id, reason in left_out]
+        own = _numbers([record.get("id") for record in annotations])
+        if own is not None:
+            notes["people have ids that are no numbers, or none, and are counted anew"] = len(annotations)
+        for position, record in enumerate(annotations, start=1):
+            record["id"] = int(record["id"]) if own is None else position
+            image_id = record["image_id"]
+            if numbers and image_id not in numbers:
+                raise LeanposeError(
+                    f"Annotation {record['id']} of {path} belongs to image {image_id}, which is not there."
+                )
+            record["image_id"] = numbers[image_id] if numbers else int(image_id)
     if skeleton is None:
         if not chosen:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
@@ -132,10 +148,22 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
     return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined)
 
 
+def _numbers(ids: list[Any]) -> dict[Any, int] | None:
+    """Numbers for ids that are not all whole numbers; None where they are."""
+    if all(type(each) is int or isinstance(as_id(each), int) for each in ids):
+        return None
+    return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
+
+
 def as_id(value: Any) -> Any:
     """An id as a whole number where it is one, also where it is written as text or with a decimal point."""
+    if type(value) is int:  # nearly always
+        return value
     try:
-        return int(value) if float(value) == int(float(value)) else value
+        number = float(value)
+        if number != int(number):
+            return value
+        return int(value) if isinstance(value, str) and value.strip().lstrip("+-").isdigit() else int(number)
     except (TypeError, ValueError, OverflowError):
         return value
 
@@ -145,6 +173,21 @@ def as_flag(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
     return bool(value)
+
+
+def _check_names(kind: Record, path: Path) -> None:
+    """See that the keypoint names of a category are a list, or take them from what counts them.
+
+    Raises:
+        LeanposeError: they are neither.
+    """
+    names = kind.get("keypoints")
+    if isinstance(names, dict):
+        kind["keypoints"] = names = list(names.values())
+    if names and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
+        raise LeanposeError(
+            f"{path}: the `keypoints` of its category {kind.get('name')} are no list of names: {names!r:.100}."
+        )
 
 
 def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list[Record]:
@@ -177,27 +220,35 @@ def _people_of(
 ) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
     """The annotations of the chosen categories, why the others are none, and what was taken for something else."""
     names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
+    by_name: dict[Any, Any] = {name: number for number, name in names.items()}
     ids = {as_id(kind["id"]) for kind in chosen}
+    first = next(iter(ids), None)
     # Some tools number categories from 0 in one list and from 1 in the other: of a single one it cannot matter.
     lenient = len(kinds) == 1 and category is None
     people, left_out, notes = [], [], dict[str, int]()
     for record in records:
-        number = as_id(record.get("category_id", next(iter(ids), None)))
+        number = as_id(record.get("category_id"))
+        if number is None and len(kinds) < 2:
+            number = first
+        if number not in names:
+            number = by_name.get(number, number)
         if ids and number not in ids:
             if lenient and "keypoints" in record:
-                text = (
-                    f"annotations of category {number}, which is not listed, are taken for '{names[next(iter(ids))]}'"
-                )
+                text = f"annotations of category {number}, which is not listed, are taken for '{names[first]}'"
                 notes[text] = notes.get(text, 0) + 1
+                number = first
             else:
                 name = names.get(number)
                 reason = f"of another category ({name})" if name else f"of a category that is not listed ({number})"
                 left_out.append((record.get("image_id"), reason))
                 continue
-        if "keypoints" in record:
-            people.append(record)
-        else:
+        if "keypoints" not in record:
             left_out.append((record.get("image_id"), "without the field `keypoints`"))
+        elif record["keypoints"] in (None, []) and not has_parts([record]):
+            left_out.append((record.get("image_id"), "with an empty field `keypoints`"))
+        else:
+            record["category_id"] = number
+            people.append(record)
     return people, left_out, notes
 
 

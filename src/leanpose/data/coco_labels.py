@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import coco_category, image_side
+from leanpose.data.coco import coco_category
+from leanpose.data.coco_boxes import image_side
 from leanpose.data.coco_file import as_flag, as_id, load_coco, parse_box
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, size_fields
 from leanpose.data.sniffing import FileContent
@@ -62,7 +63,7 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
             join_parts(record, where) if in_parts else parse_triples(values, "keypoints", len(file.skeleton), where)
         )
         box = None
-        if record.get("bbox") is not None:
+        if record.get("bbox") not in (None, []):
             x, y, w, h = parse_box(record["bbox"], where)
             box = np.array([x, y, x + w, y + h])
         area = record.get("area")

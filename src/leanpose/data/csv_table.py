@@ -1,6 +1,7 @@
 """Plain CSV: a row a keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one, `visible`.
 
-`visible` is 0 not labelled, 1 hidden, 2 visible; without the column, or where it is empty, a point with numbers is visible.
+`visible` is 0 not labelled, 1 or `false` hidden, 2 or `true` visible; without the column, or where it is empty, a point with numbers is
+visible. Columns are separated by commas, or else by semicolons or tabs, and then numbers may have decimal commas.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ CANNOT_HOLD = ("limbs", "area", "crowd", "box", "split", "category", "image with
 COLUMNS = ("file", "person", "name", "x", "y")
 
 
+_FLAGS = {"true": "2", "yes": "2", "false": "1", "no": "1"}  # `visible` in words
+
+
+def _separator(heading: str) -> str:
+    """What separates the columns of a table: what its heading has most of."""
+    return max(",;\t", key=heading.count)
+
+
 def is_csv_table(file: FileContent) -> bool:
     """Whether a file is such a table."""
-    columns = file.first_lines[0].lower().replace(";", ",").split(",") if file.first_lines else []
+    columns = file.first_lines[0].lower().split(_separator(file.first_lines[0])) if file.first_lines else []
     return file.path.suffix == ".csv" and {"file", "name", "x", "y"} <= {
         column.strip().strip('"') for column in columns
     }
@@ -44,7 +53,7 @@ def load_csv_table(path: Path) -> LabelSet:
     with read_errors("table", path, csv.Error, UnicodeDecodeError, kind="no CSV in UTF-8"):
         text = read_regular(path).decode("utf-8-sig")
     lines = text.splitlines()
-    separator = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+    separator = _separator(lines[0]) if lines else ","
     rows = csv.DictReader(lines, delimiter=separator)
     columns = {str(name).strip().lower(): name for name in rows.fieldnames or []}
     if len(columns) < len(rows.fieldnames or []):
@@ -66,7 +75,10 @@ def load_csv_table(path: Path) -> LabelSet:
             if value["name"] in person.points:
                 raise ValueError(f"a second '{value['name']}' of one person")
             names[value["name"]] = None
-            seen = float(value.get("visible") or 2) if value["x"] and value["y"] else 0.0
+            if separator != ",":
+                value |= {axis: value[axis].replace(",", ".") for axis in "xy"}
+            flag = _FLAGS.get(value.get("visible", "").lower(), value.get("visible"))
+            seen = float(flag or 2) if value["x"] and value["y"] else 0.0
             if seen not in (0, 1, 2):
                 raise ValueError(f"visible is 0, 1 or 2, not {value['visible']}")
             position = (float(value["x"]), float(value["y"])) if seen > 0 else (0.0, 0.0)

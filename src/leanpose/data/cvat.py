@@ -8,6 +8,7 @@ several positions in one element are a person whose keypoints have no names.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from leanpose.files import atomic_write, read_errors, read_regular
 from leanpose.skeleton import Skeleton
 
 _NUMBERED = re.compile(r"keypoint_\d+")  # of points whose element holds several
+_OTHER_SHAPES = ("polygon", "polyline", "ellipse", "cuboid", "mask")
 CANNOT_HOLD = ("limbs", "area", "crowd")
 
 
@@ -66,6 +68,7 @@ def load_cvat(path: Path) -> LabelSet:
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []
+    left_out: Counter[str] = Counter()
     with record_errors(f"{path}: an element"):
         for element in tree.iter("image"):
             number = len(images)
@@ -76,6 +79,9 @@ def load_cvat(path: Path) -> LabelSet:
                 )
             )  # fmt: skip
             people += _people(element, number)
+            for kind in _OTHER_SHAPES:
+                if shapes := len(element.findall(kind)):
+                    left_out[f"a {kind}"] += shapes
             for box in element.findall("box"):
                 x1, y1, x2, y2 = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
                 rectangles.append(Rectangle(number, (x1, y1, x2, y2), _group(box), box.attrib["label"]))
@@ -85,7 +91,7 @@ def load_cvat(path: Path) -> LabelSet:
     skeleton = None
     if used and used <= set(labelled):
         skeleton = skeleton_of_names(labelled, path.stem)
-    labels = assemble(path, images, people, rectangles, skeleton=skeleton)
+    labels = assemble(path, images, people, rectangles, skeleton=skeleton, left_out=left_out)
     return replace(labels, named=not used or not all(_NUMBERED.fullmatch(name) for name in used))
 
 

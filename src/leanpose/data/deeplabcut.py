@@ -16,7 +16,15 @@ import numpy as np
 
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemble, dataset_of, skeleton_of_names
+from leanpose.data.label_set import (
+    PERSON,
+    LabelledImage,
+    LabelSet,
+    NamedPoints,
+    assemble,
+    dataset_of,
+    skeleton_of_names,
+)
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
@@ -34,6 +42,7 @@ CANNOT_HOLD = (
     "image size",
     "person without keypoints",
 )
+_SINGLE = "single"
 _HEADING = ("scorer", "individuals", "bodyparts", "coords")
 
 
@@ -43,6 +52,11 @@ def is_deeplabcut(file: FileContent) -> bool:
         return file.start.startswith(b"\x89HDF") and file.path.name.startswith("CollectedData")
     heading = file.first_lines[0].split(",")[0] if file.path.suffix == ".csv" and file.first_lines else ""
     return heading == "scorer" and b"likelihood" not in file.start
+
+
+def is_prediction(file: FileContent) -> bool:
+    """Whether a file is a table of what DeepLabCut predicts, with likelihoods."""
+    return file.path.suffix == ".csv" and file.start.startswith(b"scorer,") and b"likelihood" in file.start
 
 
 def read_deeplabcut(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
@@ -75,8 +89,10 @@ def load_deeplabcut(path: Path) -> LabelSet:
             cells = zip(individuals, columns, heading["coords"], values, strict=True)
             for individual, point, axis, value in cells:
                 found.setdefault(individual, {}).setdefault(point, {})[axis] = value
-            for points in found.values():
-                person = NamedPoints(len(images) - 1)
+            for individual, points in found.items():
+                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of a cage.
+                category = _SINGLE if individual == _SINGLE and len(found) > 1 else PERSON
+                person = NamedPoints(len(images) - 1, category=category)
                 for point, place in points.items():
                     labelled = np.isfinite([place["x"], place["y"]]).all()
                     person.points[point] = (place["x"], place["y"], 2.0) if labelled else (0.0, 0.0, 0.0)

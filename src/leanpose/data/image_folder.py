@@ -18,11 +18,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import is_pack_file
+from leanpose.data.sleap_package import is_package_frame
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 
 _ADDRESSES = ("http", "https", "file", "s3", "gs")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
+_PLAIN = re.compile(r"\w[\w.\-]*", re.ASCII)  # nearly all names of nearly all sets
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SOME = 50  # names of a set that tell whether its images are where these say
 _MOST_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
@@ -56,8 +58,8 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
 def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
     if image.member is None:
-        return Path(image.path).is_file()
-    if is_pack_file(image.path):
+        return os.path.isfile(image.path)  # which is not either where no file could have such a name
+    if is_package_frame(image) or is_pack_file(image.path):
         return True
     return image.member in tar_members(image.path)
 
@@ -72,7 +74,7 @@ class ImageFolder:
     Args:
         path: the folder, or the uncompressed `.tar` archive.
         title: of the data set, for messages.
-        names: all of the set's; of two with one base name, neither is found by it.
+        names: all of the set's; of two that end alike, neither is found by that end.
         whole_names: never find an image by the last part of its name alone.
 
     Attributes:
@@ -91,7 +93,7 @@ class ImageFolder:
         self.notes: Counter[str] = Counter()
         self._root = os.path.realpath(path)
         self._names = names
-        self._shared = {base for base, count in Counter(map(_base_name, set(names))).items() if count > 1}
+        self._shared = _shared_ends(names)
         self._listed: dict[str, dict[str, bool]] = {}  # folder → name → whether it is a link
         self._below: dict[str, str | None] | None = None  # base name → its place; None where there are several
         self._known: dict[str, ImageRef] = {}
@@ -117,8 +119,8 @@ class ImageFolder:
             file_name: as the label file calls it.
         """
         for spelling, way in spellings(file_name):
-            by_last_part = way == LAST_PART and (self.whole_names or _base_name(file_name) in self._shared)
-            if not by_last_part and spelling in self:
+            ambiguous = way == LAST_PART and (self.whole_names or spelling in self._shared)
+            if not ambiguous and spelling in self:
                 return spelling, way
         return None
 
@@ -209,10 +211,11 @@ def spellings(name: str) -> list[tuple[str, str]]:
     Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing. No
     spelling leaves the folder.
     """
+    if _is_plain(name):
+        return [(name, "")]
     slashed = name.replace("\\", "/")
     if name and name.isascii() and slashed == name and not _leaves(name) and not any(c in name for c in ":%?#"):
-        plain = [(name, "")]  # nearly all names of nearly all sets
-        return plain if "/" not in name and not _UPLOADED.match(name) else plain + _endings(name.split("/"))
+        return [(name, ""), *_endings(name.split("/"))]
     whole = [] if _leaves(name) or not name else [(name, "")]
     whole += [(slashed, SLASHES)] if slashed != name and not _leaves(slashed) else []
     try:
@@ -245,6 +248,22 @@ def _leaves(name: str) -> bool:
     """Whether a name is none below a folder."""
     slashed = name.replace("\\", "/")
     return slashed.startswith("/") or _DRIVE.match(slashed) is not None or ".." in slashed.split("/")
+
+
+def _shared_ends(names: Sequence[str]) -> set[str]:
+    """The spellings (`b/1.jpg`, `1.jpg`) that several names of a set may have."""
+    plain, others = [], []
+    for name in set(names):
+        (plain if _is_plain(name) else others).append(name)
+    counts = Counter(plain)  # whose only spelling they are
+    for name in others:
+        counts.update({spelling for spelling, _ in spellings(name)} | {_base_name(name)})
+    return {spelling for spelling, count in counts.items() if count > 1}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name has a single spelling."""
+    return _PLAIN.fullmatch(name) is not None and _UPLOADED.match(name) is None
 
 
 def _base_name(name: str) -> str:

@@ -29,6 +29,7 @@ from leanpose.data.image_files import (
     parse_jpeg_header,
 )
 from leanpose.data.image_folder import tar_members
+from leanpose.data.sleap_package import is_package_frame, package_frame
 from leanpose.files import open_regular, read_regular
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
     """
     if isinstance(ref, ImageRef) and (packed := packed_image(ref)) is not None:
         return packed
+    if isinstance(ref, ImageRef) and is_package_frame(ref):
+        return package_frame(ref)
     path, most = ref.path if isinstance(ref, ImageRef) else ref, max_bytes()
     try:
         if not (isinstance(ref, ImageRef) and ref.member is not None):

@@ -20,6 +20,7 @@ from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.cache import is_pack_file
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
+from leanpose.data.coco_boxes import note_other_sizes
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
@@ -174,7 +175,7 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
     require_pixels(raw, sizes, labels.path)
     points = clean_points(raw, sizes, account.notes)
     targets, made = map_keypoints(points, indices), padded_boxes(points)
-    people = []
+    people, annotated = [], []
     for number, person in enumerate(chosen):
         if person.crowd:
             account.left_out["of a crowd"] += 1
@@ -184,9 +185,11 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
             account.notes["boxes are missing and made from the keypoints"] += 1
         area = person.area if person.area > 0 else float(box_area(box)) * (AREA_OF_BOX if person.box is None else 1.0)
         ref = find(labels.images[person.image].name)
+        annotated.append((ref, labels.images[person.image].width, labels.images[person.image].height))
         people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
     if isinstance(find, ImageFolder):
         account.notes.update(find.notes)
+    note_other_sizes(annotated, account.notes)
     images = [
         {"id": number + 1, "file_name": image.name} | size_fields(image)
         for number, image in enumerate(labels.images)
@@ -206,7 +209,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
         LeanposeError: they are not found.
     """
     folder = labels.path if labels.path.is_dir() else labels.path.parent
-    if labels.located and source is None and is_pack_file(labels.path):
+    if labels.located and source is None and (labels.path.suffix == ".slp" or is_pack_file(labels.path)):
         return lambda name: ImageRef(str(labels.path), name)
     if labels.located and source is None:
         return lambda name: ImageRef(os.path.join(folder, name))

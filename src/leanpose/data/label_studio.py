@@ -1,7 +1,7 @@
 """Label Studio's JSON and JSON-MIN exports: key points and rectangles in per cent of the image.
 
-A rectangle that is the parent of its points, or that alone holds all of them, is their person; without rectangles an image shows one
-person.
+A rectangle that is the parent of its points, or in relation with them, or that alone holds all of them, is their person; without
+rectangles an image shows one person.
 """
 
 from __future__ import annotations
@@ -93,7 +93,12 @@ def load_label_studio(path: Path) -> LabelSet:
                 rectangles.append(Rectangle(position, corners, result.get("id"), str(value["rectanglelabels"][0])))
             mine = [r for r in rectangles if r.image == position]
             points = [r for r in results if "keypointlabels" in r["value"]]
-            people += _people(points, mine, position, (width, height))
+            placed = [r for r in points if r["value"].get("x") is not None and r["value"].get("y") is not None]
+            if len(placed) < len(points):
+                notes["points without a position, such as prompts of a model, are not used"] += len(points) - len(
+                    placed
+                )
+            people += _people(placed, mine, position, (width, height))
             for further in _further(task):
                 # Rectangles of theirs would only be boxes.
                 others = [r for r in further if "keypointlabels" in r["value"]]
@@ -118,17 +123,33 @@ def _results(task: dict[str, Any], notes: Counter[str]) -> list[dict[str, Any]]:
             notes["points of cancelled annotations are not used"] += cancelled
         if not done and task.get("predictions"):
             notes["predictions that nobody has made an annotation of are not used"] += len(task["predictions"])
-        results = (done[0].get("result") or []) if done else []
-        return [r for r in results if isinstance(r.get("value"), dict)]
+        return _regions(done[0]) if done else []
     flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
     return [{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in flat]
+
+
+def _regions(annotation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The regions of an annotation. Points that a relation joins to a rectangle have it as their parent."""
+    results = annotation.get("result") or []
+    regions = [r for r in results if isinstance(r.get("value"), dict)]
+    rectangles = {r.get("id") for r in regions if "rectanglelabels" in r["value"]}
+    parents: dict[Any, Any] = {}
+    for relation in results:
+        if relation.get("type") == "relation":
+            ends = relation.get("from_id"), relation.get("to_id")
+            for one, other in (ends, ends[::-1]):
+                if other in rectangles and one not in rectangles:
+                    parents[one] = other
+    return [
+        {**r, "parentID": r.get("parentID") or parents[r.get("id")]} if r.get("id") in parents else r for r in regions
+    ]
 
 
 def _further(task: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The regions of a task by its second and further annotators, where it can be told whose the points are."""
     annotations = task.get("annotations")
     done = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")] if annotations else []
-    regions = [[r for r in a.get("result") or [] if isinstance(r.get("value"), dict)] for a in done[1:]]
+    regions = [_regions(annotation) for annotation in done[1:]]
     names = [
         [(r.get("parentID"), str(r["value"]["keypointlabels"][0])) for r in one if "keypointlabels" in r["value"]]
         for one in regions

@@ -53,7 +53,7 @@ def load_labelme(path: Path) -> LabelSet:
             width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))
             images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))
             groups: dict[Any, NamedPoints] = {}
-            for shape in content["shapes"]:
+            for shape in content["shapes"] or []:
                 kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")
                 if kind == "point":
                     _add_point(groups.setdefault(group, NamedPoints(number, group=group)), shape)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leanpose.data.annotations import PoseDataset
+from leanpose.data.deeplabcut import is_prediction
 from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import READERS, DatasetConfig, Split
@@ -40,6 +41,10 @@ def format_of(path: Path) -> str | None:
 
 def unknown_format(path: Path) -> str:
     """What to say of a file that is of no known format."""
+    if path.is_file() and is_prediction(FileContent(path)):
+        return "predictions of DeepLabCut, which are no labels (those are in CollectedData_….csv)"
+    if path.suffix == ".csv" and FileContent(path).start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "a table in UTF-16, which is to be saved in UTF-8"
     hint = " (a table has the columns file, person, name, x, y)" if path.suffix == ".csv" else ""
     return f"no labelled keypoints in a known format{hint}"
 

@@ -135,6 +135,8 @@ def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counte
         if pairs == [] and by_name.pairs:
             notes["flip_idx that changes nothing does not fit the names, whose sides count"] += 1
             return by_name, True
+        if pairs is not None and by_name.pairs and set(pairs) != {(min(pair), max(pair)) for pair in by_name.pairs}:
+            notes["flip_idx exchanges other keypoints than the sides in the names do, and counts"] += 1
         return skeleton_of_names(map(str, names), path.stem, pairs=pairs), True
     if keypoints == len(COCO17):
         return COCO17, True
@@ -221,14 +223,18 @@ def _labels(
     if not path.is_file():
         return []
     people, (keypoints, values), (width, height) = [], shape, size
-    for number, line in enumerate(read_regular(path).decode().splitlines(), start=1):
+    for number, line in enumerate(read_regular(path).decode("utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             numbers = np.array([float(word) for word in line.split()])
         except ValueError as error:
             raise LeanposeError(f"Line {number} of {path} holds something that is no number.") from error
-        if len(numbers) != 5 + keypoints * values or not np.isfinite(numbers).all():
+        if not np.isfinite(numbers).all():
+            raise LeanposeError(f"Line {number} of {path} has a number that is not finite.")
+        if numbers[0] != int(numbers[0]):
+            raise LeanposeError(f"Line {number} of {path} has the class {numbers[0]:g}, which is no whole number.")
+        if len(numbers) != 5 + keypoints * values:
             raise LeanposeError(
                 f"Line {number} of {path} has {len(numbers)} numbers; kpt_shape [{keypoints}, {values}] needs {5 + keypoints * values}."
             )

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from leanpose.console import one_line
 from leanpose.data.account import Account
 from leanpose.data.annotations import ImageRef
 from leanpose.skeleton import Skeleton
@@ -132,11 +133,9 @@ class CheckedSet:
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS
         text = f"{pairs}{f' and {more} more' if more > 0 else ''}" if pairs else "none"
         missing = f"; {', '.join(alone[:_SHOWN_PAIRS])} have no partner" if alone else ""
-        return [
-            *(self.account.sentences() if self.account else []),
-            f"{self.file.stem}: mirror pairs: {text}{missing}.",
-            *([f"{self.file.stem}: {self._spreads()}."] if self.spreads else []),
-        ]
+        more_lines = [f"{self.file.stem}: mirror pairs: {text}{missing}."]
+        more_lines += [f"{self.file.stem}: {self._spreads()}."] if self.spreads else []
+        return [*(self.account.sentences() if self.account else []), *map(one_line, more_lines)]
 
     def _spreads(self) -> str:
         shown = [f"{name} {spread.sigma:.3f} ({spread.repeats})" for name, spread in self.spreads.items()]

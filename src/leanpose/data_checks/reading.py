@@ -12,7 +12,7 @@ import numpy as np
 from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.coco import clean_points, collect_people, require_pixels
-from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
+from leanpose.data.coco_file import CocoFile, as_flag, as_id, parse_box, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet, images_of
@@ -83,7 +83,7 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     checked = CheckedSet(labels.path, kind, labels.skeleton)
     names = dict(enumerate((image.name for image in labels.images), start=1))
     if labels.located and images is None:
-        checked.source = labels.path if kind == "pack" else labels.path.parent
+        checked.source = labels.path if kind in ("pack", "sleap") else labels.path.parent
         checked.images = {number: images_of(labels, None, "")(name) for number, name in names.items()}
     else:
         _find_images(checked, top, images, names)
@@ -164,6 +164,8 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
             checked.add("fractions", str(error))
+        elif "look like corners" in str(error):
+            checked.add("corners", str(error))
         return
     close_account(account, people)
     checked.account = account
@@ -193,7 +195,7 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
             checked.add_person("part", person, text)
         labelled = points[:, 2] > 0
         counted = labelled[_COUNTED.get(checked.skeleton.name, slice(None))]
-        stated = record.get("num_keypoints")
+        stated = as_id(record.get("num_keypoints"))
         if "num_keypoints" in record and stated not in (labelled.sum(), counted.sum()):
             checked.add_person("keypoint total", person, f"states {stated} keypoints, {labelled.sum()} are labelled")
     if person.box is None:

@@ -1,15 +1,19 @@
 """Left and right that look exchanged, measured by what the set itself shows: works for any skeleton with mirror pairs.
 
-Two rules, each applied only where nearly all people of the set agree. The lines from right to left of two pairs (wings,
-feet) point the same way; and a pair lies the same way round, seen along the line to a point of the middle or to
-another pair (ears, seen from the nose). Whoever differs is a suspect. Human bodies cross their arms and legs, twist and
-turn round so often that both rules suspect one person in thirty of real sets; of them only the anatomical rules of
-`swapped_pairs` speak.
+The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are parallel and point
+the same way, but for limbs that move and views from the side. How wide each pair is and how far it strays is learnt from the set
+(`_Model`), and a pair that points the other way although that is far beyond its straying is a suspect. Where nearly everybody is seen
+from the same face, as from above, a pair also lies the same way round, seen along the body's length (`_turned_over`): that shows
+who has all pairs exchanged.
+
+Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in between are
+few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of `swapped_pairs` speak of
+them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -19,13 +23,21 @@ from leanpose.data_checks.findings import CheckedSet
 from leanpose.data_checks.people import swapped_pairs
 from leanpose.skeleton import Skeleton
 
-_FEWEST = 20  # people who show two pairs wide
-_DIFFER = 0.03  # of them at most may differ, or one
-_WIDE = 0.06  # of the person's extent: narrower pairs may lie either way
-_PARALLEL = 0.8  # cosine
-_TURNED = 0.02  # of the squared extent: smaller triangles may be turned either way
+_FEWEST = 8  # people who show a pair, or a turn
+_ROUNDS = 4  # of learning how pairs lie and which are exchanged
+_EVIDENCE = 9.0  # log-likelihood ratio of exchanged against straying: 4.2 standard deviations
+_MOST = 0.4  # of the people who show it may differ; of more nobody can say who is right
+_FEW = 0.03  # people between the two ways, with those who differ: so few are chance
+_TYPICAL = 4.0  # standard deviations within which a pair that is exchanged back lies where others do
+_FLOOR = 0.01  # of the person's extent: no label is more exact
+_UPPER = 0.75  # quantile by which straying is measured when those who look exchanged are turned back
+_RIGID = 2.5  # times its spread: a turn that is the same on nearly everybody
+_AGAINST, _CLEAR = -0.5, 0.25  # of the usual turn: below and above these a turn is one or the other
+_AGREE = 0.75  # share of somebody's turns that are the other
 _HUMAN = {"left_shoulder", "left_wrist", "left_hip"}  # keypoints of a human body
 _MOST_PAIRS = 16  # of a whole body those of its first keypoints
+_PARALLEL, _WIDE = 0.8, 0.06  # cosine, and share of the extent, of pairs of which each two are compared
+_FEWEST_COMPARED = 20  # people
 _PAIR_MIXED, _PAIR_EXCHANGED = 0.3, 0.9  # shares; of real people, ankles reach 0.2 and others 0.1
 _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a training
 
@@ -36,86 +48,206 @@ def check_sides(checked: CheckedSet) -> None:
     if not people or not checked.skeleton.pairs:
         return
     points = np.stack([p.points for p in people if p.points is not None])
-    by_set, shares = learnt_swaps(points, checked.skeleton)
+    shares = exchanged_shares(points, checked.skeleton)
     for pair, share in shares.items():
         if share >= _PAIR_MIXED:
             kind = "sides exchanged" if share >= _PAIR_EXCHANGED else "sides mixed"
             checked.add(kind, f"{pair} lie the other way round than the other pairs on {share:.0%} of people")
-    suspects, human = 0, set(checked.skeleton.keypoints) >= _HUMAN
-    for number, person in enumerate(people):
-        found = swapped_pairs(points[number], checked.skeleton) + ([] if human else by_set.get(number, []))
-        suspects += bool(found)
-        if found:
-            text = f"may have left and right exchanged: {', '.join(dict.fromkeys(found))}"
-            checked.add_person("left/right", person, text)
-    if suspects >= max(_MIXED_PEOPLE, _MIXED * len(people)):
-        checked.add("sides mixed", f"left and right look exchanged on {suspects} of {len(people)} people")
+    if set(checked.skeleton.keypoints) >= _HUMAN:
+        by_person = {n: found for n, each in enumerate(points) if (found := swapped_pairs(each, checked.skeleton))}
+    else:
+        by_person = learnt_swaps(points, checked.skeleton)
+    for number, found in by_person.items():
+        checked.add_person("left/right", people[number], f"may have left and right exchanged: {', '.join(found)}")
+    if len(by_person) >= max(_MIXED_PEOPLE, _MIXED * len(people)):
+        checked.add("sides mixed", f"left and right look exchanged on {len(by_person)} of {len(people)} people")
 
 
-def learnt_swaps(
-    points: Float[np.ndarray, "N K 3"], skeleton: Skeleton
-) -> tuple[dict[int, list[str]], dict[str, float]]:
-    """People who differ from nearly all others: index → pairs; and of each pair the share of people on whom it lies the other
-    way round than another pair (the median over the others).
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of N people, in units of each one's extent.
+
+    Attributes:
+        names: of the P pairs.
+        across: from right to left.
+        middle: between the two.
+        both: whether both are labelled.
+        places, there: (N, S, 2) and (N, S): the pairs' middles and the keypoints without a side.
+    """
+
+    names: list[str]
+    across: Float[np.ndarray, "N P 2"]
+    middle: Float[np.ndarray, "N P 2"]
+    both: Bool[np.ndarray, "N P"]
+    places: Float[np.ndarray, "N S 2"]
+    there: Bool[np.ndarray, "N S"]
+
+
+def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
+    pairs = skeleton.pairs[:_MOST_PAIRS]
+    labelled = points[..., 2] > 0
+    xy = points[..., :2] / _extents(points[..., :2], labelled)[:, None, None]
+    left, right = (list(side) for side in zip(*pairs, strict=True))
+    both, middle = labelled[:, left] & labelled[:, right], (xy[:, left] + xy[:, right]) / 2
+    in_pairs = {index for pair in skeleton.pairs for index in pair}
+    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MOST_PAIRS]
+    return _Pairs(
+        [f"{skeleton.keypoints[a]} / {skeleton.keypoints[b]}" for a, b in pairs],
+        xy[:, left] - xy[:, right],
+        middle,
+        both,
+        np.concatenate([middle, xy[:, alone]], axis=1),
+        np.concatenate([both, labelled[:, alone]], axis=1),
+    )
+
+
+def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
+    """Of each pair the share of people on whom it lies the other way round than another pair (the median over the others).
 
     Args:
         points: x, y in pixels, visibility.
     """
-    pairs = skeleton.pairs[:_MOST_PAIRS]
-    names = [f"{skeleton.keypoints[a]} / {skeleton.keypoints[b]}" for a, b in pairs]
-    labelled, xy = points[..., 2] > 0, points[..., :2]
-    extent = _extents(xy, labelled)
-    left, right = (list(side) for side in zip(*pairs, strict=True))
-    both = labelled[:, left] & labelled[:, right]
-    across, middle = xy[:, left] - xy[:, right], (xy[:, left] + xy[:, right]) / 2
-    length = np.linalg.norm(across, axis=-1)
-    wide = both & (length > _WIDE * extent[:, None])
-    votes: dict[int, Counter[str]] = {}
-    against: dict[int, list[float]] = {}
+    pairs = _pairs_of(points, skeleton)
+    length = np.linalg.norm(pairs.across, axis=-1)
+    wide = pairs.both & (length > _WIDE)
+    shares: dict[str, float] = {}
+    for p, name in enumerate(pairs.names):
+        cosine = (pairs.across[:, p, None] * pairs.across).sum(axis=-1) / np.maximum(length[:, p, None] * length, 1e-9)
+        seen = wide[:, p, None] & wide
+        along, back = (seen & (cosine > _PARALLEL)).sum(axis=0), (seen & (cosine < -_PARALLEL)).sum(axis=0)
+        askew = seen.sum(axis=0) - along - back
+        shown = (along + back >= _FEWEST_COMPARED) & ((askew <= back) | (back <= along / 4))
+        shown[p] = False
+        if shown.any():
+            # A pair that is exchanged differs from all others, the others from it alone.
+            shares[name] = float(np.median(back[shown] / (along + back)[shown]))
+    return shares
 
-    def vote(differ: Bool[np.ndarray, " N"], *which: str) -> None:
-        for number in np.flatnonzero(differ).tolist():
-            votes.setdefault(number, Counter()).update(which)
 
-    for p, q in combinations(range(len(pairs)), 2):
-        seen = wide[:, p] & wide[:, q]
-        cosine = (across[:, p] * across[:, q]).sum(axis=-1) / np.maximum(length[:, p] * length[:, q], 1e-9)
-        along, back = seen & (cosine > _PARALLEL), seen & (cosine < -_PARALLEL)
-        if _nearly_all(along, back):
-            vote(back, names[p], names[q])
-        if along.sum() + back.sum() >= _FEWEST:
-            for pair in (p, q):
-                against.setdefault(pair, []).append(float(back.sum() / (along.sum() + back.sum())))
-    in_pairs = {index for pair in skeleton.pairs for index in pair}
-    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MOST_PAIRS]
-    for p in range(len(pairs)):
-        others = [(xy[:, k], labelled[:, k]) for k in alone]
-        others += [(middle[:, q], both[:, q]) for q in range(len(pairs)) if q != p]
-        for place, there in others:
-            toward = place - middle[:, p]
-            turn = toward[:, 0] * across[:, p, 1] - toward[:, 1] * across[:, p, 0]
-            clear = wide[:, p] & there & (np.abs(turn) > _TURNED * extent**2)
-            one, other = clear & (turn > 0), clear & (turn < 0)
-            for most, few in ((one, other), (other, one)):
-                if _nearly_all(most, few):
-                    vote(few, names[p])
-    # A pair that is exchanged differs from all others, the others from it alone.
-    shares = {names[p]: float(np.median(each)) for p, each in against.items()}
-    return {number: _most_voted(each) for number, each in votes.items()}, shares
+def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[int, list[str]]:
+    """People whose pairs lie as nobody else's unless they are exchanged: index → pairs.
+
+    Args:
+        points: x, y in pixels, visibility.
+    """
+    pairs = _pairs_of(points, skeleton)
+    across = np.where(pairs.both[..., None], pairs.across, 0.0)
+    model = _Model(np.ones(len(pairs.names)), np.ones(len(pairs.names)))
+    turned = across
+    for _ in range(_ROUNDS):  # how the pairs lie in general, and whose differ, depend on each other
+        model = model.learnt(across, turned, pairs.both)
+        turned = model.turned(across, pairs.both)
+    suspects: dict[int, list[str]] = {}
+    ratio, expected, typical = model.evidence(across, turned, pairs.both)
+    for p, name in enumerate(pairs.names):
+        shown = pairs.both[:, p] & (expected[:, p] > _EVIDENCE)
+        differ = shown & typical[:, p] & (ratio[:, p] < -np.maximum(_EVIDENCE, expected[:, p] / 2))
+        between = shown & ~differ & (ratio[:, p] < expected[:, p] / 2)
+        differ &= _tells(shown, differ, between)
+        for number in np.flatnonzero(differ | _turned_over(pairs, p)).tolist():
+            suspects.setdefault(number, []).append(name)
+    return dict(sorted(suspects.items()))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """How pairs lie: the line across pair p is `width[p]` times the body's lateral axis, and strays from it by `spread[p]` along
+    each axis, in units of the person's extent."""
+
+    width: Float[np.ndarray, " P"]
+    spread: Float[np.ndarray, " P"]
+
+    def lateral(
+        self, lines: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]
+    ) -> tuple[Float[np.ndarray, "N P 2"], Float[np.ndarray, "N P"]]:
+        """The lateral axis as for each pair all others show it, and its variance (infinite where none does)."""
+        weight = both * (self.width / self.spread**2)
+        weighted, total = weight[..., None] * lines, weight * self.width
+        totals = total.sum(axis=1, keepdims=True) - total
+        known = totals > 1e-9 * max(float(total.max()), 1e-9)  # above what rounding leaves
+        totals = np.where(known, totals, 1.0)
+        axis = (weighted.sum(axis=1, keepdims=True) - weighted) / totals[..., None]
+        return np.where(known[..., None], axis, 0.0), np.where(known, 1 / totals, np.inf)
+
+    def learnt(
+        self, lines: Float[np.ndarray, "N P 2"], turned: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]
+    ) -> _Model:
+        """The model of these lines, given those of whom the exchanged ones are turned back."""
+        axis, variance = self.lateral(turned, both)
+        width, spread = self.width.copy(), self.spread.copy()
+        for p in range(len(width)):
+            seen = both[:, p] & np.isfinite(variance[:, p])
+            if seen.sum() < _FEWEST:
+                continue
+            along = (axis[seen, p] ** 2).sum(axis=-1)
+            long = along >= np.median(along)
+            width[p] = np.median((turned[seen, p] * axis[seen, p]).sum(axis=-1)[long] / np.maximum(along[long], 1e-9))
+            strays = [((each[seen, p] - width[p] * axis[seen, p]) ** 2).sum(axis=-1) for each in (lines, turned)]
+            # Of a normal distribution in two dimensions the squared length has these quantiles, in variances.
+            squares = max(
+                np.median(strays[0]) / (2 * np.log(2)), np.quantile(strays[1], _UPPER) / (-2 * np.log(1 - _UPPER))
+            )
+            spread[p] = max(_FLOOR, float(np.sqrt(squares)))
+        return _Model(np.maximum(width, 1e-3), spread)
+
+    def evidence(
+        self, lines: Float[np.ndarray, "N P 2"], turned: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]
+    ) -> tuple[Float[np.ndarray, "N P"], Float[np.ndarray, "N P"], Bool[np.ndarray, "N P"]]:
+        """For each line the log-likelihood ratio of lying as it should against being exchanged, what it would be without straying,
+        and whether it would lie as others do if it were exchanged back."""
+        axis, variance = self.lateral(turned, both)
+        shown = both & np.isfinite(variance)
+        scale = np.where(shown, self.spread**2 + np.where(shown, variance, 0.0) * self.width**2, np.inf)
+        ratio = 2 * self.width * (lines * axis).sum(axis=-1) / scale
+        expected = 2 * self.width**2 * (axis**2).sum(axis=-1) / scale
+        typical = ((lines + self.width[:, None] * axis) ** 2).sum(axis=-1) < _TYPICAL**2 * scale
+        return ratio, expected, typical
+
+    def turned(self, lines: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]) -> Float[np.ndarray, "N P 2"]:
+        """The lines with those turned that look exchanged, one after the other, the likeliest first, of everybody half at most."""
+        turned, rows = lines.copy(), np.arange(len(lines))
+        for _ in range(lines.shape[1] // 2):
+            ratio, _, typical = self.evidence(turned, turned, both)
+            worst = np.where(typical, ratio, 0.0).argmin(axis=1)
+            chosen = (ratio[rows, worst] < -_EVIDENCE) & typical[rows, worst]
+            if not chosen.any():
+                break
+            turned[rows[chosen], worst[chosen]] *= -1
+        return turned
+
+
+def _turned_over(pairs: _Pairs, p: int) -> Bool[np.ndarray, " N"]:
+    """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two points of the
+    middle show that length."""
+    count, line = len(pairs.across), pairs.across[:, p]
+    turns, against, between = np.zeros(count), np.zeros(count), np.zeros(count)
+    for a, b in combinations(range(pairs.places.shape[1]), 2):
+        shown = pairs.both[:, p] & pairs.there[:, a] & pairs.there[:, b]
+        if shown.sum() < _FEWEST:
+            continue
+        length = pairs.places[:, b] - pairs.places[:, a]
+        turn = line[:, 0] * length[:, 1] - line[:, 1] * length[:, 0]
+        usual = float(np.median(turn[shown]))
+        if abs(usual) > _RIGID * max(1.483 * float(np.median(np.abs(turn[shown] - usual))), _FLOOR**2):
+            part = turn / usual
+            turns += shown
+            against += shown & (part < _AGAINST)
+            between += shown & ((part >= _AGAINST) & (part <= _CLEAR))
+    shown = turns > 0
+    differ = shown & (against >= _AGREE * turns)
+    unclear = shown & ~differ & (against + between >= (1 - _AGREE) * turns)
+    return differ if _tells(shown, differ, unclear) else np.zeros(count, bool)
 
 
 def _extents(xy: Float[np.ndarray, "N K 2"], labelled: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
     """The longer side of each person's labelled points; infinite without any."""
     low = np.where(labelled[..., None], xy, np.inf).min(axis=1)
     high = np.where(labelled[..., None], xy, -np.inf).max(axis=1)
-    return np.where(labelled.any(axis=1), np.nan_to_num(high - low, posinf=0, neginf=0).max(axis=-1), np.inf)
+    size = np.nan_to_num(high - low, nan=0.0, posinf=0.0, neginf=0.0).max(axis=-1)
+    return np.where(size > 0, size, np.inf)
 
 
-def _nearly_all(most: Bool[np.ndarray, " N"], few: Bool[np.ndarray, " N"]) -> bool:
-    count = int(most.sum()) + int(few.sum())
-    return count >= _FEWEST and int(few.sum()) <= max(1, _DIFFER * count)
-
-
-def _most_voted(votes: Counter[str]) -> list[str]:
-    """Of pairs that differ from each other, those with the most votes."""
-    return [name for name, count in votes.items() if count == max(votes.values())]
+def _tells(shown: Bool[np.ndarray, " N"], differ: Bool[np.ndarray, " N"], between: Bool[np.ndarray, " N"]) -> bool:
+    """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to the other."""
+    count, few, middle = int(shown.sum()), int(differ.sum()), int(between.sum())
+    return count >= _FEWEST and few <= _MOST * count and (middle <= few / 2 or middle + few <= max(1, _FEW * count))

@@ -29,6 +29,7 @@ from leanpose.training.recipe import Recipe, change_values, find_recipe, parse_r
 from leanpose.training.sources import weights_of
 from leanpose.training.task import build_task
 from leanpose.weights import RELEASED, load_model
+from leanpose.weights.hub import is_hub_address
 
 PLAIN, TAUGHT = "plain", "taught"
 DEFAULT_BUDGET = "30min"
@@ -163,7 +164,7 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
     if student in list_models(task="pose"):
         said.append(f"The student is a fresh {student}.")
         return {"model": student}
-    if Path(student).exists() or student in RELEASED or student.endswith(".safetensors"):
+    if Path(student).exists() or student in RELEASED or student.endswith(".safetensors") or is_hub_address(student):
         model = load_model(weights_of(student))
         codec = codec_settings(model.codec)
         codec.pop("calibration", None)  # follows from init_from, for whatever keypoints there will be

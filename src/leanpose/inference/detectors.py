@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from leanpose.backends.base import first_line
 from leanpose.backends.exported import LONGEST_SIDE, Shaped, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.checksums import file_checksum
@@ -34,7 +35,7 @@ from leanpose.inference.detector_layouts import (
 )
 from leanpose.inference.detector_outputs import Detections
 from leanpose.inference.detector_pixels import PADDING, RTMDET_PIXELS, YOLO_PIXELS, place
-from leanpose.memory import limited_memory
+from leanpose.memory import is_out_of_memory, limited_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -210,8 +211,15 @@ class OnnxDetector(Detector):
             try:
                 answer = self._run(grey)
             except Exception as error:  # onnxruntime's are not public: one class for each kind of failure
+                if is_out_of_memory(error):
+                    raise LeanposeError(
+                        f"The detector {path} gets too little memory for an image of {self.input_size[0]}×{self.input_size[1]} pixels: "
+                        "it takes more than a network of its size should, or there is too little left."
+                    ) from error
                 if size is not None or self.input_size == USUAL_SIZE:
-                    raise _unknown(path, inputs, outputs) from error
+                    raise LeanposeError(
+                        f"The detector {path} cannot be run on an image of {self.input_size[0]}×{self.input_size[1]} pixels: {first_line(error)}"
+                    ) from error
                 size = USUAL_SIZE  # a size that looks open in the file may be fixed inside
                 continue
             outputs = [(name, list(value.shape)) for name, value in answer.items()]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from leanpose.console import one_line
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.device import available_cores
@@ -212,7 +213,7 @@ def open_results(
     ):
         writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
         if writer is not None:
-            writer.writerow({name: to_cell(name) for name in writer.fieldnames})
+            writer.writerow({name: to_cell(one_line(name)) for name in writer.fieldnames})
         separators = chain(["[\n"], repeat(",\n"))
 
         def write(picture: ImageFile, image_id: int, poses: PoseResult) -> None:
@@ -220,7 +221,7 @@ def open_results(
                 for record in poses.to_coco(image_id):
                     records.write(next(separators) + json.dumps({**record, "file_name": picture.name}))
             if writer is not None:
-                writer.writerows(poses.to_rows(to_cell(picture.name)))
+                writer.writerows(poses.to_rows(to_cell(one_line(picture.name))))
 
         yield write
         if records is not None:

@@ -1,4 +1,4 @@
-"""OpenPose's layout of people: 18 body points, 70 face points, 21 points a hand.
+"""OpenPose's layout of people: 18 body points, 70 face points, 21 points a hand; ComfyUI's adds 6 of the feet.
 
 The order is that of OpenPose's COCO model (Cao et al., "OpenPose: Realtime Multi-Person 2D Pose Estimation using Part
 Affinity Fields", TPAMI 2019), which ControlNet's annotators, editors and nodes exchange and draw.
@@ -23,6 +23,8 @@ OPENPOSE_18 = (
 )  # fmt: skip
 FACE_POINTS = 68  # of the iBUG order, which OpenPose follows and goes on with the right and the left pupil
 PUPILS = ("right_eye", "left_eye")
+# ComfyUI's nodes have them beside the body, in COCO-WholeBody's order.
+FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 _NECK = OPENPOSE_18.index("neck")
 _SHOULDERS = ("left_shoulder", "right_shoulder")
 _FIELDS = {
@@ -42,12 +44,14 @@ class OpenPosePeople:
         face: 70 points where the skeleton has iBUG's 68 (the pupils stand at the body's eyes, as the annotators put
             them, for everybody with a face), else as many as the skeleton's part `face` has.
         left_hand, right_hand: the skeleton's parts of these names: 21 points from the wrist outwards, or none.
+        feet: the points of `FEET`.
     """
 
     body: Float[np.ndarray, "P 18 3"]
     face: Float[np.ndarray, "P F 3"]
     left_hand: Float[np.ndarray, "P L 3"]
     right_hand: Float[np.ndarray, "P R 3"]
+    feet: Float[np.ndarray, "P 6 3"]
 
 
 def openpose_people(
@@ -58,7 +62,7 @@ def openpose_people(
     threshold: float = 0.3,
     own_neck: bool = False,
 ) -> OpenPosePeople:
-    """Arrange a skeleton's points as OpenPose does; what it has no place for (feet, top of the head) is left out.
+    """Arrange a skeleton's points as OpenPose does; what it has no place for (the top of the head) is left out.
 
     Args:
         keypoints: (x, y) in pixels.
@@ -82,10 +86,11 @@ def openpose_people(
         )
     found = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold)
     triples = np.where(found[..., None], np.concatenate([keypoints, scores[..., None]], axis=2), 0.0)
-    body = np.zeros((len(keypoints), len(OPENPOSE_18), 3))
-    for i, name in enumerate(OPENPOSE_18):
-        if name in index:
-            body[:, i] = triples[:, index[name]]
+    body, feet = (np.zeros((len(keypoints), len(names), 3)) for names in (OPENPOSE_18, FEET))
+    for points, names in ((body, OPENPOSE_18), (feet, FEET)):
+        for i, name in enumerate(names):
+            if name in index:
+                points[:, i] = triples[:, index[name]]
     if index.keys() >= set(_SHOULDERS) and not (own_neck and "neck" in index):
         left, right = (index[name] for name in _SHOULDERS)
         both = found[:, left] & found[:, right]
@@ -98,7 +103,7 @@ def openpose_people(
         pupils = body[:, [OPENPOSE_18.index(name) for name in PUPILS]]
         seen = np.any(found[:, parts["face"]], axis=1)
         face = np.concatenate([face, np.where(seen[:, None, None], pupils, 0.0)], axis=1)
-    return OpenPosePeople(body, face, triples[:, parts["left_hand"]], triples[:, parts["right_hand"]])
+    return OpenPosePeople(body, face, triples[:, parts["left_hand"]], triples[:, parts["right_hand"]], feet)
 
 
 def present(points: Float[np.ndarray, "*N 3"]) -> Bool[np.ndarray, "*N"]:
@@ -127,11 +132,44 @@ def openpose_json(
         for field, part in _FIELDS.items():
             points = getattr(people, part)[p]
             if controlnet:
-                points = np.where(present(points)[:, None], points * (1, 1, 0) + (0, 0, 1), 0.0)
+                points = _certain(points)
                 if part != "body" and not points.any():
                     points = points[:0]
-            # Four decimals: a ten-thousandth of a pixel, and files a third as long.
-            person[field] = [round(float(value), 4) for value in points.reshape(-1)]
+            person[field] = _flat(points)
         written.append(person | {field.replace("2d", "3d"): [] for field in _FIELDS})
     canvas = {} if image_size is None else {"canvas_height": image_size[0], "canvas_width": image_size[1]}
     return {"version": 1.3, "people": written, **canvas}
+
+
+def comfyui_frame(people: OpenPosePeople, image_size: tuple[int, int]) -> dict[str, Any]:
+    """One frame of ComfyUI's POSE_KEYPOINT; see `PoseResult.to_comfyui`.
+
+    Raises:
+        LeanposeError: face or hands have another number of points than the nodes know.
+    """
+    written: list[dict[str, Any]] = [{} for _ in people.body]
+    for field, part, count in (
+        ("pose_keypoints_2d", "body", len(OPENPOSE_18)),
+        ("foot_keypoints_2d", "feet", len(FEET)),
+        ("face_keypoints_2d", "face", FACE_POINTS + len(PUPILS)),
+        ("hand_left_keypoints_2d", "left_hand", 21),
+        ("hand_right_keypoints_2d", "right_hand", 21),
+    ):
+        points = getattr(people, part)
+        if points.shape[1] not in (0, count):
+            raise LeanposeError(
+                f"ComfyUI's nodes know a `{part}` of {count} points; the skeleton's has {points.shape[1]}, pupils included."
+            )
+        for person, own in zip(written, points, strict=True):
+            person[field] = _flat(_certain(own)) if len(own) else [0.0] * 3 * count
+    return {"people": written, "canvas_height": image_size[0], "canvas_width": image_size[1]}
+
+
+def _certain(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """The points with a confidence of 1 where they are there, since nodes and editors drop those below."""
+    return np.where(present(points)[:, None], points * (1, 1, 0) + (0, 0, 1), 0.0)
+
+
+def _flat(points: Float[np.ndarray, "N 3"]) -> list[float]:
+    """The numbers one after the other, with four decimals: a ten-thousandth of a pixel, and files a third as long."""
+    return [round(float(value), 4) for value in points.reshape(-1)]

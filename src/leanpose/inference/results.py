@@ -21,7 +21,7 @@ from leanpose.data.inputs import ImageInput, as_rgb
 from leanpose.drawing.files import encode_picture, write_picture
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.inference.openpose_layout import openpose_json, openpose_people
+from leanpose.inference.openpose_layout import comfyui_frame, openpose_json, openpose_people
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -327,6 +327,27 @@ class PoseResult:
             self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
         )
         return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
+
+    def to_comfyui(self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3) -> dict[str, Any]:
+        """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each picture.
+
+        `people` have `pose_keypoints_2d` (18 points), `foot_keypoints_2d` (6), `face_keypoints_2d` (70) and
+        `hand_left_keypoints_2d` and `hand_right_keypoints_2d` (21 each): x, y, 1 in pixels of `canvas_width` times
+        `canvas_height`, and 0, 0, 0 for what is missing or not in the skeleton. The neck is the middle of the shoulders.
+
+        Args:
+            image_size: (height, width), where the result does not know it.
+            threshold: keypoints below this score count as missing.
+
+        Raises:
+            LeanposeError: no size is known, the skeleton has none of the 18 points, or another number of points in the face or
+                a hand.
+        """
+        image_size = image_size or self.image_size
+        if image_size is None:
+            raise LeanposeError("ComfyUI's nodes need the size of the picture; give image_size=(height, width).")
+        people = openpose_people(self.keypoints, self.scores, self.skeleton, threshold=threshold)
+        return comfyui_frame(people, image_size)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's keypoint results: one dictionary for each person, ready for `json.dump` and `COCO.loadRes`.

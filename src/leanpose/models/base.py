@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,6 +21,7 @@ from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD, Backbone
 from leanpose.models.backbones.base import read_backbone
+from leanpose.models.registry import WEIGHTS
 from leanpose.skeleton import Skeleton
 
 Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]
@@ -97,6 +99,25 @@ def require_divisible(config: Any, name: str, by: str) -> None:
     require(value % divisor == 0, f"{name}={value} is not divisible by {by}={divisor}")
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """What a file says of its weights.
+
+    Attributes:
+        training_data: the data sets that they have seen.
+        licence: theirs, or the terms that the data put on them.
+        metrics: measured figures by name.
+        notes: whatever else a user should know.
+        sha256: of the weights that this holds for (`leanpose.weights.storage.weights_digest`); trained further they are others.
+    """
+
+    training_data: tuple[str, ...]
+    licence: str
+    metrics: Mapping[str, Any]
+    notes: str
+    sha256: str
+
+
 class ImageModel(nn.Module):
     """A named network for images of one size.
 
@@ -106,8 +127,10 @@ class ImageModel(nn.Module):
         config: its configuration, a frozen dataclass.
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
+        provenance: what the file says from which the weights were loaded; None where they are fresh.
     """
 
+    provenance: Provenance | None = None
     task: Literal["pose", "classification"]
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
@@ -303,3 +326,92 @@ class PoseModel(ImageModel):
                 f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
             )
         backbone.load_matching(tensors)
+
+    def save_pretrained(
+        self,
+        folder: Path | str,
+        *,
+        training_data: Sequence[str] | None = None,
+        licence: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        notes: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Write `model.safetensors` and a `README.md` made of its card to a folder, for `from_pretrained`; both are replaced.
+
+        What is not stated is what the file said from which this model was loaded; fresh or changed weights need the first
+        three.
+
+        Args:
+            training_data, licence, metrics, notes, dtype: see `leanpose.weights.save_model`.
+
+        Raises:
+            LeanposeError: something has to be stated, the licence is empty, or the folder cannot be written.
+        """
+        importlib.import_module(WEIGHTS).save_pretrained(
+            self, folder, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype
+        )
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        training_data: Sequence[str] | None = None,
+        licence: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        notes: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub, in one commit; a repository that is not there is made.
+
+        Args:
+            repository: `USER/NAME`.
+            training_data, licence, metrics, notes, dtype: see `save_pretrained`.
+            commit_message: of the commit.
+            private: whether a new repository is; None: as the account has it.
+            token: of the account; None: the one that `hf auth login` has stored or `HF_TOKEN` holds.
+            branch: that is there; None: main.
+
+        Returns:
+            The address of the commit, which ends with its id, a revision for `from_pretrained`.
+
+        Raises:
+            LeanposeError: as `save_pretrained`, or the hub cannot be reached or does not take it.
+        """
+        return importlib.import_module(WEIGHTS).push_to_hub(
+            self, repository, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype,
+            commit_message=commit_message, private=private, token=token, branch=branch,
+        )  # fmt: skip
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+    ) -> Self:
+        """The model of a repository on the Hugging Face hub, or of a folder that `save_pretrained` has written.
+
+        Only `model.safetensors` is read; it must be leanpose's.
+
+        Args:
+            name_or_folder: `USER/NAME`, or the folder.
+            revision: a branch, a tag or a commit; None: the newest of the main branch.
+            token: see `push_to_hub`; False: none.
+            cache_dir: where downloads are kept, in place of huggingface_hub's cache.
+
+        Raises:
+            LeanposeError: as `leanpose.load_model`, or it is another kind of model than this class.
+        """
+        model = importlib.import_module(WEIGHTS).load_pretrained(
+            name_or_folder, revision=revision, token=token, cache_dir=cache_dir
+        )
+        if not isinstance(model, cls):
+            raise LeanposeError(f"{name_or_folder} holds '{model.name}', a {type(model).__name__}, no {cls.__name__}.")
+        return model

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from leanpose.checksums import checksum
 from leanpose.files import atomic_write
 from leanpose.models.registry import TABLE, ModelRow, configure_model, create_model, list_models, model_entry
 
@@ -72,12 +73,18 @@ def model_cost(name: str, **overrides: Any) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), (sum(counts.values()) - attention) // 2, attention // 2)
 
 
-def table_row(name: str, **overrides: Any) -> ModelRow:
-    """What `leanpose.models.registry.model_table` says of a model, counted; the arguments are those of `model_cost`."""
+def table_row(name: str, cost: Cost | None = None, **overrides: Any) -> ModelRow:
+    """What `leanpose.models.registry.model_table` says of a model.
+
+    Args:
+        name, overrides: as of `model_cost`.
+        cost: what it costs; None: it is counted.
+    """
     entry, config = model_entry(name), configure_model(name, **overrides)
     published, source = entry.published
-    cost = asdict(model_cost(name, **overrides))
-    return ModelRow(entry.summary, config.input_size, **cost, published=published, source=source)
+    counted = asdict(cost or model_cost(name, **overrides))
+    digest = checksum(json.dumps(asdict(config), sort_keys=True).encode())
+    return ModelRow(entry.summary, config.input_size, **counted, published=published, source=source, config=digest)
 
 
 def write_table() -> None:

@@ -43,6 +43,8 @@ class ModelRow:
     attention_macs: int
     published: str
     source: str
+    config: str
+    """A digest of its configuration, by which a row that is out of date is found without counting anew."""
 
 
 @cache
@@ -115,6 +117,9 @@ def register_model(
 
 EXTENSIONS = ["leanpose.classification.deit"]
 """Modules outside this folder that register models; named, not imported, since this folder knows nothing of them."""
+WEIGHTS = "leanpose.weights"
+"""The package that loads, saves and publishes models; named for the same reason, and imported when one of them is."""
+HUB_SCHEME = "hf://"
 
 
 @cache
@@ -237,7 +242,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`. Those of `list_models(task="classification")` are no `PoseModel` but a
-            `leanpose.classification.deit.DeiT`.
+            `leanpose.classification.deit.DeiT`. Or `hf://USER/NAME`: the model of a repository on the Hugging Face hub with its
+            weights, as `leanpose.load_model` gives it; nothing else can be set then.
         skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
             coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
@@ -252,6 +258,12 @@ def create_model(
         raise LeanposeError(
             "pretrained is 'backbone' or the file of a backbone; leanpose.load_model loads a released model by its name."
         )
+    if name.startswith(HUB_SCHEME):
+        if skeleton is not None or pretrained or overrides:
+            raise LeanposeError(
+                f"{name} is loaded as its file describes it; no skeleton, weights or settings can be given."
+            )
+        return importlib.import_module(WEIGHTS).load_model(name)
     entry, config = model_entry(name), configure_model(name, **overrides)
     found = skeleton_of(name, skeleton) if entry.task == "pose" or skeleton is not None else None
     return entry.model.build(name, config, found, pretrained)

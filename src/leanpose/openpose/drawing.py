@@ -48,7 +48,8 @@ HAND_LINE_WIDTH = 2
 HAND_JOINT: Colour = (0, 0, 255)
 FACE_DOT: Colour = (255, 255, 255)
 FACE_RADIUS = 3
-ENDING = "_openpose.png"
+ENDINGS = {"openpose": "_openpose.png", "comfyui": "_comfyui.png"}
+"""Of the names of conditioning images; the JSON beside them has the same names."""
 LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
@@ -146,8 +147,16 @@ def paint_openpose(
     *,
     threshold: float = 0.3,
     resolution: int | None = None,
+    comfyui: bool = False,
 ) -> None:
-    """Write the conditioning image of an image's poses, and beside it these as OpenPose's JSON.
+    """Write the conditioning image of an image's poses, and beside it these as JSON.
+
+    Args:
+        poses, pixels: of the image.
+        target: of the conditioning image.
+        threshold: keypoints below this score are left out.
+        resolution: of the shorter side of the canvas (`controlnet_size`); None: the image's own size.
+        comfyui: write `POSE_KEYPOINT`, a list of one frame, in place of OpenPose's JSON.
 
     Raises:
         UndrawableError: with this resolution the conditioning image is too long.
@@ -159,9 +168,12 @@ def paint_openpose(
             f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
         )
     poses = poses.resized(size, canvas)
+    if comfyui:
+        content = [poses.to_comfyui(image_size=canvas, threshold=threshold)]
+    else:
+        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
     write_picture(conditioning_image(poses, canvas, threshold=threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:
-        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 

@@ -1,21 +1,23 @@
-"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame.
+"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame, or ComfyUI's, a list.
 
-The files have the names that OpenPose's own `--write_json` gives them: `NAME_000000000000_keypoints.json`, from 0 on.
+OpenPose's files have the names that its own `--write_json` gives them: `NAME_000000000000_keypoints.json`, from 0 on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.errors import LeanposeError
-from leanpose.files import describe_os_error, staging_folder
+from leanpose.files import atomic_write, describe_os_error, staging_folder
 from leanpose.inference.results import PoseResult
 from leanpose.locks import lock_file
 from leanpose.openpose.drawing import LONGEST_SIDE, conditioning_image, controlnet_size
@@ -23,23 +25,30 @@ from leanpose.openpose.drawing import LONGEST_SIDE, conditioning_image, controln
 FOLDER_ENDING = "_openpose"
 """Of the folder's name, behind that of the video."""
 _FILE_ENDING = "_keypoints.json"
+COMFYUI_ENDING = "_comfyui.json"
 
 Size = tuple[int, int]
 Pixels = UInt8[np.ndarray, "H W 3"]
 
 
-class FrameWriter:
-    """Draws frame after frame, and writes each one's people to a file of its own.
+class FrameWriter(ABC):
+    """Draws frame after frame, and writes each one's people.
+
+    Attributes:
+        place: where the people are, once all is written.
+        holds: what that is.
 
     Args:
-        folder: that is there.
-        name: of the video, with which the files' names begin.
+        name: of the video, for messages.
         resolution: of the shorter side of the canvas (`controlnet_size`); None: the frames' own size.
         threshold: keypoints below this score are left out.
     """
 
-    def __init__(self, folder: Path, name: str, *, resolution: int | None = None, threshold: float = 0.3) -> None:
-        self.folder, self.name, self.resolution, self.threshold = folder, name, resolution, threshold
+    place: Path
+    holds: str
+
+    def __init__(self, name: str, *, resolution: int | None = None, threshold: float = 0.3) -> None:
+        self.name, self.resolution, self.threshold = name, resolution, threshold
         self.written = 0
 
     def canvas(self, size: Size) -> Size:
@@ -57,22 +66,69 @@ class FrameWriter:
         return canvas
 
     def __call__(self, pixels: Pixels, poses: PoseResult) -> Pixels:
-        """The conditioning image of the next frame, whose people are written."""
+        """The conditioning image of the next frame, whose people are written.
+
+        Raises:
+            LeanposeError: they cannot be written.
+        """
         size = (pixels.shape[0], pixels.shape[1])
         canvas = self.canvas(size)
         scaled = poses.resized(size, canvas)
-        content = scaled.to_openpose(image_size=canvas, threshold=self.threshold, controlnet=True)
-        path = self.folder / f"{self.name}_{self.written:012d}{_FILE_ENDING}"
         try:
-            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            self.write(scaled, canvas)
         except OSError as error:
-            raise describe_os_error(path, error) from error
+            raise describe_os_error(self.place, error) from error
         self.written += 1
         return conditioning_image(scaled, canvas, threshold=self.threshold)
 
+    @abstractmethod
+    def write(self, poses: PoseResult, canvas: Size) -> None:
+        """Write the people of the next frame, which has this number: `written`."""
+
+
+class OpenPoseWriter(FrameWriter):
+    """OpenPose's JSON, a file a frame.
+
+    Args:
+        folder: that is there, for the files.
+        video: the copy, beside which the folder will be.
+        options: see `FrameWriter`.
+    """
+
+    holds = "OpenPose JSON a frame"
+
+    def __init__(self, folder: Path, video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> None:
+        super().__init__(video.stem, resolution=resolution, threshold=threshold)
+        self.folder, self.place = folder, frames_folder(video)
+
+    def write(self, poses: PoseResult, canvas: Size) -> None:
+        content = poses.to_openpose(image_size=canvas, threshold=self.threshold, controlnet=True)
+        path = self.folder / f"{self.name}_{self.written:012d}{_FILE_ENDING}"
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+class ComfyUIWriter(FrameWriter):
+    """ComfyUI's `POSE_KEYPOINT`: one list with a frame a line.
+
+    Args:
+        file: for the list.
+        video: the copy, beside which the file will be.
+        options: see `FrameWriter`.
+    """
+
+    holds = "POSE_KEYPOINT, all frames"
+
+    def __init__(self, file: TextIO, video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> None:
+        super().__init__(video.stem, resolution=resolution, threshold=threshold)
+        self.file, self.place = file, frames_file(video)
+
+    def write(self, poses: PoseResult, canvas: Size) -> None:
+        frame = json.dumps(poses.to_comfyui(image_size=canvas, threshold=self.threshold))
+        self.file.write(f",\n{frame}" if self.written else f"[\n{frame}")
+
 
 @contextmanager
-def open_frames(video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> Iterator[FrameWriter]:
+def open_openpose(video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> Iterator[OpenPoseWriter]:
     """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was there
     before is still there.
 
@@ -90,10 +146,33 @@ def open_frames(video: Path, *, resolution: int | None = None, threshold: float 
         )
     with lock_file(folder), staging_folder(folder) as staging:
         (staging / "frames").mkdir()
-        yield FrameWriter(staging / "frames", video.stem, resolution=resolution, threshold=threshold)
+        yield OpenPoseWriter(staging / "frames", video, resolution=resolution, threshold=threshold)
         if folder.exists():
             os.replace(folder, staging / "earlier")
         os.replace(staging / "frames", folder)
+
+
+@contextmanager
+def open_comfyui(video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> Iterator[ComfyUIWriter]:
+    """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still there.
+
+    Args:
+        video: the copy; the file has its name with `COMFYUI_ENDING`.
+        resolution, threshold: see `FrameWriter`.
+
+    Raises:
+        LeanposeError: another process writes the file, or it cannot be written.
+    """
+    path = frames_file(video)
+    with lock_file(path), atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        writer = ComfyUIWriter(file, video, resolution=resolution, threshold=threshold)
+        yield writer
+        file.write("\n]\n" if writer.written else "[]\n")
+
+
+def frames_file(video: Path) -> Path:
+    """Where the list of frames of a video's copy goes."""
+    return video.with_name(f"{video.stem}{COMFYUI_ENDING}")
 
 
 def frames_folder(video: Path) -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from jaxtyping import UInt8
 
+from leanpose.console import escaped
 from leanpose.drawing.files import encode_picture
 from leanpose.files import atomic_write
 from leanpose.report.runs import RunRecord, draw_curves, draw_loss_terms, part_table, run_table
@@ -49,6 +50,11 @@ class ReportDrawing(NamedTuple):
 
     figure: Figure
     caption: str = ""
+
+
+def escape(text: str) -> str:
+    """Text in HTML, with escapes for control characters."""
+    return html.escape(escaped(text))
 
 
 @dataclass(frozen=True)

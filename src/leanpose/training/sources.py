@@ -13,6 +13,7 @@ from leanpose.schema import TeacherSection
 from leanpose.skeleton import get_skeleton
 from leanpose.training.recipe import CardSection, Recipe
 from leanpose.weights import describe
+from leanpose.weights.hub import is_hub_address
 
 UNSPECIFIED = "unspecified"
 
@@ -69,7 +70,7 @@ def teacher_card(file: Path, skeleton: str | None = None) -> Mapping[str, Any]:
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """What each source is to the run, its name, its card."""
     if recipe.init_from is not None:
-        yield "start", Path(recipe.init_from).name, describe(weights_of(recipe.init_from))
+        yield "start", _short(recipe.init_from), describe(weights_of(recipe.init_from))
     if recipe.pretrained == "backbone":
         yield "backbone", "timm", {"training_data": ["ImageNet-1k"]}
     elif recipe.pretrained:
@@ -77,4 +78,9 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     if isinstance(recipe.distillation, TeacherSection):
         section = recipe.distillation
         card = teacher_card(Path(weights_of(section.teacher)), section.teacher_skeleton)
-        yield "teacher", Path(section.teacher).name, card
+        yield "teacher", _short(section.teacher), card
+
+
+def _short(name: str) -> str:
+    """What others can know a file by: its name without folders, or its whole address on the hub."""
+    return name if is_hub_address(name) else Path(name).name

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leanpose.weights.official import from_official
+    from leanpose.weights.pretrained import load_pretrained, push_to_hub, save_pretrained
     from leanpose.weights.released import RELEASED, Release
     from leanpose.weights.storage import describe, load_model, load_weights, save_calibrated, save_model
 
 _HOMES = {
     "from_official": "official",
+    **dict.fromkeys(("load_pretrained", "push_to_hub", "save_pretrained"), "pretrained"),
     **dict.fromkeys(("RELEASED", "Release"), "released"),
     **dict.fromkeys(("describe", "load_model", "load_weights", "save_calibrated", "save_model"), "storage"),
 }

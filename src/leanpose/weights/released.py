@@ -11,6 +11,7 @@ from leanpose.checksums import checked_card
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import open_safetensors
 from leanpose.models.registry import list_models
+from leanpose.weights.hub import HubAddress, download, is_hub_address
 
 FOLDER = Path(__file__).parent / "files"
 
@@ -80,13 +81,15 @@ RELEASED: dict[str, Release] = {release.name: release for release in _RELEASES}
 
 
 def released_path(path_or_name: Path | str) -> Path:
-    """The file that is meant by a released name or by a path.
+    """The file that is meant by a released name, by a path or by an address on the hub, from which it is fetched.
 
     Raises:
-        LeanposeError: it is neither a released name nor looks like a file of leanpose.
+        LeanposeError: it is none of these, does not look like a file of leanpose, or cannot be fetched.
     """
     if str(path_or_name) in RELEASED:
         return RELEASED[str(path_or_name)].path
+    if is_hub_address(path_or_name):
+        return download(HubAddress.parse(str(path_or_name)))
     path = Path(path_or_name)
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise LeanposeError(

@@ -21,7 +21,7 @@ from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, open_safetensors, safetensors_bytes
 from leanpose.models.backbones.base import BACKBONE_KEY
-from leanpose.models.base import ImageModel, PoseModel
+from leanpose.models.base import ImageModel, PoseModel, Provenance
 from leanpose.models.registry import configure_model, create_model, rough_parameters
 from leanpose.schema import Mean, Std, parse_card
 from leanpose.skeleton import Skeleton
@@ -46,6 +46,7 @@ class _Card(BaseModel):
     training_data: list[str] = Field(default_factory=list)
     licence: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict)
+    notes: str = ""
 
     @model_validator(mode="after")
     def _of_poses_or_classes(self) -> _Card:
@@ -167,7 +168,8 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     """Build the model that a file describes, or a released one by name, with its weights (in eval mode, float32).
 
     Args:
-        path_or_name: a `.safetensors` file of leanpose, or a key of `leanpose.weights.RELEASED`.
+        path_or_name: a `.safetensors` file of leanpose, a key of `leanpose.weights.RELEASED`, or `hf://USER/NAME`, a repository
+            of the Hugging Face hub, with `@REVISION` behind it where not the newest is meant.
 
     Raises:
         LeanposeError: there is no such file, or it is damaged, of another program, or of a model this version lacks.
@@ -201,7 +203,7 @@ def _network(path: Path) -> ImageModel:
             f"which this version ({__version__}) cannot build: {error}"
         ) from error
     model.mean, model.std = tuple(card["mean"]), tuple(card["std"])
-    load_strict(model, tensors, source=str(path), name=card["model"])
+    _fill(model, card, tensors, path)
     return model
 
 
@@ -213,7 +215,24 @@ def load_weights(model: ImageModel, path_or_name: Path | str) -> None:
     """
     path = released_path(path_or_name)
     card, tensors = _read(path)
+    _fill(model, card, tensors, path)
+
+
+def _fill(model: ImageModel, card: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+    """Put a file's weights into a model, which keeps what the card says of them."""
     load_strict(model, tensors, source=str(path), name=card["model"])
+    model.provenance = Provenance(
+        training_data=tuple(card.get("training_data", ())),
+        licence=card.get("licence", ""),
+        metrics=card.get("metrics", {}),
+        notes=card.get("notes", ""),
+        sha256=weights_digest(model),
+    )
+
+
+def weights_digest(model: ImageModel) -> str:
+    """SHA-256 of a model's weights as they are now."""
+    return digest({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
 def describe(path_or_name: Path | str) -> dict[str, Any]:
