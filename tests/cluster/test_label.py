@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from leanpose.cli import app
 from leanpose.cluster import ray_cluster
 from leanpose.cluster.label import ClusterLabels, Labeller, Parts, label_on_cluster
 from leanpose.cluster.parts import LabelledPart, LabelSettings, PartLabeller, label_part
@@ -168,3 +169,43 @@ def test_an_address_where_nothing_is(monkeypatch: pytest.MonkeyPatch, address: s
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
     with pytest.raises(LeanposeError, match=sentence):
         ray_cluster.require_ray(ClusterOptions(address))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--workers", "2"], "--workers belongs to --ray"),
+        (["--no-coco"], "--no-coco belongs to --ray"),
+        (["--ray"], "--out is a folder, not labels.json"),
+        (["--ray-address", "nowhere"], "host:port"),
+    ],
+)
+def test_options_of_the_command(monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
+    with pytest.raises(LeanposeError, match=sentence):
+        app(["data", "label", "photos", *options], standalone_mode=False)
+
+
+def test_the_command_says_what_was_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    labels = ClusterLabels(
+        tmp_path, tmp_path / "labels.json", 5, 9, 1, ["The image a.jpg is cut off."], {"It was turned.": 2}, {"videos": 3}, 4, 2
+    )  # fmt: skip
+    given: list[object] = []
+
+    def pretend(*arguments: object, **options: object) -> ClusterLabels:
+        given.extend([*arguments[:3], options["part_size"], options["coco"]])
+        return labels
+
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
+    monkeypatch.setattr("leanpose.cluster.label.label_on_cluster", pretend)
+    line = f"data label s3://a/b --ray --teacher t --threshold 0.4 --part-size 8 --no-coco --out {tmp_path / 'out'}"
+    assert app(line.split(), standalone_mode=False) == 3
+    assert given == ["s3://a/b", tmp_path / "out", LabelSettings("t", "auto", 0.4, None), 8, False]
+    printed = capsys.readouterr().out
+    assert (
+        "9 people in 5 pictures (1 without anybody, 1 that could not be read; 2 of 4 parts were done before)" in printed
+    )
+    for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 pictures)", "The image a.jpg is cut off."):
+        assert line in printed
