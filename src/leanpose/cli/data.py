@@ -298,8 +298,6 @@ def label(
             source, out, (teacher, detector, threshold, skeleton), ray_address, workers, cpus, gpus, part_size, coco
         )
         return
-    from leanpose.distillation.unlabelled import label_pictures
-
     given = {
         "--workers": workers,
         "--cpus": cpus,
@@ -310,6 +308,8 @@ def label(
     for option, value in given.items():
         if value is not None:
             raise LeanposeError(f"{option} belongs to --ray.")
+    from leanpose.distillation.unlabelled import label_pictures
+
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
     labels = label_pictures(Path(source), teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
