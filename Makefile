@@ -1,5 +1,5 @@
 # `make demo` runs the main job, `make test` the tests; both set everything up first.
-.PHONY: setup demo test types pytest test-shapes torture fuzz audit docs dist claims
+.PHONY: setup demo test types pytest test-shapes torture torture-cluster fuzz audit docs dist claims
 
 # Some images forbid Python to keep what it compiles; each process would then compile torch anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -38,6 +38,10 @@ test-shapes: setup
 # Kills long commands at random and compares what they write, run again, with uninterrupted runs; seven minutes on two cores.
 torture: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/torture/torture.py $(TORTURE)
+
+# The same for workers and the command of `leanpose data label --ray`; wants the extra `ray` in the environment. Ten minutes.
+torture-cluster: setup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/python tests/torture/cluster.py $(TORTURE)
 
 # Damages 10,000 files for all readers and counts how they answer; FUZZ="--seed WORD" tries others. A quarter of an hour.
 fuzz: setup

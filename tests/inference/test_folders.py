@@ -18,7 +18,8 @@ from leanpose.errors import LeanposeError
 from leanpose.inference import folders
 from leanpose.inference.box_file import BoxFile
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import NothingReadError, Outcome, open_labels, predict_pictures, require_readable
+from leanpose.inference.folders import NothingReadError, Outcome, predict_pictures, require_readable
+from leanpose.inference.labels import open_labels
 from leanpose.inference.results import PoseResult
 from leanpose.openpose.drawing import ENDINGS, controlnet_size, paint_openpose
 from leanpose.skeleton import Skeleton

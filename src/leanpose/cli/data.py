@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -268,28 +269,91 @@ def synth(
 
 @data_app.command()
 def label(
-    source: Annotated[Path, Argument(help="Folder of pictures, one picture, or a video.")],
+    source: Annotated[str, Argument(help="Folder of pictures, one picture, or a video; with --ray also .tar, s3://….")],
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    out: Annotated[Path, Option(help="The COCO JSON file to write.")] = Path("labels.json"),
+    out: Annotated[Path, Option(help="The COCO JSON file to write; with --ray a folder.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
     skeleton: ForeignSkeleton = None,
+    ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
+    ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="With --ray: that label side by side. [default: 1 a core]")
+    ] = None,
+    cpus: Annotated[float | None, Option(min=0, help="With --ray: cores of each worker. [default: 1]")] = None,
+    gpus: Annotated[float | None, Option(min=0, help="With --ray: of each worker, such as 0.25. [default: 0]")] = None,
+    part_size: Annotated[int | None, Option(min=1, help="With --ray: pictures of a part. [default: 256]")] = None,
+    coco: Annotated[bool, Option(help="With --ray: also write all labels as one COCO file.")] = True,
 ) -> None:
     """Label people of pictures without labels by a teacher: a COCO file with a score for each keypoint.
 
-    Of a video, a frame every half second is written to a folder beside the file and labelled.
+    Of a video, a frame every half second is written to a folder beside the file and labelled. With --ray, pictures of
+    folders, tar archives and object storage are labelled side by side and written in parts (Parquet) and as COCO; the
+    same command goes on after any interruption (docs/cluster.md).
     """
+    if ray or ray_address is not None:
+        _label_with_ray(
+            source, out, (teacher, detector, threshold, skeleton), ray_address, workers, cpus, gpus, part_size, coco
+        )
+        return
+    given = {
+        "--workers": workers,
+        "--cpus": cpus,
+        "--gpus": gpus,
+        "--part-size": part_size,
+        "--no-coco": None if coco else 1,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise LeanposeError(f"{option} belongs to --ray.")
     from leanpose.distillation.unlabelled import label_pictures
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    labels = label_pictures(source, teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
+    labels = label_pictures(Path(source), teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
     print(labels)
     if labels.stopped:
         raise Exit(stopped_code())
     exit_if_skipped(range(labels.skipped))
+
+
+def _label_with_ray(
+    source: str,
+    out: Path,
+    how: tuple[str, str, float, str | None],
+    address: str | None,
+    workers: int | None,
+    cpus: float | None,
+    gpus: float | None,
+    part_size: int | None,
+    coco: bool,
+) -> None:
+    from leanpose.cluster.ray_cluster import ClusterOptions, label_with_ray, require_ray
+    from leanpose.device import available_cores
+
+    cpus = 1.0 if cpus is None else cpus
+    options = ClusterOptions(address, workers or max(1, int(available_cores() / (cpus or 1))), cpus, gpus or 0.0)
+    require_ray(options)
+    from leanpose.cluster.label import PART_SIZE, label_on_cluster
+    from leanpose.cluster.parts import LabelSettings
+
+    if out.suffix == ".json":
+        raise LeanposeError(f"With --ray, --out is a folder, not {out}.")
+    teacher, detector, threshold, skeleton = how
+    with counting("labelling", "pictures") as advance:
+        labels = label_on_cluster(
+            source, out, LabelSettings(teacher, detector, threshold, skeleton), partial(label_with_ray, options=options),
+            part_size=part_size or PART_SIZE, coco=coco, progress=advance,
+        )  # fmt: skip
+    print(labels)
+    for reason, number in labels.left_out.items():
+        print(f"Left out: {number} {reason}")
+    for notice, number in labels.notices.items():
+        print(f"Noticed:  {printable(notice)} ({counted(number, 'picture')})")
+    print_some(labels.skipped)
+    exit_if_skipped(labels.skipped)
 
 
 @data_app.command("label-wholebody")

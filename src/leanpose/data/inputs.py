@@ -247,12 +247,23 @@ class _Found:
 
 def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[ImageFile]:
     """Images with the ids that their names give."""
-    numbers = {path: int(path.stem) for path in images if path.stem.isascii() and path.stem.isdigit()}
-    if len({*numbers.values()}) < len(numbers):
-        numbers = {}
-    free = count(max(numbers.values(), default=0) + 1)
-    files = [ImageFile(path, name, numbers[path] if path in numbers else next(free)) for path, name in images.items()]
-    return files + [ImageFile(Path(name), name, next(free), content) for name, content in contents.items()]
+    ids = image_ids([path.stem for path in images] + [""] * len(contents))
+    files = [ImageFile(path, name, i) for (path, name), i in zip(images.items(), ids, strict=False)]
+    return files + [
+        ImageFile(Path(name), name, i, content)
+        for (name, content), i in zip(contents.items(), ids[len(files) :], strict=True)
+    ]
+
+
+def image_ids(stems: Sequence[str]) -> list[int]:
+    """The ids of images by the stems of their names: the numbers that these are, unless two are the same; the others are
+    numbered on from there."""
+    numbers = [int(stem) if stem.isascii() and stem.isdigit() else None for stem in stems]
+    given = [number for number in numbers if number is not None]
+    if len({*given}) < len(given):
+        numbers, given = [None] * len(numbers), []
+    free = count(max(given, default=0) + 1)
+    return [next(free) if number is None else number for number in numbers]
 
 
 def _files_below(folder: Path, besides: Path | None, unreadable: list[Path]) -> Iterator[Path]:

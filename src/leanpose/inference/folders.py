@@ -9,15 +9,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain, count, repeat
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from leanpose.console import one_line
-from leanpose.data.coco import coco_annotation, coco_category
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.device import available_cores
@@ -25,12 +23,12 @@ from leanpose.drawing.files import UndrawableError, write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import open_whole, remove_partials, to_cell
 from leanpose.inference.box_file import BoxFile
-from leanpose.inference.estimator import BODY_SHARE, PoseEstimator
+from leanpose.inference.estimator import PoseEstimator
+from leanpose.inference.labels import open_labels
 from leanpose.inference.results import PoseResult
 from leanpose.locks import lock_file, lock_folder
 from leanpose.signals import delay_signals
 from leanpose.skeleton import Skeleton
-from leanpose.version import __version__
 
 DRAWN_AHEAD = 4  # pictures that may wait for each thread that draws and writes
 
@@ -228,49 +226,6 @@ def open_results(
         yield write
         if records is not None:
             records.write("[]\n" if next(separators) == "[\n" else "\n]\n")
-
-
-@contextmanager
-def open_labels(
-    path: Path | None, skeleton: Skeleton, *, threshold: float
-) -> Iterator[Callable[[ImageFile, tuple[int, int], PoseResult], None]]:
-    """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
-
-    Each person is an annotation: the box inside the image, the area as a share of it (a box says nothing of the
-    outline), the keypoints as x, y, 2, the score, and each
-    keypoint's in `keypoint_scores`. Keypoints below `threshold` and those outside of the image are
-    not labelled (0, 0, 0). Images without anybody are listed too.
-
-    Yields:
-        What appends the people of one image, with its size (height, width).
-    """
-    with nullcontext() if path is None else open_whole(path) as file:
-        images: list[dict[str, Any]] = []
-        numbers, separators = count(1), chain(['{"annotations": [\n'], repeat(",\n"))
-
-        def write(picture: ImageFile, image_size: tuple[int, int], poses: PoseResult) -> None:
-            if file is None:
-                return
-            height, width = image_size
-            images.append({"id": picture.image_id, "file_name": picture.name, "height": height, "width": width})
-            corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
-            seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
-            seen = (seen & (poses.scores >= threshold))[..., None]
-            points = np.where(seen, np.concatenate([poses.keypoints, np.full(seen.shape, 2.0)], axis=2), 0.0)
-            rows = zip(points, corners, poses.person_scores, poses.scores, strict=True)
-            for keypoints, (start, end), score, scores in rows:
-                xywh = [round(float(value), 2) for value in (*start, *(end - start))]
-                area = BODY_SHARE * xywh[2] * xywh[3]
-                record = coco_annotation(next(numbers), picture.image_id, xywh, area, keypoints)
-                record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
-                file.write(next(separators) + json.dumps(record))
-
-        yield write
-        if file is not None:
-            description = f"poses found by leanpose {__version__}, keypoints from a score of {threshold:g} on"
-            rest = {"images": images, "categories": [coco_category(skeleton)], "info": {"description": description}}
-            start = next(separators)
-            file.write((start if start != ",\n" else "") + "\n],\n" + json.dumps(rest)[1:] + "\n")
 
 
 def paint_overlay(
