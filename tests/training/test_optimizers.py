@@ -126,3 +126,10 @@ def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
     parts = {name.split(".")[0]: id(p) in slowed for name, p in model.named_parameters()}
     assert {part for part, is_slow in parts.items() if is_slow} == {"encoder", "decoder", "refinements"}
     assert len(full["params"]) + len(slow["params"]) == len(list(model.parameters()))
+
+
+def test_muon_needs_matrices_and_needs_nothing_else() -> None:
+    section = OptimizerSection(name="muon", lr=0.01, muon_lr=0.1)
+    with pytest.raises(LeanposeError, match="muon is for matrices of weights, and of this network none is learnt"):
+        build_optimizers(section, nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    assert len(build_optimizers(section, nn.Linear(4, 2, bias=False))) == 1

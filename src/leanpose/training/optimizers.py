@@ -29,8 +29,8 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
             parameters as the network itself does, and those with a factor of 0 no longer ask for gradients.
 
     Raises:
-        LeanposeError: Muon is wanted, but this PyTorch does not have it; a key of `lr_mult` fits no parameter; or nothing
-            is left to learn.
+        LeanposeError: Muon is wanted, but this PyTorch does not have it, or the network has no matrix for it; a key of
+            `lr_mult` fits no parameter; or nothing is left to learn.
     """
     named = [(name.removeprefix("model."), p) for name, p in model.named_parameters()]
     _require_that_all_fit(section, [name for name, _ in named])
@@ -45,15 +45,21 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
             raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
         matrices = [(name, p) for name, p in learning if p.ndim == 2]
         others = [(name, p) for name, p in learning if p.ndim != 2]
+        if not matrices:
+            raise LeanposeError(
+                "The optimiser muon is for matrices of weights, and of this network none is learnt, as where all layers are "
+                "convolutions; choose optimizer.name adam or adamw."
+            )
         optimizers: list[Optimizer] = [
             torch.optim.Muon(
                 _groups(section, matrices, section.muon_lr),
                 lr=section.muon_lr,
                 weight_decay=section.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr, fused=True),
+            )
         ]
+        if others:
+            optimizers.append(torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr, fused=True))
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[section.name]
         never = set() if section.decay_norm_and_bias else {p for _, p in learning if p.ndim < 2} | _never_decayed(model)
