@@ -90,7 +90,6 @@ def read(folder: Path, records: list[dict[str, Any]], kind: str = "coco", **chan
         {"keypoints": "x"},
         {"bbox": 5},
         {"image_id": "a" * 5000},
-        {"id": None},
         {"area": [1]},
         {"bbox": [[1]] * 4},
     ],

@@ -204,6 +204,10 @@ LAST_PART = "images are found by the last part of their names"
 SUB_FOLDER = "images are found in another folder below, by their base names"
 
 
+_DEEPEST = 40
+"""Of so many folders a name may begin with some that are missing; a hostile one has thousands, each of which is looked for."""
+
+
 def spellings(name: str) -> list[tuple[str, str]]:
     """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what is to
     be said of it.
@@ -239,7 +243,7 @@ def spellings(name: str) -> list[tuple[str, str]]:
 def _endings(parts: Sequence[str]) -> list[tuple[str, str]]:
     """A path without more and more of the folders that it begins with."""
     steps = [step for step in parts if step not in ("", ".", "..")]
-    endings = ["/".join(steps[start:]) for start in range(len(steps))]
+    endings = ["/".join(steps[start:]) for start in range(max(len(steps) - _DEEPEST, 0), len(steps))]
     uploaded = [_UPLOADED.sub("", steps[-1])] if steps else []
     return [(ending, LAST_PART) for ending in dict.fromkeys([*endings, *uploaded])]
 
