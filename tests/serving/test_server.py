@@ -63,7 +63,7 @@ def gate() -> Gate:
 @pytest.fixture(scope="module")
 def guarded(gate: Gate) -> Iterator[Client]:
     """A server with a key and small limits."""
-    limits = {"queue_size": 2, "max_body_bytes": 200_000, "max_connections": 6}
+    limits: dict[str, Any] = {"queue_size": 2, "max_body_bytes": 200_000, "max_connections": 6}
     with running(spots(gate), api_key=KEY, **limits) as client:
         yield client
 
