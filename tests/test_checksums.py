@@ -214,3 +214,15 @@ def test_a_kill_between_the_two_renamings_leaves_a_state(tmp_path: Path):
     files, _ = state(tmp_path, None)  # pyright: ignore[reportArgumentType]
     files[0].unlink()
     assert load_state(tmp_path)["run"]["step"] == 20
+
+
+def test_whatever_a_sealed_states_content_raises_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def misled(
+        *_: object, **__: object
+    ) -> None:  # as torch's reader is where a state names a function with other arguments
+        raise TypeError("_rebuild_tensor_v2() missing 2 required positional arguments")
+
+    save_state(tmp_path, {"run": {"step": 1}})
+    monkeypatch.setattr("torch.load", misled)
+    with pytest.raises(LeanposeError, match=r"state\.pt is damaged \(TypeError\)"):
+        load_state(tmp_path)

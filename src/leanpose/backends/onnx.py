@@ -145,6 +145,15 @@ def dtype_of(kind: str) -> np.dtype:
 
 
 def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:
-    """The names and shapes of a file's inputs and outputs."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    return [(value.name, list(value.shape)) for value in inputs], [(value.name, list(value.shape)) for value in outputs]
+    """The names and shapes of a file's inputs and outputs.
+
+    Raises:
+        LeanposeError: a name is no text.
+    """
+    try:
+        inputs, outputs = (
+            [(v.name, list(v.shape)) for v in found] for found in (session.get_inputs(), session.get_outputs())
+        )
+    except UnicodeDecodeError as error:
+        raise LeanposeError("The ONNX file is damaged: the names of its inputs or outputs are no text.") from error
+    return inputs, outputs

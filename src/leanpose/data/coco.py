@@ -395,7 +395,7 @@ def _read_detections(
             account.left_out[f"of another category ({category})"] += 1
         elif image_id not in images:
             account.left_out["of other images"] += 1
-        elif not np.isfinite([x, y, w, h, score]).all() or min(w, h) <= 0:
+        elif not np.isfinite([x, y, w, h, score]).all() or x + w <= x or y + h <= y:  # also of less than a rounding
             account.left_out["without extent"] += 1
         else:
             box = np.array([x, y, x + w, y + h])

@@ -37,7 +37,7 @@ class LabelledImage:
 
     Attributes:
         name: as the file has it.
-        width, height: in pixels; NaN where the file does not say.
+        width, height: in pixels; NaN where the file does not say, or says 0 or less.
         split: `train` or `val`, where the file says it.
     """
 
@@ -45,6 +45,11 @@ class LabelledImage:
     width: float = float("nan")
     height: float = float("nan")
     split: str | None = None
+
+    def __post_init__(self) -> None:
+        for side in ("width", "height"):
+            if not getattr(self, side) > 0:
+                object.__setattr__(self, side, float("nan"))
 
 
 @dataclass(frozen=True)

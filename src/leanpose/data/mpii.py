@@ -74,7 +74,8 @@ class MpiiPerson:
         if not (np.isfinite(self.center).all() and 0 < side < np.inf):
             return None
         middle = self.center + np.array([0.0, LOWERED * self.scale])
-        return np.concatenate([middle - side / 2, middle + side / 2])
+        box = np.concatenate([middle - side / 2, middle + side / 2])
+        return box if (box[2:] > box[:2]).all() else None  # a scale may be less than a rounding
 
 
 @dataclass(frozen=True)

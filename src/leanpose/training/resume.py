@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +86,9 @@ def _load(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
             raise ValueError
         return state
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, pickle.UnpicklingError) as error:
+    except LeanposeError:
+        raise
+    except Exception as error:  # torch's reader calls functions with what a damaged state gives them
         raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error
 
 
