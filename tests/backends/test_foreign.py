@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from leanpose.backends import open_exported
 from leanpose.backends.model import load_pose_model
+from leanpose.backends.onnx import values_of
 from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
@@ -344,3 +346,32 @@ def test_strong_teachers_have_their_accuracy(shared: Path, models: Path, name: s
     people = read_people(source, COCO17, ".", training=False)
     measured = evaluate(load_pose_model(models / f"{name}.onnx"), people, flip_test=False)
     assert measured.metrics["AP"] == pytest.approx(expected, abs=0.003)
+
+
+def test_a_batch_that_no_model_takes_is_refused_before_it_is_filled(tmp_path: Path) -> None:
+    path = constant_file(tmp_path / "a.onnx", [100_000, 3, 64, 32], {"heatmaps": np.zeros((1, 17, 16, 8))})
+    model = onnx.load(path)
+    codec = {"name": "heatmap", "input_size": [64, 32], "heatmap_size": [16, 8]}
+    card = {
+        "model": "x", "skeleton": COCO17.to_dict(), "codec": codec, "mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [64, 32],
+        "export": {"preprocessing": False, "decoding": False, "precision": "fp32"},
+    }  # fmt: skip
+    onnx.helper.set_model_props(model, {"leanpose": json.dumps(card)})
+    onnx.save(model, path)
+    with pytest.raises(LeanposeError, match="takes 100000 crops at once, which no pose model does"):
+        open_exported(path)
+
+
+def test_names_that_are_no_text_are_a_sentence() -> None:
+    class Garbled:
+        @property
+        def name(self) -> str:
+            return b"\xff".decode()
+
+        def get_inputs(self) -> list[Garbled]:
+            return [self]
+
+        get_outputs = get_inputs
+
+    with pytest.raises(LeanposeError, match="the names of its inputs or outputs are no text"):
+        values_of(Garbled())  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ from data_builders import encoded, picture, write_coco
 from leanpose.data.annotations import ImageRef
 from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
-from leanpose.data.label_set import LabelSet, images_of
+from leanpose.data.label_set import LabelledImage, LabelSet, images_of
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, images_beside, load_labels, split_of, training_sets
 from leanpose.data_checks import check_data
@@ -438,3 +438,10 @@ def test_a_file_whose_list_of_images_is_none_is_a_sentence(tmp_path: Path, image
     file.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
     with pytest.raises(LeanposeError, match=r"images of .*labels\.json are not found"):
         images_beside(file, tmp_path)
+
+
+@pytest.mark.parametrize("side", [0, -3, float("nan")])
+def test_an_image_without_extent_is_one_of_unknown_size(side: float) -> None:
+    image = LabelledImage("a.jpg", side, 48)
+    assert np.isnan(image.width)
+    assert image.height == 48

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_builders import MPII_STANDING, mpii_person, mpii_record, structs, write_lsp, write_mpii_json, write_mpii_mat
-from leanpose.data.mpii import load_mpii
+from leanpose.data.mpii import MpiiPerson, load_mpii
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
@@ -214,3 +214,8 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
         ("visibility", ".json"),
     ]  # fmt: skip
     assert any("two points with the id 2" in finding.text for finding in report.findings)
+
+
+def test_a_scale_of_less_than_a_rounding_is_no_box() -> None:
+    person = MpiiPerson("a.jpg", np.zeros((16, 3)), np.array([59.0, 50.0]), 1e-30, 10.0)
+    assert person.box is None

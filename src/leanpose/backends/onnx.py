@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MANY = 2  # crops in one pass on a CPU: more leave its caches (PP-TinyPose: a fifth slower by eights), and no network was faster
 
 
+LARGEST_BATCH = 1024
+"""Of a file that takes one number of crops alone; a damaged one can claim any."""
+
+
 class OnnxBackend(ExportedBackend):
     """An ONNX file in onnxruntime.
 
@@ -54,6 +58,8 @@ class OnnxBackend(ExportedBackend):
         super().__init__(*read_card(metadata, *values_of(session), self._dtype, path, skeleton))
         self._session, self._input = session, images.name
         self._batch = images.shape[0] if isinstance(images.shape[0], int) else None  # where the file allows no other
+        if self._batch is not None and not 1 <= self._batch <= LARGEST_BATCH:  # it is filled, which takes memory
+            raise LeanposeError(f"{path} takes {self._batch} crops at once, which no pose model does.")
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
         self.one_pass = cuda
