@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, Levels, PyramidBackbone
 
@@ -40,6 +40,16 @@ class ResNet(PyramidBackbone):
         return finest, fine, middle, self.layer4(middle)
 
 
+def _after(ends: list[int], blocks: nn.Sequential, x: Float[Tensor, "B C H W"]) -> list[Tensor]:
+    """What leaves the blocks of these numbers."""
+    left = []
+    for number, block in enumerate(blocks):
+        x = block(x)
+        if number in ends:
+            left.append(x)
+    return left
+
+
 class MobileNet(PyramidBackbone):
     """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the last one's features are read.
 
@@ -61,13 +71,7 @@ class MobileNet(PyramidBackbone):
         self._ends = [int(name.removeprefix("blocks.")) for name in net.feature_info.module_name()]
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
-        x = self.act1(self.bn1(self.conv_stem(images)))
-        levels = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self._ends:
-                levels.append(x)
-        finest, fine, middle, coarse = levels
+        finest, fine, middle, coarse = _after(self._ends, self.blocks, self.act1(self.bn1(self.conv_stem(images))))
         return finest, fine, middle, coarse
 
 
@@ -96,14 +100,9 @@ class MobileNetV2(PyramidBackbone):
         self._ends = [int(info["module"].removeprefix("blocks.")) for info in inner]
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
-        x = self.bn1(self.conv_stem(images))
-        levels = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self._ends:
-                levels.append(x)
-        finest, fine, middle = levels
-        return finest, fine, middle, self.bn2(self.conv_head(x))
+        ends = [*self._ends, len(self.blocks) - 1]
+        finest, fine, middle, last = _after(ends, self.blocks, self.bn1(self.conv_stem(images)))
+        return finest, fine, middle, self.bn2(self.conv_head(last))
 
 
 class CSPNeXt(Backbone):
