@@ -73,7 +73,9 @@ def main() -> None:
                 # Most of them inside the work, one in ten while Python and PyTorch start; what was cached since shortens it.
                 start = min(start_up, seconds / 3)
                 moment = start * 10 * at if at < 0.1 else start + (at - 0.1) * 0.8 * (seconds - start)
-                return _same_after_a_kill(work, root / f"{number}-{work.name}", moment, expected)
+                # As deep as the uninterrupted runs: a pack names its label files by the way from it to them.
+                out = root / "killed" / f"{number}-{work.name}"
+                return _same_after_a_kill(work, out, moment, expected)
 
             right = sum(pool.map(torture, range(options.kills), [rng.random() for _ in range(options.kills)]))
     print(f"{right} of {options.kills} equal the uninterrupted runs.")
