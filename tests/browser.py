@@ -9,11 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -125,40 +122,3 @@ def open_browser(*flags: str) -> Iterator[Browser]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Files of a folder, without a word in the log."""
-
-    headers_to_add: dict[str, str]
-
-    def __init__(self, *args: Any, headers_to_add: dict[str, str], **options: Any) -> None:
-        self.headers_to_add = headers_to_add
-        super().__init__(*args, **options)
-
-    def end_headers(self) -> None:
-        for name, value in self.headers_to_add.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        del format, args
-
-
-@contextmanager
-def serve(folder: Path, **headers: str) -> Iterator[str]:
-    """The address of a folder on this machine, as a static host would serve it.
-
-    Args:
-        headers: to be sent with each file; `_` in a name stands for `-`.
-    """
-    added = {name.replace("_", "-"): value for name, value in headers.items()}
-    handler = partial(_Handler, directory=str(folder), headers_to_add=added)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
-from browser import CHROMIUM, Browser, open_browser, serve
+from browser import CHROMIUM, Browser, open_browser
 from leanpose import PoseEstimator
 from leanpose.data.images import read_image
 from leanpose.errors import LeanposeError
 from leanpose.page import PageReport, write_page
 from leanpose.page.page import STATIC
 from leanpose.page.runtime import runtime_files
+from web import serve
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,7 @@ MODEL = "leanpose-body-t"
 PHOTOS = sorted((STATIC.parents[1] / "demo" / "files" / "free_people" / "images").glob("*.jpg"))[:20]
 ONE_PERSON = PHOTOS[0]
 TYPESCRIPT = "typescript@5.9.3"
-ISOLATED = {"Cross_Origin_Opener_Policy": "same-origin", "Cross_Origin_Embedder_Policy": "require-corp"}
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ def test_nothing_leaves_the_machine(browser: Browser, page: PageReport) -> None:
     ]
     assert asked
     assert all(address.startswith((own, "blob:", "data:")) for address in asked)
-    with serve(page.folder, Access_Control_Allow_Origin="*") as elsewhere:
+    with serve(page.folder, headers={"Access-Control-Allow-Origin": "*"}) as elsewhere:
         assert browser.evaluate(f"fetch('{elsewhere}/settings.json').then(() => 'sent', () => 'refused')") == "refused"
 
 
@@ -208,7 +209,7 @@ def test_it_fits_a_phone_and_all_controls_have_names(browser: Browser, tmp_path:
 
 def test_an_isolated_page_computes_alike_on_several_threads(browser: Browser, page: PageReport) -> None:
     call = f"leanpose.estimate({blob(PHOTOS[1])})"
-    with serve(page.folder, **ISOLATED) as address, open_browser() as tab:
+    with serve(page.folder, headers=ISOLATED) as address, open_browser() as tab:
         tab.open(address)
         threaded = tab.evaluate(call)
         assert tab.evaluate("crossOriginIsolated")

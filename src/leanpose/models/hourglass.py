@@ -148,7 +148,7 @@ class Hourglass(PoseModel):
         return frozenset({"features", "layers"})
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        return self._refine(features, self.stacks)
+        return self._refined(features, self.stacks)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
         return replace(self.forward_train(images), aux_outputs=())
@@ -166,27 +166,31 @@ class Hourglass(PoseModel):
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C Hf Wf"], tuple[Prediction, ...]]:
         """The stem and the first half of the stacks."""
-        x, layers = self.forward_features(images), []
-        for stack in self.stacks[: self.shared_stacks]:
-            maps, _, x = stack(x)
-            layers.append(Heatmaps(maps))
-        return x, tuple(layers)
+        x, layers, _ = self._run(self.forward_features(images), self.stacks[: self.shared_stacks])
+        return x, layers
 
     def forward_branch(self, trunk: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        return self._refine(trunk, self.stacks[self.shared_stacks - self.config.num_stacks :])
+        return self._refined(trunk, self.stacks[self.shared_stacks - self.config.num_stacks :])
 
     def fresh_branch(self) -> Self:
         branch = super().fresh_branch()
         branch.stacks = branch.stacks[self.shared_stacks :]
         return branch
 
-    def _refine(self, x: Float[Tensor, "B C H W"], stacks: nn.ModuleList) -> PoseOutput:
-        """The heatmaps of each of the stacks, and the last one's features."""
+    def _refined(self, x: Float[Tensor, "B C H W"], stacks: nn.ModuleList) -> PoseOutput:
+        """The heatmaps of each of the last stacks, and the features that the last ones are read off."""
+        _, layers, features = self._run(x, stacks)
+        return PoseOutput(layers[-1], features=features, aux_outputs=layers)
+
+    def _run(
+        self, x: Float[Tensor, "B C H W"], stacks: nn.ModuleList
+    ) -> tuple[Float[Tensor, "B C H W"], tuple[Heatmaps, ...], Float[Tensor, "B C H W"]]:
+        """The next stack's input, the heatmaps of each of these, and the last one's features."""
         layers, features = [], x
         for stack in stacks:
             maps, features, x = stack(x)
             layers.append(Heatmaps(maps))
-        return PoseOutput(layers[-1], features=features, aux_outputs=tuple(layers))
+        return x, tuple(layers), features
 
     def official_name(self, key: str) -> str | None:
         """mmpose lists the parts of all stacks kind by kind; here each stack has its own. Its single stack has a block behind
