@@ -19,9 +19,9 @@ from typing_extensions import Self
 from leanpose.codecs import Codec, Coordinates, Heatmaps, Prediction, SimCC, build_codec
 from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
+from leanpose.models import WEIGHTS
 from leanpose.models.backbones import MEAN, STD, Backbone
 from leanpose.models.backbones.base import read_backbone
-from leanpose.models.registry import WEIGHTS
 from leanpose.skeleton import Skeleton
 
 Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.models import WEIGHTS
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
@@ -117,8 +118,6 @@ def register_model(
 
 EXTENSIONS = ["leanpose.classification.deit"]
 """Modules outside this folder that register models; named, not imported, since this folder knows nothing of them."""
-WEIGHTS = "leanpose.weights"
-"""The package that loads, saves and publishes models; named for the same reason, and imported when one of them is."""
 HUB_SCHEME = "hf://"
 
 
