@@ -121,7 +121,7 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
     target = student.codec.encode(torch.full((2, 17, 2), 9.0), labelled)
 
     def terms(**settings: Any) -> dict[str, float]:
-        section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, **settings)
+        section = AutoSection(teacher="t", teacher_auxiliary_weight=0, **settings)
         loss = AutoLoss.build(section, student, teacher, student.codec)
         return {name: float(value) for name, value in loss(output, found, target).items()}
 
@@ -140,7 +140,7 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
 
 def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
     student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
-    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0)
+    section = AutoSection(teacher="t", teacher_auxiliary_weight=0)
     loss = AutoLoss.build(section, student, teacher, student.codec)
     assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "simulated_heatmaps", "confidence"]
     points, size = torch.full((1, 17, 2), 12.0), teacher.codec.heatmap_size  # pyright: ignore
@@ -159,7 +159,7 @@ def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
 
 def test_the_score_learns_what_the_teachers_heatmap_says_at_the_predicted_point() -> None:
     student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
-    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, confidence_weight=2.0)
+    section = AutoSection(teacher="t", teacher_auxiliary_weight=0, confidence_weight=2.0)
     loss = AutoLoss.build(section, student, teacher, student.codec)
     points = torch.full((1, 17, 2), 12.0)
     target = student.codec.encode(points, torch.ones(1, 17))
@@ -193,19 +193,19 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
     ]
     for name, options, drawn in cases:
         student = create_model(name, **options).train()
-        section = AutoSection(teacher="t", auxiliary_heatmap_weight=1.0)
+        section = AutoSection(teacher="t", teacher_auxiliary_weight=1.0)
         loss = AutoLoss.build(section, student, teacher, student.codec)
         assert (loss.draw_features is not None, loss.draw_tokens is not None) == drawn, name
         target = student.codec.encode(points, torch.ones(2, 17))
         output = student.forward_train(torch.randn(2, 3, *student.input_size))
-        value = loss(output, found, target)["auxiliary"]
+        value = loss(output, found, target)["teacher_auxiliary"]
         assert float(value.detach()) == pytest.approx(sum(drawn) * (0.03 if student.pools_features else 1)), (
             "1 for maps that show nothing yet"
         )
         for draw in (loss.draw_features, loss.draw_tokens):
             if draw is not None:  # black at first, so that nothing but these learns in the first step
                 torch.nn.init.normal_(draw.draw.weight, std=0.01)
-        loss(output, found, target)["auxiliary"].backward()
+        loss(output, found, target)["teacher_auxiliary"].backward()
         trained = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert any("backbone" in n for n in trained), name
 
@@ -214,7 +214,7 @@ def test_every_cycle_is_taught_and_learns_from_the_next() -> None:
     student, teacher = tiny_model("sdpose_t", cycles=2), tiny_model("distilpose_s")
     student.train()
     loss = AutoLoss.build(AutoSection(teacher="t", cycle_weight=0.5), student, teacher, student.codec)
-    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "auxiliary", "cycles"]
+    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "teacher_auxiliary", "cycles"]
     output = student.forward_train(torch.randn(2, 3, 64, 48))
     points = torch.full((2, 17, 2), 12.0)
     found = PoseOutput(predict(teacher.codec, points, torch.ones(2, 17)))

@@ -16,7 +16,7 @@ from leanpose.losses.base import sum_of
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
-from leanpose.training.task import build_task
+from leanpose.training.task import Teacher, build_task
 from outputs import gradient, present
 from tiny import tiny_recipe
 
@@ -80,6 +80,20 @@ def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
     assert losses["auxiliary"] > 0
     assert set(model.state_dict()) == names
     assert build_task(parse_recipe(tiny_recipe(tmp_path)), model).auxiliary is None
+
+
+def test_it_adds_to_what_a_teacher_supervises_there(tmp_path: Path) -> None:
+    section = {"method": "auto", "teacher": "t"}
+    recipe = parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmap_weight=1.0, distillation=section))
+    torch.manual_seed(0)
+    task = build_task(recipe, small_model(), Teacher(small_model()))
+    batch = torch.zeros(1, 64, 48, 3, dtype=torch.uint8), torch.full((1, 17, 2), 20.0), torch.ones(1, 17)
+    losses = task(*batch)
+    assert losses.keys() >= {"pose", "teacher", "auxiliary", "teacher_auxiliary"}
+    other = task.distillation.forward
+    task.distillation.forward = lambda *args: {**other(*args), "auxiliary": torch.zeros(())}
+    with pytest.raises(LeanposeError, match="'auto' has a loss named 'auxiliary' already"):
+        task(*batch)
 
 
 def small_tfpose(**options: object) -> PoseModel:

@@ -31,7 +31,7 @@ from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17, Skeleton, get_skeleton
 from leanpose.synthetic import render_scene
-from leanpose.weights.storage import save_model
+from leanpose.weights.storage import NoInitWeights, save_model
 
 # Of RGB; the detector takes BGR.
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
@@ -178,7 +178,8 @@ def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
     output = file.model.graph.output[0].name
     layers = file.layers_before(output)
     for variant in MOVENETS:
-        small = create_model(variant, input_size=(32, 32))
+        with NoInitWeights():
+            small = create_model(variant, input_size=(32, 32))
         convolutions = _in_order_of_use(small)
         if [convolution.weight.shape for convolution in convolutions] == [layer.weight.shape for layer in layers]:
             break
@@ -187,7 +188,8 @@ def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
     _require_keypoints(file, len(small.skeleton), skeleton)
     _take_weights(file, Match(dict(zip(convolutions, layers, strict=True)), output))
     height, width = file.input_shape[1:3]
-    model = create_model(variant, skeleton=skeleton, input_size=(height, width))
+    with NoInitWeights():
+        model = create_model(variant, skeleton=skeleton, input_size=(height, width))
     model.load_state_dict(small.state_dict())
     assert isinstance(model, MoveNet)
     pixels = np.stack(_synthetic_people(1, model.input_size)).astype(file.input_type)

@@ -62,7 +62,7 @@ class AutoSection(TeacherSection):
     """Of the simulated heatmaps, where the student has a deviation for them."""
     confidence_weight: float = Field(default=0.01, ge=0)
     """Of the student's score, where it has one, against the teacher's heatmap at the predicted point."""
-    auxiliary_heatmap_weight: float = Field(default=1.0, ge=0)
+    teacher_auxiliary_weight: float = Field(default=1.0, ge=0)
     """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square; times
     `POOLED_SHARE` where the head pools its features."""
     feature_loss: Literal["none", "l2", "cwd", "mgd", "relation"] = "none"
@@ -125,7 +125,7 @@ class AutoLoss(Distillation[AutoSection]):
         self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
         self.draw_features, self.draw_tokens = drawn
-        self.auxiliary_weight = section.auxiliary_heatmap_weight * (POOLED_SHARE if pooled else 1)
+        self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if pooled else 1)
         self.features, self.tokens = features, tokens
         size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
         self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
@@ -145,7 +145,7 @@ class AutoLoss(Distillation[AutoSection]):
         keypoints, warp = len(student.skeleton), student.codec.warp
         predicts_maps = isinstance(student.codec, HeatmapCodec)
         drawn: list[LinearHeatmaps | None] = [None, None]
-        if section.auxiliary_heatmap_weight:
+        if section.teacher_auxiliary_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
                 unit = math.lcm(backbone.stride, backbone.size_divisor)
@@ -218,7 +218,7 @@ class AutoLoss(Distillation[AutoSection]):
         if places:
             maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
             terms.append(
-                f"auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
+                f"teacher_auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
                 f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
             )
         if self.features is not None:
@@ -253,7 +253,7 @@ class AutoLoss(Distillation[AutoSection]):
         if self.simulate or self.score:
             losses |= self._simulated(student.prediction, teacher.prediction)
         if self.draw_features is not None or self.draw_tokens is not None:
-            losses["auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
+            losses["teacher_auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
         if self.features is not None:
             assert student.features is not None
             assert teacher.features is not None

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmaps
 from leanpose.losses.base import supervised_loss
@@ -153,6 +154,11 @@ class PoseTask(Task):
         if self.auxiliary is not None:
             same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
+            if "auxiliary" in losses:  # of a method of one's own: one would replace the other
+                raise LeanposeError(
+                    f"The method '{self.distillation.section.method}' has a loss named 'auxiliary' already; "
+                    "call it otherwise, or train without auxiliary_heatmap_weight."
+                )
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         if sets is not None:
             self.observed = self._losses_by_set(student, keypoints, weights, sets)
