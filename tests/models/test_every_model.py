@@ -172,6 +172,11 @@ def test_it_provides_what_it_says(model: PoseModel, images: torch.Tensor) -> Non
         "layers": bool(output.aux_outputs),
     }
     assert {name for name, there in given.items() if there} == model.provides & given.keys()
+    assert model.separable_head == (type(model).forward_head is not PoseModel.forward_head)
+    assert model.num_cycles == max(len(output.cycles), 1)
+    if "tokens" in model.provides:
+        assert output.keypoint_tokens is not None
+        assert model.token_dim == output.keypoint_tokens.shape[-1]
     if "features" in model.provides:
         assert output.features is not None
         assert output.features.shape[:2] == (2, model.backbone.channels)
