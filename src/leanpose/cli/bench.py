@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from leanpose.cli.options import Backend, Detector, Device, new_table, status, table_console
+from leanpose.cli.options import BackendOption, DetectorOption, DeviceOption, new_table, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def bench(
         list[str] | None,
         Argument(help="After `train`: a recipe to time the steps of, and changes such as batch_size=64."),
     ] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
     seconds: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
     threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
     people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
-    detector: Detector = "auto",
-    backend: Backend = "auto",
+    detector: DetectorOption = "auto",
+    backend: BackendOption = "auto",
     steps: Annotated[int, Option(min=1, help="With `train`: steps to time.")] = 20,
 ) -> None:
     """Time the installed backends and remember the fastest; `leanpose bench train RECIPE` times a training's steps instead.

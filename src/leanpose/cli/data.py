@@ -13,7 +13,7 @@ from typer import Argument, Exit, Option, Typer
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import (
-    ForeignSkeleton,
+    ForeignSkeletonOption,
     counted,
     counting,
     new_table,
@@ -276,7 +276,7 @@ def label(
     out: Annotated[Path, Option(help="The COCO JSON file to write; with --ray a folder.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
     threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
     ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
     workers: Annotated[

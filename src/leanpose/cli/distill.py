@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Device, ForeignSkeleton, Settings
+from leanpose.cli.options import DeviceOption, ForeignSkeletonOption, SettingsArgument
 from leanpose.errors import LeanposeError
 
 
@@ -15,12 +15,12 @@ def distill(
         str, Argument(help="A released name, a .safetensors or .onnx file, hf://USER/NAME, or a run's folder.")
     ],
     student: Annotated[str, Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
-    settings: Settings = None,
+    settings: SettingsArgument = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
         list[Path] | None, Option(help="Pictures or a video that the teacher labels, again for more.")
     ] = None,
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
     seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
     baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
@@ -30,7 +30,7 @@ def distill(
         bool, Option("--matrix", help="TEACHER and STUDENT are lists with commas: every pair, one table.")
     ] = False,
     out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
-    device: Device = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Distil any teacher into any student.
 

@@ -10,10 +10,10 @@ from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
-    Boxes,
-    Device,
-    ForeignSkeleton,
-    Split,
+    BoxesOption,
+    DeviceOption,
+    ForeignSkeletonOption,
+    SplitOption,
     counting,
     new_table,
     print_some,
@@ -27,24 +27,24 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 def evaluate(
     model: Annotated[str, Argument(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")],
     annotations: Annotated[Path | None, Option(help="File of labels, or a folder of one set.")] = None,
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     images: Annotated[
         Path | None, Option(help="Folder or .tar of the images; for image_folder that of the classes. [default: found]")
     ] = None,
     data_format: Annotated[
         str, Option("--format", help="auto finds it out; or as in a recipe, or image_folder.")
     ] = "auto",
-    boxes: Boxes = None,
+    boxes: BoxesOption = None,
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     category: Annotated[str | None, Option(help="Of several kinds of things: the one to measure.")] = None,
-    split: Split = "all",
+    split: SplitOption = "all",
     scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
     nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
     cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
     workers: AtLeast0 = 0,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     out: Annotated[Path | None, Option(help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModel, print_some, status
+from leanpose.cli.options import AnyModelArgument, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
@@ -21,7 +21,7 @@ def quantised(help: str, **settings: Any) -> Any:
 
 
 def export(
-    model: AnyModel,
+    model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")

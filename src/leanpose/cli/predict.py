@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
+from leanpose.cli.options import (
+    BackendOption,
+    DetectorOption,
+    DeviceOption,
+    ForeignSkeletonOption,
+    counted,
+    print_some,
+    progress,
+)
 from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
@@ -41,9 +49,9 @@ def predict(
     model: Annotated[
         str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
-    detector: Detector = "auto",
+    detector: DetectorOption = "auto",
     boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
     box_images: Annotated[
         Path | None, Option(help="COCO file whose images the ids of --boxes mean. [default: names, or numbers in them]")
@@ -67,8 +75,8 @@ def predict(
     as_labels: Annotated[Path | None, Option(help="Write annotations too, to train with or to correct.")] = None,
     label_format: Annotated[str, Option(help="Of these: coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
     threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
-    device: Device = "auto",
-    backend: Backend = "auto",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     two_pass: Annotated[bool, Option(help="Look again at the box around the keypoints found first.")] = False,
@@ -85,7 +93,7 @@ def predict(
     from leanpose.data.convert import require_writer
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
-    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
     from leanpose.openpose.drawing import ENDINGS, paint_openpose
@@ -121,7 +129,7 @@ def predict(
     if box_file is not None:
         box_file.require_numbers(files.pictures)
     source = "whole-image" if boxes is not None else detector
-    chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
+    chosen = Detector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
         person_threshold=person_threshold, skeleton=skeleton, advance=lambda step: print(f"Backend:  {step} …", flush=True),
