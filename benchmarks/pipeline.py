@@ -107,7 +107,7 @@ def stream(estimator: PoseEstimator, clip: Path) -> tuple[float, float]:
                 yield frame.pixels, None
 
         for poses in estimator.stream(feed()):
-            painter.submit(poses.draw, kept[done], threshold=0)
+            painter.submit(poses.draw, kept[done], keypoint_threshold=0)
             kept[done] = None
             done += 1
     seconds = time.perf_counter() - began
@@ -148,7 +148,7 @@ def steps(estimator: PoseEstimator, clip: Path) -> dict[str, float]:
             prediction = timed("pose", lambda crops=crops: estimator.backend.predict(crops))
             points, marks = timed("keypoints", lambda p=prediction, m=matrices: keypoints(p, m))
             poses = PoseResult(points.astype(np.float32), marks, boxes, scores, skeleton)
-            timed("draw", lambda p=poses, pixels=pixels: p.draw(pixels, threshold=0))
+            timed("draw", lambda p=poses, pixels=pixels: p.draw(pixels, keypoint_threshold=0))
     return {name: statistics.mean(times[2:]) for name, times in spent.items()}
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     model = create_model(arguments.model)
     print(f"{arguments.model}, batch {arguments.batch}, one thread, torch {torch.__version__}")
     cpu = torch.device("cpu")
-    results = benchmark_backends(model, cpu, batches=(arguments.batch,), seconds=0.0)
+    results = benchmark_backends(model, cpu, batches=(arguments.batch,), time_budget=0.0)
     for result in results:
         if result.reason is not None:
             print(f"  {result.candidate!s:18} not used: {result.reason}")

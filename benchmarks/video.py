@@ -100,7 +100,7 @@ def write_clip(path: Path, halves: list[np.ndarray], frames: int) -> None:
 
 def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:
     """All keypoints, however uncertain, so that drawing costs what it does for a trained model."""
-    return poses.draw(pixels, threshold=0)
+    return poses.draw(pixels, keypoint_threshold=0)
 
 
 def overlapped(estimator: PoseEstimator, clip: Path, out: Path, every: int) -> Run:

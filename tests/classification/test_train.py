@@ -76,7 +76,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     command = [
         "eval",
         file,
-        "--format",
+        "--data-format",
         "image_folder",
         "--images",
         str(digits / "val"),

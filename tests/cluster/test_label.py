@@ -22,7 +22,7 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.folders import predict_pictures
 from spots import SpotFinder, scene
 
-SETTINGS = LabelSettings("spots", "whole-image", threshold=0.1)
+SETTINGS = LabelSettings("spots", "whole-image", keypoint_threshold=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ class TestParts:
         told: list[tuple[int, int]] = []
         labels = label(tmp_path / "out", progress=lambda *numbers: told.append(numbers))
         pictures = find_inputs([str(photos)]).pictures
-        outcome = predict_pictures(estimator, pictures, labels=tmp_path / "one.json", label_threshold=0.1)
+        outcome = predict_pictures(estimator, pictures, labels=tmp_path / "one.json", keypoint_threshold=0.1)
         assert labels.file is not None
         assert labels.file.read_bytes() == (tmp_path / "one.json").read_bytes()
         assert (labels.people, labels.pictures, labels.empty) == (outcome.people, outcome.done, outcome.empty)
@@ -200,7 +200,7 @@ def test_the_command_says_what_was_left_out(
 
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
     monkeypatch.setattr("leanpose.cluster.label.label_on_cluster", pretend)
-    line = f"data label s3://a/b --ray --teacher t --threshold 0.4 --part-size 8 --no-coco --out {tmp_path / 'out'}"
+    line = f"data label s3://a/b --ray --teacher t --keypoint-threshold 0.4 --part-size 8 --no-coco --out {tmp_path / 'out'}"
     assert app(line.split(), standalone_mode=False) == 3
     assert given == ["s3://a/b", tmp_path / "out", LabelSettings("t", "auto", 0.4, None), 8, False]
     printed = capsys.readouterr().out

@@ -432,7 +432,7 @@ def test_26_keypoints_are_asked_for(shared: Path, tmp_path: Path, command: Calla
 
 def test_a_fixed_batch_of_one(shared: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     folder = case(shared, "onnx-batch-of-one")
-    arguments = ["--model", folder / "pose.onnx", "--boxes", folder / "boxes.json", "--no-draw", "--out", tmp_path]
+    arguments = ["--model", folder / "pose.onnx", "--bbox-file", folder / "boxes.json", "--no-draw", "--out", tmp_path]
     assert command("predict", folder / "p.jpg", *arguments).returncode == 0
     assert len(json.loads((tmp_path / "poses.json").read_text())) == 2
 

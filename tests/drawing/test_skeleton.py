@@ -39,7 +39,7 @@ def test_the_input_is_left_as_it_was():
 
 def test_low_scores_are_faint_and_lower_ones_left_out():
     scores = np.array([[1.0, 1.0, 0.2, 0.2, 0.1]])
-    picture = draw_poses(GREY, POINTS, scores, ARM, threshold=0.3)
+    picture = draw_poses(GREY, POINTS, scores, ARM, keypoint_threshold=0.3)
     full, faint = (np.abs(picture[90, x].astype(int) - 100).max() for x in (20, 120))
     assert 0 < faint < 0.6 * full
     assert not changed(picture)[10:25, 60:80].any()

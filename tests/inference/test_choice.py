@@ -23,7 +23,7 @@ TORCH, ORT = Candidate("torch", "fp32"), Candidate("onnxruntime", "fp32")
 
 
 def test_every_run_time_is_measured() -> None:
-    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), seconds=0.1)
+    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), time_budget=0.1)
     usable = {r.candidate for r in results if r.reason is None}
     assert {TORCH, ORT, Candidate("openvino", "fp32")} <= usable
     for result in results:
@@ -46,7 +46,7 @@ def test_a_run_time_that_differs_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
         return backend
 
     monkeypatch.setattr(choice, "open_candidate", lying)
-    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), seconds=0.01)}
+    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), time_budget=0.01)}
     assert "differs from torch" in (results[ORT].reason or "")
     assert results[ORT].milliseconds == {}
     assert fastest(list(results.values())) != ORT

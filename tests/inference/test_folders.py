@@ -155,7 +155,7 @@ def test_nothing_but_tables(estimator: PoseEstimator, pictures: list[ImageFile],
 
 def test_poses_become_labels(estimator: PoseEstimator, pictures: list[ImageFile], box_file: BoxFile, tmp_path: Path):
     path = tmp_path / "labels.json"
-    predict_pictures(estimator, pictures, boxes=box_file, labels=path, label_threshold=0.5)
+    predict_pictures(estimator, pictures, boxes=box_file, labels=path, keypoint_threshold=0.5)
     content = json.loads(path.read_text())
     assert [image["file_name"] for image in content["images"]] == ["10.png", "11.png", "13.png", "14.png"]
     assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3, 4, 5, 6]
@@ -178,7 +178,7 @@ def test_labels_lie_in_the_image_and_are_certain(tmp_path: Path):
         SpotFinder().skeleton,
     )
     path = tmp_path / "labels.json"
-    with open_labels(path, poses.skeleton, threshold=0.3) as write:
+    with open_labels(path, poses.skeleton, keypoint_threshold=0.3) as write:
         write(ImageFile(Path("a.jpg"), "a.jpg", 7), (10, 20), poses)
         write(ImageFile(Path("b.jpg"), "b.jpg", 8), (10, 20), poses[:0])
         assert not path.exists()

@@ -129,7 +129,7 @@ def test_ids_reach_supervision():
 def test_drawing_changes_the_picture_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
-    assert (two_people().draw(image, threshold=3.0) == image).all()
+    assert (two_people().draw(image, keypoint_threshold=3.0) == image).all()
     assert (PoseResult.empty(COCO17).draw(image, boxes=True) == image).all()
 
 
@@ -209,8 +209,8 @@ def test_notebooks_show_the_drawing(tmp_path: Path):
 def test_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     poses, shown = with_image(tmp_path), []
     monkeypatch.setattr(ImageShow, "show", lambda image, title: shown.append(np.asarray(image)) or True)
-    poses.show(threshold=0.9)
-    assert (shown[0] == poses.draw(threshold=0.9)).all()
+    poses.show(keypoint_threshold=0.9)
+    assert (shown[0] == poses.draw(keypoint_threshold=0.9)).all()
     monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
     with pytest.raises(LeanposeError, match="no image viewer here"):
         poses.show()

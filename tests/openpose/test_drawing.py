@@ -303,7 +303,7 @@ def test_a_skeleton_with_a_neck_but_without_shoulders_keeps_its_neck():
 @pytest.mark.parametrize(("score", "threshold", "drawn"), [(0.3, 0.3, True), (0.2999, 0.3, False), (0.4, 0.5, False)])
 def test_threshold(score: float, threshold: float, drawn: bool):
     people, _ = random_people(5, 1, SIZE)
-    picture = draw_openpose(SIZE, people, np.full((1, len(WHOLE)), score), WHOLE, threshold=threshold)
+    picture = draw_openpose(SIZE, people, np.full((1, len(WHOLE)), score), WHOLE, keypoint_threshold=threshold)
     assert picture.any() == drawn
 
 

@@ -18,7 +18,7 @@ def test_a_file_of_another_program_has_all_its_costs(tmp_path: Path) -> None:
     file = tmp_path / "small.onnx"
     export_model(create_model("tokenpose_s_v1", **TINY_MODEL).eval(), file, quick=True)
     threads = torch.get_num_threads()
-    cost = cost_of(file, seconds=0.01)
+    cost = cost_of(file, time_budget=0.01)
     assert torch.get_num_threads() == threads
     assert cost.model == "small.onnx"
     assert cost.parameters

@@ -79,7 +79,7 @@ def test_other_formats(form: str, client: Client, photos: list[bytes], expected:
     images = client.poses(*photos, query=f"format={form}&keypoint_threshold=0.5").content["images"]
     write = {
         "coco": lambda place, poses: poses.to_coco(place),
-        "openpose": lambda place, poses: poses.to_openpose(threshold=0.5),
+        "openpose": lambda place, poses: poses.to_openpose(keypoint_threshold=0.5),
         "supervision": lambda place, poses: supervision_arguments(poses),
     }[form]
     assert [image["poses"] for image in images] == [as_sent(write(*pair)) for pair in enumerate(expected)]

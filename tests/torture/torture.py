@@ -188,7 +188,7 @@ def _works(root: Path) -> list[Work]:
         ),
         once(
             "label",
-            ["data", "label", str(data / "images"), "--detector", "whole-image", "--threshold", "0"],
+            ["data", "label", str(data / "images"), "--detector", "whole-image", "--keypoint-threshold", "0"],
             "--out",
             "labels.json",
             lambda out: (out / "labels.json").read_bytes(),

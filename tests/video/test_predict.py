@@ -310,7 +310,7 @@ def test_only_lines(tmp_path: Path):
 
 
 def test_a_part_of_a_video(tmp_path: Path):
-    outcome = run(write_clip(tmp_path / "a.mp4", frames=50, audio="aac"), tmp_path, seconds=0.5)
+    outcome = run(write_clip(tmp_path / "a.mp4", frames=50, audio="aac"), tmp_path, duration=0.5)
     assert (outcome.frames, outcome.expected) == (13, 13)
     assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 13
@@ -430,7 +430,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pyt
 
 def test_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
-    outcome = run(0, tmp_path, seconds=0.4)
+    outcome = run(0, tmp_path, duration=0.4)
     assert outcome.expected == 20
     assert 1 <= outcome.frames <= 20
     assert outcome.frames + outcome.dropped >= 20
@@ -448,16 +448,16 @@ def test_a_camera_is_left_by_an_interrupt(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 3
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_seconds_that_are_no_time(seconds: float, tmp_path: Path):
+@pytest.mark.parametrize("duration", [-1.0, float("nan"), float("inf")])
+def test_durations_that_are_no_time(duration: float, tmp_path: Path):
     with pytest.raises(LeanposeError, match="0 or more, not"):
-        run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=seconds)
+        run(write_clip(tmp_path / "a.mp4"), tmp_path, duration=duration)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_frame_in_so_short_a_time(tmp_path: Path):
     with pytest.raises(VideoError, match=r"No frame of .*a\.mp4 came within 0 seconds"):
-        run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=0)
+        run(write_clip(tmp_path / "a.mp4"), tmp_path, duration=0)
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -466,5 +466,5 @@ def test_a_run_without_a_frame_leaves_earlier_lines(tmp_path: Path):
     run(source, tmp_path)
     before = lines_of(tmp_path)
     with pytest.raises(VideoError, match="No frame"):
-        run(source, tmp_path, seconds=0)
+        run(source, tmp_path, duration=0)
     assert lines_of(tmp_path) == before

@@ -65,7 +65,7 @@ def evaluate_classes(
     folder: ClassFolder,
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     cycle: Literal["first", "last"] = "first",
     precision: Literal["fp32", "bf16"] = "fp32",
     advance: Callable[[int], None] | None = None,
@@ -84,7 +84,7 @@ def evaluate_classes(
     device = model.device
     dataset = ClassDataset(folder, model.input_size)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
+        dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )
     broken: dict[str, str] = {}
     ranks, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

@@ -31,7 +31,7 @@ def bench(
     ] = None,
     device: DeviceOption = "auto",
     batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
-    seconds: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
+    time_budget: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
     threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
     people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
     detector: DetectorOption = "auto",
@@ -70,7 +70,7 @@ def bench(
     what = f"{model} ({net.name}, {len(net.skeleton)} keypoints, {'×'.join(map(str, net.input_size))})"
     print(f"Model:    {what} on {chosen}, {torch.get_num_threads()} threads")
     with status() as advance:
-        results = benchmark_backends(net, chosen, batches=sizes, seconds=seconds, advance=advance)
+        results = benchmark_backends(net, chosen, batches=sizes, time_budget=time_budget, advance=advance)
     table_console().print(_table(results, sizes))
     for result in results:
         if result.reason is not None:

@@ -46,7 +46,9 @@ def check(
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
-    out: Annotated[Path | None, Option(help="Write everything that was found to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Write everything that was found to this JSON file.")
+    ] = None,
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
@@ -273,9 +275,13 @@ def label(
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    out: Annotated[Path, Option(help="The COCO JSON file to write; with --ray a folder.")] = Path("labels.json"),
+    out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
+        "labels.json"
+    ),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
-    threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
+    keypoint_threshold: Annotated[
+        float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")
+    ] = 0.5,
     skeleton: ForeignSkeletonOption = None,
     ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
     ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
@@ -295,7 +301,15 @@ def label(
     """
     if ray or ray_address is not None:
         _label_with_ray(
-            source, out, (teacher, detector, threshold, skeleton), ray_address, workers, cpus, gpus, part_size, coco
+            source,
+            out,
+            (teacher, detector, keypoint_threshold, skeleton),
+            ray_address,
+            workers,
+            cpus,
+            gpus,
+            part_size,
+            coco,
         )
         return
     given = {
@@ -312,7 +326,9 @@ def label(
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    labels = label_pictures(Path(source), teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
+    labels = label_pictures(
+        Path(source), teacher, out, detector=detector, keypoint_threshold=keypoint_threshold, skeleton=skeleton
+    )
     print(labels)
     if labels.stopped:
         raise Exit(stopped_code())
@@ -341,10 +357,10 @@ def _label_with_ray(
 
     if out.suffix == ".json":
         raise LeanposeError(f"With --ray, --out is a folder, not {out}.")
-    teacher, detector, threshold, skeleton = how
+    teacher, detector, keypoint_threshold, skeleton = how
     with counting("labelling", "pictures") as advance:
         labels = label_on_cluster(
-            source, out, LabelSettings(teacher, detector, threshold, skeleton), partial(label_with_ray, options=options),
+            source, out, LabelSettings(teacher, detector, keypoint_threshold, skeleton), partial(label_with_ray, options=options),
             part_size=part_size or PART_SIZE, coco=coco, progress=advance,
         )  # fmt: skip
     print(labels)
@@ -361,7 +377,7 @@ def label_wholebody(
     annotations: Annotated[Path, Argument(help="COCO JSON file of people with the 17 body points.")],
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
     models: Annotated[Path, Option(help="Folder of the landmark models (mediapipe_….onnx).")],
-    out: Annotated[Path | None, Option(help="The COCO-WholeBody JSON file to write.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="The COCO-WholeBody JSON file to write.")] = None,
     contact_sheet: Annotated[Path | None, Option(help="A contact sheet of labelled people to write.")] = None,
     compare: Annotated[bool, Option("--compare", help="Write none: measure them against the file's own.")] = False,
     face_size: Annotated[float, Option(min=1, help="Least size of a face in pixels.")] = 16.0,

@@ -29,7 +29,9 @@ def distill(
     matrix: Annotated[
         bool, Option("--matrix", help="TEACHER and STUDENT are lists with commas: every pair, one table.")
     ] = False,
-    out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
+    out: Annotated[Path, Option("--out", "-o", help="Of runs and report; the same again goes on.")] = Path(
+        "runs/distillation"
+    ),
     device: DeviceOption = "auto",
 ) -> None:
     """Distil any teacher into any student.

@@ -10,7 +10,7 @@ from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
-    BoxesOption,
+    BboxFileOption,
     DeviceOption,
     ForeignSkeletonOption,
     SplitOption,
@@ -32,9 +32,9 @@ def evaluate(
         Path | None, Option(help="Folder or .tar of the images; for image_folder that of the classes. [default: found]")
     ] = None,
     data_format: Annotated[
-        str, Option("--format", help="auto finds it out; or as in a recipe, or image_folder.")
+        str, Option("--data-format", help="auto finds it out; or as in a recipe, or image_folder.")
     ] = "auto",
-    boxes: BoxesOption = None,
+    bbox_file: BboxFileOption = None,
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     category: Annotated[str | None, Option(help="Of several kinds of things: the one to measure.")] = None,
     split: SplitOption = "all",
@@ -43,9 +43,9 @@ def evaluate(
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
     cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
-    workers: AtLeast0 = 0,
+    num_workers: AtLeast0 = 0,
     device: DeviceOption = "auto",
-    out: Annotated[Path | None, Option(help="Write every number to this JSON file.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
     """Measure a model on a data set.
@@ -58,7 +58,7 @@ def evaluate(
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
-    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": workers}
+    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": num_workers}
     if data_format == "image_folder":
         if images is None:
             raise LeanposeError("Say where the pictures by class are: --images FOLDER.")
@@ -67,7 +67,7 @@ def evaluate(
         _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(
-        format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes,
+        format=data_format, images=images, annotations=annotations, bbox_file=bbox_file, split=split, head_sizes=head_sizes,
         category=category,
     )  # fmt: skip
     loaded = load_pose_model(model, skeleton).to(choose_device(device))

@@ -27,7 +27,7 @@ def explain(
     ] = None,
     detector: DetectorOption = "auto",
     person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
-    out: Annotated[Path | None, Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder. [default: IMAGE_explained, beside it]")] = None,
 ) -> None:
     """Draw what a model attends to and what it predicts.
 

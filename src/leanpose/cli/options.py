@@ -23,7 +23,9 @@ BackendOption = Annotated[
     str,
     Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
 ]
-BoxesOption = Annotated[Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
+BboxFileOption = Annotated[
+    Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
+]
 DetectorOption = Annotated[
     str,
     Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),

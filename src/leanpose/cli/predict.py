@@ -50,16 +50,19 @@ def predict(
         str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
     skeleton: ForeignSkeletonOption = None,
-    out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
+    out: Annotated[Path, Option("--out", "-o", help="Folder for everything that is written.")] = Path("predictions"),
     detector: DetectorOption = "auto",
-    boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
-    box_images: Annotated[
-        Path | None, Option(help="COCO file whose images the ids of --boxes mean. [default: names, or numbers in them]")
+    bbox_file: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    bbox_file_images: Annotated[
+        Path | None,
+        Option(help="COCO file whose images the ids of --bbox-file mean. [default: names, or numbers in them]"),
     ] = None,
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
-        Option(min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --boxes or whole-image]"),
+        Option(
+            min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --bbox-file or whole-image]"
+        ),
     ] = None,
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
@@ -74,7 +77,9 @@ def predict(
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
     as_labels: Annotated[Path | None, Option(help="Write annotations too, to train with or to correct.")] = None,
     label_format: Annotated[str, Option(help="Of these: coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
-    threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
+    keypoint_threshold: Annotated[
+        float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")
+    ] = 0.3,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
@@ -83,7 +88,7 @@ def predict(
     detect_every: Annotated[int, Option(min=1, help="In videos: the detector looks at every so many frames.")] = 5,
     smooth: Annotated[bool, Option(help="In videos: smooth the keypoints over time.")] = True,
     audio: Annotated[bool, Option(help="In videos: keep the audio.")] = True,
-    seconds: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
+    duration: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
     allow_url: Annotated[bool, Option("--allow-url", help="Load images from the web too.")] = False,
 ) -> None:
     """Find the poses of all people in images and videos.
@@ -105,11 +110,12 @@ def predict(
     files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
     videos, only_videos = bool(files.clips), not files.pictures
     mistakes = {
-        "Give --boxes or --detector, not both.": boxes and detector != "auto",
-        "--box-images says what the ids of --boxes mean; give --boxes too.": box_images and not boxes,
+        "Give --bbox-file or --detector, not both.": bbox_file and detector != "auto",
+        "--bbox-file-images says what the ids of --bbox-file mean; give --bbox-file too.": bbox_file_images
+        and not bbox_file,
         f"--style {style} draws; leave --no-draw out.": openpose and not draw,
         "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
-        "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
+        "--bbox-file is for pictures; the people in videos are found by a --detector.": videos and bbox_file,
         "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
@@ -125,31 +131,31 @@ def predict(
     if not clips:  # before a model is loaded
         with _listing_skipped():
             require_readable(files.pictures)
-    box_file = None if boxes is None else BoxFile(boxes, box_images, threshold=box_threshold)
-    if box_file is not None:
-        box_file.require_numbers(files.pictures)
-    source = "whole-image" if boxes is not None else detector
+    boxes = None if bbox_file is None else BoxFile(bbox_file, bbox_file_images, threshold=box_threshold)
+    if boxes is not None:
+        boxes.require_numbers(files.pictures)
+    source = "whole-image" if bbox_file is not None else detector
     chosen = Detector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
         person_threshold=person_threshold, skeleton=skeleton, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
-    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
+    _introduce(estimator, model, str(bbox_file) if bbox_file is not None else chosen.name, detector, files)
     if clips:
         from leanpose.video.tracking import PoseTracker
 
         def draw_frame(pixels: "UInt8[np.ndarray, 'H W 3']", poses: "PoseResult") -> "UInt8[np.ndarray, 'H W 3']":
-            return poses.draw(pixels, threshold=threshold)
+            return poses.draw(pixels, keypoint_threshold=keypoint_threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         opened = open_comfyui if style == "comfyui" else open_openpose
-        frames = partial(opened, resolution=resolution, threshold=threshold) if openpose else None
+        frames = partial(opened, resolution=resolution, keypoint_threshold=keypoint_threshold) if openpose else None
         drawn = draw_frame if draw else None
-        unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
+        unread += _predict_clips(tracker, clips, out, drawn, frames, duration=duration, audio=audio)
     if only_videos:
         exit_if_skipped(unread, files.unreadable)
         return
-    for doubt in [] if box_file is None else box_file.doubts(files.pictures):
+    for doubt in [] if boxes is None else boxes.doubts(files.pictures):
         print(f"Note:     {doubt}")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     paint = partial(paint_openpose, resolution=resolution, comfyui=style == "comfyui") if openpose else paint_overlay
@@ -160,8 +166,8 @@ def predict(
     ):
         task = bar.add_task("images", total=len(files.pictures), people=0)
         outcome = predict_pictures(
-            estimator, files.pictures, boxes=box_file, drawings=out if draw else None, coco=coco, table=csv,
-            labels=labels, label_threshold=threshold, paint=partial(paint, threshold=threshold), ending=ending,
+            estimator, files.pictures, boxes=boxes, drawings=out if draw else None, coco=coco, table=csv,
+            labels=labels, keypoint_threshold=keypoint_threshold, paint=partial(paint, keypoint_threshold=keypoint_threshold), ending=ending,
             advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
         )  # fmt: skip
     _summarise(outcome, len(files.pictures), estimator.person_threshold)

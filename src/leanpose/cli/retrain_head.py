@@ -21,7 +21,7 @@ def retrain_head(
     settings: SettingsArgument = None,
     epochs: Annotated[int | None, Option(min=1, help="[default: a fifth of the recipe's]")] = None,
     logit_weight: Annotated[float, Option(min=0, help="Weight of the loss.")] = 1.0,
-    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Distil a trained model into itself: a new head.

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[str | None, Argument(help="A file, or one of `leanpose recipes`: sdpose/s_v1_coco.")] = None,
     settings: SettingsArgument = None,
-    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME OF THE RECIPE]")
+    ] = None,
     resume: Annotated[Path | None, Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
     device: DeviceOption = "auto",
 ) -> None:

@@ -95,7 +95,7 @@ def label_on_cluster(
     begun = {
         "leanpose": __version__, "source": without_password(source), "pictures": len(listed.pictures),
         "digest": listed.digest, "teacher": settings.teacher, "detector": settings.detector,
-        "threshold": settings.threshold, "skeleton": settings.skeleton, "part_size": part_size,
+        "keypoint_threshold": settings.keypoint_threshold, "skeleton": settings.skeleton, "part_size": part_size,
     }  # fmt: skip
     pieces = [listed.pictures[first : first + part_size] for first in range(0, len(listed.pictures), part_size)]
     with lock_folder(out):
@@ -167,7 +167,7 @@ def _is_written(journal: Journal, file: Path) -> bool:
 
 def _write_coco(journal: Journal, file: Path, parts: int) -> None:
     card = read_card(journal.part_path(0))
-    with open_label_records(file, card["category"], threshold=card["threshold"]) as write:
+    with open_label_records(file, card["category"], keypoint_threshold=card["keypoint_threshold"]) as write:
         for number in range(parts):
             for image, people in read_part(journal.part_path(number)):
                 write(image, people)

@@ -38,12 +38,12 @@ class LabelSettings:
 
     Attributes:
         teacher, detector, skeleton: as of `PoseEstimator`; files must be on every machine.
-        threshold: keypoints below this score are not labelled.
+        keypoint_threshold: keypoints below this score are not labelled.
     """
 
     teacher: str
     detector: str = "auto"
-    threshold: float = 0.5
+    keypoint_threshold: float = 0.5
     skeleton: str | None = None
 
 
@@ -86,14 +86,14 @@ def label_part(estimator: PoseEstimator, pictures: Sequence[StoredPicture], sett
 
     for poses in estimator.stream(feed()):
         picture, row, image_size = waiting.pop(0)
-        row["people"] = label_records(picture, image_size, poses, settings.threshold)[1]
+        row["people"] = label_records(picture, image_size, poses, settings.keypoint_threshold)[1]
     card = json.dumps(
         {
             "version": __version__,
             "teacher": _identity(settings.teacher),
             "detector": _identity(settings.detector),
             "category": coco_category(estimator.skeleton),
-            "threshold": settings.threshold,
+            "keypoint_threshold": settings.keypoint_threshold,
         }
     )
     looked_at = [row for row in rows if "error" not in row]

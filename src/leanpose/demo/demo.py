@@ -176,7 +176,9 @@ def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], ske
         image = read_image(PEOPLE / "images" / name)
         for model in measured:
             poses = model.poses.select(rows)
-            drawn.append(draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, threshold=DRAWN_FROM))
+            drawn.append(
+                draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, keypoint_threshold=DRAWN_FROM)
+            )
             captions.append(model.name)
     caption = "Photos that no student has seen: the teacher, the plain and the taught student in the labelled boxes."
     return ReportImage(contact_sheet(drawn, len(measured), captions, cell=(300, 320)), caption)

@@ -20,7 +20,7 @@ from leanpose.evaluation.report import MOST_ROWS
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, RunRecord, read_run, write_report
-from leanpose.report.costs import HOW_TIMED, SECONDS, ModelCost, cost_of
+from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.measure import Figure, Measured, Measurement, measure
@@ -201,7 +201,7 @@ class Comparison:
             f"{self.val.name} in their labelled boxes, without flip test, after the last epoch. AP: COCO's, over OKS 0.50 to 0.95. "
             "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over pictures "
             f"(of single keypoints over people){said}.",
-            HOW_TIMED.format(seconds=SECONDS)
+            HOW_TIMED.format(seconds=TIME_BUDGET)
             + " GMACs: billions of multiply-accumulates, those of attention included.",
             "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=taught",
         ]

@@ -61,7 +61,7 @@ def label_pictures(
     file: Path,
     *,
     detector: str = "auto",
-    threshold: float = CONFIDENT,
+    keypoint_threshold: float = CONFIDENT,
     skeleton: str | None = None,
 ) -> TeacherLabels:
     """Label the people of pictures.
@@ -72,7 +72,7 @@ def label_pictures(
         teacher: what `PoseEstimator` takes as a model.
         file: to write; a video's frames must not be there yet.
         detector: finds the people.
-        threshold: keypoints below this score are not labelled.
+        keypoint_threshold: keypoints below this score are not labelled.
         skeleton: names the keypoints of an exported teacher that does not name them.
 
     Raises:
@@ -96,7 +96,7 @@ def label_pictures(
         if not pictures:
             raise LeanposeError(f"There is no picture in {source}.")
         estimator, labels = PoseEstimator(teacher, detector, skeleton=skeleton), staging / file.name
-        outcome = predict_pictures(estimator, pictures, labels=labels, label_threshold=threshold)
+        outcome = predict_pictures(estimator, pictures, labels=labels, keypoint_threshold=keypoint_threshold)
         if not outcome.people:
             raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
         os.replace(labels, file)

@@ -132,7 +132,7 @@ def calibration_report(
     flip_test: bool = False,
     folds: int = FOLDS,
     batch_size: int = 32,
-    workers: int = 0,
+    num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> CalibrationReport:
     """Fit a calibration to a model's raw scores on a set with labelled boxes; the model is not changed.
@@ -153,7 +153,7 @@ def calibration_report(
     backend = TorchBackend(model, model.device)
     backend.spec = replace(backend.spec, codec=backend.spec.codec.with_calibration(None))
     results, broken = predict_people(
-        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test,
+        backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test,
         advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
     readable = [person for person in people.people if str(person.image) not in broken]

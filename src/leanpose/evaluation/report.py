@@ -85,7 +85,7 @@ def evaluation_report(
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
     batch_size: int = 32,
-    workers: int = 0,
+    num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> EvaluationReport:
     """Run a model over a data set and evaluate it.
@@ -105,7 +105,7 @@ def evaluation_report(
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)
     evaluation = evaluate(
-        model, people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
+        model, people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
         metric=metric, advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
     results, broken = evaluation.results, evaluation.broken
@@ -253,7 +253,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
+                # With the names, the list can be used beside the pictures alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 

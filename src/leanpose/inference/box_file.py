@@ -137,7 +137,7 @@ class BoxFile:
         elif not self.named:
             said.append(
                 f"{self.path} names no pictures: its image ids are taken for the numbers in the pictures' names, of which it has "
-                f"{known} of {len(pictures)}; if the ids are those of an annotation file, name it (--box-images)."
+                f"{known} of {len(pictures)}; if the ids are those of an annotation file, name it (--bbox-file-images)."
             )
         return said
 
@@ -155,7 +155,7 @@ class BoxFile:
             ids = sorted(key for key in self._boxes if isinstance(key, int))
             raise LeanposeError(
                 f"{self.path} names no pictures, and its image ids {ids[0]} … {ids[-1]} are counted otherwise than the pictures "
-                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--box-images FILE.json), or put "
+                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--bbox-file-images FILE.json), or put "
                 "`file_name` into the list."
             )
 

@@ -167,7 +167,7 @@ def benchmark_backends(
     device: torch.device,
     *,
     batches: Sequence[int] = BATCHES,
-    seconds: float = 6.0,
+    time_budget: float = 6.0,
     precision: str = "auto",
     advance: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -180,7 +180,7 @@ def benchmark_backends(
         model: in eval mode.
         device: where to run.
         batches: sizes of the batches.
-        seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
+        time_budget: seconds for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
         advance: told what is under way.
         clock: see `interleaved_benchmark`.
@@ -204,13 +204,13 @@ def benchmark_backends(
             agreement, reason = None, str(error) if isinstance(error, LeanposeError) else first_line(error)
         results[candidate] = Measurement(candidate, agreement=agreement, reason=reason)
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, time_budget, clock)
     timed = {c: replace(results[c], milliseconds=taken) for c, taken in zip(ready, times, strict=True)}
     return list((results | timed).values())
 
 
 def interleaved_benchmark(
-    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], seconds: float, clock: Callable[[], float]
+    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], time_budget: float, clock: Callable[[], float]
 ) -> list[dict[int, float]]:
     """For each backend the median milliseconds of a batch of each size.
 
@@ -218,7 +218,7 @@ def interleaved_benchmark(
         backends: they take turns.
         crops: RGB, of the models' size; they are repeated where a batch is larger.
         batches: sizes of the batches.
-        seconds: for all together; three rounds are run in any case.
+        time_budget: seconds for all together; three rounds are run in any case.
         clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
@@ -226,7 +226,7 @@ def interleaved_benchmark(
     for backend in backends:
         for batch in inputs.values():
             backend.predict_keypoints(batch)  # the first run of a size prepares it
-    end, rounds = time.perf_counter() + seconds, 0
+    end, rounds = time.perf_counter() + time_budget, 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 100):
         for backend, record in zip(backends, times, strict=True):
             for size, batch in inputs.items():

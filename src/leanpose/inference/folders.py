@@ -101,7 +101,7 @@ def predict_pictures(
     coco: Path | None = None,
     table: Path | None = None,
     labels: Path | None = None,
-    label_threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     paint: Painter | None = None,
     ending: str | None = None,
     advance: Callable[[Outcome], None] = lambda _: None,
@@ -119,7 +119,7 @@ def predict_pictures(
         drawings: folder for annotated pictures.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         labels: file for the poses as COCO annotations, from which a model can be trained.
-        label_threshold: in these, keypoints below this score are not labelled.
+        keypoint_threshold: in these, keypoints below this score are not labelled.
         paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
         ending: of the drawings' names, in place of the pictures' own suffix.
         advance: called after each picture, done or skipped.
@@ -157,7 +157,7 @@ def predict_pictures(
             if path is not None:
                 end.enter_context(lock_file(path))
         write = stack.enter_context(open_results(coco, table, estimator.skeleton))
-        label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
+        label = stack.enter_context(open_labels(labels, estimator.skeleton, keypoint_threshold=keypoint_threshold))
         painter = stack.enter_context(ThreadPoolExecutor(painters))
         painted: deque[Future[None]] = deque()
 
@@ -229,14 +229,14 @@ def open_results(
 
 
 def paint_overlay(
-    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float = 0.3
+    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, keypoint_threshold: float = 0.3
 ) -> None:
     """Write the picture with the skeletons on it.
 
     Raises:
         UndrawableError: it is too large for its format.
     """
-    write_picture(poses.draw(pixels, threshold=threshold), target)
+    write_picture(poses.draw(pixels, keypoint_threshold=keypoint_threshold), target)
 
 
 def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:

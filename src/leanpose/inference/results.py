@@ -161,13 +161,13 @@ class PoseResult:
         return replace(self, keypoints=keypoints, boxes=boxes, image=None, image_size=new_size)
 
     def draw(
-        self, image: ImageInput | None = None, *, threshold: float = 0.3, boxes: bool = False, **options: Any
+        self, image: ImageInput | None = None, *, keypoint_threshold: float = 0.3, boxes: bool = False, **options: Any
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
         Args:
             image: another one than the poses were found in.
-            threshold: keypoints from this score on are drawn in full, those above half of it faintly.
+            keypoint_threshold: keypoints from this score on are drawn in full, those above half of it faintly.
             boxes: frame each person too.
             options: for `leanpose.drawing.draw_poses`.
 
@@ -178,7 +178,7 @@ class PoseResult:
             options = {"labels": [str(i) for i in self.ids], **options}
         return draw_poses(
             self._pixels() if image is None else as_rgb(image), self.keypoints, self.scores, self.skeleton,
-            boxes=self.boxes if boxes else None, threshold=threshold, **options,
+            boxes=self.boxes if boxes else None, keypoint_threshold=keypoint_threshold, **options,
         )  # fmt: skip
 
     def _pixels(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -301,7 +301,7 @@ class PoseResult:
         return _optional("pandas", "to_df").DataFrame(self.to_rows(), columns=names)
 
     def to_openpose(
-        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
+        self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3, controlnet: bool = False
     ) -> dict[str, Any]:
         """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
 
@@ -312,7 +312,7 @@ class PoseResult:
         Args:
             image_size: (height, width), where the result does not know it; with it there are `canvas_height` and
                 `canvas_width`, which ControlNet's editors read.
-            threshold: keypoints below this score count as missing.
+            keypoint_threshold: keypoints below this score count as missing.
             controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
                 1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is the
                 middle of the shoulders for every skeleton, as in `leanpose.openpose.conditioning_image`.
@@ -324,11 +324,13 @@ class PoseResult:
         if controlnet and image_size is None:
             raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
         people = openpose_people(
-            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
+            self.keypoints, self.scores, self.skeleton, keypoint_threshold=keypoint_threshold, own_neck=not controlnet
         )
         return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
 
-    def to_comfyui(self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3) -> dict[str, Any]:
+    def to_comfyui(
+        self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3
+    ) -> dict[str, Any]:
         """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each picture.
 
         `people` have `pose_keypoints_2d` (18 points), `foot_keypoints_2d` (6), `face_keypoints_2d` (70) and
@@ -337,7 +339,7 @@ class PoseResult:
 
         Args:
             image_size: (height, width), where the result does not know it.
-            threshold: keypoints below this score count as missing.
+            keypoint_threshold: keypoints below this score count as missing.
 
         Raises:
             LeanposeError: no size is known, the skeleton has none of the 18 points, or another number of points in the face or
@@ -346,7 +348,7 @@ class PoseResult:
         image_size = image_size or self.image_size
         if image_size is None:
             raise LeanposeError("ComfyUI's nodes need the size of the picture; give image_size=(height, width).")
-        people = openpose_people(self.keypoints, self.scores, self.skeleton, threshold=threshold)
+        people = openpose_people(self.keypoints, self.scores, self.skeleton, keypoint_threshold=keypoint_threshold)
         return comfyui_frame(people, image_size)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def draw_openpose(
     scores: Float[np.ndarray, "P K"],
     skeleton: Skeleton,
     *,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     pupils: bool = False,
     xinsir_limbs: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -76,7 +76,7 @@ def draw_openpose(
             pixels, and hands and faces leave out what lies on or beyond the left or upper border.
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints.
-        threshold: keypoints below this score are not drawn; 0.3 is the annotators'.
+        keypoint_threshold: keypoints below this score are not drawn; 0.3 is the annotators'.
         pupils: draw the eyes as the 69th and 70th point of the face too, as the annotators of sd-webui and ComfyUI do
             (DWPose's own does not).
         xinsir_limbs: widen the limbs of large canvases as xinsir's SDXL models expect: nothing below a longer side of
@@ -88,7 +88,7 @@ def draw_openpose(
     import cv2
 
     _check_size(image_size)
-    people = openpose_people(keypoints, scores, skeleton, threshold=threshold)
+    people = openpose_people(keypoints, scores, skeleton, keypoint_threshold=keypoint_threshold)
     canvas = np.zeros((*image_size, 3), np.uint8)
     widens = xinsir_limbs and max(image_size) >= 500
     half_width = LIMB_HALF_WIDTH * (min(2 + max(image_size) // 1000, 7) if widens else 1)
@@ -119,7 +119,7 @@ def conditioning_image(
     image_size: tuple[int, int],
     *,
     resolution: int | None = None,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     **options: Any,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The conditioning image of ControlNet's OpenPose models: the poses alone on black, RGB.
@@ -128,7 +128,7 @@ def conditioning_image(
         poses: of one image.
         image_size: (height, width) of the image that the poses were found in; the canvas is as large.
         resolution: scale the canvas instead, so that its shorter side is about this long (`controlnet_size`).
-        threshold: keypoints below this score are not drawn.
+        keypoint_threshold: keypoints below this score are not drawn.
         options: for `draw_openpose`.
 
     Raises:
@@ -137,7 +137,9 @@ def conditioning_image(
     size = image_size if resolution is None else controlnet_size(image_size, resolution)
     if size != image_size:
         poses = poses.resized(image_size, size)
-    return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
+    return draw_openpose(
+        size, poses.keypoints, poses.scores, poses.skeleton, keypoint_threshold=keypoint_threshold, **options
+    )
 
 
 def paint_openpose(
@@ -145,7 +147,7 @@ def paint_openpose(
     pixels: UInt8[np.ndarray, "H W 3"],
     target: Path,
     *,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     resolution: int | None = None,
     comfyui: bool = False,
 ) -> None:
@@ -154,7 +156,7 @@ def paint_openpose(
     Args:
         poses, pixels: of the image.
         target: of the conditioning image.
-        threshold: keypoints below this score are left out.
+        keypoint_threshold: keypoints below this score are left out.
         resolution: of the shorter side of the canvas (`controlnet_size`); None: the image's own size.
         comfyui: write `POSE_KEYPOINT`, a list of one frame, in place of OpenPose's JSON.
 
@@ -169,10 +171,10 @@ def paint_openpose(
         )
     poses = poses.resized(size, canvas)
     if comfyui:
-        content = [poses.to_comfyui(image_size=canvas, threshold=threshold)]
+        content = [poses.to_comfyui(image_size=canvas, keypoint_threshold=keypoint_threshold)]
     else:
-        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
-    write_picture(conditioning_image(poses, canvas, threshold=threshold), target)
+        content = poses.to_openpose(image_size=canvas, keypoint_threshold=keypoint_threshold, controlnet=True)
+    write_picture(conditioning_image(poses, canvas, keypoint_threshold=keypoint_threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 

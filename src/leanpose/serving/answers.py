@@ -124,7 +124,7 @@ def image_answer(
         "poses": written(shown, image, options),
     }
     if options.draw:
-        content = encode_picture(shown.draw(pixels, threshold=options.keypoint_threshold), ".jpg")
+        content = encode_picture(shown.draw(pixels, keypoint_threshold=options.keypoint_threshold), ".jpg")
         if content is None:
             notices.append("The image is too large to be drawn as a JPEG.")
         answer["drawn"] = None if content is None else base64.b64encode(content).decode()
@@ -136,7 +136,7 @@ def written(poses: PoseResult, image: SentImage, options: PoseOptions) -> Any:
     if options.format == "coco":
         return poses.to_coco(image.index)
     if options.format == "openpose":
-        return poses.to_openpose(threshold=options.keypoint_threshold)
+        return poses.to_openpose(keypoint_threshold=options.keypoint_threshold)
     if options.format == "supervision":
         return supervision_arguments(poses)
     return poses.to_dict() | {"image": image.name}

@@ -204,8 +204,8 @@ def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dic
     """The metrics of a model in eval mode, measured as a recipe says."""
     how = recipe.validation.model_dump(exclude={"interval"})
     size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
-    workers, precision = recipe.data.num_workers, recipe.precision
-    return evaluate(model, people, batch_size=size, workers=workers, precision=precision, **how).metrics
+    num_workers, precision = recipe.data.num_workers, recipe.precision
+    return evaluate(model, people, batch_size=size, num_workers=num_workers, precision=precision, **how).metrics
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
