@@ -270,7 +270,7 @@ def test_inference_agrees_with_the_cpu(backend: str, people: Any) -> None:
         for device, how in (("cpu", "torch"), (DEVICE, backend))
     )
     np.testing.assert_allclose(there.keypoints, here.keypoints, atol=0.5)
-    np.testing.assert_allclose(there.scores, here.scores, atol=0.02)
+    np.testing.assert_allclose(there.keypoint_scores, here.keypoint_scores, atol=0.02)
 
 
 def test_half_precision_finds_the_same_people(people: Any) -> None:

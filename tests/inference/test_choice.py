@@ -111,12 +111,12 @@ def test_an_export_that_is_damaged_or_of_other_code_is_made_again(cache: Path) -
             return PoseOutput(Heatmaps(output.prediction.heatmaps * self.factor))
 
     model, given = Doubling(), scene(0, 1)
-    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     path = cache / "exports" / f"{choice.model_key(model)}.onnx"
     path.write_bytes(path.read_bytes()[:1000])
     assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"
     model.factor = 0.5  # which no key can see
-    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     assert np.allclose(second, 0.5 * first, atol=1e-5)
 
 

@@ -55,7 +55,7 @@ def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
     poses = PoseEstimator(model, Forbidden(), "cpu", "torch", flip_test=flip_test)(given.image, given.boxes)
     # The classic flip test mirrors crop pixels, so that map pixels meet half a crop pixel off.
     assert np.abs(poses.keypoints - given.points).max() < (0.9 if flip_test and encoding != "udp" else 0.4)
-    assert (poses.scores > 0.5).all()
+    assert (poses.keypoint_scores > 0.5).all()
     assert (poses.box_scores == 1).all()
     assert poses.skeleton is model.skeleton
 
@@ -68,7 +68,7 @@ def test_people_of_several_images_share_batches(spot_finder: SpotFinder):
     for one, poses in zip(scenes, together, strict=True):
         alone = estimator(one.image, one.boxes)
         assert np.allclose(alone.keypoints, poses.keypoints, atol=1e-3)
-        assert np.allclose(alone.scores, poses.scores, atol=1e-5)
+        assert np.allclose(alone.keypoint_scores, poses.keypoint_scores, atol=1e-5)
 
 
 def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
@@ -77,7 +77,7 @@ def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
     found = [PoseEstimator(small_model_file, Forbidden(), "cpu", batch_size=size)(images, boxes) for size in (1, 2, 64)]
     for a, b in itertools.pairwise(found):
         for one, other in zip(a, b, strict=True):
-            assert np.allclose(one.scores, other.scores, atol=1e-4)
+            assert np.allclose(one.keypoint_scores, other.keypoint_scores, atol=1e-4)
             assert np.allclose(one.keypoints, other.keypoints, atol=0.05)
 
 
@@ -375,14 +375,14 @@ def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two
     image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
     right, corner = np.array([50.0, 0, 50, 0]), np.array([110.0, 38, 110, 38])
     inside, cut = estimator(image, box + right), estimator(image, box)
-    assert np.allclose(inside.scores, 0.9)
+    assert np.allclose(inside.keypoint_scores, 0.9)
     assert np.allclose(cut.keypoints, inside.keypoints - [50, 0], atol=1e-3)
     beyond = -0.5 - cut.keypoints[0, :, 0]
     assert beyond[0] > 6 > beyond[1] > 0 > beyond[2]  # 6 pixels are 5 % of the box's 120
-    assert cut.scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
+    assert cut.keypoint_scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
     low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
-    assert np.allclose(low.scores, 0.9)
-    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).scores[0] == 0).all()
+    assert np.allclose(low.keypoint_scores, 0.9)
+    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).keypoint_scores[0] == 0).all()
 
 
 def test_scores_are_calibrated_before_they_fall_outside_the_picture():
@@ -393,9 +393,11 @@ def test_scores_are_calibrated_before_they_fall_outside_the_picture():
     inside = calibrated(image, box + np.array([50.0, 0, 50, 0]))
     assert inside.calibrated
     assert inside[:1].calibrated
-    assert inside.scores == pytest.approx(np.full(inside.scores.shape, 9 / (9 + np.exp(2.0))), abs=1e-4)
-    factor = raw(image, box).scores / 0.9  # 0, between, and 1
-    assert calibrated(image, box).scores == pytest.approx(factor * inside.scores, abs=1e-4)
+    assert inside.keypoint_scores == pytest.approx(
+        np.full(inside.keypoint_scores.shape, 9 / (9 + np.exp(2.0))), abs=1e-4
+    )
+    factor = raw(image, box).keypoint_scores / 0.9  # 0, between, and 1
+    assert calibrated(image, box).keypoint_scores == pytest.approx(factor * inside.keypoint_scores, abs=1e-4)
 
 
 def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):
@@ -419,7 +421,7 @@ def test_two_pass_changes_nothing_where_nothing_is_found():
         PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", two_pass=r)(image) for r in (False, True)
     )
     assert (plain.keypoints == refined.keypoints).all()
-    assert (refined.scores == 0).all()
+    assert (refined.keypoint_scores == 0).all()
 
 
 def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):

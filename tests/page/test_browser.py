@@ -116,7 +116,7 @@ def test_keypoints_are_those_of_python_on_20_photos(browser: Browser) -> None:
         np.testing.assert_allclose(boxes, expected.boxes, atol=0.1)
         same_boxes = estimator(photo, boxes=boxes)
         in_same_boxes.append(np.abs(points[..., :2] - same_boxes.keypoints).max())
-        np.testing.assert_allclose(points[..., 2], same_boxes.scores, atol=0.01)
+        np.testing.assert_allclose(points[..., 2], same_boxes.keypoint_scores, atol=0.01)
         person_scores = same_boxes.person_scores * expected.box_scores
         np.testing.assert_allclose([pose["score"] for pose in found], person_scores, atol=0.01)
         distances.append(np.abs(points[..., :2] - expected.keypoints).max(axis=2).ravel())

@@ -90,7 +90,7 @@ def test_supervision_takes_its_arguments(expected: list[PoseResult]):
     arrays: dict[str, Any] = {name: np.array(values) for name, values in arguments.items() if name != "data"}
     made = supervision.KeyPoints(**arrays, data=arguments["data"])
     assert np.array_equal(np.asarray(made.xy, np.float32), whole.keypoints)
-    assert np.array_equal(np.asarray(made.keypoint_confidence, np.float32), whole.scores)
+    assert np.array_equal(np.asarray(made.keypoint_confidence, np.float32), whole.keypoint_scores)
     assert list(arguments["data"]) == list(whole.to_supervision().data)
     assert len(made) == len(whole)
 

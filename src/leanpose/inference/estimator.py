@@ -336,7 +336,7 @@ class PoseEstimator:
             return poses
         certain = poses[np.flatnonzero(poses.person_scores >= self.person_threshold)]
         areas = BODY_SHARE * box_area(certain.boxes)
-        visible, sigmas = certain.scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
+        visible, sigmas = certain.keypoint_scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
         similarity = oks_between(
             certain.keypoints, areas, certain.keypoints, areas, sigmas,
             visible=(visible, visible),
@@ -354,7 +354,7 @@ class PoseEstimator:
             found, boxes = self._look_again(images, found, boxes)
         for (request, person), keypoints, scores, box in zip(people, *found, boxes, strict=True):
             poses = request.poses
-            poses.keypoints[person], poses.scores[person], poses.boxes[person] = keypoints, scores, box
+            poses.keypoints[person], poses.keypoint_scores[person], poses.boxes[person] = keypoints, scores, box
             request.left -= 1
 
     def _look(self, images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]) -> KeypointArrays:

@@ -41,10 +41,10 @@ def label_records(
     image = {"id": picture.image_id, "file_name": picture.name, "height": height, "width": width}
     corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
     seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
-    seen = (seen & (poses.scores >= keypoint_threshold))[..., None]
+    seen = (seen & (poses.keypoint_scores >= keypoint_threshold))[..., None]
     points = np.where(seen, np.concatenate([poses.keypoints, np.full(seen.shape, 2.0)], axis=2), 0.0)
     people = []
-    rows = zip(points, corners, poses.person_scores, poses.scores, strict=True)
+    rows = zip(points, corners, poses.person_scores, poses.keypoint_scores, strict=True)
     for keypoints, (start, end), score, scores in rows:
         xywh = [round(float(value), 2) for value in (*start, *(end - start))]
         record = coco_annotation(0, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)

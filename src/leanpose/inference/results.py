@@ -49,7 +49,7 @@ class PoseResult:
 
     Attributes:
         keypoints: (x, y) in image pixels, pixel centres at whole numbers.
-        scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
+        keypoint_scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
@@ -70,7 +70,7 @@ class PoseResult:
     """
 
     keypoints: Float[np.ndarray, "P K 2"]
-    scores: Float[np.ndarray, "P K"]
+    keypoint_scores: Float[np.ndarray, "P K"]
     boxes: Float[np.ndarray, "P 4"]
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
@@ -81,7 +81,7 @@ class PoseResult:
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
-        shapes = {"keypoints": (points, 2), "scores": (points,), "boxes": (4,), "box_scores": (), "ids": ()}
+        shapes = {"keypoints": (points, 2), "keypoint_scores": (points,), "boxes": (4,), "box_scores": (), "ids": ()}
         for name, rest in shapes.items():
             given, shape = np.shape(getattr(self, name)), (people, *rest)
             if given != shape and getattr(self, name) is not None:
@@ -118,12 +118,12 @@ class PoseResult:
             if people not in names:
                 raise LeanposeError(f"'{self.skeleton.name}' has no keypoint '{people}'; {did_you_mean(people, names)}")
             index = names.index(people)
-            return KeypointOfAll(self.keypoints[:, index], self.scores[:, index])
+            return KeypointOfAll(self.keypoints[:, index], self.keypoint_scores[:, index])
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
         return replace(
-            self, keypoints=self.keypoints[rows], scores=self.scores[rows], boxes=self.boxes[rows],
+            self, keypoints=self.keypoints[rows], keypoint_scores=self.keypoint_scores[rows], boxes=self.boxes[rows],
             box_scores=self.box_scores[rows], ids=None if self.ids is None else self.ids[rows],
         )  # fmt: skip
 
@@ -146,11 +146,11 @@ class PoseResult:
 
         Of calibrated scores it is the mean square of those above 0.4 (`leanpose.codecs.calibration.mean_keypoint_score`).
         """
-        return mean_keypoint_score(self.scores, calibrated=self.calibrated) * self.box_scores
+        return mean_keypoint_score(self.keypoint_scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
         """x, y and score of every keypoint, one row a person."""
-        triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+        triples = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
         return triples.reshape(len(self), 3 * len(self.skeleton))
 
     def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
@@ -177,7 +177,7 @@ class PoseResult:
         if self.ids is not None:
             options = {"labels": [str(i) for i in self.ids], **options}
         return draw_poses(
-            self._pixels() if image is None else as_rgb(image), self.keypoints, self.scores, self.skeleton,
+            self._pixels() if image is None else as_rgb(image), self.keypoints, self.keypoint_scores, self.skeleton,
             boxes=self.boxes if boxes else None, keypoint_threshold=keypoint_threshold, **options,
         )  # fmt: skip
 
@@ -276,7 +276,7 @@ class PoseResult:
                     "box_score": _number(self.box_scores[p], 4),
                     "keypoints": [
                         [_number(x, 2), _number(y, 2), _number(confidence, 4)]
-                        for (x, y), confidence in zip(self.keypoints[p], self.scores[p], strict=True)
+                        for (x, y), confidence in zip(self.keypoints[p], self.keypoint_scores[p], strict=True)
                     ],
                 }
                 for p, score in enumerate(self.person_scores)
@@ -324,7 +324,11 @@ class PoseResult:
         if controlnet and image_size is None:
             raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
         people = openpose_people(
-            self.keypoints, self.scores, self.skeleton, keypoint_threshold=keypoint_threshold, own_neck=not controlnet
+            self.keypoints,
+            self.keypoint_scores,
+            self.skeleton,
+            keypoint_threshold=keypoint_threshold,
+            own_neck=not controlnet,
         )
         return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
 
@@ -348,7 +352,9 @@ class PoseResult:
         image_size = image_size or self.image_size
         if image_size is None:
             raise LeanposeError("ComfyUI's nodes need the size of the picture; give image_size=(height, width).")
-        people = openpose_people(self.keypoints, self.scores, self.skeleton, keypoint_threshold=keypoint_threshold)
+        people = openpose_people(
+            self.keypoints, self.keypoint_scores, self.skeleton, keypoint_threshold=keypoint_threshold
+        )
         return comfyui_frame(people, image_size)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
@@ -384,7 +390,7 @@ class PoseResult:
         return _optional("supervision", "to_supervision").KeyPoints(
             xy=self.keypoints.astype(np.float32),
             class_id=np.zeros(len(self), dtype=int),
-            keypoint_confidence=self.scores.astype(np.float32),
+            keypoint_confidence=self.keypoint_scores.astype(np.float32),
             detection_confidence=self.box_scores.astype(np.float32),
             data=data,
         )

@@ -138,7 +138,7 @@ def conditioning_image(
     if size != image_size:
         poses = poses.resized(image_size, size)
     return draw_openpose(
-        size, poses.keypoints, poses.scores, poses.skeleton, keypoint_threshold=keypoint_threshold, **options
+        size, poses.keypoints, poses.keypoint_scores, poses.skeleton, keypoint_threshold=keypoint_threshold, **options
     )
 
 

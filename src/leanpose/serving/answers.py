@@ -147,7 +147,7 @@ def supervision_arguments(poses: PoseResult) -> Mapping[str, Any]:
     return {
         "xy": poses.keypoints.astype(np.float32).tolist(),
         "class_id": [0] * len(poses),
-        "keypoint_confidence": poses.scores.astype(np.float32).tolist(),
+        "keypoint_confidence": poses.keypoint_scores.astype(np.float32).tolist(),
         "detection_confidence": poses.box_scores.astype(np.float32).tolist(),
         "data": {"class_name": ["person"] * len(poses)},
     }

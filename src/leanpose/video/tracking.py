@@ -209,7 +209,7 @@ class PoseTracker:
 
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:
-    names = ("keypoints", "scores", "boxes", "box_scores", "ids")
+    names = ("keypoints", "keypoint_scores", "boxes", "box_scores", "ids")
     return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
 
 

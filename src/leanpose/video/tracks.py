@@ -100,10 +100,10 @@ class TrackTable:
 
     def distinct(self, poses: PoseResult) -> Int[np.ndarray, " M"]:
         """The confident poses without duplicates: of similar ones the most confident."""
-        certainty = confidence(poses.scores)
+        certainty = confidence(poses.keypoint_scores)
         rows = np.flatnonzero(certainty >= self.lost_score)
         areas = box_area(self._enclosing(poses[rows]))
-        similarity = self._similarity(poses.keypoints[rows], poses.scores[rows], areas, poses[rows], areas)
+        similarity = self._similarity(poses.keypoints[rows], poses.keypoint_scores[rows], areas, poses[rows], areas)
         return np.sort(rows[oks_nms(similarity, certainty[rows], DUPLICATE)])
 
     def match(self, poses: PoseResult, seconds: float) -> Int[np.ndarray, " P"]:
@@ -257,7 +257,7 @@ class TrackTable:
         pose_areas: Float[np.ndarray, " P"],
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
-        visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
+        visible = scores[:, counted] >= CERTAIN, poses.keypoint_scores[:, counted] >= CERTAIN
         found = poses.keypoints[:, counted]
         return oks_between(keypoints[:, counted], areas, found, pose_areas, self._sigmas, visible=visible)
 
@@ -285,7 +285,7 @@ def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
     reach = (high - low).max(axis=2, keepdims=True)
     inside = (poses.keypoints >= low - reach) & (poses.keypoints <= high + reach)
-    return np.where(inside.all(axis=2), poses.scores, 0.0)
+    return np.where(inside.all(axis=2), poses.keypoint_scores, 0.0)
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
