@@ -145,7 +145,7 @@ def test_nothing_heavy_is_imported_for_help():
 def test_models_of_the_same_file_name_are_told_apart():
     from leanpose.cli.explain import _labels
 
-    assert _labels(["runs/plain/best.safetensors", "runs/distilled/best.safetensors"]) == ["plain", "distilled"]
-    same = ["runs/plain/best.safetensors", "runs/plain/last.safetensors"]
+    assert _labels(["runs/baseline/best.safetensors", "runs/distilled/best.safetensors"]) == ["baseline", "distilled"]
+    same = ["runs/baseline/best.safetensors", "runs/baseline/last.safetensors"]
     assert _labels(same) == same
     assert _labels(["leanpose-body-s", "mine/small.safetensors"]) == ["leanpose-body-s", "small"]

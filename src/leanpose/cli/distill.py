@@ -23,7 +23,7 @@ def distill(
     skeleton: ForeignSkeletonOption = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
     seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
-    baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
+    baseline: Annotated[bool, Option(help="Train the baseline too, to measure the gain.")] = True,
     explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
     force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
     matrix: Annotated[
@@ -36,7 +36,7 @@ def distill(
 ) -> None:
     """Distil any teacher into any student.
 
-    Trains the student from the labels alone and taught by the teacher, at equal cost, and reports the difference.
+    Trains the student from the labels alone and distilled from the teacher, at equal cost, and reports the difference.
 
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """

@@ -9,7 +9,7 @@ from leanpose.cli.options import counted, counting
 
 
 def report(
-    runs: Annotated[list[Path], Argument(help="Folders of runs, such as runs/plain runs/distilled.")],
+    runs: Annotated[list[Path], Argument(help="Folders of runs, such as runs/baseline runs/distilled.")],
     out: Annotated[Path, Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, Option(help="Heading of the page.")] = "leanpose: training report",
     predict: Annotated[bool, Option(help="Measure the weights on data.val, with pictures.")] = True,

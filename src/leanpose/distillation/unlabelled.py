@@ -1,4 +1,4 @@
-"""Pictures without labels: the teacher finds the people and their poses, and the taught student learns from these too."""
+"""Pictures without labels: the teacher finds the people and their poses, and the distilled student learns from these too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from leanpose.data.coco_file import parse_coco
 from leanpose.data.inputs import Clip, find_inputs
-from leanpose.distillation.plan import TAUGHT, DistillationPlan
+from leanpose.distillation.plan import DISTILLED, DistillationPlan
 from leanpose.drawing.files import write_picture
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json, staging_folder
@@ -131,13 +131,13 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
 
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
-    """The plan whose taught student learns from these people too, in as many steps as the plain one."""
+    """The plan whose distilled student learns from these people too, in as many steps as the baseline."""
     values = plan.values
-    data = values["rows"][TAUGHT].get("data") or values["data"]
+    data = values["rows"][DISTILLED].get("data") or values["data"]
     source = {
         "format": "coco",
         "name": labels.images.name,
         "images": str(labels.images),
         "annotations": str(labels.file.resolve()),
     }
-    return plan.with_taught_data([*data["train"], source], f"The teacher labelled {labels}.")
+    return plan.with_distillation_data([*data["train"], source], f"The teacher labelled {labels}.")
