@@ -66,7 +66,7 @@ def single_people(folder: Path, count: int) -> list[np.ndarray]:
             found.append(half(read_image(folder / "images" / image["file_name"]), x + width / 2))
         if len(found) == count:
             return found
-    raise SystemExit(f"{folder} has fewer than {count} pictures of one large person.")
+    raise SystemExit(f"{folder} has fewer than {count} images of one large person.")
 
 
 def half(photo: np.ndarray, centre: float) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_photo_that_cannot_be_read_stops_the_demo_at_once(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(LeanposeError, match=r"broken\.jpg"):
         demo.run_demo(tmp_path / "out", tmp_path / "broken.jpg", minutes=0.01)
     assert not (tmp_path / "out").exists()

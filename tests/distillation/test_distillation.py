@@ -28,7 +28,7 @@ from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import BASELINE, DISTILLED, epochs_for
 from leanpose.distillation.run import explain, train_run
-from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
+from leanpose.distillation.unlabelled import TeacherLabels, label_images, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.inference.folders import Outcome
@@ -192,7 +192,7 @@ def test_a_comparison_from_start_to_report(
     said: list[str] = []
     made, out = plan(teacher, data, seeds=2), tmp_path / "out"
     out.mkdir()
-    (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of pictures come first
+    (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of images come first
     with pytest.raises(LeanposeError, match="The teacher is not better than the student at its start"):
         run_distillation(made, out, budget="1epochs", say=said.append)
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
@@ -226,7 +226,7 @@ def test_a_comparison_from_start_to_report(
         "alike students cost the same"
     )
     train, val = figures["data"]
-    assert (train["people"], train["pictures"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
+    assert (train["people"], train["images"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
     assert (val["people"], val["use"]) == (6, "measures")
     assert figures["terms"]["teacher"]["licence"] == "Apache-2.0"
     assert figures["terms"]["distilled-0"]["licence"] == "unspecified; teacher teacher.safetensors: Apache-2.0"
@@ -298,13 +298,13 @@ def test_a_run_that_goes_on_keeps_what_its_card_says(
     assert train.call_args.kwargs["resume"]
 
 
-def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
+def test_a_image_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
     shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
-    with pytest.raises(LeanposeError, match=r"1 of the 6 pictures to measure on are trained on too, such as .*15\.jpg"):
+    with pytest.raises(LeanposeError, match=r"1 of the 6 images to measure on are trained on too, such as .*15\.jpg"):
         run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
 
 
-def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_image_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Path) -> None:
     def people(*names: str) -> PoseDataset:
         where = (ImageRef(str(tmp_path / name)) for name in names)
         return PoseDataset("", [PoseAnnotation(i, np.zeros(4), np.zeros((17, 3)), 0, 0, 1.0) for i in where])
@@ -317,7 +317,7 @@ def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: P
     assert pixels is not None
     cv2.imwrite(str(tmp_path / "small.jpg"), cv2.resize(pixels, None, fx=0.6, fy=0.6), [cv2.IMWRITE_JPEG_QUALITY, 60])
     (sentence,) = check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path)
-    assert re.match(r"1 of the 2 pictures to measure on look like pictures that are trained on", sentence)
+    assert re.match(r"1 of the 2 images to measure on look like images that are trained on", sentence)
     assert f"{tmp_path / 'small.jpg'} like {tmp_path / 'a.jpg'}" in sentence
     (tmp_path / "small.jpg").unlink()
     assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [sentence], "what was found is kept"
@@ -325,8 +325,8 @@ def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: P
     assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [], "nothing to compare with"
 
 
-def test_unlabelled_pictures_join_the_distilled_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
-    labels = TeacherLabels(data / "train.json", data / "images", people=12, pictures=12, empty=0)
+def test_unlabelled_images_join_the_distilled_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+    labels = TeacherLabels(data / "train.json", data / "images", people=12, images=12, empty=0)
     made = plan(teacher, data)
     grown = with_unlabelled(made, labels)
     assert len(grown.recipe(DISTILLED, 0, tmp_path).data.train) == 2
@@ -378,7 +378,7 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
     (tmp_path / "photos").mkdir()
     shutil.copy(photos / "000000247917.jpg", tmp_path / "photos")
-    labels = label_pictures(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
+    labels = label_images(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
     content = json.loads(labels.file.read_text())
     assert labels.people == len(content["annotations"]) > 1
     person = content["annotations"][0]
@@ -388,28 +388,28 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     assert read_labels(labels.file, tmp_path / "photos") == labels
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no image"):
-        label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
+        label_images(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     cv2.imwrite(str(tmp_path / "empty" / "wall.png"), np.full((64, 64, 3), 200, np.uint8))
-    with pytest.raises(LeanposeError, match="finds nobody in the 1 pictures"):
-        label_pictures(tmp_path / "empty", "leanpose-body-t", labels.file)
+    with pytest.raises(LeanposeError, match="finds nobody in the 1 images"):
+        label_images(tmp_path / "empty", "leanpose-body-t", labels.file)
     assert json.loads(labels.file.read_text()) == content, "what was found before stays"
 
 
 def test_a_video_is_labelled_frame_by_frame(tmp_path: Path) -> None:
     photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
-    picture = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
+    image = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
     clip = tmp_path / "clip.mp4"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 256))
     for _ in range(12):
-        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
     writer.release()
-    labels = label_pictures(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
-    assert sorted(path.name for path in labels.images.iterdir()) == [
+    labels = label_images(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
+    assert sorted(path.name for path in labels.root.iterdir()) == [
         "clip-000000.jpg", "clip-000005.jpg", "clip-000010.jpg",
     ]  # fmt: skip
-    assert labels.pictures == 3
+    assert labels.images == 3
     assert read_labels(labels.file, clip) == labels
-    source = DatasetConfig(format="coco", images=labels.images, annotations=labels.file)
+    source = DatasetConfig(format="coco", images=labels.root, annotations=labels.file)
     assert len(read_people(source, COCO17, training=True).people) == labels.people >= 3
 
 
@@ -491,9 +491,9 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
         labels.write_text("{}")
         return Outcome(done=1, people=1, stopped=True)
 
-    monkeypatch.setattr(unlabelled, "predict_pictures", stopped)
+    monkeypatch.setattr(unlabelled, "predict_images", stopped)
     file = tmp_path / "labels.json"
-    labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
+    labels = label_images(tmp_path / "a.png", "leanpose-body-t", file)
     assert str(labels).endswith("labels.json; stopped before its end")
     result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
     assert result.exit_code == 130

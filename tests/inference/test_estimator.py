@@ -27,7 +27,7 @@ from spots import Scene, SpotFinder, paint_spots, scene
 
 
 class FixedBoxes(Detector):
-    """Gives these boxes for the first, second … picture."""
+    """Gives these boxes for the first, second … image."""
 
     name = "fixed"
 
@@ -108,15 +108,15 @@ def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> tuple[Scene, Path]:
+def scene_file(tmp_path: Path) -> tuple[Scene, Path]:
     given = scene(5, 2)
     path = tmp_path / "spots.png"
     Image.fromarray(given.image).save(path)
     return given, path
 
 
-def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tuple[Scene, Path]):
-    given, path = picture
+def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, scene_file: tuple[Scene, Path]):
+    given, path = scene_file
     estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
     kinds = [given.image, path, str(path), path.read_bytes(), Image.open(path), Image.open(path).convert("RGBA")]
     found = estimator(kinds, [given.boxes] * len(kinds))
@@ -124,8 +124,8 @@ def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tu
         assert (poses.keypoints == found[0].keypoints).all()
 
 
-def test_rotated_by_exif(spot_finder: SpotFinder, picture: tuple[Scene, Path], tmp_path: Path):
-    given, _ = picture
+def test_rotated_by_exif(spot_finder: SpotFinder, scene_file: tuple[Scene, Path], tmp_path: Path):
+    given, _ = scene_file
     turned = Image.fromarray(given.image).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90° clockwise
@@ -270,7 +270,7 @@ def test_results_remember_their_image(spot_finder: SpotFinder, folder: Path):
         (np.zeros((0, 10, 3), np.uint8), "RGB"),
         (7, "int"),
         ("absent.jpg", r"absent\.jpg"),
-        (b"nothing like a picture", "no image"),
+        (b"nothing like an image", "no image"),
     ],
 )
 def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):
@@ -370,7 +370,7 @@ class Columns(SpotFinder):
 
 
 @pytest.mark.parametrize("two_pass", [False, True])
-def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two_pass: bool):
+def test_keypoints_outside_the_image_keep_their_place_and_lose_their_score(two_pass: bool):
     estimator = PoseEstimator(Columns(), "whole-image", "cpu", "torch", two_pass=two_pass)
     image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
     right, corner = np.array([50.0, 0, 50, 0]), np.array([110.0, 38, 110, 38])
@@ -385,7 +385,7 @@ def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two
     assert (estimator(image, np.array([[110.0, 150, 290, 390]])).keypoint_scores[0] == 0).all()
 
 
-def test_scores_are_calibrated_before_they_fall_outside_the_picture():
+def test_scores_are_calibrated_before_they_fall_outside_the_image():
     model = Columns()
     model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (-2.0,) * len(model.skeleton)))
     raw, calibrated = (PoseEstimator(m, "whole-image", "cpu") for m in (Columns(), model))
@@ -432,7 +432,7 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
         nonlocal taken
         while True:
             taken += 1
-            # Every other picture is empty, so that batches fill slowly.
+            # Every other image is empty, so that batches fill slowly.
             yield given.image, given.boxes if taken % 2 else np.zeros((0, 4))
 
     estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch", batch_size=4)
@@ -441,7 +441,7 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
     assert taken <= 10 + 4
 
 
-def test_large_pictures_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
+def test_large_images_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimator_file, "HELD_PIXELS", 100_000)
     given = scene(0, 1)
     list(

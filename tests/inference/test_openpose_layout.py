@@ -91,7 +91,7 @@ def test_every_point_is_where_the_documentation_says(controlnet: bool):
 
 
 def test_controlnets_readers_get_every_point_that_is_drawn():
-    """They leave out what has a confidence below 1; drawn from what is left, the picture is the same."""
+    """They leave out what has a confidence below 1; drawn from what is left, the image is the same."""
     poses = poses_of(WHOLE, people=3, seed=4)
     content = poses.to_openpose(image_size=SIZE, controlnet=True)
     points, scores = np.zeros((3, len(WHOLE), 2)), np.zeros((3, len(WHOLE)))
@@ -138,7 +138,7 @@ def test_controlnets_neck_is_the_middle_of_the_shoulders():
     assert (person["pose_keypoints_2d"][1] == 0).all()
 
 
-def test_controlnets_form_needs_the_pictures_size():
+def test_controlnets_form_needs_the_images_size():
     with pytest.raises(LeanposeError, match="image_size"):
         poses_of(COCO17).to_openpose(controlnet=True)
 
@@ -212,7 +212,7 @@ def test_parts_that_a_skeleton_lacks_are_zeros_for_comfyui(skeleton: Skeleton, f
 
 def test_what_comfyuis_nodes_cannot_hold_is_one_sentence():
     poses = poses_of(COCO17)
-    with pytest.raises(LeanposeError, match=r"need the size of the picture; give image_size=\(height, width\)"):
+    with pytest.raises(LeanposeError, match=r"need the size of the image; give image_size=\(height, width\)"):
         poses.to_comfyui()
     few = replace(poses, skeleton=replace(COCO17, parts={"left_hand": (1, 2)}))
     with pytest.raises(LeanposeError, match="know a `left_hand` of 21 points; the skeleton's has 2"):
@@ -234,7 +234,7 @@ def test_a_smaller_canvas():
     assert (conditioning_image(scaled, (192, 256)) == small).all()
 
 
-def test_the_corners_of_a_picture_stay_its_corners():
+def test_the_corners_of_a_image_stay_its_corners():
     poses = PoseResult(
         np.array([[[-0.5, -0.5], [99.5, 49.5]]]), np.ones((1, 2)), np.array([[-0.5, -0.5, 99.5, 49.5]]), np.ones(1),
         Skeleton("two", ("nose", "neck"), (), (0.05, 0.05)),

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     Image.fromarray(noise).save(folder / "alpha.png")
     Image.fromarray(noise[..., 0]).save(folder / "grey.webp")
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:3000])
     (folder / "notes.txt").write_text("not to be looked at")
     return folder
@@ -69,11 +69,11 @@ def test_options(predict, folder: Path, tmp_path: Path):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
 
 
-def test_conditioning_pictures(predict, folder: Path, tmp_path: Path):
+def test_conditioning_images(predict, folder: Path, tmp_path: Path):
     Image.open(folder / "photo.jpg").save(folder / "photo.png")
     result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--keypoint-threshold", 0, "--detector", "whole-image")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "conditioning pictures and OpenPose JSON in predictions" in " ".join(result.output.split())
+    assert "conditioning images and OpenPose JSON in predictions" in " ".join(result.output.split())
     out = tmp_path / "predictions"
     names = [f"photo_openpose{number}.{kind}" for number in ("-2", "") for kind in ("json", "png")]
     assert sorted(p.name for p in out.iterdir()) == [*names, "poses.csv", "poses.json"]
@@ -93,10 +93,10 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     assert "knows none" not in result.output
 
 
-def test_boxes_of_other_pictures_are_told(predict, folder: Path, tmp_path: Path):
+def test_boxes_of_other_images_are_told(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
     result = predict(folder / "photo.jpg", "--bbox-file", "b.json")
-    assert "knows none of these pictures" in " ".join(result.output.split())
+    assert "knows none of these images" in " ".join(result.output.split())
 
 
 def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Path, folder: Path):
@@ -186,7 +186,7 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
     ("arguments", "words"),
     [
         (["in/*.tiff"], "No file matches the pattern in/*.tiff"),
-        (["in/empty.jpg"], "No picture could be read"),
+        (["in/empty.jpg"], "No image could be read"),
         (["absent.jpg"], "There is no file or folder absent.jpg"),
         (["in/photo.jpg", "absent.jpg"], "There is no file or folder absent.jpg"),
         (["in/photo.jpg", "--out", "in/notes.txt"], "in/notes.txt is a file; give a folder"),
@@ -329,5 +329,5 @@ def test_as_a_real_command(
     bad = command("predict", "in/cut.jpg", "--out", "bad", "--model", small_model_file)
     assert bad.returncode == 1
     assert "cut off" in bad.stdout
-    assert "No picture could be read" in bad.stderr
+    assert "No image could be read" in bad.stderr
     assert "Traceback" not in bad.stderr + good.stderr

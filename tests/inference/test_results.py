@@ -128,7 +128,7 @@ def test_ids_reach_supervision():
     assert list(tracked) == [7, 3]
 
 
-def test_drawing_changes_the_picture_only_where_people_are():
+def test_drawing_changes_the_image_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
     assert (two_people().draw(image, keypoint_threshold=3.0) == image).all()

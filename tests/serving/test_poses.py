@@ -17,7 +17,7 @@ from PIL import Image
 
 from fuzz.http_requests import BOUNDARY, MULTIPART, multipart
 from leanpose import PoseEstimator, PoseResult
-from leanpose.drawing.files import encode_picture
+from leanpose.drawing.files import encode_image
 from leanpose.serving import bodies
 from leanpose.serving.answers import supervision_arguments
 from serving.server import Client, png, running
@@ -102,9 +102,9 @@ def test_json_with_base64_and_a_drawn_image(client: Client, photos: list[bytes],
     assert (first["name"], second["name"]) == (None, "x")
     assert first["poses"]["people"] == second["poses"]["people"] == as_sent(expected[0].to_dict()["people"])
     drawn = base64.b64decode(first["drawn"])
-    assert drawn == encode_picture(expected[0].draw(), ".jpg")
-    with Image.open(BytesIO(drawn)) as picture:
-        assert picture.size == (first["width"], first["height"])
+    assert drawn == encode_image(expected[0].draw(), ".jpg")
+    with Image.open(BytesIO(drawn)) as image:
+        assert image.size == (first["width"], first["height"])
 
 
 def test_a_threshold_is_the_estimators_and_hidden_people_are_counted(

@@ -114,7 +114,7 @@ def test_the_copy_has_the_same_times(name: str, tmp_path: Path):
         ("a.mkv", "libopus", "opus"),
     ],
 )  # fmt: skip
-def test_audio_stays_beside_the_pictures(name: str, codec: str, kept: str, tmp_path: Path):
+def test_audio_stays_beside_the_images(name: str, codec: str, kept: str, tmp_path: Path):
     source = write_clip(tmp_path / name, frames=50, audio=codec, offset=3.0 if name == "a.ts" else 0.0)
     outcome = run(source, tmp_path)
     original, begin, end = audio_of(source)
@@ -152,8 +152,8 @@ def test_any_size(size: tuple[int, int], tmp_path: Path):
         stream = container.streams.video[0]
         assert (stream.height, stream.width) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
         assert stream.codec_context.name == "h264"
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    assert [number_of(pixels) for pixels in pictures] == list(range(12))
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert [number_of(pixels) for pixels in images] == list(range(12))
     assert frame_times(tmp_path / "out/clip.mp4") == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
 
 
@@ -300,7 +300,7 @@ def test_poses_are_drawn_by_default(tmp_path: Path):
     run(write_clip(tmp_path / "a.mp4"), tmp_path)
     with VideoReader(tmp_path / "out/clip.mp4") as reader, VideoReader(tmp_path / "a.mp4") as source:
         differ = [np.abs(a.pixels.astype(int) - b.pixels).max() for a, b in zip(reader, source, strict=True)]
-    assert min(differ[:1]) > 60  # the first person's points lie at the top; later ones below the picture
+    assert min(differ[:1]) > 60  # the first person's points lie at the top; later ones below the image
 
 
 def test_only_lines(tmp_path: Path):

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
+def test_a_folder_of_images_and_videos(predict, folder: Path, tmp_path: Path):
     result = predict(folder)
     assert result.exit_code == 3, result.output
     out = tmp_path / "predictions"
@@ -161,12 +161,12 @@ def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
         (["in/empty.mp4"], "is empty (0 bytes)"),
         (["absent.mp4"], "There is no file or folder absent.mp4"),
         (["in/text.mp4", "in/empty.mp4"], "No video could be read"),
-        (["in/clip.mov", "--bbox-file", "absent.json"], "--bbox-file is for pictures"),
+        (["in/clip.mov", "--bbox-file", "absent.json"], "--bbox-file is for images"),
         (["in/clip.mov", "--duration", "0"], "No frame of"),
         (["in/clip.mov", "--duration", "inf"], "0 or more, not inf"),
-        (["in/clip.mov", "--csv", "poses.csv"], "--coco, --csv and --as-labels are for pictures"),
-        (["in/clip.mov", "--as-labels", "labels.json"], "--coco, --csv and --as-labels are for pictures"),
-        (["in/clip.mov", "--coco", "poses.json"], "--coco, --csv and --as-labels are for pictures"),
+        (["in/clip.mov", "--csv", "poses.csv"], "--coco, --csv and --as-labels are for images"),
+        (["in/clip.mov", "--as-labels", "labels.json"], "--coco, --csv and --as-labels are for images"),
+        (["in/clip.mov", "--coco", "poses.json"], "--coco, --csv and --as-labels are for images"),
         (["in/deep/clip.mkv", "in/empty.mp4", "--out", "in"], "replace the originals"),
         (["97"], "amera"),
     ],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leanpose.inference.choice import Measurement
     from leanpose.models.base import PoseModel
 
-ROUNDS = 5  # of whole pictures
+ROUNDS = 5  # of whole images
 
 
 def bench(
@@ -33,7 +33,7 @@ def bench(
     batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
     time_budget: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
     threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
-    people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
+    people: Annotated[int | None, Option(min=1, help="Time whole images with 1 to this many people instead.")] = None,
     detector: DetectorOption = "auto",
     backend: BackendOption = "auto",
     steps: Annotated[int, Option(min=1, help="With `train`: steps to time.")] = 20,
@@ -65,7 +65,7 @@ def bench(
     chosen = choose_device(device)
     net = (fresh_model(model) or load_model(model)).to(chosen).eval()
     if people is not None:
-        _whole_pictures(net, people, detector, chosen, backend)
+        _whole_images(net, people, detector, chosen, backend)
         return
     what = f"{model} ({net.name}, {len(net.skeleton)} keypoints, {'×'.join(map(str, net.input_size))})"
     print(f"Model:    {what} on {chosen}, {torch.get_num_threads()} threads")
@@ -119,8 +119,8 @@ def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
     return table
 
 
-def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
-    """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
+def _whole_images(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
+    """Seconds for whole images with 1, 2, … people: the detector's time and the poses'."""
     import numpy as np
 
     from leanpose.inference.detectors import Detector, WholeImage
@@ -131,7 +131,7 @@ def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
-    print("Pictures: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
+    print("Images: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
     print(f"{'people':>6}  {'detector ms':>11}  {'poses ms':>8}  {'together ms':>11}")
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")

@@ -18,7 +18,7 @@ def distill(
     settings: SettingsArgument = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
-        list[Path] | None, Option(help="Pictures or a video that the teacher labels, again for more.")
+        list[Path] | None, Option(help="Images or a video that the teacher labels, again for more.")
     ] = None,
     skeleton: ForeignSkeletonOption = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
@@ -44,7 +44,7 @@ def distill(
     from leanpose.distillation.matrix import run_matrix, split_names
     from leanpose.distillation.run import PLAN_FILE, UNLABELLED
     from leanpose.distillation.run import explain as explained
-    from leanpose.distillation.unlabelled import label_pictures, read_labels, with_unlabelled
+    from leanpose.distillation.unlabelled import label_images, read_labels, with_unlabelled
 
     settings = [*(settings or []), *([] if skeleton is None else [f"distillation.teacher_skeleton={skeleton}"])]
     if matrix:
@@ -64,7 +64,7 @@ def distill(
     for number, source in enumerate(unlabelled or []):
         file = out / f"{UNLABELLED}-{number}.json"
         begun = file.is_file() and (out / PLAN_FILE).is_file()
-        labels = read_labels(file, source) if begun else label_pictures(source, teacher, file, skeleton=skeleton)
+        labels = read_labels(file, source) if begun else label_images(source, teacher, file, skeleton=skeleton)
         if labels.stopped:
             raise Exit(stopped_code())
         skipped += labels.skipped

@@ -1,4 +1,4 @@
-"""`leanpose eval`: measure a model on a data set, or a classifier on pictures sorted by class."""
+"""`leanpose eval`: measure a model on a data set, or a classifier on images sorted by class."""
 
 import json
 from pathlib import Path
@@ -61,9 +61,9 @@ def evaluate(
     how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": num_workers}
     if data_format == "image_folder":
         if images is None:
-            raise LeanposeError("Say where the pictures by class are: --images FOLDER.")
+            raise LeanposeError("Say where the images by class are: --images FOLDER.")
         if results is not None or annotations is not None:
-            raise LeanposeError("Pictures by class (image_folder) have no --annotations and no --results; use --out.")
+            raise LeanposeError("Images by class (image_folder) have no --annotations and no --results; use --out.")
         _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(
@@ -98,12 +98,12 @@ def _evaluate_classifier(
     with counting("measuring", "images", in_steps=True) as advance:
         measured = evaluate_classes(network, folder, advance=lambda count: advance(count, len(folder)), **how)
     size = "x".join(map(str, network.input_size))
-    print(f"{network.name} {size} on {images}: {len(measured.labels)} pictures of {len(names)} classes, {cycle} cycle")
+    print(f"{network.name} {size} on {images}: {len(measured.labels)} images of {len(names)} classes, {cycle} cycle")
     print(headline(measured.metrics))
     rows = measured.rows(names)
-    table = new_table("", "class", ">pictures", ">top-1")
+    table = new_table("", "class", ">images", ">top-1")
     for row in sorted(rows, key=lambda row: row["top-1"])[:SHOWN]:
-        table.add_row(row["class"], str(row["pictures"]), f"{100 * row['top-1']:.1f}")
+        table.add_row(row["class"], str(row["images"]), f"{100 * row['top-1']:.1f}")
     table_console().print(table)
     if len(rows) > SHOWN:
         print(f"The other {len(rows) - SHOWN} classes are better; --out FILE.json has all.")

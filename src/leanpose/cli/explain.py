@@ -63,7 +63,7 @@ def explain(
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
         print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
     write_drawings(folder, drawings)
-    print(f"Pictures: in {folder}")
+    print(f"Images: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
         print(f"          {drawing.name:{width}}  {drawing.title}")

@@ -31,7 +31,7 @@ def export(
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
+        Option(help="Images to check on, again for more [default: a portrait]; the images of --annotations."),
     ] = None,
     quantise: Annotated[
         str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
@@ -55,7 +55,7 @@ def export(
 ) -> None:
     """Write a model as a file for another backend.
 
-    The file is checked against the model on pictures.
+    The file is checked against the model on images.
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model

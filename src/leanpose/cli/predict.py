@@ -1,4 +1,4 @@
-"""`leanpose predict`: find the poses in pictures and videos."""
+"""`leanpose predict`: find the poses in images and videos."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PEOPLE = "{task.fields[people]} people"
 KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
-LISTED = 50  # skipped pictures named one by one
+LISTED = 50  # skipped images named one by one
 
 
 def predict(
@@ -67,11 +67,11 @@ def predict(
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose", "comfyui"],
-        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame; comfyui: with POSE_KEYPOINT."),
+        Option(help="openpose: for ControlNet, on black, with a JSON an image or frame; comfyui: with POSE_KEYPOINT."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the picture]"),
+        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the image]"),
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
@@ -100,7 +100,7 @@ def predict(
     from leanpose.inference.box_file import BoxFile
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator
-    from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
+    from leanpose.inference.folders import paint_overlay, predict_images, require_readable, target_names
     from leanpose.openpose.drawing import ENDINGS, paint_openpose
     from leanpose.openpose.frames import open_comfyui, open_openpose
     from leanpose.video.reader import looks_like_video
@@ -108,15 +108,15 @@ def predict(
     require_writer(label_format)
     openpose = style != "overlay"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
-    videos, only_videos = bool(files.clips), not files.pictures
+    videos, only_videos = bool(files.clips), not files.images
     mistakes = {
         "Give --bbox-file or --detector, not both.": bbox_file and detector != "auto",
         "--bbox-file-images says what the ids of --bbox-file mean; give --bbox-file too.": bbox_file_images
         and not bbox_file,
         f"--style {style} draws; leave --no-draw out.": openpose and not draw,
-        "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
-        "--bbox-file is for pictures; the people in videos are found by a --detector.": videos and bbox_file,
-        "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
+        "--resolution is the size of conditioning images; give --style openpose too.": resolution and not openpose,
+        "--bbox-file is for images; the people in videos are found by a --detector.": videos and bbox_file,
+        "--coco, --csv and --as-labels are for images; the poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
     }
@@ -125,15 +125,15 @@ def predict(
             raise LeanposeError(sentence)
     ending = ENDINGS.get(style)
     if draw:
-        target_names(files.pictures, out, ending=ending)
+        target_names(files.images, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
     unread = [clip for clip in files.clips if clip not in clips]
     if not clips:  # before a model is loaded
         with _listing_skipped():
-            require_readable(files.pictures)
+            require_readable(files.images)
     boxes = None if bbox_file is None else BoxFile(bbox_file, bbox_file_images, threshold=box_threshold)
     if boxes is not None:
-        boxes.require_numbers(files.pictures)
+        boxes.require_numbers(files.images)
     source = "whole-image" if bbox_file is not None else detector
     chosen = Detector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
@@ -155,7 +155,7 @@ def predict(
     if only_videos:
         exit_if_skipped(unread, files.unreadable)
         return
-    for doubt in [] if boxes is None else boxes.doubts(files.pictures):
+    for doubt in [] if boxes is None else boxes.doubts(files.images):
         print(f"Note:     {doubt}")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     paint = partial(paint_openpose, resolution=resolution, comfyui=style == "comfyui") if openpose else paint_overlay
@@ -164,18 +164,18 @@ def predict(
         progress("images", PEOPLE) as bar,
         _listing_skipped(bar),
     ):
-        task = bar.add_task("images", total=len(files.pictures), people=0)
-        outcome = predict_pictures(
-            estimator, files.pictures, boxes=boxes, drawings=out if draw else None, coco=coco, table=csv,
+        task = bar.add_task("images", total=len(files.images), people=0)
+        outcome = predict_images(
+            estimator, files.images, boxes=boxes, drawings=out if draw else None, coco=coco, table=csv,
             labels=labels, keypoint_threshold=keypoint_threshold, paint=partial(paint, keypoint_threshold=keypoint_threshold), ending=ending,
             advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
         )  # fmt: skip
-    _summarise(outcome, len(files.pictures), estimator.person_threshold)
+    _summarise(outcome, len(files.images), estimator.person_threshold)
     kinds = {
-        "openpose": "conditioning pictures and OpenPose JSON",
-        "comfyui": "conditioning pictures and POSE_KEYPOINT",
+        "openpose": "conditioning images and OpenPose JSON",
+        "comfyui": "conditioning images and POSE_KEYPOINT",
     }
-    drawn = kinds.get(style, "annotated pictures")
+    drawn = kinds.get(style, "annotated images")
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
@@ -224,7 +224,7 @@ def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":
             readable.append(clip)
         except VideoError as error:
             errors.append(error)
-    nothing = errors and not files.pictures and not readable
+    nothing = errors and not files.images and not readable
     if nothing and len(errors) == 1:
         raise errors[0]
     for error in errors:
@@ -256,7 +256,7 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
     print(f"People:   from {source}")
     if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
         print(f"          ({estimator.detector.description})")
-    for title, given in (("Images", files.pictures), ("Videos", files.clips)):
+    for title, given in (("Images", files.images), ("Videos", files.clips)):
         if given:
             print(f"{title}:   {len(given)}")
     if files.others:
@@ -315,7 +315,7 @@ def _predict_clips(
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
-        draw: the annotated picture of a frame.
+        draw: the annotated image of a frame.
         frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
         options: for `predict_video`.
 

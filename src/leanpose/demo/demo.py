@@ -24,7 +24,7 @@ from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.distillation.measure import Gain, gain_of
 from leanpose.distillation.plan import BASELINE, DISTILLED, seconds_an_epoch
-from leanpose.drawing.files import write_picture
+from leanpose.drawing.files import write_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
@@ -109,8 +109,8 @@ def _run(out: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], minu
     summary.append(f"The demo took {duration(time.monotonic() - began)} minutes.")
     images = [_compare([*measured.values()], val_people.people, skeleton), *photos]
     path = out / "report.html"
-    pictures = ReportSection("Pictures", images)
-    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, [pictures], _notes()))
+    shown = ReportSection("Images", images)
+    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, [shown], _notes()))
     return DemoResult(path, summary)
 
 
@@ -132,7 +132,7 @@ def _look_at_photos(
     for name, image in shown:
         poses = estimator(image)
         drawn, path = poses.draw(image), folder / f"{Path(name).stem}.png"
-        write_picture(drawn, path)
+        write_image(drawn, path)
         found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
         _say(console, f"{found} in {name}: {path}")
         images.append(ReportImage(drawn, f"{name}: {found}, found by {estimator.detector.name} and {DEFAULT_MODEL}"))

@@ -133,7 +133,7 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
         f"Each run: {budget} of {len(people.people)} people of {people.name}, {len(plan.seeds)} seeds.",
         f"AP and PCK@0.2 (of the torso) on {len(val.people)} people of {val.name} in their labelled boxes, without flip "
         "test, after the last epoch.",
-        "Intervals: 95 %, bootstrap over pictures and seeds.",
+        "Intervals: 95 %, bootstrap over images and seeds.",
         "",
         "| student | teacher | its AP | baseline AP | distilled AP | gain | 95 % | baseline PCK | distilled PCK | gain | 95 % |",
         "| --- " * 11 + "|",

@@ -23,8 +23,8 @@ from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, R
 from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
+from leanpose.report.images import apart, side_by_side
 from leanpose.report.measure import Figure, Measured, Measurement, measure
-from leanpose.report.pictures import apart, side_by_side
 from leanpose.report.tables import between, number
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -205,7 +205,7 @@ class Comparison:
         notes = [
             f"Trained on {len(self.people.people)} people of {self.people.name}, measured on {len(found.people.people)} of "
             f"{self.val.name} in their labelled boxes, without flip test, after the last epoch. AP: COCO's, over OKS 0.50 to 0.95. "
-            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over pictures "
+            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over images "
             f"(of single keypoints over people){said}.",
             HOW_TIMED.format(seconds=TIME_BUDGET)
             + " GMACs: billions of multiply-accumulates, those of attention included.",
@@ -216,7 +216,7 @@ class Comparison:
             if missed := [keypoint for keypoint in names if labelled[keypoint]]:
                 notes.append(f"The {name} does not look for {', '.join(missed)}: these count as missed.")
         if found.broken:
-            notes.append(f"{len(found.broken)} pictures cannot be read: {next(iter(found.broken.values()))}")
+            notes.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
         for name, cost in self.costs.items():
             if name in (TEACHER, self.students[0]):
                 notes += [f"Not measured of {cost.model} ({name}): {what}: {why}" for what, why in cost.reasons.items()]
@@ -254,8 +254,8 @@ class Comparison:
             baseline, distilled = self._row(BASELINE)[0], self._row(DISTILLED)[0]
             rows = np.argsort(-apart(baseline, distilled, self.measurement))[:SHOWN]
             caption = "Labels, teacher, baseline, distilled; beside each name the OKS of the pose."
-            pictures = side_by_side(rows, [first[0], baseline, distilled], self.measurement, caption)
-            sections.append(ReportSection("Where baseline and distilled differ most", [pictures]))
+            images = side_by_side(rows, [first[0], baseline, distilled], self.measurement, caption)
+            sections.append(ReportSection("Where baseline and distilled differ most", [images]))
         sections.append(ReportSection("Data sheet", [*data_tables(self.data), terms_table(self.cards)]))
         return sections
 

@@ -157,7 +157,7 @@ def draw_person(
     skeleton: Skeleton,
     size: tuple[int, int],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """One person from near: the part of an image around `region` (xyxy), in a picture of `size` (height, width)."""
+    """One person from near: the part of an image around `region` (xyxy), in an image of `size` (height, width)."""
     (center,), (scale,) = bbox_to_center_scale(region[None], size, padding=1.0)
     matrix = warp_matrix(center, scale, size)
     points = apply_affine(matrix, keypoints)

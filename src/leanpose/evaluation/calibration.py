@@ -50,7 +50,7 @@ class LabelledScores:
         scores: raw, in 0..1.
         right: whether it lies within OKS 0.5 of the label.
         joints: its index in the skeleton.
-        image_ids: of the picture that it is in.
+        image_ids: of the image that it is in.
     """
 
     scores: Float[np.ndarray, " N"]

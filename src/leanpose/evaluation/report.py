@@ -253,7 +253,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the pictures alone (`leanpose predict --bbox-file`).
+                # With the names, the list can be used beside the images alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 

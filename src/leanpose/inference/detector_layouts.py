@@ -39,7 +39,7 @@ MOST_SELECTED = 1000  # rows of selected boxes with something behind them
 WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 keypoints, or with 32 mask coefficients
 CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
-YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any picture, YOLOv8's far below
+YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any image, YOLOv8's far below
 # Outputs beside boxes, scores and labels, which are left aside.
 OTHER_OUTPUTS = re.compile(r"mask|proto|kpt|keypoint|hidden|state|attention|feat|enc_|aux", re.IGNORECASE)
 YOLO_NAME = re.compile(r"yolo[-_]?(v?\d+|nas)|(?<![a-z])v(5|8|10)[nsmlx](?![a-z])", re.IGNORECASE)

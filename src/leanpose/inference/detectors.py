@@ -139,7 +139,7 @@ class WholeImage(Detector):
 class OnnxDetector(Detector):
     """A detector that runs through onnxruntime; `Detector.load` opens it.
 
-    What kind it is follows from its outputs on a grey picture (`leanpose.inference.detector_layouts`), and is logged once.
+    What kind it is follows from its outputs on a grey image (`leanpose.inference.detector_layouts`), and is logged once.
     Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual files
     with the selection of boxes inside fail on more than one.
 

@@ -25,7 +25,7 @@ _IN_MEMORY = 16_000_000  # bytes of the records of images; more wait in a tempor
 
 
 def label_records(
-    picture: ImageFile, image_size: tuple[int, int], poses: PoseResult, keypoint_threshold: float
+    file: ImageFile, image_size: tuple[int, int], poses: PoseResult, keypoint_threshold: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The COCO records of an image and of its people, whose ids are still 0.
 
@@ -38,7 +38,7 @@ def label_records(
         image_size: (height, width) in pixels.
     """
     height, width = image_size
-    image = {"id": picture.image_id, "file_name": picture.name, "height": height, "width": width}
+    image = {"id": file.image_id, "file_name": file.name, "height": height, "width": width}
     corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
     seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
     seen = (seen & (poses.keypoint_scores >= keypoint_threshold))[..., None]
@@ -47,7 +47,7 @@ def label_records(
     rows = zip(points, corners, poses.person_scores, poses.keypoint_scores, strict=True)
     for keypoints, (start, end), score, scores in rows:
         xywh = [round(float(value), 2) for value in (*start, *(end - start))]
-        record = coco_annotation(0, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
+        record = coco_annotation(0, file.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
         record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
         people.append(record)
     return image, people
@@ -65,10 +65,10 @@ def open_labels(
         What appends the people of one image, with its size (height, width).
     """
     if path is None:
-        yield lambda picture, image_size, poses: None
+        yield lambda image, image_size, poses: None
         return
     with open_label_records(path, coco_category(skeleton), keypoint_threshold=keypoint_threshold) as write:
-        yield lambda picture, image_size, poses: write(*label_records(picture, image_size, poses, keypoint_threshold))
+        yield lambda image, image_size, poses: write(*label_records(image, image_size, poses, keypoint_threshold))
 
 
 @contextmanager

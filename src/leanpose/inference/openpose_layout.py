@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
-# Right side first; the picture's colours and limbs count in this order.
+# Right side first; the image's colours and limbs count in this order.
 OPENPOSE_18 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
     "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",

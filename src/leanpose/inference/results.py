@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.data.inputs import ImageInput, as_rgb
-from leanpose.drawing.files import encode_picture, write_picture
+from leanpose.drawing.files import encode_image, write_image
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.inference.openpose_layout import comfyui_frame, openpose_json, openpose_people
@@ -203,7 +203,7 @@ class PoseResult:
         Raises:
             LeanposeError: as for `draw`, or the file cannot be written.
         """
-        write_picture(self.draw(**options), Path(path))
+        write_image(self.draw(**options), Path(path))
         return Path(path)
 
     def show(self, **options: Any) -> None:
@@ -241,22 +241,22 @@ class PoseResult:
     def _repr_png_(self) -> bytes | None:
         """The drawn image, for notebooks."""
         drawn = self._notebook_image()
-        return None if drawn is None else encode_picture(drawn, ".png")
+        return None if drawn is None else encode_image(drawn, ".png")
 
     def _repr_html_(self) -> str:
         """The drawn image, and a line for each person, for notebooks."""
         drawn = self._notebook_image()
-        content = None if drawn is None else encode_picture(drawn, ".jpg")
-        picture = ""
+        content = None if drawn is None else encode_image(drawn, ".jpg")
+        image = ""
         if content is not None:
-            picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
+            image = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
         rows = "".join(
             f"<tr><td>{p if self.ids is None else int(self.ids[p])}</td><td>{score:.2f}</td>"
             f"<td>{', '.join(f'{value:.0f}' for value in self.boxes[p])}</td></tr>"
             for p, score in enumerate(self.person_scores)
         )
         people = f"<table><tr><th>person</th><th>score</th><th>box (xyxy)</th></tr>{rows}</table>" if rows else ""
-        return f"<div>{html.escape(repr(self))}</div>{picture}{people}"
+        return f"<div>{html.escape(repr(self))}</div>{image}{people}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and strings: the image, the names of the keypoints, and for each person `id` (None where nobody
@@ -322,7 +322,7 @@ class PoseResult:
         """
         image_size = image_size or self.image_size
         if controlnet and image_size is None:
-            raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
+            raise LeanposeError("ControlNet's readers need the size of the image; give image_size=(height, width).")
         people = openpose_people(
             self.keypoints,
             self.keypoint_scores,
@@ -335,7 +335,7 @@ class PoseResult:
     def to_comfyui(
         self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3
     ) -> dict[str, Any]:
-        """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each picture.
+        """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each image.
 
         `people` have `pose_keypoints_2d` (18 points), `foot_keypoints_2d` (6), `face_keypoints_2d` (70) and
         `hand_left_keypoints_2d` and `hand_right_keypoints_2d` (21 each): x, y, 1 in pixels of `canvas_width` times
@@ -351,7 +351,7 @@ class PoseResult:
         """
         image_size = image_size or self.image_size
         if image_size is None:
-            raise LeanposeError("ComfyUI's nodes need the size of the picture; give image_size=(height, width).")
+            raise LeanposeError("ComfyUI's nodes need the size of the image; give image_size=(height, width).")
         people = openpose_people(
             self.keypoints, self.keypoint_scores, self.skeleton, keypoint_threshold=keypoint_threshold
         )

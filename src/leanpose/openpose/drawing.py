@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.drawing.files import UndrawableError, write_picture
+from leanpose.drawing.files import UndrawableError, write_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.openpose_layout import OPENPOSE_18, openpose_people, present
@@ -174,7 +174,7 @@ def paint_openpose(
         content = [poses.to_comfyui(image_size=canvas, keypoint_threshold=keypoint_threshold)]
     else:
         content = poses.to_openpose(image_size=canvas, keypoint_threshold=keypoint_threshold, controlnet=True)
-    write_picture(conditioning_image(poses, canvas, keypoint_threshold=keypoint_threshold), target)
+    write_image(conditioning_image(poses, canvas, keypoint_threshold=keypoint_threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 

@@ -98,7 +98,7 @@ def quantise_model(
         source: the set to measure on.
         scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
         calibration: where other people come from, who say how large values become and which layers break; their labels
-            are not used. None: some pictures of `source`, which are not measured then.
+            are not used. None: some images of `source`, which are not measured then.
         calibration_people: how many, at most.
         seed: decides who they are.
         max_ap_drop: in AP points; with a greater loss nothing is written.

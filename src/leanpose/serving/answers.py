@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
-from leanpose.drawing.files import encode_picture
+from leanpose.drawing.files import encode_image
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.inference.results import PoseResult
 from leanpose.schema import Section, validate
@@ -124,7 +124,7 @@ def image_answer(
         "poses": written(shown, image, options),
     }
     if options.draw:
-        content = encode_picture(shown.draw(pixels, keypoint_threshold=options.keypoint_threshold), ".jpg")
+        content = encode_image(shown.draw(pixels, keypoint_threshold=options.keypoint_threshold), ".jpg")
         if content is None:
             notices.append("The image is too large to be drawn as a JPEG.")
         answer["drawn"] = None if content is None else base64.b64encode(content).decode()

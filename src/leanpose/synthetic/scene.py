@@ -1,4 +1,4 @@
-"""Scenes: people, props and background in one picture with its labels."""
+"""Scenes: people, props and background in one image with its labels."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _FOLDS[[Material.SHIRT, Material.TROUSERS, Material.HAIR]] = 0.085, 0.085, 0.14
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of synthetic people and its labels.
+    """An image of synthetic people and its labels.
 
     Attributes:
         image: RGB.
-        keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the picture but hidden, 0 = outside the picture
+        keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the image but hidden, 0 = outside the image
             (or of a person who is hardly visible).
         boxes: xyxy around each person's visible pixels.
         areas: number of each person's visible pixels.
@@ -59,7 +59,7 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
 
 
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> np.ndarray:
-    """Where people stand (x, z): the first one in the middle when the picture is of a person, else side by side."""
+    """Where people stand (x, z): the first one in the middle when the image is of a person, else side by side."""
     if framing == "group":
         x = np.cumsum(rng.uniform(0.3, 1.3, count))
         return np.column_stack([rng.permutation(x - x.mean()), -rng.uniform(0, 4, count)])
@@ -107,11 +107,11 @@ def render_scene(
 
     Args:
         seed, index: which scene.
-        size: height and width of the picture in pixels.
+        size: height and width of the image in pixels.
         people: least and greatest number of people.
         skeleton: which keypoints to give, by name.
-        framing: "person" fills the picture with the first person, as a crop for training does; "group" shows everybody.
-            By default upright pictures are of a person and others of a group.
+        framing: "person" fills the image with the first person, as a crop for training does; "group" shows everybody.
+            By default upright images are of a person and others of a group.
 
     Raises:
         LeanposeError: the size or the number of people makes no sense, or the skeleton is unknown.

@@ -114,8 +114,8 @@ def predict_video(
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
         duration: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
-        draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
-        canvas: height and width of such a picture for frames of this size; by default the same.
+        draw: the annotated image for a frame and its poses; `PoseResult.draw` by default.
+        canvas: height and width of such an image for frames of this size; by default the same.
         advance: called after each frame.
 
     Raises:

@@ -27,7 +27,7 @@ from leanpose.video.smoothing import OneEuro, PoseSmoother
 from leanpose.video.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
 
 TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
-"""A picture and its time in seconds."""
+"""An image and its time in seconds."""
 
 
 @dataclass

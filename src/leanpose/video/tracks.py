@@ -147,7 +147,7 @@ class TrackTable:
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
         boxes, scores = self._enclosing(poses), scores_in_sight(poses)
-        # What the detector saw may reach beyond the keypoints, where a desk or the picture's border hides some.
+        # What the detector saw may reach beyond the keypoints, where a desk or the image's border hides some.
         boxes = np.where(poses.box_scores[:, None] > 0, _not_cut_off(boxes, poses.boxes), boxes)
         final = ids.copy()
         for row, person in enumerate(ids.tolist()):
