@@ -67,7 +67,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model = PureSpotFinder()
     model.anchor.data.fill_(0.25)
     assert remembered(model, CPU) is None
-    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.USUAL
+    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.DEFAULT_REASON
     results = [Measurement(TORCH, {1: 10.0}), Measurement(ORT, {1: 1.0})]
     assert remember(model, CPU, results) == ORT
     assert remembered(model, CPU) == ORT
@@ -91,7 +91,7 @@ def test_onnxruntime_is_the_usual_one_and_its_export_is_kept(cache: Path, monkey
     model.anchor.data.fill_(0.75)
     estimator = PoseEstimator(model, "whole-image", "cpu", advance=steps.append)
     assert str(estimator.backend) == "onnxruntime fp32"
-    assert estimator.backend_reason == choice.USUAL
+    assert estimator.backend_reason == choice.DEFAULT_REASON
     assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
     assert len(steps) == 1
     assert "exporting spot_finder for onnxruntime, once" in steps[0]

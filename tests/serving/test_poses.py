@@ -197,7 +197,7 @@ def test_a_compressed_body_is_refused(client: Client):
 
 
 def test_a_json_text_of_too_many_lists_is_refused_before_it_is_read(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bodies, "MOST_BRACKETS", 5)
+    monkeypatch.setattr(bodies, "MAX_BRACKETS", 5)
     answer = client.ask("POST", "/v1/poses", b"[[],[],[],[],[]]", {"Content-Type": "application/json"})
     assert (answer.status, "more than 5 lists" in answer.content["error"]) == (400, True)
 

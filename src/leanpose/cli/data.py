@@ -140,7 +140,7 @@ def pack(
     from leanpose.data.account import account_sentences
     from leanpose.data.augmentation import Augmentation
     from leanpose.data.cache import CropLookup, pack_file
-    from leanpose.data.margin import MOST_OUTSIDE, outside_share
+    from leanpose.data.margin import MAX_OUTSIDE, outside_share
     from leanpose.data.pack import read_sets
     from leanpose.data.packing import pack_people
 
@@ -181,8 +181,8 @@ def pack(
         people = [person for each in sets for person in each.people]
         share = outside_share(people, CropLookup(people, cache), augmentation, known, plan.input_size, plan.padding)
         hint = (
-            "Warning: " if share > MOST_OUTSIDE else "",
-            "; a larger --margin keeps more" if share > MOST_OUTSIDE else "",
+            "Warning: " if share > MAX_OUTSIDE else "",
+            "; a larger --margin keeps more" if share > MAX_OUTSIDE else "",
         )
         print(f"{hint[0]}{share:.2%} of the pixels of views by {whose} augmentation lie outside of the crops{hint[1]}.")
     _print_left_out(list(cache.broken.values()))

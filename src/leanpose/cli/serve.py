@@ -14,7 +14,7 @@ from leanpose.errors import LeanposeError
 KEY_VARIABLE = "LEANPOSE_API_KEY"
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 LOOPBACK = ("localhost", "::1")
-SHORTEST_KEY = 16
+MIN_KEY_LENGTH = 16
 
 
 def serve(
@@ -106,8 +106,8 @@ def _api_key(file: Path | None) -> str | None:
             raise LeanposeError(f"The API key cannot be read from {file}: {error}.") from error
     if key is None:
         return None
-    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
         raise LeanposeError(
-            f"The API key in {origin} must have {SHORTEST_KEY} or more characters of ASCII, without spaces."
+            f"The API key in {origin} must have {MIN_KEY_LENGTH} or more characters of ASCII, without spaces."
         )
     return key

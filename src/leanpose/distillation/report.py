@@ -16,7 +16,7 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
 from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.evaluation.calibration import reliability
-from leanpose.evaluation.report import MOST_ROWS
+from leanpose.evaluation.report import MAX_ROWS
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, RunRecord, read_run, write_report
@@ -237,7 +237,7 @@ class Comparison:
         if len(self.plan.seeds) > 1 and self.gain is not None:
             accuracy.append(self._seed_table())
         sections = [ReportSection("Cost and accuracy", accuracy)]
-        if self.keypoints and len(self.keypoints) <= MOST_ROWS:
+        if self.keypoints and len(self.keypoints) <= MAX_ROWS:
             sections.append(ReportSection("Keypoint by keypoint", [self._keypoint_table()]))
         scores = {one.name: one.scores for one in first if one.scores is not None}
         if scores:

@@ -43,7 +43,7 @@ MIN_OKS = 0.5
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 PCK_TOLERANCE = 0.1
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
 
 
@@ -216,7 +216,7 @@ def print_report(report: EvaluationReport) -> None:
     if report.by_part:
         parts = ((p["part"].replace("_", " "), percent(p["AP"]), percent(p["AR"])) for p in report.by_part)
         show(["part", "AP", "AR"], parts)
-    if len(report.by_keypoint) > MOST_ROWS:
+    if len(report.by_keypoint) > MAX_ROWS:
         console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.")
     else:
         columns = {"labelled": "labels", "matched": "found", "oks": "OKS", "recall": "recall", "error": "error/√area",

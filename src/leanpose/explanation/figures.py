@@ -34,7 +34,7 @@ MAX_LINKS = 15  # that are drawn
 SMALL_TILE, TILE = 1.45, 2.6  # inches across
 MARK = "#20d0ff"  # stands out from grey and from the colours of heat
 LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
-LARGEST_DOT, SMALLEST_DOT = 130.0, 1.5  # square points
+MAX_DOT, MIN_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
 
@@ -312,7 +312,7 @@ def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarr
 
 def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
     """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
-    return np.maximum(LARGEST_DOT * shares / largest, SMALLEST_DOT)
+    return np.maximum(MAX_DOT * shares / largest, MIN_DOT)
 
 
 def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Image:

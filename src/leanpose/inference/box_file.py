@@ -12,7 +12,7 @@ import numpy as np
 from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
-from leanpose.data.readers import FARTHEST
+from leanpose.data.readers import MAX_COORDINATE
 from leanpose.data.sets import format_of
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
@@ -93,7 +93,7 @@ class BoxFile:
                 score = float(record.get("score", 1.0))
             category = as_id(record.get("category_id", next(iter(people))))
             row = [x, y, x + width, y + height, score]
-            possible = (np.abs(row) < FARTHEST).all() and width > 0 and height > 0
+            possible = (np.abs(row) < MAX_COORDINATE).all() and width > 0 and height > 0
             self.other_categories += category not in people
             self.impossible += category in people and not possible
             if category in people and possible and not as_flag(record.get("iscrowd")) and score >= threshold:

@@ -38,11 +38,11 @@ from leanpose.weights.storage import card_of
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
-USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
+DEFAULT_REASON = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
 NOT_EXPORTED = "since this model cannot be exported"
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
-ENOUGH = 1.05  # torch stays unless another is faster than this
+MIN_SPEEDUP = 1.05  # torch stays unless another is faster than this
 LOG = logging.getLogger(__name__)
 _SAID: set[str] = set()  # why a model could not be exported, by this process
 
@@ -243,7 +243,7 @@ def fastest(results: Sequence[Measurement]) -> Candidate:
     base = times[TORCH]
     ratios = {c: statistics.geometric_mean(base[b] / taken[b] for b in base) for c, taken in times.items()}
     best = max(ratios, key=lambda candidate: ratios[candidate])
-    return best if ratios[best] > ENOUGH else TORCH
+    return best if ratios[best] > MIN_SPEEDUP else TORCH
 
 
 def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> Candidate | None:
@@ -322,7 +322,7 @@ def open_backend(
         return open_candidate(model, device, choice, advance), "the fastest measured here"
     if device.type == "cpu" and chosen == "fp32":
         opened = _open_usual(model, device, advance)
-        return (opened, USUAL) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
+        return (opened, DEFAULT_REASON) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
     _require_precision("torch", chosen)
     return TorchBackend(model, device, chosen), UNMEASURED
 

@@ -50,8 +50,8 @@ FACE_DOT: Colour = (255, 255, 255)
 FACE_RADIUS = 3
 ENDINGS = {"openpose": "_openpose.png", "comfyui": "_comfyui.png"}
 """Of the names of conditioning images; the JSON beside them has the same names."""
-LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
-LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
+MAX_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
+MAX_COORDINATE = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
 
 def draw_openpose(
@@ -92,7 +92,7 @@ def draw_openpose(
     canvas = np.zeros((*image_size, 3), np.uint8)
     widens = xinsir_limbs and max(image_size) >= 500
     half_width = LIMB_HALF_WIDTH * (min(2 + max(image_size) // 1000, 7) if widens else 1)
-    body, body_there = np.clip(people.body[..., :2], -LARGEST, LARGEST), present(people.body)
+    body, body_there = np.clip(people.body[..., :2], -MAX_COORDINATE, MAX_COORDINATE), present(people.body)
     for (start, end), colour in zip(LIMBS, COLOURS, strict=False):  # one limb fewer than joints
         red, green, blue = (int(LIMB_BRIGHTNESS * value) for value in colour)
         for points, there in zip(body, body_there, strict=True):
@@ -165,7 +165,7 @@ def paint_openpose(
     """
     size = (pixels.shape[0], pixels.shape[1])
     canvas = size if resolution is None else controlnet_size(size, resolution)
-    if max(canvas) > max(LONGEST_SIDE, *size):
+    if max(canvas) > max(MAX_SIDE, *size):
         raise UndrawableError(
             f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
         )
@@ -228,7 +228,7 @@ def _fill_limb(
 
 def _drawable(points: Float[np.ndarray, "N 3"]) -> list[tuple[int, int]]:
     """Whole pixels of the points of a hand or a face; (0, 0), which is not drawn, for those that are missing."""
-    near = np.clip(points[:, :2], -LARGEST, LARGEST)
+    near = np.clip(points[:, :2], -MAX_COORDINATE, MAX_COORDINATE)
     return [_cut(xy) if seen else (0, 0) for xy, seen in zip(near, present(points), strict=True)]
 
 

@@ -20,7 +20,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, staging_folder
 from leanpose.inference.results import PoseResult
 from leanpose.locks import lock_file
-from leanpose.openpose.drawing import LONGEST_SIDE, conditioning_image, controlnet_size
+from leanpose.openpose.drawing import MAX_SIDE, conditioning_image, controlnet_size
 
 FOLDER_ENDING = "_openpose"
 """Of the folder's name, behind that of the video."""
@@ -58,7 +58,7 @@ class FrameWriter(ABC):
             LeanposeError: with this resolution they are too long.
         """
         canvas = size if self.resolution is None else controlnet_size(size, self.resolution)
-        if max(canvas) > max(LONGEST_SIDE, *size):
+        if max(canvas) > max(MAX_SIDE, *size):
             raise LeanposeError(
                 f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; choose a "
                 "lower --resolution."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.evaluation.report import MOST_ROWS
+from leanpose.evaluation.report import MAX_ROWS
 from leanpose.files import load_json
 from leanpose.models.registry import skeleton_of
 from leanpose.report.tables import NOTHING, ReportTable
@@ -83,7 +83,7 @@ def data_tables(sheets: Sequence[DataSheet]) -> list[ReportTable]:
     ]
     heads = ["set", "use", "people", "images", "labelled keypoints", "licences of the images"]
     tables = [ReportTable("Sets", heads, rows)]
-    if len(sheets[0].labels) <= MOST_ROWS:
+    if len(sheets[0].labels) <= MAX_ROWS:
         names = list(sheets[0].labels)
         lines = [[name.replace("_", " "), *(f"{sheet.labels[name]:,}" for sheet in sheets)] for name in names]
         tables.append(ReportTable("Labels of each keypoint", ["", *(sheet.name for sheet in sheets)], lines))

@@ -18,8 +18,8 @@ from leanpose.synthetic.people import SYNTHETIC135, People, label_people, people
 from leanpose.synthetic.rendering import Framing, Painting, draw_camera, draw_light, paint
 from leanpose.synthetic.surroundings import develop, draw_background, occluders, octaves
 
-_LEAST_AREA = 40  # pixels: who shows less is not labelled
-_LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
+_MIN_AREA = 40  # pixels: who shows less is not labelled
+_MIN_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
 _FOLDS = np.full(len(Material), 0.035)  # how uneven materials are
 _FOLDS[[Material.SHIRT, Material.TROUSERS, Material.HAIR]] = 0.085, 0.085, 0.14
 
@@ -136,7 +136,7 @@ def render_scene(
 
     owner = painting.owner.astype(np.int16).take(painting.number)
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
-    labelled = np.flatnonzero(areas >= _LEAST_AREA)
+    labelled = np.flatnonzero(areas >= _MIN_AREA)
     final = np.full(count + 1, -1, np.int16)  # the last entry is for pixels without a person
     final[labelled] = np.arange(len(labelled))
     boxes = np.zeros((len(labelled), 4))
@@ -144,7 +144,7 @@ def render_scene(
         x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
         box[:] = x, y, x + w, y + h
     keypoints = label_people(cast, camera, painting)[labelled]
-    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
+    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _MIN_SEEN, :, 2] = 0
     order = np.array(chosen.indices_in(SYNTHETIC135))
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
     return Scene(image, keypoints, boxes, areas[labelled].astype(float), final[owner], chosen)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Reader = TypeVar("Reader", bound="FrameReader")
-USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
-HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
+DEFAULT_RATE = Fraction(25)  # frames a second, where a file does not say
+MAX_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
@@ -171,7 +171,7 @@ class VideoReader(FrameReader):
         decoder.options = {"max_pixels": str(max_pixels())}  # of later frames, whose size may be another
         self.time_base = stream.time_base or Fraction(1, 1_000_000)
         rates = (stream.average_rate, stream.guessed_rate)
-        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= MAX_RATE), DEFAULT_RATE)
         self._step = max(1, round(1 / (self.rate * self.time_base)))
         self._last: int | None = None
         self.start = Fraction(container.start_time or 0, 1_000_000)

@@ -31,7 +31,7 @@ INSIDE = 0.5  # share of a track's box inside a detection from which the detecti
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
 MAX_SPEED = 1.0  # longer sides of their box that a person moves between two frames
 MAX_EXTRAPOLATION = 1.0  # seconds for which a velocity is extrapolated
-USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+DEFAULT_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
 
@@ -82,7 +82,7 @@ class TrackTable:
         self.tracks: list[Track] = []
         self._next_id = 1
         self._seconds: float | None = None  # the time of the last frame
-        self._usual_step = USUAL_STEP
+        self._usual_step = DEFAULT_STEP
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
         self._sigmas = np.array(skeleton.sigmas)[self._counted]
         self._spans = spans_a_person(skeleton)
