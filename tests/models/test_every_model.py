@@ -122,7 +122,7 @@ def small_model(name: str) -> PoseModel:
         overrides |= {"num_stages": 2, "num_blocks": (1, 1, 1, 1), "unit_channels": 32}
     model = create_model(name, **overrides)
     cut_repetitions(model.backbone)
-    if isinstance(model, TFPose):  # whose fresh points hardly depend on the picture
+    if isinstance(model, TFPose):  # whose fresh points hardly depend on the image
         for refinement in model.refinements:
             assert isinstance(refinement, torch.nn.Sequential)
             torch.nn.init.normal_(refinement[-1].get_parameter("weight"), std=0.1)

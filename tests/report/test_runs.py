@@ -38,17 +38,17 @@ def write_log(folder: Path, train: str, val: str = "") -> Path:
 
 def test_losses_by_term(tmp_path: Path) -> None:
     log = "step,epoch,lr,seconds,pose,teacher\n20,1,0.1,5,0.5,0.25\n40,2,0.1,9,0.4,-0.2\n"
-    write_log(tmp_path / "taught", log)
-    (tmp_path / "taught" / "recipe.yaml").write_text(yaml.safe_dump(settings()))
-    run = read_run(tmp_path / "taught")
+    write_log(tmp_path / "distilled", log)
+    (tmp_path / "distilled" / "recipe.yaml").write_text(yaml.safe_dump(settings()))
+    run = read_run(tmp_path / "distilled")
     assert run.terms == {"pose": ([1, 2], [0.5, 0.4]), "teacher": ([1, 2], [0.25, -0.2])}
     (figure,) = draw_loss_terms([run])
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == ["pose", "teacher"]
     assert axes.get_yscale() == "linear", "a likelihood may be negative"
-    write_log(tmp_path / "plain", "step,epoch,lr,seconds,pose\n20,1,0.1,5,0.5\n")
-    (tmp_path / "plain" / "recipe.yaml").write_text(yaml.safe_dump(settings()))
-    assert draw_loss_terms([read_run(tmp_path / "plain")]) == []
+    write_log(tmp_path / "baseline", "step,epoch,lr,seconds,pose\n20,1,0.1,5,0.5\n")
+    (tmp_path / "baseline" / "recipe.yaml").write_text(yaml.safe_dump(settings()))
+    assert draw_loss_terms([read_run(tmp_path / "baseline")]) == []
 
 
 def test_the_stages_of_a_run_follow_one_another(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_training_learns(data: Path, tmp_path: Path, optimizer: str, monkeypatch
     )
     train(recipe, tmp_path / "run", quiet=True)
     losses = [float(row["pose"]) for row in csv.DictReader((tmp_path / "run" / "train.csv").open())]
-    # Beside the mean pose, which the first steps find, the network has begun to tell the pictures apart.
+    # Beside the mean pose, which the first steps find, the network has begun to tell the images apart.
     assert losses[-1] < 0.9 * losses[1]
 
 
