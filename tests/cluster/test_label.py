@@ -174,8 +174,8 @@ def test_an_address_where_nothing_is(monkeypatch: pytest.MonkeyPatch, address: s
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--workers", "2"], "--workers belongs to --ray"),
-        (["--no-coco"], "--no-coco belongs to --ray"),
+        (["--workers", "2"], "--workers needs --ray"),
+        (["--no-coco"], "--no-coco needs --ray"),
         (["--ray"], "--out is a folder, not labels.json"),
         (["--ray-address", "nowhere"], "host:port"),
     ],

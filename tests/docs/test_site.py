@@ -77,8 +77,11 @@ def test_every_command_and_option_is_in_the_reference(pages: dict[str, str]) -> 
     for name in COMMANDS:
         assert f"\n## leanpose {name}\n" in page
     assert "\n## leanpose data check\n" in page
-    assert "| `--split` | `all, train or val` | `all` | val: every tenth image, train: the others. |" in page
-    assert "| `--baseline`, `--no-baseline` |  | `True` | Train the baseline too, to measure the gain. |" in page
+    assert "| `--split` | `all, train or val` | `all` | val (every tenth image), train (the others) or all. |" in page
+    assert (
+        "| `--baseline`, `--no-baseline` |  | `True` | Also train the student without the teacher, to measure the gain. |"
+        in page
+    )
     assert "| `INPUTS` | `list[text]` | required |" in page
 
 

@@ -200,8 +200,8 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
         (["in", "--bbox-file", "absent.json", "--detector", "whole-image"], "not both"),
         (["in", "--out", "in"], "replace the originals"),
         (["in", "--device", "toaster"], "toaster"),
-        (["in", "--style", "openpose", "--no-draw"], "leave --no-draw out"),
-        (["in", "--resolution", "512"], "give --style openpose"),
+        (["in", "--style", "openpose", "--no-draw"], "cannot be combined with --no-draw"),
+        (["in", "--resolution", "512"], "--resolution needs --style openpose"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: list[str], words: str):
@@ -246,7 +246,7 @@ def test_files_of_one_name_are_told_apart_and_links_are_named(predict, folder: P
     (folder / "a" / "2.jpg").symlink_to(folder / "a" / "1.jpg")
     result = predict("in/a", "in/b", "--detector", "whole-image")
     assert result.exit_code == 0, result.output
-    assert "Skipped:  1 link to a file that is looked at already, or to a folder: a/2.jpg\n" in result.output
+    assert "Skipped:  1 link to files already in the list, or to folders: a/2.jpg\n" in result.output
     out = tmp_path / "predictions"
     assert [record["file_name"] for record in json.loads((out / "poses.json").read_text())] == [
         "a/1.jpg",

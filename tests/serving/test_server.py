@@ -346,7 +346,11 @@ def test_a_key_that_is_none_is_refused_and_not_shown(
     (tmp_path / "key").write_text(key)
     for arguments in ([], ["--api-key-file", tmp_path / "key"]):
         ended = command("serve", *arguments)
-        assert (ended.returncode, "16 or more characters" in ended.stderr, key in ended.stderr) == (1, True, False)
+        assert (ended.returncode, "at least 16 printable ASCII characters" in ended.stderr, key in ended.stderr) == (
+            1,
+            True,
+            False,
+        )
     assert "cannot be read" in command("serve", "--api-key-file", tmp_path / "missing").stderr
 
 
@@ -375,7 +379,7 @@ def test_all_interfaces_without_a_key_are_warned_of(
     ended = command("serve", "--model", small_model_file, "--host", host, "--port", 0, *options)
     assert ended.returncode == 0, ended.stderr
     assert re.search(rf"^Serving:  http://{host}:\d+$", ended.stdout, re.MULTILINE)
-    assert ("Warning:  anybody who reaches 0.0.0.0" in ended.stdout) == warned
+    assert ("Warning:  anyone who can reach 0.0.0.0" in ended.stdout) == warned
     assert KEY not in ended.stdout + ended.stderr
 
 

@@ -71,7 +71,7 @@ def test_the_command_prints_a_table(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train"], "Say which recipe: leanpose bench train RECIPE"),
+        (["train"], "Give a recipe: leanpose bench train RECIPE"),
         (["train", "sdpose/nothing"], "There is no recipe 'sdpose/nothing'"),
         (["leanpose-body-s", "sdpose/t_coco"], "'sdpose/t_coco' is one argument too many"),
     ],

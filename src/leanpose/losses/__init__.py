@@ -20,7 +20,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "fpd": FPDLoss,
     "okdhp": OKDHPLoss,
 }
-"""Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
+"""Every method by the name that a recipe's `distillation.method` gives it. A custom method is one more entry."""
 
 __all__ = [
     "METHODS",
