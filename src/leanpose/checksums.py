@@ -51,7 +51,7 @@ def checked_card(metadata: Mapping[str, str], key: str, path: Path) -> str:
     """
     text = metadata[key]
     if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
-        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+        raise LeanposeError(f"{path} is corrupt: its card is not what was written (its checksum differs).")
     return text
 
 
@@ -81,7 +81,7 @@ def check_seal(path: Path, beside: Path | None = None) -> None:
     """
     size, mark = _read_seal(path)
     if mark is not None and _checksum_of(path, size, beside) != mark:
-        raise LeanposeError(f"{path} is damaged, or another program has changed it: its {CHECKSUM_KEY} differs.")
+        raise LeanposeError(f"{path} is corrupt, or another program has changed it: its {CHECKSUM_KEY} differs.")
 
 
 def unseal(path: Path) -> None:

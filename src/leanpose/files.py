@@ -107,7 +107,7 @@ def files_below(folder: Path) -> list[Path]:
 def require_honest_archive(path: Path, what: str) -> None:
     """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
 
-    Anything that is no zip archive passes.
+    Anything that is not a zip archive passes.
 
     Raises:
         LeanposeError: they are, as in an archive that is made to fill the memory.
@@ -130,7 +130,7 @@ def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str
     Args:
         what: the file is, such as `recipe`.
         damage: the exceptions that its content can raise.
-        kind: what it is then, such as `cut off or no JSON`.
+        kind: what it is then, such as `truncated or not valid JSON`.
 
     Raises:
         LeanposeError: the file cannot be opened, or its content raised one of `damage`.
@@ -164,9 +164,7 @@ def any_damage(what: str, path: Path | str) -> Iterator[None]:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or f"{type(error).__name__}: {_reason(error)}"
-        raise LeanposeError(
-            f"The {what} {path} is damaged, or holds what leanpose does not know ({reason})."
-        ) from error
+        raise LeanposeError(f"The {what} {path} is corrupt or not supported ({reason}).") from error
 
 
 def _reason(error: Exception) -> str:
@@ -179,11 +177,11 @@ def load_json(path: Path, what: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        LeanposeError: it is missing, cut off or no JSON.
+        LeanposeError: it is missing, truncated or not valid JSON.
     """
     from pydantic_core import from_json  # takes a moment
 
-    with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
+    with read_errors(what, path, ValueError, RecursionError, kind="truncated or not valid JSON"):
         data = read_regular(path)
         try:
             return from_json(data, cache_strings="keys")  # twice as fast
@@ -228,7 +226,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
         framework: `np` does without torch, which is enough for the metadata.
 
     Raises:
-        LeanposeError: there is no such file, or it or what the caller reads in it is damaged.
+        LeanposeError: there is no such file, or it or what the caller reads in it is corrupt.
     """
     import safetensors  # takes time that `leanpose --help` does not have
 
@@ -241,7 +239,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     except OSError as error:
         raise describe_read_error(path, error) from error
     except Exception as error:  # safetensors' own, or of a card that is none
-        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({_reason(error)}).") from error
+        raise LeanposeError(f"{path} is corrupt, truncated or not a safetensors file ({_reason(error)}).") from error
 
 
 def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
@@ -290,7 +288,7 @@ def open_whole(path: Path | str) -> Iterator[TextIO]:
     Raises:
         LeanposeError: it cannot be written.
     """
-    # Names of files that are no text are written as escapes.
+    # Names of files that are not text are written as escapes.
     with (
         atomic_write(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="", errors="backslashreplace") as file,

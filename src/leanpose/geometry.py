@@ -1,6 +1,6 @@
 """Boxes, crops, affine maps, flips: the one home of coordinate conventions.
 
-Points are (x, y) in pixels, pixel centres at whole numbers; sizes are (height, width); boxes are xyxy. A person's crop
+Points are (x, y) in pixels, pixel centres at integer coordinates; sizes are (height, width); boxes are xyxy. A person's crop
 is an affine map from the image: a *centre* and a *scale* (width and height of the region, in image pixels) say what
 is seen, the output size says how large it comes out, and one of two conventions says how pixels meet pixels:
 

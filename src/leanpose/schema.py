@@ -124,14 +124,14 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
     """What a file says of itself, in JSON, once it has the fields of `kind`; others are kept.
 
     Raises:
-        LeanposeError: it is no JSON object, or a field is missing or of the wrong type; `path` names the file.
+        LeanposeError: it is not a JSON object, or a field is missing or of the wrong type; `path` names the file.
     """
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LeanposeError(f"{path} is damaged: its card is no JSON.") from error
+        raise LeanposeError(f"{path} is corrupt: its card is not valid JSON.") from error
     if not isinstance(card, dict):
-        raise LeanposeError(f"{path} is damaged: its card is no JSON object.")
+        raise LeanposeError(f"{path} is corrupt: its card is not a JSON object.")
     try:
         kind.model_validate(card)
     except ValidationError as error:
@@ -139,7 +139,7 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
         where = ".".join(map(str, first["loc"]))
         wrong = f"lacks '{where}'" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
         wrong = wrong if first["type"] in ("missing", "value_error") else f"has a wrong '{where}': {wrong}"
-        raise LeanposeError(f"{path} is damaged: its card {wrong}.") from error
+        raise LeanposeError(f"{path} is corrupt: its card {wrong}.") from error
     return card
 
 

@@ -120,7 +120,7 @@ class Skeleton:
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if not all(0 < sigma < 100 for sigma in self.sigmas):
-            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is no number above 0 and below 100.")
+            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is not a number above 0 and below 100.")
         if len(set(self.keypoints)) != len(self.keypoints):
             twice = next(name for i, name in enumerate(self.keypoints) if name in self.keypoints[:i])
             raise LeanposeError(f"Skeleton '{self.name}' names the keypoint '{twice}' twice.")
@@ -310,7 +310,7 @@ def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     """A known skeleton by name, one of your own from a YAML file, or the skeleton itself.
 
     Raises:
-        LeanposeError: the name is unknown, or the file is missing or is no skeleton.
+        LeanposeError: the name is unknown, or the file is missing or is not a skeleton.
     """
     if isinstance(skeleton, Skeleton):
         return skeleton

@@ -130,7 +130,7 @@ def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
     strange = onnx.load(files["outside.onnx"])
     strange.metadata_props[0].value = '{"model": "spots"}'
     onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(LeanposeError, match=r"strange\.onnx is damaged, or another program has changed it"):
+    with pytest.raises(LeanposeError, match=r"strange\.onnx is corrupt, or another program has changed it"):
         open_exported(tmp_path / "strange.onnx")
     del strange.metadata_props[1:]  # the checksum
     onnx.save(strange, tmp_path / "strange.onnx")

@@ -255,7 +255,7 @@ def test_one_broken_pixel_gives_a_finite_point(encoding: Any, value: float) -> N
     maps[0, 0, 30, 27] = value
     points, scores = decode(codec, maps)
     assert np.isfinite(points).all()
-    # Minus infinity is no maximum: the point is still found.
+    # Minus infinity is not a maximum: the point is still found.
     assert scores[0, 0] == 0 if value != float("-inf") else np.abs(points[0, 0] - [100, 120]).max() < 2.1
 
 

@@ -65,18 +65,18 @@ def test_a_backbone_that_does_not_fit_is_named(shared: Path, tmp_path: Path) -> 
     torch.save(weights, tmp_path / "rtmpose.pth")
     path = convert(tmp_path / "rtmpose.pth", tmp_path / "backbone.safetensors", backbone_only=True).path
     for model, message in (
-        ("rtmpose_s", "holds a cspnext_tiny, not the cspnext_s"),
-        ("sdpose_t", "holds a cspnext_tiny, not the stem"),
+        ("rtmpose_s", "contains a cspnext_tiny, not the model's cspnext_s"),
+        ("sdpose_t", "contains a cspnext_tiny, not the model's stem"),
     ):
         with pytest.raises(LeanposeError, match=message):
             create_model(model, pretrained=path)
     with pytest.raises(LeanposeError, match="There is no file"):
         create_model("rtmpose_t", pretrained=tmp_path / "none.safetensors")
     whole = convert(tmp_path / "rtmpose.pth", tmp_path / "whole.safetensors").path
-    with pytest.raises(LeanposeError, match="is no file of a backbone"):
+    with pytest.raises(LeanposeError, match="is not a backbone file"):
         create_model("rtmpose_t", pretrained=whole)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(LeanposeError, match="damaged, cut off"):
+    with pytest.raises(LeanposeError, match="corrupt, truncated"):
         create_model("rtmpose_t", pretrained=path)
 
 

@@ -174,13 +174,13 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
 def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_path: Path) -> None:
     with pytest.raises(
         LeanposeError,
-        match=r"yolox_nano\.onnx is no PP-TinyPose, RTMDet or MoveNet with .*; known are movenet_lightning, .*, rtmdet_nano",
+        match=r"yolox_nano\.onnx is not a PP-TinyPose, RTMDet or MoveNet with .*; known are movenet_lightning, .*, rtmdet_nano",
     ):
         convert_onnx(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
     with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):
         convert_onnx(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
     (tmp_path / "broken.onnx").write_bytes(detector.read_bytes()[:5000])
-    with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet and)"):
+    with pytest.raises(LeanposeError, match=r"broken\.onnx is (corrupt|no RTMDet and)"):
         convert_onnx(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 

@@ -156,7 +156,7 @@ def test_heic_names_the_package_that_it_needs(monkeypatch: pytest.MonkeyPatch, d
 
 
 def test_heic_is_read_by_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in registers itself as the package does, for it is no part of the tests' environment."""
+    """A stand-in registers itself as the package does, for it is not part of the tests' environment."""
     from leanpose.data import image_files
 
     def opener(_: Any, __: Any) -> PIL.Image.Image:

@@ -141,7 +141,7 @@ def test_a_pack_is_checked_and_converted_like_any_set(labels: Path, tmp_path: Pa
     (finding,) = [finding for finding in check_data([path]).findings if finding.kind == "image broken"]
     assert "of 0001.jpg in" in finding.text
     path.write_bytes(content[:-1])
-    assert "is cut off" in check_data([path]).damaged[0].text
+    assert "is truncated" in check_data([path]).damaged[0].text
 
 
 def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ def broken_annotation(kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("cut", "cut off or no JSON"),
+        ("cut", "truncated or not valid JSON"),
         ("list", "needs the lists `images` and `annotations`"),
         ("no id", "image_id"),
         ("stranger", "image 77, which is not there"),
@@ -385,7 +385,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"The image folder .*images of the data set 'annotations' does not exist"):
         read_people(coco(images="pictures"), COCO17, tmp_path, training=True)
     source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
-    with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
+    with pytest.raises(LeanposeError, match="truncated or not a MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)
     strange = Skeleton("strange", ("antenna",), (), (0.05,))
     with pytest.raises(LeanposeError, match="none of them is a keypoint of the skeleton 'strange'"):

@@ -284,7 +284,7 @@ def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{}", "[]", '{"images": []}', '{"images": [1], "annotations": []}'])
 def test_labels_of_a_teacher_that_are_no_coco_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "unlabelled-0.json").write_text(content)
-    with pytest.raises(LeanposeError, match=r"unlabelled-0\.json is no COCO annotation file"):
+    with pytest.raises(LeanposeError, match=r"unlabelled-0\.json is not a COCO annotation file"):
         read_labels(tmp_path / "unlabelled-0.json", tmp_path)
 
 

@@ -98,7 +98,11 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
     assert baseline.model_dump(exclude=same) == distilled.model_dump(exclude=same)
     assert (baseline.seed, baseline.skeleton, baseline.batch_size, baseline.optimizer.name) == (3, "coco17", 4, "adamw")
     told = " ".join(made.sentences)
-    for words in ("a fresh tokenpose_s_v1", "Trained on train.json, measured on val.json", "12 people to train on"):
+    for words in (
+        "tokenpose_s_v1, randomly initialised",
+        "Trained on train.json, measured on val.json",
+        "12 people to train on",
+    ):
         assert words in told
     # What the user says counts, for both students or for the method.
     changed = plan(teacher, data, "optimizer.lr=0.5", "distillation.teacher_weight=7")
@@ -196,7 +200,7 @@ def test_a_comparison_from_start_to_report(
     with pytest.raises(LeanposeError, match="The teacher is not better than the initial student"):
         run_distillation(made, out, budget="1epochs", say=said.append)
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
-    assert any("Only 6 people to measure on" in sentence for sentence in said)
+    assert any("Only 6 people to evaluate on" in sentence for sentence in said)
     figures = json.loads((out / "report.json").read_text())
     assert result.summary[0] == figures["verdict"]
     assert figures["runs"].keys() == {"baseline-0", "baseline-1", "distilled-0", "distilled-1"}
@@ -392,7 +396,7 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="no image"):
         label_images(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     cv2.imwrite(str(tmp_path / "empty" / "wall.png"), np.full((64, 64, 3), 200, np.uint8))
-    with pytest.raises(LeanposeError, match="finds nobody in the 1 images"):
+    with pytest.raises(LeanposeError, match="detects no people in the 1 images"):
         label_images(tmp_path / "empty", "leanpose-body-t", labels.file)
     assert json.loads(labels.file.read_text()) == content, "what was found before stays"
 

@@ -31,7 +31,7 @@ def settings() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    """The script that writes the reference; `docs` is no package."""
+    """The script that writes the reference; `docs` is not a package."""
     spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
     assert spec is not None
     assert spec.loader is not None

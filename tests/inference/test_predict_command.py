@@ -48,7 +48,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
         "Done:     3 images, 3 people\n",
         "Skipped:  3",
         "is empty (0 bytes)",
-        "cut off",
+        "truncated",
         "no image",
         "notes.txt",
         "whole image",
@@ -328,6 +328,6 @@ def test_as_a_real_command(
     monkeypatch.chdir(tmp_path)
     bad = command("predict", "in/cut.jpg", "--out", "bad", "--model", small_model_file)
     assert bad.returncode == 1
-    assert "cut off" in bad.stdout
+    assert "truncated" in bad.stdout
     assert "No image could be read" in bad.stderr
     assert "Traceback" not in bad.stderr + good.stderr

@@ -181,7 +181,7 @@ def test_drawn_on_its_own_image(tmp_path: Path):
     path = poses.save(tmp_path / "new" / "out.png", boxes=True)
     assert (np.asarray(Image.open(path)) == drawn).all()
     assert Image.open(poses.save(str(tmp_path / "out.JPG"))).format == "JPEG"
-    with pytest.raises(LeanposeError, match=r"out\.json is no name for an image"):
+    with pytest.raises(LeanposeError, match=r"out\.json is not a name for an image"):
         poses.save(tmp_path / "out.json")
 
 

@@ -12,7 +12,7 @@ from leanpose.models.cost import Cost, model_cost, table_row
 from leanpose.models.registry import list_models, model_table
 from models.test_every_model import WITH_EVERY_PART
 
-OUT_OF_DATE = "write the table anew: python -m leanpose.models.cost"
+OUT_OF_DATE = "regenerate the table: python -m leanpose.models.cost"
 
 
 def test_the_stored_table_is_of_todays_configurations() -> None:

@@ -168,7 +168,7 @@ def test_npm_fetches_the_runtime_once(archive: Path, tmp_path: Path, monkeypatch
     assert files.keys() == runtime.SHA256.keys()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runtime.runtime_files() == files
-    next((tmp_path / "cache").glob("*/*.wasm")).write_bytes(b"damaged")
+    next((tmp_path / "cache").glob("*/*.wasm")).write_bytes(b"corrupt")
     with pytest.raises(LeanposeError, match="npm, which is not installed"):
         runtime.runtime_files()
 

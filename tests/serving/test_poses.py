@@ -136,7 +136,7 @@ def test_what_was_guessed_of_an_image_is_said(client: Client):
 def test_one_broken_image_refuses_the_request_by_its_place_and_name(client: Client, photos: list[bytes]):
     answer = client.poses(photos[0], photos[1][:-200], name="b.png")
     assert (answer.status, list(answer.content)) == (422, ["error"])
-    assert "1 ('b.png') is cut off" in answer.content["error"]
+    assert "1 ('b.png') is truncated" in answer.content["error"]
 
 
 def test_an_image_of_too_many_pixels(client: Client, monkeypatch: pytest.MonkeyPatch):
@@ -163,17 +163,17 @@ PART = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"'
         ("", "json", [1], 422, "a JSON object with a list 'images'"),
         ("", "json", {"image": [GOOD]}, 422, "a JSON object with a list 'images'"),
         ("", "json", {"images": [GOOD], "urls": []}, 422, "Unknown key 'urls'"),
-        ("", "json", {"images": [{"url": "http://x"}]}, 422, "Image 0 is no text in base64"),
+        ("", "json", {"images": [{"url": "http://x"}]}, 422, "Image 0 is neither base64 text"),
         ("", "json", {"images": [{"base64": GOOD, "path": "/etc/passwd"}]}, 422, "unknown key 'path'"),
-        ("", "json", {"images": [{"base64": GOOD, "name": 1}]}, 422, "The name of image 0 is no text"),
+        ("", "json", {"images": [{"base64": GOOD, "name": 1}]}, 422, "The name of image 0 is not text"),
         ("", "json", {"images": [{"base64": GOOD, "name": "a" * 256}]}, 422, "more than 255 characters"),
         ("", "json", {"images": [GOOD[:-1] + "!"]}, 422, "Image 0 is not in base64"),
         ("", "json", {"images": ["é"]}, 422, "Image 0 is not in base64"),
         ("", "json", {"images": [GOOD] * 4}, 413, "more than the 3 images allowed"),
         ("", "json", {"images": ["A" * 1_000_001]}, 413, "larger than the 1 MB allowed"),
-        ("", "json", b'{"images": [NaN]}', 400, "NaN is no number of JSON"),
+        ("", "json", b'{"images": [NaN]}', 400, "NaN is not a number of JSON"),
         ("", "json", b"[" * 50_000, 400, "nested too deeply"),
-        ("", "json", b"\xff\xfe\x00", 400, "is no JSON"),
+        ("", "json", b"\xff\xfe\x00", 400, "is not valid JSON"),
         ("", "text/plain", b"x", 415, "not as 'text/plain'"),
         ("", MULTIPART, multipart([("a", b"x")])[:-9], 400, "its last boundary is missing"),
         ("", MULTIPART, multipart([("a", b"x")], field="image"), 422, "Unknown field 'image'; did you mean 'images'?"),

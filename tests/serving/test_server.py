@@ -186,8 +186,9 @@ def test_headers_that_do_not_end(guarded: Client, monkeypatch: pytest.MonkeyPatc
         assert connection.recv(100) == b""  # closed
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000)
-        assert b'{"error": "The request is no HTTP, or its headers are longer than 16384 bytes."}' in connection.recv(
-            4096
+        assert (
+            b'{"error": "The request is not valid HTTP, or its headers are longer than 16384 bytes."}'
+            in connection.recv(4096)
         )
 
 
@@ -307,7 +308,7 @@ def end_by_signal(gate: Gate, drain_seconds: float) -> Future[Answer]:
             answered.set_result(asked.result())
 
     driver = threading.Thread(target=drive)
-    cut_off = pytest.raises(LeanposeError, match=r"^1 requests were cut off, since they were not done within 0 s\.$")
+    cut_off = pytest.raises(LeanposeError, match=r"^1 requests were aborted, since they were not done within 0 s\.$")
     with nullcontext() if drain_seconds else cut_off:
         serve(spots(gate), ServeSettings("spots", drain_seconds=drain_seconds), listener, driver.start)
     driver.join(10)

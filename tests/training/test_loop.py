@@ -441,7 +441,7 @@ def test_mistakes_are_found_before_the_first_batch(data: Path, tmp_path: Path) -
         train(load_recipe(recipe, ["pretrained=backbone"]), tmp_path / "other", quiet=True)
     for name in ("state.pt", "state-previous.pt"):
         (tmp_path / "run" / name).write_bytes(b"half")
-    with pytest.raises(LeanposeError, match="damaged"):
+    with pytest.raises(LeanposeError, match="corrupt"):
         train(load_recipe(recipe), tmp_path / "run", resume=True, quiet=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="Cannot write"):

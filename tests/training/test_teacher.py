@@ -126,12 +126,12 @@ def test_a_teacher_of_the_udp_warp_is_refused(data: Path, tmp_path: Path) -> Non
 
 
 def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path) -> None:
-    damaged = save_teacher(tmp_path / "damaged.safetensors")
+    damaged = save_teacher(tmp_path / "corrupt.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-50])
     (tmp_path / "empty").mkdir()
     for teacher, words in (
         (tmp_path / "no.safetensors", "There is no file"),
-        (damaged, "damaged"),
+        (damaged, "corrupt"),
         (tmp_path / "empty", "holds no weights of a run"),
         ("leanpose-wholebody-t", "did you mean 'leanpose-wholebody-s'?"),
     ):

@@ -374,7 +374,7 @@ def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"detect_every": 0}, "detect_every is a whole number"),
+        ({"detect_every": 0}, "detect_every is a number of frames"),
         ({"detect_every": 2.5}, r"not 2\.5"),
         ({"in_flight": 0}, "in_flight"),
         ({"max_age": -1}, "max_age"),

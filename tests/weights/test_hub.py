@@ -42,7 +42,7 @@ def test_an_address_names_a_repository_and_a_revision(text: str, repository: str
 )
 def test_what_is_no_address_is_one_sentence(text: str) -> None:
     assert is_hub_address(text)
-    with pytest.raises(LeanposeError, match=r"is no address on the hub: hf://USER/NAME or hf://USER/NAME@REVISION\."):
+    with pytest.raises(LeanposeError, match=r"is not a hub address: hf://USER/NAME or hf://USER/NAME@REVISION\."):
         load_model(text)
 
 
@@ -126,7 +126,7 @@ def nothing(*_: object) -> None:
         (nothing, "me/torch", r"has no model\.safetensors but holds only pytorch_model\.bin, a/b\.bin; .* `leanpose convert`\."),
         (nothing, "me/many", r"holds only 0\.onnx, 1\.onnx, 2\.onnx, 3\.onnx, 4\.onnx and 2 more;"),
         (nothing, "me/other", r"is a safetensors file of another program: it has no card of leanpose\."),
-        (nothing, "me/tampered", r"is damaged: its weights are not those that were saved \(SHA-256 differs\)\."),
+        (nothing, "me/tampered", r"is corrupt: its weights do not match their checksum \(SHA-256\)\."),
     ],
 )  # fmt: skip
 def test_what_gives_no_weights_is_one_sentence(

@@ -1,4 +1,4 @@
-"""Saved models come back as they were, and what is no saved model is refused in one sentence."""
+"""Saved models come back as they were, and what is not a saved model is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_truncated_file_is_refused(model: PoseModel, tmp_path: Path, kept: flo
     path = save(model, tmp_path / "model.safetensors")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(LeanposeError, match="damaged, cut off or no safetensors file"):
+    with pytest.raises(LeanposeError, match="corrupt, truncated or not a safetensors file"):
         load_model(path)
 
 
@@ -230,7 +230,7 @@ def test_weights_that_are_not_finite_are_not_saved(model: PoseModel, tmp_path: P
         ("sdpose_t", "create_model"),
         ("leanpose-wholebody-z", "did you mean 'leanpose-wholebody-s'"),
         (".", "is a folder"),
-        ("no/such.onnx", r"is no file of weights.* can predict, be measured and teach as it is"),
+        ("no/such.onnx", r"is not a weight file.* can predict, be measured and teach as it is"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence(

@@ -38,7 +38,7 @@ def open_exported(
     """
     path = Path(path)
     if path.suffix not in FILE_SUFFIXES:
-        raise LeanposeError(f"{path} is no exported model: its name must end in {' or '.join(FILE_SUFFIXES)}.")
+        raise LeanposeError(f"{path} is not an exported model: its name must end in {' or '.join(FILE_SUFFIXES)}.")
     if backend == "torch":
         raise LeanposeError(f"Torch does not run {path}; give the .safetensors file, or another backend.")
     if backend == "openvino" or (backend == "auto" and path.suffix == ".xml"):

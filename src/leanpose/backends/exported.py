@@ -147,7 +147,7 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
         if names[0] in outputs:
             values: list[Any] = [outputs.get(name) for name in names]
             return kind(*values)
-    raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
+    raise LeanposeError(f"The outputs {', '.join(outputs)} are not the prediction of a pose model.")
 
 
 def describe_values(values: Sequence[Shaped]) -> str:

@@ -243,7 +243,7 @@ def read_card(
         skeleton: what the keypoints of a file without a card are; None: as it is described.
 
     Raises:
-        LeanposeError: the card is damaged or names other keypoints than are given, the file is of another form than is known or
+        LeanposeError: the card is corrupt or names other keypoints than are given, the file is of another form than is known or
             described, or its keypoints have no names.
     """
     names = [name for name, _ in outputs]
@@ -263,7 +263,7 @@ def read_card(
         name, file = next(((name, f.file) for name, f in families().items() if f.fits(shapes)), (None, None))
         if file is None:
             raise LeanposeError(
-                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
+                f"{path} is not a known pose model: it has no card of leanpose, the inputs "
                 f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; if it is one, describe it in "
                 f"{described.name} beside it (docs/teachers.md)."
             )
@@ -293,13 +293,13 @@ def _card(
             raise LeanposeError(
                 f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected any number of crops, "
                 f"or a fixed one up to {MAX_CROPS}, three colours, and a fixed height and width (python -m "
-                "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
+                "onnxruntime.tools.make_dynamic_shape_fixed sets them); integers must be nhwc."
             )
     if not all(8 <= side <= MAX_SIDE for side in size):
         raise LeanposeError(f"{path} takes crops of {size[0]}x{size[1]} pixels, which no pose model does.")
     mean, std = (file.mean or MEAN, file.std or STD) if not integer else RAW
     if integer and (file.mean or RAW[0], file.std or RAW[1]) != RAW:
-        raise LeanposeError(f"{path} takes whole numbers, the pixels as they are: leave mean and std away.")
+        raise LeanposeError(f"{path} takes integers, the pixels as they are: leave mean and std away.")
     try:
         places = [place if isinstance(place, int) else names.index(place) for place in file.outputs]
         shapes = [[side for side in outputs[place][1][1:] if isinstance(side, int)] for place in places]

@@ -39,7 +39,7 @@ def onnx_cost(path: Path) -> Cost:
         with limited_memory(path):
             model = onnx.load(str(path))
             shapes = _shapes(model)
-    except Exception as error:  # onnx and onnxruntime have a class for each kind of damage
+    except Exception as error:  # onnx and onnxruntime have a class for each kind of corruption
         raise LeanposeError(f"{path} cannot be counted: {first_line(error)}") from error
     constants = {value.name for value in model.graph.initializer}
     for node in model.graph.node:  # what is computed from constants alone, such as weights in int8, is constant too

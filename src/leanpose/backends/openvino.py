@@ -65,7 +65,7 @@ class OpenVinoBackend(ExportedBackend):
         streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as torch.
 
     Raises:
-        LeanposeError: the package or the file is missing, or the file is damaged or no pose model that is known here.
+        LeanposeError: the package or the file is missing, or the file is corrupt or not a known pose model.
     """
 
     name = "openvino"

@@ -188,5 +188,5 @@ def load_classifier(path: Path | str) -> DeiT:
     """
     model = load_network(path)
     if not isinstance(model, DeiT):
-        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is no classifier.")
+        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is not a classifier.")
     return model

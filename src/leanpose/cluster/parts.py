@@ -65,7 +65,7 @@ def label_part(estimator: PoseEstimator, images: Sequence[StoredImage], settings
     """Label the people of images, which share batches with each other alone: a part is the same whoever makes it.
 
     Raises:
-        LeanposeError: an image's file is gone or cannot be reached. One that is damaged is entered as such.
+        LeanposeError: an image's file is gone or cannot be reached. One that is corrupt is entered as such.
     """
     rows: list[dict[str, Any]] = []
     waiting: list[tuple[StoredImage, dict[str, Any], tuple[int, int]]] = []
@@ -148,7 +148,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """What a part was made by.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 
@@ -160,7 +160,7 @@ def read_part(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
     """The COCO records of each image of a part that could be read, and of its people, whose ids are still 0.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 

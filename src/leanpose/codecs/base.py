@@ -56,7 +56,7 @@ TargetT = TypeVar("TargetT")
 
 
 class Codec(ABC, Generic[PredictionT, TargetT]):
-    """Knows one encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
+    """Knows one encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the crop, pixel centres at integer coordinates.
 
     Attributes:
         name: in `leanpose.codecs.CODECS`.

@@ -74,7 +74,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> CoordinateTarget:
         """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox.
 
-        What is no place at all, such as NaN, is 0: a weight of 0 does not take it out of a loss.
+        What is not a position at all, such as NaN, is 0: a weight of 0 does not take it out of a loss.
         """
         device, dtype = keypoints.device, keypoints.dtype
         last = device_constant(self.input_size[::-1], device, dtype) - 1

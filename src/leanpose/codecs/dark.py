@@ -187,7 +187,7 @@ def _blurred_whole(
         for length in (height, width)
     )
     blurred = (down @ (maps.to(dtype) @ across.T)).reshape(-1, height * width)
-    # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
+    # Nothing here may come from a cache of tensors: one that is born while torch traces is invalid outside.
     read = device_constant(difference_weights(convention.reach)[0], maps.device)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)

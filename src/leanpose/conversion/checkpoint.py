@@ -134,7 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file of another program; nothing in it is executed.
 
     Raises:
-        LeanposeError: there is no such file, it is no checkpoint, it is damaged, it declares more numbers than it holds, or it
+        LeanposeError: there is no such file, it is not a checkpoint, it is corrupt, it declares more numbers than it holds, or it
             asks for something that is not known to be harmless.
     """
     try:
@@ -171,10 +171,10 @@ def _unpickle(path: Path) -> Any:
         asked = re.search(r"(?:GLOBAL|function) (\S+)", str(error))
         what = f" (it asks for '{asked[1]}')" if asked else ""
         raise LeanposeError(
-            f"{path} is not opened: it is damaged, or holds more than weights{what}, which may run code on your machine."
+            f"{path} is not opened: it is corrupt, or holds more than weights{what}, which may run code on your machine."
         ) from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise LeanposeError(f"{path} is damaged, cut off or no checkpoint of PyTorch.") from error
+    except Exception as error:  # a corrupt pickle can fail in any way
+        raise LeanposeError(f"{path} is corrupt, truncated or not a checkpoint of PyTorch.") from error
 
 
 def _take_apart(content: Any, path: Path) -> Checkpoint:
@@ -223,7 +223,7 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
                 raise LeanposeError(
-                    f"{path} is of no use: its '{name}' is no plain tensor (sparse, quantised or empty)."
+                    f"{path} is of no use: its '{name}' is not a plain tensor (sparse, quantised or empty)."
                 )
             declared += value.numel() * value.element_size()
             tensors[name] = value.detach()
@@ -235,7 +235,7 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _network_weights(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors in float32 without what is no part of a network, and without the prefixes of wrappers; and what was done."""
+    """The tensors in float32 without what is not part of a network, and without the prefixes of wrappers; and what was done."""
     kept = {
         key: value
         for key, value in tensors.items()

@@ -70,7 +70,7 @@ def convert_onnx(
         licence: their terms; None: likewise.
 
     Raises:
-        LeanposeError: the file is damaged, or it is none of these.
+        LeanposeError: the file is corrupt, or it is none of these.
     """
     source, path = Path(source), Path(path)
     file = read_graph(source)
@@ -93,7 +93,7 @@ def convert_onnx(
     if backbone is None:
         known = ", ".join(sorted(["tinypose", *MOVENETS, *RTMDETS]))
         raise LeanposeError(
-            f"{source} is no PP-TinyPose, RTMDet or MoveNet with convolutions and norms folded together; known are {known}."
+            f"{source} is not a PP-TinyPose, RTMDet or MoveNet with convolutions and norms folded together; known are {known}."
         )
     part = f"the features of {family}, without its output layers"
     save_backbone(backbone.state_dict(), path, variant=backbone.variant, notes=f"{came_from}: {part}.", **card)

@@ -58,7 +58,7 @@ IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width
 
 
 class UnusablePackError(LeanposeError):
-    """A pack of another version, or a damaged one: the data have to be packed again."""
+    """A pack of another version, or a corrupt one: the data have to be packed again."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class CropCache:
 
     Raises:
         LeanposeError: the file is missing, no pack, or not the expected one.
-        UnusablePackError: it is of another version, cut off or damaged.
+        UnusablePackError: it is of another version, truncated or corrupt.
     """
 
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
@@ -116,14 +116,14 @@ class CropCache:
         except OSError as error:
             raise LeanposeError(f"Cannot read the pack {self.path}: {error.strerror or error}.") from error
         except ValueError as error:  # an empty file
-            raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).") from error
+            raise LeanposeError(f"{self.path} is not a pack of crops (`leanpose data pack` makes one).") from error
         self._require_this_version()
         tables, description = self._verified()
         try:
             self._read_tables(tables, json.loads(description))
         except (ValueError, LookupError, TypeError, RecursionError, LeanposeError) as error:
             raise UnusablePackError(
-                f"The pack {self.path} is damaged: its index cannot be right; pack it again."
+                f"The pack {self.path} is corrupt: its index cannot be right; pack it again."
             ) from error
         if expected is not None and self.checksum != expected:
             raise LeanposeError(f"{self.path} was packed again while it was being used; start the run again.")
@@ -134,11 +134,11 @@ class CropCache:
             return
         if start == MAGIC:
             raise UnusablePackError(
-                f"The pack {self.path} is cut off: it was not finished, or not copied whole; pack it again."
+                f"The pack {self.path} is truncated: it was not finished, or not copied whole; pack it again."
             )
         if start.startswith(_FAMILY) or end.startswith(_FAMILY):
             raise UnusablePackError(f"The pack {self.path} is of another version of leanpose; pack it again.")
-        raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).")
+        raise LeanposeError(f"{self.path} is not a pack of crops (`leanpose data pack` makes one).")
 
     def _verified(self) -> tuple[bytes, bytes]:
         """The tables and the description, whose checksum is right.
@@ -154,7 +154,7 @@ class CropCache:
         header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
         self.checksum = zlib.crc32(content, zlib.crc32(header))
         if self.checksum != int.from_bytes(self.data[end : end + 4].tobytes(), "little"):
-            raise UnusablePackError(f"The pack {self.path} is damaged: its checksum differs; pack it again.")
+            raise UnusablePackError(f"The pack {self.path} is corrupt: its checksum differs; pack it again.")
         return content[: sizes[0]], content[sizes[0] : -_LENGTHS]
 
     def _read_tables(self, tables: bytes, description: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ class CropCache:
         data = self.data[offset : offset + length]
         if zlib.crc32(data.data) != entry["crc"]:
             raise BrokenImageError(
-                f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
+                f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is corrupt; pack it again."
             )
         height, width = int(entry["height"]), int(entry["width"])
         pixels = (
@@ -269,7 +269,7 @@ class CropCache:
         """A JPEG's pixels, or the JPEG itself.
 
         Raises:
-            BrokenImageError: it is no JPEG of this size.
+            BrokenImageError: it is not a JPEG of this size.
         """
         import cv2
 
@@ -285,7 +285,7 @@ class CropCache:
         """An image as far as it is here: its people's crops in their places, black elsewhere.
 
         Raises:
-            BrokenImageError: there is no such image, a crop is damaged, or the image is larger than allowed.
+            BrokenImageError: there is no such image, a crop is corrupt, or the image is larger than allowed.
         """
         if name not in self._numbers:
             raise BrokenImageError(f"The pack {self.path} holds nobody of an image {name}.")
@@ -363,7 +363,7 @@ class CropLookup:
         """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
 
         Raises:
-            BrokenImageError: it is damaged.
+            BrokenImageError: it is corrupt.
         """
         source = int(self.sources[index])
         return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)

@@ -379,7 +379,7 @@ def _read_detections(
     """People from a detector's COCO result file: every box of the set's images, whatever its score."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
-        raise LeanposeError(f"{path} is no file of detected boxes: it must hold a list of results.")
+        raise LeanposeError(f"{path} is not a file of detected boxes: it must hold a list of results.")
     categories = set()
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):

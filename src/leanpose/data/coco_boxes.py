@@ -82,7 +82,7 @@ def read_areas(
     """Everybody's area: its own, or its box's where that is missing or 0.
 
     Raises:
-        LeanposeError: one is no number.
+        LeanposeError: one is not a number.
     """
     of_box = np.maximum(xywh[:, 2:], 0.0).prod(axis=1)
     stated = [record.get("area") for record in records]
@@ -90,7 +90,7 @@ def read_areas(
         try:
             float(0 if area is None else area)
         except (TypeError, ValueError) as error:
-            raise LeanposeError(f"{file.where(record)} has an `area` that is no number: {area!r}.") from error
+            raise LeanposeError(f"{file.where(record)} has an `area` that is not a number: {area!r}.") from error
     areas = np.array([math.nan if area is None else float(area) for area in stated], np.float64)
     valid = np.isfinite(areas) & (areas > 0)
     given = np.array([area is not None for area in stated], bool)

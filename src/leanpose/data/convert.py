@@ -97,7 +97,7 @@ def convert_labels(
             changed.append(f"{made} boxes are missing and made from the keypoints")
     with ExitStack() as locked:
         locked.enter_context(lock_file(path, wait=wait))
-        if kind == "yolo" and find is not None:  # the images first: a set without labels is no set
+        if kind == "yolo" and find is not None:  # the images first: a set without labels is not a data set
             locked.enter_context(lock_file(path.with_name("labels"), wait=wait))  # whatever the yaml is called
             changed += require_own_set(labels, path.parent)
             place_images(labels, path.parent, find)
@@ -255,4 +255,4 @@ def require_writer(kind: str) -> None:
         LeanposeError: it is not.
     """
     if kind not in WRITERS:
-        raise LeanposeError(f"'{kind}' is no format that is written; choose one of: {', '.join(WRITERS)}.")
+        raise LeanposeError(f"'{kind}' is not a format that can be written; choose one of: {', '.join(WRITERS)}.")

@@ -54,9 +54,9 @@ def load_cvat(path: Path) -> LabelSet:
     """The labels of a CVAT file.
 
     Raises:
-        LeanposeError: it is missing, damaged, declares entities, or holds a record that is garbled.
+        LeanposeError: it is missing, corrupt, declares entities, or holds a record that is garbled.
     """
-    with read_errors("annotation file", path, ElementTree.ParseError, kind="cut off or no XML"):
+    with read_errors("annotation file", path, ElementTree.ParseError, kind="truncated or not valid XML"):
         data = read_regular(path)
         if b"\0" in data or re.search(rb"<!(DOCTYPE|ENTITY)", data, re.IGNORECASE):
             raise LeanposeError(

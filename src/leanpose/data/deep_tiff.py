@@ -47,7 +47,7 @@ def read(data: bytes, name: str) -> DeepImage | None:
 
     Raises:
         BrokenImageError: it is too large, or of a kind that cannot be read; or the range of its values is unknown.
-        Exception: whatever the readers raise on damaged data.
+        Exception: whatever the readers raise on corrupt data.
     """
     if data[:4] not in MAGIC:
         return None

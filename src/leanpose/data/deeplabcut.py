@@ -110,7 +110,7 @@ def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[f
         name, *cells = lines.pop(0)
         heading[name] = cells
     if not {"bodyparts", "coords"} <= heading.keys():
-        raise LeanposeError(f"{path} is no table of DeepLabCut: its heading needs the rows bodyparts and coords.")
+        raise LeanposeError(f"{path} is not a DeepLabCut table: its heading needs the rows bodyparts and coords.")
     first = next(i for i, axis in enumerate([*heading["coords"], "x"]) if axis in ("x", "y", "likelihood"))
     heading = {name: cells[first:] for name, cells in heading.items()}
     rows = []
@@ -130,7 +130,7 @@ def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[
         )
     import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
-    with read_errors("table", path, Exception, kind="damaged or no table of DeepLabCut"):
+    with read_errors("table", path, Exception, kind="corrupt or not a table of DeepLabCut"):
         table: Any = pandas.read_hdf(path)
     levels = [str(name) for name in table.columns.names]
     heading = {name: [str(v) for v in table.columns.get_level_values(i)] for i, name in enumerate(levels)}

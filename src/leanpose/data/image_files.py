@@ -29,7 +29,7 @@ VARIABLE = "LEANPOSE_MAX_MEGAPIXELS"
 """The environment variable that sets another limit."""
 
 BYTES_A_PIXEL = 16
-"""That a file may have: four values of 32 bits without compression. More is no image."""
+"""That a file may have: four values of 32 bits without compression. More is not an image."""
 
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF", "TGA", "ICO", "PSD",
@@ -44,7 +44,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
 
 
 class BrokenImageError(LeanposeError):
-    """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
+    """A file that is not a usable image; the message names it and says why. One such file need not stop the others."""
 
 
 class ImageTooLargeError(BrokenImageError):
@@ -66,7 +66,7 @@ def max_pixels() -> int:
     """How many pixels an image may have.
 
     Raises:
-        LeanposeError: the environment variable is no number above 0.
+        LeanposeError: the environment variable is not a number above 0.
     """
     return round(_megapixels(os.environ.get(VARIABLE) or str(MAX_MEGAPIXELS)) * 1e6)
 
@@ -98,7 +98,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
 
     Raises:
         BrokenImageError: it is too large, or of a format that needs another package.
-        Exception: whatever Pillow's plugins raise on damaged data (`PIL.UnidentifiedImageError` among them).
+        Exception: whatever Pillow's plugins raise on corrupt data (`PIL.UnidentifiedImageError` among them).
     """
     from PIL import Image  # heavy
 
@@ -214,7 +214,7 @@ class JpegHeader:
 
 
 def parse_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
+    """Read a JPEG's markers up to its first scan; None where they are corrupt or of a kind other than 8-bit pixels."""
     position, exif, restarts = 2, False, False
     frame, frame_kind, height_at = b"", 0, 0
     while position + 4 <= len(data):

@@ -38,7 +38,7 @@ def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, in
             files = (member for member in archive if member.isfile())
             return {file.name.removeprefix("./"): (file.offset_data, file.size) for file in files}
     except tarfile.ReadError as error:
-        raise LeanposeError(f"Cannot read {path}, which is no whole, uncompressed tar file: {error}.") from error
+        raise LeanposeError(f"Cannot read {path}, which is not a complete, uncompressed tar file: {error}.") from error
 
 
 def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
@@ -224,7 +224,7 @@ def spellings(name: str) -> list[tuple[str, str]]:
     whole += [(slashed, SLASHES)] if slashed != name and not _leaves(slashed) else []
     try:
         parts = urlsplit(slashed)
-    except ValueError:  # brackets that are no host
+    except ValueError:  # brackets without a host
         parts = urlsplit("")
     address = parts.scheme in _ADDRESSES or parts.path.startswith("/data/")
     path = parts.path if address else slashed

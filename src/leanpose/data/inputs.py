@@ -57,10 +57,10 @@ class ImageFile:
     """A file to look at.
 
     Attributes:
-        path: where it is; of what is no file, its name.
+        path: where it is; of what is not a file, its name.
         name: its place below the folder that all inputs have in common; in POSIX form.
         image_id: the number that stands for it in COCO results.
-        content: the bytes of what is no file: standard input, or an image from the web.
+        content: the bytes of what is not a file: standard input, or an image from the web.
     """
 
     path: Path
@@ -175,8 +175,8 @@ class _Found:
         self.besides, self.is_video = besides, is_video
         self.images: dict[Path, Path] = {}  # resolved → as it was found
         self.clips: dict[Path, Path] = {}
-        self.sources: dict[str | int, str] = {}  # videos that are no files: source → name
-        self.contents: dict[str, bytes] = {}  # images that are no files: name → bytes
+        self.sources: dict[str | int, str] = {}  # videos that are not files: source → name
+        self.contents: dict[str, bytes] = {}  # images that are not files: name → bytes
         self.roots: set[Path] = set()
         self.others: list[Path] = []
         self.links: list[Path] = []

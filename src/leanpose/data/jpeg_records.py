@@ -52,7 +52,7 @@ class JpegRecords:
         except RuntimeError as error:
             raise LeanposeError(
                 f"A packed crop cannot be decoded on {canvas.device} ({str(error).splitlines()[0][:160]}); "
-                "data.decode_on_device=false decodes it in loader processes, which pass over damaged ones."
+                "data.decode_on_device=false decodes it in loader processes, which pass over corrupt ones."
             ) from error
         for place, image in zip(self.places, images, strict=True):
             canvas[place, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)

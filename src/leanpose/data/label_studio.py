@@ -59,11 +59,11 @@ def load_label_studio(path: Path) -> LabelSet:
     """The labels of an export.
 
     Raises:
-        LeanposeError: it is missing, damaged, or a record is garbled.
+        LeanposeError: it is missing, corrupt, or a record is garbled.
     """
     content = load_json(path, "annotation file")
     if not isinstance(content, list):
-        raise LeanposeError(f"{path} is no export of Label Studio, which is a list of tasks.")
+        raise LeanposeError(f"{path} is not a Label Studio export, which is a list of tasks.")
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []

@@ -34,7 +34,7 @@ def load_labelme(path: Path) -> LabelSet:
     """The labels of a folder of files, or of one.
 
     Raises:
-        LeanposeError: a file is missing, damaged, or a shape is garbled.
+        LeanposeError: a file is missing, corrupt, or a shape is garbled.
     """
     files = [file for file in files_below(path) if file.suffix == ".json"] if path.is_dir() else [path]
     images: list[LabelledImage] = []

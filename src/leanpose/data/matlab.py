@@ -1,4 +1,4 @@
-"""MATLAB files of version 5 to 7.2, read without trusting what they declare: SciPy's reader crashes on damaged ones.
+"""MATLAB files of version 5 to 7.2, read without trusting what they declare: SciPy's reader crashes on corrupt ones.
 
 A file is a header of 128 bytes and one element a variable: its kind and size in bytes, then the content, which zlib may have
 packed. A matrix is again made of elements: flags with its class, its sides, its name, its values. Structs and cells hold
@@ -39,7 +39,7 @@ def load_matlab(path: Path) -> dict[str, Any]:
     dictionaries, also a single one; cells as a list; whatever else there is as None.
 
     Raises:
-        LeanposeError: the file is missing, cut off, damaged, or of version 4 or 7.3.
+        LeanposeError: the file is missing, truncated, corrupt, or of version 4 or 7.3.
     """
     with _reading(path), open_regular(path) as file:
         variables = {}
@@ -72,7 +72,7 @@ def matlab_names(path: Path) -> list[str]:
 
 def _reading(path: Path) -> Any:
     damage = (ValueError, OverflowError, struct.error, zlib.error, UnicodeDecodeError)
-    return read_errors("annotation file", path, *damage, kind="cut off or no MATLAB file")
+    return read_errors("annotation file", path, *damage, kind="truncated or not a MATLAB file")
 
 
 def _elements(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -115,7 +115,7 @@ class _Reader:
     def element(self, at: int, end: int) -> tuple[int, int, int, int]:
         """Of the element at a place: its kind, where its content begins, its size, and where the next one begins."""
         if at + 8 > end:
-            raise ValueError("an element is cut off")
+            raise ValueError("an element is truncated")
         kind, size = self._pair.unpack_from(self.data, at)
         if kind >> 16:  # a small one: kind and size share four bytes, the content is in the other four
             kind, size, start, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8

@@ -39,7 +39,7 @@ class Mixture:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many places of an epoch each set has: its share of them, to the nearest whole number."""
+        """How many places of an epoch each set has: its share of them, to the nearest integer."""
         ends = np.cumsum(self.weights) / sum(self.weights) * sum(self.sizes)
         return tuple(np.diff(np.rint(ends).astype(int), prepend=0).tolist())
 

@@ -107,7 +107,7 @@ def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
             it the size follows from `upper_neck` and `head_top`. The MATLAB file needs none.
 
     Raises:
-        LeanposeError: a file is missing, cut off, or no such file.
+        LeanposeError: a file is missing, truncated, or no such file.
     """
     if path.suffix == ".mat":
         if head_sizes is not None:
@@ -129,10 +129,10 @@ def is_mpii_file(file: FileContent) -> bool:
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
     """The people of a common JSON whose content is read already; see `load_mpii`."""
     if not is_mpii(content):
-        raise LeanposeError(f"{path} is no MPII annotation file, a list of people with `joints` and `joints_vis`.")
+        raise LeanposeError(f"{path} is not an MPII annotation file, a list of people with `joints` and `joints_vis`.")
     people, odd = [], []
     for number, record in enumerate(content, start=1):
-        with record_errors(f"{path} is no MPII annotation file: person {number}"):
+        with record_errors(f"{path} is not an MPII annotation file: person {number}"):
             joints = np.array(record["joints"], np.float64)
             flags = np.array(record["joints_vis"], np.float64).reshape(-1)
             center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
@@ -158,7 +158,7 @@ def _head_size(points: Float[np.ndarray, "16 3"]) -> float:
 
 def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
     content = load_json(path, "file of head sizes")
-    with record_errors(f"{path} is no list of `image` and `head_size`: it"):
+    with record_errors(f"{path} is not a list of `image` and `head_size`: it"):
         rows = [(str(record["image"]), float(record["head_size"])) for record in content]
     sizes: dict[str, list[float]] = defaultdict(list)
     for image, size in rows:
@@ -173,14 +173,14 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
     """The labelled people of the training images in MPII's own struct."""
     annolist = _structs(_field(release, "annolist"))
     if not annolist:
-        raise LeanposeError(f"{path} is no MPII annotation file: it has no RELEASE.annolist.")
+        raise LeanposeError(f"{path} is not an MPII annotation file: it has no RELEASE.annolist.")
     train, apart = _field(release, "img_train"), _field(release, "single_person")
     with record_errors(f"{path}: img_train"):
         train = [1.0] * len(annolist) if train is None else np.reshape(train, -1).tolist()
     alone = [None] * len(annolist) if apart is None else apart if isinstance(apart, list) else [apart]
     if len(train) != len(annolist) or len(alone) != len(annolist):
         raise LeanposeError(
-            f"{path} is damaged: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
+            f"{path} is corrupt: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
         )
     people: list[MpiiPerson] = []
     odd: list[tuple[int, str, str]] = []

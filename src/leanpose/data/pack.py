@@ -37,7 +37,7 @@ def load_pack(path: Path) -> LabelSet:
     """The labels of a pack's people; its images are what it holds of them.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     pack = open_pack(path)
     _say_what_has_changed(pack)

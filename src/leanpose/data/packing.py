@@ -384,7 +384,7 @@ def _read_partial(path: Path, header: bytes, groups: Sequence[list[int]]) -> tup
 
 
 def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
-    """The frames of a file up to the first that is cut off or damaged."""
+    """The frames of a file up to the first that is truncated or corrupt."""
     for group in groups:
         start = file.read(_FRAME.size)
         if len(start) < _FRAME.size:

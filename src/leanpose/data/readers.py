@@ -232,7 +232,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
         training: whether for training (`repeat` counts) or for evaluation (`bbox_file` counts).
 
     Raises:
-        LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
+        LeanposeError: a file or folder is missing, truncated or wrong, or no person is left.
     """
     if training and config.bbox_file is not None:
         raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")

@@ -29,7 +29,7 @@ def format_of(path: Path) -> str | None:
     """The format of a file of labels, or of a folder of Labelme's files; None where it is none that is known.
 
     Raises:
-        LeanposeError: it cannot be read, or is cut off.
+        LeanposeError: it cannot be read, or is truncated.
     """
     content = FileContent(path)
     with any_damage("file", path):
@@ -72,7 +72,7 @@ def find_sets(path: Path) -> list[tuple[Path, str]]:
     """The files with labelled keypoints that a path means, each with its format. Labelme's files of a folder are one set.
 
     Raises:
-        LeanposeError: there are none, or one is cut off.
+        LeanposeError: there are none, or one is truncated.
     """
     if path.is_dir() and format_of(path) == "labelme":
         return [(path, "labelme")]
@@ -125,7 +125,7 @@ def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
     """A data set with its format, and the place of its images where the format needs one to be named; others as they are.
 
     Raises:
-        LeanposeError: there is no set, several, or one of a format that does not take what is given.
+        LeanposeError: there is no data set, several, or one of a format that does not take what is given.
     """
     if config.format != "auto":
         return config
@@ -153,7 +153,7 @@ def images_beside(file: Path, top: Path) -> Path:
     """
     content = FileContent(file).json
     if isinstance(content, dict):
-        records = content.get("images")  # of a damaged file anything
+        records = content.get("images")  # of a corrupt file anything
         records = records if isinstance(records, list) else []
         names = [str(r["file_name"]) for r in records if isinstance(r, dict) and "file_name" in r]
     elif isinstance(content, list):

@@ -56,7 +56,7 @@ class ShardedBytes:
         url: of the folder of the shards.
 
     Raises:
-        LeanposeError: it is damaged, or names a place that is not known here.
+        LeanposeError: it is corrupt, or names a place that is not known here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class ShardedBytes:
                 raise ValueError
             self._read(json.loads(description), kept)
         except (ValueError, LookupError, TypeError) as error:
-            raise LeanposeError(f"The index of shards {path} is damaged or cut off; copy it again.") from error
+            raise LeanposeError(f"The index of shards {path} is corrupt or truncated; copy it again.") from error
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._opening = threading.Lock()
         self.fetched = 0
@@ -106,7 +106,7 @@ class ShardedBytes:
             return self._head[begin:end]
         shard = int(self.shard_of(np.array([begin]))[0])
         if not (0 <= shard < len(self._checksums) and end <= self._begins[shard + 1]):
-            raise LeanposeError(f"The index of shards {self.path} is damaged: no shard holds bytes {begin} to {end}.")
+            raise LeanposeError(f"The index of shards {self.path} is corrupt: no shard holds bytes {begin} to {end}.")
         first = int(self._begins[shard])
         return self._shard(shard)[begin - first : end - first]
 
@@ -150,14 +150,14 @@ class ShardedBytes:
         with lock_file(path, wait=True):
             if path.is_file() and path.stat().st_size == size:
                 return
-            content = self._verified(number)[:size].ljust(size, b"\0")  # crops that are cut off are found damaged
+            content = self._verified(number)[:size].ljust(size, b"\0")  # crops that are truncated are found corrupt
             _make_room(path.parent.parent, limit - len(content))
             with atomic_write(path) as temporary:
                 temporary.write_bytes(content)
             self.fetched += 1
 
     def _verified(self, number: int) -> bytes:
-        """A shard's bytes; what is damaged in the storage itself is left to the checksums of the crops."""
+        """A shard's bytes; what is corrupt in the storage itself is left to the checksums of the crops."""
         files, root = open_storage(self.url, self.path.parent)
         name = f"{root}/{shard_name(self.name, number)}"
         content = b""
@@ -168,8 +168,8 @@ class ShardedBytes:
             if zlib.crc32(content) == self._checksums[number]:
                 return content
             if attempt == 0:
-                LOG.info(f"{name} was damaged on its way and is fetched again.")
-        LOG.warning(f"The shard {name} is damaged in {self.url}; those of its crops that are, are named and left out.")
+                LOG.info(f"{name} was corrupt on its way and is fetched again.")
+        LOG.warning(f"The shard {name} is corrupt in {self.url}; those of its crops that are, are named and left out.")
         return content
 
 
@@ -223,7 +223,7 @@ def open_storage(url: str, beside: Path) -> tuple[Any, str]:
 
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     if protocol not in PROTOCOLS or "::" in url:
-        raise LeanposeError(f"'{url}' is no place for shards: a folder, or an address of {', '.join(PROTOCOLS)}.")
+        raise LeanposeError(f"'{url}' is not a location for shards: a folder, or an address of {', '.join(PROTOCOLS)}.")
     try:
         return fsspec.core.url_to_fs(url if "://" in url else str(beside / url))
     except (ImportError, ValueError) as error:

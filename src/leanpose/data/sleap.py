@@ -34,7 +34,7 @@ def load_sleap(path: Path) -> LabelSet:
     """The labels of a project. Its symmetries are the pairs that change places in the mirror.
 
     Raises:
-        LeanposeError: `sleap-io` is not installed, the file is damaged, or its frames are those of videos.
+        LeanposeError: `sleap-io` is not installed, the file is corrupt, or its frames are those of videos.
     """
     if importlib.util.find_spec("sleap_io") is None:
         raise LeanposeError(
@@ -42,7 +42,7 @@ def load_sleap(path: Path) -> LabelSet:
         )
     import sleap_io  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
-    with read_errors("project", path, Exception, kind="damaged or no project of SLEAP"):
+    with read_errors("project", path, Exception, kind="corrupt or not a project of SLEAP"):
         project = sleap_io.load_slp(str(path), open_videos=False)
     if not project.skeletons:
         raise LeanposeError(f"{path} has no skeleton.")

@@ -81,10 +81,10 @@ def read_split_list(path: Path) -> set[str]:
     """The names of the videos in a `.npy` array of strings, or in a text file with one a line.
 
     Raises:
-        LeanposeError: the file is missing, damaged, or holds no names; or Python objects, which are never loaded.
+        LeanposeError: the file is missing, corrupt, or holds no names; or Python objects, which are never loaded.
     """
     kind = (
-        "damaged or holds pickled Python objects, which may run code and are not loaded; write the names of the videos into "
+        "corrupt or holds pickled Python objects, which may run code and are not loaded; write the names of the videos into "
         "a text file, one a line"
     )
     with read_errors("split list", path, Exception, kind=kind):

@@ -65,7 +65,7 @@ def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.n
     try:
         triples = np.array(values, np.float64).reshape(-1, 3)
     except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are no list of (x, y, v).") from error
+        raise LeanposeError(f"{where} has `{field}` that are not a list of (x, y, v).") from error
     if len(triples) != count:
         raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
     return triples

@@ -59,7 +59,7 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     """
     content = load_yaml(path, "YOLO data file")
     if "kpt_shape" not in content:
-        raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
+        raise LeanposeError(f"{path} is not a YOLO-pose data file: it has no `kpt_shape`.")
     shape = _shape(content, path)
     notes: Counter[str] = Counter()
     skeleton, named = _skeleton(content, shape[0], path, notes)
@@ -101,7 +101,7 @@ def yolo_label_files(path: Path) -> list[Path]:
     """A data file and the label files of all splits, without their images being opened.
 
     Raises:
-        LeanposeError: it is cut off, or names images that do not exist.
+        LeanposeError: it is truncated, or names images that do not exist.
     """
     content = load_yaml(path, "YOLO data file")
     splits = [split for split in ("train", "val") if content.get(split)]
@@ -218,7 +218,7 @@ def _labels(
         size: width and height of the image.
 
     Raises:
-        LeanposeError: a line has another number of values, one that is no number, or pixels in place of fractions.
+        LeanposeError: a line has another number of values, one that is not a number, or pixels in place of fractions.
     """
     if not path.is_file():
         return []
@@ -229,11 +229,11 @@ def _labels(
         try:
             numbers = np.array([float(word) for word in line.split()])
         except ValueError as error:
-            raise LeanposeError(f"Line {number} of {path} holds something that is no number.") from error
+            raise LeanposeError(f"Line {number} of {path} holds something that is not a number.") from error
         if not np.isfinite(numbers).all():
             raise LeanposeError(f"Line {number} of {path} has a number that is not finite.")
         if numbers[0] != int(numbers[0]):
-            raise LeanposeError(f"Line {number} of {path} has the class {numbers[0]:g}, which is no whole number.")
+            raise LeanposeError(f"Line {number} of {path} has the class {numbers[0]:g}, which is not an integer.")
         if len(numbers) != 5 + keypoints * values:
             raise LeanposeError(
                 f"Line {number} of {path} has {len(numbers)} numbers; kpt_shape [{keypoints}, {values}] needs {5 + keypoints * values}."

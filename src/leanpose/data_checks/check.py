@@ -76,7 +76,7 @@ def _checked_files(path: Path) -> list[Path]:
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)
-    # A file of settings is no damaged file of labels, but where there is nothing else it is named.
+    # A file of settings is not a corrupt file of labels, but where there is nothing else it is named.
     held = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
     return held or files
 

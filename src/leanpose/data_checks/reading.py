@@ -39,7 +39,7 @@ def read_set(
     skeleton: Skeleton | None,
     category: str | None = None,
 ) -> None:
-    """Enter an annotation file into the report: as a set with what is wrong in its records, as damaged, or as skipped.
+    """Enter an annotation file into the report: as a set with what is wrong in its records, as corrupt, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
@@ -62,7 +62,7 @@ def read_set(
 def _read(
     file: Path, top: Path, images: Path | None, skeleton: Skeleton | None, category: str | None
 ) -> CheckedSet | str:
-    """A file's set, or why it is no file of keypoints."""
+    """A file's set, or why it is not a file of keypoints."""
     kind = format_of(file)
     if kind in ("mpii", "lsp") and category is not None:
         raise LeanposeError(f"{file} has no categories, so no '{category}'.")

@@ -67,7 +67,7 @@ def draw_poses(
 
     Args:
         image: RGB.
-        keypoints: (x, y) in image pixels, pixel centres at whole numbers; they may lie outside the image.
+        keypoints: (x, y) in image pixels, pixel centres at integer coordinates; they may lie outside the image.
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints (their sides) and the limbs.
         boxes: xyxy, drawn as thin frames where given.
@@ -130,7 +130,9 @@ def contact_sheet(
         LeanposeError: there are no images, no columns, or not one caption for each image.
     """
     if not images or columns < 1 or len(captions) != len(images):
-        raise LeanposeError(f"{len(images)} images, {columns} columns, {len(captions)} captions are no contact sheet.")
+        raise LeanposeError(
+            f"{len(images)} images, {columns} columns, {len(captions)} captions do not fit a contact sheet."
+        )
     (height, width), columns = cell, min(columns, len(images))
     strips = [_caption(caption, width) for caption in captions]
     rows = []

@@ -164,7 +164,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         model.train(training)
 
     def pixels(fractions: Tensor) -> np.ndarray:
-        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
+        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at integer coordinates."""
         return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
 
     stages = [Coordinates(traces[0].reference), *output.aux_outputs]

@@ -30,7 +30,7 @@ def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
 
 
 class BoxFile:
-    """A COCO annotation file, or a list of detections (COCO results); only people that are no crowd are read.
+    """A COCO annotation file, or a list of detections (COCO results); only people that are not crowds are read.
 
     An image is found by its name below its folder, its file name, or, where it is called by a number, its image id.
 
@@ -48,7 +48,7 @@ class BoxFile:
         with any_damage("file of boxes", path):
             if path.suffix.lower() != ".json" and path.is_file() and format_of(path) is not None:
                 raise LeanposeError(
-                    f"{path} is no JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
+                    f"{path} is not a JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
                 )
             self._read(path, images, threshold)
 

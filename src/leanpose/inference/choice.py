@@ -142,7 +142,7 @@ def open_candidate(
 def _open_kept(
     model: PoseModel, device: torch.device, candidate: Candidate, path: Path, settings: dict[str, Any]
 ) -> Backend | None:
-    """An earlier export; None where there is none, or one that is damaged or of other code."""
+    """An earlier export; None where there is none, or one that is corrupt or of other code."""
     if path.is_file():
         with suppress(LeanposeError):
             opened = open_exported(path, **settings)

@@ -446,7 +446,7 @@ def _class_table(boxes: Float[np.ndarray, "N 4"], scores: np.ndarray) -> Float[n
 
 
 def _is_detr(box_name: str, score_name: str, boxes: np.ndarray, table: np.ndarray) -> bool:
-    """Whether boxes are centres and sizes as shares of the image: by names, or by values that can be no corners."""
+    """Whether boxes are centres and sizes as shares of the image: by names, or by values that cannot be corners."""
     shares = len(boxes) > 0 and bool(((boxes >= -0.01) & (boxes <= 1.01)).all())
     named = "pred" in box_name or "logit" in score_name or (box_name == "dets" and score_name == "labels")
     return shares and (named or not is_score(table) or bool((boxes[:, 2:] < boxes[:, :2]).any()))

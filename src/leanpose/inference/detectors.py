@@ -97,7 +97,7 @@ class Detector(ABC):
             device: `"auto"` (a GPU where there is one and the backend can use it), `"cpu"`, `"cuda"`, …
 
         Raises:
-            LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
+            LeanposeError: the file is missing, is not an ONNX model, or is a model of another kind; torchvision has no
                 detector of that name, or its weights cannot be had.
         """
         if isinstance(path, Detector):
@@ -117,7 +117,7 @@ class Detector(ABC):
                 f"There is no detector '{named}' and no file of that name; {did_you_mean(named, known)}"
             )
         if file in CHECKSUMS and file_checksum(file) != CHECKSUMS[file]:
-            raise LeanposeError(f"{file} is damaged: its checksum differs; install leanpose anew.")
+            raise LeanposeError(f"{file} is corrupt: its checksum differs; reinstall leanpose.")
         return OnnxDetector(file, threshold=threshold, input_size=input_size, device=device)
 
 
@@ -277,7 +277,7 @@ class OnnxDetector(Detector):
 
 def _unknown(path: Path, inputs: Sequence[Shaped], outputs: Sequence[Shaped]) -> LeanposeError:
     return LeanposeError(
-        f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
+        f"The file {path} is not a known person detector: it has the inputs {describe_values(inputs)} and the "
         f"outputs {describe_values(outputs)}; {EXPECTED}"
     )
 
@@ -374,14 +374,14 @@ def _from_file(name: str, path: Path) -> nn.Module:
     from torchvision import models
 
     if not path.is_file():
-        raise LeanposeError(f"There is no file of weights {path} for torchvision's {name}.")
+        raise LeanposeError(f"There is no weight file {path} for torchvision's {name}.")
     require_honest_archive(path, "file of weights")
     state: Any
     try:
         tensors_alone = path.suffix == ".safetensors"
         state = load_file(path) if tensors_alone else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged, or with more in it than tensors
-        raise LeanposeError(f"{path} is no file of weights that can be read as tensors alone.") from error
+    except Exception as error:  # corrupt, or with more in it than tensors
+        raise LeanposeError(f"{path} is not a weight file that can be read as tensors alone.") from error
     state = state.get("model", state) if isinstance(state, dict) else {}  # torchvision's training script wraps it
     for classes in TORCHVISION_CLASSES:
         model = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)

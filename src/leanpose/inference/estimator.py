@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from leanpose.models.base import PoseModel
 
-Boxes = Shaped[np.ndarray, "_ 4"]  # whole numbers too
+Boxes = Shaped[np.ndarray, "_ 4"]  # integers too
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 

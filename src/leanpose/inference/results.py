@@ -48,7 +48,7 @@ class PoseResult:
     """P people of one image; P may be 0.
 
     Attributes:
-        keypoints: (x, y) in image pixels, pixel centres at whole numbers.
+        keypoints: (x, y) in image pixels, pixel centres at integer coordinates.
         keypoint_scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.

@@ -78,7 +78,7 @@ def runtime_files(source: Path | None = None) -> dict[str, bytes]:
         try:
             return _from_folder(cache)
         except LeanposeError:
-            pass  # damaged or incomplete: fetched again
+            pass  # corrupt or incomplete: fetched again
     files = _fetched()
     for name, content in files.items():
         with atomic_write(cache / name) as temporary:

@@ -154,7 +154,7 @@ class ResumeFile:
         settings: a file that was begun with others is refused.
 
     Attributes:
-        done: what the file holds: image id → position → parts. A line that was cut off is dropped.
+        done: what the file holds: image id → position → parts. A line that was truncated is dropped.
 
     Raises:
         LeanposeError: the file cannot be written, or was begun with other settings.
@@ -167,10 +167,10 @@ class ResumeFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
+            whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
-                raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
+                raise LeanposeError(f"{path} was begun with other files or settings; delete it to start again.")
             for line in lines:
                 mark, _, text = line.partition(" ")
                 if mark != checksum(text.encode()):
@@ -182,7 +182,7 @@ class ResumeFile:
         except OSError as error:
             raise describe_os_error(path, error) from error
         except ValueError as error:
-            raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
+            raise LeanposeError(f"{path} is corrupt; delete it to start again.") from error
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""

@@ -163,8 +163,8 @@ class OnnxLandmarkModels:
 def _open(path: Path, file: ModelFile) -> InferenceSession:
     try:
         session = open_session(path, cuda=False)
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
-        raise LeanposeError(f"{path} is no ONNX model that onnxruntime can open; is the file whole?") from error
+    except Exception as error:  # onnxruntime has an exception class for each kind of corruption, none of them public
+        raise LeanposeError(f"{path} is not an ONNX model that onnxruntime can open; is the file whole?") from error
     inputs = [list(entry.shape[1:]) for entry in session.get_inputs()]
     outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
     points, score = file.outputs

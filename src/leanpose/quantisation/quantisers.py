@@ -116,7 +116,7 @@ class DynamicQuantiser(Quantiser):
 class StaticQuantiser(Quantiser):
     """onnxruntime's static scheme: pairs of QuantizeLinear and DequantizeLinear, weights with a step for each channel.
 
-    The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are cut off, which
+    The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are clipped, which
     costs less than the coarser steps that they would ask for. What a matrix product gives stays in float, since a norm or a
     sum with the values before follows.
     """

@@ -155,7 +155,7 @@ def _check_files(folder: Path) -> None:
     marks = load_json(path, "file of checksums") if path.exists() else {}
     for name in ("images.tar", "annotations.json"):
         if path.exists() and (not isinstance(marks, dict) or marks.get(name) != file_checksum(folder / name)):
-            raise LeanposeError(f"{folder / name} is damaged or was changed; delete {folder} to draw the images anew.")
+            raise LeanposeError(f"{folder / name} is corrupt or was changed; delete {folder} to draw the images again.")
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:

@@ -212,7 +212,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     """The recipe's teacher; None where its method needs none. Whether it fits the student, the method says.
 
     Raises:
-        LeanposeError: it is missing or damaged.
+        LeanposeError: it is missing or corrupt.
     """
     section = recipe.distillation
     if not isinstance(section, TeacherSection):

@@ -15,7 +15,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error
 
 OF_SET = "labels/"
-"""Columns of `train.csv` that begin so are no terms of the loss, but the parts of the loss against the labels by data set."""
+"""Columns of `train.csv` that begin so are not terms of the loss, but the parts of the loss against the labels by data set."""
 
 
 class RunLog:
@@ -81,7 +81,7 @@ class RunLog:
 def _step_of(row: dict[str, Any]) -> float:
     try:
         return float(row["step"])
-    except ValueError:  # a damaged row is left out
+    except ValueError:  # a corrupt row is left out
         return math.inf
 
 
@@ -95,12 +95,12 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV table as strings by column; a last line that a killed run left unfinished is dropped.
 
     Raises:
-        LeanposeError: it is no table.
+        LeanposeError: it is not a table.
     """
     with any_damage("log", path), path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
     if rows and "step" not in rows[0]:
-        raise LeanposeError(f"The log {path} is damaged: it has no column 'step'.")
+        raise LeanposeError(f"The log {path} is corrupt: it has no column 'step'.")
     return rows
 
 

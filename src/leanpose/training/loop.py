@@ -80,7 +80,7 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
     """What the run in a folder has to say; None where it has not come to its end.
 
     Raises:
-        LeanposeError: its state is damaged.
+        LeanposeError: its state is corrupt.
     """
     if not (folder / "last.safetensors").is_file():
         return None

@@ -17,7 +17,7 @@ def _count_in(variable: str, otherwise: int) -> int:
     """A number of processes that `torchrun` gives in an environment variable.
 
     Raises:
-        LeanposeError: it is no number above 0.
+        LeanposeError: it is not a number above 0.
     """
     text = os.environ.get(variable, str(otherwise))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):

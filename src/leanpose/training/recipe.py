@@ -281,7 +281,7 @@ def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[st
         rows, overrides = values.pop("rows", None), list(overrides or [])
         if rows is not None:
             if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-                raise LeanposeError(f"The rows of {path} are no mapping of names to what each row changes.")
+                raise LeanposeError(f"The rows of {path} are not a mapping from names to the changes of each row.")
             chosen = row_of(overrides)
             if chosen not in rows:
                 hint = did_you_mean(chosen or "", map(str, rows))
@@ -416,7 +416,7 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
     """
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise LeanposeError(f"'{text}' is no setting; write key=value, for example {example}.")
+        raise LeanposeError(f"'{text}' is not a setting; write key=value, for example {example}.")
     try:
         return key, yaml.safe_load(value)
     except Exception as error:  # values that look like numbers or dates raise whatever their converters do
@@ -446,5 +446,5 @@ def _place(node: Any, part: str, override: str) -> tuple[Any, Any]:
     if not isinstance(node, list):
         raise LeanposeError(f"'{override}': nothing can be set as '{part}' of a value.")
     if not part.isdecimal() or int(part) >= len(node):
-        raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
+        raise LeanposeError(f"'{override}': '{part}' is not an index of a list of {len(node)}.")
     return node, int(part)

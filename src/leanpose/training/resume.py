@@ -23,7 +23,7 @@ from leanpose.files import atomic_write
 
 STATE_FILE = "state.pt"
 PREVIOUS_FILE = "state-previous.pt"
-"""The state saved before that one, for when it is damaged."""
+"""The state saved before that one, for when it is corrupt."""
 
 LOG = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ def has_state(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The state that `save_state` wrote, or the one before where that is damaged, which is said.
+    """The state that `save_state` wrote, or the one before where that is corrupt, which is said.
 
     Nothing but tensors and plain values is ever unpickled.
 
     Raises:
-        LeanposeError: there is none, or both are damaged.
+        LeanposeError: there is none, or both are corrupt.
     """
     if not has_state(folder):
         raise LeanposeError(f"There is no run to resume in {folder} ({STATE_FILE} is missing).")
@@ -78,7 +78,7 @@ def load_state(folder: Path) -> dict[str, Any]:
 def _load(path: Path) -> dict[str, Any]:
     """
     Raises:
-        LeanposeError: the file is missing or damaged.
+        LeanposeError: the file is missing or corrupt.
     """
     try:
         check_seal(path)
@@ -88,8 +88,8 @@ def _load(path: Path) -> dict[str, Any]:
         return state
     except LeanposeError:
         raise
-    except Exception as error:  # torch's reader calls functions with what a damaged state gives them
-        raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error
+    except Exception as error:  # torch's reader calls functions with what a corrupt state gives them
+        raise LeanposeError(f"The saved state {path} is corrupt ({type(error).__name__}).") from error
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

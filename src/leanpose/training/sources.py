@@ -43,7 +43,7 @@ def card_with_sources(recipe: Recipe, sets: Sequence[str]) -> CardSection:
         sets: names of the data, where the recipe's card states none.
 
     Raises:
-        LeanposeError: one of these files is missing or damaged.
+        LeanposeError: one of these files is missing or corrupt.
     """
     data, licence = list(recipe.card.training_data or sets), recipe.card.licence
     for role, name, card in _sources(recipe):

@@ -25,7 +25,7 @@ from leanpose.training.recipe import Recipe
 class Teacher:
     """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops.
 
-    It is no module, so that nobody finds its weights among the student's.
+    It is not a module, so that nobody finds its weights among the student's.
 
     Args:
         model: taken over; its parameters are frozen.
@@ -102,7 +102,7 @@ class PoseTask(Task):
         model: the student; its own codec encodes the targets.
         distillation: the method.
         auxiliary: auxiliary heatmaps, with parameters of their own that the model does not keep.
-        teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
+        teacher: another model; frozen, it is not part of what is trained, saved or shared between processes.
         sets: the names of the data sets, where batches say which one each person is of.
     """
 

@@ -120,7 +120,7 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, another process writes there, or `duration` is no time. After either, the
+        LeanposeError: something cannot be written, another process writes there, or `duration` is not a time. After either, the
             files are as they were.
     """
     _require_time(duration)
@@ -250,7 +250,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
-    # What is no file may have a name with a dot that ends no suffix, such as a host's.
+    # What is not a file may have a name with a dot that ends no suffix, such as a host's.
     names = [
         Path(clip.name).with_suffix(".mp4")
         if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Reader = TypeVar("Reader", bound="FrameReader")
 DEFAULT_RATE = Fraction(25)  # frames a second, where a file does not say
 MAX_RATE = 1000  # what a container gives above it is the unit of its clock
-CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is truncated
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
@@ -155,7 +155,7 @@ class VideoReader(FrameReader):
             raise
         self._frames = self._upright_frames()
         self._decode_first(
-            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut off at "
+            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is corrupt, or truncated at "
             "its start."
         )
         if self._turned:
@@ -308,7 +308,7 @@ def _open_file(path: Path) -> InputContainer:
     import av
 
     if not path.is_file():
-        raise VideoError(f"{path} is no file." if path.exists() else f"There is no video file {path}.")
+        raise VideoError(f"{path} is not a file." if path.exists() else f"There is no video file {path}.")
 
     try:
         if not path.stat().st_size:
@@ -329,15 +329,13 @@ def _open_file(path: Path) -> InputContainer:
     except OSError as error:
         raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
     except av.FFmpegError as error:
-        raise VideoError(
-            f"The video {path} cannot be opened: it is damaged, cut off before its end, or no video at all."
-        ) from error
+        raise VideoError(f"The video {path} cannot be opened: it is corrupt, truncated, or not a video.") from error
 
 
 def _open_url(url: str) -> InputContainer:
     import av
 
-    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    # Over UDP, RTSP's default, frames arrive corrupt where a packet is lost.
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
         return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
@@ -414,7 +412,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     stream = _moving_image(container)
     if stream is None:
         only = " only audio" if container.streams.audio else " no images"
-        raise VideoError(f"{name} is no video: it holds{only}.")
+        raise VideoError(f"{name} is not a video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")
+        raise VideoError(f"The video {name} is corrupt, or the installed PyAV (FFmpeg) cannot decode it.")
     return stream

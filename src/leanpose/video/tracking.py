@@ -82,7 +82,7 @@ class PoseTracker:
         counts = {"detect_every": (detect_every, 1), "max_age": (max_age, 0), "in_flight": (in_flight, 1)}
         for name, (value, lowest) in counts.items():
             if not isinstance(value, int | np.integer) or value < lowest:
-                raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
+                raise LeanposeError(f"{name} is a number of frames, {lowest} or more, not {value!r}.")
         shares = {"oks_threshold": oks_threshold, "lost_score": lost_score, "start_score": start_score}
         for name, value in shares.items():
             if not 0 <= value <= 1:
@@ -107,7 +107,7 @@ class PoseTracker:
             frames: RGB uint8 images with their times in seconds.
 
         Raises:
-            LeanposeError: a frame is no RGB image, or its time no finite number. An error of `frames` themselves
+            LeanposeError: a frame is not an RGB image, or its time no finite number. An error of `frames` themselves
                 comes after the poses of all frames before it.
         """
         table = self._table()

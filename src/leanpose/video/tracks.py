@@ -23,7 +23,7 @@ Ids = Int[np.ndarray, " P"]
 
 CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
-SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be cut off for good
+SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be lost for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
 COVERED = 0.3  # IoU from which a detection and a track are taken for the same person
 SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say

@@ -153,7 +153,7 @@ class VideoWriter:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # cut off here
+            except av.FFmpegError:  # truncated here
                 return
             if packet is None:
                 return

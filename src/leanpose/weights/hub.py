@@ -42,7 +42,7 @@ class HubAddress:
         """
         found = _ADDRESS.fullmatch(_SCHEME.sub("", text, count=1) if is_hub_address(text) else text)
         if found is None:
-            raise LeanposeError(f"'{text}' is no address on the hub: hf://USER/NAME or hf://USER/NAME@REVISION.")
+            raise LeanposeError(f"'{text}' is not a hub address: hf://USER/NAME or hf://USER/NAME@REVISION.")
         return cls(found["repository"], found["revision"])
 
     def __str__(self) -> str:

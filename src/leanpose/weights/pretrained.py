@@ -124,7 +124,7 @@ def _provenance(
         LeanposeError: something is stated nowhere, or nobody could load the model.
     """
     if model.name not in list_models():
-        raise LeanposeError(f"'{model.name}' is no registered model, so nobody could build it again from a file.")
+        raise LeanposeError(f"'{model.name}' is not a registered model, so it could not be built from a file.")
     known, digest = model.provenance, weights_digest(model)
     stated = {"training_data": training_data, "licence": licence, "metrics": metrics}
     if missing := [f"{name}=" for name, value in stated.items() if value is None]:

@@ -97,7 +97,7 @@ def released_path(path_or_name: Path | str) -> Path:
         )
     if path.suffix in (".onnx", ".xml", ".tflite"):
         raise LeanposeError(
-            f"{path} is no file of weights: a .safetensors file is needed here. An .onnx or .xml file can predict, be measured "
+            f"{path} is not a weight file: a .safetensors file is needed here. An .onnx or .xml file can predict, be measured "
             "and teach as it is."
         )
     if path.is_dir():

@@ -174,7 +174,7 @@ def load_model(path_or_name: Path | str) -> PoseModel:
             of the Hugging Face hub, with `@REVISION` behind it where not the newest is meant.
 
     Raises:
-        LeanposeError: there is no such file, or it is damaged, of another program, or of a model this version lacks.
+        LeanposeError: there is no such file, or it is corrupt, of another program, or of a model this version lacks.
     """
     model = load_network(path_or_name)
     if not isinstance(model, PoseModel):
@@ -253,7 +253,7 @@ def describe(path_or_name: Path | str) -> dict[str, Any]:
     """The card of a file or of a released model, without loading the weights (`card_of` lists its fields).
 
     Raises:
-        LeanposeError: there is no such file, or it is no file of leanpose.
+        LeanposeError: there is no such file, or it is not a file of leanpose.
     """
     path = released_path(path_or_name)
     with open_safetensors(path) as file:
@@ -317,5 +317,5 @@ def _read_stored(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         card = _card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     if digest(tensors) != card["sha256"]:
-        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+        raise LeanposeError(f"{path} is corrupt: its weights do not match their checksum (SHA-256).")
     return card, tensors
