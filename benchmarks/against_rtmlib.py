@@ -1,10 +1,10 @@
-"""How fast are the poses of a picture's people, here and in rtmlib?
+"""How fast are the poses of an image's people, here and in rtmlib?
 
     pip install --no-deps rtmlib
     python benchmarks/against_rtmlib.py [--model rtmpose_s] [--detector rtmdet_nano_person.onnx] [--rounds 15]
 
 Both sides read the same ONNX file (fresh weights: speed does not depend on them), on one thread, in onnxruntime, and take
-turns on the same pictures with the same boxes; the processor's time is compared, which on one thread is the time on the clock
+turns on the same images with the same boxes; the processor's time is compared, which on one thread is the time on the clock
 unless other programs are running. Two more columns say what OpenVINO gives: here in float32 and in bfloat16,
 which the CPU must have, with the same file; and two, what the same network gives in int8, all its layers quantised,
 in ONNX Runtime and (by NNCF) in OpenVINO. AP of those is not measured, since the weights are fresh. rtmlib looks at people one by one, here they share batches of up to eight.

@@ -5,7 +5,7 @@
 Both sides are `leanpose.backends`: crops in as uint8, keypoints out, with normalisation and decoding. Torch computes
 in float32, as `PoseEstimator` runs it. All backends take turns, and the medians of the processor's time are compared, which
 on one thread is the time on the clock unless other programs are running. Fresh weights, since speed
-does not depend on them; a backend counts only if it agrees with torch on pictures of people.
+does not depend on them; a backend counts only if it agrees with torch on images of people.
 
 Last come files in int8, every layer of them: onnxruntime's static scheme, and OpenVINO's by NNCF. What AP they keep
 cannot be said of fresh weights, so that their agreement is not asked for; `leanpose export --quantise` measures it for trained ones.
@@ -41,7 +41,7 @@ def main() -> None:
     model = create_model(arguments.model)
     print(f"{arguments.model}, batch {arguments.batch}, one thread, torch {torch.__version__}")
     cpu = torch.device("cpu")
-    results = benchmark_backends(model, cpu, batches=(arguments.batch,), seconds=0.0)
+    results = benchmark_backends(model, cpu, batches=(arguments.batch,), time_budget=0.0)
     for result in results:
         if result.reason is not None:
             print(f"  {result.candidate!s:18} not used: {result.reason}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_builders import STANDING, encoded, picture
+from data_builders import STANDING, encoded, make_image
 from leanpose.skeleton import COCO17, keypoint_name
 
 HEIGHT, WIDTH, POOL = 96, 128, 20  # of the images, and how many there are
@@ -56,7 +56,7 @@ def write_pool(folder: Path) -> Path:
     """The images that all sets use, and one more."""
     folder.mkdir()
     for number in range(POOL):
-        (folder / f"{number:03d}.png").write_bytes(encoded(picture(number, HEIGHT, WIDTH), ".png"))
+        (folder / f"{number:03d}.png").write_bytes(encoded(make_image(number, HEIGHT, WIDTH), ".png"))
     return folder
 
 

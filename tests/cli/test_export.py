@@ -89,7 +89,7 @@ def test_bench_prints_a_table_and_remembers(weights: Path, monkeypatch: pytest.M
     assert "Fastest:  openvino fp32" in text
 
 
-def test_bench_times_whole_pictures(weights: Path) -> None:
+def test_bench_times_whole_images(weights: Path) -> None:
     rows = run("bench", str(weights), "--people", "2", "--backend", "torch").splitlines()[-2:]
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert all(float(row.split()[2]) > 0 for row in rows)

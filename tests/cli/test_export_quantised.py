@@ -65,7 +65,7 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         (["--quantise", "static", "--data-format", "cocoa"], "did you mean 'coco'"),
         (["--quantise", "static", "--split", "half"], "split = .*: Input should be 'all', 'train'"),
         (
-            ["--quantise", "static", "--data-format", "lsp", "--boxes", "b.json"],
+            ["--quantise", "static", "--data-format", "lsp", "--bbox-file", "b.json"],
             "cannot be measured: data: `bbox_file`",
         ),
         (["--quantise", "static", "--calibration-images", "x"], "needs --calibration-annotations"),

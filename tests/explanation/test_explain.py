@@ -1,4 +1,4 @@
-"""All pictures of a model, for every kind of model."""
+"""All images of a model, for every kind of model."""
 
 from __future__ import annotations
 

@@ -198,12 +198,12 @@ def test_crops_to_check_on(tmp_path: Path) -> None:
     spec = ModelSpec.of(PureSpotFinder())
     crops = check_crops(spec)
     assert crops.shape == (8, 128, 96, 3)
-    assert all(crop.std() > 10 for crop in crops)  # pictures, not black
+    assert all(crop.std() > 10 for crop in crops)  # images, not black
     from PIL import Image
 
     for name in ("a", "b"):
         Image.fromarray(crops[0]).save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(b"no image")
     assert check_crops(spec, [str(tmp_path)]).shape == (2, 128, 96, 3)
     with pytest.raises(LeanposeError, match=r"c\.png"):
         check_crops(spec, [str(tmp_path / "c.png")])

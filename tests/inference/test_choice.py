@@ -23,7 +23,7 @@ TORCH, ORT = Candidate("torch", "fp32"), Candidate("onnxruntime", "fp32")
 
 
 def test_every_run_time_is_measured() -> None:
-    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), seconds=0.1)
+    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), time_budget=0.1)
     usable = {r.candidate for r in results if r.reason is None}
     assert {TORCH, ORT, Candidate("openvino", "fp32")} <= usable
     for result in results:
@@ -46,7 +46,7 @@ def test_a_run_time_that_differs_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
         return backend
 
     monkeypatch.setattr(choice, "open_candidate", lying)
-    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), seconds=0.01)}
+    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), time_budget=0.01)}
     assert "differs from torch" in (results[ORT].reason or "")
     assert results[ORT].milliseconds == {}
     assert fastest(list(results.values())) != ORT
@@ -67,7 +67,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model = PureSpotFinder()
     model.anchor.data.fill_(0.25)
     assert remembered(model, CPU) is None
-    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.USUAL
+    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.DEFAULT_REASON
     results = [Measurement(TORCH, {1: 10.0}), Measurement(ORT, {1: 1.0})]
     assert remember(model, CPU, results) == ORT
     assert remembered(model, CPU) == ORT
@@ -91,7 +91,7 @@ def test_onnxruntime_is_the_usual_one_and_its_export_is_kept(cache: Path, monkey
     model.anchor.data.fill_(0.75)
     estimator = PoseEstimator(model, "whole-image", "cpu", advance=steps.append)
     assert str(estimator.backend) == "onnxruntime fp32"
-    assert estimator.backend_reason == choice.USUAL
+    assert estimator.backend_reason == choice.DEFAULT_REASON
     assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
     assert len(steps) == 1
     assert "exporting spot_finder for onnxruntime, once" in steps[0]
@@ -111,12 +111,12 @@ def test_an_export_that_is_damaged_or_of_other_code_is_made_again(cache: Path) -
             return PoseOutput(Heatmaps(output.prediction.heatmaps * self.factor))
 
     model, given = Doubling(), scene(0, 1)
-    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     path = cache / "exports" / f"{choice.model_key(model)}.onnx"
     path.write_bytes(path.read_bytes()[:1000])
     assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"
     model.factor = 0.5  # which no key can see
-    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     assert np.allclose(second, 0.5 * first, atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from leanpose.inference.detector_pixels import RTDETR_PIXELS, YOLO_PIXELS, YOLOX
 from leanpose.inference.detectors import PACKAGED, Detector, OnnxDetector, WholeImage
 
 RTMDET, YOLOX = "data/detectors/rtmdet_nano_person.onnx", "data/detectors/yolox_nano.onnx"
-SHOWN = 12  # of the 75 validation pictures, to keep the tests fast
+SHOWN = 12  # of the 75 validation images, to keep the tests fast
 
 
 @pytest.fixture(scope="module")

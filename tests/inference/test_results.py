@@ -40,10 +40,12 @@ def test_names_and_length():
 
 
 @pytest.mark.unshaped
-@pytest.mark.parametrize("field", ["scores", "boxes", "box_scores", "keypoints"])
+@pytest.mark.parametrize("field", ["keypoint_scores", "boxes", "box_scores", "keypoints"])
 def test_arrays_that_do_not_fit_are_refused(field: str):
     poses = two_people()
-    values = {name: getattr(poses, name) for name in ("keypoints", "scores", "boxes", "box_scores", "skeleton")}
+    values = {
+        name: getattr(poses, name) for name in ("keypoints", "keypoint_scores", "boxes", "box_scores", "skeleton")
+    }
     with pytest.raises(LeanposeError):
         PoseResult(**{**values, field: values[field][..., :-1]})
 
@@ -71,9 +73,9 @@ def test_coco_results_are_accepted_by_pycocotools():
 
 def test_a_persons_score_is_the_boxs_times_the_mean_of_the_counted_keypoints():
     poses = two_people()
-    poses.scores[0] = [0.6] * 8 + [0.1] * 9
+    poses.keypoint_scores[0] = [0.6] * 8 + [0.1] * 9
     assert poses.person_scores[0] == pytest.approx(0.9 * 0.6)
-    poses.scores[0] = 0.1
+    poses.keypoint_scores[0] = 0.1
     assert poses.person_scores[0] == 0
 
 
@@ -126,10 +128,10 @@ def test_ids_reach_supervision():
     assert list(tracked) == [7, 3]
 
 
-def test_drawing_changes_the_picture_only_where_people_are():
+def test_drawing_changes_the_image_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
-    assert (two_people().draw(image, threshold=3.0) == image).all()
+    assert (two_people().draw(image, keypoint_threshold=3.0) == image).all()
     assert (PoseResult.empty(COCO17).draw(image, boxes=True) == image).all()
 
 
@@ -145,7 +147,7 @@ def test_one_keypoint_of_everybody():
     poses = two_people()
     wrists = poses["left_wrist"]
     assert (wrists.points == poses.keypoints[:, 9]).all()
-    assert (wrists.scores == poses.scores[:, 9]).all()
+    assert (wrists.scores == poses.keypoint_scores[:, 9]).all()
     with pytest.raises(LeanposeError, match=r"'coco17' has no keypoint 'left_wrst'; did you mean 'left_wrist'\?"):
         poses["left_wrst"]
 
@@ -209,8 +211,8 @@ def test_notebooks_show_the_drawing(tmp_path: Path):
 def test_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     poses, shown = with_image(tmp_path), []
     monkeypatch.setattr(ImageShow, "show", lambda image, title: shown.append(np.asarray(image)) or True)
-    poses.show(threshold=0.9)
-    assert (shown[0] == poses.draw(threshold=0.9)).all()
+    poses.show(keypoint_threshold=0.9)
+    assert (shown[0] == poses.draw(keypoint_threshold=0.9)).all()
     monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
     with pytest.raises(LeanposeError, match="no image viewer here"):
         poses.show()

@@ -52,14 +52,14 @@ def codecs(size: tuple[int, int], warp: Warp) -> list[Codec[Any, Any]]:
 def test_the_teacher_sees_the_same_region(
     student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
 ) -> None:
-    # A bright spot of the picture lies where the student's point, fitted, says.
-    picture = np.zeros((480, 480, 3), np.uint8)
+    # A bright spot of the image lies where the student's point, fitted, says.
+    image = np.zeros((480, 480, 3), np.uint8)
     spot = np.array([[250.0, 230.0]])
-    picture[226:235, 246:255] = 255
+    image[226:235, 246:255] = 255
     center = np.array([240.0, 240.0])
     scale = np.array([240.0, 240.0 * student_size[0] / student_size[1]])
     fit = CropFit(student_size, teacher_size, warp)
-    crop = warp_image(picture, warp_matrix(center, scale, fit.crop_size, warp=warp), fit.crop_size)
+    crop = warp_image(image, warp_matrix(center, scale, fit.crop_size, warp=warp), fit.crop_size)
     seen = fit.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
     assert seen.shape == (*teacher_size, 3)
     weight = seen[..., 0].astype(float)

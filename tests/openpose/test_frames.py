@@ -52,7 +52,7 @@ def test_points_and_canvas_are_scaled_alike(tmp_path: Path, resolution: int | No
 
 
 @pytest.mark.parametrize(("resolution", "canvas"), [(None, SIZE), (192, (192, 256))])
-def test_comfyui_gets_a_list_with_a_frame_for_each_picture(
+def test_comfyui_gets_a_list_with_a_frame_for_each_image(
     tmp_path: Path, resolution: int | None, canvas: tuple[int, int]
 ) -> None:
     people = [poses_of(2), poses_of(0), poses_of(1, 5)]

@@ -57,12 +57,12 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
 @pytest.mark.parametrize("decoding", [False, True])
 def test_a_quantised_file_keeps_calibrated_scores(decoding: bool, people: DatasetConfig, tmp_path: Path) -> None:
     model, given = LayeredSpotFinder(), scene(100, 3)
-    raw = PoseEstimator(model, "whole-image", "cpu", "torch")(given.image, given.boxes).scores
+    raw = PoseEstimator(model, "whole-image", "cpu", "torch")(given.image, given.boxes).keypoint_scores
     model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (0.0, -1.0, -2.0)))
     report = quantise_model(model, tmp_path / "spots.onnx", people, include_decoding=decoding)
     found = PoseEstimator(report.path, "whole-image", "cpu")(given.image, given.boxes)
     odds = raw / (1 - raw) * np.exp([0.0, -1.0, -2.0])
-    np.testing.assert_allclose(found.scores, odds / (1 + odds), atol=0.02)
+    np.testing.assert_allclose(found.keypoint_scores, odds / (1 + odds), atol=0.02)
     assert found.calibrated
 
 

@@ -39,10 +39,10 @@ Shaped = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
-LONGEST_SIDE = 2048
+MAX_SIDE = 2048
 """Of a network's input, in pixels; a file can claim anything."""
 
-_InputSide = Annotated[int, Field(ge=8, le=LONGEST_SIDE)]
+_InputSide = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 
 
 class _Export(BaseModel):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModel, print_some, status
+from leanpose.cli.options import AnyModelArgument, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
@@ -21,7 +21,7 @@ def quantised(help: str, **settings: Any) -> Any:
 
 
 def export(
-    model: AnyModel,
+    model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
@@ -31,14 +31,14 @@ def export(
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
+        Option(help="Images to check on, again for more [default: a portrait]; the images of --annotations."),
     ] = None,
     quantise: Annotated[
         str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
     ] = None,
     annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
-    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
-    boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
+    data_format: Annotated[str, quantised(help="As --data-format of `leanpose eval`.")] = "coco",
+    bbox_file: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
     split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
         bool | None, quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]")
@@ -55,7 +55,7 @@ def export(
 ) -> None:
     """Write a model as a file for another backend.
 
-    The file is checked against the model on pictures.
+    The file is checked against the model on images.
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
@@ -73,7 +73,9 @@ def export(
             raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
         if format != SCHEMES[quantise].format:
             raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
-        source_set, calibration = _measured_sets(annotations, images or [], data_format, boxes, split, *others.values())
+        source_set, calibration = _measured_sets(
+            annotations, images or [], data_format, bbox_file, split, *others.values()
+        )
         if precision != "fp32":
             raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
         path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
@@ -87,7 +89,7 @@ def export(
         _print_quantisation(quantisation)
         exit_if_skipped(quantisation.broken)
         return
-    for option, value in {"--annotations": annotations, "--boxes": boxes, **others}.items():
+    for option, value in {"--annotations": annotations, "--bbox-file": bbox_file, **others}.items():
         if value is not None:
             raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
     path = out or Path(Path(model).stem + FORMATS[format])
@@ -130,7 +132,7 @@ def _measured_sets(
     annotations: Path | None,
     images: list[str],
     data_format: str,
-    boxes: Path | None,
+    bbox_file: Path | None,
     split: str,
     calibration_annotations: Path | None,
     calibration_images: Path | None,
@@ -151,7 +153,7 @@ def _measured_sets(
         raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
     folder = Path(images[0])
     measured = DatasetConfig.from_options(
-        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+        format=data_format, annotations=annotations, images=folder, bbox_file=bbox_file, split=split
     )
     if calibration_annotations is None:
         return measured, None

@@ -35,7 +35,7 @@ from leanpose.weights.storage import NoInitWeights, save_model
 
 # Of RGB; the detector takes BGR.
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
-_PICTURES, _SIZE = 48, (256, 192)  # the size also of a TinyPose, where the file leaves it open
+_SCENES, _SIZE = 48, (256, 192)  # the size also of a TinyPose, where the file leaves it open
 _TOLERANCE = 1e-3  # of the greatest feature
 _MAP_TOLERANCE = 1e-4  # of the greatest value of a map
 _POINT_TOLERANCE = 0.01  # of the crop and in scores; files that compute with 8 bits round by a half of it
@@ -195,7 +195,7 @@ def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
     pixels = np.stack(_synthetic_people(1, model.input_size)).astype(file.input_type)
     last_of_branches = layers[-10::3]  # each branch has three, heatmaps come first
     tensors = [layers[0].source, *(layer.output for layer in last_of_branches), output]
-    # Files round their input to other levels than those of the picture, so they are compared from there on.
+    # Files round their input to other levels than those of the image, so they are compared from there on.
     rounded, *expected, points = file.run({file.input.name: pixels}, tensors)
     images = (torch.tensor(rounded) - model.backbone.image_shift) / model.backbone.image_scale
     maps = model.forward_maps
@@ -257,15 +257,15 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
         return None
     norms = {module.conv: module.bn for module in network.modules() if isinstance(module, ConvNorm)}
     _take_weights(file, match, norms)
-    pictures = _synthetic_people(_PICTURES)
+    scenes = _synthetic_people(_SCENES)
     with torch.no_grad():
         first = next(iter(match.layers))
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
         for norm in norms.values():  # until the norms are measured, they only add the convolution's shift
             norm.weight.fill_((1 + norm.eps) ** 0.5)
-        _measure_norms(network, norms, _normalised(pictures))
+        _measure_norms(network, norms, _normalised(scenes))
     height, width = (side if side > 0 else 320 for side in file.input_shape[2:])
-    images = _normalised([_on_canvas(pictures[0], (height, width))])
+    images = _normalised([_on_canvas(scenes[0], (height, width))])
     (expected,) = file.run({file.input.name: images.flip(1).numpy()}, [match.end])
     _require_agreement(file, network, images, expected)
     return network
@@ -275,16 +275,16 @@ def _synthetic_people(count: int, size: tuple[int, int] = _SIZE) -> list[UInt8[n
     return [render_scene(0, index, size).image for index in range(count)]
 
 
-def _on_canvas(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture at the top left of a grey one of that size, cut where it is larger."""
+def _on_canvas(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The image at the top left of a grey one of that size, cut where it is larger."""
     canvas = np.full((*size, 3), 114, np.uint8)
-    part = picture[: size[0], : size[1]]
+    part = image[: size[0], : size[1]]
     canvas[: part.shape[0], : part.shape[1]] = part
     return canvas
 
 
-def _normalised(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
-    pixels = (np.stack(pictures).astype(np.float32) - _MEAN) / _STD
+def _normalised(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
+    pixels = (np.stack(images).astype(np.float32) - _MEAN) / _STD
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 

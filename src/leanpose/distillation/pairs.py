@@ -105,12 +105,12 @@ def refusal(
     master = _model(teacher, True, size, skeleton, warp)
     method, settings = TRIALS[trial]
     section_type = METHODS[method].section_type
-    taught = issubclass(section_type, TeacherSection)
-    section = section_type(method=method, **settings, **({"teacher": teacher} if taught else {}))
+    has_teacher = issubclass(section_type, TeacherSection)
+    section = section_type(method=method, **settings, **({"teacher": teacher} if has_teacher else {}))
     try:
         criterion = learner.codec if kind.loss == "codec" else RLELoss.for_student(learner)
-        built = METHODS[method].build(section, learner, master if taught else None, criterion)
-        if taught:
+        built = METHODS[method].build(section, learner, master if has_teacher else None, criterion)
+        if has_teacher:
             PoseTask(learner, built, None, Teacher(master)).dry_run()
     except LeanposeError as error:
         text = re.sub(f"'({learner.name}|{master.name})'", "the model", str(error).partition(": it is ")[0])

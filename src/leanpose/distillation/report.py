@@ -14,17 +14,17 @@ import numpy as np
 from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
-from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
+from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.evaluation.calibration import reliability
-from leanpose.evaluation.report import MOST_ROWS
+from leanpose.evaluation.report import MAX_ROWS
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, RunRecord, read_run, write_report
-from leanpose.report.costs import HOW_TIMED, SECONDS, ModelCost, cost_of
+from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
+from leanpose.report.images import apart, side_by_side
 from leanpose.report.measure import Figure, Measured, Measurement, measure
-from leanpose.report.pictures import apart, side_by_side
 from leanpose.report.tables import between, number
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -33,7 +33,7 @@ from leanpose.weights import describe, load_model
 from leanpose.weights.released import released_path
 
 TEACHER = "teacher"
-SHOWN = 8  # people where plain and taught differ most
+SHOWN = 8  # people where baseline and distilled differ most
 
 
 @dataclass(frozen=True)
@@ -128,20 +128,26 @@ class Comparison:
     @cached_property
     def gain(self) -> Gain | None:
         """In AP; None without a baseline."""
-        return gain_of(*([one.ap for one in self._row(row)] for row in (TAUGHT, PLAIN))) if self.plan.baseline else None
+        return (
+            gain_of(*([one.ap for one in self._row(row)] for row in (DISTILLED, BASELINE)))
+            if self.plan.baseline
+            else None
+        )
 
     @cached_property
     def pck_gain(self) -> Gain | None:
         """In PCK@0.2; None without a baseline, or where it is not measured."""
         if not self.plan.baseline:
             return None
-        taught, plain = ([one.pck for one in self._row(row) if one.pck is not None] for row in (TAUGHT, PLAIN))
-        return gain_of(taught, plain, metric="PCK@0.2") if taught else None
+        distilled, baseline = (
+            [one.pck for one in self._row(row) if one.pck is not None] for row in (DISTILLED, BASELINE)
+        )
+        return gain_of(distilled, baseline, metric="PCK@0.2") if distilled else None
 
     @cached_property
     def keypoints(self) -> dict[str, KeypointGain]:
         """What each keypoint has gained; empty without a baseline."""
-        return keypoint_gains(self._row(TAUGHT), self._row(PLAIN), self.measurement) if self.plan.baseline else {}
+        return keypoint_gains(self._row(DISTILLED), self._row(BASELINE), self.measurement) if self.plan.baseline else {}
 
     @cached_property
     def data(self) -> list[DataSheet]:
@@ -153,9 +159,9 @@ class Comparison:
             rows = [row for row, recipe in recipes.items() if source in recipe.data.train]
             use = "trains" if len(rows) == len(recipes) else f"trains {rows[0]} alone"
             sheets.append(data_sheet(recipes[rows[0]], source, use, training=True))
-        val = recipes[TAUGHT].data.val
+        val = recipes[DISTILLED].data.val
         assert val is not None, "a comparison has people to measure on"
-        return [*sheets, data_sheet(recipes[TAUGHT], val, "measures", training=False)]
+        return [*sheets, data_sheet(recipes[DISTILLED], val, "measures", training=False)]
 
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
@@ -166,7 +172,7 @@ class Comparison:
     @property
     def _teacher_skeleton(self) -> str | None:
         """What names the keypoints of a teacher's file that does not name them."""
-        return self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
+        return self._recipe(DISTILLED).distillation.model_dump()["teacher_skeleton"]
 
     @property
     def verdict(self) -> str:
@@ -199,18 +205,18 @@ class Comparison:
         notes = [
             f"Trained on {len(self.people.people)} people of {self.people.name}, measured on {len(found.people.people)} of "
             f"{self.val.name} in their labelled boxes, without flip test, after the last epoch. AP: COCO's, over OKS 0.50 to 0.95. "
-            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over pictures "
+            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over images "
             f"(of single keypoints over people){said}.",
-            HOW_TIMED.format(seconds=SECONDS)
+            HOW_TIMED.format(seconds=TIME_BUDGET)
             + " GMACs: billions of multiply-accumulates, those of attention included.",
-            "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=taught",
+            "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=distilled",
         ]
         labelled = self.data[-1].labels
         for name, names in found.absent.items():
             if missed := [keypoint for keypoint in names if labelled[keypoint]]:
                 notes.append(f"The {name} does not look for {', '.join(missed)}: these count as missed.")
         if found.broken:
-            notes.append(f"{len(found.broken)} pictures cannot be read: {next(iter(found.broken.values()))}")
+            notes.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
         for name, cost in self.costs.items():
             if name in (TEACHER, self.students[0]):
                 notes += [f"Not measured of {cost.model} ({name}): {what}: {why}" for what, why in cost.reasons.items()]
@@ -231,7 +237,7 @@ class Comparison:
         if len(self.plan.seeds) > 1 and self.gain is not None:
             accuracy.append(self._seed_table())
         sections = [ReportSection("Cost and accuracy", accuracy)]
-        if self.keypoints and len(self.keypoints) <= MOST_ROWS:
+        if self.keypoints and len(self.keypoints) <= MAX_ROWS:
             sections.append(ReportSection("Keypoint by keypoint", [self._keypoint_table()]))
         scores = {one.name: one.scores for one in first if one.scores is not None}
         if scores:
@@ -245,11 +251,11 @@ class Comparison:
                 )
             )
         if self.plan.baseline:
-            plain, taught = self._row(PLAIN)[0], self._row(TAUGHT)[0]
-            rows = np.argsort(-apart(plain, taught, self.measurement))[:SHOWN]
-            caption = "Labels, teacher, plain, taught; beside each name the OKS of the pose."
-            pictures = side_by_side(rows, [first[0], plain, taught], self.measurement, caption)
-            sections.append(ReportSection("Where plain and taught differ most", [pictures]))
+            baseline, distilled = self._row(BASELINE)[0], self._row(DISTILLED)[0]
+            rows = np.argsort(-apart(baseline, distilled, self.measurement))[:SHOWN]
+            caption = "Labels, teacher, baseline, distilled; beside each name the OKS of the pose."
+            images = side_by_side(rows, [first[0], baseline, distilled], self.measurement, caption)
+            sections.append(ReportSection("Where baseline and distilled differ most", [images]))
         sections.append(ReportSection("Data sheet", [*data_tables(self.data), terms_table(self.cards)]))
         return sections
 
@@ -284,7 +290,7 @@ class Comparison:
         """What a model was loaded from."""
         if name != TEACHER:
             return self.folder / name / "last.safetensors"
-        named = weights_of(self._recipe(TAUGHT).distillation.model_dump()["teacher"])
+        named = weights_of(self._recipe(DISTILLED).distillation.model_dump()["teacher"])
         return Path(named) if Path(named).suffix in FILE_SUFFIXES else released_path(named)
 
     def _row(self, row: str) -> list[Measured]:
@@ -318,28 +324,28 @@ class Comparison:
     def _seed_table(self) -> ReportTable:
         assert self.gain is not None
         rows = [
-            [str(seed), f"{plain.ap.value:.1f}", f"{taught.ap.value:.1f}", f"{gain:+.1f}"]
-            for seed, plain, taught, gain in zip(
-                self.plan.seeds, self._row(PLAIN), self._row(TAUGHT), self.gain.by_seed, strict=True
+            [str(seed), f"{baseline.ap.value:.1f}", f"{distilled.ap.value:.1f}", f"{gain:+.1f}"]
+            for seed, baseline, distilled, gain in zip(
+                self.plan.seeds, self._row(BASELINE), self._row(DISTILLED), self.gain.by_seed, strict=True
             )
         ]
-        means = [f"{np.mean([one.ap.value for one in self._row(row)]):.1f}" for row in (PLAIN, TAUGHT)]
+        means = [f"{np.mean([one.ap.value for one in self._row(row)]):.1f}" for row in (BASELINE, DISTILLED)]
         rows.append(["mean", *means, f"{self.gain.mean:+.1f} ({between(self.gain.interval, '+.1f')})"])
-        return ReportTable("AP by seed", ["seed", PLAIN, TAUGHT, "gain"], rows, [len(rows) - 1])
+        return ReportTable("AP by seed", ["seed", BASELINE, DISTILLED, "gain"], rows, [len(rows) - 1])
 
     def _keypoint_table(self) -> ReportTable:
         rows = [
             [
                 name.replace("_", " "),
                 f"{gain.labels:,}",
-                f"{gain.plain:.1f}",
-                f"{gain.taught:.1f}",
-                f"{gain.taught - gain.plain:+.1f}",
+                f"{gain.baseline:.1f}",
+                f"{gain.distilled:.1f}",
+                f"{gain.distilled - gain.baseline:+.1f}",
                 between(gain.interval, "+.1f"),
             ]
             for name, gain in self.keypoints.items()
         ]
-        return ReportTable("Within OKS 0.5 of the label, %", ["", "labels", PLAIN, TAUGHT, "gain", "95 %"], rows)
+        return ReportTable("Within OKS 0.5 of the label, %", ["", "labels", BASELINE, DISTILLED, "gain", "95 %"], rows)
 
     def _calibration_table(self) -> ReportTable:
         rows = []

@@ -50,13 +50,13 @@ class Ranking(TypedDict, total=False):
         nms: drop people too much like better ones (`oks`, the default), keep the 20 that the soft form takes first (`soft`),
             or keep all (None).
         nms_threshold: of the suppression [0.9].
-        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores 0.4].
+        keypoint_score_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores 0.4].
     """
 
     scoring: Scoring
     nms: Suppression | None
     nms_threshold: float
-    keypoint_threshold: float | None
+    keypoint_score_threshold: float | None
 
 
 def average_precision(
@@ -119,7 +119,7 @@ def rank_people(
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     nms_threshold: float = 0.9,
-    keypoint_threshold: float | None = None,
+    keypoint_score_threshold: float | None = None,
 ) -> tuple[GroundTruth, PosePredictions, Float[np.ndarray, " N"]]:
     """The labelled people, the predicted people that suppression leaves, by image, and the scores that rank these.
 
@@ -134,7 +134,7 @@ def rank_people(
             f"The results have {results.keypoints.shape[1]} keypoints, but there are {len(sigmas)} sigmas."
         )
     truth = read_ground_truth(ground_truth, len(sigmas), metric)
-    scores = results.person_scores(scoring, keypoint_threshold)
+    scores = results.person_scores(scoring, keypoint_score_threshold)
     order, first = group_by_image(truth, results)
     if nms is not None and len(order):
         kept = []

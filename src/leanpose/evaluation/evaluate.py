@@ -55,7 +55,7 @@ def predict_people(
     people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
@@ -86,7 +86,7 @@ def predict_people(
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=num_workers,
         collate_fn=dataset.collate,
         worker_init_fn=start_worker,
         pin_memory=backend.device.type == "cuda",
@@ -136,7 +136,7 @@ def evaluate(
     people: PoseDataset,
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
     cycle: Literal["first", "last"] = "first",
     precision: Precision = "fp32",
@@ -159,7 +159,7 @@ def evaluate(
         require_mpii(model.skeleton)
     backend = TorchBackend(model, model.device, precision, cycle=cycle)
     results, broken = predict_people(
-        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
+        backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, advance=advance
     )
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]

@@ -84,15 +84,15 @@ class PosePredictions:
         return replace(self, keypoints=self.keypoints[:, indices], keypoint_scores=self.keypoint_scores[:, indices])
 
     def person_scores(
-        self, scoring: Scoring = "bbox_keypoint", keypoint_threshold: float | None = None
+        self, scoring: Scoring = "bbox_keypoint", keypoint_score_threshold: float | None = None
     ) -> Float[np.ndarray, " N"]:
         """One score a person, by which AP ranks people.
 
         Args:
-            scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_threshold`
+            scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_score_threshold`
                 (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
                 with RLE is scored; `keypoint`: the mean keypoint score; `bbox`: the box's score.
-            keypoint_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
+            keypoint_score_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
 
         Raises:
             LeanposeError: an unknown `scoring`.
@@ -107,7 +107,7 @@ class PosePredictions:
             return points.mean(axis=1)
         if scoring == "bbox_rle":
             return boxes + points.mean(axis=1) + points.max(axis=1)
-        return boxes * mean_keypoint_score(points, calibrated=self.calibrated, threshold=keypoint_threshold)
+        return boxes * mean_keypoint_score(points, calibrated=self.calibrated, threshold=keypoint_score_threshold)
 
     def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.

@@ -38,11 +38,11 @@ from leanpose.weights.storage import card_of
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
-USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
+DEFAULT_REASON = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
 NOT_EXPORTED = "since this model cannot be exported"
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
-ENOUGH = 1.05  # torch stays unless another is faster than this
+MIN_SPEEDUP = 1.05  # torch stays unless another is faster than this
 LOG = logging.getLogger(__name__)
 _SAID: set[str] = set()  # why a model could not be exported, by this process
 
@@ -167,7 +167,7 @@ def benchmark_backends(
     device: torch.device,
     *,
     batches: Sequence[int] = BATCHES,
-    seconds: float = 6.0,
+    time_budget: float = 6.0,
     precision: str = "auto",
     advance: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -180,7 +180,7 @@ def benchmark_backends(
         model: in eval mode.
         device: where to run.
         batches: sizes of the batches.
-        seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
+        time_budget: seconds for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
         advance: told what is under way.
         clock: see `interleaved_benchmark`.
@@ -204,13 +204,13 @@ def benchmark_backends(
             agreement, reason = None, str(error) if isinstance(error, LeanposeError) else first_line(error)
         results[candidate] = Measurement(candidate, agreement=agreement, reason=reason)
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, time_budget, clock)
     timed = {c: replace(results[c], milliseconds=taken) for c, taken in zip(ready, times, strict=True)}
     return list((results | timed).values())
 
 
 def interleaved_benchmark(
-    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], seconds: float, clock: Callable[[], float]
+    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], time_budget: float, clock: Callable[[], float]
 ) -> list[dict[int, float]]:
     """For each backend the median milliseconds of a batch of each size.
 
@@ -218,7 +218,7 @@ def interleaved_benchmark(
         backends: they take turns.
         crops: RGB, of the models' size; they are repeated where a batch is larger.
         batches: sizes of the batches.
-        seconds: for all together; three rounds are run in any case.
+        time_budget: seconds for all together; three rounds are run in any case.
         clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
@@ -226,7 +226,7 @@ def interleaved_benchmark(
     for backend in backends:
         for batch in inputs.values():
             backend.predict_keypoints(batch)  # the first run of a size prepares it
-    end, rounds = time.perf_counter() + seconds, 0
+    end, rounds = time.perf_counter() + time_budget, 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 100):
         for backend, record in zip(backends, times, strict=True):
             for size, batch in inputs.items():
@@ -243,7 +243,7 @@ def fastest(results: Sequence[Measurement]) -> Candidate:
     base = times[TORCH]
     ratios = {c: statistics.geometric_mean(base[b] / taken[b] for b in base) for c, taken in times.items()}
     best = max(ratios, key=lambda candidate: ratios[candidate])
-    return best if ratios[best] > ENOUGH else TORCH
+    return best if ratios[best] > MIN_SPEEDUP else TORCH
 
 
 def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> Candidate | None:
@@ -322,7 +322,7 @@ def open_backend(
         return open_candidate(model, device, choice, advance), "the fastest measured here"
     if device.type == "cpu" and chosen == "fp32":
         opened = _open_usual(model, device, advance)
-        return (opened, USUAL) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
+        return (opened, DEFAULT_REASON) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
     _require_precision("torch", chosen)
     return TorchBackend(model, device, chosen), UNMEASURED
 

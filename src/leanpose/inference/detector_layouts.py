@@ -35,11 +35,11 @@ PERSON_NAMES = ("person", "people", "pedestrian", "human")
 COCO_CLASSES = 80
 COCO_IDS = (91, 92)  # classes of DETRs that count as COCO does, where 0 is empty and a person is 1; 92 with "no object"
 DETR_WITH_REST = (92, 81)  # classes of DETRs of which the last is "no object"
-MOST_SELECTED = 1000  # rows of selected boxes with something behind them
+MAX_SELECTED = 1000  # rows of selected boxes with something behind them
 WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 keypoints, or with 32 mask coefficients
 CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
-YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any picture, YOLOv8's far below
+YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any image, YOLOv8's far below
 # Outputs beside boxes, scores and labels, which are left aside.
 OTHER_OUTPUTS = re.compile(r"mask|proto|kpt|keypoint|hidden|state|attention|feat|enc_|aux", re.IGNORECASE)
 YOLO_NAME = re.compile(r"yolo[-_]?(v?\d+|nas)|(?<![a-z])v(5|8|10)[nsmlx](?![a-z])", re.IGNORECASE)
@@ -249,10 +249,10 @@ def _rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int, batched: 
     columns, last = rows.shape[1], _is_label_last(rows)
     behind = columns > 6 and columns in (*WITH_KEYPOINTS_OR_MASKS, 6 + file.keypoint_values)
     plain = columns == 6 and (last or (is_label(rows[:, 4]) and is_score(rows[:, 5])))
-    if plain and cell_strides(len(rows), file.input_size) and (rows[:, 2:4] <= decoding.LARGEST_LOG_SIZE).all():
+    if plain and cell_strides(len(rows), file.input_size) and (rows[:, 2:4] <= decoding.MAX_LOG_SIZE).all():
         yolox = is_score(rows[:, 4:]) and (rows[:, 4] * rows[:, 5] > SURE).any()
         plain = not yolox  # one class, with scores that happen to be whole
-    if (plain or (behind and last and len(rows) < MOST_SELECTED)) and (rows[:, 2:4] >= rows[:, :2]).all():
+    if (plain or (behind and last and len(rows) < MAX_SELECTED)) and (rows[:, 2:4] >= rows[:, :2]).all():
 
         def read(outputs: Outputs, size: Size) -> Candidates:
             rows = outputs[name]
@@ -332,7 +332,7 @@ def _has_boxes(rows: Float[np.ndarray, "N C"], *, pixels: bool = False) -> bool:
         pixels: some box must be given in pixels.
     """
     scored = rows[(rows[:, 4:] > 0).any(axis=1)]
-    large = not pixels or bool((scored[:, 2:4] > decoding.LARGEST_NORMALISED).any())
+    large = not pixels or bool((scored[:, 2:4] > decoding.MAX_NORMALISED).any())
     return len(scored) > 0 and bool((scored[:, 2:4] > 0).all()) and large
 
 

@@ -21,10 +21,10 @@ Candidates = tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.nda
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))  # three levels, P6, P2
 # On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is meant.
-LARGEST_IN_CELLS = 16.0
-LARGEST_NORMALISED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
-LARGEST_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
-LARGEST_LABEL = 100_000
+MAX_IN_CELLS = 16.0
+MAX_NORMALISED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
+MAX_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
+MAX_LABEL = 100_000
 
 
 def select_people(candidates: Candidates, threshold: float, person: int, overlap: float | None) -> Detections:
@@ -69,7 +69,7 @@ def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> Candidates:
     times the score of the class. Exports that have decoded the boxes already hold pixels in place of offsets.
     """
     boxes = raw[:, :4].astype(np.float64)
-    if not (boxes[:, 2:] > LARGEST_LOG_SIZE).any():
+    if not (boxes[:, 2:] > MAX_LOG_SIZE).any():
         strides = cell_strides(len(raw), input_size)
         grids = [_cells(input_size[0] // stride, input_size[1] // stride) for stride in strides]
         steps = np.repeat(strides, [len(grid) for grid in grids])[:, None]
@@ -117,7 +117,7 @@ def read_levels(
     A cell stands at (column, row) × stride; its box reaches from there by four distances to the left, top, right and
     bottom. MMDetection's head gives these in pixels, MMYOLO's in cells; their size on the coarsest grid tells.
     """
-    in_cells = np.median(np.abs(grids[-1][2])) < LARGEST_IN_CELLS
+    in_cells = np.median(np.abs(grids[-1][2])) < MAX_IN_CELLS
     boxes, scores = [], []
     for stride, classes, distances in grids:
         corner = _cells(*classes.shape[:2]) * stride
@@ -150,7 +150,7 @@ def corners_of(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
 
 def in_pixels(boxes: Float[np.ndarray, "N 4"], input_size: Size) -> Float[np.ndarray, "N 4"]:
     """Boxes in pixels of the input, also where they are given as shares of it."""
-    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= LARGEST_NORMALISED
+    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= MAX_NORMALISED
     return boxes * np.tile(np.array(input_size[::-1], np.float64), 2) if shares else boxes
 
 
@@ -162,7 +162,7 @@ def is_score(values: np.ndarray) -> bool:
 def is_label(values: np.ndarray) -> bool:
     """Whether all values can be numbers of classes: whole, from -1 (padding) on."""
     values = values.astype(np.float64)
-    return bool(((values == np.rint(values)) & (values >= -1) & (values < LARGEST_LABEL)).all())
+    return bool(((values == np.rint(values)) & (values >= -1) & (values < MAX_LABEL)).all())
 
 
 def cell_strides(cells: int, input_size: Size) -> tuple[int, ...]:

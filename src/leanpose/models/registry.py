@@ -185,7 +185,7 @@ def configure_model(name: str, **overrides: Any) -> Any:
 
 
 _DEEP = ("depth", "layers", "blocks", "cycles", "stages", "stacks")
-MOST_PARAMETERS = 1_000_000_000
+MAX_PARAMETERS = 1_000_000_000
 
 
 def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
@@ -217,7 +217,7 @@ def _require_modest(name: str, config: Any) -> None:
         most = 256 if any(word in key for word in _DEEP) else 2048 if "size" in key else 8192
         if number > most:
             raise LeanposeError(f"Model '{name}': {key}={number} is larger than the {most} that it may be.")
-    if rough_parameters(config) > MOST_PARAMETERS:
+    if rough_parameters(config) > MAX_PARAMETERS:
         raise LeanposeError(f"Model '{name}' would have more than a thousand million parameters; make it narrower.")
 
 

@@ -98,7 +98,7 @@ def quantise_model(
         source: the set to measure on.
         scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
         calibration: where other people come from, who say how large values become and which layers break; their labels
-            are not used. None: some pictures of `source`, which are not measured then.
+            are not used. None: some images of `source`, which are not measured then.
         calibration_people: how many, at most.
         seed: decides who they are.
         max_ap_drop: in AP points; with a greater loss nothing is written.
@@ -251,14 +251,14 @@ def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCa
 
 
 def _speedup(
-    files: Sequence[Path], open_file: Callable[[Path], ExportedBackend], crops: Crops, seconds: float = 2.0
+    files: Sequence[Path], open_file: Callable[[Path], ExportedBackend], crops: Crops, time_budget: float = 2.0
 ) -> float:
     """How many times as fast one crop is with the second file as with the first, on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         backends = [open_file(file) for file in files]
-        slow, fast = interleaved_benchmark(backends, crops, (1,), seconds, time.process_time)
+        slow, fast = interleaved_benchmark(backends, crops, (1,), time_budget, time.process_time)
     finally:
         torch.set_num_threads(before)
     return slow[1] / fast[1]

@@ -1,4 +1,4 @@
-"""What models reach on labelled people, with intervals of a bootstrap over pictures: the same draws for all of them."""
+"""What models reach on labelled people, with intervals of a bootstrap over images: the same draws for all of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ELSEWHERE = -1e6  # pixels: where a keypoint is put that a model does not look f
 
 
 class Figure(NamedTuple):
-    """A figure in per cent, and what it is on as many pictures drawn with replacement."""
+    """A figure in per cent, and what it is on as many images drawn with replacement."""
 
     value: float
     draws: Float[np.ndarray, " draws"]
@@ -77,9 +77,9 @@ class Measurement(NamedTuple):
 
     Attributes:
         models: what was measured, by name.
-        people: those whose pictures can be read, in the order of the poses.
+        people: those whose images can be read, in the order of the poses.
         skeleton: the keypoints that are measured.
-        broken: pictures that cannot be read, with the reason; their people count as missed by all models.
+        broken: images that cannot be read, with the reason; their people count as missed by all models.
         absent: by the name of a model the keypoints that it does not look for, which count as missed.
     """
 
@@ -106,7 +106,7 @@ def measure(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: no picture can be read, or there is nothing to measure against.
+        LeanposeError: no image can be read, or there is nothing to measure against.
     """
     poses: dict[str, PosePredictions] = {}
     absent: dict[str, tuple[str, ...]] = {}
@@ -147,7 +147,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
 
     Args:
         poses: one for each of `people`, in their order.
-        seed: of the bootstrap over pictures.
+        seed: of the bootstrap over images.
 
     Returns:
         None where the skeleton or the labels have no torso.

@@ -21,7 +21,7 @@ from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.jpeg_records import has_decoder, why_not_decoded
-from leanpose.data.margin import MOST_OUTSIDE, coarser_share, outside_share
+from leanpose.data.margin import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.mixing import Mixture, distinct
 from leanpose.data.packing import cached_crops
 from leanpose.data.readers import READERS, read_people
@@ -204,8 +204,8 @@ def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dic
     """The metrics of a model in eval mode, measured as a recipe says."""
     how = recipe.validation.model_dump(exclude={"interval"})
     size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
-    workers, precision = recipe.data.num_workers, recipe.precision
-    return evaluate(model, people, batch_size=size, workers=workers, precision=precision, **how).metrics
+    num_workers, precision = recipe.data.num_workers, recipe.precision
+    return evaluate(model, people, batch_size=size, num_workers=num_workers, precision=precision, **how).metrics
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
@@ -445,7 +445,7 @@ def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) ->
     people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
     if dataset.augmentation is not None:
         share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
-        if share > MOST_OUTSIDE:
+        if share > MAX_OUTSIDE:
             say(
                 f"Warning: {share:.1%} of the pixels of this recipe's views lie outside of the packed crops and are black; pack "
                 "with a larger --margin."

@@ -94,7 +94,7 @@ class PoseSmoother:
         memory = [self._memory.get(person, blank) for person in poses.ids.tolist()]
         last, last_velocity, seen = (np.stack(values) for values in zip(*memory, strict=True))
         known = np.isfinite(seen)
-        certain = (poses.scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
+        certain = (poses.keypoint_scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
         fresh = certain & ~known
         step = np.where(known, seconds - seen, 0.0)
         going = certain & known & (step > 0)

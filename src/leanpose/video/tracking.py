@@ -24,10 +24,10 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.video.letterbox import Size, from_canvas, paste
 from leanpose.video.smoothing import OneEuro, PoseSmoother
-from leanpose.video.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
+from leanpose.video.tracks import COVERED, DEFAULT_STEP, TrackTable, box_iou
 
 TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
-"""A picture and its time in seconds."""
+"""An image and its time in seconds."""
 
 
 @dataclass
@@ -209,13 +209,13 @@ class PoseTracker:
 
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:
-    names = ("keypoints", "scores", "boxes", "box_scores", "ids")
+    names = ("keypoints", "keypoint_scores", "boxes", "box_scores", "ids")
     return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
 
 
 def _timed(frames: Iterable[TimedImage]) -> Iterator[TimedImage]:
     """The frames with times that grow."""
-    last, step = -np.inf, USUAL_STEP
+    last, step = -np.inf, DEFAULT_STEP
     for number, item in enumerate(frames):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise LeanposeError(f"Frame {number} has no time: each item must be a pair (image, seconds).")

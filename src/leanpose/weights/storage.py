@@ -60,7 +60,7 @@ class _Card(BaseModel):
 
 _SCALE = ".int8_scale"
 """Behind the name of a weight that is stored as int8: its scales."""
-_SMALLEST_INT8 = 2000
+_MIN_INT8 = 2000
 """Weights of layers with less of them stay float16: the many small layers at the fine resolutions cost accuracy as int8 (0.4 AP
 of `leanpose-body-t`), and hardly any space as float16."""
 
@@ -157,7 +157,7 @@ def _rounded_weights(model: ImageModel) -> dict[str, Tensor]:
     """The weights of large convolutions and linear layers as int8, and beside each its scales: a value is integer times scale."""
     rounded: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= _SMALLEST_INT8:
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= _MIN_INT8:
             weight = module.weight.detach().cpu().float()
             largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
             scale = torch.where(largest > 0, largest / 127, 1.0)

@@ -37,7 +37,9 @@ def side_by_side(
             name = model.name if np.isnan(values[place]) else f"{model.name} {values[place]:.2f}"
             shown.append((name, model.poses.keypoints[row], model.poses.keypoint_scores[row]))
         for name, keypoints, scores in shown:
-            drawn = draw_poses(crop, keypoints[None] - low, scores[None], measurement.skeleton, threshold=DRAWN_FROM)
+            drawn = draw_poses(
+                crop, keypoints[None] - low, scores[None], measurement.skeleton, keypoint_threshold=DRAWN_FROM
+            )
             cells.append(drawn)
             captions.append(name)
     columns = 1 + len(models)
