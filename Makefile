@@ -26,9 +26,9 @@ types: setup
 	.venv/bin/pyright
 
 pytest: setup
-	$(PYTEST) --ignore=tests/quantisation $(addprefix --ignore=,$(LATE))
+	$(PYTEST) --ignore=tests/quantization $(addprefix --ignore=,$(LATE))
 	$(PYTEST) $(LATE)
-	$(PYTEST) tests/quantisation
+	$(PYTEST) tests/quantization
 
 # Every call in the package must keep the shapes that its signature states; slow, and no part of `make test`.
 test-shapes: setup

@@ -42,7 +42,7 @@ def test_export_writes_a_file_and_says_what_it_is(
     monkeypatch.chdir(tmp_path)
     text = run("export", str(weights), "--no-include-preprocessing")
     assert "small.onnx (" in text
-    assert "float32, batch × 3 × 64 × 48, normalised" in text
+    assert "float32, batch × 3 × 64 × 48, normalized" in text
     assert "keypoints compared" in text
     card = open_exported("small.onnx").card
     assert card.weights is not None

@@ -187,7 +187,7 @@ def test_rle_is_summed_over_rough_points_layers_and_moved_points() -> None:
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
     torch.manual_seed(1)
-    output = model.forward_train(model.normalise(images))
+    output = model.forward_train(model.normalize(images))
     target = model.codec.encode(keypoints, weights)
     assert len(output.aux_outputs) == 1 + 4 * 2
     terms = [criterion.loss(prediction, target) for prediction in output.aux_outputs]

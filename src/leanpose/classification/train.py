@@ -60,7 +60,7 @@ class ClassificationTask(Task):
 
     def forward(self, images: UInt8[Tensor, "B h w 3"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch (`ClassBatch.inputs`), on the model's device."""
-        mixed, target = self.mix(self.model.normalise(images), labels)
+        mixed, target = self.mix(self.model.normalize(images), labels)
         output = self.model.forward_train(mixed)
         if not isinstance(self.method, SDPoseSection):
             return {"class": cross_entropy(output.logits.float(), target)}

@@ -1,6 +1,6 @@
 """From people to batches: each item is one crop, drawn by (seed, epoch, index) alone and warped once.
 
-A crop stays uint8 RGB; colour, normalisation and the codec's targets are made for whole batches on the training
+A crop stays uint8 RGB; colour, normalization and the codec's targets are made for whole batches on the training
 device. The flip is part of the affine map, and large JPEGs are decoded at the size that the crop needs, so that a
 worker decodes, warps once, and does little else.
 """

@@ -332,7 +332,7 @@ def _has_boxes(rows: Float[np.ndarray, "N C"], *, pixels: bool = False) -> bool:
         pixels: some box must be given in pixels.
     """
     scored = rows[(rows[:, 4:] > 0).any(axis=1)]
-    large = not pixels or bool((scored[:, 2:4] > decoding.MAX_NORMALISED).any())
+    large = not pixels or bool((scored[:, 2:4] > decoding.MAX_NORMALIZED).any())
     return len(scored) > 0 and bool((scored[:, 2:4] > 0).all()) and large
 
 

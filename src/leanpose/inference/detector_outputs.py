@@ -22,7 +22,7 @@ Candidates = tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.nda
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))  # three levels, P6, P2
 # On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is meant.
 MAX_IN_CELLS = 16.0
-MAX_NORMALISED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
+MAX_NORMALIZED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
 MAX_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
 MAX_LABEL = 100_000
 
@@ -150,7 +150,7 @@ def corners_of(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
 
 def in_pixels(boxes: Float[np.ndarray, "N 4"], input_size: Size) -> Float[np.ndarray, "N 4"]:
     """Boxes in pixels of the input, also where they are given as shares of it."""
-    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= MAX_NORMALISED
+    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= MAX_NORMALIZED
     return boxes * np.tile(np.array(input_size[::-1], np.float64), 2) if shares else boxes
 
 

@@ -17,7 +17,7 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, Heatmaps, HeatmapTarg
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 from leanpose.losses.base import sum_of
-from leanpose.losses.features.base import standardised
+from leanpose.losses.features.base import standardized
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
 
@@ -87,7 +87,7 @@ class AuxiliaryHeatmaps(nn.Module):
 
 
 class LinearHeatmaps(nn.Module):
-    """Heatmaps by one linear map, from each place's standardised features to its part of every heatmap; black at first.
+    """Heatmaps by one linear map, from each place's standardized features to its part of every heatmap; black at first.
 
     Args:
         shape: channels, rows and columns of the features.
@@ -111,7 +111,7 @@ class LinearHeatmaps(nn.Module):
 
     def forward(self, features: Float[Tensor, "B C rows columns"]) -> Float[Tensor, "B K H W"]:
         """The heatmaps that these features draw."""
-        return _joined(self.draw(standardised(features)).float().unflatten(1, self.part))
+        return _joined(self.draw(standardized(features)).float().unflatten(1, self.part))
 
 
 def _joined(parts: Float[Tensor, "B K ph pw rows columns"]) -> Float[Tensor, "B K H W"]:

@@ -186,8 +186,8 @@ class ImageModel(nn.Module):
                 "build it with another input_size to change that."
             )
 
-    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.
+    def normalize(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalized.
 
         The result keeps the memory order of the input, channels last, which the convolutions like best.
         """
@@ -256,7 +256,7 @@ class PoseModel(ImageModel):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference.
+        """The prediction for normalized RGB crops, by the cheapest way that the paper allows at inference.
 
         Raises:
             LeanposeError: the images are not of this model's size.

@@ -101,7 +101,7 @@ def sine_position(
 ) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
-    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+    Coordinates count from 1, normalized to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
 
     Args:
         offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
@@ -213,10 +213,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
-        self.initialise()
+        self.init_weights()
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)

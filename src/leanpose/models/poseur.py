@@ -173,9 +173,9 @@ class Poseur(PoseModel):
         self.register_buffer("position", torch.cat(position), persistent=False)
         self.position: Tensor
         self.codec = CoordinateCodec(input_size=c.input_size)
-        self.initialise()
+        self.init_weights()
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         for part in (self.projections, self.keypoint_encoder, self.decoder):
             for parameter in part.parameters():

@@ -246,9 +246,9 @@ class TFPose(PoseModel):
         self.position: Tensor
         self.places: Tensor
         self.codec = CoordinateCodec(input_size=c.input_size, encoding="udp", distance="l1")
-        self.initialise()
+        self.init_weights()
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         for part in (self.projections, self.encoder, self.decoder, self.refinements):
             for module in part.modules():
@@ -258,7 +258,7 @@ class TFPose(PoseModel):
                         nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, MultiScaleDeformableAttention):
-                module.initialise()
+                module.init_weights()
                 nn.init.normal_(module.sampling_offsets.weight, std=0.001)
                 nn.init.normal_(module.attention_weights.weight, std=0.001)
         for refinement in self.refinements:

@@ -118,7 +118,7 @@ class TokenPose(PoseModel):
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
         self.codec = self.default_codec()
-        self.initialise()
+        self.init_weights()
 
     @property
     def provides(self) -> frozenset[Provision]:
@@ -138,7 +138,7 @@ class TokenPose(PoseModel):
         """What is read off the keypoint tokens (those of all stages side by side)."""
         return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         for module in self.modules():

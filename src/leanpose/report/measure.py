@@ -21,7 +21,7 @@ from leanpose.evaluation.calibration import (
     labelled_scores,
 )
 from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
-from leanpose.evaluation.pck import normalised_distances, torso_sizes
+from leanpose.evaluation.pck import normalized_distances, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.base import PoseModel
 from leanpose.report.tables import between
@@ -156,7 +156,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
         return None
     labels = np.stack([person.keypoints for person in people.people]).astype(np.float64)
     points, visible = labels[..., :2], labels[..., 2] > 0
-    distances = normalised_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
+    distances = normalized_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
     _, image = np.unique(poses.image_ids, return_inverse=True)
     hits, counts = (np.zeros((image.max() + 1, len(skeleton))) for _ in range(2))
     np.add.at(hits, image, distances < PCK_THRESHOLD)  # NaN is below nothing

@@ -60,10 +60,10 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            output = forward(self.model.normalise(images))
+            output = forward(self.model.normalize(images))
             if not self.flip_test:
                 return output
-            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            mirrored = forward(self.model.normalize(images.flip(2))).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
@@ -149,7 +149,7 @@ class PoseTask(Task):
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher(self.fit.teacher_crops(images))
-        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
+        student = self.distillation.student_forward(model, model.normalize(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
             same = self.auxiliary.codec is model.codec
@@ -193,7 +193,7 @@ class PoseTask(Task):
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         teacher = self.teacher.dry_run()
         with self.teacher.autocast(crop.device):
-            student = self.distillation.student_forward(model, model.normalise(crop), teacher)
+            student = self.distillation.student_forward(model, model.normalize(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
 

@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        """The features of normalised images."""
+        """The features of normalized images."""
 
 
 def init_convolutions(network: nn.Module, std: float | None = None) -> None:
