@@ -146,6 +146,7 @@ def test_movenet_finds_what_its_file_finds(
     torch.testing.assert_close(scores, prediction.score)
 
 
+@pytest.mark.slow  # what it traces, MoveNet's own export in tests/models does, too
 def test_a_converted_movenet_exports(converted: Callable[[str], Converted], tmp_path: Path) -> None:
     """Fresh weights see nobody; these choose cells all over the crop."""
     report = export_model(load_model(converted("movenet_lightning_f16").path), tmp_path / "m.onnx", batches=(1, 3))

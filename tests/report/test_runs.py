@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from leanpose.losses.fpd import FPDSection
-from leanpose.report.runs import draw_loss_terms, label_loss_weight, read_run
+from leanpose.report.runs import draw_loss_terms, label_loss_scale, read_run
 from leanpose.training.recipe import parse_recipe
 from tiny import TINY_MODEL, tiny_recipe
 
@@ -18,10 +18,14 @@ def settings(**changes: object) -> dict:
 
 def test_the_weight_of_the_labels_in_the_log() -> None:
     fpd = FPDSection(teacher="t", alpha=0.25).model_dump()
-    assert label_loss_weight(settings(distillation=fpd)) == 0.75
-    assert label_loss_weight(settings(distillation={"method": "none"})) == 1.0
-    assert label_loss_weight(settings(model_options={**TINY_MODEL, "cycles": 3})) == 3
-    assert label_loss_weight(settings(distillation={"method": "sdpose", "supervise": "last"})) == 1.0
+    assert label_loss_scale(settings(distillation=fpd)) == 0.75
+    assert label_loss_scale(settings(distillation={"method": "none"})) == 1.0
+    assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 3})) == 3
+    assert label_loss_scale(settings(distillation={"method": "sdpose", "supervise": "last"})) == 1.0
+    auto = {"method": "auto", "teacher": "t", "label_weight": 0.5}
+    assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 3}, distillation=auto)) == 1.5
+    branches = {"method": "okdhp", "branches": 4}
+    assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 1}, distillation=branches)) == 4
 
 
 def write_log(folder: Path, train: str, val: str = "") -> Path:

@@ -136,7 +136,7 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path
     assert all(name in changed for name in after if name not in stays and after[name].is_floating_point())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adam", marks=pytest.mark.slow), "adamw", "muon"])
 def test_training_learns(data: Path, tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "save_state", lambda folder, state: None)  # half of the time of 60 epochs
     recipe = load_recipe(

@@ -111,6 +111,7 @@ class DeiT(ImageModel):
 
     def __init__(self, name: str, config: DeiTConfig) -> None:
         super().__init__(name, config)
+        self.num_cycles = config.cycles
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
         import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
 

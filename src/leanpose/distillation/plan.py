@@ -21,7 +21,9 @@ from leanpose.data.sets import labelled_skeleton, training_sets
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
+from leanpose.losses import METHODS
 from leanpose.models.registry import list_models
+from leanpose.schema import TeacherSection, validate
 from leanpose.skeleton import SKELETONS, Skeleton
 from leanpose.training.build import build_model, codec_settings, load_teacher, read_training_people
 from leanpose.training.optimizers import build_optimizers
@@ -152,13 +154,14 @@ def plan_distillation(
     return plan
 
 
-def _prediction_is_enough(section: dict[str, Any]) -> bool:
+def _prediction_is_enough(values: dict[str, Any]) -> bool:
     """Whether a teacher of ours may run in ONNX Runtime: on a CPU, and nothing but its prediction is compared."""
-    own = not section["teacher"].endswith(FILE_SUFFIXES)
-    more = (
-        section.get("feature_loss", "none") != "none" or section.get("token_weight") or section.get("compile_teacher")
-    )
-    return own and section["method"] == "auto" and not more and choose_device("auto").type == "cpu"
+    method = METHODS.get(values["method"])
+    if method is None or not issubclass(method.section_type, TeacherSection):
+        return False  # refused, or without a teacher
+    section = validate(method.section_type, values, "The plan of this distillation", prefix="distillation.")
+    own = not section.teacher.endswith(FILE_SUFFIXES)
+    return own and section.prediction_only and not section.compile_teacher and choose_device("auto").type == "cpu"
 
 
 def _student_values(student: str, said: list[str]) -> dict[str, Any]:

@@ -80,6 +80,13 @@ class AutoSection(TeacherSection):
             raise ValueError("label_weight and teacher_weight are both 0, so the head has nothing to learn")
         return self
 
+    def label_loss_scale(self, cycles: int) -> float:
+        return self.label_weight * cycles
+
+    @property
+    def prediction_only(self) -> bool:
+        return self.feature_loss == "none" and not self.token_weight
+
 
 class AutoLoss(Distillation[AutoSection]):
     """`L = λ_labels L(student, labels) + λ_teacher L(student, teacher) + …`, L being the student's own loss.
@@ -159,7 +166,9 @@ class AutoLoss(Distillation[AutoSection]):
             channels = (feature_channels(student), feature_channels(teacher))
             features = FEATURE_LOSSES[section.feature_loss](channels)
         if section.token_weight and "tokens" in student.provides & teacher.provides:
-            tokens = nn.Linear(student.config.embed_dim, teacher.config.embed_dim)
+            assert student.token_dim is not None
+            assert teacher.token_dim is not None
+            tokens = nn.Linear(student.token_dim, teacher.token_dim)
         return cls(
             criterion,
             section,
@@ -174,7 +183,7 @@ class AutoLoss(Distillation[AutoSection]):
             pooled=student.pools_features,
             features=features,
             tokens=tokens,
-            cycles=student.config.cycles if "cycles" in student.provides else 1,
+            cycles=student.num_cycles,
         )
 
     def explain(self) -> list[str]:

@@ -31,6 +31,10 @@ class DistilPoseSection(TeacherSection):
     confidence_weight: float = Field(default=0.01, ge=0)
     """α4: the predicted score against the teacher's heatmap at the predicted point."""
 
+    @property
+    def prediction_only(self) -> bool:
+        return not (self.keypoint_token_weight or self.visual_token_weight)
+
 
 class DistilPoseLoss(Distillation[DistilPoseSection]):
     """`L = L_reg + α1 MSE(KT, KT_teacher) + α2 MSE(VT, VT_teacher) + α3 L_SH + α4 L_CS` (DistilPose, eq. 8)."""
@@ -44,9 +48,9 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
         teacher = require_same_crops(student, teacher)
         require_codec(teacher, "teacher", HeatmapCodec, section.method)
         require_codec(student, "student", CoordinateCodec, section.method)
-        if "cycles" in student.provides and student.config.cycles > 1:
+        if student.num_cycles > 1:
             raise LeanposeError(
-                f"distilpose compares one pass of the student; '{student.name}' makes {student.config.cycles}: set "
+                f"distilpose compares one pass of the student; '{student.name}' makes {student.num_cycles}: set "
                 "model_options.cycles=1."
             )
         for weight, needed, what in (

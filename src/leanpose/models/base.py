@@ -127,11 +127,13 @@ class ImageModel(nn.Module):
         config: its configuration, a frozen dataclass.
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
+        num_cycles: how often it runs its layers while training (SDPose).
         provenance: what the file says from which the weights were loaded; None where they are fresh.
     """
 
     provenance: Provenance | None = None
     task: Literal["pose", "classification"]
+    num_cycles: int = 1
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
@@ -206,11 +208,15 @@ class PoseModel(ImageModel):
         feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
         feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
         pools_features: whether the head reads nothing but the mean of the features over the crop.
+        separable_head: whether `forward_head` predicts from the backbone's features alone.
+        token_dim: channels of its keypoint tokens; None where it has none.
     """
 
     backbone: Backbone
     codec: Codec
     pools_features: ClassVar[bool] = False
+    separable_head: ClassVar[bool] = False
+    token_dim: int | None = None
     feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
 

@@ -35,6 +35,7 @@ class DeepPose(PoseModel):
     """
 
     config: DeepPoseConfig
+    separable_head = True
     pools_features = True
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:

@@ -44,6 +44,7 @@ class HeatmapModel(PoseModel):
     """
 
     config: HeatmapModelConfig
+    separable_head = True
 
     def __init__(self, name: str, config: HeatmapModelConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

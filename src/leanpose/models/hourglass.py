@@ -126,6 +126,7 @@ class Hourglass(PoseModel):
     """
 
     config: HourglassConfig
+    separable_head = True
 
     def __init__(self, name: str, config: HourglassConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

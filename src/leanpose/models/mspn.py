@@ -137,6 +137,7 @@ class MSPN(PoseModel):
     """
 
     config: MSPNConfig
+    separable_head = True
 
     def __init__(self, name: str, config: MSPNConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

@@ -85,6 +85,7 @@ class RTMPose(PoseModel):
     """
 
     config: RTMPoseConfig
+    separable_head = True
 
     def __init__(self, name: str, config: RTMPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

@@ -93,6 +93,7 @@ class TokenPose(PoseModel):
     """
 
     config: TokenPoseConfig
+    separable_head = True
 
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -117,6 +118,7 @@ class TokenPose(PoseModel):
         self.head = nn.Sequential()
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
+        self.num_cycles, self.token_dim = c.cycles, c.embed_dim
         self.codec = self.default_codec()
         self.init_weights()
 

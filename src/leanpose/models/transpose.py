@@ -106,6 +106,7 @@ class TransPose(PoseModel):
     """
 
     config: TransPoseConfig
+    separable_head = True
 
     def __init__(self, name: str, config: TransPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

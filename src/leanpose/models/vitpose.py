@@ -73,6 +73,7 @@ class ViTPose(PoseModel):
     """
 
     config: ViTPoseConfig
+    separable_head = True
 
     def __init__(self, name: str, config: ViTPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
