@@ -195,16 +195,16 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
         student = create_model(name, **options).train()
         section = AutoSection(teacher="t", teacher_auxiliary_weight=1.0)
         loss = AutoLoss.build(section, student, teacher, student.codec)
-        assert (loss.draw_features is not None, loss.draw_tokens is not None) == drawn, name
+        assert (loss.feature_head is not None, loss.token_head is not None) == drawn, name
         target = student.codec.encode(points, torch.ones(2, 17))
         output = student.forward_train(torch.randn(2, 3, *student.input_size))
         value = loss(output, found, target)["teacher_auxiliary"]
         assert float(value.detach()) == pytest.approx(sum(drawn) * (0.03 if student.pools_features else 1)), (
             "1 for maps that show nothing yet"
         )
-        for draw in (loss.draw_features, loss.draw_tokens):
-            if draw is not None:  # black at first, so that nothing but these learns in the first step
-                torch.nn.init.normal_(draw.draw.weight, std=0.01)
+        for head in (loss.feature_head, loss.token_head):
+            if head is not None:  # black at first, so that nothing but these learns in the first step
+                torch.nn.init.normal_(head.head.weight, std=0.01)
         loss(output, found, target)["teacher_auxiliary"].backward()
         trained = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert any("backbone" in n for n in trained), name

@@ -32,7 +32,7 @@ from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.device import device_constant
-from leanpose.losses.auxiliary import LinearHeatmaps
+from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
 from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
 from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
@@ -100,7 +100,7 @@ class AutoLoss(Distillation[AutoSection]):
         keypoints: how many the student finds.
         simulate: whether the student's coordinates have a deviation that a heatmap could have.
         score: whether they have a learnt score.
-        drawn: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
+        auxiliary_heads: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
         features: compares the features of both.
         tokens: carries the student's keypoint tokens to the teacher's width.
         cycles: how many the student has.
@@ -122,7 +122,7 @@ class AutoLoss(Distillation[AutoSection]):
         keypoints: int,
         simulate: bool = False,
         score: bool = False,
-        drawn: tuple[LinearHeatmaps | None, LinearHeatmaps | None] = (None, None),
+        auxiliary_heads: tuple[LinearHeatmapHead | None, LinearHeatmapHead | None] = (None, None),
         pooled: bool = False,
         features: FeatureLoss | None = None,
         tokens: nn.Module | None = None,
@@ -131,7 +131,7 @@ class AutoLoss(Distillation[AutoSection]):
         super().__init__(criterion, section)
         self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
-        self.draw_features, self.draw_tokens = drawn
+        self.feature_head, self.token_head = auxiliary_heads
         self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if pooled else 1)
         self.features, self.tokens = features, tokens
         size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
@@ -151,16 +151,16 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None, "a method with a TeacherSection always gets its teacher"
         keypoints, warp = len(student.skeleton), student.codec.warp
         predicts_maps = isinstance(student.codec, HeatmapCodec)
-        drawn: list[LinearHeatmaps | None] = [None, None]
+        heads: list[LinearHeatmapHead | None] = [None, None]
         if section.teacher_auxiliary_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
                 unit = math.lcm(backbone.stride, backbone.size_divisor)
                 height, width = (math.ceil(side / unit) * unit for side in student.input_size)  # TFPose pads at the end
                 grid = (backbone.channels, height // backbone.stride, width // backbone.stride)
-                drawn[0] = LinearHeatmaps(grid, keypoints, (height, width), warp)
+                heads[0] = LinearHeatmapHead(grid, keypoints, (height, width), warp)
             if student.feature_map_shape is not None:
-                drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
+                heads[1] = LinearHeatmapHead(student.feature_map_shape, keypoints, student.feature_map_area, warp)
         features = tokens = None
         if section.feature_loss != "none":
             channels = (feature_channels(student), feature_channels(teacher))
@@ -179,7 +179,7 @@ class AutoLoss(Distillation[AutoSection]):
             keypoints=keypoints,
             simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
             score=section.confidence_weight > 0 and "score" in student.provides,
-            drawn=(drawn[0], drawn[1]),
+            auxiliary_heads=(heads[0], heads[1]),
             pooled=student.pools_features,
             features=features,
             tokens=tokens,
@@ -221,8 +221,8 @@ class AutoLoss(Distillation[AutoSection]):
             )
         places = [
             name
-            for name, draw in (("features", self.draw_features), ("visual tokens", self.draw_tokens))
-            if draw is not None
+            for name, head in (("features", self.feature_head), ("visual tokens", self.token_head))
+            if head is not None
         ]
         if places:
             maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
@@ -261,7 +261,7 @@ class AutoLoss(Distillation[AutoSection]):
             losses["teacher"] = section.teacher_weight * loss
         if self.simulate or self.score:
             losses |= self._simulated(student.prediction, teacher.prediction)
-        if self.draw_features is not None or self.draw_tokens is not None:
+        if self.feature_head is not None or self.token_head is not None:
             losses["teacher_auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
         if self.features is not None:
             assert student.features is not None
@@ -316,16 +316,16 @@ class AutoLoss(Distillation[AutoSection]):
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
         """The teacher's heatmaps drawn from what the student knows of each place, the mean over its layers."""
         terms = []
-        for draw, maps in (
-            (self.draw_features, () if student.features is None else (student.features,)),
-            (self.draw_tokens, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
+        for head, maps in (
+            (self.feature_head, () if student.features is None else (student.features,)),
+            (self.token_head, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
         ):
-            if draw is None:
+            if head is None:
                 continue
-            target = self.teacher_target(found, draw.codec)
+            target = self.teacher_target(found, head.codec)
             weights = target.weights[..., None, None]
             scale = (weights * target.heatmaps.square()).mean().clamp(min=1e-8)
-            errors = [(weights * (draw(each) - target.heatmaps).square()).mean() / scale for each in maps]
+            errors = [(weights * (head(each) - target.heatmaps).square()).mean() / scale for each in maps]
             terms.append(sum_of(errors) / len(errors))
         return sum_of(terms)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS, Criterion, Distillation
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
 from leanpose.losses.fit import CropFit, resize_crops
 from leanpose.losses.rle import RLELoss
@@ -112,7 +112,7 @@ class PoseTask(Task):
         self,
         model: PoseModel,
         distillation: Distillation[Any],
-        auxiliary: AuxiliaryHeatmaps | None = None,
+        auxiliary: AuxiliaryHeatmapLoss | None = None,
         teacher: Teacher | None = None,
         sets: Sequence[str] = (),
     ) -> None:
@@ -204,7 +204,9 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None,
     Raises:
         LeanposeError: the student cannot be trained so, or not by this teacher.
     """
-    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    auxiliary = (
+        AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    )
     criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
     method = METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)
