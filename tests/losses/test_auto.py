@@ -16,7 +16,7 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, apply_affine, warp_image, warp_matrix
 from leanpose.losses.auto import AutoLoss, AutoSection
 from leanpose.losses.base import common_keypoints
-from leanpose.losses.fit import CropFit
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
@@ -58,15 +58,15 @@ def test_the_teacher_sees_the_same_region(
     image[226:235, 246:255] = 255
     center = np.array([240.0, 240.0])
     scale = np.array([240.0, 240.0 * student_size[0] / student_size[1]])
-    fit = CropFit(student_size, teacher_size, warp)
-    crop = warp_image(image, warp_matrix(center, scale, fit.crop_size, warp=warp), fit.crop_size)
-    seen = fit.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
+    alignment = CropAlignment(student_size, teacher_size, warp)
+    crop = warp_image(image, warp_matrix(center, scale, alignment.crop_size, warp=warp), alignment.crop_size)
+    seen = alignment.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
     assert seen.shape == (*teacher_size, 3)
     weight = seen[..., 0].astype(float)
     y, x = np.indices(weight.shape)
     found = torch.tensor([[[(x * weight).sum() / weight.sum(), (y * weight).sum() / weight.sum()]]])
     expected = apply_affine(warp_matrix(center, scale, student_size, warp=warp), spot)
-    np.testing.assert_allclose(fit.student_points(found)[0], expected, atol=0.35)
+    np.testing.assert_allclose(alignment.student_points(found)[0], expected, atol=0.35)
 
 
 @pytest.mark.parametrize("warp", ["udp", "msra"])
@@ -74,16 +74,16 @@ def test_the_teacher_sees_the_same_region(
 def test_every_form_of_teacher_gives_every_form_of_student_the_same_points(
     student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
 ) -> None:
-    fit = CropFit(student_size, teacher_size, warp)
-    (x, y), (h, w) = fit.offset, fit.inner
+    alignment = CropAlignment(student_size, teacher_size, warp)
+    (x, y), (h, w) = alignment.offset, alignment.inner
     inside = torch.tensor([[[0.3 * w + x, 0.4 * h + y], [0.6 * w + x, 0.7 * h + y], [0.5 * w + x, 0.2 * h + y]]])
     scores = torch.tensor([[0.9, 0.8, 0.1]])
-    expected = fit.student_points(inside)[0]
+    expected = alignment.student_points(inside)[0]
     for teacher in codecs(teacher_size, warp):
         for student in codecs(student_size, warp):
             section = AutoSection(teacher="t")
             common = ([1, 2, 0], [0, 1, 2])
-            loss = AutoLoss(student, section, student, teacher, fit, common, keypoints=4, simulate=False)
+            loss = AutoLoss(student, section, student, teacher, alignment, common, keypoints=4, simulate=False)
             target = loss.teacher_target(predict(teacher, inside, scores))
             drawn: Any = (
                 Heatmaps(target.heatmaps)

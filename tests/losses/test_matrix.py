@@ -20,7 +20,7 @@ from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.losses.auto import AutoLoss, AutoSection
-from leanpose.losses.fit import CropFit
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import PoseOutput
 from leanpose.models.registry import create_model
@@ -60,8 +60,8 @@ class KnowingTeacher(Teacher):
         found = super()._pass(forward, images)
         if isinstance(self.model, BackendModel):
             return found  # what a file computes is its own business
-        fit = CropFit(SIZE, self.model.input_size, self.model.codec.warp)
-        points = self.keypoints * fit.scale() + torch.tensor(fit.offset)
+        alignment = CropAlignment(SIZE, self.model.input_size, self.model.codec.warp)
+        points = self.keypoints * alignment.scale() + torch.tensor(alignment.offset)
         order = [
             COCO17.keypoints.index(name) if name in COCO17.keypoints else 0 for name in self.model.skeleton.keypoints
         ]

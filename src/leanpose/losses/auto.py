@@ -34,9 +34,9 @@ from leanpose.codecs.simcc import SimCCTarget
 from leanpose.device import device_constant
 from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
 from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
-from leanpose.losses.fit import CropFit
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
@@ -95,7 +95,7 @@ class AutoLoss(Distillation[AutoSection]):
         criterion: compares the student's prediction with targets.
         section: the settings.
         student, teacher: their codecs.
-        fit: how their crops lie.
+        alignment: how their crops lie.
         common: the keypoints that both find, in the student's order and in the teacher's.
         keypoints: how many the student finds.
         simulate: whether the student's coordinates have a deviation that a heatmap could have.
@@ -116,7 +116,7 @@ class AutoLoss(Distillation[AutoSection]):
         section: AutoSection,
         student: Codec[Any, Any],
         teacher: Codec[Any, Any],
-        fit: CropFit,
+        alignment: CropAlignment,
         common: tuple[list[int], list[int]],
         *,
         keypoints: int,
@@ -129,13 +129,13 @@ class AutoLoss(Distillation[AutoSection]):
         cycles: int = 1,
     ) -> None:
         super().__init__(criterion, section)
-        self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
+        self.student_codec, self.teacher_codec, self.alignment = student, teacher, alignment
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
         self.feature_head, self.token_head = auxiliary_heads
         self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if pooled else 1)
         self.features, self.tokens = features, tokens
-        size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
-        self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
+        size = (max(alignment.student[0] // 4, 2), max(alignment.student[1] // 4, 2))
+        self.map_codec = HeatmapCodec(alignment.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
         self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
         self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
 
@@ -174,7 +174,7 @@ class AutoLoss(Distillation[AutoSection]):
             section,
             student.codec,
             teacher.codec,
-            CropFit(student.input_size, teacher.input_size, student.codec.warp),
+            CropAlignment(student.input_size, teacher.input_size, student.codec.warp),
             common_keypoints(student, teacher),
             keypoints=keypoints,
             simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
@@ -266,7 +266,7 @@ class AutoLoss(Distillation[AutoSection]):
         if self.features is not None:
             assert student.features is not None
             assert teacher.features is not None
-            pair = on_one_grid(student.features, self.fit.region(teacher.features))
+            pair = on_one_grid(student.features, self.alignment.region(teacher.features))
             losses["features"] = section.feature_weight * self.features(*pair)
         if self.tokens is not None:
             assert student.keypoint_tokens is not None
@@ -309,9 +309,9 @@ class AutoLoss(Distillation[AutoSection]):
         size = (maps.shape[2], maps.shape[3])
         # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
         less = 1 if self.student_codec.warp == "udp" else 0
-        ratios = [(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)]
+        ratios = [(s - less) / m for s, m in zip(self.alignment.student[::-1], size[::-1], strict=True)]
         stride = device_constant(ratios, maps.device, maps.dtype)
-        return self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
+        return self.alignment.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
 
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
         """The teacher's heatmaps drawn from what the student knows of each place, the mean over its layers."""
@@ -342,7 +342,7 @@ class AutoLoss(Distillation[AutoSection]):
             self.teacher_keypoints,
         )
         points, confidence = teacher.decode(prediction)
-        points, confidence = self.fit.student_points(points[:, other]), confidence[:, other].float()
+        points, confidence = self.alignment.student_points(points[:, other]), confidence[:, other].float()
         confidence = confidence * (confidence >= self.section.min_confidence)
         weights = confidence.new_zeros(len(confidence), self.keypoints)
         keypoints = points.new_zeros(len(points), self.keypoints, 2)
@@ -353,7 +353,7 @@ class AutoLoss(Distillation[AutoSection]):
             maps = target.heatmaps.new_zeros(target.heatmaps.shape)
             strides = teacher.stride(maps.device), student.stride(maps.device)
             found = prediction.heatmaps.float()[:, other]
-            maps[:, own] = self.fit.sample(found, strides[0], student.heatmap_size, strides[1])
+            maps[:, own] = self.alignment.sample(found, strides[0], student.heatmap_size, strides[1])
             weights = torch.zeros_like(weights).index_fill_(1, own, 1.0)
             return HeatmapTarget(maps, weights)
         if isinstance(student, SimCCCodec) and isinstance(prediction, SimCC):
@@ -368,7 +368,7 @@ class AutoLoss(Distillation[AutoSection]):
         rows = []
         for axis, (row, empty) in enumerate(((prediction.x, target.x), (prediction.y, target.y))):
             bins = torch.arange(empty.shape[-1], device=row.device) / student.simcc_split_ratio
-            at = (bins * float(self.fit.scale()[axis]) + self.fit.offset[axis]) * teacher.simcc_split_ratio
+            at = (bins * float(self.alignment.scale()[axis]) + self.alignment.offset[axis]) * teacher.simcc_split_ratio
             found = _interpolate(row.float()[:, self.teacher_keypoints], at)
             if not student.label_softmax:
                 found = (found * teacher.beta).softmax(dim=-1)

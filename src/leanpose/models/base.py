@@ -244,7 +244,7 @@ class PoseModel(ImageModel):
         """What `forward_train` offers to losses beside the prediction."""
         return frozenset({"features"})
 
-    def require_fit(self, vertical: int = 1, horizontal: int = 1) -> None:
+    def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
         """See that the backbone can work on the input size, and that each of its features covers `stride` pixels.
 
         Args:

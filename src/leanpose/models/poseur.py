@@ -151,7 +151,7 @@ class Poseur(PoseModel):
         backbone = create_backbone(c.backbone)
         assert isinstance(backbone, PyramidBackbone)
         self.backbone = backbone
-        self.require_fit(PYRAMID_STRIDES[-1], PYRAMID_STRIDES[-1])
+        self.require_divisible_input(PYRAMID_STRIDES[-1], PYRAMID_STRIDES[-1])
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1, bias=False), nn.GroupNorm(32, c.embed_dim))
             for channels in self.backbone.pyramid_channels

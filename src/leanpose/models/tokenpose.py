@@ -102,7 +102,9 @@ class TokenPose(PoseModel):
         own = {key: getattr(c, key) for key in BACKBONE_SETTINGS & backbone_settings(c.backbone)}
         self.backbone = create_backbone(c.backbone, **own)
         (height, width), stride = c.patch_size, self.backbone.stride
-        self.require_fit(math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride))
+        self.require_divisible_input(
+            math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride)
+        )
         self.patch_embedding = nn.Linear(height * width * self.backbone.channels, c.embed_dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
         position = sine_position(*c.grid_size, c.embed_dim)

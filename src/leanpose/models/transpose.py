@@ -112,7 +112,7 @@ class TransPose(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = _features(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         rows, columns = (side // self.backbone.stride for side in c.input_size)
         self.grid_size = (rows, columns)
         self.reduce = nn.Conv2d(self.backbone.channels, c.embed_dim, 1, bias=False)

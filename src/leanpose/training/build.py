@@ -32,7 +32,7 @@ from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
 from leanpose.inference.choice import Candidate, open_candidate
 from leanpose.locks import lock_folder
-from leanpose.losses.fit import CropFit
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
@@ -402,7 +402,7 @@ def crop_plan(recipe: Recipe) -> CropPlan:
         load_teacher(recipe),
     )
     size = model.input_size if teacher is None else teacher.model.input_size
-    return CropPlan(CropFit(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
+    return CropPlan(CropAlignment(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
 
 
 def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:

@@ -15,7 +15,7 @@ from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS, Criterion, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
-from leanpose.losses.fit import CropFit, resize_crops
+from leanpose.losses.crop_alignment import CropAlignment, resize_crops
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.log import OF_SET
@@ -123,12 +123,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
         teacher_size = model.input_size if teacher is None else teacher.model.input_size
-        self.fit = CropFit(model.input_size, teacher_size, model.codec.warp)
+        self.alignment = CropAlignment(model.input_size, teacher_size, model.codec.warp)
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crops to train on."""
-        return self.fit.crop_size
+        return self.alignment.crop_size
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
@@ -148,7 +148,7 @@ class PoseTask(Task):
         target = model.codec.encode(keypoints, weights)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher(self.fit.teacher_crops(images))
+            teacher = self.teacher(self.alignment.teacher_crops(images))
         student = self.distillation.student_forward(model, model.normalize(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
