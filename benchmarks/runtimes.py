@@ -26,7 +26,7 @@ from leanpose.backends import open_exported
 from leanpose.backends.base import ModelSpec
 from leanpose.export import export_model
 from leanpose.export.agreement import check_crops
-from leanpose.inference.choice import benchmark_backends, interleaved_benchmark, open_candidate
+from leanpose.inference.choice import benchmark_backends, interleaved_benchmark, open_setup
 from quantized_files import quantized_file
 
 
@@ -44,8 +44,8 @@ def main() -> None:
     results = benchmark_backends(model, cpu, batches=(arguments.batch,), time_budget=0.0)
     for result in results:
         if result.reason is not None:
-            print(f"  {result.candidate!s:18} not used: {result.reason}")
-    sides = {str(r.candidate): open_candidate(copy.deepcopy(model), cpu, r.candidate) for r in results if not r.reason}
+            print(f"  {result.setup!s:18} not used: {result.reason}")
+    sides = {str(r.setup): open_setup(copy.deepcopy(model), cpu, r.setup) for r in results if not r.reason}
     with tempfile.TemporaryDirectory() as folder:
         path = export_model(model, Path(folder) / "model.onnx", batches=(1, 2)).path
         for scheme in ("static", "nncf"):

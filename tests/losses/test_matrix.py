@@ -18,7 +18,7 @@ from leanpose.codecs.simcc import SimCCTarget
 from leanpose.data.batch import CropBatch
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.inference.choice import BackendSetup, open_setup
 from leanpose.losses.auto import AutoLoss, AutoSection
 from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.losses.rle import RLELoss
@@ -85,8 +85,8 @@ def teacher(kind: str) -> KnowingTeacher:
     name, options = TEACHERS[kind]
     model = create_model(name, input_size=(96, 96), skeleton="body19", **options)
     if kind == "onnx":
-        candidate = Candidate("onnxruntime", "fp32")
-        model = BackendModel(open_candidate(model.eval(), torch.device("cpu"), candidate))
+        setup = BackendSetup("onnxruntime", "fp32")
+        model = BackendModel(open_setup(model.eval(), torch.device("cpu"), setup))
     return KnowingTeacher(model)
 
 

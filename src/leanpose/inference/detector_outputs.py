@@ -1,6 +1,6 @@
 """How the outputs of ONNX detectors become boxes, decoded in NumPy; `leanpose.inference.detector_layouts` recognises them.
 
-All functions work on one image, without a batch axis. The `read_…` functions bring each kind into one form, `Candidates`;
+All functions work on one image, without a batch axis. The `read_…` functions bring each kind into one form, `RawDetections`;
 `select_people` chooses among these. Boxes are corners (xyxy) in pixels of the detector's input.
 """
 
@@ -16,7 +16,9 @@ from leanpose.geometry import xyxy_to_xywh
 
 Detections = tuple[Float[np.ndarray, "P 4"], Float[np.ndarray, " P"]]
 Size = tuple[int, int]
-Candidates = tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.ndarray, " N"] | Float[np.ndarray, " N"]]
+RawDetections = tuple[
+    Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.ndarray, " N"] | Float[np.ndarray, " N"]
+]
 """Boxes, and of each the score of its best class, and that class."""
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))  # three levels, P6, P2
@@ -27,11 +29,11 @@ MAX_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of o
 MAX_LABEL = 100_000
 
 
-def select_people(candidates: Candidates, threshold: float, person: int, overlap: float | None) -> Detections:
-    """The candidates whose best class is a person.
+def select_people(raw: RawDetections, threshold: float, person: int, overlap: float | None) -> Detections:
+    """The raw detections whose best class is a person.
 
     Args:
-        candidates: as a `read_…` function gives them.
+        raw: as a `read_…` function gives them.
         threshold: lowest score of a person.
         person: the class that is a person.
         overlap: of two boxes that overlap by more than this IoU, the better one stays; None where that is done already.
@@ -41,7 +43,7 @@ def select_people(candidates: Candidates, threshold: float, person: int, overlap
     """
     import cv2
 
-    boxes, scores, labels = candidates[0], candidates[1].astype(np.float64), candidates[2]
+    boxes, scores, labels = raw[0], raw[1].astype(np.float64), raw[2]
     rows = np.flatnonzero((labels == person) & (scores >= threshold) & (scores > 0))
     boxes, scores = boxes[rows].astype(np.float64), scores[rows]
     if (boxes[:, 2:] < boxes[:, :2]).any():
@@ -55,14 +57,14 @@ def select_people(candidates: Candidates, threshold: float, person: int, overlap
 
 def best_classes(
     boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, "N C"], *, softmax: bool = False
-) -> Candidates:
+) -> RawDetections:
     """Boxes with their best class; scores are logits where one lies outside 0..1, see `probabilities`."""
     table = probabilities(scores, softmax=softmax)
     labels = table.argmax(axis=1)
     return boxes, table[np.arange(len(table)), labels], labels
 
 
-def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> Candidates:
+def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetections:
     """The rows of YOLOX, YOLOv5 or YOLOv6: centre, size, objectness and class scores of all cells, finest grid first.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
@@ -78,7 +80,7 @@ def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> Candidates:
     return best_classes(corners_of(boxes), raw[:, 4:5].astype(np.float64) * raw[:, 5:])
 
 
-def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> Candidates:
+def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> RawDetections:
     """The rows of YOLOv8 and its successors: centre, size (pixels, or shares of the input) and class scores.
 
     Args:
@@ -95,7 +97,7 @@ def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> 
 
 def read_selected(
     boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], labels: Shaped[np.ndarray, " N"], input_size: Size
-) -> Candidates:
+) -> RawDetections:
     """Boxes that are selected already: corners (pixels, or shares of the input), a score and a label each.
 
     Raises:
@@ -111,7 +113,7 @@ def read_selected(
 
 def read_levels(
     grids: Sequence[tuple[int, Float[np.ndarray, "_ _ C"], Float[np.ndarray, "_ _ 4"]]],
-) -> Candidates:
+) -> RawDetections:
     """RTMDet's grids (arXiv 2212.07784): the stride, class scores (logits or 0..1) and distances of each level.
 
     A cell stands at (column, row) × stride; its box reaches from there by four distances to the left, top, right and

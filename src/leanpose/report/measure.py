@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluatedModel:
     """A model's poses in the labelled boxes of people, and how good they are.
 
     Attributes:
@@ -72,7 +72,7 @@ class Measured:
         return None if self.scores is None else expected_calibration_error(self.scores.scores, self.scores.right)
 
 
-class Measurement(NamedTuple):
+class ModelComparison(NamedTuple):
     """Models on the same people.
 
     Attributes:
@@ -83,7 +83,7 @@ class Measurement(NamedTuple):
         absent: by the name of a model the keypoints that it does not look for, which count as missed.
     """
 
-    models: dict[str, Measured]
+    models: dict[str, EvaluatedModel]
     people: PoseDataset
     skeleton: Skeleton
     broken: dict[str, str]
@@ -97,7 +97,7 @@ def measure(
     *,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
-) -> Measurement:
+) -> ModelComparison:
     """Each model in the labelled boxes, without flip test.
 
     Args:
@@ -126,14 +126,16 @@ def measure(
     for (name, found), row in zip(poses.items(), draws, strict=True):
         scores = labelled_scores(found, readable.people, skeleton)
         scores = scores.select(~np.isin(np.array(skeleton.keypoints)[scores.joints], absent[name]))
-        measured[name] = Measured(
+        measured[name] = EvaluatedModel(
             name,
             found,
             Figure(100 * coco_ap(found, people, skeleton)["AP"], row),
             torso_pck(found, readable, skeleton, seed=seed),
             scores if len(scores.scores) else None,
         )
-    return Measurement(measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which})
+    return ModelComparison(
+        measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which}
+    )
 
 
 def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePredictions:
@@ -171,7 +173,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
     return Figure(float(value), np.array(draws))
 
 
-def keypoint_hits(measured: Measured, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
+def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
     """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label."""
     similarity = label_similarity(measured.poses, people.people, skeleton)
     return np.where(np.isnan(similarity), np.nan, similarity >= RIGHT_OKS)

@@ -30,7 +30,7 @@ from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
-from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.inference.choice import BackendSetup, open_setup
 from leanpose.locks import lock_folder
 from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import ImageModel, PoseModel
@@ -235,7 +235,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
         if section.teacher_backend == "onnxruntime":
             if section.compile_teacher:
                 raise LeanposeError("distillation.compile_teacher is for teacher_backend=torch; set one of the two.")
-            model = BackendModel(open_candidate(model, torch.device("cpu"), Candidate("onnxruntime", "fp32")))
+            model = BackendModel(open_setup(model, torch.device("cpu"), BackendSetup("onnxruntime", "fp32")))
             shown += b"onnxruntime"
     shown += json.dumps(model.skeleton.keypoints).encode() if section.teacher_skeleton else b""
     identity = f"{model.name} {hashlib.sha256(shown).hexdigest()[:12]}"
