@@ -17,7 +17,7 @@ from leanpose.data.images import read_image
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.inference.detector_layouts import YOLOX_OVERLAP
-from leanpose.inference.detector_outputs import Detections, read_yolox, select_people
+from leanpose.inference.detector_outputs import Detections, decode_yolox, select_people
 from leanpose.inference.detector_pixels import RTDETR_PIXELS, YOLO_PIXELS, YOLOX_PIXELS, PixelFormat, place
 from leanpose.inference.detectors import PACKAGED, Detector, OnnxDetector, WholeImage
 
@@ -188,7 +188,7 @@ def yolox_rows(boxes: list[tuple[float, float, float, float, float, int]], size:
 
 
 def decode_yolox(raw: np.ndarray) -> Detections:
-    return select_people(read_yolox(raw, SIZE), 0.3, 0, YOLOX_OVERLAP)
+    return select_people(decode_yolox(raw, SIZE), 0.3, 0, YOLOX_OVERLAP)
 
 
 def test_yolox_cells_become_boxes():

@@ -60,7 +60,10 @@ def test_projecting_what_was_read_is_projecting_before_reading(groups: int) -> N
     reference = 0.5 + 0.05 * torch.rand(2 * groups, 7, 1, 2)  # offsets stay within the maps
     expected = plain(query, reference, memory.repeat_interleave(groups, dim=0), shapes)
     torch.testing.assert_close(
-        efficient.read(efficient.look(query, reference, shapes), memory, shapes), expected, rtol=1e-4, atol=1e-5
+        efficient.aggregate(efficient.sampling_points(query, reference, shapes), memory, shapes),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -211,7 +211,7 @@ def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
         def read(given: Outputs, size: Size) -> RawDetections:
             levels = split_levels(given, size)
             raw = [np.concatenate(level[1:], axis=2).reshape(-1, channels) for level in levels]
-            return decoding.read_yolox(np.concatenate(raw), size)
+            return decoding.decode_yolox(np.concatenate(raw), size)
 
         content = f"{len(grids)} levels of boxes, objectness and classes"
         return Layout("YOLOX", content, YOLOX_PIXELS, read, file.person, YOLOX_OVERLAP)
@@ -219,7 +219,7 @@ def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
         return None  # distances to the sides of a box never are
     return Layout(
         "RTMDet", f"{len(grids)} levels of class scores and distances", RTMDET_PIXELS,
-        lambda given, size: decoding.read_levels(split_levels(given, size)), file.person, RTMDET_OVERLAP,
+        lambda given, size: decoding.decode_levels(split_levels(given, size)), file.person, RTMDET_OVERLAP,
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def _rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int, batched: 
             rows = outputs[name]
             # Where all scores are whole (nobody, or nothing but padding) both readings give the same.
             score, label = (4, 5) if _is_label_last(rows) else (5, 4)
-            return decoding.read_selected(rows[:, :4], rows[:, score], rows[:, label], size)
+            return decoding.decode_selected(rows[:, :4], rows[:, score], rows[:, label], size)
 
         return file.layout("corners, score and label of selected boxes", read)
     if not batched and columns == 7 and is_label(rows[:, 5]) and is_score(rows[:, 6]):
@@ -292,7 +292,7 @@ def _named_columns(file: DetectorFile, name: str, names: list[str], columns: int
         if "batchno" in at:
             rows = rows[rows[:, at["batchno"]] == 0]
         boxes = rows[:, at["x1y1x2y2"] : at["x1y1x2y2"] + 4]
-        return decoding.read_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size)
+        return decoding.decode_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size)
 
     return file.layout(f"selected boxes as {', '.join(at)}", read)
 
@@ -324,7 +324,7 @@ def _candidate_rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int)
     kind = "YOLOv5" if anchors else "YOLOv6" if (rows[:, 4] == 1).all() else "YOLOX"
     return Layout(
         kind, "boxes, objectness and class scores, before suppression", YOLOX_PIXELS if kind == "YOLOX" else YOLO_PIXELS,
-        lambda given, size: decoding.read_yolox(given[name], size), file.person, YOLOX_OVERLAP,
+        lambda given, size: decoding.decode_yolox(given[name], size), file.person, YOLOX_OVERLAP,
     )  # fmt: skip
 
 
@@ -368,7 +368,7 @@ def _yolo(file: DetectorFile, name: str, rows: np.ndarray, masks: int, *, in_col
         classes = 1  # what lies outside 0..1 behind the first class are keypoints or coefficients
 
     def read(outputs: Outputs, size: Size) -> RawDetections:
-        return decoding.read_yolo(outputs[name].T if in_columns else outputs[name], classes, size)
+        return decoding.decode_yolo(outputs[name].T if in_columns else outputs[name], classes, size)
 
     counted = "1 class" if classes == 1 else f"{classes} classes"
     content = f"boxes and scores of {counted} in {'columns' if in_columns else 'rows'}, before suppression"
@@ -394,7 +394,7 @@ def _selected(file: DetectorFile, outputs: Outputs, batched: bool) -> Layout | N
     one_based = not batched and score_name is not None and file.classes is None and not (labels[scores > 0] == 0).any()
 
     def read(given: Outputs, size: Size) -> RawDetections:
-        return decoding.read_selected(*columns(given), size)
+        return decoding.decode_selected(*columns(given), size)
 
     content = "boxes, scores and labels of selected boxes, a person is {}"
     if any(SIZES_NAME.search(name) for name in file.inputs):

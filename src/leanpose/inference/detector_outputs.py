@@ -1,6 +1,6 @@
 """How the outputs of ONNX detectors become boxes, decoded in NumPy; `leanpose.inference.detector_layouts` recognises them.
 
-All functions work on one image, without a batch axis. The `read_…` functions bring each kind into one form, `RawDetections`;
+All functions work on one image, without a batch axis. The `decode_…` functions bring each kind into one form, `RawDetections`;
 `select_people` chooses among these. Boxes are corners (xyxy) in pixels of the detector's input.
 """
 
@@ -33,7 +33,7 @@ def select_people(raw: RawDetections, threshold: float, person: int, overlap: fl
     """The raw detections whose best class is a person.
 
     Args:
-        raw: as a `read_…` function gives them.
+        raw: as a `decode_…` function gives them.
         threshold: lowest score of a person.
         person: the class that is a person.
         overlap: of two boxes that overlap by more than this IoU, the better one stays; None where that is done already.
@@ -64,7 +64,7 @@ def best_classes(
     return boxes, table[np.arange(len(table)), labels], labels
 
 
-def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetections:
+def decode_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetections:
     """The rows of YOLOX, YOLOv5 or YOLOv6: centre, size, objectness and class scores of all cells, finest grid first.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
@@ -80,7 +80,7 @@ def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetections
     return best_classes(corners_of(boxes), raw[:, 4:5].astype(np.float64) * raw[:, 5:])
 
 
-def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> RawDetections:
+def decode_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> RawDetections:
     """The rows of YOLOv8 and its successors: centre, size (pixels, or shares of the input) and class scores.
 
     Args:
@@ -95,7 +95,7 @@ def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> 
     return best_classes(in_pixels(corners_of(raw[:, :4]), input_size), scores)
 
 
-def read_selected(
+def decode_selected(
     boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], labels: Shaped[np.ndarray, " N"], input_size: Size
 ) -> RawDetections:
     """Boxes that are selected already: corners (pixels, or shares of the input), a score and a label each.
@@ -111,7 +111,7 @@ def read_selected(
     return in_pixels(boxes, input_size), scores, labels
 
 
-def read_levels(
+def decode_levels(
     grids: Sequence[tuple[int, Float[np.ndarray, "_ _ C"], Float[np.ndarray, "_ _ 4"]]],
 ) -> RawDetections:
     """RTMDet's grids (arXiv 2212.07784): the stride, class scores (logits or 0..1) and distances of each level.

@@ -35,7 +35,7 @@ from leanpose.device import device_constant
 from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
 from leanpose.losses.crop_alignment import CropAlignment
-from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
+from leanpose.losses.distilpose import sample_heatmaps, simulate_heatmaps
 from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
@@ -294,7 +294,7 @@ class AutoLoss(Distillation[AutoSection]):
             losses["simulated_heatmaps"] = self.section.simulated_heatmap_weight * (simulated - maps).square().mean()
         if self.score:
             assert pred.score is not None
-            error = (pred.score[:, own].float() - read_heatmaps(maps, pred.xy[:, own])).abs()
+            error = (pred.score[:, own].float() - sample_heatmaps(maps, pred.xy[:, own])).abs()
             losses["confidence"] = self.section.confidence_weight * error.mean()
         return losses
 

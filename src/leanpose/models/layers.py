@@ -161,7 +161,7 @@ def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tenso
         return head(features.float())
 
 
-def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
+def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
     """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
 
     Args:
@@ -245,9 +245,9 @@ class MultiScaleDeformableAttention(nn.Module):
             memory: the feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
         """
-        return self.read(self.look(query, reference, shapes), memory, shapes)
+        return self.aggregate(self.sampling_points(query, reference, shapes), memory, shapes)
 
-    def look(
+    def sampling_points(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> SamplingPoints:
         """Where each query looks and how much that counts; the arguments are those of `forward`."""
@@ -259,10 +259,10 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))
 
-    def read(
+    def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
-        """What is seen there; the arguments are `look`'s result and those of `forward`."""
+        """What is seen there; the arguments are `sampling_points`'s result and those of `forward`."""
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 

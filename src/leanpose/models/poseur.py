@@ -83,7 +83,7 @@ class EfficientDeformableAttention(MultiScaleDeformableAttention):
     is row b · groups + g.
     """
 
-    def read(
+    def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "images N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
         heads, queries = self.num_heads, samples.locations.shape[1]

@@ -185,8 +185,8 @@ class DecoderLayer(nn.Module):
         """The queries after this layer, and where they have read; as many images as queries, if `attention` knows no better."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
-        samples = self.attention.look(queries + position, reference, shapes)
-        queries = self.attention_norm(queries + self.dropout(self.attention.read(samples, memory, shapes)))
+        samples = self.attention.sampling_points(queries + position, reference, shapes)
+        queries = self.attention_norm(queries + self.dropout(self.attention.aggregate(samples, memory, shapes)))
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
 
 

@@ -70,7 +70,7 @@ class ResNetS(Backbone):
 def _features(name: str) -> Backbone:
     family = backbone_class(name)
     if issubclass(family, PyramidBackbone) and not issubclass(family, ResNet):
-        return family(name).read_at(8)
+        return family(name).set_output_stride(8)
     return ResNetS(name) if issubclass(family, ResNet) else HRNet(name, backbone_stages=3)
 
 
