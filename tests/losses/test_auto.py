@@ -127,7 +127,7 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
 
     plain = terms()
     assert plain["pose"] == pytest.approx(float(student.codec.loss(output.prediction, target)))
-    assert terms(label_weight=0).keys() == {"teacher"}
+    assert terms(gt_weight=0).keys() == {"teacher"}
     assert terms(teacher_weight=3.0)["teacher"] == pytest.approx(3 * plain["teacher"], rel=1e-5)
     assert terms(only_unlabelled=True)["teacher"] == pytest.approx(plain["teacher"] * 11 / 12, rel=0.1)
     assert terms(min_confidence=0.9)["teacher"] == 0
@@ -234,7 +234,7 @@ def test_tokens_of_another_width_and_other_keypoints_are_compared() -> None:
     student = tiny_model("distilpose_s")
     teacher = tiny_model("tokenpose_s_v1", embed_dim=24, num_heads=3, skeleton="crowdpose14")
     loss = AutoLoss.build(AutoSection(teacher="t", token_weight=1.0), student, teacher, student.codec)
-    assert loss.explain()[-1].startswith("tokens: weight 1")
+    assert loss.explain()[-1].startswith("keypoint_tokens: weight 1")
     own, theirs = common_keypoints(student, teacher)
     student_output, found = student.forward_train(torch.randn(1, 3, 64, 48)), teacher(torch.randn(1, 3, 64, 48))
     assert loss.tokens is not None
@@ -245,7 +245,7 @@ def test_tokens_of_another_width_and_other_keypoints_are_compared() -> None:
         # Scaled alike, so that the teacher's scale does not count.
         larger = replace(found, keypoint_tokens=100 * present(found.keypoint_tokens) + 5)
         target = student.codec.encode(torch.full((1, 17, 2), 9.0), torch.ones(1, 17))
-        one, other = (float(loss(student_output, t, target)["tokens"]) for t in (found, larger))
+        one, other = (float(loss(student_output, t, target)["keypoint_tokens"]) for t in (found, larger))
     assert one == pytest.approx(other, rel=0.05)
     assert one > 0.1
 

@@ -117,7 +117,7 @@ def test_a_held_out_loss_falls(teacher_kind: str, student_kind: str) -> None:
     student = create_model(name, input_size=SIZE, **options).train()
     criterion = RLELoss.for_student(student) if "rle_sigma" in student.provides else student.codec
     own = teacher(teacher_kind)
-    section = AutoSection(teacher="t", label_weight=0, min_confidence=0.0)
+    section = AutoSection(teacher="t", gt_weight=0, min_confidence=0.0)
     task = PoseTask(student, AutoLoss.build(section, student, own.model, criterion), None, own)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
 

@@ -50,7 +50,7 @@ class AutoSection(TeacherSection):
     """How much labels and teacher count. A weight of 0 leaves a term out; a term that does not fit the two models is not there."""
 
     method: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
-    label_weight: float = Field(default=1.0, ge=0)
+    gt_weight: float = Field(default=1.0, ge=0)
     """Of the loss against the labels; 0 for a teacher alone."""
     teacher_weight: float = Field(default=1.0, ge=0)
     """Of the same loss against what the teacher finds."""
@@ -76,12 +76,12 @@ class AutoSection(TeacherSection):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> AutoSection:
-        if not (self.label_weight or self.teacher_weight):
-            raise ValueError("label_weight and teacher_weight are both 0, so the head has nothing to learn")
+        if not (self.gt_weight or self.teacher_weight):
+            raise ValueError("gt_weight and teacher_weight are both 0, so the head has nothing to learn")
         return self
 
     def label_loss_scale(self, cycles: int) -> float:
-        return self.label_weight * cycles
+        return self.gt_weight * cycles
 
     @property
     def prediction_only(self) -> bool:
@@ -191,8 +191,8 @@ class AutoLoss(Distillation[AutoSection]):
         section, count = self.section, len(self.student_keypoints)
         each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
         terms = []
-        if section.label_weight:
-            terms.append(f"pose: weight {section.label_weight:g}, the student's loss against the labels{each}")
+        if section.gt_weight:
+            terms.append(f"pose: weight {section.gt_weight:g}, the student's loss against the labels{each}")
         match self.student_codec, self.teacher_codec:
             case HeatmapCodec(), HeatmapCodec():
                 how = "the teacher's heatmaps, resampled to the student's, since both predict heatmaps"
@@ -237,7 +237,7 @@ class AutoLoss(Distillation[AutoSection]):
             )
         if self.tokens is not None:
             terms.append(
-                f"tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
+                f"keypoint_tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
             )
         if self.cycles > 1 and section.cycle_weight:
             terms.append(
@@ -250,9 +250,9 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None
         section, losses = self.section, {}
         cycles = student.cycles or (student,)
-        if section.label_weight:
+        if section.gt_weight:
             loss = sum_of(supervised_loss(self.criterion, cycle, target) for cycle in cycles)
-            losses["pose"] = section.label_weight * loss
+            losses["pose"] = section.gt_weight * loss
         if section.teacher_weight:
             wanted = self.teacher_target(teacher.prediction)
             if section.only_unlabelled:
@@ -273,7 +273,7 @@ class AutoLoss(Distillation[AutoSection]):
             assert teacher.keypoint_tokens is not None
             own = self.tokens(student.keypoint_tokens[:, self.student_keypoints])
             loss = _scaled_distance(own, teacher.keypoint_tokens[:, self.teacher_keypoints])
-            losses["tokens"] = section.token_weight * loss
+            losses["keypoint_tokens"] = section.token_weight * loss
         if len(cycles) > 1 and section.cycle_weight:
             losses["cycles"] = section.cycle_weight * sum_of(
                 _scaled_distance(one, deeper)
