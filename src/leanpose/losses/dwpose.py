@@ -53,11 +53,11 @@ class DWPoseSection(TeacherSection):
     reference_batch_size: int | None = Field(default=64, ge=1)
     """L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU had 64. None
     leaves it the sum over those of a step's part."""
-    stage2: bool = True
+    head_retraining: bool = True
     """Whether stage 2 follows; everything that is not said here stays as in the recipe."""
-    stage2_epochs: int | None = Field(default=None, ge=1)
+    head_retraining_epochs: int | None = Field(default=None, ge=1)
     """None takes a fifth of the recipe's."""
-    stage2_logit_weight: float = Field(default=1.0, gt=0)
+    head_retraining_logit_weight: float = Field(default=1.0, gt=0)
     """γ."""
 
     @model_validator(mode="after")
@@ -67,16 +67,16 @@ class DWPoseSection(TeacherSection):
         return self
 
     def stages(self, first: str) -> tuple[Stage, ...]:
-        if not self.stage2:
+        if not self.head_retraining:
             return ()
         head = DWPoseStage2Section(
             teacher=first,
             compile_teacher=self.compile_teacher,
-            logit_weight=self.stage2_logit_weight,
+            logit_weight=self.head_retraining_logit_weight,
             reduction=self.reduction,
         )
-        alone = self.model_copy(update={"stage2": False})
-        return Stage(section=alone), head.stage(self.stage2_epochs)
+        alone = self.model_copy(update={"head_retraining": False})
+        return Stage(section=alone), head.stage(self.head_retraining_epochs)
 
 
 class DWPoseStage2Section(TeacherSection):
@@ -141,7 +141,7 @@ class DWPoseStage1(Distillation[DWPoseSection]):
             losses["pose"] = scale * self.criterion.loss(student.prediction, target)
         if section.feature_weight:
             loss = feature_kd_loss(student, teacher, self.align, section.reduction)
-            losses["feature"] = strength * section.feature_weight * loss
+            losses["features"] = strength * section.feature_weight * loss
         if section.logit_weight:
             weights = target.weights if section.mask_unlabelled else None
             loss = logit_kd_loss(student, teacher, self.temperature, section.reduction, weights)

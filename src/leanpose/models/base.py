@@ -213,8 +213,8 @@ class ImageModel(nn.Module):
                 "build it with another input_size to change that."
             )
 
-    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.
+    def normalize(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalized.
 
         The result keeps the memory order of the input, channels last, which the convolutions like best.
         """
@@ -269,7 +269,7 @@ class PoseModel(ImageModel):
         """What `forward_train` offers to losses beside the prediction."""
         return frozenset({"features"})
 
-    def require_fit(self, vertical: int = 1, horizontal: int = 1) -> None:
+    def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
         """See that the backbone can work on the input size, and that each of its features covers `stride` pixels.
 
         Args:
@@ -287,7 +287,7 @@ class PoseModel(ImageModel):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference.
+        """The prediction for normalized RGB crops, by the cheapest way that the paper allows at inference.
 
         Raises:
             LeanposeError: the images are not of this model's size.

@@ -61,7 +61,7 @@ class HeatmapModel(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = create_backbone(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         self.deconvolutions = deconv_layers(self.backbone.channels, c.deconv_channels)
         self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton) * c.head_upsample**2, 1)
         (height, width), factor = c.input_size, 2 ** len(c.deconv_channels) * c.head_upsample

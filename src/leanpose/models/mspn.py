@@ -157,7 +157,7 @@ class MSPN(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = MSPNStem()
-        self.require_fit()
+        self.require_divisible_input()
         self.stages = nn.ModuleList(
             MSPNStage(c, len(skeleton), last=i == c.num_stages - 1) for i in range(c.num_stages)
         )

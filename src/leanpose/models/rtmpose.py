@@ -110,7 +110,7 @@ class RTMPose(PoseModel):
         c = config
         (height, width) = c.input_size
         self.backbone = create_backbone(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         stride = self.backbone.stride
         self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel_size, padding=c.kernel_size // 2)
         pixels = (height // stride) * (width // stride)

@@ -122,7 +122,9 @@ class TokenPose(PoseModel):
         own = {key: getattr(c, key) for key in BACKBONE_SETTINGS & backbone_settings(c.backbone)}
         self.backbone = create_backbone(c.backbone, **own)
         (height, width), stride = c.patch_size, self.backbone.stride
-        self.require_fit(math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride))
+        self.require_divisible_input(
+            math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride)
+        )
         self.patch_embedding = nn.Linear(height * width * self.backbone.channels, c.embed_dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
         position = sine_position(*c.grid_size, c.embed_dim)
@@ -140,7 +142,7 @@ class TokenPose(PoseModel):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
         self.num_cycles, self.token_dim = c.cycles, c.embed_dim
         self.codec = self.default_codec()
-        self.initialise()
+        self.init_weights()
 
     def official_name(self, key: str) -> str:
         layers_per_stage = self.config.depth // self.config.stages
@@ -184,7 +186,7 @@ class TokenPose(PoseModel):
         """What is read off the keypoint tokens (those of all stages side by side)."""
         return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         for module in self.modules():

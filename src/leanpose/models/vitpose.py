@@ -93,7 +93,7 @@ class ViTPose(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = ViT(c)
-        self.require_fit()
+        self.require_divisible_input()
         if c.decoder == "classic":
             self.deconvolutions = deconv_layers(c.embed_dim, (256, 256))
             self.head = nn.Conv2d(256, len(skeleton), 1)
