@@ -3,10 +3,10 @@
     python benchmarks/data_path.py
     python benchmarks/data_path.py --images coco/images --annotations coco/person_keypoints_train.json
 
-The plain pipeline does what the papers' toolbox does for each sample: decode, mirror, warp, turn to float, normalise,
+The plain pipeline does what the papers' toolbox does for each sample: decode, mirror, warp, turn to float, normalize,
 draw the target heatmaps. Here a worker decodes what is needed of the JPEG, warps once with everything folded into the
-map, and hands out uint8; normalisation and targets are made in batches on the training device, and the line "with
-normalisation and targets" shows what they would cost on the same core. All are run in turns and timed by the processor
+map, and hands out uint8; normalization and targets are made in batches on the training device, and the line "with
+normalization and targets" shows what they would cost on the same core. All are run in turns and timed by the processor
 time that they use, so that other work disturbs little; the ratio of each round is taken, and the median of the ratios
 is shown.
 """
@@ -99,7 +99,7 @@ def plain(people: list[PoseAnnotation]) -> Callable[[], int]:
 
 
 def ours(dataset: TopDownDataset, *, device_part: bool = False) -> Callable[[], int]:
-    """Our pipeline over all people; with `device_part` also normalisation and targets, as the training device does."""
+    """Our pipeline over all people; with `device_part` also normalization and targets, as the training device does."""
     codec = HeatmapCodec(input_size=SIZE, heatmap_size=HEATMAP, sigma=SIGMA)
     mean = torch.tensor(MEAN * 255, dtype=torch.float32)[:, None, None]
     std = torch.tensor(STD * 255, dtype=torch.float32)[:, None, None]
@@ -165,7 +165,7 @@ def main() -> None:
             "plain per-sample OpenCV, float and heatmaps": plain(people),
             "leanpose, JPEGs never at reduced size": ours(full),
             "leanpose": ours(reduced),
-            "leanpose, with normalisation and targets": ours(reduced, device_part=True),
+            "leanpose, with normalization and targets": ours(reduced, device_part=True),
         }
         for encoding in ("jpeg", "raw"):
             plan, path = CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.pack"

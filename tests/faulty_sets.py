@@ -186,11 +186,11 @@ def leave_at(x: float, y: float) -> Callable[[DrawnSet], None]:
     return leave
 
 
-def normalise(drawn: DrawnSet) -> None:
+def normalize(drawn: DrawnSet) -> None:
     _each(drawn.content, lambda points: points / [WIDTH, HEIGHT, 1])
 
 
-def normalise_one(drawn: DrawnSet) -> None:
+def normalize_one(drawn: DrawnSet) -> None:
     record = _whole(drawn)
     _put(record, _points(record) / [WIDTH, HEIGHT, 1])
 
@@ -298,8 +298,8 @@ FAULTS = (
     Fault("stuck", leave_at(1, 1), "large"),
     Fault("stuck", leave_at(-1, -1), "large"),
     Fault("stuck", leave_at(WIDTH, HEIGHT), "large"),
-    Fault("fractions", normalise),
-    Fault("person in fractions", normalise_one),
+    Fault("fractions", normalize),
+    Fault("person in fractions", normalize_one),
     Fault("scaled", scale(0.5), "large"),
     Fault("scaled", scale(2.0), "large"),
     Fault("jitter", another_annotator(0.02, 0.25), "large"),

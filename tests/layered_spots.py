@@ -1,4 +1,4 @@
-"""A spot finder of four layers, and a data set of spot people: quantised files whose AP is known."""
+"""A spot finder of four layers, and a data set of spot people: quantized files whose AP is known."""
 
 from __future__ import annotations
 

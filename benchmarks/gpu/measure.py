@@ -243,7 +243,7 @@ def main() -> None:
             batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
             for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
                 if found.reason is None:
-                    results.inference.append((model_name, str(where), str(found.candidate), dict(found.milliseconds)))
+                    results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
             results.write(options.out)
 
     size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION

@@ -175,7 +175,7 @@ def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
     task = tiny_task(PLAIN, distillation=section)
     images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
     losses = task(images, labels)
-    first, second = task.model.forward_train(task.model.normalise(images)).cycles
+    first, second = task.model.forward_train(task.model.normalize(images)).cycles
     expected = {
         "class": cross_entropy(first.logits, labels) + cross_entropy(second.logits, labels),
         "keypoint_tokens": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
@@ -193,11 +193,11 @@ def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
 def test_smoothing_and_mixing_change_the_target_as_they_should() -> None:
     images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
     task = tiny_task(ClassificationSection(mixup=0, cutmix=0, label_smoothing=0.2))
-    logits = task.model.forward_train(task.model.normalise(images)).logits
+    logits = task.model.forward_train(task.model.normalize(images)).logits
     torch.testing.assert_close(task(images, labels)["class"], cross_entropy(logits, labels, label_smoothing=0.2))
     mixed = tiny_task(ClassificationSection(mixup=0.8, cutmix=0, label_smoothing=0))
     torch.manual_seed(3)
-    _, target = mixed.mix(mixed.model.normalise(images), labels)
+    _, target = mixed.mix(mixed.model.normalize(images), labels)
     torch.testing.assert_close(target.sum(dim=1), torch.ones(3))
     assert ((target > 0).sum(dim=1) == 2).all(), "each image holds two"
 

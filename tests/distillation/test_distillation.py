@@ -34,7 +34,7 @@ from leanpose.evaluation.predictions import PosePredictions
 from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.costs import ModelCost
-from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
+from leanpose.report.measure import EvaluatedModel, Figure, ModelComparison, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import RunSummary
@@ -427,7 +427,7 @@ def people_at(points: np.ndarray) -> PoseDataset:
     return PoseDataset("made up", people)
 
 
-def measured(name: str, keypoints: np.ndarray) -> Measured:
+def measured(name: str, keypoints: np.ndarray) -> EvaluatedModel:
     count = len(keypoints)
     poses = PosePredictions(
         image_ids=np.arange(count),
@@ -437,7 +437,7 @@ def measured(name: str, keypoints: np.ndarray) -> Measured:
         box_scores=np.ones(count),
         areas=np.full(count, 5000.0),
     )
-    return Measured(name, poses, Figure(0.0, np.zeros(1)), None, None)
+    return EvaluatedModel(name, poses, Figure(0.0, np.zeros(1)), None, None)
 
 
 def test_hits_and_gains_of_keypoints() -> None:
@@ -452,15 +452,15 @@ def test_hits_and_gains_of_keypoints() -> None:
     assert hits[:20, 5].sum() == 0
     assert hits[20:, 5].all()
     assert np.isnan(hits[:, 3]).all()
-    measurement = Measurement({}, people, COCO17, {}, {})
-    gains = keypoint_gains([distilled], [baseline], measurement)
+    comparison = ModelComparison({}, people, COCO17, {}, {})
+    gains = keypoint_gains([distilled], [baseline], comparison)
     assert "left_ear" not in gains
     labels_of, before, after, (low, high) = gains["left_shoulder"]
     assert (labels_of, before, after) == (40, 50, 100)
     assert 20 < low < 50 < high < 80
     assert gains["nose"] == (40, 100, 100, (0, 0))
     # Seeds that differ widen the interval.
-    wider = keypoint_gains([distilled, baseline], [baseline, baseline], measurement)["left_shoulder"].interval
+    wider = keypoint_gains([distilled, baseline], [baseline, baseline], comparison)["left_shoulder"].interval
     assert wider[0] == 0
     assert wider[1] - wider[0] > high - low
 

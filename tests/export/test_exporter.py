@@ -88,7 +88,7 @@ def test_an_onnx_file_needs_no_leanpose(crops: np.ndarray, tmp_path: Path) -> No
     assert card["codec"]["name"] == "heatmap"
     assert card["licence"] == "not stated"
     assert card["export"] == {"preprocessing": True, "decoding": True, "precision": "fp32"}
-    prediction = model(model.normalise(torch.from_numpy(crops))).prediction
+    prediction = model(model.normalize(torch.from_numpy(crops))).prediction
     wanted, wanted_scores = model.codec.decode(prediction)
     for batch in (1, 3, 4):
         points, scores = session.run(["keypoints", "scores"], {"images": crops[:batch]})

@@ -277,7 +277,7 @@ def test_half_precision_finds_the_same_people(people: Any) -> None:
     model = load_model("leanpose-body-s").to(DEVICE).eval()
     crops = torch.randint(0, 255, (4, *model.input_size, 3), dtype=torch.uint8, device=DEVICE)
     with torch.no_grad():
-        full = model(model.normalise(crops)).prediction.heatmaps
+        full = model(model.normalize(crops)).prediction.heatmaps
         with torch.autocast(DEVICE, torch.bfloat16):
-            half = model(model.normalise(crops)).prediction.heatmaps
+            half = model(model.normalize(crops)).prediction.heatmaps
     assert (full - half.float()).abs().max() < 0.05

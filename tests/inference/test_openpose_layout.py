@@ -286,7 +286,7 @@ def test_openpose_refuses_a_skeleton_without_a_body():
 
 
 def test_tracked_people_keep_their_ids_and_nobody_is_an_empty_list():
-    poses = replace(certain(COCO17), ids=np.array([7, 3]))
+    poses = replace(certain(COCO17), track_ids=np.array([7, 3]))
     assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
     assert [person["person_id"] for person in certain(COCO17).to_openpose()["people"]] == [[-1], [-1]]
     assert PoseResult.empty(BODY19).to_openpose()["people"] == []

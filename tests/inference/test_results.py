@@ -98,7 +98,7 @@ def test_supervision_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
 def test_rows_fit_a_csv_table():
     poses = two_people()
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, PoseResult.row_names(COCO17))
+    writer = csv.DictWriter(buffer, PoseResult.column_names(COCO17))
     writer.writeheader()
     writer.writerows(poses.to_rows("a.jpg"))
     rows = list(csv.DictReader(io.StringIO(buffer.getvalue())))
@@ -109,22 +109,22 @@ def test_rows_fit_a_csv_table():
 
 @pytest.mark.unshaped
 def test_tracked_people_keep_their_ids_on_every_way_out():
-    poses = replace(two_people(), ids=np.array([7, 3]))
-    assert poses[1].ids == poses[[False, True]].ids == [3]
-    assert two_people()[1].ids is None
+    poses = replace(two_people(), track_ids=np.array([7, 3]))
+    assert poses[1].track_ids == poses[[False, True]].track_ids == [3]
+    assert two_people()[1].track_ids is None
     assert [record["track_id"] for record in json.loads(json.dumps(poses.to_coco(1)))] == [7, 3]
     rows = poses.to_rows("a.jpg")
-    assert list(rows[0]) == PoseResult.row_names(COCO17, tracked=True)
+    assert list(rows[0]) == PoseResult.column_names(COCO17, tracked=True)
     assert [row["track_id"] for row in rows] == [7, 3]
     assert "track_id" not in two_people().to_rows("a.jpg")[0]
     assert "track_id" not in two_people().to_coco(1)[0]
     with pytest.raises(LeanposeError, match="ids of shape"):
-        replace(poses, ids=np.array([7]))
+        replace(poses, track_ids=np.array([7]))
 
 
 def test_ids_reach_supervision():
     pytest.importorskip("supervision")
-    tracked = replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"]
+    tracked = replace(two_people(), track_ids=np.array([7, 3])).to_supervision().data["tracker_id"]
     assert list(tracked) == [7, 3]
 
 
@@ -156,7 +156,7 @@ def test_people_one_after_the_other():
     poses = two_people()
     assert [len(person) for person in poses] == [1, 1]
     for number, person in enumerate(poses):
-        assert (person["nose"].points[0] == poses.keypoints[number, 0]).all()
+        assert (person["nose"].xy[0] == poses.keypoints[number, 0]).all()
     with pytest.raises(IndexError):
         poses[2]
 
@@ -236,22 +236,22 @@ def test_plain_numbers(tmp_path: Path):
     assert first["keypoints"][0][:2] == [None, None]
     assert (first["id"], second["box"], second["box_score"]) == (None, [10, 20, 90, 95], 0.4)
     assert np.allclose(np.array(second["keypoints"])[:, :2], poses.keypoints[1], atol=0.006)
-    assert replace(poses, ids=np.array([7, 3])).to_dict()["people"][0]["id"] == 7
+    assert replace(poses, track_ids=np.array([7, 3])).to_dict()["people"][0]["id"] == 7
 
 
 def test_a_data_frame():
     pandas = pytest.importorskip("pandas")
     table = two_people().to_df()
     assert isinstance(table, pandas.DataFrame)
-    assert list(table.columns) == PoseResult.row_names(COCO17)
+    assert list(table.columns) == PoseResult.column_names(COCO17)
     assert table["left_wrist_x"][1] == pytest.approx(two_people().keypoints[1, 9, 0], abs=1e-3)
-    assert list(PoseResult.empty(COCO17).to_df().columns) == PoseResult.row_names(COCO17)
+    assert list(PoseResult.empty(COCO17).to_df().columns) == PoseResult.column_names(COCO17)
 
 
 def test_pandas_gets_rows_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
     rows, columns = with_image(tmp_path).to_df()
-    assert columns == PoseResult.row_names(COCO17) == list(rows[0])
+    assert columns == PoseResult.column_names(COCO17) == list(rows[0])
     assert rows[1]["image"] == str(tmp_path / "a<b>.png")
 
 

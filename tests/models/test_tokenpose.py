@@ -184,13 +184,13 @@ def test_images_of_another_size_are_refused() -> None:
             model(torch.zeros(shape))
 
 
-def test_normalise_is_imagenets() -> None:
+def test_normalize_is_imagenets() -> None:
     model = create_model("sdpose_t", input_size=(64, 48))
     crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     expected = (crops.permute(0, 3, 1, 2) / 255 - torch.tensor(model.mean)[:, None, None]) / torch.tensor(model.std)[
         :, None, None
     ]
-    torch.testing.assert_close(model.normalise(crops), expected)
+    torch.testing.assert_close(model.normalize(crops), expected)
 
 
 def test_hrnet_starts_from_the_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,7 +343,7 @@ def test_people_are_followed_and_smoothed_as_in_python() -> None:
     assert ids[16:] == [[1, 3]] * 8  # a new person to the page, which forgets those whom it loses
     smoother, boxes = PoseSmoother(), np.array([[0, 0, 60, 120]] * 2, np.float64)
     for t in range(15):
-        poses = PoseResult(frames[t], np.full((2, 17), 0.9), boxes, np.ones(2), COCO17, ids=np.array([1, 2]))
+        poses = PoseResult(frames[t], np.full((2, 17), 0.9), boxes, np.ones(2), COCO17, track_ids=np.array([1, 2]))
         expected = smoother(poses, t / 30).keypoints
         points = np.array([[[point["x"], point["y"]] for point in pose["keypoints"]] for pose in found[t]])
         np.testing.assert_allclose(points, expected, atol=1e-3)

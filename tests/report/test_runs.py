@@ -22,7 +22,7 @@ def test_the_weight_of_the_labels_in_the_log() -> None:
     assert label_loss_scale(settings(distillation={"method": "none"})) == 1.0
     assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 3})) == 3
     assert label_loss_scale(settings(distillation={"method": "sdpose", "supervise": "last"})) == 1.0
-    auto = {"method": "auto", "teacher": "t", "label_weight": 0.5}
+    auto = {"method": "auto", "teacher": "t", "gt_weight": 0.5}
     assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 3}, distillation=auto)) == 1.5
     branches = {"method": "okdhp", "branches": 4}
     assert label_loss_scale(settings(model_options={**TINY_MODEL, "cycles": 1}, distillation=branches)) == 4

@@ -19,8 +19,8 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, warp_image, warp_matrix
 from leanpose.losses import DistilPoseLoss, SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
+from leanpose.losses.crop_alignment import resize_crops
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
-from leanpose.losses.fit import resize_crops
 from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model

@@ -78,7 +78,7 @@ def test_lines_and_outcome(tmp_path: Path):
         {"id": 7, "score": 0.5, "box": [1, 2, 31, 40], "box_score": 0.5, "keypoints": [[3, 120, 1]] * 3}
     ]
     assert seen == [(i, 12) for i in range(1, 13)]
-    assert (outcome.frames, outcome.people, outcome.ids, outcome.seconds) == (12, 12, {7}, 0.44)
+    assert (outcome.frames, outcome.people, outcome.track_ids, outcome.seconds) == (12, 12, {7}, 0.44)
     assert (outcome.stopped, outcome.cut_off, outcome.damaged, outcome.notices) == (False, False, 0, [])
     assert outcome.model_seconds == pytest.approx(0.012)
     assert 0 < outcome.busy < 1
@@ -89,7 +89,7 @@ def test_uncertain_people_are_left_out_and_counted(tmp_path: Path):
     tracker = NumberReader()
     tracker.estimator.person_threshold = 0.6
     outcome = run(write_clip(tmp_path / "a.mp4"), tmp_path, tracker)
-    assert (outcome.frames, outcome.people, outcome.uncertain, outcome.ids) == (12, 0, 12, set())
+    assert (outcome.frames, outcome.people, outcome.uncertain, outcome.track_ids) == (12, 0, 12, set())
     assert all(line["people"] == [] for line in lines_of(tmp_path)[1:])
 
 

@@ -141,7 +141,7 @@ def test_a_video_from_the_web(predict, folder: Path, tmp_path: Path):
 
 
 def test_the_summary_says_who_is_hidden(capsys: pytest.CaptureFixture[str]):
-    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, ids={4}, uncertain=1, elapsed=1), 0.1)
+    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, track_ids={4}, uncertain=1, elapsed=1), 0.1)
     printed = capsys.readouterr().out
     assert "Done:     a.mp4, 1 frame, 1 person, in 1.0 s" in printed
     assert "Hidden:   1 person in all frames with a score below 0.1 (see --person-threshold)\n" in printed

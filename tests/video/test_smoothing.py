@@ -180,7 +180,7 @@ def test_everything_else_stays_and_nothing_is_overwritten():
     found = [smoother(poses, t) for t, poses in enumerate(given_poses)]
     for before, after, value in zip(given_poses, found, (3.0, 9.0), strict=True):
         assert (before.keypoints == value).all()
-        assert after.ids is before.ids
+        assert after.track_ids is before.track_ids
         assert (after.keypoint_scores == before.keypoint_scores).all()
     assert PoseSmoother()(pose(np.zeros((1, 2, 2))), 0.0).keypoints.dtype == np.float64
 

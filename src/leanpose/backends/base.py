@@ -163,7 +163,7 @@ class TorchBackend(Backend):
         return torch.from_numpy(crops).to(self.device, non_blocking=self.device.type == "cuda")
 
     def _pass(self, crops: UInt8[Tensor, "B H W 3"]) -> Prediction:
-        images = self.model.normalise(crops)
+        images = self.model.normalize(crops)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.cycle == "first":
                 return self.model(images).prediction

@@ -1,6 +1,6 @@
 """Images sorted into a folder for each class, as ImageNet and most classification sets come: `root/train/CLASS/image.jpg`.
 
-As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalised on the device.
+As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalized on the device.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def evaluate_classes(
         batch = batch.to(device)
         if len(batch.indices):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                images = model.normalise(batch.images)
+                images = model.normalize(batch.images)
                 output = model(images) if cycle == "first" else model.forward_train(images).cycles[-1]
             ranks.append(ranks_of(output.logits, batch.labels).cpu().numpy())
             labels.append(batch.labels.cpu().numpy())

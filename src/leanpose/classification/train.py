@@ -20,7 +20,7 @@ from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection, token_losses
 from leanpose.models.registry import create_model
 from leanpose.schema import MethodSection
-from leanpose.training.build import lock_run, require_no_run, start_from, write_recipe
+from leanpose.training.build import load_init_weights, lock_run, require_no_run, write_recipe
 from leanpose.training.loop import RunSummary, Trainer, Validation
 from leanpose.training.processes import make_fabric
 from leanpose.training.sources import weights_of
@@ -60,7 +60,7 @@ class ClassificationTask(Task):
 
     def forward(self, images: UInt8[Tensor, "B h w 3"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch (`ClassBatch.inputs`), on the model's device."""
-        mixed, target = self.mix(self.model.normalise(images), labels)
+        mixed, target = self.mix(self.model.normalize(images), labels)
         output = self.model.forward_train(mixed)
         if not isinstance(self.method, SDPoseSection):
             return {"class": cross_entropy(output.logits.float(), target)}
@@ -175,7 +175,7 @@ def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, 
                 "set strict=false to take all but the last layer."
             )
         last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
-        start_from(model, recipe)
+        load_init_weights(model, recipe)
         if known != classes:
             model.load_state_dict(last, strict=False)
     return model

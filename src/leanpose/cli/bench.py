@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from leanpose.inference.choice import Measurement
+    from leanpose.inference.choice import BackendBenchmark
     from leanpose.models.base import PoseModel
 
 ROUNDS = 5  # of whole images
@@ -76,7 +76,7 @@ def bench(
     table_console().print(_table(results, sizes))
     for result in results:
         if result.reason is not None:
-            print(f"{result.candidate}: not used: {result.reason}")
+            print(f"{result.setup}: not used: {result.reason}")
     print(f"Fastest:  {remember(net, chosen, results)}; --backend auto takes it from now on.")
 
 
@@ -106,7 +106,7 @@ def _training(arguments: list[str], device: str, steps: int) -> None:
     print(f"All epochs of the recipe, without validation: {times.hours:.2f} hours.")
 
 
-def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
+def _table(results: "Sequence[BackendBenchmark]", sizes: "Sequence[int]") -> "Table":
     title = "Milliseconds a batch, with decoding, and how many times as fast as torch fp32"
     columns = (f">batch {size}" for size in sizes)
     table = new_table(title, "backend", *columns, ">prediction off by", ">median px", ">99 % px")
@@ -117,7 +117,7 @@ def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
             near = result.agreement
             off = (None,) * 3 if near is None else (near.prediction, near.median, near.tail)
             forms = zip(off, (".0e", ".3f", ".3f"), strict=True)
-            table.add_row(str(result.candidate), *cells, *("–" if v is None else f"{v:{form}}" for v, form in forms))
+            table.add_row(str(result.setup), *cells, *("–" if v is None else f"{v:{form}}" for v, form in forms))
     return table
 
 

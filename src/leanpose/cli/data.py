@@ -134,8 +134,8 @@ def pack(
 ) -> None:
     """Pre-crop all people into one file with the labels, so that training decodes no full images.
 
-    The file is a data set of its own ({format: pack, annotations: FILE}); one made from a recipe is also its data.cache.
-    Interrupted runs resume.
+    The file is a data set of its own ({format: pack, annotations: FILE}); one made from a recipe is also its
+    data.cache. Interrupted runs resume.
     """
     import time
 
@@ -391,8 +391,8 @@ def label_wholebody(
 ) -> None:
     """Label faces, hands and feet of people whose bodies are labelled, with small landmark models.
 
-    Pseudo-labels that disagree with the body labels are rejected. Interrupted runs resume. docs/pseudo-labels.md reports
-    their accuracy.
+    Pseudo-labels that disagree with the body labels are rejected. Interrupted runs resume. docs/pseudo-labels.md
+    reports their accuracy.
     """
     from leanpose import pseudo_labels
     from leanpose.pseudo_labels.report import draw_contact_sheet

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.data.readers import DatasetConfig
     from leanpose.models.base import PoseModel
-    from leanpose.quantisation import QuantisationReport
+    from leanpose.quantization import QuantizationReport
 
 
-def quantised(help: str, **settings: Any) -> Any:
-    """An option for quantised files."""
-    return Option(help=f"With --quantise: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
+def quantized(help: str, **settings: Any) -> Any:
+    """An option for quantized files."""
+    return Option(help=f"With --quantize: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
@@ -39,26 +39,26 @@ def export(
         list[str] | None,
         Option(help="Images to check on (repeatable) [default: a portrait]; with --annotations, their images."),
     ] = None,
-    quantise: Annotated[
+    quantize: Annotated[
         str | None, Option(help="int8: dynamic or static (onnx), or nncf (openvino); fails if AP drops too much.")
     ] = None,
-    annotations: Annotated[Path | None, quantised(help="Evaluation annotations for AP, as in `leanpose eval`.")] = None,
-    data_format: Annotated[str, quantised(help="As --data-format of `leanpose eval`.")] = "coco",
-    bbox_file: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) for the evaluation.")] = None,
-    split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
+    annotations: Annotated[Path | None, quantized(help="Evaluation annotations for AP, as in `leanpose eval`.")] = None,
+    data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.")] = "coco",
+    bbox_file: Annotated[Path | None, quantized(help="Detected boxes (COCO results JSON) for the evaluation.")] = None,
+    split: Annotated[str, quantized(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
-        bool | None, quantised(help="Evaluate with the flip test. [default: unless --include-decoding]")
+        bool | None, quantized(help="Evaluate with the flip test. [default: unless --include-decoding]")
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantised(help="Calibration annotations. [default: people held out of the evaluation set]"),
+        quantized(help="Calibration annotations. [default: people held out of the evaluation set]"),
     ] = None,
-    calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
-    calibration_people: Annotated[int, quantised(min=1, help="Maximum number of people for calibration.")] = 128,
-    seed: Annotated[int, quantised(min=0, help="Seed for sampling the calibration people.")] = 0,
-    max_ap_drop: Annotated[float, quantised(help="Maximum AP drop in points; the export fails beyond it.")] = 0.5,
+    calibration_images: Annotated[Path | None, quantized(help="Their images. [default: --images]")] = None,
+    calibration_people: Annotated[int, quantized(min=1, help="Maximum number of people for calibration.")] = 128,
+    seed: Annotated[int, quantized(min=0, help="Seed for sampling the calibration people.")] = 0,
+    max_ap_drop: Annotated[float, quantized(help="Maximum AP drop in points; the export fails beyond it.")] = 0.5,
     max_float_layers: Annotated[
-        int | None, quantised(min=0, help="Maximum number of layers kept in float. [default: half]")
+        int | None, quantized(min=0, help="Maximum number of layers kept in float. [default: half]")
     ] = None,
 ) -> None:
     """Write a model as a file for another backend.
@@ -74,32 +74,32 @@ def export(
     source = model if fresh is None else fresh
     others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
     file: dict[str, Any] = {"include_preprocessing": include_preprocessing, "include_decoding": include_decoding}
-    if quantise is not None:
-        from leanpose.quantisation import SCHEMES, quantise_model
+    if quantize is not None:
+        from leanpose.quantization import SCHEMES, quantize_model
 
-        if quantise not in SCHEMES:
-            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
-        if format != SCHEMES[quantise].format:
-            raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
+        if quantize not in SCHEMES:
+            raise LeanposeError(f"Unknown --quantize '{quantize}'; {did_you_mean(quantize, SCHEMES)}")
+        if format != SCHEMES[quantize].format:
+            raise LeanposeError(f"--quantize {quantize} writes --format {SCHEMES[quantize].format}, not {format}.")
         source_set, calibration = _measured_sets(
             annotations, images or [], data_format, bbox_file, split, *others.values()
         )
         if precision != "fp32":
-            raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
-        path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
-        file |= {"scheme": quantise}
+            raise LeanposeError(f"With --quantize the rest of the file is fp32; leave --precision {precision} out.")
+        path = out or Path(f"{Path(model).stem}_{quantize}{FORMATS[format]}")
+        file |= {"scheme": quantize}
         with status() as advance:
-            quantisation = quantise_model(
+            quantization = quantize_model(
                 source, path, source_set, calibration=calibration, seed=seed, flip_test=flip_test,
                 calibration_people=calibration_people, max_ap_drop=max_ap_drop, max_float_layers=max_float_layers,
                 advance=advance, **file,
             )  # fmt: skip
-        _print_quantisation(quantisation)
-        exit_if_skipped(quantisation.broken)
+        _print_quantization(quantization)
+        exit_if_skipped(quantization.broken)
         return
     for option, value in {"--annotations": annotations, "--bbox-file": bbox_file, **others}.items():
         if value is not None:
-            raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
+            raise LeanposeError(f"{option} is for quantized files; add --quantize dynamic, static or nncf.")
     path = out or Path(Path(model).stem + FORMATS[format])
     file |= {"format": format, "precision": precision}
     report = export_model(source, path, crops=images or (), **file)
@@ -115,7 +115,7 @@ def _print_interface(card: "ExportCard") -> None:
     height, width = card.spec.input_size
     raw = card.includes_preprocessing
     given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
-    print(f"Input:    images, {given}" + ("" if raw else ", normalised"))
+    print(f"Input:    images, {given}" + ("" if raw else ", normalized"))
     comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "raw predictions, to be decoded"
     print(f"Output:   {comes_out}")
 
@@ -167,9 +167,9 @@ def _measured_sets(
     return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
-def _print_quantisation(report: "QuantisationReport") -> None:
+def _print_quantization(report: "QuantizationReport") -> None:
     """Print the file, the AP of both, and the layers kept in float."""
-    from leanpose.quantisation.layers import module_of
+    from leanpose.quantization.layers import module_of
 
     summary = report.summary
     size, before = report.bytes / 1e6, report.float_bytes / 1e6
@@ -181,7 +181,7 @@ def _print_quantisation(report: "QuantisationReport") -> None:
     print(f"Measured: {summary['people']} people of {where}")
     lost = report.float_ap - report.ap
     change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained (within noise)"
-    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {change}")
+    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantized: {change}")
     print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
     which = " (the most sensitive ones)" if report.in_float else ""
     print(f"In float: {len(report.in_float)} of {summary['layers']} layers{which}")

@@ -49,8 +49,8 @@ def models(
         console.print(_architectures(rows))
         console.print(
             "GMACs: per crop at inference, as mmcv counts them, without the matrix products of attention; "
-            "'with attention' adds those. AP: on COCO val2017, as published, not reproduced here; '(whole body)': on the "
-            "133 keypoints of COCO-WholeBody val; '(top-1)': top-1 accuracy of a classifier in percent, on "
+            "'with attention' adds those. AP: on COCO val2017, as published, not reproduced here; '(whole body)': on "
+            "the 133 keypoints of COCO-WholeBody val; '(top-1)': top-1 accuracy of a classifier in percent, on "
             "ImageNet.",
             style="dim",
         )

@@ -344,7 +344,7 @@ def _predict_clips(
                 task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
                 def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
-                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
+                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.track_ids))
 
                 outcome = predict_video(
                     tracker, clip.source, drawing=target if draw else None, lines=lines, draw=writer or draw,
@@ -368,7 +368,7 @@ def _predict_clips(
 def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; partial results are kept.")
-    found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.ids), 'person', 'people')}"
+    found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.track_ids), 'person', 'people')}"
     busy = f"the pose model was busy {outcome.busy:.0%} of the time"
     print(f"Done:     {clip.name}, {found}, in {outcome.elapsed:.1f} s ({outcome.speed:.1f} frames/s; {busy})")
     _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")

@@ -165,7 +165,7 @@ def _read_tinypose(file: OnnxGraph, skeleton: Skeleton) -> HeatmapModel | None:
     if match is None:  # another layer behind the same features
         return None
     _take_weights(file, match)
-    images = _normalised(_synthetic_people(2, model.input_size))
+    images = _normalized(_synthetic_people(2, model.input_size))
     (heatmaps,) = file.run({file.input.name: images.numpy()}, [output])
     _require_agreement(file, network, images, heatmaps, _MAP_TOLERANCE)
     small = max(model.input_size) <= 128  # trained with a narrower Gaussian
@@ -246,7 +246,7 @@ def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> N
 def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
-    Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on:
+    Exporters fold each batch normalization into its convolution. It is taken out again, so that a training can go on:
     its mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval
     mode computes what the detector computes.
     """
@@ -263,9 +263,9 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
         for norm in norms.values():  # until the norms are measured, they only add the convolution's shift
             norm.weight.fill_((1 + norm.eps) ** 0.5)
-        _measure_norms(network, norms, _normalised(scenes))
+        _measure_norms(network, norms, _normalized(scenes))
     height, width = (side if side > 0 else 320 for side in file.input_shape[2:])
-    images = _normalised([_on_canvas(scenes[0], (height, width))])
+    images = _normalized([_on_canvas(scenes[0], (height, width))])
     (expected,) = file.run({file.input.name: images.flip(1).numpy()}, [match.end])
     _require_agreement(file, network, images, expected)
     return network
@@ -283,7 +283,7 @@ def _on_canvas(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt
     return canvas
 
 
-def _normalised(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
+def _normalized(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
     pixels = (np.stack(images).astype(np.float32) - _MEAN) / _STD
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 

@@ -1,4 +1,4 @@
-"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalised numbers beside each image.
+"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers beside each image.
 
 A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and height. Label files
 lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics' convention).

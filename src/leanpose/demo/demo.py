@@ -30,7 +30,7 @@ from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
 from leanpose.locks import lock_folder
 from leanpose.report import Report, ReportImage, ReportSection, RunRecord, read_run, write_report
-from leanpose.report.measure import DRAWS, Measured, measure
+from leanpose.report.measure import DRAWS, EvaluatedModel, measure
 from leanpose.skeleton import Skeleton
 from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
@@ -153,7 +153,9 @@ def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
     return train_people, val_people
 
 
-def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset) -> list[str]:
+def _summary(
+    measured: dict[str, EvaluatedModel], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset
+) -> list[str]:
     teacher, baseline, distilled = measured.values()
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
@@ -167,7 +169,7 @@ def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord
     ]
 
 
-def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
+def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
     """The same photos under teacher and trained students, in the labelled boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []

@@ -15,7 +15,7 @@ from leanpose.distillation.run import explain, run_distillation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_folder
-from leanpose.report.measure import Figure, Measured, measure
+from leanpose.report.measure import EvaluatedModel, Figure, measure
 from leanpose.training.build import read_training_people
 from leanpose.version import __version__
 from leanpose.weights import load_model
@@ -39,8 +39,8 @@ class Cell:
 
     pair: Pair
     teacher_ap: float
-    baseline: Measured
-    distilled: Measured
+    baseline: EvaluatedModel
+    distilled: EvaluatedModel
     gain: Gain
     pck_gain: Gain | None
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from leanpose.evaluation.evaluate import interval
-from leanpose.report.measure import DRAWS, Figure, Measured, Measurement, keypoint_hits
+from leanpose.report.measure import DRAWS, EvaluatedModel, Figure, ModelComparison, keypoint_hits
 from leanpose.report.tables import between
 
 
@@ -66,15 +66,19 @@ class KeypointGain(NamedTuple):
 
 
 def keypoint_gains(
-    distilled: Sequence[Measured], baseline: Sequence[Measured], measurement: Measurement, *, seed: int = 0
+    distilled: Sequence[EvaluatedModel],
+    baseline: Sequence[EvaluatedModel],
+    comparison: ModelComparison,
+    *,
+    seed: int = 0,
 ) -> dict[str, KeypointGain]:
     """The gain of each labelled keypoint; the intervals are by a bootstrap over people and seeds."""
     before, after = (
-        100 * np.stack([keypoint_hits(one, measurement.people, measurement.skeleton) for one in models])
+        100 * np.stack([keypoint_hits(one, comparison.people, comparison.skeleton) for one in models])
         for models in (baseline, distilled)
     )
     rng, rows = np.random.default_rng(seed), {}
-    for k, name in enumerate(measurement.skeleton.keypoints):
+    for k, name in enumerate(comparison.skeleton.keypoints):
         seen = ~np.isnan(before[0, :, k])
         if not seen.any():
             continue

@@ -24,7 +24,7 @@ from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.images import apart, side_by_side
-from leanpose.report.measure import Figure, Measured, Measurement, measure
+from leanpose.report.measure import EvaluatedModel, Figure, ModelComparison, measure
 from leanpose.report.tables import between, number
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -109,7 +109,7 @@ class Comparison:
         return {name: read_run(self.folder / name) for name in self.students}
 
     @cached_property
-    def measurement(self) -> Measurement:
+    def comparison(self) -> ModelComparison:
         """The evaluation of all models on the validation people."""
         return measure(self.models, self.val, self.models[self.students[0]].skeleton)
 
@@ -147,7 +147,7 @@ class Comparison:
     @cached_property
     def keypoints(self) -> dict[str, KeypointGain]:
         """Gain of each keypoint; empty without a baseline."""
-        return keypoint_gains(self._row(DISTILLED), self._row(BASELINE), self.measurement) if self.plan.baseline else {}
+        return keypoint_gains(self._row(DISTILLED), self._row(BASELINE), self.comparison) if self.plan.baseline else {}
 
     @cached_property
     def data(self) -> list[DataSheet]:
@@ -185,7 +185,7 @@ class Comparison:
         steps = {f"{run.last['step']:.0f}" for run in records if run.last}
         minutes = "; ".join(f"{run.name} {duration(run.last['seconds'])}" for run in records if run.last)
         reached = "; ".join(f"{row} {' and '.join(str(m.ap) for m in self._row(row))}" for row in self.plan.rows)
-        teacher = self.measurement.models[TEACHER]
+        teacher = self.comparison.models[TEACHER]
         also = [] if self.pck_gain is None else [f"Measured by {self.pck_gain.metric}: {self.pck_gain.verdict}."]
         return [
             *also,
@@ -201,7 +201,7 @@ class Comparison:
         said = "; one seed, so the interval does not cover other initialisations or orders"
         if seeds > 1:
             said = f" and over {seeds} seeds; with so few seeds the interval is rather too narrow"
-        found = self.measurement
+        found = self.comparison
         notes = [
             f"Trained on {len(self.people.people)} people of {self.people.name}, evaluated on "
             f"{len(found.people.people)} of {self.val.name} in ground-truth boxes, without flip test, after the last "
@@ -225,7 +225,7 @@ class Comparison:
 
     def sections(self) -> list[ReportSection]:
         """The sections before the curves."""
-        first = [self.measurement.models[TEACHER], *(self._row(row)[0] for row in self.plan.rows)]
+        first = [self.comparison.models[TEACHER], *(self._row(row)[0] for row in self.plan.rows)]
         accuracy: list[Any] = [self._accuracy_table(), self._cost_table()]
         points = self._points()
         backends = [f"milliseconds in {name}" for name in ("onnxruntime", "openvino", "torch")]
@@ -251,9 +251,9 @@ class Comparison:
             )
         if self.plan.baseline:
             baseline, distilled = self._row(BASELINE)[0], self._row(DISTILLED)[0]
-            rows = np.argsort(-apart(baseline, distilled, self.measurement))[:SHOWN]
+            rows = np.argsort(-apart(baseline, distilled, self.comparison))[:SHOWN]
             caption = "Labels, teacher, baseline, distilled; next to each name the OKS of the pose."
-            images = side_by_side(rows, [first[0], baseline, distilled], self.measurement, caption)
+            images = side_by_side(rows, [first[0], baseline, distilled], self.comparison, caption)
             sections.append(ReportSection("Where baseline and distilled differ most", [images]))
         sections.append(ReportSection("Data sheet", [*data_tables(self.data), terms_table(self.cards)]))
         return sections
@@ -261,7 +261,7 @@ class Comparison:
     def numbers(self) -> dict[str, Any]:
         """The whole page."""
         models = {}
-        for name, one in self.measurement.models.items():
+        for name, one in self.comparison.models.items():
             cost = asdict(self.costs[name])
             models[name] = {**_accuracies(one), "calibration": _calibration(one), "cost": cost}
         return {
@@ -272,9 +272,9 @@ class Comparison:
             "gain": self.gain and asdict(self.gain),
             "gain of PCK@0.2": self.pck_gain and asdict(self.pck_gain),
             "keypoints": {name: gain._asdict() for name, gain in self.keypoints.items()},
-            "people": len(self.measurement.people.people),
-            "absent": self.measurement.absent,
-            "broken": self.measurement.broken,
+            "people": len(self.comparison.people.people),
+            "absent": self.comparison.absent,
+            "broken": self.comparison.broken,
             "data": [asdict(sheet) for sheet in self.data],
             "terms": {n: {k: card.get(k) for k in ("training_data", "licence")} for n, card in self.cards.items()},
             "curves": {n: {"train": run.losses, "val": run.validations} for n, run in self.records.items()},
@@ -292,11 +292,11 @@ class Comparison:
         named = weights_of(self._recipe(DISTILLED).distillation.model_dump()["teacher"])
         return Path(named) if Path(named).suffix in FILE_SUFFIXES else released_path(named)
 
-    def _row(self, row: str) -> list[Measured]:
-        return [self.measurement.models[run_name(row, seed)] for seed in self.plan.seeds]
+    def _row(self, row: str) -> list[EvaluatedModel]:
+        return [self.comparison.models[run_name(row, seed)] for seed in self.plan.seeds]
 
     def _accuracy_table(self) -> ReportTable:
-        rows = [[name, *_cells(one.ap), *_cells(one.pck)] for name, one in self.measurement.models.items()]
+        rows = [[name, *_cells(one.ap), *_cells(one.pck)] for name, one in self.comparison.models.items()]
         return ReportTable("Accuracy", ["", "AP", "95 %", "PCK@0.2", "95 %"], rows)
 
     def _cost_table(self) -> ReportTable:
@@ -316,7 +316,7 @@ class Comparison:
         for name, cost in self.costs.items():
             costs = {} if cost.macs is None else {"GMACs": cost.macs / 1e9}
             costs |= {f"milliseconds in {backend}": taken for backend, taken in cost.milliseconds.items()}
-            one, group = self.measurement.models[name], name.rsplit("-", 1)[0]
+            one, group = self.comparison.models[name], name.rsplit("-", 1)[0]
             points.append(ParetoPoint(group, one.ap.value, one.ap.interval, costs))
         return points
 
@@ -348,7 +348,7 @@ class Comparison:
 
     def _calibration_table(self) -> ReportTable:
         rows = []
-        for name, one in self.measurement.models.items():
+        for name, one in self.comparison.models.items():
             if one.scores is not None:
                 means = 100 * one.scores.scores.mean(), 100 * one.scores.right.mean()
                 rows.append([name, number(one.calibration_error, ".3f"), *(f"{mean:.1f}" for mean in means)])
@@ -359,12 +359,12 @@ def _cells(figure: Figure | None) -> list[str]:
     return ["–", "–"] if figure is None else [f"{figure.value:.1f}", between(figure.interval)]
 
 
-def _accuracies(one: Measured) -> dict[str, Any]:
+def _accuracies(one: EvaluatedModel) -> dict[str, Any]:
     pck = {} if one.pck is None else {"PCK@0.2": one.pck.value, "interval of PCK@0.2": one.pck.interval}
     return {"AP": one.ap.value, "interval": one.ap.interval, **pck}
 
 
-def _calibration(one: Measured) -> dict[str, Any] | None:
+def _calibration(one: EvaluatedModel) -> dict[str, Any] | None:
     if one.scores is None:
         return None
     bins = [values.tolist() for values in reliability(one.scores.scores, one.scores.right)]

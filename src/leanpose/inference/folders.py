@@ -211,7 +211,7 @@ def open_results(
         nullcontext() if coco is None else open_whole(coco) as records,
         nullcontext() if table is None else open_whole(table) as rows,
     ):
-        writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
+        writer = None if rows is None else csv.DictWriter(rows, PoseResult.column_names(skeleton), lineterminator="\n")
         if writer is not None:
             writer.writerow({name: to_cell(one_line(name)) for name in writer.fieldnames})
         separators = chain(["[\n"], repeat(",\n"))

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 NOTEBOOK_SIDE = 800  # pixels: the longer side of what a notebook shows at most
 
 
-class KeypointOfAll(NamedTuple):
+class KeypointArray(NamedTuple):
     """One keypoint of P people.
 
     Attributes:
-        points: (x, y) in image pixels.
+        xy: (x, y) in image pixels.
         scores: 0..1.
     """
 
-    points: Float[np.ndarray, "P 2"]
+    xy: Float[np.ndarray, "P 2"]
     scores: Float[np.ndarray, " P"]
 
 
@@ -53,7 +53,7 @@ class PoseResult:
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
-        ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+        track_ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
         calibrated: whether the model's scores were made probabilities (`leanpose calibrate`).
         image: what the poses were found in, as it was handed in: of a file the path alone, which is read again where
             it is drawn; bytes, arrays, tensors and Pillow images stay in memory (not copied) as long as the result.
@@ -65,7 +65,7 @@ class PoseResult:
         >>> poses = PoseResult.empty(COCO17)
         >>> poses
         PoseResult(0 people, 17 keypoints (coco17))
-        >>> len(poses), poses.skeleton.keypoint_names[0], poses["left_wrist"].points.shape
+        >>> len(poses), poses.skeleton.keypoint_names[0], poses["left_wrist"].xy.shape
         (0, 'nose', (0, 2))
     """
 
@@ -74,14 +74,20 @@ class PoseResult:
     boxes: Float[np.ndarray, "P 4"]
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
-    ids: Int[np.ndarray, " P"] | None = None
+    track_ids: Int[np.ndarray, " P"] | None = None
     calibrated: bool = False
     image: ImageInput | None = field(default=None, compare=False)
     image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
-        shapes = {"keypoints": (points, 2), "keypoint_scores": (points,), "boxes": (4,), "box_scores": (), "ids": ()}
+        shapes = {
+            "keypoints": (points, 2),
+            "keypoint_scores": (points,),
+            "boxes": (4,),
+            "box_scores": (),
+            "track_ids": (),
+        }
         for name, rest in shapes.items():
             given, shape = np.shape(getattr(self, name)), (people, *rest)
             if given != shape and getattr(self, name) is not None:
@@ -101,14 +107,14 @@ class PoseResult:
         return (self[person] for person in range(len(self)))
 
     @overload
-    def __getitem__(self, people: str) -> KeypointOfAll: ...
+    def __getitem__(self, people: str) -> KeypointArray: ...
 
     @overload
     def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult: ...
 
-    def __getitem__(self, people: str | int | slice | Sequence[int] | np.ndarray) -> PoseResult | KeypointOfAll:
+    def __getitem__(self, people: str | int | slice | Sequence[int] | np.ndarray) -> PoseResult | KeypointArray:
         """Some of the people (`poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`), or one keypoint of all of them
-        (`poses["left_wrist"].points`).
+        (`poses["left_wrist"].xy`).
 
         Raises:
             LeanposeError: there is no keypoint of that name.
@@ -118,13 +124,13 @@ class PoseResult:
             if people not in names:
                 raise LeanposeError(f"'{self.skeleton.name}' has no keypoint '{people}'; {did_you_mean(people, names)}")
             index = names.index(people)
-            return KeypointOfAll(self.keypoints[:, index], self.keypoint_scores[:, index])
+            return KeypointArray(self.keypoints[:, index], self.keypoint_scores[:, index])
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
         return replace(
             self, keypoints=self.keypoints[rows], keypoint_scores=self.keypoint_scores[rows], boxes=self.boxes[rows],
-            box_scores=self.box_scores[rows], ids=None if self.ids is None else self.ids[rows],
+            box_scores=self.box_scores[rows], track_ids=None if self.track_ids is None else self.track_ids[rows],
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -174,8 +180,8 @@ class PoseResult:
         Raises:
             LeanposeError: the result does not know its image, or its file is gone or has another size now.
         """
-        if self.ids is not None:
-            options = {"labels": [str(i) for i in self.ids], **options}
+        if self.track_ids is not None:
+            options = {"labels": [str(i) for i in self.track_ids], **options}
         return draw_poses(
             self._pixels() if image is None else as_rgb(image), self.keypoints, self.keypoint_scores, self.skeleton,
             boxes=self.boxes if boxes else None, keypoint_threshold=keypoint_threshold, **options,
@@ -251,7 +257,7 @@ class PoseResult:
         if content is not None:
             image = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
         rows = "".join(
-            f"<tr><td>{p if self.ids is None else int(self.ids[p])}</td><td>{score:.2f}</td>"
+            f"<tr><td>{p if self.track_ids is None else int(self.track_ids[p])}</td><td>{score:.2f}</td>"
             f"<td>{', '.join(f'{value:.0f}' for value in self.boxes[p])}</td></tr>"
             for p, score in enumerate(self.person_scores)
         )
@@ -270,7 +276,7 @@ class PoseResult:
             "keypoint_names": list(self.skeleton.keypoint_names),
             "people": [
                 {
-                    "id": None if self.ids is None else int(self.ids[p]),
+                    "id": None if self.track_ids is None else int(self.track_ids[p]),
                     "score": _number(score, 4),
                     "box": [_number(value, 2) for value in self.boxes[p]],
                     "box_score": _number(self.box_scores[p], 4),
@@ -292,12 +298,12 @@ class PoseResult:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_df(self) -> pandas.DataFrame:
-        """A pandas table with a row a person and the columns of `row_names`.
+        """A pandas table with a row a person and the columns of `column_names`.
 
         Raises:
             LeanposeError: pandas is not installed.
         """
-        names = self.row_names(self.skeleton, tracked=self.ids is not None)
+        names = self.column_names(self.skeleton, tracked=self.track_ids is not None)
         return _optional("pandas", "to_df").DataFrame(self.to_rows(), columns=names)
 
     def to_openpose(
@@ -307,7 +313,7 @@ class PoseResult:
 
         The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands
         are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points
-        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1, as OpenPose writes it.
+        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `track_ids`, or -1, as OpenPose writes it.
 
         Args:
             image_size: (height, width), where the result does not know it; with it there are `canvas_height` and
@@ -330,7 +336,7 @@ class PoseResult:
             keypoint_threshold=keypoint_threshold,
             own_neck=not controlnet,
         )
-        return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
+        return openpose_json(people, ids=self.track_ids, image_size=image_size, controlnet=controlnet)
 
     def to_comfyui(
         self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3
@@ -373,7 +379,7 @@ class PoseResult:
                 "keypoints": _rounded(points[p]),
                 "score": round(float(score), 5),
                 "bbox": _rounded(boxes[p]),
-                **({} if self.ids is None else {"track_id": int(self.ids[p])}),
+                **({} if self.track_ids is None else {"track_id": int(self.track_ids[p])}),
             }
             for p, score in enumerate(self.person_scores)
         ]
@@ -385,8 +391,8 @@ class PoseResult:
             LeanposeError: supervision is not installed.
         """
         data: dict[str, Any] = {"class_name": np.array(["person"] * len(self))}
-        if self.ids is not None:
-            data["tracker_id"] = np.asarray(self.ids, dtype=int)
+        if self.track_ids is not None:
+            data["tracker_id"] = np.asarray(self.track_ids, dtype=int)
         return _optional("supervision", "to_supervision").KeyPoints(
             xy=self.keypoints.astype(np.float32),
             class_id=np.zeros(len(self), dtype=int),
@@ -396,12 +402,12 @@ class PoseResult:
         )
 
     @staticmethod
-    def row_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
+    def column_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
         """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score.
 
         Args:
             skeleton: of the poses.
-            tracked: whether the poses have `ids`, which make the column `track_id`.
+            tracked: whether the poses have `track_ids`, which make the column `track_id`.
         """
         columns = ["image", "person", *(["track_id"] if tracked else []), "score"]
         columns += ["box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
@@ -410,9 +416,9 @@ class PoseResult:
     def to_rows(self, image: str | None = None) -> list[dict[str, str | int | float]]:
         """One flat row for each person, for a CSV file or a data frame; `image` names it otherwise than by its path."""
         image = self.image_name or "" if image is None else image
-        columns, rows = self.row_names(self.skeleton, tracked=self.ids is not None), []
+        columns, rows = self.column_names(self.skeleton, tracked=self.track_ids is not None), []
         for p, (score, points) in enumerate(zip(self.person_scores, self._triples(), strict=True)):
-            track = [] if self.ids is None else [int(self.ids[p])]
+            track = [] if self.track_ids is None else [int(self.track_ids[p])]
             box = [*_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5)]
             values = [image, p, *track, round(float(score), 5), *box, *_rounded(points)]
             rows.append(dict(zip(columns, values, strict=True)))

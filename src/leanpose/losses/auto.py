@@ -32,11 +32,11 @@ from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.device import device_constant
-from leanpose.losses.auxiliary import LinearHeatmaps
+from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
-from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
+from leanpose.losses.crop_alignment import CropAlignment
+from leanpose.losses.distilpose import sample_heatmaps, simulate_heatmaps
 from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
-from leanpose.losses.fit import CropFit
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
@@ -51,7 +51,7 @@ class AutoSection(TeacherSection):
     omitted."""
 
     method: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
-    label_weight: float = Field(default=1.0, ge=0)
+    gt_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss against the labels; 0 uses the teacher alone."""
     teacher_weight: float = Field(default=1.0, ge=0)
     """Weight of the same loss against the teacher's predictions."""
@@ -79,12 +79,12 @@ class AutoSection(TeacherSection):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> AutoSection:
-        if not (self.label_weight or self.teacher_weight):
-            raise ValueError("label_weight and teacher_weight are both 0, so no loss reaches the head")
+        if not (self.gt_weight or self.teacher_weight):
+            raise ValueError("gt_weight and teacher_weight are both 0, so no loss reaches the head")
         return self
 
     def label_loss_scale(self, cycles: int) -> float:
-        return self.label_weight * cycles
+        return self.gt_weight * cycles
 
     @property
     def prediction_only(self) -> bool:
@@ -98,13 +98,13 @@ class AutoLoss(Distillation[AutoSection]):
         criterion: compares the student's prediction with targets.
         section: the settings.
         student, teacher: their codecs.
-        fit: the alignment of their crops.
+        alignment: the alignment of their crops.
         common: the keypoints that both predict, in the student's order and in the teacher's.
         keypoints: the number of the student's keypoints.
         simulate: whether the student predicts a heatmap sigma.
         score: whether it predicts a score.
-        drawn: predict the teacher's heatmaps from the student's features and from its visual tokens; None for what it
-            lacks.
+        auxiliary_heads: predict the teacher's heatmaps from the student's features and from its visual tokens; None for
+            what it lacks.
         features: the loss between the features of both.
         tokens: projects the student's keypoint tokens to the teacher's width.
         cycles: the number of the student's cycles.
@@ -120,26 +120,26 @@ class AutoLoss(Distillation[AutoSection]):
         section: AutoSection,
         student: Codec[Any, Any],
         teacher: Codec[Any, Any],
-        fit: CropFit,
+        alignment: CropAlignment,
         common: tuple[list[int], list[int]],
         *,
         keypoints: int,
         simulate: bool = False,
         score: bool = False,
-        drawn: tuple[LinearHeatmaps | None, LinearHeatmaps | None] = (None, None),
+        auxiliary_heads: tuple[LinearHeatmapHead | None, LinearHeatmapHead | None] = (None, None),
         pooled: bool = False,
         features: FeatureLoss | None = None,
         tokens: nn.Module | None = None,
         cycles: int = 1,
     ) -> None:
         super().__init__(criterion, section)
-        self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
+        self.student_codec, self.teacher_codec, self.alignment = student, teacher, alignment
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
-        self.draw_features, self.draw_tokens = drawn
+        self.feature_head, self.token_head = auxiliary_heads
         self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if pooled else 1)
         self.features, self.tokens = features, tokens
-        size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
-        self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
+        size = (max(alignment.student[0] // 4, 2), max(alignment.student[1] // 4, 2))
+        self.map_codec = HeatmapCodec(alignment.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
         self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
         self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
 
@@ -155,16 +155,16 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None, "a method with a TeacherSection always gets its teacher"
         keypoints, warp = len(student.skeleton), student.codec.warp
         predicts_maps = isinstance(student.codec, HeatmapCodec)
-        drawn: list[LinearHeatmaps | None] = [None, None]
+        heads: list[LinearHeatmapHead | None] = [None, None]
         if section.teacher_auxiliary_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
                 unit = math.lcm(backbone.stride, backbone.size_divisor)
                 height, width = (math.ceil(side / unit) * unit for side in student.input_size)  # TFPose pads at the end
                 grid = (backbone.channels, height // backbone.stride, width // backbone.stride)
-                drawn[0] = LinearHeatmaps(grid, keypoints, (height, width), warp)
+                heads[0] = LinearHeatmapHead(grid, keypoints, (height, width), warp)
             if student.feature_map_shape is not None:
-                drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
+                heads[1] = LinearHeatmapHead(student.feature_map_shape, keypoints, student.feature_map_area, warp)
         features = tokens = None
         if section.feature_loss != "none":
             channels = (feature_channels(student), feature_channels(teacher))
@@ -178,12 +178,12 @@ class AutoLoss(Distillation[AutoSection]):
             section,
             student.codec,
             teacher.codec,
-            CropFit(student.input_size, teacher.input_size, student.codec.warp),
+            CropAlignment(student.input_size, teacher.input_size, student.codec.warp),
             common_keypoints(student, teacher),
             keypoints=keypoints,
             simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
             score=section.confidence_weight > 0 and "score" in student.provides,
-            drawn=(drawn[0], drawn[1]),
+            auxiliary_heads=(heads[0], heads[1]),
             pooled=student.pools_features,
             features=features,
             tokens=tokens,
@@ -195,8 +195,8 @@ class AutoLoss(Distillation[AutoSection]):
         section, count = self.section, len(self.student_keypoints)
         each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
         terms = []
-        if section.label_weight:
-            terms.append(f"pose: weight {section.label_weight:g}, the student's loss against the labels{each}")
+        if section.gt_weight:
+            terms.append(f"pose: weight {section.gt_weight:g}, the student's loss against the labels{each}")
         match self.student_codec, self.teacher_codec:
             case HeatmapCodec(), HeatmapCodec():
                 how = "the teacher's heatmaps, resampled to the student's, since both predict heatmaps"
@@ -225,8 +225,8 @@ class AutoLoss(Distillation[AutoSection]):
             )
         places = [
             name
-            for name, draw in (("features", self.draw_features), ("visual tokens", self.draw_tokens))
-            if draw is not None
+            for name, head in (("features", self.feature_head), ("visual tokens", self.token_head))
+            if head is not None
         ]
         if places:
             maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
@@ -241,7 +241,7 @@ class AutoLoss(Distillation[AutoSection]):
             )
         if self.tokens is not None:
             terms.append(
-                f"tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
+                f"keypoint_tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
             )
         if self.cycles > 1 and section.cycle_weight:
             terms.append(
@@ -254,9 +254,9 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None
         section, losses = self.section, {}
         cycles = student.cycles or (student,)
-        if section.label_weight:
+        if section.gt_weight:
             loss = sum_of(supervised_loss(self.criterion, cycle, target) for cycle in cycles)
-            losses["pose"] = section.label_weight * loss
+            losses["pose"] = section.gt_weight * loss
         if section.teacher_weight:
             wanted = self.teacher_target(teacher.prediction)
             if section.only_unlabelled:
@@ -265,19 +265,19 @@ class AutoLoss(Distillation[AutoSection]):
             losses["teacher"] = section.teacher_weight * loss
         if self.simulate or self.score:
             losses |= self._simulated(student.prediction, teacher.prediction)
-        if self.draw_features is not None or self.draw_tokens is not None:
+        if self.feature_head is not None or self.token_head is not None:
             losses["teacher_auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
         if self.features is not None:
             assert student.features is not None
             assert teacher.features is not None
-            pair = on_one_grid(student.features, self.fit.region(teacher.features))
+            pair = on_one_grid(student.features, self.alignment.region(teacher.features))
             losses["features"] = section.feature_weight * self.features(*pair)
         if self.tokens is not None:
             assert student.keypoint_tokens is not None
             assert teacher.keypoint_tokens is not None
             own = self.tokens(student.keypoint_tokens[:, self.student_keypoints])
             loss = _scaled_distance(own, teacher.keypoint_tokens[:, self.teacher_keypoints])
-            losses["tokens"] = section.token_weight * loss
+            losses["keypoint_tokens"] = section.token_weight * loss
         if len(cycles) > 1 and section.cycle_weight:
             losses["cycles"] = section.cycle_weight * sum_of(
                 _scaled_distance(one, deeper)
@@ -298,7 +298,7 @@ class AutoLoss(Distillation[AutoSection]):
             losses["simulated_heatmaps"] = self.section.simulated_heatmap_weight * (simulated - maps).square().mean()
         if self.score:
             assert pred.score is not None
-            error = (pred.score[:, own].float() - read_heatmaps(maps, pred.xy[:, own])).abs()
+            error = (pred.score[:, own].float() - sample_heatmaps(maps, pred.xy[:, own])).abs()
             losses["confidence"] = self.section.confidence_weight * error.mean()
         return losses
 
@@ -314,23 +314,23 @@ class AutoLoss(Distillation[AutoSection]):
         size = (maps.shape[2], maps.shape[3])
         # A position in these maps is a fraction of the student's crop, as in `simulate_heatmaps`.
         less = 1 if self.student_codec.warp == "udp" else 0
-        ratios = [(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)]
+        ratios = [(s - less) / m for s, m in zip(self.alignment.student[::-1], size[::-1], strict=True)]
         stride = device_constant(ratios, maps.device, maps.dtype)
-        return self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
+        return self.alignment.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
 
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
         """The loss of the teacher's heatmaps predicted from the student's feature maps, the mean over its layers."""
         terms = []
-        for draw, maps in (
-            (self.draw_features, () if student.features is None else (student.features,)),
-            (self.draw_tokens, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
+        for head, maps in (
+            (self.feature_head, () if student.features is None else (student.features,)),
+            (self.token_head, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
         ):
-            if draw is None:
+            if head is None:
                 continue
-            target = self.teacher_target(found, draw.codec)
+            target = self.teacher_target(found, head.codec)
             weights = target.weights[..., None, None]
             scale = (weights * target.heatmaps.square()).mean().clamp(min=1e-8)
-            errors = [(weights * (draw(each) - target.heatmaps).square()).mean() / scale for each in maps]
+            errors = [(weights * (head(each) - target.heatmaps).square()).mean() / scale for each in maps]
             terms.append(sum_of(errors) / len(errors))
         return sum_of(terms)
 
@@ -347,7 +347,7 @@ class AutoLoss(Distillation[AutoSection]):
             self.teacher_keypoints,
         )
         points, confidence = teacher.decode(prediction)
-        points, confidence = self.fit.student_points(points[:, other]), confidence[:, other].float()
+        points, confidence = self.alignment.student_points(points[:, other]), confidence[:, other].float()
         confidence = confidence * (confidence >= self.section.min_confidence)
         weights = confidence.new_zeros(len(confidence), self.keypoints)
         keypoints = points.new_zeros(len(points), self.keypoints, 2)
@@ -358,7 +358,7 @@ class AutoLoss(Distillation[AutoSection]):
             maps = target.heatmaps.new_zeros(target.heatmaps.shape)
             strides = teacher.stride(maps.device), student.stride(maps.device)
             found = prediction.heatmaps.float()[:, other]
-            maps[:, own] = self.fit.sample(found, strides[0], student.heatmap_size, strides[1])
+            maps[:, own] = self.alignment.sample(found, strides[0], student.heatmap_size, strides[1])
             weights = torch.zeros_like(weights).index_fill_(1, own, 1.0)
             return HeatmapTarget(maps, weights)
         if isinstance(student, SimCCCodec) and isinstance(prediction, SimCC):
@@ -373,7 +373,7 @@ class AutoLoss(Distillation[AutoSection]):
         rows = []
         for axis, (row, empty) in enumerate(((prediction.x, target.x), (prediction.y, target.y))):
             bins = torch.arange(empty.shape[-1], device=row.device) / student.simcc_split_ratio
-            at = (bins * float(self.fit.scale()[axis]) + self.fit.offset[axis]) * teacher.simcc_split_ratio
+            at = (bins * float(self.alignment.scale()[axis]) + self.alignment.offset[axis]) * teacher.simcc_split_ratio
             found = _interpolate(row.float()[:, self.teacher_keypoints], at)
             if not student.label_softmax:
                 found = (found * teacher.beta).softmax(dim=-1)

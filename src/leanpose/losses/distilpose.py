@@ -90,7 +90,7 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
             losses["simulated_heatmaps"] = section.simulated_heatmap_weight * (error * weights).mean()
         if section.confidence_weight:
             assert pred.score is not None, "checked by build()"
-            error = (pred.score.float() - read_heatmaps(heatmaps, pred.xy)).abs()
+            error = (pred.score.float() - sample_heatmaps(heatmaps, pred.xy)).abs()
             losses["confidence"] = section.confidence_weight * (error * weights).mean()
         return losses
 
@@ -126,7 +126,7 @@ def simulate_heatmaps(
     return torch.exp(exponent(1, height)[..., :, None] + exponent(0, width)[..., None, :])
 
 
-def read_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+def sample_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
     """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()

@@ -142,7 +142,7 @@ class DWPoseStage1(Distillation[DWPoseSection]):
             losses["pose"] = scale * self.criterion.loss(student.prediction, target)
         if section.feature_weight:
             loss = feature_kd_loss(student, teacher, self.align, section.reduction)
-            losses["feature"] = strength * section.feature_weight * loss
+            losses["features"] = strength * section.feature_weight * loss
         if section.logit_weight:
             weights = target.weights if section.mask_unlabelled else None
             loss = logit_kd_loss(student, teacher, self.temperature, section.reduction, weights)

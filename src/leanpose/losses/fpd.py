@@ -86,5 +86,5 @@ class FPDLoss(Distillation[FPDSection]):
         alpha = self.section.alpha
         return {
             "pose": (1 - alpha) * supervised_loss(self.criterion, student, target),
-            "teacher_heatmaps": alpha * mse_loss(pred, wanted),
+            "teacher": alpha * mse_loss(pred, wanted),
         }

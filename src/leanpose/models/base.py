@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -79,6 +80,16 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 """Dropout probability."""
 
 
+OfficialNames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def renamed(key: str, rules: OfficialNames) -> str:
+    """The name that the rules make of an official one."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def require(condition: object, message: str) -> None:
     """Refuse a configuration.
 
@@ -129,12 +140,15 @@ class ImageModel(nn.Module):
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
         num_cycles: number of passes through its layers in training (SDPose).
+        official_names: regular expressions of the original code's parameter names, and what takes their place here, one
+            after the other; where that is not enough, `official_name` is overridden.
         provenance: the metadata of the file from which the weights were loaded; None if randomly initialised.
     """
 
     provenance: Provenance | None = None
     task: Literal["pose", "classification"]
     num_cycles: int = 1
+    official_names: ClassVar[OfficialNames] = ()
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
@@ -171,7 +185,18 @@ class ImageModel(nn.Module):
 
     def official_name(self, key: str) -> str | None:
         """The name here of a parameter of the original code; None for a parameter that is not used."""
-        raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        if not self.official_names:
+            raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        return renamed(key, self.official_names)
+
+    def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The official weights by their names here, changed where the original code computes with them otherwise.
+
+        Args:
+            weights: by their names here.
+            official: the same by their official names.
+        """
+        return weights
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch (0-based), for schedules inside the network; usually a no-op."""
@@ -189,8 +214,8 @@ class ImageModel(nn.Module):
                 "build it with another input_size to change that."
             )
 
-    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """RGB crops, (B, H, W, 3) uint8, as `forward` expects them: float, channels first, normalised.
+    def normalize(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, (B, H, W, 3) uint8, as `forward` expects them: float, channels first, normalized.
 
         The result keeps the input's channels-last memory format, which is fastest for convolutions.
         """
@@ -246,7 +271,7 @@ class PoseModel(ImageModel):
         """Outputs of `forward_train` for losses, in addition to the prediction."""
         return frozenset({"features"})
 
-    def require_fit(self, vertical: int = 1, horizontal: int = 1) -> None:
+    def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
         """Check that the input size suits the backbone, so that each feature covers `stride` pixels.
 
         Args:
@@ -264,7 +289,7 @@ class PoseModel(ImageModel):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, computing only what the paper needs at inference.
+        """The prediction for normalized RGB crops, computing only what the paper needs at inference.
 
         Raises:
             LeanposeError: the images are not of this model's size.

@@ -133,7 +133,7 @@ class Hourglass(PoseModel):
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = HourglassStem(c.stage_channels[0])
-        self.require_fit()
+        self.require_divisible_input()
         self.stacks = nn.ModuleList(
             HourglassStack(c, len(skeleton), last=i == c.num_stacks - 1) for i in range(c.num_stacks)
         )

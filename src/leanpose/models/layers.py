@@ -101,7 +101,7 @@ def sine_position(
 ) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels encodes the row, the second the column.
 
-    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (as in DETR and TokenPose).
+    Coordinates count from 1, normalized to 2π; wavelengths rise to 10000 (as in DETR and TokenPose).
 
     Args:
         offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
@@ -163,7 +163,7 @@ def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tenso
         return head(features.float())
 
 
-def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
+def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
     """The values of a head: x, y, then sigma along x and y, or the confidence before them.
 
     Args:
@@ -216,10 +216,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
-        self.initialise()
+        self.init_weights()
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Initialise the weights."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -248,9 +248,9 @@ class MultiScaleDeformableAttention(nn.Module):
             memory: the flattened feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
         """
-        return self.read(self.look(query, reference, shapes), memory, shapes)
+        return self.aggregate(self.sampling_points(query, reference, shapes), memory, shapes)
 
-    def look(
+    def sampling_points(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> SamplingPoints:
         """Sampling locations and weights of each query; the arguments are those of `forward`."""
@@ -262,10 +262,11 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))
 
-    def read(
+    def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
-        """The attention output for these sampling points; the arguments are `look`'s result and those of `forward`."""
+        """The attention output for these sampling points; the arguments are `sampling_points`'s result and those of
+        `forward`."""
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 

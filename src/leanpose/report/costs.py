@@ -82,8 +82,8 @@ def _time_model(model: PoseModel, time_budget: float, reasons: dict[str, str]) -
         results = benchmark_backends(
             model, torch.device("cpu"), batches=(1,), time_budget=time_budget, precision="fp32", clock=time.process_time
         )
-    reasons |= {result.candidate.backend: result.reason for result in results if result.reason is not None}
-    return {result.candidate.backend: result.milliseconds[1] for result in results if result.reason is None}
+    reasons |= {result.setup.backend: result.reason for result in results if result.reason is not None}
+    return {result.setup.backend: result.milliseconds[1] for result in results if result.reason is None}
 
 
 def _time_file(file: Path, time_budget: float, reasons: dict[str, str], skeleton: Skeleton | None) -> dict[str, float]:

@@ -21,7 +21,7 @@ from leanpose.evaluation.calibration import (
     labelled_scores,
 )
 from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
-from leanpose.evaluation.pck import normalised_distances, torso_sizes
+from leanpose.evaluation.pck import normalized_distances, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.base import PoseModel
 from leanpose.report.tables import between
@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluatedModel:
     """A model's poses in the labelled boxes of people, and how good they are.
 
     Attributes:
@@ -72,7 +72,7 @@ class Measured:
         return None if self.scores is None else expected_calibration_error(self.scores.scores, self.scores.right)
 
 
-class Measurement(NamedTuple):
+class ModelComparison(NamedTuple):
     """Models on the same people.
 
     Attributes:
@@ -83,7 +83,7 @@ class Measurement(NamedTuple):
         absent: by the name of a model the keypoints that it does not look for, which count as missed.
     """
 
-    models: dict[str, Measured]
+    models: dict[str, EvaluatedModel]
     people: PoseDataset
     skeleton: Skeleton
     broken: dict[str, str]
@@ -97,7 +97,7 @@ def measure(
     *,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
-) -> Measurement:
+) -> ModelComparison:
     """Each model in the labelled boxes, without flip test.
 
     Args:
@@ -126,14 +126,16 @@ def measure(
     for (name, found), row in zip(poses.items(), draws, strict=True):
         scores = labelled_scores(found, readable.people, skeleton)
         scores = scores.select(~np.isin(np.array(skeleton.keypoints)[scores.joints], absent[name]))
-        measured[name] = Measured(
+        measured[name] = EvaluatedModel(
             name,
             found,
             Figure(100 * coco_ap(found, people, skeleton)["AP"], row),
             torso_pck(found, readable, skeleton, seed=seed),
             scores if len(scores.scores) else None,
         )
-    return Measurement(measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which})
+    return ModelComparison(
+        measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which}
+    )
 
 
 def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePredictions:
@@ -156,7 +158,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
         return None
     labels = np.stack([person.keypoints for person in people.people]).astype(np.float64)
     points, visible = labels[..., :2], labels[..., 2] > 0
-    distances = normalised_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
+    distances = normalized_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
     _, image = np.unique(poses.image_ids, return_inverse=True)
     hits, counts = (np.zeros((image.max() + 1, len(skeleton))) for _ in range(2))
     np.add.at(hits, image, distances < PCK_THRESHOLD)  # NaN is below nothing
@@ -171,7 +173,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
     return Figure(float(value), np.array(draws))
 
 
-def keypoint_hits(measured: Measured, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
+def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
     """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label."""
     similarity = label_similarity(measured.poses, people.people, skeleton)
     return np.where(np.isnan(similarity), np.nan, similarity >= RIGHT_OKS)

@@ -14,7 +14,7 @@ from leanpose.models.base import PoseModel
 from leanpose.models.registry import model_entry
 from leanpose.report.figures import draw_reliability
 from leanpose.report.images import person_oks, side_by_side
-from leanpose.report.measure import Measured, Measurement, measure
+from leanpose.report.measure import EvaluatedModel, ModelComparison, measure
 from leanpose.report.page import ReportDrawing, ReportSection
 from leanpose.report.runs import RunRecord
 from leanpose.report.tables import NOTHING, ReportTable, between, number
@@ -82,7 +82,7 @@ def _what_to_measure(folder: Path, run: RunRecord) -> tuple[str, PoseDataset, Pa
     return f"{recipe.data.root} {recipe.skeleton} {recipe.data.val!r}", people, weights_of(str(folder))
 
 
-def _section(found: Measurement, files: list[str]) -> ReportSection:
+def _section(found: ModelComparison, files: list[str]) -> ReportSection:
     models = list(found.models.values())
     shown, count = models[:SIDE_BY_SIDE], len(found.people.people)
     rows = [_row(one) for one in models]
@@ -106,6 +106,6 @@ def _section(found: Measurement, files: list[str]) -> ReportSection:
     return ReportSection(f"Predictions on {found.people.name}", parts)
 
 
-def _row(one: Measured) -> list[str]:
+def _row(one: EvaluatedModel) -> list[str]:
     pck = [NOTHING, NOTHING] if one.pck is None else [f"{one.pck.value:.1f}", between(one.pck.interval)]
     return [one.name, f"{one.ap.value:.1f}", between(one.ap.interval), *pck, number(one.calibration_error, ".3f")]

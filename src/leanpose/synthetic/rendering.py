@@ -111,7 +111,7 @@ class Light:
     colour: Float[np.ndarray, 3]
 
     def shade(self, normals: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        """Brightness of surfaces by their outward directions (not normalised)."""
+        """Brightness of surfaces by their outward directions (not normalized)."""
         length = np.sqrt((normals * normals).sum(-1)) + 1e-9
         cosine = normals @ self.direction / length
         # Half-Lambert: light wraps a little around, as it does under a sky.

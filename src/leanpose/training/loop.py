@@ -266,7 +266,7 @@ class Trainer:
         """The losses of a part of a batch.
 
         Raises:
-            LeanposeError: a norm over the batch has a single value to normalise.
+            LeanposeError: a norm over the batch has a single value to normalize.
         """
         try:
             return self.task(*batch.inputs)
@@ -277,7 +277,7 @@ class Trainer:
 
     def _too_few_values(self) -> LeanposeError:
         return LeanposeError(
-            f"At this crop size the network normalises over one value per person, so it needs 2 or more in each batch of a step: "
+            f"At this crop size the network normalizes over one value per person, so it needs 2 or more in each batch of a step: "
             f"raise batch_size ({self.recipe.batch_size}), take less grad_accum_steps ({self.recipe.grad_accum_steps}), more people "
             f"({len(self.dataset)}) or a larger model_options.input_size."
         )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
 from leanpose.losses import METHODS, Criterion, Distillation
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
-from leanpose.losses.fit import CropFit, resize_crops
+from leanpose.losses.crop_alignment import CropAlignment, resize_crops
 from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.log import OF_SET
@@ -60,10 +60,10 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            output = forward(self.model.normalise(images))
+            output = forward(self.model.normalize(images))
             if not self.flip_test:
                 return output
-            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            mirrored = forward(self.model.normalize(images.flip(2))).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
@@ -112,7 +112,7 @@ class PoseTask(Task):
         self,
         model: PoseModel,
         distillation: Distillation[Any],
-        auxiliary: AuxiliaryHeatmaps | None = None,
+        auxiliary: AuxiliaryHeatmapLoss | None = None,
         teacher: Teacher | None = None,
         sets: Sequence[str] = (),
     ) -> None:
@@ -123,12 +123,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
         teacher_size = model.input_size if teacher is None else teacher.model.input_size
-        self.fit = CropFit(model.input_size, teacher_size, model.codec.warp)
+        self.alignment = CropAlignment(model.input_size, teacher_size, model.codec.warp)
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crops to train on."""
-        return self.fit.crop_size
+        return self.alignment.crop_size
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
@@ -148,8 +148,8 @@ class PoseTask(Task):
         target = model.codec.encode(keypoints, weights)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher(self.fit.teacher_crops(images))
-        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
+            teacher = self.teacher(self.alignment.teacher_crops(images))
+        student = self.distillation.student_forward(model, model.normalize(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
             same = self.auxiliary.codec is model.codec
@@ -193,7 +193,7 @@ class PoseTask(Task):
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         teacher = self.teacher.dry_run()
         with self.teacher.autocast(crop.device):
-            student = self.distillation.student_forward(model, model.normalise(crop), teacher)
+            student = self.distillation.student_forward(model, model.normalize(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
 
@@ -204,7 +204,9 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None,
     Raises:
         LeanposeError: the student cannot be trained so, or not by this teacher.
     """
-    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    auxiliary = (
+        AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    )
     criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
     method = METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)

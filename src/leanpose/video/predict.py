@@ -50,7 +50,7 @@ class VideoOutcome:
         expected: frames to come in all, as far as known.
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
-        ids: of the different people.
+        track_ids: of the different people.
         uncertain: people left out because of their low scores, in all frames together.
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
@@ -66,7 +66,7 @@ class VideoOutcome:
     expected: int | None = None
     seconds: float = 0.0
     people: int = 0
-    ids: set[int] = field(default_factory=set)
+    track_ids: set[int] = field(default_factory=set)
     uncertain: int = 0
     elapsed: float = 0.0
     model_seconds: float = 0.0
@@ -173,8 +173,8 @@ def predict_video(
                         outcome.resized += 1
                     outcome.people += len(poses)
                     outcome.seconds = frame.seconds
-                    if poses.ids is not None:
-                        outcome.ids.update(poses.ids.tolist())
+                    if poses.track_ids is not None:
+                        outcome.track_ids.update(poses.track_ids.tolist())
                     outcome.elapsed = time.perf_counter() - begun
                     outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
                     advance(outcome)

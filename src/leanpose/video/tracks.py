@@ -118,11 +118,11 @@ class TrackTable:
         ids = np.zeros(len(poses), np.int64)
         boxes = self._enclosing(poses)
         self._pair(self.active, poses, boxes, seconds, ids)
-        if poses.ids is not None:
+        if poses.track_ids is not None:
             left = {track.id for track in self.active} - set(ids.tolist())
             for row in np.flatnonzero(ids == 0):
-                if int(poses.ids[row]) in left:
-                    ids[row] = poses.ids[row]
+                if int(poses.track_ids[row]) in left:
+                    ids[row] = poses.track_ids[row]
                     left.remove(int(ids[row]))
         self._pair(self.active, poses, boxes, seconds, ids, by_box=True)
         lost = [track for track in self.tracks if track.missed]
@@ -171,7 +171,7 @@ class TrackTable:
         alive = {track.id: track for track in self.tracks}
         rows = np.array([row for row in np.argsort(final, kind="stable") if int(final[row]) in alive], dtype=int)
         box_scores = np.array([alive[int(person)].box_score for person in final[rows]], poses.box_scores.dtype)
-        return replace(poses[rows], ids=final[rows], box_scores=box_scores)
+        return replace(poses[rows], track_ids=final[rows], box_scores=box_scores)
 
     def _continue(
         self, track: Track, poses: PoseResult, row: int, box: Float[np.ndarray, " 4"], scores: Float[np.ndarray, " K"],

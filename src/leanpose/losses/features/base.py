@@ -36,7 +36,7 @@ class FeatureLoss(nn.Module, ABC):
         """The loss of the student's features against the teacher's, on one grid."""
 
 
-def standardised(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def standardized(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Each channel with mean 0 and standard deviation 1 over people and positions, as in PKD (Cao et al., NeurIPS 2022,
     §3.3)."""
     features = features.float()

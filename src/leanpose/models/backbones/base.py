@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        """The features of normalised images."""
+        """The features of normalized images."""
 
 
 def init_convolutions(network: nn.Module, std: float | None = None) -> None:
@@ -110,7 +110,7 @@ class PyramidBackbone(Backbone):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The four levels, finest first."""
 
-    def read_at(self, stride: Literal[4, 8, 16, 32]) -> Self:
+    def set_output_stride(self, stride: Literal[4, 8, 16, 32]) -> Self:
         """Return the features at another stride from now on."""
         self.stride = stride
         self.channels = self.pyramid_channels[PYRAMID_STRIDES.index(stride)]

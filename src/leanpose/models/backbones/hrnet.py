@@ -102,7 +102,7 @@ class Bottleneck(nn.Module):
 
 
 class Image(Backbone):
-    """No layers: the features are the normalised pixels."""
+    """No layers: the features are the normalized pixels."""
 
     stride = 1
     channels = 3

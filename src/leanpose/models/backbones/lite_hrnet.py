@@ -29,7 +29,7 @@ class LiteHRNetLayout(NamedTuple):
             branches.
         channels: channels of the finest branch; each coarser one has twice as many.
         weighting: whether the blocks are conditional channel weighting rather than shuffle units.
-        norms: whether there is batch normalisation after each convolution; otherwise it is folded into the
+        norms: whether there is batch normalization after each convolution; otherwise it is folded into the
             convolutions, as in published inference files, and stays so in further training, which amounts to frozen
             norms.
     """
@@ -50,7 +50,7 @@ LITE_HRNETS = {
 
 
 class ConvNorm(nn.Module):
-    """A convolution, batch normalisation unless folded, and optionally a ReLU."""
+    """A convolution, batch normalization unless folded, and optionally a ReLU."""
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, groups: int = 1, norm: bool, relu: bool = False

@@ -25,7 +25,7 @@ _SKIPS = {16: 9, 8: 5, 4: 2}  # index of the block whose features of that stride
 class Conv(nn.Conv2d):
     """A convolution with TensorFlow's padding: on all sides, but with stride 2 only at the right and bottom.
 
-    The batch normalisations of the published weights are folded into the convolutions and stay so in further training,
+    The batch normalizations of the published weights are folded into the convolutions and stay so in further training,
     which amounts to frozen norms.
     """
 
@@ -92,7 +92,7 @@ class MoveNetBackbone(Backbone):
 
     def __init__(self, variant: str = "movenet_lightning") -> None:
         super().__init__(variant)
-        # From this library's normalisation to the network's own range of -1 to 1.
+        # From this library's normalization to the network's own range of -1 to 1.
         mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
         self.register_buffer("image_scale", std, persistent=False)
         self.register_buffer("image_shift", mean - 1, persistent=False)

@@ -34,7 +34,7 @@ _STAGES = ((64, 128, 3), (128, 256, 6), (256, 512, 6), (512, 1024, 3))  # in, ou
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution without bias, a batch normalisation, a SiLU."""
+    """A convolution without bias, a batch normalization, a SiLU."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from leanpose.models.layers import resize
 
 
 @dataclass(frozen=True)
-class CropFit:
+class CropAlignment:
     """The student crop letterboxed into the teacher crop (aspect ratio kept, centred, zero padding).
 
     Attributes:

@@ -9,7 +9,7 @@ import pytest
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends.base import ModelSpec
 from leanpose.errors import LeanposeError
-from leanpose.quantisation.calibration import choose_people, crops_of
+from leanpose.quantization.calibration import choose_people, crops_of
 
 
 @pytest.fixture

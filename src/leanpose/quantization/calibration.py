@@ -1,4 +1,4 @@
-"""Who calibrates a quantised file and who it is measured on: never the same people, nor people of the same image."""
+"""Who calibrates a quantized file and who it is measured on: never the same people, nor people of the same image."""
 
 from __future__ import annotations
 
