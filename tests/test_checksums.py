@@ -202,8 +202,8 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: py
     files[0].write_bytes(content[:-40] + bytes([content[-40] ^ 1]) + content[-39:])
     assert load_state(tmp_path)["run"]["step"] == 20
     assert caplog.messages == [
-        f"{files[0]} is corrupt, or another program has changed it: its leanpose_crc32 differs. The run goes on from the state saved "
-        "before it, of step 20."
+        f"{files[0]} is corrupt, or another program has changed it: its leanpose_crc32 differs. The run resumes from the previous "
+        "state, of step 20."
     ]
     (tmp_path / "state-previous.pt").write_bytes(b"half")
     with pytest.raises(LeanposeError, match=r"state\.pt is corrupt"):

@@ -229,7 +229,7 @@ def test_networks_that_take_the_machines_memory(tmp_path: Path):
 @pytest.mark.parametrize("text", ["abc", "", "-1", "0", "1" * 5_000, "²"], ids=lambda text: text[:5])
 def test_a_number_of_processes_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", text)
-    with pytest.raises(LeanposeError, match="WORLD_SIZE is the number of processes, not"):
+    with pytest.raises(LeanposeError, match="WORLD_SIZE must be the number of processes, not"):
         make_fabric(parse_recipe(tiny_recipe(Path())), "cpu")
 
 

@@ -83,7 +83,7 @@ def test_what_cannot_get_a_new_head(run: Path, data: Path, tmp_path: Path, monke
         ([str(run), "--logit-weight", "inf"], "above 0, not inf"),
         (["x" * 3000], "cannot be the name of a file"),
         ([str(run), "codec.beta=5"], "'codec.beta=5' has no effect"),
-        ([str(run), "--out", str(run)], "already holds a run"),
+        ([str(run), "--out", str(run)], "already contains a run"),
     ):
         with pytest.raises(LeanposeError, match=match):
             CliRunner().invoke(app, ["retrain-head", *arguments], catch_exceptions=False)

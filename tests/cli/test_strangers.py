@@ -123,7 +123,7 @@ def test_ranks_without_processes_mean_nothing(monkeypatch: pytest.MonkeyPatch):
     assert not writes_files()
     for rank in ("abc", "-1", "4", "²"):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(LeanposeError, match="RANK is the number of a process, from 0 to 3"):
+        with pytest.raises(LeanposeError, match="RANK must be the index of a process, from 0 to 3"):
             writes_files()
 
 

@@ -84,6 +84,6 @@ def test_a_recipe_names_a_file_or_the_word() -> None:
     recipe = {"model": "rtmpose_t", "data": {"train": []}}
     assert parse_recipe({**recipe, "pretrained": "a.safetensors"}).pretrained == "a.safetensors"
     with pytest.raises(
-        LeanposeError, match=r"pretrained is `backbone` or a \.safetensors file of a backbone, not 'bacbone'"
+        LeanposeError, match=r"pretrained must be `backbone` or a \.safetensors file of a backbone, not 'bacbone'"
     ):
         parse_recipe({**recipe, "pretrained": "bacbone"})

@@ -414,7 +414,7 @@ def test_a_norm_over_one_value_gets_a_sentence(shared: Path, tmp_path: Path, rec
         "batch_size": 8 if recipe.endswith("person") else 1,
         "precision": "fp32",
     }
-    with pytest.raises(LeanposeError, match=f"one value per person, so it needs 2 or more .* {words}"):
+    with pytest.raises(LeanposeError, match=f"only one value per channel: .* {words}"):
         train(parse_recipe(values), tmp_path / "run", device="cpu", quiet=True)
 
 

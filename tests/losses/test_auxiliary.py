@@ -92,7 +92,7 @@ def test_it_adds_to_what_a_teacher_supervises_there(tmp_path: Path) -> None:
     assert losses.keys() >= {"pose", "teacher", "auxiliary", "teacher_auxiliary"}
     other = task.distillation.forward
     task.distillation.forward = lambda *args: {**other(*args), "auxiliary": torch.zeros(())}
-    with pytest.raises(LeanposeError, match="'auto' has a loss named 'auxiliary' already"):
+    with pytest.raises(LeanposeError, match="'auto' already has a loss named 'auxiliary'"):
         task(*batch)
 
 

@@ -135,7 +135,7 @@ def _finish(work: Work, out: Path) -> None:
     """Run the command to its end, on from where it was stopped."""
     arguments = work.again(out) if out.exists() else work.first(out)
     done = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)
-    if done.returncode and "already holds a run" not in done.stderr:
+    if done.returncode and "already contains a run" not in done.stderr:
         sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 

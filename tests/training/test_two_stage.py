@@ -68,7 +68,7 @@ def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path
     assert [saved_recipe(run / stage).schedule.epochs for stage in ("stage1", "stage2")] == [2, 1]
     assert saved_recipe(run).distillation.method == "dwpose"
     assert all((run / stage / "val.csv").is_file() for stage in ("stage1", "stage2"))
-    with pytest.raises(LeanposeError, match="already holds a run"):
+    with pytest.raises(LeanposeError, match="already contains a run"):
         train(dwpose(data, teacher), run, quiet=True)
 
 

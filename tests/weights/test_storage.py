@@ -84,7 +84,7 @@ def test_a_damaged_calibration_is_refused(model: PoseModel, tmp_path: Path) -> N
         card = json.loads(opened.metadata()["leanpose"])
     card["codec"]["calibration"] = {"slope": 1.0}
     save_file(load_file(file), file, {"leanpose": json.dumps(card)})
-    with pytest.raises(LeanposeError, match="cannot build: Not a calibration of scores"):
+    with pytest.raises(LeanposeError, match="cannot build: Not a score calibration"):
         load_model(file)
 
 
