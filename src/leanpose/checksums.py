@@ -1,7 +1,8 @@
 """Checksums (CRC-32) in files that are written to be read again: every flipped bit in them is found.
 
 Beside what a format holds itself, a file ends with a seal that its other readers pass over: a metadata entry in ONNX, a
-comment in XML, bytes behind the archive in a saved state. A file without one, such as another program's, is taken as it is.
+comment in XML, bytes behind the archive in a saved state. A file without one, such as another program's, is taken as it
+is.
 """
 
 from __future__ import annotations

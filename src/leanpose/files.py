@@ -149,7 +149,8 @@ def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str
 def any_damage(what: str, path: Path | str) -> Iterator[None]:
     """The boundary around a reader: whatever a file's content makes it raise becomes one sentence with the file's name.
 
-    Readers say better themselves what they know to be wrong; this is for the rest. `leanpose --debug` shows where it comes from.
+    Readers say better themselves what they know to be wrong; this is for the rest. `leanpose --debug` shows where it
+    comes from.
 
     Args:
         what: the file is, such as `data set`.
@@ -208,7 +209,8 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def _unfolded(node: Any, known: dict[int, float]) -> float:
-    """How many values a tree has once every alias is replaced by what it stands for; infinite for one that holds itself."""
+    """How many values a tree has once every alias is replaced by what it stands for; infinite for one that holds
+    itself."""
     if not isinstance(node, dict | list):
         return 1
     if id(node) not in known:
@@ -243,7 +245,8 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
 
 
 def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The bytes of a safetensors file. Other than `safetensors.torch.save`'s, they are the same for the same content."""
+    """The bytes of a safetensors file. Other than `safetensors.torch.save`'s, they are the same for the same
+    content."""
     from safetensors.torch import save  # takes time that `leanpose --help` does not have
 
     content = save(tensors, metadata)
@@ -265,8 +268,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         LeanposeError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    # The suffix stays last: writers such as OpenCV and numpy choose the format by it. The name is this writer's own: threads,
-    # processes and machines may share a folder.
+    # The suffix stays last: writers such as OpenCV and numpy choose the format by it. The name is this writer's own:
+    # threads, processes and machines may share a folder.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +336,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_cell(text: str) -> str:
-    """Text as a cell of a CSV table: what a spreadsheet would take for a formula, and compute, gets an apostrophe in front."""
+    """Text as a cell of a CSV table: what a spreadsheet would take for a formula, and compute, gets an apostrophe in
+    front."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -358,8 +362,8 @@ def require_own_folder(folder: Path, marker: str, what: str) -> None:
         what: was written there, such as `demo`.
 
     Raises:
-        LeanposeError: there is a file of that name, or a folder with something in it but without the marker. Hidden files,
-            such as a lock, do not count: they are not replaced.
+        LeanposeError: there is a file of that name, or a folder with something in it but without the marker. Hidden
+            files, such as a lock, do not count: they are not replaced.
     """
     free = not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()))
     if not free and not (folder / marker).exists():

@@ -1,14 +1,14 @@
-"""Boxes, crops, affine maps, flips: the one home of coordinate conventions.
+"""Boxes, crops, affine transforms, flips: all coordinate conventions.
 
-Points are (x, y) in pixels, pixel centres at integer coordinates; sizes are (height, width); boxes are xyxy. A person's crop
-is an affine map from the image: a *centre* and a *scale* (width and height of the region, in image pixels) say what
-is seen, the output size says how large it comes out, and one of two conventions says how pixels meet pixels:
+Points are (x, y) in pixels, pixel centres at integer coordinates; sizes are (height, width); boxes are xyxy. A person's
+crop is an affine transform of the image: a *centre* and a *scale* (width and height of the region, in image pixels)
+define the region, the output size its resolution, and one of two conventions how image and crop pixels are aligned:
 
 - `msra`: the region's width W becomes w output pixels, so its centre lands on w / 2 and one step is W / w;
 - `udp`: the region spans the centres of the first and the last pixel, so its centre lands on (w - 1) / 2 and one step
   is W / (w - 1) (Huang et al., "The Devil is in the Details", CVPR 2020).
 
-The numbers equal those of mmpose 0.29 and 1.x, the toolbox of the papers.
+The results equal those of mmpose 0.29 and 1.x.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One writer at a time: a lock on a folder or a file, held by the process and released by its end, however that comes.
 
-The system keeps the lock (`flock`, on Windows a locked byte), so a process that was killed holds none. Whoever holds one
-also removes what killed processes have left unfinished there.
+The system keeps the lock (`flock`, on Windows a locked byte), so a process that was killed holds none. Whoever holds
+one also removes what killed processes have left unfinished there.
 """
 
 from __future__ import annotations

@@ -23,12 +23,14 @@ class Section(BaseModel):
 
 
 class MethodSection(Section):
-    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other keys."""
+    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other
+    keys."""
 
     method: str = "none"
 
     def label_loss_scale(self, cycles: int) -> float:
-        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is none.
+        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is
+        none.
 
         Args:
             cycles: how many the student has, 1 for most.
@@ -48,11 +50,13 @@ class TeacherSection(MethodSection):
     """The section of a method with a frozen teacher."""
 
     teacher: str = Field(min_length=1)
-    """A released name, a .safetensors, .onnx or .xml file, hf://USER/NAME, or the folder of a run (its best weights)."""
+    """A released name, a .safetensors, .onnx or .xml file, hf://USER/NAME, or the folder of a run (its best
+    weights)."""
     teacher_skeleton: str | None = None
     """Names the keypoints of an exported teacher that does not name them: a known skeleton or a YAML file."""
     teacher_backend: Literal["torch", "onnxruntime"] = "torch"
-    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no tokens."""
+    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no
+    tokens."""
     compile_teacher: bool = False
     teacher_flip_test: bool = False
     """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""

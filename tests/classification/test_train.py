@@ -93,7 +93,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     for words in (["predict", image, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
         refused = CliRunner().invoke(app, words)
         assert isinstance(refused.exception, LeanposeError)
-        assert "a classifier, which finds no poses" in str(refused.exception)
+        assert "a classifier, not a pose model" in str(refused.exception)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few: Path, tmp_path: Path) -> None:

@@ -105,7 +105,11 @@ def test_damage_is_the_images_own(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
-    [("nowhere", "no file or folder"), ("ftp://a/b", "no place for"), ("memory://nothing/there", "nothing/there")],
+    [
+        ("nowhere", "no file or folder"),
+        ("ftp://a/b", "not a location for"),
+        ("memory://nothing/there", "nothing/there"),
+    ],
 )
 def test_nothing_there(source: str, sentence: str) -> None:
     with pytest.raises(LeanposeError, match=sentence):

@@ -39,7 +39,7 @@ def test_timms_networks_are_taken_as_they_are(tmp_path: Path, variant: str, mode
     built = create_model(model, pretrained=tmp_path / "backbone.safetensors")
     assert name in theirs
     assert torch.equal(start(built, name), theirs[name])
-    with pytest.raises(LeanposeError, match="holds a backbone alone, for `pretrained`"):
+    with pytest.raises(LeanposeError, match="contains only a backbone, for `pretrained`"):
         load_model(done.path)
 
 

@@ -67,7 +67,7 @@ def test_labels_are_hidden_always_alike_and_never_from_the_measurement(tmp_path:
     share = sum(map(sum, half.values())) / sum(map(sum, everybody.values()))
     assert 0.4 < share < 0.6
     assert labels(labelled_people=0.1, training=False) == everybody
-    with pytest.raises(LeanposeError, match=r"Nobody of the data set 'annotations' keeps a label \(labelled_people, "):
+    with pytest.raises(LeanposeError, match=r"The data set 'annotations' has no labels left after labelled_people"):
         labels(labelled_people=0)
 
 
@@ -254,7 +254,7 @@ def test_detected_boxes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(people.people[1].box, [-10, 5, 50, 115])
     assert people.ground_truth is not None
     assert len(people.ground_truth["annotations"]) == 2
-    with pytest.raises(LeanposeError, match="training uses the labelled ones"):
+    with pytest.raises(LeanposeError, match="training uses ground-truth boxes"):
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=True)
 
 

@@ -293,7 +293,7 @@ def test_image_ids_twice_are_refused_for_whole_bodies_too(tmp_path: Path) -> Non
     line = BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images").account().sentences()[0]
     assert line == "annotations: 2 people in the file, 1 used: 1 of a crowd."
     write_people(tmp_path, [person(1, 1)], images=[{"id": 1, "file_name": f"000{n}.jpg"} for n in (1, 2)])
-    with pytest.raises(LeanposeError, match="gives the image id 1 to both"):
+    with pytest.raises(LeanposeError, match="has the image id 1 twice"):
         BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images")
 
 

@@ -236,7 +236,7 @@ def test_folders_have_no_boxes(spot_finder: SpotFinder, folder: Path, tmp_path: 
     box = np.array([[0, 0, 10, 10]])
     sources: list[Any] = [folder, [folder], iter([])]
     for source in sources:
-        with pytest.raises(LeanposeError, match="not to a folder"):
+        with pytest.raises(LeanposeError, match="not for a folder"):
             estimator(source, [box])
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no images"):

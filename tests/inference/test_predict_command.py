@@ -89,14 +89,14 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     records = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
-    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
-    assert "knows none" not in result.output
+    assert "Done:     2 images, 1 person, 1 without people\n" in result.output
+    assert "has none" not in result.output
 
 
 def test_boxes_of_other_images_are_told(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
     result = predict(folder / "photo.jpg", "--bbox-file", "b.json")
-    assert "knows none of these images" in " ".join(result.output.split())
+    assert "has none of these images" in " ".join(result.output.split())
 
 
 def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Path, folder: Path):
@@ -104,7 +104,7 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     result = predict(photo, folder / "photo.jpg", "--person-threshold", 0)
     assert result.exit_code == 0, result.output
     assert "People:   from rtmdet_nano_person.onnx (RTMDet)\n" in result.output
-    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
+    assert "Done:     2 images, 1 person, 1 without people\n" in result.output
     (record,) = json.loads((tmp_path / "predictions/poses.json").read_text())
     x, y, w, h = record["bbox"]
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
@@ -159,7 +159,7 @@ def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_pa
     assert [record["score"] for record in kept] == [max(scores)]
     assert len((tmp_path / "predictions/poses.csv").read_text().splitlines()) == 2
     result = predict(folder / "photo.jpg", "--bbox-file", "b.json", "--person-threshold", 1)
-    assert "Done:     1 image, 0 people, 1 without anybody\n" in result.output
+    assert "Done:     1 image, 0 people, 1 without people\n" in result.output
 
 
 def test_what_was_recognised_of_a_file_is_said(predict, shared: Path, tmp_path: Path):

@@ -48,7 +48,7 @@ def test_images_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: Pa
 
 def test_too_few_people(spec: ModelSpec, tmp_path: Path) -> None:
     source = write_spot_people(tmp_path, count=1)
-    with pytest.raises(LeanposeError, match="too few to set some apart"):
+    with pytest.raises(LeanposeError, match="too few to hold out some"):
         choose_people(spec, source, None, count=10, seed=0)
 
 

@@ -115,10 +115,10 @@ def nothing(*_: object) -> None:
 @pytest.mark.parametrize(
     ("happens", "name", "sentence"),
     [
-        (gated, "me/pose", r"may be read by those alone who have accepted its terms: accept them on http://\S+/me/pose"),
+        (gated, "me/pose", r"is gated: accept its terms on http://\S+/me/pose"),
         (hidden, "me/pose", r"has no repository 'me/pose', or hides it from this account; `hf auth login` logs in\."),
         (broken, "me/pose", r"hf://me/pose is not in the cache, and http://\S+ answers with status 500 about me/pose\."),
-        (offline, "me/pose", r"hf://me/pose is not in the cache, and HF_HUB_OFFLINE forbids to ask http://\S+ about me/pose\."),
+        (offline, "me/pose", r"hf://me/pose is not in the cache, and HF_HUB_OFFLINE forbids requests to http://\S+ about me/pose\."),
         (unreachable, "me/pose", r"hf://me/pose is not in the cache, and http://127\.0\.0\.1:9 cannot be reached: "),
         (nothing, "you/pose", r"has no repository 'you/pose'"),
         (nothing, "me/pose@v9", r"'me/pose' has no revision 'v9'\."),

@@ -115,12 +115,12 @@ def test_names_in_a_readme_are_no_markup(tmp_path: Path) -> None:
 def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandInHub, tmp_path: Path) -> None:
     model = small()
     with pytest.raises(
-        LeanposeError, match=r"No file says where .* state training_data=, licence=, metrics= \(empty if none\)"
+        LeanposeError, match=r"The origin of the weights .* give training_data=, licence=, metrics= \(empty if none\)"
     ):
         model.push_to_hub("me/mine")
     with pytest.raises(LeanposeError, match=r"state training_data=, metrics= \(empty if none\)"):
         model.save_pretrained(tmp_path / "mine", licence="MIT")
-    with pytest.raises(LeanposeError, match="need terms: licence= is empty"):
+    with pytest.raises(LeanposeError, match="need a licence: licence= is empty"):
         model.push_to_hub("me/mine", training_data=[], licence=" ", metrics={})
     assert hub.repositories == {}
     assert not (tmp_path / "mine").exists()
@@ -132,7 +132,7 @@ def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandI
     with torch.no_grad():
         next(loaded.parameters()).add_(1)
     with pytest.raises(
-        LeanposeError, match="have changed since they were loaded, so the file's card holds no longer; state"
+        LeanposeError, match="have changed since they were loaded, so the file's card no longer applies; give"
     ):
         loaded.save_pretrained(tmp_path / "mine")
     loaded.save_pretrained(tmp_path / "mine", **STATED)

@@ -142,7 +142,7 @@ def test_a_flipped_bit_is_noticed(model: PoseModel, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(LeanposeError, match="not those that were saved"):
+    with pytest.raises(LeanposeError, match="do not match their checksum"):
         load_model(path)
 
 
@@ -230,7 +230,7 @@ def test_weights_that_are_not_finite_are_not_saved(model: PoseModel, tmp_path: P
         ("sdpose_t", "create_model"),
         ("leanpose-wholebody-z", "did you mean 'leanpose-wholebody-s'"),
         (".", "is a folder"),
-        ("no/such.onnx", r"is not a weight file.* can predict, be measured and teach as it is"),
+        ("no/such.onnx", r"is not a weight file.* work for predict, eval and as teachers"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence(

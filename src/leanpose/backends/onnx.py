@@ -57,7 +57,7 @@ class OnnxBackend(ExportedBackend):
         self._session, self._input = session, images.name
         self._batch = images.shape[0] if isinstance(images.shape[0], int) else None  # where the file allows no other
         if self._batch is not None and not 1 <= self._batch <= MAX_CROPS:  # it is filled, which takes memory
-            raise LeanposeError(f"{path} takes {self._batch} crops at once, which no pose model does.")
+            raise LeanposeError(f"{path} expects {self._batch} crops at once, which is implausible for a pose model.")
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
         self.one_pass = cuda
@@ -132,7 +132,7 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
 
 
 def metadata_of(session: InferenceSession, path: Path) -> dict[str, str]:
-    """What an open file says of itself: leanpose's card, or whatever other programs write.
+    """The metadata of an open file: leanpose's card, or those of other programs.
 
     Raises:
         LeanposeError: its metadata are corrupt.

@@ -1,4 +1,5 @@
-"""Classifiers in the one training loop: a task, its data and its recipe in place of those of poses (SDPose §4.5, Table 9)."""
+"""Classifiers in the one training loop: a task, its data and its recipe in place of those of poses (SDPose §4.5, Table
+9)."""
 
 from __future__ import annotations
 
@@ -93,8 +94,8 @@ class ClassificationTask(Task):
         if tuple(state) != now:
             gone, new = sorted(set(state) - set(now)), sorted(set(now) - set(state))
             raise LeanposeError(
-                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; put the "
-                "old folders back, or start a new run."
+                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; "
+                "put the old folders back, or start a new run."
             )
 
 
@@ -150,8 +151,8 @@ def read_images(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder 
     expected = recipe.model_options.get("classes", len(train.classes))
     if expected != len(train.classes):
         raise LeanposeError(
-            f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, or mend the "
-            f"folder."
+            f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, "
+            f"or mend the folder."
         )
     return train, None if val is None else read_class_folder(root / val.images, train.classes, val.split)
 
@@ -171,8 +172,8 @@ def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, 
         known = tuple(describe(weights_of(recipe.init_from)).get("classes", ()))
         if recipe.strict and known and known != classes:
             raise LeanposeError(
-                f"{recipe.init_from} has {len(known)} other classes ({', '.join(known[:3])} …) than the {len(classes)} of the data; "
-                "set strict=false to take all but the last layer."
+                f"{recipe.init_from} has {len(known)} other classes ({', '.join(known[:3])} …) than the {len(classes)} "
+                "of the data; set strict=false to take all but the last layer."
             )
         last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
         load_init_weights(model, recipe)

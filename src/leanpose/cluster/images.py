@@ -1,4 +1,5 @@
-"""The images of a folder, of tar archives or of object storage, in an order and with ids that depend on their names alone."""
+"""The images of a folder, of tar archives or of object storage, in an order and with ids that depend on their names
+alone."""
 
 from __future__ import annotations
 
@@ -99,8 +100,8 @@ class ImageList:
 def list_images(source: str) -> ImageList:
     """The images below a folder, in a tar archive or a folder of these, or below an address that fsspec knows.
 
-    Images in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the archive
-    and their name in it; where `source` is the archive itself, by the latter alone.
+    Images in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the
+    archive and their name in it; where `source` is the archive itself, by the latter alone.
 
     Raises:
         LeanposeError: nothing is there, or it cannot be read.

@@ -1,7 +1,7 @@
 """Which parts of a long work are done: a line each, appended once its file is on the disk.
 
-The first line holds the settings. A part counts as done where its line is whole and its file has the checksum of the line, so
-neither a kill at any moment nor a failing disk loses a part or makes one count twice.
+The first line holds the settings. A part counts as done where its line is whole and its file has the checksum of the
+line, so neither a kill at any moment nor a failing disk loses a part or makes one count twice.
 """
 
 from __future__ import annotations

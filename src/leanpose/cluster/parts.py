@@ -53,8 +53,8 @@ class LabelledPart:
 
     Attributes:
         content: of its Parquet file.
-        known: of its line in the journal: images, people, empty, skipped (a sentence each), notices (how many images each
-            sentence holds for), card (checksum of the card).
+        known: of its line in the journal: images, people, empty, skipped (a sentence each), notices (how many images
+            each sentence holds for), card (checksum of the card).
     """
 
     content: bytes
@@ -189,7 +189,8 @@ class PartLabeller:
     def label(self, rows: list[list[Any]]) -> LabelledPart:
         """
         Raises:
-            LeanposeError: the teacher or detector cannot be opened here, this machine has another leanpose, or as `label_part`.
+            LeanposeError: the teacher or detector cannot be opened here, this machine has another leanpose, or as
+                `label_part`.
         """
         if self.version != __version__:
             raise LeanposeError(
@@ -203,7 +204,8 @@ class PartLabeller:
     def __call__(self, table: Any) -> Any:
         """A batch of Ray Data: columns `part` and `images` (JSON) become `part`, `content`, `known` (JSON) and `error`.
 
-        What goes wrong travels as a sentence: an exception would come with the traces of the workers through which it went.
+        What goes wrong travels as a sentence: an exception would come with the traces of the workers through which it
+            went.
         """
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
 

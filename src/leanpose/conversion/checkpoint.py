@@ -86,7 +86,8 @@ class StoredArray(PickleStub):
 
 
 def empty_bytes(*_: Any) -> bytes:
-    """Stands for `bytes`, which Python 2's empty ones are made by; with a number it would fill the memory with zeros."""
+    """Stands for `bytes`, which Python 2's empty ones are made by; with a number it would fill the memory with
+    zeros."""
     return b""
 
 
@@ -119,7 +120,8 @@ class Checkpoint:
 
     Attributes:
         tensors: by the names that the file's program gives them, floating-point ones as float32.
-        dataset: what mmpose notes of the data that a model was trained on (`dataset_meta`): names of keypoints and so on.
+        dataset: what mmpose notes of the data that a model was trained on (`dataset_meta`): names of keypoints and so
+            on.
         config: the text of the configuration that it was trained with; empty where there is none.
         notes: how the file was taken apart, a sentence each.
     """
@@ -134,8 +136,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file of another program; nothing in it is executed.
 
     Raises:
-        LeanposeError: there is no such file, it is not a checkpoint, it is corrupt, it declares more numbers than it holds, or it
-            asks for something that is not known to be harmless.
+        LeanposeError: there is no such file, it is not a checkpoint, it is corrupt, it declares more numbers than it
+            holds, or it asks for something that is not known to be harmless.
     """
     try:
         with open_regular(path) as file:
@@ -211,7 +213,8 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors and arrays among the values.
 
     Raises:
-        LeanposeError: one is of another kind than numbers one after the other, or they declare far more numbers than the file
+        LeanposeError: one is of another kind than numbers one after the other, or they declare far more numbers than
+            the file
             holds: a tensor may repeat one number any number of times.
     """
     tensors: dict[str, Tensor] = {}
@@ -235,7 +238,8 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _network_weights(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors in float32 without what is not part of a network, and without the prefixes of wrappers; and what was done."""
+    """The tensors in float32 without what is not part of a network, and without the prefixes of wrappers; and what was
+    done."""
     kept = {
         key: value
         for key, value in tensors.items()

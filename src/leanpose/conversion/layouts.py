@@ -1,7 +1,7 @@
 """ViTPose's weights under mmpose's names, whichever program they come from.
 
-The paper's own code (on mmpose 0.x) names the transformer as timm does, Hugging Face's transformers in their own way; both keep a
-position of the class token, which ViTPose adds to that of every patch.
+The paper's own code (on mmpose 0.x) names the transformer as timm does, Hugging Face's transformers in their own way;
+both keep a position of the class token, which ViTPose adds to that of every patch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _QUERY = re.compile(r"\.attention\.attention\.query\.")
 
 
 def named_as_mmpose(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """A ViTPose's tensors by mmpose's names, and a sentence on where they come from; other networks' come back as they are.
+    """A ViTPose's tensors by mmpose's names, and a sentence on where they come from; other networks' come back as they
+    are.
 
     Raises:
         LeanposeError: it is a ViTPose+, which has several experts in each layer.

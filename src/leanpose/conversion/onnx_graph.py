@@ -156,8 +156,8 @@ def _read_graph(path: Path) -> OnnxGraph:
             continue
         if any(name not in constants for name in list(node.input)[1:]):
             raise LeanposeError(
-                f"{path} computes the weights of the convolution '{node.name}' from its input or by other operations than "
-                f"{' and '.join(_FOLDED)}; only stored ones are read."
+                f"{path} computes the weights of the convolution '{node.name}' from its input or by other operations "
+                f"than {' and '.join(_FOLDED)}; only stored ones are read."
             )
         weight = constants[node.input[1]]
         bias = constants[node.input[2]] if len(node.input) > 2 else added.get(node.output[0])

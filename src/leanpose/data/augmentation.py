@@ -1,11 +1,12 @@
-"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_photometric`).
+"""Augmentation of crops: geometric (`Augmentation.sample`) and photometric (`Augmentation.sample_photometric`).
 
-The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
-order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
-Nothing is warped here; the result is folded into one affine map.
+The geometric part is SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip,
+in the same order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, with which RTMPose and DWPose
+are trained. Nothing is warped here; the result is folded into one affine map.
 
-The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations), YOLOX's colour change, two blurs, and one
-dropped rectangle, and PP-TinyPose's dropped disc beside a keypoint. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
+The photometric part is RTMPose's recipe (Jiang et al., 2023; mmpose's configurations): YOLOX's colour jitter, two blurs
+and one dropped rectangle; and PP-TinyPose's dropped disc next to a keypoint. All random numbers come from the given
+generator, so a crop is a function of (seed, epoch, person).
 """
 
 from __future__ import annotations
@@ -118,10 +119,10 @@ class Augmentation(Section):
             labelled keypoints than this number.
         scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
         rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
-            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
-        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
-            half of the crops.
+        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's
+            and the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
+        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens
+            in half of the crops.
         blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
         coarse_dropout_probability: of a black rectangle [1].
         coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].

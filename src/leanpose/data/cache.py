@@ -5,8 +5,8 @@ keeps its context, and at most as fine as the model can use. `leanpose.data.pack
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
-The tables are numpy arrays: `INDEX` (a row a person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but the
-crops; each crop has its own in the index, which is verified whenever it is read.
+The tables are numpy arrays: `INDEX` (a row a person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but
+the crops; each crop has its own in the index, which is verified whenever it is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ PLACE = [
     ("offset", "<u8"), ("length", "<u4"), ("height", "<u4"), ("width", "<u4"), ("scale", "<f8", (2,)),
     ("shift", "<f8", (2,)), ("crc", "<u4"),
 ]  # fmt: skip
-"""Where a crop is in the file, and in its image: crop pixel = scale · image pixel + shift. A length of 0: there is none."""
+"""Where a crop is in the file, and in its image: crop pixel = scale · image pixel + shift. A length of 0: there is
+none."""
 
 INDEX = np.dtype(
     [("key", "<u8"), ("image", "<u4"), ("set", "<u2"), ("image_id", "<i8"), ("person_id", "<i8"), ("box", "<f8", (4,)),
@@ -84,7 +85,8 @@ class CropCache:
     """A pack, mapped into memory.
 
     Args:
-        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps it again.
+        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps
+            it again.
         expected: the `checksum` that it has to have.
 
     Attributes:
@@ -99,7 +101,8 @@ class CropCache:
         skeleton: what is labelled.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
-        labels: path, bytes and checksum of the label files that it was made of (`leanpose.data.label_digest.LabelDigest`).
+        labels: path, bytes and checksum of the label files that it was made of
+            (`leanpose.data.label_digest.LabelDigest`).
         left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
 
     Raises:
@@ -347,7 +350,8 @@ class CropLookup:
 
     @cached_property
     def shards(self) -> Int[np.ndarray, " N"] | None:
-        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no shard."""
+        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no
+        shard."""
         found, first = np.full(len(self.rows), -1), 0
         for source, pack in enumerate(self.caches):
             own = np.flatnonzero(self.sources == source)

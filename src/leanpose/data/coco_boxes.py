@@ -121,8 +121,8 @@ def require_width_and_height(
     outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))
     if seen.any() and outside[seen].mean() < _OVER:
         raise LeanposeError(
-            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, {over.mean():.0%} of "
-            "them reach over the edge of their images; subtract the first corner from the second one."
+            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, "
+            f"{over.mean():.0%} of them reach over the edge of their images; subtract the first corner from the second one."
         )
 
 

@@ -45,15 +45,14 @@ class CocoFile:
         return f"Annotation {record['id']} of {self.path}"
 
     def require_unique_ids(self) -> None:
-        """See that every image has an id of its own.
+        """Check that image ids are unique.
 
         Raises:
             LeanposeError: two share one.
         """
         for number, first, second in self.clashes[:1]:
             raise LeanposeError(
-                f"{self.path} gives the image id {number} to both {first} and {second}, so nobody can tell whose people are "
-                "whose; number the images again when putting files together."
+                f"{self.path} has the image id {number} twice, for {first} and {second}; renumber the images when merging files."
             )
 
     def image_of(self, record: Record) -> Record:
@@ -89,7 +88,8 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
     Args:
         path: the JSON file.
         skeleton: what it labels; otherwise the keypoint names of its categories decide.
-        category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints' names.
+        category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints'
+            names.
 
     Raises:
         LeanposeError: it is missing, truncated, or no COCO keypoint file, or two images share an id.
@@ -101,7 +101,8 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
 
 
 def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
-    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not refused."""
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not
+    refused."""
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise LeanposeError(f"{path} is not a COCO annotation file: it needs the lists `images` and `annotations`.")
     images: dict[int, Record] = {}
@@ -208,7 +209,8 @@ def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list
 
 
 def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
-    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as many keypoints."""
+    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as
+    many keypoints."""
     fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
     names = [keypoint_name(name) for name in skeleton.keypoints]
     named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
@@ -273,7 +275,8 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
 
 
 def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int]]:
-    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`, `flip_idx`).
+    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`,
+    `flip_idx`).
 
     Raises:
         LeanposeError: it is no such order of so many keypoints.

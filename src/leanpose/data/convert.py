@@ -65,15 +65,15 @@ def convert_labels(
     Args:
         out: a file, or a folder to write to.
         kind: the format, of `WRITERS`.
-        images: folder or archive of the images, where they do not lie beside the labels; needed for their sizes alone, and for YOLO,
-            whose images are linked or copied to where its label files are looked for.
+        images: folder or archive of the images, where they do not lie beside the labels; needed for their sizes alone,
+            and for YOLO, whose images are linked or copied to where its label files are looked for.
         skeleton: what the file labels, where it does not say; or the order to write.
         category: of several, the one to write.
         wait: until another process has written the target, in place of an error.
 
     Raises:
-        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written, is
-            being written by another process, or holds another set.
+        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be
+            written, is being written by another process, or holds another set.
     """
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out

@@ -1,7 +1,9 @@
-"""Plain CSV: a row a keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one, `visible`.
+"""Plain CSV: a row a keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one,
+`visible`.
 
-`visible` is 0 not labelled, 1 or `false` hidden, 2 or `true` visible; without the column, or where it is empty, a point with numbers is
-visible. Columns are separated by commas, or else by semicolons or tabs, and then numbers may have decimal commas.
+`visible` is 0 not labelled, 1 or `false` hidden, 2 or `true` visible; without the column, or where it is empty, a point
+with numbers is visible. Columns are separated by commas, or else by semicolons or tabs, and then numbers may have
+decimal commas.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def read_csv_table(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
 
 
 def load_csv_table(path: Path) -> LabelSet:
-    """The labels of a table. A person is told from others of its image by `person`; without that column there is one an image.
+    """The labels of a table. A person is told from others of its image by `person`; without that column there is one an
+    image.
 
     Raises:
         LeanposeError: it is missing, lacks a column, or a row is garbled.

@@ -1,7 +1,8 @@
-"""DeepLabCut: `CollectedData_NAME.csv` or `.h5`, a row an image and two columns a keypoint, in pixels; empty is not labelled.
+"""DeepLabCut: `CollectedData_NAME.csv` or `.h5`, a row an image and two columns a keypoint, in pixels; empty is not
+labelled.
 
-The heading has the rows scorer, bodyparts and coords, in projects of several animals individuals too. The image is one column, or
-three (`labeled-data`, video, file).
+The heading has the rows scorer, bodyparts and coords, in projects of several animals individuals too. The image is one
+column, or three (`labeled-data`, video, file).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _HEADING = ("scorer", "individuals", "bodyparts", "coords")
 
 
 def is_deeplabcut(file: FileContent) -> bool:
-    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other names."""
+    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other
+    names."""
     if file.path.suffix in (".h5", ".hdf5"):
         return file.start.startswith(b"\x89HDF") and file.path.name.startswith("CollectedData")
     heading = file.first_lines[0].split(",")[0] if file.path.suffix == ".csv" and file.first_lines else ""
@@ -90,7 +92,8 @@ def load_deeplabcut(path: Path) -> LabelSet:
             for individual, point, axis, value in cells:
                 found.setdefault(individual, {}).setdefault(point, {})[axis] = value
             for individual, points in found.items():
-                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of a cage.
+                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of
+                # a cage.
                 category = _SINGLE if individual == _SINGLE and len(found) > 1 else PERSON
                 person = NamedPoints(len(images) - 1, category=category)
                 for point, place in points.items():
@@ -125,8 +128,8 @@ def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[f
 def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
     if not all(importlib.util.find_spec(name) for name in ("pandas", "tables")):
         raise LeanposeError(
-            f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that DeepLabCut writes "
-            "beside it needs neither."
+            f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that "
+            "DeepLabCut writes beside it needs neither."
         )
     import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 

@@ -1,7 +1,8 @@
 """Which files are opened as images, and how large they may be: all of it is known before memory is taken for pixels.
 
-Only regular files of known formats are read. The limit on pixels holds for every reader of images; `LEANPOSE_MAX_MEGAPIXELS`
-raises it, also in the processes that load training data (`leanpose --max-megapixels` sets it).
+Only regular files of known formats are read. The limit on pixels holds for every reader of images;
+`LEANPOSE_MAX_MEGAPIXELS` raises it, also in the processes that load training data (`leanpose --max-megapixels` sets
+it).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF", "TGA", "ICO", "PSD",
     "PCX", "SGI",
 )  # fmt: skip
-"""Pillow's names of the formats that are read. Others hold programs (EPS), which Pillow would have run, or no photos."""
+"""Pillow's names of the formats that are read. Others hold programs (EPS), which Pillow would have run, or no
+photos."""
 
 _OPTION = "(leanpose --max-megapixels sets another limit)"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -77,14 +79,14 @@ def max_bytes() -> int:
 
 
 def check_size(height: int, width: int, name: str) -> None:
-    """See that an image is not too large.
+    """Check that an image is not too large.
 
     Raises:
         ImageTooLargeError: it has too many pixels.
     """
     if height * width > max_pixels():
         raise ImageTooLargeError(
-            f"The image {name} claims {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
+            f"The image {name} has {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
         )
 
 

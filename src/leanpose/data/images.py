@@ -46,7 +46,8 @@ class ImageNotice(UserWarning):
 
 
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
-    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader workers cannot disturb each other.
+    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader
+    workers cannot disturb each other.
 
     Raises:
         BrokenImageError: it is not there, is not a regular file, cannot be read, or is larger than any image.
@@ -79,10 +80,10 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
 def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes") -> UInt8[np.ndarray, "H W 3"]:
     """Read an image as RGB uint8 (H, W, 3), upright.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and, with `pillow-heif`, HEIC; values of more than 8 bits and
-    floating-point ones are reduced by the range that they use, grey is repeated, transparent parts become white, CMYK and
-    palettes are converted, EXIF rotation is applied. Of a moving image and of several pages the first is read. A guessed range and frames left out are an
-    `ImageNotice` (a warning).
+    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and, with `pillow-heif`, HEIC; values of more than 8 bits
+    and floating-point ones are reduced by the range that they use, grey is repeated, transparent parts become white,
+    CMYK and palettes are converted, EXIF rotation is applied. Of a moving image and of several pages the first is read.
+    A guessed range and frames left out are an `ImageNotice` (a warning).
 
     Args:
         ref: a file, a member of an archive, or the bytes themselves.
@@ -297,7 +298,8 @@ def pillow_to_rgb(
 
 
 def upright_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but for rare TIFFs.
+    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but
+    for rare TIFFs.
 
     Raises:
         BrokenImageError: it is missing, or no image.

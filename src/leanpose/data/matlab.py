@@ -1,8 +1,8 @@
 """MATLAB files of version 5 to 7.2, read without trusting what they declare: SciPy's reader crashes on corrupt ones.
 
-A file is a header of 128 bytes and one element a variable: its kind and size in bytes, then the content, which zlib may have
-packed. A matrix is again made of elements: flags with its class, its sides, its name, its values. Structs and cells hold
-matrices ("MAT-File Format", The MathWorks, 2015).
+A file is a header of 128 bytes and one element a variable: its kind and size in bytes, then the content, which zlib may
+have packed. A matrix is again made of elements: flags with its class, its sides, its name, its values. Structs and
+cells hold matrices ("MAT-File Format", The MathWorks, 2015).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _START = 1024  # bytes of a variable that its name lies in
 def load_matlab(path: Path) -> dict[str, Any]:
     """The variables of a MATLAB file by name.
 
-    Numbers come as arrays of their sides, a single one as itself; text as `str`, several rows of it as a list; structs as a list of
-    dictionaries, also a single one; cells as a list; whatever else there is as None.
+    Numbers come as arrays of their sides, a single one as itself; text as `str`, several rows of it as a list; structs
+    as a list of dictionaries, also a single one; cells as a list; whatever else there is as None.
 
     Raises:
         LeanposeError: the file is missing, truncated, corrupt, or of version 4 or 7.3.

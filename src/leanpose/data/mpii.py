@@ -1,12 +1,12 @@
 """MPII Human Pose (Andriluka et al., CVPR 2014): the official MATLAB file, and the JSON that most code trains with.
 
-Both count pixels from 1, as MATLAB does. Everything that leaves this file counts from 0, so 1 is taken off every point: off
-`center` and `joints` alike (a well-known reader forgets the joints).
+Both count pixels from 1, as MATLAB does. Everything that leaves this file counts from 0, so 1 is taken off every point:
+off `center` and `joints` alike (a well-known reader forgets the joints).
 
-The MATLAB file holds `RELEASE.annolist(i).image.name`, the people `.annorect(j)` with the head's rectangle `x1 y1 x2 y2`,
-`scale`, `objpos.x y` and `annopoints.point(k)` with `id` 0 … 15, `x`, `y`, `is_visible`; `RELEASE.img_train(i)` is 0 for the
-test images, whose labels are not public, and `RELEASE.single_person{i}` lists the people (from 1) who stand apart from others.
-The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2) and `joints_vis`.
+The MATLAB file holds `RELEASE.annolist(i).image.name`, the people `.annorect(j)` with the head's rectangle `x1 y1 x2
+y2`, `scale`, `objpos.x y` and `annopoints.point(k)` with `id` 0 … 15, `x`, `y`, `is_visible`; `RELEASE.img_train(i)` is
+0 for the test images, whose labels are not public, and `RELEASE.single_person{i}` lists the people (from 1) who stand
+apart from others. The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2) and `joints_vis`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class MpiiPerson:
 
     @property
     def box(self) -> Float[np.ndarray, " 4"] | None:
-        """The square (xyxy) that the papers' toolbox cuts out, before its padding of 1.25; None without centre and scale."""
+        """The square (xyxy) that the papers' toolbox cuts out, before its padding of 1.25; None without centre and
+        scale."""
         side = PIXELS_PER_SCALE * self.scale
         if not (np.isfinite(self.center).all() and 0 < side < np.inf):
             return None
@@ -242,8 +243,8 @@ def _number(value: Any) -> float:
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read MPII; see `leanpose.data.readers.read_people`.
 
-    Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official one
-    does. `val` is every tenth of the training images, since the test images' labels are not public.
+    Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official
+    one does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
     path, image_path = config.paths(root)
     file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)

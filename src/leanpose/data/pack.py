@@ -56,7 +56,8 @@ def load_pack(path: Path) -> LabelSet:
 
 
 def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops are."""
+    """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops
+    are."""
     del training
     assert config.annotations is not None
     pack = open_pack(root / config.annotations)
@@ -138,8 +139,8 @@ def read_sets(
         images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
 
     Returns:
-        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a part is,
-        since it is to be measured on.
+        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a
+        part is, since it is to be measured on.
 
     Raises:
         LeanposeError: a set cannot be read, or there is none.

@@ -27,7 +27,8 @@ def threaded_map(
 def mapped_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[Result]:
-    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the use."""
+    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the
+    use."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

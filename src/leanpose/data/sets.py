@@ -50,8 +50,8 @@ def unknown_format(path: Path) -> str:
 
 
 def label_files(path: Path) -> list[Path]:
-    """The files that may hold labels: `path` itself, or those of the folder; of a YOLO data set its `data.yaml` alone, and of
-    DeepLabCut's two files of one table the `.csv`.
+    """The files that may hold labels: `path` itself, or those of the folder; of a YOLO data set its `data.yaml` alone,
+    and of DeepLabCut's two files of one table the `.csv`.
 
     Raises:
         LeanposeError: there is no such path, or no such file.
@@ -69,7 +69,8 @@ def label_files(path: Path) -> list[Path]:
 
 
 def find_sets(path: Path) -> list[tuple[Path, str]]:
-    """The files with labelled keypoints that a path means, each with its format. Labelme's files of a folder are one set.
+    """The files with labelled keypoints that a path means, each with its format. Labelme's files of a folder are one
+    set.
 
     Raises:
         LeanposeError: there are none, or one is truncated.
@@ -122,7 +123,8 @@ def read_auto(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
 
 
 def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
-    """A data set with its format, and the place of its images where the format needs one to be named; others as they are.
+    """A data set with its format, and the place of its images where the format needs one to be named; others as they
+    are.
 
     Raises:
         LeanposeError: there is no data set, several, or one of a format that does not take what is given.
@@ -183,7 +185,8 @@ def split_of(file: Path) -> str | None:
 def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The `data` of a recipe for what a path holds, and sentences on what was chosen.
 
-    Sets whose names say `val` or `test` are measured on, the others train; without one every tenth image is measured on.
+    Sets whose names say `val` or `test` are measured on, the others train; without one every tenth image is measured
+    on.
 
     Raises:
         LeanposeError: there is nothing to train on, or its images are not found.

@@ -1,15 +1,17 @@
-"""Packs that are cut into shards, for sets that do not fit a disk: read from a folder or object storage as they are needed.
+"""Packs that are cut into shards, for sets that do not fit a disk: read from a folder or object storage as they are
+needed.
 
 An index holds all of a pack but its crops, and where these are:
 
     MAGIC │ description (a line of JSON) │ the pack's header │ tables and all that follows them │ checksum
 
-A shard is a stretch of the pack's bytes between two crops. It is fetched as a whole (by fsspec) when the first of its crops is
-needed, verified, and kept in a folder of limited size that all processes of a machine share; what was used least recently goes
-first. So that few shards are needed at a time, `spread_order` goes through the people of one after those of another.
+A shard is a stretch of the pack's bytes between two crops. It is fetched as a whole (by fsspec) when the first of its
+crops is needed, verified, and kept in a folder of limited size that all processes of a machine share; what was used
+least recently goes first. So that few shards are needed at a time, `spread_order` goes through the people of one after
+those of another.
 
-litdata was not taken: the order of its streams depends on the numbers of processes and of loader workers, and that of a run
-here on (seed, epoch) alone.
+litdata was not taken: the order of its streams depends on the numbers of processes and of loader workers, and that of a
+run here on (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -115,7 +117,8 @@ class ShardedBytes:
         return np.searchsorted(self._begins, offsets, side="right") - 1
 
     def _shard(self, number: int) -> np.ndarray:
-        """The bytes of a shard, mapped into memory; few stay open, since an open file that is removed still takes its space."""
+        """The bytes of a shard, mapped into memory; few stay open, since an open file that is removed still takes its
+        space."""
         with self._opening:
             while number not in self._open:
                 path = self._folder / shard_name(self.name, number)

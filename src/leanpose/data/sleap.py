@@ -1,4 +1,5 @@
-"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of image sequences, or of a package that holds them."""
+"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of image sequences, or of a package
+that holds them."""
 
 from __future__ import annotations
 
@@ -99,6 +100,6 @@ def _image_name(frame: Any, path: Path) -> str:
     if _is_packed(frame.video):
         return frame_name(frame.video.backend_metadata["dataset"], int(frame.frame_idx))
     raise LeanposeError(
-        f"The frames of {path} are those of the video {files}, which labels are not read with: in SLEAP, export a package "
-        "(.pkg.slp), which holds the labelled frames."
+        f"The frames of {path} are those of the video {files}, which labels are not read with: in SLEAP, export a "
+        "package (.pkg.slp), which holds the labelled frames."
     )

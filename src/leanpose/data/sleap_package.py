@@ -48,7 +48,8 @@ def package_frame(image: ImageRef) -> bytes:
 
 
 def _swaps_colours(file: Any, frames: Any) -> bool:
-    """Whether the frames were encoded with red and blue exchanged, as OpenCV does with RGB: older files do not say so."""
+    """Whether the frames were encoded with red and blue exchanged, as OpenCV does with RGB: older files do not say
+    so."""
     order = frames.attrs.get("channel_order")
     if order is not None:
         return order == "BGR"

@@ -1,4 +1,5 @@
-"""Addresses of images and videos on a network: which kind they are, what they are called, and the download of an image."""
+"""Addresses of images and videos on a network: which kind they are, what they are called, and the download of an
+image."""
 
 from __future__ import annotations
 
@@ -104,8 +105,8 @@ def download_file(url: str, path: Path, digest: str) -> None:
         digest: its SHA-256, or the first digits of it.
 
     Raises:
-        LeanposeError: the address is of another kind, the server does not give the file, more than `MAX_FILE_BYTES` come, or the
-            content is another.
+        LeanposeError: the address is of another kind, the server does not give the file, more than `MAX_FILE_BYTES`
+            come, or the content is another.
     """
     if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise LeanposeError(f"{url} is not a web address (http or https).")

@@ -1,8 +1,9 @@
 """People with feet, a face and hands as COCO-WholeBody's files hold them: each part in a field of its own.
 
-`keypoints` holds the 17 body points, `foot_kpts` 6, `face_kpts` 68, `lefthand_kpts` and `righthand_kpts` 21 each, as x, y and
-a third number above 0 where the point is labelled (a visibility, or a score). `foot_valid`, `face_valid`, `lefthand_valid`
-and `righthand_valid` say whether a part is labelled at all; `face_box`, `lefthand_box` and `righthand_box` are x, y, width, height.
+`keypoints` holds the 17 body points, `foot_kpts` 6, `face_kpts` 68, `lefthand_kpts` and `righthand_kpts` 21 each, as x,
+y and a third number above 0 where the point is labelled (a visibility, or a score). `foot_valid`, `face_valid`,
+`lefthand_valid` and `righthand_valid` say whether a part is labelled at all; `face_box`, `lefthand_box` and
+`righthand_box` are x, y, width, height.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers beside each image.
 
-A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and height. Label files
-lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics' convention).
+A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and
+height. Label files lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics'
+convention).
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
 
 
 def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counter[str]) -> tuple[Skeleton, bool]:
-    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it; and whether
-    its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
+    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it;
+    and whether its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
     order = content.get("flip_idx")
     pairs = None if order is None else pairs_of_order(order, keypoints, path)
     names = content.get("kpt_names")
@@ -161,8 +162,8 @@ def _wanted_classes(classes: dict[int, str], category: str | None, path: Path) -
 def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]) -> list[Path]:
     """The images of a split: folders, or text files that list images, below `path` of the file or its own folder.
 
-    Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images` beside `train`),
-    or the split's folder inside; the latter is noted.
+    Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images`
+    beside `train`), or the split's folder inside; the latter is noted.
     """
     base = path.parent / str(content.get("path") or ".")
     entries = content.get(split)
@@ -189,8 +190,8 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
 
 
 def _listed_image(line: str, base: Path, folder: Path) -> tuple[Path, bool]:
-    """An image of a list: below the set's folder or the list's own, or where the set has been moved since, such as to another
-    machine, below `images` of the former; and whether it is such a one."""
+    """An image of a list: below the set's folder or the list's own, or where the set has been moved since, such as to
+    another machine, below `images` of the former; and whether it is such a one."""
     for place in (base / line, folder / line):
         if place.is_file():
             return place, False
@@ -258,7 +259,8 @@ def _labels(
 
 
 def write_yolo(labels: LabelSet, path: Path) -> None:
-    """Write `data.yaml` at `path`, and a label file of each image beside it: `labels/train/NAME.txt` for `images/train/NAME.jpg`."""
+    """Write `data.yaml` at `path`, and a label file of each image beside it: `labels/train/NAME.txt` for
+    `images/train/NAME.jpg`."""
     classes = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
     lines: dict[int, list[str]] = {number: [] for number in range(len(labels.images))}
     for person in labels.people:

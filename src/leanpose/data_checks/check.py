@@ -72,7 +72,8 @@ def check_data(
 
 
 def _checked_files(path: Path) -> list[Path]:
-    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is one."""
+    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is
+    one."""
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)

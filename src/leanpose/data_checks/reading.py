@@ -27,7 +27,8 @@ from leanpose.files import any_damage, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
-# What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not body.
+# What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not
+# body.
 _COUNTED = {"crowdpose14": slice(0, 12), "coco_wholebody133": slice(0, 17)}
 
 
@@ -264,7 +265,8 @@ def _box(values: Any) -> list[float] | None:
 
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
-    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the file."""
+    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the
+    file."""
     folder = checked.file if checked.file.is_dir() else checked.file.parent
     if images is None:
         try:

@@ -160,17 +160,17 @@ def _summary(
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
-        f"On {len(people.people)} unseen people in {images} photos the student reached {baseline.ap} AP from the labels alone, and "
-        f"{distilled.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
+        f"On {len(people.people)} unseen people in {images} photos the student reached {baseline.ap} AP from the "
+        f"labels alone, and {distilled.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
         f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher.ap} AP.",
-        "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
-        f"the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
+        "AP in ground-truth boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap "
+        f"over the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
     ]
 
 
 def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
-    """The same photos under teacher and trained students, in the labelled boxes."""
+    """The same photos with teacher and trained students, in ground-truth boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
     for name in COMPARED_PHOTOS:
@@ -182,9 +182,7 @@ def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation
                 draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, keypoint_threshold=DRAWN_FROM)
             )
             captions.append(model.name)
-    caption = (
-        "Photos that no student has seen: the teacher, the baseline and the distilled student in the labelled boxes."
-    )
+    caption = "Validation photos: the teacher, the baseline and the distilled student in ground-truth boxes."
     return ReportImage(contact_sheet(drawn, len(measured), captions, cell=(300, 320)), caption)
 
 
@@ -197,7 +195,7 @@ def _notes() -> list[str]:
     ]
     return [
         f"Photos: COCO's, resized, with skeletons drawn on them. {'; '.join(shown)}. Labels: COCO Consortium, CC BY 4.0.",
-        f"The student starts as {DEFAULT_MODEL} on a quarter of the pixels, so its weights have learnt from many more people "
-        "before; the people that it is measured on are in no training data of leanpose. So few people say which way of training "
-        "is better here, not how accurate the library is.",
+        f"The student starts as {DEFAULT_MODEL} on a quarter of the pixels, so its weights have learnt from many more "
+        "people before; the people that it is measured on are in no training data of leanpose. So few people say which "
+        "way of training is better here, not how accurate the library is.",
     ]

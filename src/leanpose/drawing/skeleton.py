@@ -71,8 +71,8 @@ def draw_poses(
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints (their sides) and the limbs.
         boxes: xyxy, drawn as thin frames where given.
-        keypoint_threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
-            at all.
+        keypoint_threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly,
+            lower ones not at all.
         line_scale: multiplies line width and dot size.
         labels: a short text for each person, written above them; people without a drawn keypoint get none.
 

@@ -1,4 +1,4 @@
-"""Poses found in a set of images, as arrays: what every metric of this package reads."""
+"""Poses in a set of images, as arrays: the input of every metric of this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
-"""How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
+"""How a person's score is computed from the box's and the keypoints' (`PosePredictions.person_scores`)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class PosePredictions:
         keypoints: x, y in pixels of the image.
         keypoint_scores: in 0..1.
         boxes: xyxy in pixels of the image.
-        box_scores: in 0..1; 1 for a labelled box.
-        areas: square pixels; the size that OKS between two detections is relative to. The papers' toolbox takes the
-            area of the crop region, padding included.
+        box_scores: in 0..1; 1 for a ground-truth box.
+        areas: square pixels; the scale of OKS between two detections. mmpose uses the area of the crop region,
+            including padding.
         calibrated: whether the keypoint scores are probabilities (`leanpose.codecs.ScoreCalibration`).
 
     Raises:
@@ -68,7 +68,7 @@ class PosePredictions:
 
     @classmethod
     def empty(cls, keypoints: int) -> PosePredictions:
-        """No people, of a skeleton with so many keypoints."""
+        """No people, with this number of keypoints."""
         points, scores, boxes, box_scores, areas = (
             np.zeros(shape, np.float32) for shape in ((0, keypoints, 2), (0, keypoints), (0, 4), (0,), (0,))
         )
@@ -86,12 +86,13 @@ class PosePredictions:
     def person_scores(
         self, scoring: Scoring = "bbox_keypoint", keypoint_score_threshold: float | None = None
     ) -> Float[np.ndarray, " N"]:
-        """One score a person, by which AP ranks people.
+        """One score per person, by which AP ranks people.
 
         Args:
             scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_score_threshold`
-                (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
-                with RLE is scored; `keypoint`: the mean keypoint score; `bbox`: the box's score.
+                (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's
+                score + the mean + the largest keypoint score, as regression with RLE is scored; `keypoint`: the mean
+                keypoint score; `bbox`: the box's score.
             keypoint_score_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
 
         Raises:
@@ -115,7 +116,8 @@ class PosePredictions:
         Args:
             scoring: see `person_scores`.
             boxes: also write `bbox` (xywh), `bbox_score` and `area`. Off by default: the official evaluation takes the
-                area of a result with a `bbox` from that box, not from its keypoints, and so gives other AP (M) and AP (L).
+                area of a result with a `bbox` from that box, not from its keypoints, and so gives other AP (M) and AP
+                (L).
         """
         triplets = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2).astype(np.float64)
         columns = {

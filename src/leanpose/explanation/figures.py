@@ -1,7 +1,7 @@
 """Figures of attention, predicted maps, decoders and weights, drawn by matplotlib without its global state.
 
-After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6 to
-12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
+After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6
+to 12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
 counted from 0 in arguments and from 1 in the figures.
 """
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Crop = UInt8[np.ndarray, "h w 3"]
 Image = UInt8[np.ndarray, "H W 3"]
 Extent = tuple[float, float, float, float]
-"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at integers."""
+"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at
+integers."""
 
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
 MAX_LAYERS = 12  # in one figure
@@ -298,9 +299,9 @@ def draw_sampling(
     return as_image(
         figure,
         title,
-        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point that "
-        "the layer starts from; circle: where it moves it · above: the share of the attention that lies outside of the "
-        "crop, and of each stride",
+        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point "
+        "that the layer starts from; circle: where it moves it · above: the share of the attention that lies outside "
+        "of the crop, and of each stride",
     )
 
 
@@ -340,8 +341,8 @@ def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleto
     return as_image(
         figure,
         title,
-        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per cent of "
-        "the crop's height",
+        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per "
+        "cent of the crop's height",
     )
 
 

@@ -19,7 +19,8 @@ class PixelFormat:
     Attributes:
         order: of the colours.
         mean, std: in 0..255, in that order; (pixel - mean) / std goes in.
-        placing: `corner`: resized keeping its aspect, padded at the right and the bottom; `centre`: padded on both sides;
+        placing: `corner`: resized keeping its aspect, padded at the right and the bottom; `centre`: padded on both
+            sides;
             `stretched`: resized to the input without regard to its aspect.
         size: (height, width) for files that take any.
     """

@@ -62,14 +62,14 @@ def openpose_people(
     keypoint_threshold: float = 0.3,
     own_neck: bool = False,
 ) -> OpenPosePeople:
-    """Arrange a skeleton's points as OpenPose does; what it has no place for (the top of the head) is left out.
+    """Arrange a skeleton's points as OpenPose does; keypoints that it lacks (the top of the head) are dropped.
 
     Args:
         keypoints: (x, y) in pixels.
         scores: 0..1 for each keypoint. Points below `keypoint_threshold`, or not finite, are missing.
         skeleton: names the K keypoints and the parts `face`, `left_hand` and `right_hand`.
-        keypoint_threshold: keypoints from this score on are there; the annotators use 0.3.
-        own_neck: use the skeleton's `neck` where it has one. The neck that ControlNet knows is the middle of the
+        keypoint_threshold: minimum score of a keypoint; the annotators use 0.3.
+        own_neck: use the skeleton's `neck` if it has one. ControlNet's neck is the middle of the
             shoulders, missing where one of them is; other data sets label it higher up.
 
     Raises:

@@ -1,4 +1,5 @@
-"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame, or ComfyUI's, a list.
+"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame, or
+ComfyUI's, a list.
 
 OpenPose's files have the names that its own `--write_json` gives them: `NAME_000000000000_keypoints.json`, from 0 on.
 """
@@ -60,8 +61,8 @@ class FrameWriter(ABC):
         canvas = size if self.resolution is None else controlnet_size(size, self.resolution)
         if max(canvas) > max(MAX_SIDE, *size):
             raise LeanposeError(
-                f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; choose a "
-                "lower --resolution."
+                f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; "
+                "choose a lower --resolution."
             )
         return canvas
 
@@ -135,8 +136,8 @@ class ComfyUIWriter(FrameWriter):
 def open_openpose(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[OpenPoseWriter]:
-    """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was there
-    before is still there.
+    """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was
+    there before is still there.
 
     Args:
         video: the copy; the folder has its name with `FOLDER_ENDING`.
@@ -162,7 +163,8 @@ def open_openpose(
 def open_comfyui(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[ComfyUIWriter]:
-    """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still there.
+    """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still
+    there.
 
     Args:
         video: the copy; the file has its name with `COMFYUI_ENDING`.

@@ -1,6 +1,7 @@
 """Label the faces, hands and feet of a whole COCO person-keypoint set.
 
-What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it was.
+What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -257,8 +258,8 @@ def label_wholebody(
 ) -> PseudoLabels:
     """Write a COCO-WholeBody file: a set's body labels as they are, with what was found of faces, hands and feet.
 
-    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and, but
-    for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
+    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and,
+    but for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
 
     Args:
         annotations, images: see `BodyDataset.open`.
@@ -269,8 +270,8 @@ def label_wholebody(
         progress: is told how many of how many images are done.
 
     Raises:
-        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings, or another process is at it.
+        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with
+            other files or settings, or another process is at it.
     """
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")

@@ -30,8 +30,8 @@ def choose_people(
     Args:
         spec: of the model.
         source: the set to measure on.
-        calibration: another set for calibration; what it has of the first one's images is left out. None: people of some
-            images of the first set, at most a third of it, which are not measured then.
+        calibration: another set for calibration; what it has of the first one's images is left out. None: people of
+            some images of the first set, at most a third of it, which are not measured then.
         count: how many people calibrate, at most.
         seed: the same, the same people.
         root: where relative paths start.
@@ -70,8 +70,8 @@ def _some_images(people: PoseDataset, count: int, rng: np.random.Generator) -> l
             chosen += here
     if not chosen:
         raise LeanposeError(
-            f"The data set {people.name} has {len(people.people)} people in {len(images)} images, too few to set some apart "
-            "for calibration; give another set for it."
+            f"The data set {people.name} has {len(people.people)} people in {len(images)} images, too few to hold out "
+            "some for calibration; give --calibration-annotations."
         )
     return chosen
 

@@ -87,10 +87,10 @@ def quantize_model(
 ) -> QuantizationReport:
     """Write a model as a file that computes in int8, and measure AP before and after.
 
-    The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products with
-    weights are quantized; norms, softmax, products of attention, normalization and decoding stay in float. If AP on
-    the measured people falls by more than `max_ap_drop`, each layer is quantized alone, and those that change the outputs most
-    stay in float: as few as bring the loss within the bound.
+    The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products
+    with weights are quantized; norms, softmax, products of attention, normalization and decoding stay in float. If AP
+    on the measured people falls by more than `max_ap_drop`, each layer is quantized alone, and those that change the
+    outputs most stay in float: as few as bring the loss within the bound.
 
     Args:
         model: a released name, a weights file or a model.
@@ -108,8 +108,8 @@ def quantize_model(
         advance: told what is under way.
 
     Raises:
-        LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be exported or
-            is too bad to lose AP, or the quantized file loses more than `max_ap_drop`.
+        LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be
+            exported or is too bad to lose AP, or the quantized file loses more than `max_ap_drop`.
     """
     path = Path(path)
     if scheme not in SCHEMES:
@@ -161,18 +161,18 @@ def quantize_model(
             hint = "; the scheme static quantizes convolutions too" if scheme == "dynamic" else ""
             raise LeanposeError(f"'{spec.name}' has no layer that the scheme {scheme} quantizes{hint}.")
         plain, float_bytes = open_file(quantizer.float_path), _size(quantizer.float_path)
-        advance("measuring in float")
+        advance("evaluating in float")
         float_ap = evaluate_ap(plain)
         if float_ap <= max_ap_drop:
             raise LeanposeError(
-                f"{path} is not written, since '{spec.name}' reaches {float_ap:.1f} AP on {people.name} in float: "
-                "with so little to lose nothing can be said of the quantized file; give trained weights or another set."
+                f"{path} is not written: '{spec.name}' has only {float_ap:.1f} AP on {people.name} in float, too low "
+                "to judge the quantized model; use trained weights or another set."
             )
         ranked: list[Sensitivity] = []
         tried: dict[int, float] = {}
 
         def loss(number: int) -> float:
-            """What is lost with so many of the worst layers in float."""
+            """The AP drop with this many of the most sensitive layers in float."""
             if number not in tried:
                 advance(f"measuring with {number} of {len(layers)} layers in float")
                 file = _attempt(folder, number, quantizer)

@@ -50,7 +50,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model's poses in the labelled boxes of people, and how good they are.
+    """A model's poses in ground-truth boxes, and their evaluation.
 
     Attributes:
         name: of the model, as it is reported.
@@ -98,7 +98,7 @@ def measure(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ModelComparison:
-    """Each model in the labelled boxes, without flip test.
+    """Evaluate each model in ground-truth boxes, without flip test.
 
     Args:
         skeleton: the keypoints to measure: those of `people`.

@@ -48,7 +48,8 @@ class Bodies:
         """The body of a request; its memory counts until the end of the `with`.
 
         Raises:
-            RequestError: it is too large, too slow, truncated or compressed, or those of all requests are too large together.
+            RequestError: it is too large, too slow, truncated or compressed, or those of all requests are too large
+                together.
         """
         settings, held, parts = self._settings, 0, []
         too_large = RequestError(

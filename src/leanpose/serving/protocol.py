@@ -1,4 +1,5 @@
-"""The Open Inference Protocol, version 2 (KServe, NVIDIA Triton, Seldon): crops in, keypoints and scores out, as JSON tensors.
+"""The Open Inference Protocol, version 2 (KServe, NVIDIA Triton, Seldon): crops in, keypoints and scores out, as JSON
+tensors.
 
 Clients of the protocol detect and crop people themselves; `POST /v1/poses` does both for them.
 """
@@ -49,8 +50,8 @@ def model_metadata(name: str, spec: ModelSpec, platform: str) -> dict[str, Any]:
 def read_crops(content: Any, spec: ModelSpec, max_crops: int) -> UInt8[np.ndarray, "B H W 3"]:
     """The crops of an inference request.
 
-    `UINT8` is RGB from 0 to 255. `FP32` is RGB from 0 to 1, rounded to 256 steps, as the estimator takes images in floating
-    point.
+    `UINT8` is RGB from 0 to 255. `FP32` is RGB from 0 to 1, rounded to 256 steps, as the estimator takes images in
+    floating point.
 
     Args:
         content: of the body.

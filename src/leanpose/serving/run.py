@@ -26,7 +26,8 @@ KEEP_ALIVE_SECONDS = 10
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's, with what a server that strangers reach needs: headers and answers that move on, and errors in one form."""
+    """uvicorn's, with what a server that strangers reach needs: headers and answers that move on, and errors in one
+    form."""
 
     max_connections: int
     _waiting: asyncio.TimerHandle | None = None

@@ -72,7 +72,8 @@ def write_synthetic(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
-    """Render `count` scenes into `folder`: `images.tar`, `annotations.json` in COCO's format (or COCO-WholeBody's), `checksums.json`.
+    """Render `count` scenes into `folder`: `images.tar`, `annotations.json` in COCO's format (or COCO-WholeBody's),
+    `checksums.json`.
 
     The files are the same, byte for byte, for the same arguments and any number of workers.
 
@@ -125,7 +126,8 @@ def write_synthetic(
 
 
 def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a data set of format `synthetic`; its images are drawn once, into its folder or one named after its settings.
+    """Read a data set of format `synthetic`; its images are drawn once, into its folder or one named after its
+    settings.
 
     Raises:
         LeanposeError: its folder holds images drawn with other settings.

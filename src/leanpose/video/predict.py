@@ -1,7 +1,8 @@
 """Pose estimation over a video: decode, detect, pose, draw and encode at the same time.
 
 One thread decodes ahead. The calling thread runs the tracker, that is detector and pose model. A third one writes the
-lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short one.
+lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short
+one.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def predict_video(
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
 
-    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far is
-    written, and the annotated copy ends there.
+    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far
+    is written, and the annotated copy ends there.
 
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
@@ -120,8 +121,8 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, another process writes there, or `duration` is not a time. After either, the
-            files are as they were.
+        LeanposeError: something cannot be written, another process writes there, or `duration` is not a time. After
+            either, the files are as they were.
     """
     _require_time(duration)
     outcome = VideoOutcome()

@@ -93,7 +93,8 @@ class FrameReader:
     _frames: Iterator[Frame]
 
     def _decode_first(self, failure: str) -> None:
-        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure otherwise."""
+        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure
+        otherwise."""
         try:
             first = next(self._frames, None)
             if first is None:
@@ -155,8 +156,8 @@ class VideoReader(FrameReader):
             raise
         self._frames = self._upright_frames()
         self._decode_first(
-            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is corrupt, or truncated at "
-            "its start."
+            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is corrupt, or "
+            "truncated at its start."
         )
         if self._turned:
             self.pixel_aspect = 1 / self.pixel_aspect
@@ -279,7 +280,8 @@ def looks_like_video(path: Path) -> bool:
 def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
     """The image as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
 
-    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras write.
+    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras
+    write.
     """
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:

@@ -26,7 +26,8 @@ class OneEuro:
     """Settings of the One-Euro filter.
 
     Attributes:
-        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a motion.
+        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a
+            motion.
         beta: how many hertz the cut-off grows by for a speed of one person's size (the square root of the box's area)
             a second. Higher means less lag in motion.
         derivative_cutoff: hertz; the cut-off of the speed itself (the paper's dcutoff).

@@ -32,8 +32,8 @@ TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
 
 @dataclass
 class _Frame:
-    """A frame that was read ahead, pasted into one of the first frame's size, with its own size and the detector's answer
-    where one was asked for."""
+    """A frame that was read ahead, pasted into one of the first frame's size, with its own size and the detector's
+    answer where one was asked for."""
 
     image: UInt8[np.ndarray, "H W 3"]
     seconds: float
@@ -97,11 +97,12 @@ class PoseTracker:
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
     def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
-        """The poses of each frame, with `track_ids`, in order; at most `in_flight` frames are held at a time, and the results do not
-        hold theirs.
+        """The poses of each frame, with `track_ids`, in order; at most `in_flight` frames are held at a time, and the
+        results do not hold theirs.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
-        are in the pixels of their own frame; one of another size than the first is looked at scaled to that, between bars.
+        are in the pixels of their own frame; one of another size than the first is looked at scaled to that, between
+        bars.
 
         Args:
             frames: RGB uint8 images with their times in seconds.

@@ -130,7 +130,8 @@ class VideoWriter:
             self._audio_ahead = next(self._audio, None)
 
     def _copy_audio(self, address: str, start: Fraction) -> Iterator[float]:
-        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is written.
+        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is
+        written.
 
         Where there is audio that cannot be kept, this is told.
         """
@@ -211,8 +212,8 @@ def _image_stream(container: OutputContainer, reader: FrameReader, size: Size) -
         )
     except ValueError as error:
         raise LeanposeError(
-            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave out "
-            "the annotated copy (--no-draw)."
+            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave "
+            "out the annotated copy (--no-draw)."
         ) from error
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     context = stream.codec_context
