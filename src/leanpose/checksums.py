@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM_KEY = "leanpose_crc32"
-"""Of the metadata of safetensors files, under which the checksum of the card lies."""
+"""Metadata key of safetensors files for the checksum of the card."""
 
 _NAME = CHECKSUM_KEY.encode()
 _SEALS = {
@@ -74,7 +74,7 @@ def seal(path: Path, beside: Path | None = None) -> None:
 
 
 def check_seal(path: Path, beside: Path | None = None) -> None:
-    """See that a file holds what was written, where it has a seal.
+    """Check that a file holds what was written, where it has a seal.
 
     Raises:
         LeanposeError: it does not.

@@ -105,7 +105,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def require_honest_archive(path: Path, what: str) -> None:
-    """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
+    """Check that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
 
     Anything that is not a zip archive passes.
 
@@ -355,7 +355,7 @@ def cache_folder() -> Path:
 
 
 def require_own_folder(folder: Path, marker: str, what: str) -> None:
-    """See that nothing of somebody else's is replaced in a folder.
+    """Check that nothing of somebody else's is replaced in a folder.
 
     Args:
         marker: a file that lies in each folder that was written by this program.

@@ -23,7 +23,7 @@ from leanpose.errors import LeanposeError
 
 Warp = Literal["msra", "udp"]
 PADDING = 1.25
-"""How much larger than the person's box a crop is, as in the papers' toolbox."""
+"""How much larger than the person's box a crop is, as in mmpose."""
 
 _OPENCV_LIMIT = 32767  # OpenCV's warp keeps source positions in 16 bits
 
@@ -101,7 +101,7 @@ def warp_matrix(
         scale: (width, height) of the region, in image pixels. The `msra` warp reads the width alone: its height
             follows from the aspect of the output.
         output_size: (height, width) of the crop.
-        rotation: degrees. As in the papers' toolbox, a positive angle turns the image counter-clockwise under
+        rotation: degrees. As in mmpose, a positive angle turns the image counter-clockwise under
             the `msra` warp and clockwise under UDP.
         flip: mirror the crop (x becomes width - 1 - x); the mirroring is part of the returned map.
         warp: the pixel convention.

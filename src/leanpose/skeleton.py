@@ -101,7 +101,7 @@ class Skeleton:
         keypoints: K names; `left` and `right` name the two sides of the person, not of the image.
         limbs: pairs of keypoint indices that are joined by a line in images.
         sigmas: K per-keypoint standard deviations of the labels, as a fraction of the square root of the person's
-            area (COCO's OKS constants; 0.05 where nobody has measured them).
+            area (COCO's OKS constants; 0.05 if unknown).
         parts: named groups of keypoint indices, such as `body` or `left_hand`.
         given_pairs: pairs of keypoint indices that change places in the mirror, where the names do not tell; an empty
             tuple where none do.

@@ -26,7 +26,7 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture
 def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A set to measure on, as options; the current folder is another and empty."""
+    """A set to evaluate on, as options; the current folder is another and empty."""
     write_spot_people(tmp_path / "people")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

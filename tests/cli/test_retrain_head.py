@@ -78,7 +78,7 @@ def test_what_cannot_get_a_new_head(run: Path, data: Path, tmp_path: Path, monke
     for arguments, match in (
         (["h.safetensors", str(recipe)], "SimCC"),
         ([str(run), str(recipe), "skeleton=crowdpose14"], "add skeleton=coco17"),
-        ([str(data), str(recipe)], "holds no weights"),
+        ([str(data), str(recipe)], "contains no weights"),
         ([str(run), "--logit-weight", "0"], "above 0, not 0"),
         ([str(run), "--logit-weight", "inf"], "above 0, not inf"),
         (["x" * 3000], "cannot be the name of a file"),

@@ -204,8 +204,6 @@ def test_the_command_says_what_was_left_out(
     assert app(line.split(), standalone_mode=False) == 3
     assert given == ["s3://a/b", tmp_path / "out", LabelSettings("t", "auto", 0.4, None), 8, False]
     printed = capsys.readouterr().out
-    assert (
-        "9 people in 5 images (1 without anybody, 1 that could not be read; 2 of 4 parts were done before)" in printed
-    )
+    assert "9 people in 5 images (1 without people, 1 that could not be read; 2 of 4 parts were done before)" in printed
     for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 images)", "The image a.jpg is truncated."):
         assert line in printed

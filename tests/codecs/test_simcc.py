@@ -1,4 +1,4 @@
-"""The SimCC codec: the toolbox's numbers, round trips, flips, and what is not a number."""
+"""The SimCC codec: mmpose's numbers, round trips, flips, and what is not a number."""
 
 from __future__ import annotations
 

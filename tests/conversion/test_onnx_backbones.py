@@ -35,7 +35,7 @@ def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Convert
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics of norms are measured on less, where what they are does not matter; 48 images take seconds."""
+    """Statistics of norms are evaluated on less, where what they are does not matter; 48 images take seconds."""
     monkeypatch.setattr(onnx_models, "_SCENES", 2)
 
 

@@ -116,7 +116,7 @@ def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], p
     lit = cv2.erode((shown.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     assert lit.mean() > 0.5
     np.testing.assert_array_equal(shown[lit], image[lit])
-    with pytest.raises(BrokenImageError, match=r"holds nobody of an image 9.jpg"):
+    with pytest.raises(BrokenImageError, match=r"contains no people of an image 9.jpg"):
         cache.read_image("9.jpg")
 
 

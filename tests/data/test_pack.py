@@ -148,7 +148,7 @@ def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> No
     folder = labels.parent
     shutil.copy(labels, folder / "val.json")
     output = run(folder, "-o", tmp_path / "people.pack", "--size", "32x24", "--margin", "1", "--encoding", "jpeg")
-    assert f"{folder / 'val.json'} is left out: its name says that it is to be measured on." in output
+    assert f"{folder / 'val.json'} is left out: its name says that it is to be evaluated on." in output
     assert "annotations: 6 people in the file, 4 used" in output
     assert "4 people in" in output
     assert "MB, " in output
@@ -183,7 +183,7 @@ def test_what_a_file_measures_on_is_not_packed(labels: Path, tmp_path: Path) -> 
     file = tmp_path / "yolo" / "data.yaml"
     file.write_text(f"{file.read_text()}\nval: images/val\n")
     output = run(file, "-o", tmp_path / "yolo.pack")
-    assert f"{file} says itself what is measured on, which is left out." in output
+    assert f"{file} says itself what is evaluated on, which is left out." in output
     assert CropCache(tmp_path / "yolo.pack").image_names == ["0002.jpg", "0003.jpg"]
 
 

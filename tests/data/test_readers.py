@@ -83,7 +83,7 @@ def test_coco_people(tmp_path: Path) -> None:
     assert len(people.people) == 3
     first = people.people[0]
     assert (first.image_id, first.person_id, first.area, first.score) == (1, 1, 2000.0, 1.0)
-    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as the papers' toolbox has it
+    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as mmpose has it
     np.testing.assert_allclose(first.keypoints[5], [80, 32, 2])
     assert read_image(first.image).shape == (HEIGHT, WIDTH, 3)
 

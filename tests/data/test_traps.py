@@ -374,7 +374,7 @@ def test_body_parts_in_another_order_in_each_video(tmp_path: Path) -> None:
 def test_a_row_of_another_length(numbers: str, tmp_path: Path) -> None:
     path = tmp_path / "CollectedData_me.csv"
     path.write_text(HEADING.format("nose", "tail") + f"labeled-data,mouse,img1.png,{numbers}\n")
-    with pytest.raises(LeanposeError, match=r"the row of labeled-data/mouse/img1\.png has \d numbers in place of 4"):
+    with pytest.raises(LeanposeError, match=r"the row of labeled-data/mouse/img1\.png has \d numbers instead of 4"):
         load_labels(path)
 
 

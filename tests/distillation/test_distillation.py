@@ -100,7 +100,7 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
     told = " ".join(made.sentences)
     for words in (
         "tokenpose_s_v1, randomly initialised",
-        "Trained on train.json, measured on val.json",
+        "Trained on train.json, evaluated on val.json",
         "12 people to train on",
     ):
         assert words in told

@@ -1,4 +1,4 @@
-"""OKS AP: the toolbox's figures, equality with pycocotools, cases by hand, what a user can do wrong."""
+"""OKS AP: mmpose's figures, equality with pycocotools, cases by hand, what a user can do wrong."""
 
 from __future__ import annotations
 

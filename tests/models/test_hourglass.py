@@ -1,4 +1,4 @@
-"""Hourglass and MSPN: the toolbox's numbers after every stack and at every size, and what cannot be built."""
+"""Hourglass and MSPN: mmpose's numbers after every stack and at every size, and what cannot be built."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_an_image_of_too_many_pixels(client: Client, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LEANPOSE_MAX_MEGAPIXELS", "0.001")
     answer = client.poses(png(np.zeros((40, 40, 3), np.uint8)))
     assert answer.status == 413
-    assert "0 ('photo.png') claims 40 × 40 pixels" in answer.content["error"]
+    assert "0 ('photo.png') has 40 × 40 pixels" in answer.content["error"]
 
 
 GOOD = base64.b64encode(png(np.zeros((8, 8, 3), np.uint8))).decode()
@@ -177,7 +177,7 @@ PART = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"'
         ("", "text/plain", b"x", 415, "not as 'text/plain'"),
         ("", MULTIPART, multipart([("a", b"x")])[:-9], 400, "its last boundary is missing"),
         ("", MULTIPART, multipart([("a", b"x")], field="image"), 422, "Unknown field 'image'; did you mean 'images'?"),
-        ("", MULTIPART, f"{PART}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(), 422, "text in place of a file"),
+        ("", MULTIPART, f"{PART}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(), 422, "text instead of a file"),
         ("", MULTIPART, b"nothing of the kind", 400, "multipart body"),
         ("", "multipart/form-data", b"x", 400, "Missing boundary"),
         ("", MULTIPART, multipart([("a", b"x")] * 5), 400, "Too many files"),

@@ -1,7 +1,7 @@
 """Kill workers and the command of `leanpose data label --ray` at random, run it again, and compare with an uninterrupted run.
 
 Each round kills `--workers` workers, one after the other, and then the command itself, by SIGKILL; the same command then goes
-on. All files must be equal byte for byte, with nothing unfinished beside them, and no process of Ray may be left.
+on. All files must be equal byte for byte, with nothing unfinished next to them, and no process of Ray may be left.
 """
 
 from __future__ import annotations

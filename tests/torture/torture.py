@@ -146,7 +146,7 @@ def _works(root: Path) -> list[Work]:
     settings = tiny_recipe(data, schedule={"epochs": 12, "warmup_steps": 0}, checkpoint_minutes=0.01)
     settings["data"]["num_workers"] = 2
     recipe.write_text(yaml.safe_dump(settings))
-    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to measure on what it trains on
+    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to evaluate on what it trains on
     others = {
         **settings["data"],
         "val": {"format": "coco", "images": str(val.parent / "images"), "annotations": str(val)},

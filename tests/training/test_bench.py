@@ -64,7 +64,7 @@ def test_the_command_prints_a_table(recipe: Path) -> None:
     for phase in (*PHASES, "whole step"):
         assert phase in result.output
     assert "A step of 2 people on CPU" in result.output
-    assert "people a second over 2 steps" in result.output
+    assert "people per second over 2 steps" in result.output
     assert "Limit: " in result.output
 
 

@@ -186,7 +186,7 @@ def test_a_killed_run_resumes_to_bit_identical_weights(
 
 
 def test_a_run_from_packed_crops_packs_them_once_and_uses_them(data: Path, tmp_path: Path) -> None:
-    """The second run has no images at all: it is measured on the pack, too, with the same figures."""
+    """The second run has no images at all: it is evaluated on the pack, too, with the same figures."""
     packed = tmp_path / "crops.pack"
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data), [f"data.cache={packed}", "schedule.epochs=1"])
     first = train(recipe, tmp_path / "first", quiet=True)

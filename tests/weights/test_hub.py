@@ -123,9 +123,9 @@ def nothing(*_: object) -> None:
         (nothing, "you/pose", r"has no repository 'you/pose'"),
         (nothing, "me/pose@v9", r"'me/pose' has no revision 'v9'\."),
         (nothing, "me/po--se", r"'me/po--se' cannot be a repository of the hub: "),
-        (nothing, "me/torch", r"has no model\.safetensors but holds only pytorch_model\.bin, a/b\.bin; .* `leanpose convert`\."),
-        (nothing, "me/many", r"holds only 0\.onnx, 1\.onnx, 2\.onnx, 3\.onnx, 4\.onnx and 2 more;"),
-        (nothing, "me/other", r"is a safetensors file of another program: it has no card of leanpose\."),
+        (nothing, "me/torch", r"has no model\.safetensors \(it contains only pytorch_model\.bin, a/b\.bin\); .* `leanpose convert`\."),
+        (nothing, "me/many", r"contains only 0\.onnx, 1\.onnx, 2\.onnx, 3\.onnx, 4\.onnx and 2 more\);"),
+        (nothing, "me/other", r"is a safetensors file of another program: it has no leanpose card\."),
         (nothing, "me/tampered", r"is corrupt: its weights do not match their checksum \(SHA-256\)\."),
     ],
 )  # fmt: skip

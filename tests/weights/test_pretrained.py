@@ -174,7 +174,7 @@ def test_a_push_that_is_refused_is_one_sentence(hub: StandInHub, file: Path, mon
 
 
 def test_what_cannot_be_loaded_or_saved_here(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match=r"holds no model\.safetensors\.$"):
+    with pytest.raises(LeanposeError, match=r"contains no model\.safetensors\.$"):
         PoseModel.from_pretrained(tmp_path)
     with pytest.raises(LeanposeError, match="is not a hub address"):
         PoseModel.from_pretrained(tmp_path / "missing")

@@ -204,7 +204,7 @@ def test_a_card_with_a_setting_of_earlier_releases_gets_its_new_name(
 def test_weights_of_another_model_are_refused_by_name(model: PoseModel, tmp_path: Path) -> None:
     path = save(model, tmp_path / "model.safetensors")
     other = leanpose.create_model("tokenpose_s_v1", **{**TINY, "depth": 3})
-    with pytest.raises(LeanposeError, match="holds a 'sdpose_t', not this 'tokenpose_s_v1'"):
+    with pytest.raises(LeanposeError, match="contains a 'sdpose_t', not this 'tokenpose_s_v1'"):
         load_weights(other, path)
     same = leanpose.create_model("sdpose_t", skeleton="body19", head_hidden=None, **TINY)
     load_weights(same, path)

@@ -235,7 +235,7 @@ def read_card(
 ) -> tuple[ExportCard, list[str]]:
     """The card of a file, and the names of its outputs in their order.
 
-    A file without a card is described by a YAML file of its name beside it, or else must be of a known family.
+    A file without a card is described by a YAML file of its name next to it, or else must be of a known family.
 
     Args:
         metadata: of the file, which may hold the card of leanpose, or name the keypoints.
@@ -267,7 +267,7 @@ def read_card(
             raise LeanposeError(
                 f"{path} is not a known pose model: it has no card of leanpose, the inputs "
                 f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; if it is one, describe it in "
-                f"{described.name} beside it (docs/teachers.md)."
+                f"{described.name} next to it (docs/teachers.md)."
             )
         origin = f"recognised as {name} by its shapes"
     known = skeleton or file.skeleton or named_in(metadata)

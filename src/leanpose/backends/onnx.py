@@ -49,7 +49,7 @@ class OnnxBackend(ExportedBackend):
             len(session.get_inputs()) != 1
         ):  # of an export whose result does not depend on its input, the input is left out
             raise LeanposeError(
-                f"{path} is not a pose model: it has {len(session.get_inputs())} inputs in place of one."
+                f"{path} is not a pose model: it has {len(session.get_inputs())} inputs instead of one."
             )
         metadata, images = metadata_of(session, path), session.get_inputs()[0]
         self._dtype = dtype_of(images.type)

@@ -59,7 +59,7 @@ class OpenVinoBackend(ExportedBackend):
     """An OpenVINO file, or an ONNX file, in OpenVINO.
 
     Args:
-        path: `.xml` (its `.bin` beside it) or `.onnx`.
+        path: `.xml` (its `.bin` next to it) or `.onnx`.
         precision: in which to compute; None: as the file's card says.
         skeleton: what the keypoints of a file without a card are.
         streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as

@@ -1,4 +1,4 @@
-"""Classifiers in the one training loop: a task, its data and its recipe in place of those of poses (SDPose §4.5, Table
+"""Classifiers in the one training loop: a task, its data and its recipe instead of those of poses (SDPose §4.5, Table
 9)."""
 
 from __future__ import annotations
@@ -82,20 +82,20 @@ class ClassificationTask(Task):
         return images, target * (1 - self.smoothing) + self.smoothing / classes
 
     def get_extra_state(self) -> list[str]:
-        """The classes, which a run keeps beside its weights."""
+        """The classes, which a run keeps in addition to its weights."""
         return list(self.model.class_names)
 
     def set_extra_state(self, state: list[str]) -> None:
         """
         Raises:
-            LeanposeError: the run that goes on has other classes.
+            LeanposeError: the resumed run has other classes.
         """
         now = self.model.class_names
         if tuple(state) != now:
             gone, new = sorted(set(state) - set(now)), sorted(set(now) - set(state))
             raise LeanposeError(
-                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; "
-                "put the old folders back, or start a new run."
+                f"The data of the run that is to be resumed has other classes now: {_some(new)} instead of "
+                f"{_some(gone)}; put the old folders back, or start a new run."
             )
 
 
@@ -140,7 +140,7 @@ def _train_locked(recipe: ClassificationRecipe, folder: Path, *, resume: bool, d
 
 
 def read_images(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
-    """The images to train on, and those to measure on, whose classes are among the former's.
+    """The images to train on, and those to evaluate on, whose classes are among the former's.
 
     Raises:
         LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.

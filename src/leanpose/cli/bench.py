@@ -96,10 +96,10 @@ def _training(arguments: list[str], device: str, steps: int) -> None:
     table_console().print(table)
     rate, limit = times.people_per_second, times.limit
     print(
-        f"{rate:.1f} people a second over {times.steps} steps; the device computes {100 * times.busy:.0f} % of the time."
+        f"{rate:.1f} people per second over {times.steps} steps; the device computes {100 * times.busy:.0f} % of the time."
     )
     print(
-        f"Limit: {limit:.0f} people a second, at {times.flops / 1e9:.2f} billion operations each and "
+        f"Limit: {limit:.0f} people per second, at {times.flops / 1e9:.2f} billion operations each and "
         f"{times.matrix_rate / 1e9:.0f} billion a second in large products ({100 * rate / limit:.0f} % of it reached); "
         f"memory copies {times.bandwidth / 1e9:.1f} GB/s."
     )

@@ -1,4 +1,4 @@
-"""`leanpose data label --ray`: images become parts, parts become labels, and a run that was killed goes on where it
+"""`leanpose data label --ray`: images become parts, parts become labels, and a run that was killed resumes where it
 was."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ClusterLabels:
         images, people, empty: number of readable images, people in them, and images without people.
         skipped: a sentence for each image that could not be read.
         notices: what was guessed of images or left out: how many images each sentence holds for.
-        left_out: files beside the images, by the reason.
+        left_out: files next to the images, by the reason.
         parts, resumed: how many there are, and how many of them were done before.
     """
 
@@ -77,7 +77,7 @@ def label_on_cluster(
 ) -> ClusterLabels:
     """Label the people of images in parts.
 
-    The same call goes on after any interruption: parts whose files are whole are not made again. What is written
+    The same call resumes after any interruption: parts whose files are whole are not made again. What is written
     depends on the images and settings alone, not on who made which part and when.
 
     Args:
@@ -116,7 +116,7 @@ def label_on_cluster(
         missing = len(pieces) - len(journal.done)
         if missing:
             raise LeanposeError(
-                f"The cluster ended without {missing} of {len(pieces)} parts; the same command goes on."
+                f"The cluster ended without {missing} of {len(pieces)} parts; the same command resumes it."
             )
         known = list(journal.done.values())
         images, people, empty = (sum(entry[key] for entry in known) for key in ("images", "people", "empty"))
@@ -152,7 +152,7 @@ def label_on_cluster(
 
 
 def _require_same_card(journal: Journal, number: int, card: str) -> None:
-    """See that all parts are made by the same version, teacher and detector."""
+    """Check that all parts are made by the same version, teacher and detector."""
     others = [other for other, entry in journal.done.items() if entry["card"] != card]
     if others:
         raise LeanposeError(

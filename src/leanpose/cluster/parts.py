@@ -29,7 +29,7 @@ READERS = 8
 """Threads of a worker that fetch and decode: object storage answers after tens of milliseconds."""
 
 KEY = b"leanpose"
-"""Of the metadata of a part's file, under which its card lies."""
+"""Metadata key of a part file's card."""
 
 
 @dataclass(frozen=True)

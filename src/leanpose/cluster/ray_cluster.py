@@ -63,7 +63,7 @@ class ClusterOptions:
 
 
 def require_ray(options: ClusterOptions) -> None:
-    """See that the packages are there, and that something listens at the address; Ray itself tries for minutes.
+    """Check that the packages are there, and that something listens at the address; Ray itself tries for minutes.
 
     Raises:
         LeanposeError: it is not so.
@@ -109,7 +109,7 @@ def label_with_ray(
         except RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise LeanposeError(
-                f"The cluster gave up ({type(error).__name__}: {reason}); the same command goes on where it was."
+                f"The cluster gave up ({type(error).__name__}: {reason}); the same command resumes it."
             ) from error
 
 

@@ -30,11 +30,11 @@ _CONTAINERS = (
     "state_dict", "model", "model_state_dict", "ema_state_dict", "state_dict_ema", "model_ema", "ema", "ema_model", "net",
     "network", "weights", "module", "params",
 )  # fmt: skip
-"""What programs save the weights under, beside other things."""
+"""What programs save the weights under, in addition to other things."""
 _AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema", "ema_model")
 _WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "model_ema", "ema", "ema_model")
 """What wrappers put before the names of all weights: DataParallel, torch.compile, Lightning, Hugging Face, averages."""
-_MOSTLY = 0.9  # of the weights bear a wrapper's prefix; the others are those of losses and metrics beside it
+_MOSTLY = 0.9  # of the weights bear a wrapper's prefix; the others are those of losses and metrics next to it
 
 # The codes of the NumPy types whose bytes are read as numbers.
 _NUMBERS = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
@@ -96,7 +96,7 @@ def stored_array(*_: Any) -> StoredArray:
     return StoredArray()
 
 
-# What toolboxes put beside the weights. `dict` itself stands for dictionaries with another name.
+# What toolboxes put in addition to the weights. `dict` itself stands for dictionaries with another name.
 _STAND_INS: list[Any] = [
     (PickleStub, "mmengine.logging.history_buffer.HistoryBuffer"),
     (stub_attribute, "builtins.getattr"),

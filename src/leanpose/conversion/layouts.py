@@ -83,7 +83,7 @@ def _joined_attention(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 tensors.get(_QUERY.sub(f".attention.attention.{part}.", key)) for part in ("query", "key", "value")
             ]
             if any(part is None for part in parts):
-                raise LeanposeError(f"The checkpoint has '{key}', but not the key and value beside it.")
+                raise LeanposeError(f"The checkpoint has '{key}', but not the key and value next to it.")
             joined[_QUERY.sub(".attn.qkv.", key)] = torch.cat([part for part in parts if part is not None])
         elif ".attention.attention." not in key:
             joined[key] = value

@@ -77,7 +77,7 @@ class OnnxGraph:
 
     @property
     def input_type(self) -> np.dtype:
-        """Of the first input's values."""
+        """Data type of the first input."""
         import onnx
 
         return onnx.helper.tensor_dtype_to_np_dtype(self.input.type.tensor_type.elem_type)

@@ -231,7 +231,7 @@ def _in_order_of_use(network: nn.Module) -> list[nn.Conv2d]:
 
 
 def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> None:
-    """See that a skeleton has as many keypoints as the file.
+    """Check that a skeleton has as many keypoints as the file.
 
     Raises:
         LeanposeError: it has not.
@@ -247,7 +247,7 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
     Exporters fold each batch normalization into its convolution. It is taken out again, so that a training can go on:
-    its mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval
+    its mean and variance are estimated on synthetic people, and its scale and shift follow, so that the network in eval
     mode computes what the detector computes.
     """
     for network in (RTMDetBackbone(variant).eval() for variant in RTMDETS):
@@ -320,7 +320,7 @@ def _require_agreement(
     expected: np.ndarray,
     tolerance: float = _TOLERANCE,
 ) -> None:
-    """See that the network computes what the file computes, to a fraction of the greatest value.
+    """Check that the network computes what the file computes, to a fraction of the greatest value.
 
     Raises:
         LeanposeError: the network computes something else from these images than the file.

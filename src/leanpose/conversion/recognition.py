@@ -379,7 +379,7 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
     """Of the image and of a patch, both (height, width), from how many pixels each has.
 
     Raises:
-        LeanposeError: the position embedding was learnt, or is for another grid than the one that leanpose computes.
+        LeanposeError: the position embedding was learned, or is for another grid than the one that leanpose computes.
     """
     size = None
     if position is not None:

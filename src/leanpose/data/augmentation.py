@@ -24,7 +24,7 @@ from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
 BLUR_SIZES = (3, 5, 7)  # sides of the kernels
-JOINT_DROPOUT_OFFSET = 0.05  # deviation of the disc's centre from its keypoint, as a share of the crop's width
+JOINT_DROPOUT_OFFSET = 0.05  # standard deviation of the disc's centre from its keypoint, as a share of the crop's width
 HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints' extent times this
 
 
@@ -82,7 +82,7 @@ class PhotometricParams(NamedTuple):
 
 
 def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Uniform draws between 0 and 1, made draws of the normal distribution between its first deviations."""
+    """Uniform draws between 0 and 1, made draws of the normal distribution truncated at one standard deviation."""
     low, high = ndtr(-1.0), ndtr(1.0)
     return ndtri(low + (high - low) * ranks)
 
@@ -117,10 +117,13 @@ class Augmentation(Section):
         flip_probability: of a mirror image.
         half_body_probability, half_body_keypoints: of cropping to the upper or lower half, for people with more
             labelled keypoints than this number.
-        scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
-        rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's
-            and the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
+        scale: the region grows or shrinks by a normally distributed factor with this standard deviation around 1,
+            truncated at one standard deviation.
+        rotation, rotation_probability: normally distributed angle with this standard deviation in degrees, truncated at
+            two standard deviations.
+        truncnorm: shift, factor and angle are drawn from normal distributions truncated at one standard deviation (the
+            factor's and the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform)
+            [true].
         hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens
             in half of the crops.
         blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
@@ -181,7 +184,7 @@ class Augmentation(Section):
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
         if (person.keypoints[:, 2] > 0).sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
-            # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
+            # mmpose draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
             half = self._half_body(person, skeleton, input_size[1] / input_size[0], prefer_upper=half_normal < 0.5)
             if half is not None:
                 center, scale = half[0], half[1] * (padding / PADDING)

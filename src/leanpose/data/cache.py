@@ -1,11 +1,11 @@
-"""Packs: everybody's coarse crop and labels in one file that is mapped into memory, in place of a data set's images.
+"""Packs: everybody's coarse crop and labels in one file that is mapped into memory, instead of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
 keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
-The tables are numpy arrays: `INDEX` (a row a person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but
+The tables are numpy arrays: `INDEX` (a row per person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but
 the crops; each crop has its own in the index, which is verified whenever it is read.
 """
 
@@ -36,7 +36,7 @@ from leanpose.skeleton import Skeleton
 MAGIC = b"leanpose-pack-4\n"
 FINGERPRINT_BYTES = 16
 FILE_NAME = "crops.pack"
-"""Of a pack of which only the folder is named."""
+"""Default file name of a pack, if only a folder is given."""
 
 _FAMILY = (b"leanpose-pack-", b"leanpose-crops-")  # of this version and others
 _LENGTHS = 16  # bytes of the two lengths
@@ -291,7 +291,7 @@ class CropCache:
             BrokenImageError: there is no such image, a crop is corrupt, or the image is larger than allowed.
         """
         if name not in self._numbers:
-            raise BrokenImageError(f"The pack {self.path} holds nobody of an image {name}.")
+            raise BrokenImageError(f"The pack {self.path} contains no people of an image {name}.")
         number = self._numbers[name]
         height, width = int(self.images["height"][number]), int(self.images["width"][number])
         check_size(height, width, f"{name} in {self.path}")

@@ -1,6 +1,6 @@
 """COCO keypoint files, and those written like them (CrowdPose, COCO-WholeBody, converted sets, sets of one's own).
 
-Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set), but for
+Which boxes are valid and which people count follows mmpose 0.29 (top-down COCO data set), but for
 areas of 0, which are taken for missing ones.
 """
 
@@ -34,7 +34,7 @@ from leanpose.files import load_json
 from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
-_FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
+_FARTHEST = 3.0  # sides of the image that a point may lie outside it; of an unknown image 10⁶ pixels
 _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
 _MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
@@ -107,7 +107,7 @@ def _is_far(values: Float[np.ndarray, "N K"], sides: Float[np.ndarray, "N 1"]) -
 
 
 def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
-    """See that coordinates are pixels.
+    """Check that coordinates are pixels.
 
     Raises:
         LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
@@ -240,7 +240,7 @@ def collect_people(
     in_parts: bool,
     truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
-    """The people of a file that a model can learn from, and the annotations that it is measured against, in its
+    """The people of a file that a model can learn from, and the annotations that it is evaluated against, in its
     skeleton.
 
     Args:
@@ -249,7 +249,7 @@ def collect_people(
         skeleton: of the model.
         account: gets who is left out, and what was changed.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
-            learnt; the annotations keep them, since the official metric does not look at the flags.
+            learned; the annotations keep them, since the official metric does not look at the flags.
         truth: whether the annotations are wanted; otherwise there are none.
 
     Raises:

@@ -25,7 +25,7 @@ _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
 def clip_boxes(
     xywh: Float[np.ndarray, "N 4"], sizes: Float[np.ndarray, "N 2"]
 ) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
-    """Labelled boxes as xyxy inside their images, the way the papers' toolbox does it, and of which something is left.
+    """Labelled boxes as xyxy inside their images, the way mmpose does it, and of which something is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
 
@@ -101,7 +101,7 @@ def read_areas(
 def require_width_and_height(
     xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object
 ) -> None:
-    """See that boxes are x, y, width and height.
+    """Check that boxes are x, y, width and height.
 
     Args:
         points: of the people, cleaned.

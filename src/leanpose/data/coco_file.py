@@ -177,7 +177,7 @@ def as_flag(value: Any) -> bool:
 
 
 def _check_names(kind: Record, path: Path) -> None:
-    """See that the keypoint names of a category are a list, or take them from what counts them.
+    """Check that the keypoint names of a category are a list, or take them from what counts them.
 
     Raises:
         LeanposeError: they are neither.

@@ -164,7 +164,7 @@ class TopDownDataset(ImageDataset[Crop]):
             device.
         decode_on_device: with `warp_on_device`: those of JPEG packs are decoded there, too.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
-            augmentation: evaluation sees what the papers' toolbox would show.
+            augmentation: evaluation sees what mmpose would show.
     """
 
     unit = "people"
@@ -271,7 +271,7 @@ class TopDownDataset(ImageDataset[Crop]):
         center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
-            # The papers' toolbox mirrors the image and then crops it: the region's centre stays on w / 2, where
+            # mmpose mirrors the image and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
         return matrix

@@ -84,7 +84,7 @@ def load_deeplabcut(path: Path) -> LabelSet:
         for name, values in rows:
             if len(values) != len(columns):
                 raise LeanposeError(
-                    f"{path}: the row of {name[:200]} has {len(values)} numbers in place of {len(columns)}."
+                    f"{path}: the row of {name[:200]} has {len(values)} numbers instead of {len(columns)}."
                 )
             images.append(LabelledImage(name))
             found: dict[str, dict[str, dict[str, float]]] = {}
@@ -129,7 +129,7 @@ def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[
     if not all(importlib.util.find_spec(name) for name in ("pandas", "tables")):
         raise LeanposeError(
             f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that "
-            "DeepLabCut writes beside it needs neither."
+            "DeepLabCut writes next to it needs neither."
         )
     import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 

@@ -119,7 +119,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
             opened = Image.open(source, formats=[known for known in FORMATS if known in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError(
-                f"The image {name} claims more pixels than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
+                f"The image {name} has more pixels than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
             ) from error
         with opened as image:
             check_size(image.height, image.width, name)
@@ -133,7 +133,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
 
 
 def _require_package(head: bytes, name: str) -> None:
-    """See that HEIC and AVIF files can be read.
+    """Check that HEIC and AVIF files can be read.
 
     Raises:
         BrokenImageError: the package that reads them is missing; the message names it.

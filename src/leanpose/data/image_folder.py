@@ -1,6 +1,6 @@
 """A set's image folder or archive: its images by the names that label files call them by.
 
-Nothing outside of it is ever named: `..`, absolute paths and links that lead out of it are refused.
+Nothing outside it is ever named: `..`, absolute paths and links that lead out of it are refused.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class ImageFolder:
                 self.notes[way] += 1
         elif _leaves(file_name):
             raise LeanposeError(
-                f"The data set '{self.title}' names the image {file_name}, which lies outside of its image folder "
+                f"The data set '{self.title}' names the image {file_name}, which lies outside its image folder "
                 f"{self.path}; give the folder that holds it."
             )
         else:
@@ -161,7 +161,7 @@ class ImageFolder:
         return link is not None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        """What a folder below this one holds beside folders; empty where there is none."""
+        """What a folder below this one holds in addition to folders; empty where there is none."""
         path = os.path.join(self._root, folder)
         try:
             with os.scandir(path) as entries:

@@ -1,7 +1,7 @@
 """Reading images: any common format in, RGB uint8 out, one sentence where a file is not a usable image.
 
 Plain JPEG (the training path) is decoded by OpenCV; everything else, and every odd JPEG, by Pillow, which knows more
-modes and notices damage. EXIF orientation is applied, as the papers' toolbox does through OpenCV: keypoints are those
+modes and notices damage. EXIF orientation is applied, as mmpose does through OpenCV: keypoints are those
 of the upright image. Sizes are read from the header and limited before a single pixel is decoded.
 """
 

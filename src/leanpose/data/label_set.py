@@ -208,7 +208,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
     """What finds the images of a label set by their names.
 
     Args:
-        source: their folder or archive; None: as the file says, or whatever lies beside it.
+        source: their folder or archive; None: as the file says, or whatever lies next to it.
         title: of the data set, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Labelme: a JSON file beside each image, with points and rectangles in pixels; `group_id` puts a person's shapes
+"""Labelme: a JSON file next to each image, with points and rectangles in pixels; `group_id` puts a person's shapes
 together."""
 
 from __future__ import annotations

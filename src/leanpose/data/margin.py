@@ -76,7 +76,7 @@ def coarser_share(
 def require_whole_views(
     people: Sequence[PoseAnnotation], crops: CropLookup, input_size: tuple[int, int], padding: float = PADDING
 ) -> None:
-    """See that packed crops show a model all that it would see of the images without augmentation, as finely.
+    """Check that packed crops show a model all that it would see of the images without augmentation, as finely.
 
     Raises:
         LeanposeError: they do not.

@@ -113,7 +113,8 @@ class _Reader:
         self._scalars = {kind: struct.Struct(order + code) for kind, code in _SCALARS.items()}
 
     def element(self, at: int, end: int) -> tuple[int, int, int, int]:
-        """Of the element at a place: its kind, where its content begins, its size, and where the next one begins."""
+        """The element at a position: its type, the start of its content, its size, and the start of the next
+        element."""
         if at + 8 > end:
             raise ValueError("an element is truncated")
         kind, size = self._pair.unpack_from(self.data, at)

@@ -36,7 +36,7 @@ PIXELS_PER_SCALE = 200.0
 """`scale` is the person's height in units of this many pixels."""
 
 LOWERED = 15.0
-"""The papers' toolbox moves `center` down by this many pixels × `scale`, so that the feet are not cut off."""
+"""mmpose moves `center` down by this many pixels × `scale`, so that the feet are not cut off."""
 
 HEAD_OF_DIAGONAL = 0.6
 """The head size of PCKh is this part of the diagonal of the head's rectangle."""
@@ -69,7 +69,7 @@ class MpiiPerson:
 
     @property
     def box(self) -> Float[np.ndarray, " 4"] | None:
-        """The square (xyxy) that the papers' toolbox cuts out, before its padding of 1.25; None without centre and
+        """The square (xyxy) that mmpose cuts out, before its padding of 1.25; None without centre and
         scale."""
         side = PIXELS_PER_SCALE * self.scale
         if not (np.isfinite(self.center).all() and 0 < side < np.inf):

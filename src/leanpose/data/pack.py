@@ -140,7 +140,7 @@ def read_sets(
 
     Returns:
         The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a
-        part is, since it is to be measured on.
+        part is, since it is to be evaluated on.
 
     Raises:
         LeanposeError: a set cannot be read, or there is none.
@@ -151,7 +151,7 @@ def read_sets(
         measured = [file for file in found if split_of(file) in ("val", "test")] if path.is_dir() else []
         if len(measured) == len(found):
             measured = []
-        said += [f"{file} is left out: its name says that it is to be measured on." for file in measured]
+        said += [f"{file} is left out: its name says that it is to be evaluated on." for file in measured]
         files += [file for file in found if file not in measured]
     if images is not None and len(files) > 1:
         raise LeanposeError(f"--images is for one set, not for {len(files)} ({', '.join(f.name for f in files[:4])}).")
@@ -162,7 +162,7 @@ def read_sets(
         config = resolve(DatasetConfig.from_options(**values), Path())
         if has_splits(file, config.format):
             config = config.model_copy(update={"split": "train"})
-            said.append(f"{file} says itself what is measured on, which is left out.")
+            said.append(f"{file} says itself what is evaluated on, which is left out.")
         configs.append(config)
     known = [_skeleton_of(config) for config in configs]
     joined = join_skeletons(known)

@@ -1,7 +1,7 @@
 """Making packs: every image is decoded once, and its people's coarse crops are cut, in threads.
 
 While a pack is made, `FILE.partial` holds what is done, an image's crops after a frame with their places and a
-checksum. A run that was killed, or that filled the disk, goes on there, and the file is the same, byte for byte, as
+checksum. A run that was killed, or that filled the disk, resumes there, and the file is the same, byte for byte, as
 without.
 """
 
@@ -139,7 +139,7 @@ def pack_people(
             if error.errno == errno.ENOSPC:
                 raise LeanposeError(
                     f"The disk is full: {done} of {len(chosen.people)} people are kept in {partial}; make room and "
-                    "pack again, which goes on there."
+                    "pack again, which resumes there."
                 ) from error
             raise describe_os_error(path, error) from error
     return CropCache(path)
@@ -409,7 +409,7 @@ def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
 
 
 def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int, bytes_done: int) -> None:
-    """See that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
+    """Check that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
 
     Raises:
         LeanposeError: it does not.

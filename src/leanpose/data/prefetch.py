@@ -51,7 +51,7 @@ class Prefetcher(Generic[Item]):
     Args:
         items: what is to be taken; used by the other thread alone.
         count: how many may wait.
-        newest: when that many wait, throw the oldest away and count it in `dropped`, in place of waiting: for a camera,
+        newest: when that many wait, throw the oldest away and count it in `dropped`, instead of waiting: for a camera,
             which does not wait either.
     """
 

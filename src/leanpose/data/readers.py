@@ -133,11 +133,11 @@ class DatasetConfig(Section):
         format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON),
             `coco_wholebody` (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene),
             `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a
-            `data.yaml`, and a text file beside each image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut),
+            `data.yaml`, and a text file next to each image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut),
             `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the crops too): see docs/data.md.
         name: for messages and reports; otherwise the annotation file's name.
-        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found beside the file where not
-            given.
+        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found next to the file where
+            not given.
         annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders,
             of `auto` and `labelme` also a folder of files.
         bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the ground-truth
@@ -148,8 +148,8 @@ class DatasetConfig(Section):
         head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two
             points.
         empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose
-            and eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
-        frame_stride: of `ubody`: take only every so many frames.
+            and eyes or ankle nobody can see is learned as empty heatmaps, so that the model does not invent it.
+        frame_stride: for `ubody`: use every N-th frame.
         repeat: how many times a training epoch goes through this set, which makes it longer.
         weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the
             epoch stays as long as all people together.
@@ -184,7 +184,7 @@ class DatasetConfig(Section):
 
     @classmethod
     def from_options(cls, **options: Any) -> DatasetConfig:
-        """A data set that the command line names, to measure on.
+        """A data set that the command line names, to evaluate on.
 
         Raises:
             LeanposeError: the options do not describe one.
@@ -268,7 +268,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
 
 
 def _require_numbers(dataset: PoseDataset, source: object) -> None:
-    """See that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
+    """Check that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
 
     Raises:
         LeanposeError: somebody's cannot.

@@ -20,7 +20,7 @@ from leanpose.schema import validate
 from leanpose.skeleton import Skeleton
 
 SUFFIXES = (".json", ".mat", ".xml", ".csv", ".h5", ".hdf5", ".slp", ".yaml", ".yml")
-"""Of files that may hold labels."""
+"""Suffixes of files that may hold labels."""
 
 HELD = "coco, coco_wholebody, cvat, csv, dlc, labelme, labelstudio, lsp, mpii, sleap, yolo"
 
@@ -185,7 +185,7 @@ def split_of(file: Path) -> str | None:
 def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The `data` of a recipe for what a path holds, and sentences on what was chosen.
 
-    Sets whose names say `val` or `test` are measured on, the others train; without one every tenth image is measured
+    Sets whose names say `val` or `test` are evaluated on, the others train; without one every tenth image is measured
     on.
 
     Raises:
@@ -203,19 +203,19 @@ def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, 
     if own:
         file, kind = own[0]
         source = _source(file, kind, root)
-        sentence = f"{file} says itself what trains and what is measured on."
+        sentence = f"{file} says itself what trains and what is evaluated on."
         return {"train": [source | {"split": "train"}], "val": source | {"split": "val"}, "root": str(root)}, [sentence]
     val = [each for each in sets if split_of(each[0]) in ("val", "test")]
     train = [each for each in sets if each not in val]
     if val and train:
         val_file = next((each for each in val if split_of(each[0]) == "val"), val[0])
-        said = [f"Trained on {_names(train)}, measured on {_names([val_file])}."]
+        said = [f"Trained on {_names(train)}, evaluated on {_names([val_file])}."]
         if others := [each for each in val if each != val_file]:
             said.append(f"{_names(others)} is left out.")
         sources = [_source(*each, root) for each in train]
         return {"train": sources, "val": _source(*val_file, root), "root": str(root)}, said
     sources = [_source(*each, root) for each in sets]
-    said = [f"{_names(sets)} has no validation set beside it: every tenth image is measured on, the others train."]
+    said = [f"{_names(sets)} has no validation set next to it: every tenth image is evaluated on, the others train."]
     parts: dict[Split, list[dict[str, Any]]] = {s: [one | {"split": s} for one in sources] for s in ("train", "val")}
     return {"train": parts["train"], "val": parts["val"][0], "root": str(root)}, said
 

@@ -37,7 +37,7 @@ from leanpose.locks import lock_file
 
 MAGIC = b"leanpose-pack-shards-1\n"
 SPREAD = 16
-"""Of so many shards people are drawn at a time."""
+"""Number of shards whose people are mixed at a time."""
 PROTOCOLS = ("file", "memory", "s3", "gs", "gcs", "az", "abfs", "http", "https", "hf")
 """What an index may name; the packages that fsspec needs for one are the user's (s3fs, gcsfs, adlfs …)."""
 LIMIT = "LEANPOSE_SHARD_CACHE_GB"

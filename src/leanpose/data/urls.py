@@ -97,7 +97,7 @@ def download_image(url: str, *, certain: bool) -> bytes | None:
 
 
 def download_file(url: str, path: Path, digest: str) -> None:
-    """Download a file of known content. A transfer that breaks off goes on where it was, `ATTEMPTS` times in all.
+    """Download a file of known content. A transfer that breaks off is resumed, `ATTEMPTS` times in all.
 
     Args:
         url: http or https.

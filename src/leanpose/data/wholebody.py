@@ -41,7 +41,7 @@ def box_field(part: str) -> str:
 
 
 def has_parts(annotations: Iterable[Any]) -> bool:
-    """Whether any of these records has a part beside the body."""
+    """Whether any of these records has a part next to the body."""
     fields = set(FIELDS.values()) - {"keypoints"}
     return any(isinstance(record, dict) and not fields.isdisjoint(record) for record in annotations)
 
@@ -108,7 +108,7 @@ _SEEN_BY = {
 
 
 def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Float[np.ndarray, "K 3"]:
-    """Keypoints with v = -1 for the unlabelled ones of a face, hand or foot that nobody can see.
+    """Keypoints with v = -1 for the unlabelled ones of an invisible face, hand or foot.
 
     A part is hidden where all body keypoints that show it, such as a hand's wrist, are hidden or not labelled.
     """

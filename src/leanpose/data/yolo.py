@@ -1,7 +1,7 @@
-"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers beside each image.
+"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers next to each image.
 
 A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and
-height. Label files lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics'
+height. Label files lie where the images do, with `labels` instead of the last folder named `images` (Ultralytics'
 convention).
 """
 
@@ -219,7 +219,7 @@ def _labels(
         size: width and height of the image.
 
     Raises:
-        LeanposeError: a line has another number of values, one that is not a number, or pixels in place of fractions.
+        LeanposeError: a line has another number of values, one that is not a number, or pixels instead of fractions.
     """
     if not path.is_file():
         return []
@@ -259,7 +259,7 @@ def _labels(
 
 
 def write_yolo(labels: LabelSet, path: Path) -> None:
-    """Write `data.yaml` at `path`, and a label file of each image beside it: `labels/train/NAME.txt` for
+    """Write `data.yaml` at `path`, and a label file of each image next to it: `labels/train/NAME.txt` for
     `images/train/NAME.jpg`."""
     classes = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
     lines: dict[int, list[str]] = {number: [] for number in range(len(labels.images))}

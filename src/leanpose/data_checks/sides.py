@@ -2,7 +2,7 @@
 
 The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are
 parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
-strays is learnt from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
+strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
 is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
 seen along the body's length (`_turned_over`): that shows who has all pairs exchanged.
 

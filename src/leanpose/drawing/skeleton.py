@@ -84,7 +84,7 @@ def draw_poses(
     canvas = np.ascontiguousarray(image).copy()
     drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= keypoint_threshold / 2)
     confident = drawable & (scores >= keypoint_threshold)
-    # Large people first, so that a small one in front of or beside them stays readable.
+    # Large people first, so that a small one in front of or next to them stays readable.
     sizes = [_person_size(points[seen], None if boxes is None else boxes[p])
              for p, (points, seen) in enumerate(zip(keypoints, drawable, strict=True))]  # fmt: skip
     order = sorted(range(len(keypoints)), key=lambda p: -sizes[p])

@@ -177,7 +177,7 @@ def calibration_report(
 
 
 def labelled_scores(results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton) -> LabelledScores:
-    """The labelled keypoints of these people, whose predicted poses stand beside them one to one.
+    """The labelled keypoints of these people, whose predicted poses stand next to them one to one.
 
     Raises:
         LeanposeError: nothing is labelled.

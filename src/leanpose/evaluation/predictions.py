@@ -45,7 +45,7 @@ class PosePredictions:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields that have one row a person, by name."""
+        """The fields that have one row per person, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "calibrated"}
 
     def __post_init__(self) -> None:

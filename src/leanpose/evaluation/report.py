@@ -254,7 +254,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the images alone (`leanpose predict --bbox-file`).
+                # With the names, the list can be used next to the images alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 
@@ -277,7 +277,7 @@ def keypoint_table(
         skeleton: names and OKS constants of the K keypoints.
 
     Returns:
-        A row a keypoint; NaN stands where there is nothing to measure.
+        A row per keypoint; NaN stands where there is nothing to measure.
 
         * `keypoint`: its name.
         * `labelled`: how many people have a label of it; `matched`: how many of them were found.

@@ -102,7 +102,7 @@ def _draw(name: str, title: str, draw: Callable[..., figures.Image], *arguments:
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
-    """See that two models can be compared; the warp of their crops may differ.
+    """Check that two models can be compared; the warp of their crops may differ.
 
     Raises:
         LeanposeError: their keypoints or the size of their crops differ.
@@ -268,7 +268,7 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
 
 
 def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
-    """Write PNG files in place of those of an earlier explanation; whatever else lies there stays.
+    """Write PNG files instead of those of an earlier explanation; whatever else lies there stays.
 
     Raises:
         LeanposeError: the folder holds something else, or cannot be written.

@@ -135,7 +135,7 @@ class DecoderRecording:
         output: what `forward_train` returned.
         points: the K keypoints before the first layer, and after each (D + 1 stages).
         references: what each layer reads the features around.
-        samples: where each query reads them, on each level (fine to coarse); may lie outside of the crop.
+        samples: where each query reads them, on each level (fine to coarse); may lie outside the crop.
         weights: of these; of one query and head they sum to 1 over levels and points.
         query_attention: how much each query (row) attends to each (column); None where queries do not.
     """

@@ -41,7 +41,7 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        path: the file; OpenVINO's weights lie next to it, with the ending `.bin`.
         bytes: of all files together.
         card: what the file says of itself.
         agreement: how far it is from the model.
@@ -67,7 +67,7 @@ def export_model(
 ) -> ExportReport:
     """Write a model as a file for another backend. The file takes any number of crops at once.
 
-    The written file is run, in onnxruntime, OpenVINO or torch, beside the model on the same crops. It is kept only if
+    The written file is run, in onnxruntime, OpenVINO or torch, next to the model on the same crops. It is kept only if
     predictions and keypoints agree within the bounds of `leanpose.export.agreement.BOUNDS`.
 
     Args:
@@ -81,7 +81,7 @@ def export_model(
         crops: to check on: RGB crops of the model's size, or images' files, folders or patterns; by default a portrait
             and synthetic people.
         batches: sizes of the batches that are checked.
-        quick: take torch's older exporter where it can write the model: seconds in place of ten and more, for a file
+        quick: take torch's older exporter where it can write the model: seconds instead of ten and more, for a file
             whose nodes are not named after the model's layers (which int8 needs). ONNX alone.
 
     Raises:

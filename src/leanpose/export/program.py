@@ -158,7 +158,7 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
 def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> None:
     """An ONNX file as `write_onnx` writes it, by torch's older exporter, which follows one run of the network.
 
-    It takes a few seconds in place of ten to twenty, and does without onnxscript. What depends on the values of one
+    It takes a few seconds instead of ten to twenty, and does without onnxscript. What depends on the values of one
     input, such as pruned tokens, is frozen in such a file: the comparison with the model finds that.
 
     Raises:
@@ -190,7 +190,7 @@ def _write_proto(proto: ModelProto, card: ExportCard, path: Path) -> None:
 
 
 def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
-    """An OpenVINO file, `.xml`, and its weights beside it, `.bin`; the card is in its runtime information.
+    """An OpenVINO file, `.xml`, and its weights next to it, `.bin`; the card is in its runtime information.
 
     Weights are stored in half precision where the card says so.
 
@@ -223,7 +223,7 @@ def write_torch(program: CropProgram, card: ExportCard, path: Path) -> None:
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Name each node after the module that it came from, in place of a number. To be done while the exporter's notes
+    """Name each node after the module that it came from, instead of a number. To be done while the exporter's notes
     are there."""
     weights = {tensor.name for tensor in model.graph.initializer}
     taken: Counter[str] = Counter()

@@ -48,7 +48,7 @@ WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 k
 CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
 YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any image, YOLOv8's far below
-# Outputs beside boxes, scores and labels, which are left aside.
+# Outputs in addition to boxes, scores and labels, which are left aside.
 OTHER_OUTPUTS = re.compile(r"mask|proto|kpt|keypoint|hidden|state|attention|feat|enc_|aux", re.IGNORECASE)
 YOLO_NAME = re.compile(r"yolo[-_]?(v?\d+|nas)|(?<![a-z])v(5|8|10)[nsmlx](?![a-z])", re.IGNORECASE)
 BOXES_NAME, COUNT_NAME = re.compile(r"box|dets", re.IGNORECASE), re.compile(r"num|count|valid", re.IGNORECASE)

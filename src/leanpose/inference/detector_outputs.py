@@ -70,7 +70,7 @@ def decode_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetectio
     """The rows of YOLOX, YOLOv5 or YOLOv6: centre, size, objectness and class scores of all cells, finest grid first.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
-    times the score of the class. Exports that have decoded the boxes already hold pixels in place of offsets.
+    times the score of the class. Exports that have decoded the boxes already hold pixels instead of offsets.
     """
     boxes = raw[:, :4].astype(np.float64)
     if not (boxes[:, 2:] > MAX_LOG_SIZE).any():

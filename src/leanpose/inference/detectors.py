@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PACKAGED = {"rtmdet-nano": Path(__file__).parent / "files" / "rtmdet_nano_person.onnx"}
-CHECKSUMS = {PACKAGED["rtmdet-nano"]: "9077b0b7"}  # beside the files, which are as their authors made them
+CHECKSUMS = {PACKAGED["rtmdet-nano"]: "9077b0b7"}  # next to the files, which are as their authors made them
 DEFAULT, WHOLE_IMAGE = "rtmdet-nano", "whole-image"
 TORCHVISION = "torchvision:"
 TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
@@ -268,7 +268,7 @@ class OnnxDetector(Detector):
         return dict(zip(self._names, outputs, strict=True))
 
     def _setting(self, value: Any) -> np.ndarray:
-        """An input beside the image: the size that boxes shall refer to (width, height), or which pixels count
+        """An input next to the image: the size that boxes shall refer to (width, height), or which pixels count
         (all)."""
         height, width = self.input_size
         kind = SETTINGS[value.type]
@@ -285,7 +285,7 @@ def _unknown(path: Path, inputs: Sequence[Shaped], outputs: Sequence[Shaped]) ->
 
 
 def _is_setting(value: Any) -> bool:
-    """Whether an input beside the image is one that is known: RT-DETR's sizes, or DETR's mask of pixels."""
+    """Whether an input next to the image is one that is known: RT-DETR's sizes, or DETR's mask of pixels."""
     sizes = len(value.shape) == 2 and value.shape[1] == 2 and "size" in value.name.lower()
     mask = len(value.shape) == 3 and "mask" in value.name.lower()
     return (sizes or mask) and value.type in SETTINGS
@@ -313,7 +313,7 @@ class TorchvisionDetector(Detector):
             people alone (2, with the background). Without one torchvision downloads its own, once.
         threshold: people below this score are left out.
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
-        model: the network itself, ready, in place of `weights`.
+        model: the network itself, ready, instead of `weights`.
 
     Raises:
         LeanposeError: the name or the file is no such detector's, or the weights cannot be downloaded.

@@ -76,7 +76,7 @@ class NothingReadError(LeanposeError):
 
 
 def require_readable(images: Sequence[ImageFile]) -> None:
-    """See that there is an image that can be read, before long work begins.
+    """Check that there is an image that can be read, before long work begins.
 
     Raises:
         NothingReadError: there is none.
@@ -116,11 +116,11 @@ def predict_images(
         images: the images.
         boxes: boxes by image, instead of the estimator's detector.
         drawings: folder for annotated images.
-        coco, table: files for COCO results (JSON) and for one row a person (CSV).
+        coco, table: files for COCO results (JSON) and for one row per person (CSV).
         labels: file for the poses as COCO annotations, from which a model can be trained.
         keypoint_threshold: in these, keypoints below this score are not labelled.
         paint: writes what is drawn of an image; by default the image with the skeletons on it.
-        ending: of the drawings' names, in place of the images' own suffix.
+        ending: of the drawings' names, instead of the images' own suffix.
         advance: called after each image, done or skipped.
 
     Raises:

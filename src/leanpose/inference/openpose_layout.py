@@ -23,7 +23,7 @@ OPENPOSE_18 = (
 )  # fmt: skip
 FACE_POINTS = 68  # of the iBUG order, which OpenPose follows and goes on with the right and the left pupil
 PUPILS = ("right_eye", "left_eye")
-# ComfyUI's nodes have them beside the body, in COCO-WholeBody's order.
+# ComfyUI's nodes have them next to the body, in COCO-WholeBody's order.
 FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 _NECK = OPENPOSE_18.index("neck")
 _SHOULDERS = ("left_shoulder", "right_shoulder")

@@ -157,7 +157,7 @@ class PoseResult:
         return mean_keypoint_score(self.keypoint_scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
-        """x, y and score of every keypoint, one row a person."""
+        """x, y and score of every keypoint, one row per person."""
         triples = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
         return triples.reshape(len(self), 3 * len(self.skeleton))
 
@@ -302,7 +302,7 @@ class PoseResult:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_df(self) -> pandas.DataFrame:
-        """A pandas table with a row a person and the columns of `column_names`.
+        """A pandas table with a row per person and the columns of `column_names`.
 
         Raises:
             LeanposeError: pandas is not installed.

@@ -127,7 +127,7 @@ def simulate_heatmaps(
 
 
 def sample_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
-    """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
+    """The value of each heatmap at the pixel next to a predicted point; 0 outside the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()
     x, y = at.unbind(dim=-1)

@@ -44,7 +44,7 @@ MMPOSE_NAMES: OfficialNames = [
     (r"^mlp_head_", "bins_"),
     (r"^(?!(?:head|deconvolutions)\.|bins_)", "backbone."),
 ]
-"""Of mmpose's networks of a backbone, deconvolutions and one last layer."""
+"""Rules for mmpose's networks of a backbone, deconvolutions and a final layer."""
 
 
 class HeatmapModel(PoseModel):

@@ -178,7 +178,7 @@ class Poseur(PoseModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         for part in (self.projections, self.keypoint_encoder, self.decoder):
             for parameter in part.parameters():
                 if parameter.ndim > 1:

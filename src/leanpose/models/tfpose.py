@@ -251,7 +251,7 @@ class TFPose(PoseModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         for part in (self.projections, self.encoder, self.decoder, self.refinements):
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):

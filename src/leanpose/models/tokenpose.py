@@ -185,7 +185,7 @@ class TokenPose(PoseModel):
         return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

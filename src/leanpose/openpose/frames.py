@@ -1,4 +1,4 @@
-"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame, or
+"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file per frame, or
 ComfyUI's, a list.
 
 OpenPose's files have the names that its own `--write_json` gives them: `NAME_000000000000_keypoints.json`, from 0 on.
@@ -24,7 +24,7 @@ from leanpose.locks import lock_file
 from leanpose.openpose.drawing import MAX_SIDE, conditioning_image, controlnet_size
 
 FOLDER_ENDING = "_openpose"
-"""Of the folder's name, behind that of the video."""
+"""Suffix of the folder's name, after the video's name."""
 _FILE_ENDING = "_keypoints.json"
 COMFYUI_ENDING = "_comfyui.json"
 
@@ -88,7 +88,7 @@ class FrameWriter(ABC):
 
 
 class OpenPoseWriter(FrameWriter):
-    """OpenPose's JSON, a file a frame.
+    """OpenPose's JSON, a file per frame.
 
     Args:
         folder: that is there, for the files.
@@ -136,7 +136,7 @@ class ComfyUIWriter(FrameWriter):
 def open_openpose(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[OpenPoseWriter]:
-    """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was
+    """A writer whose files appear all at once at the end, in a folder next to a video's copy; after an error what was
     there before is still there.
 
     Args:
@@ -163,7 +163,7 @@ def open_openpose(
 def open_comfyui(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[ComfyUIWriter]:
-    """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still
+    """A writer whose file appears at the end, next to a video's copy; after an error what was there before is still
     there.
 
     Args:

@@ -1,6 +1,6 @@
 """Label the faces, hands and feet of a whole COCO person-keypoint set.
 
-What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it
+What was found is appended to a file next to the result, image by image, so that a run that was stopped resumes where it
 was.
 """
 

@@ -44,7 +44,7 @@ class QuantizationReport:
     """What was written and measured.
 
     Attributes:
-        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        path: the file; OpenVINO's weights lie next to it, with the ending `.bin`.
         card: what the file says of itself.
         bytes, float_bytes: of all files together, quantized and in float.
         ap, float_ap: OKS AP in points, of both files in the same backend on the same people.
@@ -95,7 +95,7 @@ def quantize_model(
     Args:
         model: a released name, a weights file or a model.
         path: where to write: `.onnx`, or `.xml` for the scheme nncf.
-        source: the set to measure on.
+        source: the set to evaluate on.
         scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
         calibration: where other people come from, who say how large values become and which layers break; their labels
             are not used. None: some images of `source`, which are not measured then.
@@ -226,12 +226,12 @@ def _attempt(folder: Path, number: int, quantizer: Quantizer) -> Path:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, with OpenVINO's weights beside it."""
+    """Bytes of a file, with OpenVINO's weights next to it."""
     return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
 
 
 def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCard, crops: Crops) -> None:
-    """See that a quantized file has its card, and runs in batches of any size.
+    """Check that a quantized file has its card, and runs in batches of any size.
 
     Raises:
         LeanposeError: it does not, or the card is lost.

@@ -56,7 +56,7 @@ class Quantizer(ABC):
 
     @classmethod
     def require(cls) -> None:
-        """See that the packages are there, before the work.
+        """Check that the packages are there, before the work.
 
         Raises:
             LeanposeError: one is missing.

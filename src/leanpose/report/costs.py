@@ -21,7 +21,7 @@ from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 TIME_BUDGET = 3.0
-"""Of timing, for all backends of a model together."""
+"""Seconds of timing, for all backends of a model together."""
 
 HOW_TIMED = (
     "Milliseconds: one crop, with decoding, on one thread of this machine's processor in single precision; the median "

@@ -106,7 +106,7 @@ def measure(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: no image can be read, or there is nothing to measure against.
+        LeanposeError: no image can be read, or there is nothing to evaluate against.
     """
     poses: dict[str, PosePredictions] = {}
     absent: dict[str, tuple[str, ...]] = {}
@@ -120,7 +120,7 @@ def measure(
         poses[name] = _without(found.with_keypoints(indices), missing)
     readable = replace(people, people=[person for person in people.people if str(person.image) not in broken])
     if not readable.people:
-        raise LeanposeError(f"There is nobody to measure on in {people.name}.")
+        raise LeanposeError(f"There are no people to evaluate on in {people.name}.")
     draws = 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed)
     measured = {}
     for (name, found), row in zip(poses.items(), draws, strict=True):

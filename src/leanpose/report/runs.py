@@ -124,7 +124,8 @@ def _read_rows(path: Path, step: float, epoch: float, seconds: float) -> list[di
 
 
 def run_table(runs: Sequence[RunRecord]) -> ReportTable:
-    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
+    """The figures after the last epoch, in addition to the cost, which must be equal for a comparison to mean
+    anything."""
     metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
     heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {_figures(runs)}"]
     rows = []

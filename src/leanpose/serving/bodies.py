@@ -148,7 +148,7 @@ class Bodies:
             if field != FIELD:
                 raise RequestError(422, f"Unknown field '{field[:100]}'; {did_you_mean(field[:100], [FIELD])}")
             if not isinstance(value, UploadFile):
-                raise RequestError(422, f"A field '{FIELD}' holds text in place of a file.")
+                raise RequestError(422, f"A field '{FIELD}' holds text instead of a file.")
             images.append(SentImage(len(images), value.filename or None, await value.read()))
         return images
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 
 def _read_yaml(name: str) -> dict[str, Any]:
-    """A table beside this file."""
+    """A table next to this file."""
     return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 

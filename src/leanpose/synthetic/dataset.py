@@ -31,7 +31,7 @@ from leanpose.synthetic.scene import render_scene, resolve_skeleton
 
 _JPEG_QUALITY = 92
 CHECKSUMS = "checksums.json"
-"""Of the other two files; where it is there, they are checked before they are used."""
+"""Checksums of the other two files; if it exists, they are checked before use."""
 
 _RENDERER = 3  # counted up with each change of the images; names the folder that they are kept in
 

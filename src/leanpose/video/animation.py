@@ -32,7 +32,7 @@ def open_reader(source: str | Path | int) -> FrameReader:
 
 
 def require_source(source: str | Path | int) -> None:
-    """See that there is a video, or a camera, before long work begins.
+    """Check that there is a video, or a camera, before long work begins.
 
     Raises:
         VideoError: the camera is not there, or the video cannot be opened.

@@ -112,7 +112,7 @@ def predict_video(
         source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
-        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
+        lines: JSON lines: first what the file is (`header`), then a line per frame (`frame_record`).
         duration: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
         draw: the annotated image for a frame and its poses; `PoseResult.draw` by default.
@@ -229,7 +229,7 @@ def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any
 
 def _require_time(duration: float | None) -> None:
     if duration is not None and not 0 <= duration < math.inf:
-        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {duration}.")
+        raise LeanposeError(f"duration must be a number of seconds, 0 or more, not {duration}.")
 
 
 def _expected(reader: FrameReader, duration: float | None) -> int | None:
@@ -241,7 +241,7 @@ def _expected(reader: FrameReader, duration: float | None) -> int | None:
 
 
 def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:
-    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go beside it with the ending `.jsonl`.
+    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go next to it with the ending `.jsonl`.
 
     Args:
         clips: what is looked at.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Reader = TypeVar("Reader", bound="FrameReader")
-DEFAULT_RATE = Fraction(25)  # frames a second, where a file does not say
+DEFAULT_RATE = Fraction(25)  # frames per second, where a file does not say
 MAX_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is truncated
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
@@ -72,7 +72,7 @@ class FrameReader:
         has_audio: whether the file may hold audio too.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
-        rate: frames a second, on average, as far as known beforehand.
+        rate: frames per second, on average, as far as known beforehand.
         start: where the container's own clock stands at tick 0, in seconds.
         pixel_aspect: width of a pixel by its height.
         count: frames to come, as far as known beforehand.
@@ -368,7 +368,7 @@ def camera_address(number: int) -> tuple[str, str]:
 
 
 def require_camera(number: int) -> None:
-    """See that there is a camera; it is not opened, since some are busy for a while when they are closed.
+    """Check that there is a camera; it is not opened, since some are busy for a while when they are closed.
 
     Raises:
         VideoError: there is none.

@@ -18,7 +18,7 @@ from leanpose.geometry import box_area
 from leanpose.inference.results import PoseResult
 
 Memory = tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"], Float[np.ndarray, " K"]]
-"""Of a person's points: where they were, their velocity in pixels a second, and when each was updated last."""
+"""State of a person's points: where they were, their velocity in pixels per second, and when each was updated last."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class PoseTracker:
 
     Args:
         estimator: finds poses, and people with its detector.
-        detect_every: the detector looks at every n-th frame, and besides at frames without anybody to follow and at
+        detect_every: the detector looks at every n-th frame, and besides at frames without people to follow and at
             those where a track is lost. With 1, poses come from the detections alone, and frames share batches.
         smooth: filter the keypoints over time: True for the usual One-Euro filter, or its settings.
         max_age: frames for which a lost person is remembered; who comes back within them keeps their id.

@@ -1,4 +1,4 @@
-"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file beside them."""
+"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file next to them."""
 
 from __future__ import annotations
 

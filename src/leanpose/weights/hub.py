@@ -60,7 +60,7 @@ def download(address: HubAddress, *, token: str | bool | None = None, cache_dir:
     Args:
         address: of the repository.
         token: of the account to read with; None: the one that `hf auth login` has stored or `HF_TOKEN` holds.
-        cache_dir: in place of `HF_HUB_CACHE`.
+        cache_dir: instead of `HF_HUB_CACHE`.
 
     Raises:
         LeanposeError: the repository, its revision or the file is not there, may not be read, or cannot be reached.
@@ -94,7 +94,7 @@ def one_sentence(address: HubAddress) -> Iterator[None]:
     """Whatever huggingface_hub raises about a repository as one sentence.
 
     Raises:
-        LeanposeError: in place of its errors and of those of the network.
+        LeanposeError: instead of its errors and of those of the network.
     """
     from huggingface_hub import constants, errors
 

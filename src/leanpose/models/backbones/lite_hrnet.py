@@ -171,7 +171,7 @@ class SpatialWeighting(nn.Module):
 
 
 class ConditionalChannelWeighting(nn.Module):
-    """The block of Lite-HRNet (figure 3b): weighting in place of the shuffle unit's two pointwise convolutions."""
+    """The block of Lite-HRNet (figure 3b): weighting instead of the shuffle unit's two pointwise convolutions."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
