@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -114,16 +113,6 @@ def sine_position(
     y = encode(rows)[:, None].expand(rows, columns, -1)
     x = encode(columns)[None].expand(rows, columns, -1)
     return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution without bias, `conv`, its batch norm, `bn`, and mostly a ReLU: mmcv's ConvModule, with its names."""
-    layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), bn=nn.BatchNorm2d(outputs)
-    )
-    if relu:
-        layers["relu"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
 
 
 def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
