@@ -20,7 +20,7 @@ from leanpose.skeleton import Skeleton, get_skeleton
 if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
 
-Task = Literal["pose", "classification"]
+ModelTask = Literal["pose", "classification"]
 
 TABLE = Path(__file__).with_name("table.json")
 """What is known of every model without building it, or importing torch: written by `python -m leanpose.models.cost`."""
@@ -75,7 +75,7 @@ class ModelEntry:
     measure: str = ""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> ModelTask:
         """Whether it finds poses or classifies images."""
         return self.model.task
 
@@ -94,7 +94,7 @@ class ModelEntry:
 
 _ENTRIES: dict[str, ModelEntry] = {}
 
-RENAMED_SETTINGS = {
+RENAMED_MODEL_OPTIONS = {
     "width": "embed_dim", "heads": "num_heads", "points": "num_points", "attention_width": "gau_qk_dim",
     "deconvolutions": "deconv_channels", "predicts": "outputs", "kernel": "kernel_size", "split": "simcc_split_ratio",
 }  # fmt: skip
@@ -148,7 +148,7 @@ def model_entry(name: str) -> ModelEntry:
     return entries[name]
 
 
-def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, task: ModelTask | None = None) -> list[str]:
     """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`.
 
     Args:
@@ -169,8 +169,8 @@ def configure_model(name: str, **overrides: Any) -> Any:
     config = model_entry(name).configure()
     fields = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
-        if RENAMED_SETTINGS.get(key) in fields and key not in fields:
-            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if RENAMED_MODEL_OPTIONS.get(key) in fields and key not in fields:
+            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_MODEL_OPTIONS[key]}' now.")
         if key not in fields:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:

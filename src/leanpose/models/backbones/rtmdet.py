@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import Levels, PyramidBackbone
+from leanpose.models.backbones.base import PyramidBackbone, PyramidFeatures
 from leanpose.models.conv_module import ConvModule
 
 
@@ -165,7 +165,7 @@ class RTMDetBackbone(PyramidBackbone):
         self.channels = necks[0]
         self.neck = Pyramid(necks, max(round(3 * depth), 1), depthwise)
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         """The four levels; the detector's pyramid has three, and that at stride 4 is the first stage's, which knows nothing of them."""
         finest = self.stage1(self.stem(images))
         fine = self.stage2(finest)
