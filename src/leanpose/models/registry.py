@@ -60,19 +60,19 @@ class ModelEntry:
     """One named variant: how its configuration is made, and what its paper reports of it.
 
     Attributes:
-        figure: what is published, in percent: COCO val2017 AP where `measure` does not say otherwise; None: nothing is.
+        published_metric: what is published, in percent: COCO val2017 AP where `metric` does not say otherwise; None: nothing is.
         source: where that stands.
         skeleton: what it finds when nobody says otherwise.
-        measure: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
+        metric: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
     """
 
     name: str
     model: type[Any]
     configure: Callable[[], Any]
-    figure: float | None
+    published_metric: float | None
     source: str
     skeleton: str = "coco17"
-    measure: str = ""
+    metric: str = ""
 
     @property
     def task(self) -> ModelTask:
@@ -86,10 +86,10 @@ class ModelEntry:
 
     @property
     def published(self) -> tuple[str, str]:
-        """The published figure as tables show it, and its source; `–` and nothing where there is none."""
-        if self.figure is None:
+        """The published metric as tables show it, and its source; `–` and nothing where there is none."""
+        if self.published_metric is None:
             return "–", ""
-        return f"{self.figure:.1f}" + (f" ({self.measure})" if self.measure else ""), self.source
+        return f"{self.published_metric:.1f}" + (f" ({self.metric})" if self.metric else ""), self.source
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -102,7 +102,7 @@ RENAMED_MODEL_OPTIONS = {
 
 
 def register_model(
-    model: type[Any], figure: float | None, source: str, *, skeleton: str = "coco17", measure: str = ""
+    model: type[Any], published_metric: float | None, source: str, *, skeleton: str = "coco17", metric: str = ""
 ) -> Callable:
     """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
 
@@ -110,7 +110,7 @@ def register_model(
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, figure, source, skeleton, measure)
+        _ENTRIES[name] = ModelEntry(name, model, configure, published_metric, source, skeleton, metric)
         return configure
 
     return enter
