@@ -262,7 +262,7 @@ def test_the_last_epochs_vary_crops_otherwise(people: list[PoseAnnotation]) -> N
     """From its epoch on the late augmentation counts; looks are as reproducible as places, and places do not depend on them."""
     plain, early = Augmentation(), Augmentation(coarse_dropout_probability=1.0, value=30)
     bare = TopDownDataset(people, COCO17, SIZE, augmentation=plain, seed=1)
-    varied = TopDownDataset(people, COCO17, SIZE, augmentation=early, stage2_augmentation=(3, plain), seed=1)
+    varied = TopDownDataset(people, COCO17, SIZE, augmentation=early, late_augmentation=(3, plain), seed=1)
     for epoch in (0, 2, 3, 5):
         bare.set_epoch(epoch)
         varied.set_epoch(epoch)

@@ -78,9 +78,7 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Pat
     folder = tmp_path_factory.mktemp("whole")
     write_tiny_coco(folder / "data")
     teacher = save(folder / "teacher.safetensors", backbone="cspnext_s")
-    plan = dwpose(folder / "data", teacher, head_retraining_epochs=2).model_copy(
-        update={"ema": 0.9, "grad_accum_steps": 2}
-    )
+    plan = dwpose(folder / "data", teacher, stage2_epochs=2).model_copy(update={"ema": 0.9, "grad_accum_steps": 2})
     train(plan, folder / "run", quiet=True)
     return plan, folder / "run"
 
@@ -164,7 +162,7 @@ def test_stage_2_trains_the_head_alone_from_nothing(data: Path, teacher: Path, t
 def test_the_alignment_learns_and_is_not_kept(data: Path, teacher: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(
-        dwpose(data, save(tmp_path / "wide.safetensors", "rtmpose_m", backbone="cspnext_m"), head_retraining=False),
+        dwpose(data, save(tmp_path / "wide.safetensors", "rtmpose_m", backbone="cspnext_m"), stage2=False),
         run,
         quiet=True,
     )

@@ -154,7 +154,7 @@ class TopDownDataset(ImageDataset[Crop]):
         warp, padding: the pixel convention of the affine map, and how much larger than the box the crop is; the codec
             states them.
         augmentation: how crops vary; None for the plain region, as in evaluation.
-        stage2_augmentation: (epoch, how they vary from that epoch on).
+        late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
         cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
         mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
@@ -175,7 +175,7 @@ class TopDownDataset(ImageDataset[Crop]):
         warp: Warp = "msra",
         padding: float = PADDING,
         augmentation: Augmentation | None = None,
-        stage2_augmentation: tuple[int, Augmentation] | None = None,
+        late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
         replace_broken: bool = False,
         cache: CropCache | None = None,
@@ -191,7 +191,7 @@ class TopDownDataset(ImageDataset[Crop]):
         self.warp: Warp = warp
         self.padding = padding
         self.augmentation = augmentation
-        self.stage2_augmentation = stage2_augmentation
+        self.late_augmentation = late_augmentation
         self.warp_on_device = warp_on_device
         self.decode_on_device = decode_on_device and warp_on_device
         self.reduced_decoding = augmentation is not None if reduced_decoding is None else reduced_decoding
@@ -274,8 +274,8 @@ class TopDownDataset(ImageDataset[Crop]):
         return matrix
 
     def _augmentation_now(self) -> Augmentation | None:
-        if self.stage2_augmentation is not None and self.epoch >= self.stage2_augmentation[0]:
-            return self.stage2_augmentation[1]
+        if self.late_augmentation is not None and self.epoch >= self.late_augmentation[0]:
+            return self.late_augmentation[1]
         return self.augmentation
 
     def _decoded(

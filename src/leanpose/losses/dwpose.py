@@ -53,11 +53,11 @@ class DWPoseSection(TeacherSection):
     reference_batch_size: int | None = Field(default=64, ge=1)
     """L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU had 64. None
     leaves it the sum over those of a step's part."""
-    head_retraining: bool = True
+    stage2: bool = True
     """Whether stage 2 follows; everything that is not said here stays as in the recipe."""
-    head_retraining_epochs: int | None = Field(default=None, ge=1)
+    stage2_epochs: int | None = Field(default=None, ge=1)
     """None takes a fifth of the recipe's."""
-    head_retraining_logit_weight: float = Field(default=1.0, gt=0)
+    stage2_logit_weight: float = Field(default=1.0, gt=0)
     """γ."""
 
     @model_validator(mode="after")
@@ -67,16 +67,16 @@ class DWPoseSection(TeacherSection):
         return self
 
     def stages(self, first: str) -> tuple[Stage, ...]:
-        if not self.head_retraining:
+        if not self.stage2:
             return ()
         head = DWPoseStage2Section(
             teacher=first,
             compile_teacher=self.compile_teacher,
-            logit_weight=self.head_retraining_logit_weight,
+            logit_weight=self.stage2_logit_weight,
             reduction=self.reduction,
         )
-        alone = self.model_copy(update={"head_retraining": False})
-        return Stage(section=alone), head.stage(self.head_retraining_epochs)
+        alone = self.model_copy(update={"stage2": False})
+        return Stage(section=alone), head.stage(self.stage2_epochs)
 
 
 class DWPoseStage2Section(TeacherSection):

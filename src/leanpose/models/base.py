@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -79,6 +80,16 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 """How often something is left out while training."""
 
 
+OfficialNames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def renamed(key: str, rules: OfficialNames) -> str:
+    """The name that the rules make of an official one."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def require(condition: object, message: str) -> None:
     """Refuse a configuration.
 
@@ -128,12 +139,15 @@ class ImageModel(nn.Module):
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
         num_cycles: how often it runs its layers while training (SDPose).
+        official_names: regular expressions of the original code's parameter names, and what takes their place here, one after
+            the other; where that is not enough, `official_name` is overridden.
         provenance: what the file says from which the weights were loaded; None where they are fresh.
     """
 
     provenance: Provenance | None = None
     task: Literal["pose", "classification"]
     num_cycles: int = 1
+    official_names: ClassVar[OfficialNames] = ()
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
@@ -170,7 +184,18 @@ class ImageModel(nn.Module):
 
     def official_name(self, key: str) -> str | None:
         """What a parameter of the original code is called here; None: it has it, but computes nothing with it."""
-        raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        if not self.official_names:
+            raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        return renamed(key, self.official_names)
+
+    def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The official weights by their names here, changed where the original code computes with them otherwise.
+
+        Args:
+            weights: by their names here.
+            official: the same by their official names.
+        """
+        return weights
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""

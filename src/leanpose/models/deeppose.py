@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, require
+from leanpose.models.heatmap_model import MMPOSE_NAMES
 from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -36,6 +37,7 @@ class DeepPose(PoseModel):
 
     config: DeepPoseConfig
     separable_head = True
+    official_names = MMPOSE_NAMES
     pools_features = True
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:

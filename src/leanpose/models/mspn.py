@@ -7,7 +7,6 @@ stage's four sizes predicts heatmaps, which are enlarged to the finest size.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.models.backbones.base import Backbone, init_convolutions
-from leanpose.models.base import PoseModel, PoseOutput, Provision
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Provision
 from leanpose.models.conv_module import ConvModule
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -129,6 +128,20 @@ class MSPNStage(nn.Module):
         return maps, handed[::-1], features
 
 
+MSPN_NAMES: OfficialNames = [
+    (r"^module\.", ""),
+    (r"^backbone\.top\.top\.", "backbone.stem."),
+    (r"^backbone\.multi_stage_mspn\.", "stages."),
+    (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
+    (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
+    (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
+    (
+        r"^head\.predict_layers\.(\d+)\.conv_layers\.",
+        lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
+    ),
+]
+
+
 class MSPN(PoseModel):
     """MSPN; every size of every stage predicts heatmaps, and the loss is the sum over all of them.
 
@@ -138,6 +151,7 @@ class MSPN(PoseModel):
 
     config: MSPNConfig
     separable_head = True
+    official_names = MSPN_NAMES
 
     def __init__(self, name: str, config: MSPNConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -171,23 +185,6 @@ class MSPN(PoseModel):
             x = x if cross is None else cross(last)
         layers = tuple(Heatmaps(maps) for maps in outputs)
         return PoseOutput(layers[-1], features=features, aux_outputs=layers)
-
-    def official_name(self, key: str) -> str:
-        key = re.sub(r"^module\.", "", key)
-        rules: list[tuple[str, Any]] = [
-            (r"^backbone\.top\.top\.", "backbone.stem."),
-            (r"^backbone\.multi_stage_mspn\.", "stages."),
-            (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
-            (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
-            (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
-            (
-                r"^head\.predict_layers\.(\d+)\.conv_layers\.",
-                lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
-            ),
-        ]
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        return key
 
 
 MSPN_SOURCE = "MSPN (2019), as mmpose trains it"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs import SimCC, SimCCCodec
 from leanpose.models.backbones import create_backbone
-from leanpose.models.base import PoseModel, PoseOutput, require
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, require
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -76,6 +76,23 @@ class GatedAttention(nn.Module):
         return x * self.shortcut + self.out(gate * (weights @ value))
 
 
+RTMPOSE_NAMES: OfficialNames = [
+    (r"^module\.", ""),
+    (r"^backbone\.stage([1-4])\.", lambda stage: f"backbone.stages.{int(stage[1]) - 1}."),
+    (r"^head\.", ""),
+    (r"^final_layer\.", "maps."),
+    (r"^mlp\.0\.g$", "embedding.0.scale"),
+    (r"^mlp\.1\.", "embedding.1."),
+    (r"^gau\.ln\.g$", "attention.norm.scale"),
+    (r"^gau\.uv\.", "attention.expand."),
+    (r"^gau\.gamma$", "attention.query_key_scale"),
+    (r"^gau\.beta$", "attention.query_key_shift"),
+    (r"^gau\.o\.", "attention.out."),
+    (r"^gau\.res_scale\.scale$", "attention.shortcut"),
+    (r"^cls_([xy])\.", r"bins_\1."),
+]
+
+
 class RTMPose(PoseModel):
     """RTMPose, and with 133 keypoints DWPose.
 
@@ -86,6 +103,7 @@ class RTMPose(PoseModel):
 
     config: RTMPoseConfig
     separable_head = True
+    official_names = RTMPOSE_NAMES
 
     def __init__(self, name: str, config: RTMPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)

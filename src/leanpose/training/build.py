@@ -350,7 +350,7 @@ def build_trainer(
     if fabric.is_global_zero and not resume:
         for sentence in account_sentences((*people.accounts, *(() if val is None else val.accounts))):
             say(sentence)
-    augmentation, stage2_augmentation = _augmentation(recipe)
+    augmentation, late_augmentation = _augmentation(recipe)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)
     mixture = mixture_of(recipe, sets)
@@ -371,7 +371,7 @@ def build_trainer(
         warp=model.codec.warp,
         padding=model.codec.padding,
         augmentation=augmentation,
-        stage2_augmentation=stage2_augmentation,
+        late_augmentation=late_augmentation,
         seed=recipe.seed,
         replace_broken=True,
         cache=cache,
