@@ -58,7 +58,7 @@ def evaluate(
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
-    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": num_workers}
+    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "num_workers": num_workers}
     if data_format == "image_folder":
         if images is None:
             raise LeanposeError("Say where the images by class are: --images FOLDER.")
