@@ -22,8 +22,8 @@ from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import KEY, MAX_SIDE, ExportCard, Shape, TensorInfo, describe_values
+from leanpose.choices import Decoding, Encoding
 from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
-from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
 from leanpose.models.backbones import MEAN, STD

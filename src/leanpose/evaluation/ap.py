@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from typing_extensions import Unpack
 
+from leanpose.choices import BoxMetric, Scoring, Suppression
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.nms import oks_between, oks_nms, soft_oks_nms
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCO
-
-BoxMetric = Literal["coco", "crowdpose"]
-Suppression = Literal["oks", "soft"]
 
 MAX_DETECTIONS = 20
 """How many people of an image count, the best ones."""
