@@ -35,7 +35,7 @@ OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
 Shape = Sequence[int | str | None]
 """Of a file's input or output; a size that is left open is a word or None."""
 
-Shaped = tuple[str, Shape]
+TensorInfo = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
@@ -150,7 +150,7 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
 
 
-def describe_values(values: Sequence[Shaped]) -> str:
+def describe_values(values: Sequence[TensorInfo]) -> str:
     """The inputs or outputs of a file, for messages."""
     return ", ".join(f"`{name}` {'×'.join(str(side) for side in shape) or 'scalar'}" for name, shape in values)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from leanpose.choices import Cycle, Scoring, Suppression
 from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
@@ -38,10 +39,10 @@ def evaluate(
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     category: Annotated[str | None, Option(help="Of several kinds of things: the one to measure.")] = None,
     split: SplitOption = "all",
-    scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
-    nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
+    scoring: Annotated[Scoring, Option(help="Ranks people.")] = "bbox_keypoint",
+    nms: Annotated[Literal[Suppression, "none"], Option(help="Suppression of duplicates.")] = "oks",
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
-    cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
+    cycle: Annotated[Cycle, Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
     num_workers: AtLeast0 = 0,
     device: DeviceOption = "auto",

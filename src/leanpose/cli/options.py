@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from leanpose.choices import Split
 from leanpose.console import make_console, printable, text_column
 from leanpose.errors import LeanposeError
 
@@ -36,7 +37,7 @@ ForeignSkeletonOption = Annotated[
     Option("--skeleton", help="Keypoints of an exported file that does not name them: halpe26, a YAML file, …"),
 ]
 SettingsArgument = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
-SplitOption = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
+SplitOption = Annotated[Split, Option(help="val: every tenth image, train: the others.")]
 AtLeast0 = Annotated[int, Option(min=0)]
 AtLeast1 = Annotated[int, Option(min=1)]
 

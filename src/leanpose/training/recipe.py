@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from leanpose.choices import Cycle, Decoding, Encoding, Metric, Scoring, Suppression
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
@@ -116,9 +117,9 @@ class CodecSection(Section):
 
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
     """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
-    encoding: Literal["msra", "unbiased", "udp"] | None = None
+    encoding: Encoding | None = None
     """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
-    decoding: Literal["argmax", "quarter", "dark"] | None = None
+    decoding: Decoding | None = None
     """`quarter` is for heatmaps alone."""
     padding: float | None = Field(default=None, ge=1, le=4)
     """How much larger than the person's box a crop is: 1.25, unless the model says otherwise."""
@@ -168,15 +169,15 @@ class IntervalSection(Section):
 
     interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
-    cycle: Literal["first", "last"] = "first"
+    cycle: Cycle = "first"
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
 
 
 class ValidationSection(IntervalSection):
     flip_test: bool = True
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
-    nms: Literal["oks", "soft"] | None = "oks"
-    metric: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    scoring: Scoring = "bbox_keypoint"
+    nms: Suppression | None = "oks"
+    metric: Metric = "coco"
     """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
     `mpii` measures PCKh@0.5 on MPII in place of AP."""
 
