@@ -117,6 +117,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"optimizer": {"clip": 1.0}}, ["optimizer.clip", "called 'grad_clip_norm' now"]),
         ({"data": {"train": [{"format": "coco", "every": 2}]}}, ["data.train.0.every", "called 'frame_stride' now"]),
         ({"distillation": {"method": "cycles"}}, ["'cycles' is unknown", "called 'sdpose' now"]),
+        ({"loss": "rel"}, ["loss = 'rel' is unknown", "did you mean 'rle'"]),
         (
             {"distillation": {"method": "sdpose", "visual_tokens": 0}},
             ["distillation.visual_tokens", "called 'visual_token_weight' now"],

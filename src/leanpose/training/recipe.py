@@ -246,8 +246,8 @@ class Recipe(TrainingRecipe):
     data: DataSection  # pyright: ignore[reportIncompatibleVariableOverride]
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
-    loss: Literal["codec", "rle"] = "codec"
-    """What compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
+    loss: str = "codec"
+    """A key of `leanpose.losses.CRITERIA`: what compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
     auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
     """Of heatmaps predicted from each layer's visual tokens, or from TFPose's encoder, while training; 0 has none, as in all papers
     but TFPose's."""
@@ -392,7 +392,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     Raises:
         LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
     """
-    from leanpose.losses import METHODS  # loads torch, which a missing file or bad YAML need not wait for
+    from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML need not wait for
 
     renamed = yaml.safe_load(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
@@ -406,6 +406,9 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
         section = validate(
             kind_of_section, {**section, "method": method}, origin, renamed=renamed["keys"], prefix="distillation."
         )
+    loss = values.get("loss", "codec")
+    if "loss" in kind.model_fields and (not isinstance(loss, str) or loss not in CRITERIA):
+        raise LeanposeError(f"{origin}: loss = {loss!r} is unknown; {did_you_mean(str(loss), CRITERIA)}")
     return validate(kind, {**values, "distillation": section}, origin, renamed=renamed["keys"])
 
 
