@@ -17,7 +17,8 @@ from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.base import PyramidBackbone
-from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
+from leanpose.models.backbones.rtmdet import RTMDetBackbone
+from leanpose.models.conv_module import ConvModule
 from outputs import gradient
 
 
@@ -156,7 +157,7 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
     torch.manual_seed(0)
     network = RTMDetBackbone(variant).eval()
     for module in network.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, ConvModule):
             module.conv.weight.data.mul_(1.5)
             module.bn.bias.data.uniform_(-0.5, 0.5)
     whole = torch.nn.Sequential(network, torch.nn.Conv2d(network.channels, 3, 1)).eval()

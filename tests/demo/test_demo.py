@@ -31,7 +31,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recipe["rows"]["distilled"]["distillation.teacher"] = str(teacher)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(demo, "RECIPE", tmp_path / "recipe.yaml")
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 4)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 4)
     return tmp_path / "out"
 
 

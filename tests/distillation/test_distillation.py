@@ -24,8 +24,8 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation, unlabelled
+from leanpose.distillation.evaluation import Gain, gain_of, keypoint_gains
 from leanpose.distillation.leaks import check_leaks
-from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
 from leanpose.distillation.plan import BASELINE, DISTILLED, epochs_for
 from leanpose.distillation.run import explain, train_run
 from leanpose.distillation.unlabelled import TeacherLabels, label_images, read_labels, with_unlabelled
@@ -34,7 +34,7 @@ from leanpose.evaluation.predictions import PosePredictions
 from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.costs import ModelCost
-from leanpose.report.measure import EvaluatedModel, Figure, ModelComparison, keypoint_hits
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, ModelComparison, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import RunSummary
@@ -72,7 +72,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of a report need no precision here."""
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 10)
 
 
 @pytest.fixture
@@ -437,7 +437,7 @@ def measured(name: str, keypoints: np.ndarray) -> EvaluatedModel:
         box_scores=np.ones(count),
         areas=np.full(count, 5000.0),
     )
-    return EvaluatedModel(name, poses, Figure(0.0, np.zeros(1)), None, None)
+    return EvaluatedModel(name, poses, BootstrappedMetric(0.0, np.zeros(1)), None, None)
 
 
 def test_hits_and_gains_of_keypoints() -> None:
@@ -471,8 +471,8 @@ def test_hits_and_gains_of_keypoints() -> None:
 )
 def test_the_verdict_is_as_baseline_about_harm(shift: float, words: str) -> None:
     rng = np.random.default_rng(0)
-    baseline = [Figure(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
-    distilled = [Figure(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in baseline]
+    baseline = [BootstrappedMetric(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
+    distilled = [BootstrappedMetric(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in baseline]
     gain = gain_of(distilled, baseline)
     assert gain.mean == pytest.approx(shift)
     np.testing.assert_array_less(gain.interval[0], gain.mean)

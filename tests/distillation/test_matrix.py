@@ -28,7 +28,7 @@ def teachers(tmp_path: Path) -> list[str]:
 
 
 def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 10)
     cost = ModelCost(student := "tokenpose_s_v1", 1_000, 1_000, 1_000, {"torch": 1.0})
     monkeypatch.setattr("leanpose.distillation.report.cost_of", lambda file, **_: cost)  # of each pair, in seconds
     write_tiny_coco(tmp_path / "people", people=20)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from leanpose.choices import Encoding
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
-from leanpose.codecs.heatmap import Encoding, HeatmapCodec
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, figures, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer

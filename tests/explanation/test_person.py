@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from leanpose.codecs.heatmap import Encoding, HeatmapCodec
+from leanpose.choices import Encoding
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation.person import check_box, choose_box, look_at
 from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_matrix

@@ -302,11 +302,12 @@ def test_poses_as_labels_are_evaluated_and_trained_on(
     assert f"Labels:   labels.json (COCO annotations; its images lie below {folder})\n" in result.output
     data = ["--annotations", "labels.json", "--images", "in"]
     # Of random weights some map has two peaks of almost the same height, and evaluation reads images by parts.
-    done = command(
-        "eval", small_model_file, *data, "--device", "cpu", "--num-workers", 0, "--no-flip-test", "--out", "e.json"
-    )
+    how = ["--device", "cpu", "--num-workers", 0, "--no-flip-test", "--scoring", "bbox_rle", "--out", "e.json"]
+    done = command("eval", small_model_file, *data, *how)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "e.json").read_text())["figures"]["AP"] > 0.9  # its own labels
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["figures"]["AP"] > 0.9  # its own labels
+    assert found["settings"]["scoring"] == "bbox_rle"
     recipe = tiny_recipe(tmp_path, skeleton="body19", schedule={"epochs": 1, "warmup_steps": 0}, batch_size=3)
     source = {"format": "coco", "images": "in", "annotations": "labels.json"}
     recipe["data"] = {"root": str(tmp_path), "train": [source], "val": source, "num_workers": 0}

@@ -253,14 +253,14 @@ def test_its_docstring_and_source_say_where_it_comes_from(model: PoseModel) -> N
     entry = model_entry(model.name)
     assert len(entry.summary) > 20
     assert entry.source
-    assert entry.figure is None or f"{entry.figure}" in (entry.configure.__doc__ or "")
+    assert entry.published_metric is None or f"{entry.published_metric}" in (entry.configure.__doc__ or "")
 
 
 @pytest.mark.parametrize("name", list_models("dwpose_*"))
 def test_a_models_own_skeleton_gives_way_to_another(name: str) -> None:
     entry = model_entry(name)
-    assert entry.measure == "whole body"
-    assert f"{entry.figure} whole-body AP" in entry.summary
+    assert entry.metric == "whole body"
+    assert f"{entry.published_metric} whole-body AP" in entry.summary
     with torch.device("meta"):
         whole, body = create_model(name), create_model(name, skeleton="coco17")
         assert (len(whole.skeleton), len(body.skeleton)) == (133, 17)

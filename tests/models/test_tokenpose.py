@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit_get_one_sentence(overrides: dict[str, Any], me
 
 def test_every_renamed_setting_is_one_of_today() -> None:
     fields = [{field.name for field in dataclasses.fields(configure_model(name))} for name in list_models()]
-    for old, new in registry.RENAMED_SETTINGS.items():
+    for old, new in registry.RENAMED_MODEL_OPTIONS.items():
         assert any(new in known for known in fields)
         assert not any(old in known for known in fields)
 

@@ -248,17 +248,17 @@ def test_a_signal_ends_a_validation_and_a_resumed_run_equals_the_whole_one(
     monkeypatch.setattr(loop, "LOG_EVERY", 4)
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data))
     train(recipe, tmp_path / "whole", quiet=True)
-    measure = loop.Trainer._measure
+    evaluate = loop.Trainer._evaluate
 
     def stop(self: loop.Trainer, validation: loop.Validation, model: Any) -> dict[str, float]:
         def measured(_: Any) -> dict[str, float]:
             signal.raise_signal(signal.SIGTERM)
             raise AssertionError("the signal ends the validation")
 
-        return measure(self, loop.Validation(validation.name, measured), model)
+        return evaluate(self, loop.Validation(validation.name, measured), model)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_measure", stop)
+        patch.setattr(loop.Trainer, "_evaluate", stop)
         with pytest.raises(StoppedError, match="Stopped at step 6; resume with") as stopped:
             train(recipe, tmp_path / "run", quiet=True)
     assert stopped.value.signal == signal.SIGTERM

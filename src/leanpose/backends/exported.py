@@ -33,7 +33,7 @@ OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
 Shape = Sequence[int | str | None]
 """Shape of a file's input or output; a dynamic size is a word or None."""
 
-Shaped = tuple[str, Shape]
+TensorInfo = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
@@ -149,7 +149,7 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     raise LeanposeError(f"The outputs {', '.join(outputs)} are not the prediction of a pose model.")
 
 
-def describe_values(values: Sequence[Shaped]) -> str:
+def describe_values(values: Sequence[TensorInfo]) -> str:
     """The inputs or outputs of a file, for messages."""
     return ", ".join(f"`{name}` {'×'.join(str(side) for side in shape) or 'scalar'}" for name, shape in values)
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
-from leanpose.backends.exported import KEY, MAX_SIDE, ExportCard, Shape, Shaped, describe_values
+from leanpose.backends.exported import KEY, MAX_SIDE, ExportCard, Shape, TensorInfo, describe_values
+from leanpose.choices import Decoding, Encoding
 from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
-from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
 from leanpose.models.backbones import MEAN, STD
@@ -227,8 +227,8 @@ def named_in(metadata: Mapping[str, str]) -> Skeleton | tuple[str, ...] | None:
 
 def read_card(
     metadata: Mapping[str, str],
-    inputs: Sequence[Shaped],
-    outputs: Sequence[Shaped],
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
     dtype: np.dtype,
     path: Path,
     skeleton: Skeleton | None,
@@ -277,7 +277,7 @@ def read_card(
 def _card(
     file: PoseFile,
     shape: Shape,
-    outputs: Sequence[Shaped],
+    outputs: Sequence[TensorInfo],
     dtype: np.dtype,
     path: Path,
     said: Keypoints,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import ExportedBackend, Shaped
+from leanpose.backends.exported import ExportedBackend, TensorInfo
 from leanpose.backends.foreign import MAX_CROPS, read_card
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
@@ -150,7 +150,7 @@ def dtype_of(kind: str) -> np.dtype:
     return np.dtype(known.get(name, "object"))
 
 
-def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:
+def values_of(session: InferenceSession) -> tuple[Sequence[TensorInfo], Sequence[TensorInfo]]:
     """The names and shapes of a file's inputs and outputs.
 
     Raises:

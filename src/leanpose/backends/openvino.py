@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Precision
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.exported import KEY, ExportedBackend, TensorInfo
 from leanpose.backends.foreign import read_card
 from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal
@@ -171,7 +171,7 @@ def _card_text(model: Model, path: Path) -> str | None:
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 
-def _shapes(values: Sequence) -> list[Shaped]:
+def _shapes(values: Sequence) -> list[TensorInfo]:
     return [
         (value.get_any_name(), [side.get_length() if side.is_static else None for side in value.partial_shape])
         for value in values

@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from leanpose.choices import Split
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.batch import Batch
 from leanpose.data.dataset import ImageDataset
 from leanpose.data.images import read_bytes, read_image
-from leanpose.data.readers import Split, in_split
+from leanpose.data.readers import in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:

@@ -170,13 +170,13 @@ class DeiT(ImageModel):
         return ClassOutput(cast(torch.Tensor, logits), tokens[:, :1], tokens[:, 1:])
 
 
-@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", metric="top-1")
 def deit_tiny() -> DeiTConfig:
     """DeiT-Tiny: 12 layers on 16×16 patches of 224×224 pixels. 72.2 top-1 on ImageNet."""
     return DeiTConfig()
 
 
-@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", metric="top-1")
 def sdpose_deit_tiny() -> DeiTConfig:
     """DeiT-Tiny, trained with 2 cycles, run with one. 72.7 top-1 on ImageNet."""
     return DeiTConfig(cycles=2)

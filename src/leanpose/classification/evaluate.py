@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from leanpose.choices import Cycle
 from leanpose.classification.data import ClassDataset, ClassFolder
 from leanpose.classification.deit import DeiT
 from leanpose.data.dataset import start_worker
@@ -67,7 +68,7 @@ def evaluate_classes(
     *,
     batch_size: int = 64,
     num_workers: int = 0,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     precision: Literal["fp32", "bf16"] = "fp32",
     advance: Callable[[int], None] | None = None,
 ) -> ClassEvaluation:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from leanpose.choices import Split
 from leanpose.data.augmentation import Fractions, in_order
 from leanpose.schema import Section
 from leanpose.training.recipe import LoaderSection, TrainingRecipe, check_recipe
@@ -22,7 +23,7 @@ class ImageFolderConfig(Section):
     name: str | None = None
     images: Path
     """The folder of the classes' folders."""
-    split: Literal["all", "train", "val"] = "all"
+    split: Split = "all"
     """`val` is every tenth image of each class, `train` the others."""
 
 

@@ -132,7 +132,11 @@ def _train_locked(recipe: ClassificationRecipe, folder: Path, *, resume: bool, d
     def measure(trained: Any) -> dict[str, float]:
         assert val is not None
         batch_size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
-        how: Any = {"workers": recipe.data.num_workers, "cycle": recipe.validation.cycle, "precision": recipe.precision}
+        how: Any = {
+            "num_workers": recipe.data.num_workers,
+            "cycle": recipe.validation.cycle,
+            "precision": recipe.precision,
+        }
         return evaluate_classes(trained, val, batch_size=batch_size, **how).metrics
 
     validation = None if val is None else Validation(val.path.name or str(val.path), measure)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from leanpose.choices import Cycle, Scoring, Suppression
 from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
@@ -42,12 +43,10 @@ def evaluate(
     ] = None,
     category: Annotated[str | None, Option(help="Category to evaluate, if the file has several.")] = None,
     split: SplitOption = "all",
-    scoring: Annotated[
-        Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Person score for AP.")
-    ] = "bbox_keypoint",
-    nms: Annotated[Literal["oks", "soft", "none"], Option(help="Pose NMS.")] = "oks",
+    scoring: Annotated[Scoring, Option(help="Person score for AP.")] = "bbox_keypoint",
+    nms: Annotated[Literal[Suppression, "none"], Option(help="Pose NMS.")] = "oks",
     flip_test: Annotated[bool, Option(help="Flip test: average with the mirrored crop.")] = True,
-    cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
+    cycle: Annotated[Cycle, Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
     num_workers: AtLeast0 = 0,
     device: DeviceOption = "auto",
@@ -64,7 +63,7 @@ def evaluate(
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
-    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": num_workers}
+    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "num_workers": num_workers}
     if data_format == "image_folder":
         if images is None:
             raise LeanposeError("--data-format image_folder needs --images FOLDER, with one subfolder per class.")

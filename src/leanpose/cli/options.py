@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from leanpose.choices import Split
 from leanpose.console import make_console, printable, text_column
 from leanpose.errors import LeanposeError
 
@@ -41,6 +42,8 @@ SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: 
 SplitOption = Annotated[
     Literal["all", "train", "val"], Option(help="val (every tenth image), train (the others) or all.")
 ]
+SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: key=value, with dotted keys.")]
+SplitOption = Annotated[Split, Option(help="val (every tenth image), train (the others) or all.")]
 AtLeast0 = Annotated[int, Option(min=0)]
 AtLeast1 = Annotated[int, Option(min=1)]
 

@@ -25,7 +25,7 @@ from leanpose.inference.labels import label_records
 from leanpose.version import __version__
 
 LOG = logging.getLogger(__name__)
-READERS = 8
+READER_THREADS = 8
 """Threads of a worker that fetch and decode: object storage answers after tens of milliseconds."""
 
 KEY = b"leanpose"
@@ -72,7 +72,7 @@ def label_part(estimator: PoseEstimator, images: Sequence[StoredImage], settings
     notices: Counter[str] = Counter()
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], None]]:
-        for image, (pixels, told) in threaded_map(_read, images, READERS):
+        for image, (pixels, told) in threaded_map(_read, images, READER_THREADS):
             row = {"image_id": image.image_id, "file_name": image.name, "notices": told, "people": []}
             rows.append(row)
             if isinstance(pixels, BrokenImageError):

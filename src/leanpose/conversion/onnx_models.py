@@ -25,7 +25,8 @@ from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD
 from leanpose.models.backbones.base import save_backbone
 from leanpose.models.backbones.movenet import MOVENETS
-from leanpose.models.backbones.rtmdet import RTMDETS, ConvNorm, RTMDetBackbone
+from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
+from leanpose.models.conv_module import ConvModule
 from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import create_model
@@ -255,7 +256,7 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
             break
     else:
         return None
-    norms = {module.conv: module.bn for module in network.modules() if isinstance(module, ConvNorm)}
+    norms = {module.conv: module.bn for module in network.modules() if isinstance(module, ConvModule)}
     _take_weights(file, match, norms)
     scenes = _synthetic_people(_SCENES)
     with torch.no_grad():

@@ -34,7 +34,7 @@ _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedLabels:
     """What was written.
 
     Attributes:
@@ -59,7 +59,7 @@ def convert_labels(
     skeleton: Skeleton | None = None,
     category: str | None = None,
     wait: bool = False,
-) -> Converted:
+) -> ConvertedLabels:
     """Write the labels of a file, or of the one set of a folder, in another format.
 
     Args:
@@ -102,7 +102,7 @@ def convert_labels(
             changed += require_own_set(labels, path.parent)
             place_images(labels, path.parent, find)
         write_labels(labels, path, kind)
-    return Converted(path, labels, losses(labels, kind), changed)
+    return ConvertedLabels(path, labels, losses(labels, kind), changed)
 
 
 def write_labels(labels: LabelSet, path: Path, kind: str) -> None:

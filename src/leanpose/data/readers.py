@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from leanpose.choices import SetMetric, Split
 from leanpose.data.account import Account, empty_set
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
@@ -21,7 +22,6 @@ from leanpose.files import any_damage
 from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
-Split = Literal["all", "train", "val"]
 MAX_COORDINATE = 1e6
 """Pixels from the corner: no image is larger, and float32 still tells a tenth of a pixel there."""
 
@@ -57,7 +57,7 @@ class Reader:
     function: str
     needs: tuple[str, ...] = ("images", "annotations")
     takes: tuple[str, ...] = ()
-    metric: Literal["coco", "crowdpose", "mpii"] = "coco"
+    metric: SetMetric = "coco"
     recognises: str | None = None
     loads: str | None = None
     writes: str | None = None

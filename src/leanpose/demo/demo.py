@@ -22,7 +22,7 @@ from rich.console import Console
 from leanpose.console import make_console
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
-from leanpose.distillation.measure import Gain, gain_of
+from leanpose.distillation.evaluation import Gain, gain_of
 from leanpose.distillation.plan import BASELINE, DISTILLED, seconds_an_epoch
 from leanpose.drawing.files import write_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
@@ -30,7 +30,7 @@ from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
 from leanpose.locks import lock_folder
 from leanpose.report import Report, ReportImage, ReportSection, RunRecord, read_run, write_report
-from leanpose.report.measure import DRAWS, EvaluatedModel, measure
+from leanpose.report.evaluation import DRAWS, EvaluatedModel, evaluate_models
 from leanpose.skeleton import Skeleton
 from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
@@ -102,7 +102,7 @@ def _run(out: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], minu
     assert teacher is not None, f"the recipe's row {DISTILLED} has a teacher"
     models = {DEFAULT_MODEL: teacher.model, **{name: load_model(out / name / "last.safetensors") for name in recipes}}
     skeleton = models[BASELINE].skeleton
-    measured = measure(models, val_people, skeleton, seed=seed).models
+    measured = evaluate_models(models, val_people, skeleton, seed=seed).models
     gain = gain_of([measured[DISTILLED].ap], [measured[BASELINE].ap])
     runs = [read_run(out / name, name) for name in recipes]
     summary = _summary(measured, gain, runs, val_people)

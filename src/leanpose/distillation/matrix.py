@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from leanpose.distillation.measure import Gain, gain_of
+from leanpose.distillation.evaluation import Gain, gain_of
 from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.distillation.report import TEACHER, run_name
 from leanpose.distillation.run import explain, run_distillation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_folder
-from leanpose.report.measure import EvaluatedModel, Figure, measure
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, evaluate_models
 from leanpose.training.build import read_training_people
 from leanpose.version import __version__
 from leanpose.weights import load_model
@@ -114,7 +114,7 @@ def _cell(pair: Pair, plan: DistillationPlan, baseline_folder: Path, distilled_f
         for row, of in ((BASELINE, baseline_folder), (DISTILLED, distilled_folder))
         for seed in plan.seeds
     }
-    found = measure(models, val, next(iter(models.values())).skeleton).models
+    found = evaluate_models(models, val, next(iter(models.values())).skeleton).models
     baseline, distilled = ([found[run_name(row, seed)] for seed in plan.seeds] for row in (BASELINE, DISTILLED))
     pck_baseline, pck_distilled = ([one.pck for one in side if one.pck is not None] for side in (baseline, distilled))
     return Cell(
@@ -161,7 +161,7 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
             path.write_text(text)
 
 
-def _figures(cell: Cell) -> list[tuple[Figure, Figure, Gain]]:
+def _figures(cell: Cell) -> list[tuple[BootstrappedMetric, BootstrappedMetric, Gain]]:
     """Baseline, distilled and the gain in each available metric."""
     found = [(cell.baseline.ap, cell.distilled.ap, cell.gain)]
     if cell.pck_gain is not None and cell.baseline.pck is not None and cell.distilled.pck is not None:

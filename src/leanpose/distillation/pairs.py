@@ -20,8 +20,7 @@ from leanpose.backends.model import BackendModel
 from leanpose.codecs import CoordinateCodec, HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
-from leanpose.losses import METHODS
-from leanpose.losses.rle import RLELoss
+from leanpose.losses import CRITERIA, METHODS
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.schema import TeacherSection
@@ -109,7 +108,7 @@ def refusal(
     has_teacher = issubclass(section_type, TeacherSection)
     section = section_type(method=method, **settings, **({"teacher": teacher} if has_teacher else {}))
     try:
-        criterion = learner.codec if kind.loss == "codec" else RLELoss.for_student(learner)
+        criterion = CRITERIA[kind.loss](learner)
         built = METHODS[method].build(section, learner, master if has_teacher else None, criterion)
         if has_teacher:
             PoseTask(learner, built, None, Teacher(master)).dry_run()

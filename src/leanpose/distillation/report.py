@@ -13,7 +13,7 @@ import numpy as np
 
 from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.annotations import PoseDataset
-from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
+from leanpose.distillation.evaluation import Gain, KeypointGain, gain_of, keypoint_gains
 from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.evaluation.calibration import reliability
 from leanpose.evaluation.report import MAX_ROWS
@@ -22,9 +22,9 @@ from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, RunRecord, read_run, write_report
 from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, ModelComparison, evaluate_models
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
 from leanpose.report.images import apart, side_by_side
-from leanpose.report.measure import EvaluatedModel, Figure, ModelComparison, measure
 from leanpose.report.tables import between, number
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -111,7 +111,7 @@ class Comparison:
     @cached_property
     def comparison(self) -> ModelComparison:
         """The evaluation of all models on the validation people."""
-        return measure(self.models, self.val, self.models[self.students[0]].skeleton)
+        return evaluate_models(self.models, self.val, self.models[self.students[0]].skeleton)
 
     @cached_property
     def costs(self) -> dict[str, ModelCost]:
@@ -189,7 +189,7 @@ class Comparison:
         also = [] if self.pck_gain is None else [f"Measured by {self.pck_gain.metric}: {self.pck_gain.verdict}."]
         return [
             *also,
-            f"AP on {len(self.measurement.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
+            f"AP on {len(self.comparison.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
             f"Each student took {' or '.join(sorted(steps))} steps from the same start and costs the same at "
             f"inference. Minutes of training: {minutes}.",
             *self.remarks,
@@ -355,7 +355,7 @@ class Comparison:
         return ReportTable("", ["", "expected calibration error", "mean score, %", "within OKS 0.5, %"], rows)
 
 
-def _cells(figure: Figure | None) -> list[str]:
+def _cells(figure: BootstrappedMetric | None) -> list[str]:
     return ["–", "–"] if figure is None else [f"{figure.value:.1f}", between(figure.interval)]
 
 

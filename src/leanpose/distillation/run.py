@@ -16,7 +16,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_json, load_yaml
 from leanpose.locks import LOCK_SUFFIX, lock_folder
 from leanpose.models.base import PoseModel
-from leanpose.report.measure import measure
+from leanpose.report.evaluation import evaluate_models
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import finished_run
 from leanpose.training.recipe import saved_recipe
@@ -138,7 +138,7 @@ def _compare_before(
     """
     if len(val.people) < FEW:
         say(f"Only {len(val.people)} people to evaluate on: expect wide intervals.")
-    found = measure({"teacher": teacher, "student": student}, val, student.skeleton).models
+    found = evaluate_models({"teacher": teacher, "student": student}, val, student.skeleton).models
     ap = {name: one.ap for name, one in found.items()}
     say(f"On {len(val.people)} unseen people the teacher reaches {ap['teacher']} AP, the student {ap['student']}.")
     if ap["teacher"].value <= ap["student"].value and not force:

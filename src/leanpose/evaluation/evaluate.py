@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
 from leanpose.backends.base import Backend, Precision, TorchBackend
+from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.data.margin import require_whole_views
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
     average_precision,
     labelled_parts,
@@ -33,12 +33,6 @@ from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
-
-OksMetric = Literal[BoxMetric, "wholebody"]
-"""What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
-
-Metric = Literal[OksMetric, "mpii"]
-"""The same, or MPII's PCKh (`pckh`)."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int = 0,
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     precision: Precision = "fp32",
     metric: Metric = "coco",
     advance: Callable[[int], None] = lambda _: None,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from leanpose.choices import Scoring
 from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
-
-Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
-"""How a person's score is computed from the box's and the keypoints' (`PosePredictions.person_scores`)."""
 
 
 @dataclass(frozen=True)

@@ -6,29 +6,28 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from typing_extensions import Unpack
 
+from leanpose.choices import BoxMetric, Cycle, Metric, Scoring, Suppression
 from leanpose.console import make_console
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
-    Suppression,
     best_of_images,
     has_parts,
     keypoint_similarity,
     part_rows,
     rank_people,
 )
-from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
 from leanpose.locks import lock_together
 from leanpose.models.base import PoseModel
@@ -84,7 +83,7 @@ def evaluation_report(
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     batch_size: int = 32,
     num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,

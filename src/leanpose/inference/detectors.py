@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import MAX_SIDE, Shaped, describe_values
+from leanpose.backends.exported import MAX_SIDE, TensorInfo, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.checksums import file_checksum
 from leanpose.device import choose_device
@@ -277,7 +277,7 @@ class OnnxDetector(Detector):
         return np.ones((self._batch, height, width), kind)
 
 
-def _unknown(path: Path, inputs: Sequence[Shaped], outputs: Sequence[Shaped]) -> LeanposeError:
+def _unknown(path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> LeanposeError:
     return LeanposeError(
         f"The file {path} is not a known person detector: it has the inputs {describe_values(inputs)} and the "
         f"outputs {describe_values(outputs)}; {EXPECTED}"

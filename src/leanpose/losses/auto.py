@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec
@@ -32,6 +32,7 @@ from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.device import device_constant
+from leanpose.errors import did_you_mean
 from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
 from leanpose.losses.crop_alignment import CropAlignment
@@ -66,8 +67,9 @@ class AutoSection(TeacherSection):
     teacher_auxiliary_weight: float = Field(default=1.0, ge=0)
     """Weight of the teacher's heatmaps predicted from the student's features and visual tokens, relative to their mean
     square; times `POOLED_SHARE` if the head pools its features."""
-    feature_loss: Literal["none", "l2", "cwd", "mgd", "relation"] = "none"
-    """Loss between the features of both models, if both have them (`leanpose.losses.features`)."""
+    feature_loss: str = "none"
+    """Loss between the features of both models, if both have them: a name of
+    `leanpose.losses.features.FEATURE_LOSSES`."""
     feature_weight: float = Field(default=1.0, gt=0)
     """Weight of `feature_loss`."""
     token_weight: float = Field(default=0.0, ge=0)
@@ -76,6 +78,14 @@ class AutoSection(TeacherSection):
     cycle_weight: float = Field(default=0.1, ge=0)
     """Weight of the tokens of each cycle against those of the next, if the student has several, scaled in the same
     way."""
+
+    @field_validator("feature_loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        known = ("none", *FEATURE_LOSSES)
+        if name not in known:
+            raise ValueError(f"unknown feature loss; {did_you_mean(name, known).rstrip('.')}")
+        return name
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> AutoSection:

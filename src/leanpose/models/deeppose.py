@@ -16,7 +16,7 @@ from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, require
 from leanpose.models.heatmap_model import MMPOSE_NAMES
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, unpack_coordinates
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -27,7 +27,7 @@ class DeepPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
-    outputs: Outputs = "xy"
+    outputs: OutputKind = "xy"
 
 
 class DeepPose(PoseModel):

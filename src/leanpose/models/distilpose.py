@@ -14,7 +14,7 @@ from torch import Tensor
 
 from leanpose.codecs import Codec, CoordinateCodec, Prediction
 from leanpose.models.base import Provision
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, unpack_coordinates
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
@@ -24,7 +24,7 @@ class DistilPoseConfig(TokenPoseConfig):
     """TokenPose's sizes, and the outputs for each keypoint."""
 
     head_hidden: PositiveInt | None = None
-    outputs: Outputs = "xy_sigma_score"
+    outputs: OutputKind = "xy_sigma_score"
 
 
 class DistilPose(TokenPose):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -116,17 +115,6 @@ def sine_position(
     return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution without bias, `conv`, its batch norm, `bn`, and optionally a ReLU: mmcv's ConvModule, with its
-    names."""
-    layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), bn=nn.BatchNorm2d(outputs)
-    )
-    if relu:
-        layers["relu"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
-
-
 def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     """A transposed convolution for each width, which doubles the resolution; initialised normal with sigma 0.001."""
     layers = nn.Sequential()
@@ -138,15 +126,15 @@ def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     return layers
 
 
-Outputs = Literal["xy", "xy_sigma_score", "rle"]
+OutputKind = Literal["xy", "xy_sigma_score", "rle"]
 """`xy`: x and y. `xy_sigma_score`: also the sigma of the simulated heatmap (above 0, by a softplus, in pixels of the
 teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y unbounded, and sigma as fractions of the
 crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
 
-VALUES_PER_KEYPOINT: dict[Outputs, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
+VALUES_PER_KEYPOINT: dict[OutputKind, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
 """Number of values of each."""
 
-OUTPUTS_PROVIDE: dict[Outputs, frozenset[Provision]] = {
+OUTPUTS_PROVIDE: dict[OutputKind, frozenset[Provision]] = {
     "xy": frozenset(),
     "xy_sigma_score": frozenset({"heatmap_sigma", "score"}),
     "rle": frozenset({"rle_sigma"}),
@@ -163,7 +151,7 @@ def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tenso
         return head(features.float())
 
 
-def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
+def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: OutputKind, *, bounded: bool) -> Coordinates:
     """The values of a head: x, y, then sigma along x and y, or the confidence before them.
 
     Args:

@@ -20,7 +20,7 @@ from leanpose.skeleton import Skeleton, get_skeleton
 if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
 
-Task = Literal["pose", "classification"]
+ModelTask = Literal["pose", "classification"]
 
 TABLE = Path(__file__).with_name("table.json")
 """The table of all models, readable without building them or importing torch: written by `python -m
@@ -61,22 +61,22 @@ class ModelEntry:
     """One named variant: its configuration, and its published result.
 
     Attributes:
-        figure: the published result in percent: COCO val2017 AP unless `measure` says otherwise; None: none.
+        published_metric: the published result in percent: COCO val2017 AP unless `metric` says otherwise; None: none.
         source: its source.
         skeleton: its default skeleton.
-        measure: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
+        metric: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
     """
 
     name: str
     model: type[Any]
     configure: Callable[[], Any]
-    figure: float | None
+    published_metric: float | None
     source: str
     skeleton: str = "coco17"
-    measure: str = ""
+    metric: str = ""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> ModelTask:
         """Whether it estimates poses or classifies images."""
         return self.model.task
 
@@ -88,14 +88,14 @@ class ModelEntry:
     @property
     def published(self) -> tuple[str, str]:
         """The published result as shown in tables, and its source; `–` and an empty string if there is none."""
-        if self.figure is None:
+        if self.published_metric is None:
             return "–", ""
-        return f"{self.figure:.1f}" + (f" ({self.measure})" if self.measure else ""), self.source
+        return f"{self.published_metric:.1f}" + (f" ({self.metric})" if self.metric else ""), self.source
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
 
-RENAMED_SETTINGS = {
+RENAMED_MODEL_OPTIONS = {
     "width": "embed_dim", "heads": "num_heads", "points": "num_points", "attention_width": "gau_qk_dim",
     "deconvolutions": "deconv_channels", "predicts": "outputs", "kernel": "kernel_size", "split": "simcc_split_ratio",
 }  # fmt: skip
@@ -103,7 +103,7 @@ RENAMED_SETTINGS = {
 
 
 def register_model(
-    model: type[Any], figure: float | None, source: str, *, skeleton: str = "coco17", measure: str = ""
+    model: type[Any], published_metric: float | None, source: str, *, skeleton: str = "coco17", metric: str = ""
 ) -> Callable:
     """Register the decorated function, which returns a configuration of `model`, under its name; see `ModelEntry`."""
 
@@ -111,7 +111,7 @@ def register_model(
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, figure, source, skeleton, measure)
+        _ENTRIES[name] = ModelEntry(name, model, configure, published_metric, source, skeleton, metric)
         return configure
 
     return enter
@@ -149,7 +149,7 @@ def model_entry(name: str) -> ModelEntry:
     return entries[name]
 
 
-def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, task: ModelTask | None = None) -> list[str]:
     """The model names that match a shell-style pattern, such as `sdpose_*`.
 
     Args:
@@ -170,8 +170,8 @@ def configure_model(name: str, **overrides: Any) -> Any:
     config = model_entry(name).configure()
     fields = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
-        if RENAMED_SETTINGS.get(key) in fields and key not in fields:
-            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if RENAMED_MODEL_OPTIONS.get(key) in fields and key not in fields:
+            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_MODEL_OPTIONS[key]}' now.")
         if key not in fields:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:

@@ -178,7 +178,7 @@ def rtmpose_x() -> RTMPoseConfig:
 DWPOSE = "DWPose (ICCV 2023 workshop)"
 
 
-@register_model(RTMPose, 48.5, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 48.5, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_t() -> RTMPoseConfig:
     """DWPose-t: RTMPose-t for 133 keypoints, distilled. 48.5 whole-body AP.
 
@@ -187,7 +187,7 @@ def dwpose_t() -> RTMPoseConfig:
     return rtmpose_t()
 
 
-@register_model(RTMPose, 53.8, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 53.8, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_s() -> RTMPoseConfig:
     """DWPose-s: RTMPose-s for 133 keypoints, distilled. 53.8 whole-body AP.
 
@@ -196,7 +196,7 @@ def dwpose_s() -> RTMPoseConfig:
     return rtmpose_s()
 
 
-@register_model(RTMPose, 60.6, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 60.6, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_m() -> RTMPoseConfig:
     """DWPose-m: RTMPose-m for 133 keypoints, distilled. 60.6 whole-body AP.
 
@@ -205,7 +205,7 @@ def dwpose_m() -> RTMPoseConfig:
     return rtmpose_m()
 
 
-@register_model(RTMPose, 63.1, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 63.1, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_l() -> RTMPoseConfig:
     """DWPose-l: RTMPose-l for 133 keypoints, distilled. 63.1 whole-body AP.
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs import Codec, HeatmapCodec, Heatmaps, Prediction
 from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
-from leanpose.models.backbones.hrnet import Image
+from leanpose.models.backbones.hrnet import IdentityBackbone
 from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Provision, renamed, require, require_divisible
 from leanpose.models.layers import TransformerLayer, sine_position
 from leanpose.models.registry import register_model
@@ -169,7 +169,7 @@ class TokenPose(PoseModel):
     @property
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
-        return offers if isinstance(self.backbone, Image) else offers | super().provides
+        return offers if isinstance(self.backbone, IdentityBackbone) else offers | super().provides
 
     @property
     def values_per_keypoint(self) -> int:

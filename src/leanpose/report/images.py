@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from leanpose.data.images import read_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.evaluation.calibration import label_similarity
-from leanpose.report.measure import EvaluatedModel, ModelComparison
+from leanpose.report.evaluation import EvaluatedModel, ModelComparison
 from leanpose.report.page import ReportImage
 
 DRAWN_FROM = 0.2  # the score

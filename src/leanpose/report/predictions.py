@@ -12,9 +12,9 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import model_entry
+from leanpose.report.evaluation import EvaluatedModel, ModelComparison, evaluate_models
 from leanpose.report.figures import draw_reliability
 from leanpose.report.images import person_oks, side_by_side
-from leanpose.report.measure import EvaluatedModel, ModelComparison, measure
 from leanpose.report.page import ReportDrawing, ReportSection
 from leanpose.report.runs import RunRecord
 from leanpose.report.tables import NOTHING, ReportTable, between, number
@@ -56,7 +56,7 @@ def prediction_sections(
     for people, models, files in groups.values():
         skeleton = next(iter(models.values())).skeleton
         try:
-            found = measure(models, people, skeleton, advance=lambda count: advance(count, total))
+            found = evaluate_models(models, people, skeleton, advance=lambda count: advance(count, total))
         except LeanposeError as error:
             reasons.append(f"No predictions of {' and '.join(models)} are shown: {error}")
             continue

@@ -99,7 +99,7 @@ class Validation:
     """The validation of a run: computes the metrics by name of a model in eval mode."""
 
     name: str
-    measure: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any], dict[str, float]]
 
 
 class Trainer:
@@ -356,7 +356,7 @@ class Trainer:
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
             self.progress.say(f"epoch {epoch}: validating on {self.validation.name}")
-            self.metrics = self._measure(self.validation, model)
+            self.metrics = self._evaluate(self.validation, model)
             model.train()
             self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
             if (figure := self.metrics[primary_metric(self.metrics)]) > self.state.best:
@@ -367,14 +367,14 @@ class Trainer:
             self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
 
-    def _measure(self, validation: Validation, model: ImageModel) -> dict[str, float]:
+    def _evaluate(self, validation: Validation, model: ImageModel) -> dict[str, float]:
         """
         Raises:
             StoppedError: a signal came; the state before is saved, and a resumed run validates again.
         """
         self._measuring = True
         try:
-            return validation.measure(model)
+            return validation.evaluate(model)
         except KeyboardInterrupt:
             if not self._stop_signal:
                 raise

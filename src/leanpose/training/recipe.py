@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from leanpose.choices import Cycle, Decoding, Encoding, Metric, Scoring, Suppression
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
@@ -117,9 +118,9 @@ class CodecSection(Section):
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
     """Sigma of the Gaussians: in heatmap pixels, or in SimCC bins, for SimCC also as two numbers, along x and along
     y."""
-    encoding: Literal["msra", "unbiased", "udp"] | None = None
+    encoding: Encoding | None = None
     """Encoding of heatmaps and coordinates (which have no `unbiased`); `udp` also changes the crop convention."""
-    decoding: Literal["argmax", "quarter", "dark"] | None = None
+    decoding: Decoding | None = None
     """Decoding; `quarter` is only for heatmaps."""
     padding: float | None = Field(default=None, ge=1, le=4)
     """Size of the crop relative to the person's box; 1.25 unless the model sets another value."""
@@ -169,15 +170,15 @@ class IntervalSection(Section):
 
     interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
-    cycle: Literal["first", "last"] = "first"
+    cycle: Cycle = "first"
     """The cycle whose prediction is evaluated. `last` is for the undistilled networks of SDPose's Table 6."""
 
 
 class ValidationSection(IntervalSection):
     flip_test: bool = True
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
-    nms: Literal["oks", "soft"] | None = "oks"
-    metric: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    scoring: Scoring = "bbox_keypoint"
+    nms: Suppression | None = "oks"
+    metric: Metric = "coco"
     """`wholebody` also evaluates body, feet, face and hands separately; the best weights are those with the highest AP
     over all keypoints. `mpii` evaluates PCKh@0.5 on MPII instead of AP."""
 
@@ -248,8 +249,8 @@ class Recipe(TrainingRecipe):
     data: DataSection  # pyright: ignore[reportIncompatibleVariableOverride]
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
-    loss: Literal["codec", "rle"] = "codec"
-    """Supervised loss: the codec's own, or RLE for models that predict sigma."""
+    loss: str = "codec"
+    """Supervised loss, a key of `leanpose.losses.CRITERIA`: the codec's own, or RLE for models that predict sigma."""
     auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
     """Weight of the auxiliary heatmap loss on each layer's visual tokens, or on TFPose's encoder; 0: none, as in all
     papers but TFPose's."""
@@ -396,7 +397,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     Raises:
         LeanposeError: the first error, with the nearest valid key if one is unknown.
     """
-    from leanpose.losses import METHODS  # loads torch, which a missing file or bad YAML should not wait for
+    from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML should not wait for
 
     renamed = yaml.safe_load(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
@@ -410,6 +411,9 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
         section = validate(
             kind_of_section, {**section, "method": method}, origin, renamed=renamed["keys"], prefix="distillation."
         )
+    loss = values.get("loss", "codec")
+    if "loss" in kind.model_fields and (not isinstance(loss, str) or loss not in CRITERIA):
+        raise LeanposeError(f"{origin}: loss = {loss!r} is unknown; {did_you_mean(str(loss), CRITERIA)}")
     return validate(kind, {**values, "distillation": section}, origin, renamed=renamed["keys"])
 
 

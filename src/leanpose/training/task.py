@@ -12,11 +12,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from leanpose.errors import LeanposeError
-from leanpose.losses import METHODS, Criterion, Distillation
+from leanpose.losses import CRITERIA, METHODS, Distillation
 from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
 from leanpose.losses.crop_alignment import CropAlignment, resize_crops
-from leanpose.losses.rle import RLELoss
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.log import OF_SET
 from leanpose.training.recipe import Recipe
@@ -207,8 +206,7 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None,
     auxiliary = (
         AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
     )
-    criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
-    method = METHODS[recipe.distillation.method]
+    criterion, method = CRITERIA[recipe.loss](model), METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)
     task = PoseTask(model, distillation, auxiliary, teacher, sets)
     if teacher is not None:

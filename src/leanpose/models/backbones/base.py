@@ -87,7 +87,7 @@ def init_convolutions(network: nn.Module, std: float | None = None) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-Levels: TypeAlias = tuple[
+PyramidFeatures: TypeAlias = tuple[
     Float[Tensor, "B C1 H/4 W/4"],
     Float[Tensor, "B C2 H/8 W/8"],
     Float[Tensor, "B C3 H/16 W/16"],
@@ -107,7 +107,7 @@ class PyramidBackbone(Backbone):
     pyramid_channels: tuple[int, int, int, int]
 
     @abstractmethod
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         """The four levels, finest first."""
 
     def set_output_stride(self, stride: Literal[4, 8, 16, 32]) -> Self:

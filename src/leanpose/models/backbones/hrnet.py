@@ -101,7 +101,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-class Image(Backbone):
+class IdentityBackbone(Backbone):
     """No layers: the features are the normalized pixels."""
 
     stride = 1

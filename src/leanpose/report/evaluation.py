@@ -33,7 +33,7 @@ TORSO = {"left_shoulder", "right_shoulder", "left_hip", "right_hip"}
 ELSEWHERE = -1e6  # pixels: where a keypoint is put that a model does not look for
 
 
-class Figure(NamedTuple):
+class BootstrappedMetric(NamedTuple):
     """A figure in per cent, and what it is on as many images drawn with replacement."""
 
     value: float
@@ -62,8 +62,8 @@ class EvaluatedModel:
 
     name: str
     poses: PosePredictions
-    ap: Figure
-    pck: Figure | None
+    ap: BootstrappedMetric
+    pck: BootstrappedMetric | None
     scores: LabelledScores | None
 
     @property
@@ -90,7 +90,7 @@ class ModelComparison(NamedTuple):
     absent: dict[str, tuple[str, ...]]
 
 
-def measure(
+def evaluate_models(
     models: Mapping[str, PoseModel],
     people: PoseDataset,
     skeleton: Skeleton,
@@ -129,7 +129,7 @@ def measure(
         measured[name] = EvaluatedModel(
             name,
             found,
-            Figure(100 * coco_ap(found, people, skeleton)["AP"], row),
+            BootstrappedMetric(100 * coco_ap(found, people, skeleton)["AP"], row),
             torso_pck(found, readable, skeleton, seed=seed),
             scores if len(scores.scores) else None,
         )
@@ -144,7 +144,9 @@ def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePre
     return replace(poses, keypoints=keypoints, keypoint_scores=np.where(missing, 0.0, poses.keypoint_scores))
 
 
-def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *, seed: int = 0) -> Figure | None:
+def torso_pck(
+    poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *, seed: int = 0
+) -> BootstrappedMetric | None:
     """PCK@0.2: the share of keypoints closer to their label than a fifth of the torso, as the mean over the keypoints.
 
     Args:
@@ -170,7 +172,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
     met, seen = with_all @ hits, with_all @ counts
     shares = np.where(seen > 0, met / np.maximum(seen, 1), np.nan)
     value, *draws = 100 * np.nanmean(shares, axis=1)
-    return Figure(float(value), np.array(draws))
+    return BootstrappedMetric(float(value), np.array(draws))
 
 
 def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from leanpose.evaluation.evaluate import interval
-from leanpose.report.measure import DRAWS, EvaluatedModel, Figure, ModelComparison, keypoint_hits
+from leanpose.report.evaluation import DRAWS, BootstrappedMetric, EvaluatedModel, ModelComparison, keypoint_hits
 from leanpose.report.tables import between
 
 
@@ -46,7 +46,13 @@ class Gain:
         return f"; better with {better} of {count} seeds" if count > 1 else ""
 
 
-def gain_of(distilled: Sequence[Figure], baseline: Sequence[Figure], *, metric: str = "AP", seed: int = 0) -> Gain:
+def gain_of(
+    distilled: Sequence[BootstrappedMetric],
+    baseline: Sequence[BootstrappedMetric],
+    *,
+    metric: str = "AP",
+    seed: int = 0,
+) -> Gain:
     """The gain of students over others with the same seeds, in the same order."""
     gains = np.stack([one.draws - other.draws for one, other in zip(distilled, baseline, strict=True)])
     rng, count = np.random.default_rng(seed), len(gains)

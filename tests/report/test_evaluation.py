@@ -13,7 +13,7 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.registry import create_model
-from leanpose.report.measure import measure, torso_pck
+from leanpose.report.evaluation import evaluate_models, torso_pck
 from leanpose.skeleton import BODY19, COCO17
 from tiny import TINY_MODEL, write_tiny_coco
 
@@ -61,7 +61,7 @@ def test_keypoints_that_a_model_does_not_look_for_count_as_missed(tmp_path: Path
     people = read_people(source, BODY19, tmp_path, training=False)
     shutil.copy(tmp_path / "images" / "1.jpg", tmp_path / "images" / "kept.jpg")
     (tmp_path / "images" / "2.jpg").write_bytes(b"no image")
-    found = measure({"small": create_model("tokenpose_s_v1", **TINY_MODEL)}, people, BODY19)
+    found = evaluate_models({"small": create_model("tokenpose_s_v1", **TINY_MODEL)}, people, BODY19)
     names = ("neck", "head_top")
     assert found.absent == {"small": names}
     missing = [BODY19.keypoints.index(name) for name in names]
