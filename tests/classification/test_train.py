@@ -147,7 +147,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
     monkeypatch.setattr(Trainer, "_step", step)
     for part in ("train", "val"):
         (few / part / "2").rename(few / part / "two")
-    with pytest.raises(LeanposeError, match="has other classes now: 'two' instead of '2'; put the old folders back"):
+    with pytest.raises(LeanposeError, match="has other classes now: 'two' instead of '2'; restore the old folders"):
         run(recipe, tmp_path / "cut", resume=True)
     for part in ("train", "val"):
         (few / part / "two").rename(few / part / "2")

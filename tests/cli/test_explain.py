@@ -110,7 +110,7 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
         (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "finds the 19 keypoints"),
         (["photo.jpg", "--teacher", "student.safetensors", "--detector", "whole-image"], "predicts no heatmaps"),
         (["photo.jpg", "--person", "3"], "no person 3"),
-        (["photo.jpg"], "the detector finds 0; give a box with --box"),
+        (["photo.jpg"], "the detector detects 0; give a box with --box"),
         (["photo.jpg", "--detector", "whole-imag"], "did you mean 'whole-image'"),
         (["photo.jpg", "--box", "200", "0", "300", "50"], "not x1 y1 x2 y2 in pixels of the image"),
         (["photo.jpg", "--box", "1", "1", "9", "9", "--person", "1"], "not both"),

@@ -112,7 +112,7 @@ def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
             f"the {len(net.skeleton)} keypoints of '{net.skeleton.name}' in crops of {'x'.join(map(str, net.input_size))}"
             for net in (teacher, model)
         )
-        raise LeanposeError(f"The teacher does not fit: '{teacher.name}' finds {that}, '{model.name}' {this}.")
+        raise LeanposeError(f"The teacher does not fit: '{teacher.name}' predicts {that}, '{model.name}' {this}.")
 
 
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:

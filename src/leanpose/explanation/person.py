@@ -50,7 +50,7 @@ def choose_box(
     boxes = detector([image])[0][0]
     if not 0 <= person < len(boxes):
         raise LeanposeError(
-            f"There is no person {person}, counted from 0 for the largest: the detector finds {len(boxes)}; "
+            f"There is no person {person} (0 is the largest): the detector detects {len(boxes)}; "
             "give a box with --box X1 Y1 X2 Y2."
         )
     return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)

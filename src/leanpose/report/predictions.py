@@ -77,7 +77,7 @@ def _what_to_measure(folder: Path, run: RunRecord) -> tuple[str, PoseDataset, Pa
     if people is None:
         raise LeanposeError("its recipe has no data.val.")
     if recipe.validation.metric == "mpii":
-        raise LeanposeError("it is judged by PCKh; leanpose eval measures it on MPII.")
+        raise LeanposeError("its metric is PCKh; evaluate it on MPII with leanpose eval.")
     assert recipe.data.val is not None
     return f"{recipe.data.root} {recipe.skeleton} {recipe.data.val!r}", people, weights_of(str(folder))
 

@@ -119,7 +119,7 @@ def _read_rows(path: Path, step: float, epoch: float, seconds: float) -> list[di
             if missing := [column for column in before if column not in row]:
                 raise LeanposeError(f"The log {path} has no column '{missing[0]}'.")
             if path.stem == "val" and not PRIMARY_METRICS.keys() & row.keys():
-                raise LeanposeError(f"The log {path} has none of the figures {', '.join(PRIMARY_METRICS)}.")
+                raise LeanposeError(f"The log {path} has none of the metrics {', '.join(PRIMARY_METRICS)}.")
     return numbers
 
 
