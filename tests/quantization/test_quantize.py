@@ -144,7 +144,7 @@ def test_dynamic_quantizes_matrix_products_alone(people: DatasetConfig, tmp_path
         ({"scheme": "statik"}, "did you mean 'static'"),
         ({"scheme": "nncf"}, r"must end in \.xml"),
         ({"max_ap_drop": -1.0}, "0 to 100"),
-        ({"max_float_layers": -1}, "0 or more"),
+        ({"max_float_layers": -1}, "max_float_layers must be at least 0"),
         ({"calibration_people": 0}, "calibration_people at least 1"),
         ({"include_decoding": True, "flip_test": True}, "--no-include-decoding"),
     ],
