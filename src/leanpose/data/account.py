@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
 
-_LISTED = 26  # keypoints; of more only those that nobody has are named
+_LISTED = 26  # keypoints; of more only those without labels are named
 _NAMED = 6  # of those
 _ONE = {"people": "person", "boxes": "box"}
 

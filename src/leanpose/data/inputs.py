@@ -110,7 +110,7 @@ class Inputs:
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
-        unreadable: names of folders that may not be read, so that nobody knows what is in them.
+        unreadable: names of unreadable folders.
         root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 

@@ -83,7 +83,7 @@ class LabelSet:
         skeleton: what it labels.
         images: all of them, in the file's order.
         people: all that have keypoints.
-        left_out: annotations that are nobody's, by reason.
+        left_out: annotations that are skipped, by reason.
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
@@ -267,7 +267,7 @@ class NamedPoints:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle of an image that may be somebody's box."""
+    """A rectangle of an image that may be a person's box."""
 
     image: int
     xyxy: tuple[float, float, float, float]

@@ -148,7 +148,7 @@ class DatasetConfig(Section):
         head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two
             points.
         empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose
-            and eyes or ankle nobody can see is learned as empty heatmaps, so that the model does not invent it.
+            and eyes or ankle are invisible is trained with empty heatmaps, so that the model does not hallucinate it.
         frame_stride: for `ubody`: use every N-th frame.
         repeat: how many times a training epoch goes through this set, which makes it longer.
         weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the
@@ -268,7 +268,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
 
 
 def _require_numbers(dataset: PoseDataset, source: object) -> None:
-    """Check that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
+    """Check that all coordinates fit float32: one that overflows would spoil the whole batch.
 
     Raises:
         LeanposeError: somebody's cannot.

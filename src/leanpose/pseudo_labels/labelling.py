@@ -209,7 +209,7 @@ def find_parts(
     resume: ResumeFile | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabels:
-    """Look for the parts of everybody in a set, image by image.
+    """Predict the parts of all people in a set, image by image.
 
     Args:
         resume: what an earlier run has done, and where this one writes.

@@ -35,7 +35,7 @@ class ModelCost:
 
     Attributes:
         model: what it is called in the library, or the file.
-        parameters, macs: with the products of attention; None where nobody can count them.
+        parameters, macs: including attention; None if they cannot be counted.
         bytes: of the file.
         milliseconds: by the name of the backend; see `HOW_TIMED`.
         reasons: why something is missing, by what it is.

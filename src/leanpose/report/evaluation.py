@@ -56,7 +56,7 @@ class EvaluatedModel:
         name: of the model, as it is reported.
         poses: in the keypoints that are measured, one for each person.
         ap: OKS AP.
-        pck: PCK at 0.2 of the torso; None where nobody has a labelled torso.
+        pck: PCK at 0.2 of the torso; None if no person has a labelled torso.
         scores: of the labelled keypoints that the model looks for, against hits (OKS 0.5); None where there are none.
     """
 
@@ -139,7 +139,7 @@ def evaluate_models(
 
 
 def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePredictions:
-    """The poses with keypoints that nobody looked for far away, with a score of 0."""
+    """The poses with unpredicted keypoints placed far away, with a score of 0."""
     keypoints = np.where(missing[:, None], ELSEWHERE, poses.keypoints)
     return replace(poses, keypoints=keypoints, keypoint_scores=np.where(missing, 0.0, poses.keypoint_scores))
 
