@@ -93,7 +93,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     for words in (["predict", image, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
         refused = CliRunner().invoke(app, words)
         assert isinstance(refused.exception, LeanposeError)
-        assert "a classifier, which finds no poses" in str(refused.exception)
+        assert "a classifier, not a pose model" in str(refused.exception)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
     monkeypatch.setattr(Trainer, "_step", step)
     for part in ("train", "val"):
         (few / part / "2").rename(few / part / "two")
-    with pytest.raises(LeanposeError, match="has other classes now: 'two' in place of '2'; put the old folders back"):
+    with pytest.raises(LeanposeError, match="has other classes now: 'two' instead of '2'; put the old folders back"):
         run(recipe, tmp_path / "cut", resume=True)
     for part in ("train", "val"):
         (few / part / "two").rename(few / part / "2")

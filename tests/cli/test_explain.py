@@ -93,7 +93,7 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
     assert written == {"sampling_nose.png", "refinement.png", "points.png", "weights.png"} | queries
     assert all(name in result.output for name in written)
     assert "encoder_layers=2, decoder_layers=1)" in result.output
-    assert ("nor queries attend to each other" in result.output) != query_attention
+    assert ("has no attention between keypoints" in result.output) != query_attention
 
 
 @pytest.mark.parametrize(

@@ -220,5 +220,5 @@ def test_weights_that_are_not_in_the_file_are_told_from_computed_ones(shared: Pa
 
 
 def test_another_network_is_not_said_to_lack_its_weights(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match="is no PP-TinyPose, RTMDet or MoveNet"):
+    with pytest.raises(LeanposeError, match="is not a PP-TinyPose, RTMDet or MoveNet"):
         convert_onnx(shared / "data" / "pose_models" / "EfficientPoseII.onnx", tmp_path / "t.safetensors")

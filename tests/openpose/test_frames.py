@@ -1,4 +1,4 @@
-"""A video's people as OpenPose's JSON, a file a frame, or as ComfyUI's list of frames; scaled with the canvas."""
+"""A video's people as OpenPose's JSON, a file per frame, or as ComfyUI's list of frames; scaled with the canvas."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_a_run_that_was_stopped_goes_on(body_set: Path, tmp_path: Path) -> None:
         run(body_set, out, progress=stop)
     assert not out.exists()
     partial = tmp_path / "stopped.json.partial"
-    partial.write_bytes(partial.read_bytes() + b'[3, [[5, {"face": ["acc')  # cut off in the middle of a line
+    partial.write_bytes(partial.read_bytes() + b'[3, [[5, {"face": ["acc')  # truncated in the middle of a line
     models = truth()
     assert run(body_set, out, models).resumed == 2
     assert models.calls["face"] == 3  # one person was left, with three looks
@@ -141,7 +141,7 @@ def test_a_run_that_was_stopped_goes_on(body_set: Path, tmp_path: Path) -> None:
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(body_set: Path, tmp_path: Path, content: bytes) -> None:
     partial = tmp_path / "whole.json.partial"
     partial.write_bytes(content)
-    with pytest.raises(LeanposeError, match=r"whole\.json\.partial was begun with other .*; delete it to begin anew"):
+    with pytest.raises(LeanposeError, match=r"whole\.json\.partial was begun with other .*; delete it to start again"):
         run(body_set, tmp_path / "whole.json")
     assert partial.read_bytes() == content
 

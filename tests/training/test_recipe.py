@@ -149,7 +149,7 @@ def test_the_last_epochs_are_drawn_otherwise() -> None:
     for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
         with pytest.raises(LeanposeError, match=words):
             parse_recipe({**minimal(), "augmentation": {"stage2": last, "stage2_epochs": 3}})
-    with pytest.raises(LeanposeError, match="say in stage2_epochs how many"):
+    with pytest.raises(LeanposeError, match="stage2 needs stage2_epochs"):
         parse_recipe({**minimal(), "augmentation": {"stage2": {"scale": 0.1}}})
 
 

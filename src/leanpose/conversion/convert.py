@@ -79,8 +79,8 @@ def convert(
         licence: its terms; None: as published.
 
     Raises:
-        LeanposeError: the file is no checkpoint, not harmless or not known, an argument does not fit it, or it cannot be
-            downloaded.
+        LeanposeError: the file is not a checkpoint, not harmless or not known, an argument does not fit it, or it
+            cannot be downloaded.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

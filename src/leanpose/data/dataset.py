@@ -47,14 +47,15 @@ Item = TypeVar("Item")
 
 
 class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Item]):
-    """A map-style data set of images: what an item is depends on (seed, epoch, index) alone, and broken images stop nothing.
+    """A map-style data set of images: what an item is depends on (seed, epoch, index) alone, and broken images stop
+    nothing.
 
     An item comes with the images that could not be read on the way to it, by name with the reason.
 
     Args:
         seed: of all that is drawn.
-        replace_broken: another item takes the place of one whose image cannot be read, as in training; otherwise that item
-            is None, as in evaluation.
+        replace_broken: another item takes the place of one whose image cannot be read, as in training; otherwise that
+            item is None, as in evaluation.
     """
 
     unit: str
@@ -156,12 +157,14 @@ class TopDownDataset(ImageDataset[Crop]):
         augmentation: how crops vary; None for the plain region, as in evaluation.
         late_augmentation: (epoch, how they vary from that epoch on).
         seed, replace_broken: see `ImageDataset`.
-        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
+        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the
+            image.
         mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
-        warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training device.
+        warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training
+            device.
         decode_on_device: with `warp_on_device`: those of JPEG packs are decoded there, too.
         reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
-            augmentation: evaluation sees what the papers' toolbox would show.
+            augmentation: evaluation sees what mmpose would show.
     """
 
     unit = "people"
@@ -268,7 +271,7 @@ class TopDownDataset(ImageDataset[Crop]):
         center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
-            # The papers' toolbox mirrors the image and then crops it: the region's centre stays on w / 2, where
+            # mmpose mirrors the image and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
         return matrix
@@ -349,8 +352,8 @@ def _indices(
 def start_worker(_worker: int = 0) -> None:
     """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part.
 
-    Ctrl-C and SIGTERM to all processes of a command are its parent's alone, which tells its workers when to end: they are
-    a group of their own. One whose parent was killed ends by itself within seconds.
+    Ctrl-C and SIGTERM to all processes of a command are its parent's alone, which tells its workers when to end: they
+    are a group of their own. One whose parent was killed ends by itself within seconds.
     """
     import cv2
 

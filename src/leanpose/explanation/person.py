@@ -60,7 +60,7 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
     """The box that a user gave.
 
     Raises:
-        LeanposeError: it is none, or lies outside of the image.
+        LeanposeError: it is none, or lies outside the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
     if not (np.isfinite(box).all() and max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):

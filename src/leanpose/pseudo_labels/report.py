@@ -118,7 +118,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
 
 
 def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
-    """Of a part's box; of the extent of its labelled points where the file has no such box."""
+    """Size of a part's box, or of the extent of its labelled points if the file has no box."""
     with suppress(LeanposeError):
         if (side := max(parse_box(box, "")[2:])) > 0:
             return side

@@ -21,11 +21,11 @@ from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 TIME_BUDGET = 3.0
-"""Of timing, for all backends of a model together."""
+"""Seconds of timing, for all backends of a model together."""
 
 HOW_TIMED = (
-    "Milliseconds: one crop, with decoding, on one thread of this machine's processor in single precision; the median of at "
-    "least 3 passes (as many as fit into {seconds:g} seconds), by the time that the processor computes."
+    "Milliseconds: one crop, with decoding, on one thread of this machine's processor in single precision; the median "
+    "of at least 3 passes (as many as fit into {seconds:g} seconds), by the time that the processor computes."
 )
 
 

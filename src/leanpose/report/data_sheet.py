@@ -44,7 +44,7 @@ def data_sheet(recipe: Recipe, source: DatasetConfig, use: str, *, training: boo
     """Count one of a recipe's sets.
 
     Args:
-        training: as it is read to train on, or else to measure on.
+        training: as it is read to train on, or else to evaluate on.
     """
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     found = read_people(source, skeleton, recipe.data.root, training=training)

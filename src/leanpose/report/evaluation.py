@@ -50,7 +50,7 @@ class BootstrappedMetric(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model's poses in the labelled boxes of people, and how good they are.
+    """A model's poses in ground-truth boxes, and their evaluation.
 
     Attributes:
         name: of the model, as it is reported.
@@ -98,7 +98,7 @@ def evaluate_models(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ModelComparison:
-    """Each model in the labelled boxes, without flip test.
+    """Evaluate each model in ground-truth boxes, without flip test.
 
     Args:
         skeleton: the keypoints to measure: those of `people`.
@@ -106,7 +106,7 @@ def evaluate_models(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: no image can be read, or there is nothing to measure against.
+        LeanposeError: no image can be read, or there is nothing to evaluate against.
     """
     poses: dict[str, PosePredictions] = {}
     absent: dict[str, tuple[str, ...]] = {}
@@ -120,7 +120,7 @@ def evaluate_models(
         poses[name] = _without(found.with_keypoints(indices), missing)
     readable = replace(people, people=[person for person in people.people if str(person.image) not in broken])
     if not readable.people:
-        raise LeanposeError(f"There is nobody to measure on in {people.name}.")
+        raise LeanposeError(f"There are no people to evaluate on in {people.name}.")
     draws = 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed)
     measured = {}
     for (name, found), row in zip(poses.items(), draws, strict=True):

@@ -1,4 +1,5 @@
-"""One self-contained HTML page: sentences, tables, drawings and images, then the runs with their curves and exact settings."""
+"""One self-contained HTML page: sentences, tables, drawings and images, then the runs with their curves and exact
+settings."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def _section(found: ModelComparison, files: list[str]) -> ReportSection:
     rows = [_row(one) for one in models]
     heads = ["run", "AP", "95 %", "PCK@0.2", "95 %", "calibration error"]
     parts: list[Any] = [
-        f"{count} people of {found.people.name} in their labelled boxes, without flip test, by {', '.join(files)}. Intervals: a "
-        "bootstrap over images, with the same draws for all runs. The best weights were chosen on these people.",
+        f"{count} people of {found.people.name} in ground-truth boxes, without flip test, by {', '.join(files)}. "
+        "Intervals: a bootstrap over images, with the same draws for all runs. The best weights were chosen on these people.",
         ReportTable("", heads, rows),
     ]
     if found.broken:

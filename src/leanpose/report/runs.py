@@ -31,7 +31,7 @@ SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5"
 FEW = 20  # points of a curve
 
 LOGGED = ("step", "epoch", "lr", "seconds")
-"""The columns of `train.csv` that are no losses."""
+"""The columns of `train.csv` that are not losses."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
     """What a run's folder tells; the stages of a run of several follow one another.
 
     Raises:
-        LeanposeError: there is no run in it, or a file of it is damaged.
+        LeanposeError: there is no run in it, or a file of it is corrupt.
     """
     path = recipe_file(folder)
     settings = load_yaml(path, "recipe")
@@ -124,7 +124,8 @@ def _read_rows(path: Path, step: float, epoch: float, seconds: float) -> list[di
 
 
 def run_table(runs: Sequence[RunRecord]) -> ReportTable:
-    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
+    """The figures after the last epoch, in addition to the cost, which must be equal for a comparison to mean
+    anything."""
     metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
     heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {_figures(runs)}"]
     rows = []

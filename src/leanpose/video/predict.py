@@ -1,7 +1,8 @@
 """Pose estimation over a video: decode, detect, pose, draw and encode at the same time.
 
 One thread decodes ahead. The calling thread runs the tracker, that is detector and pose model. A third one writes the
-lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short one.
+lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short
+one.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def predict_video(
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
 
-    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far is
-    written, and the annotated copy ends there.
+    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far
+    is written, and the annotated copy ends there.
 
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
@@ -111,7 +112,7 @@ def predict_video(
         source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
-        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
+        lines: JSON lines: first what the file is (`header`), then a line per frame (`frame_record`).
         duration: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
         draw: the annotated image for a frame and its poses; `PoseResult.draw` by default.
@@ -120,8 +121,8 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, another process writes there, or `duration` is no time. After either, the
-            files are as they were.
+        LeanposeError: something cannot be written, another process writes there, or `duration` is not a time. After
+            either, the files are as they were.
     """
     _require_time(duration)
     outcome = VideoOutcome()
@@ -228,7 +229,7 @@ def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any
 
 def _require_time(duration: float | None) -> None:
     if duration is not None and not 0 <= duration < math.inf:
-        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {duration}.")
+        raise LeanposeError(f"duration must be a number of seconds, 0 or more, not {duration}.")
 
 
 def _expected(reader: FrameReader, duration: float | None) -> int | None:
@@ -240,7 +241,7 @@ def _expected(reader: FrameReader, duration: float | None) -> int | None:
 
 
 def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:
-    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go beside it with the ending `.jsonl`.
+    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go next to it with the ending `.jsonl`.
 
     Args:
         clips: what is looked at.
@@ -250,7 +251,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
-    # What is no file may have a name with a dot that ends no suffix, such as a host's.
+    # What is not a file may have a name with a dot that ends no suffix, such as a host's.
     names = [
         Path(clip.name).with_suffix(".mp4")
         if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES
