@@ -146,7 +146,7 @@ def test_nobody_goes_everywhere():
 def test_one_keypoint_of_everybody():
     poses = two_people()
     wrists = poses["left_wrist"]
-    assert (wrists.points == poses.keypoints[:, 9]).all()
+    assert (wrists.xy == poses.keypoints[:, 9]).all()
     assert (wrists.scores == poses.keypoint_scores[:, 9]).all()
     with pytest.raises(LeanposeError, match=r"'coco17' has no keypoint 'left_wrst'; did you mean 'left_wrist'\?"):
         poses["left_wrst"]

@@ -189,7 +189,7 @@ class Comparison:
         also = [] if self.pck_gain is None else [f"Measured by {self.pck_gain.metric}: {self.pck_gain.verdict}."]
         return [
             *also,
-            f"AP on {len(self.measurement.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
+            f"AP on {len(self.comparison.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
             f"Each student took {' or '.join(sorted(steps))} steps from the same start and costs the same at inference. Minutes of "
             f"training: {minutes}.",
             *self.remarks,
