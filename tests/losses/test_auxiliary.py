@@ -82,7 +82,7 @@ def test_a_recipe_asks_for_it_and_the_model_stays_as_it_was(tmp_path) -> None:
     assert build_task(parse_recipe(tiny_recipe(tmp_path)), model).auxiliary is None
 
 
-def test_it_adds_to_what_a_teacher_supervises_there(tmp_path: Path) -> None:
+def test_it_adds_to_what_a_teacher_supervises_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = {"method": "auto", "teacher": "t"}
     recipe = parse_recipe(tiny_recipe(tmp_path, auxiliary_heatmap_weight=1.0, distillation=section))
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_it_adds_to_what_a_teacher_supervises_there(tmp_path: Path) -> None:
     losses = task(*batch)
     assert losses.keys() >= {"pose", "teacher", "auxiliary", "teacher_auxiliary"}
     other = task.distillation.forward
-    task.distillation.forward = lambda *args: {**other(*args), "auxiliary": torch.zeros(())}
+    monkeypatch.setattr(task.distillation, "forward", lambda *args: {**other(*args), "auxiliary": torch.zeros(())})
     with pytest.raises(LeanposeError, match="'auto' has a loss named 'auxiliary' already"):
         task(*batch)
 
