@@ -46,9 +46,7 @@ def check(
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="Write everything that was found to this JSON file.")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Write all findings to this JSON file.")] = None,
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
@@ -275,13 +273,9 @@ def label(
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
-        "labels.json"
-    ),
+    out: Annotated[Path, Option("--out", "-o", help="COCO file; with --ray a folder.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
-    keypoint_threshold: Annotated[
-        float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")
-    ] = 0.5,
+    keypoint_threshold: Annotated[float, Option(min=0, max=1, help="Label keypoints from this score on.")] = 0.5,
     skeleton: ForeignSkeletonOption = None,
     ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
     ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
@@ -300,17 +294,8 @@ def label(
     same command goes on after any interruption (docs/cluster.md).
     """
     if ray or ray_address is not None:
-        _label_with_ray(
-            source,
-            out,
-            (teacher, detector, keypoint_threshold, skeleton),
-            ray_address,
-            workers,
-            cpus,
-            gpus,
-            part_size,
-            coco,
-        )
+        how = teacher, detector, keypoint_threshold, skeleton
+        _label_with_ray(source, out, how, ray_address, workers, cpus, gpus, part_size, coco)
         return
     given = {
         "--workers": workers,
