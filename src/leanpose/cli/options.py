@@ -39,10 +39,6 @@ ForeignSkeletonOption = Annotated[
     ),
 ]
 SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: key=value, with dotted keys.")]
-SplitOption = Annotated[
-    Literal["all", "train", "val"], Option(help="val (every tenth image), train (the others) or all.")
-]
-SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: key=value, with dotted keys.")]
 SplitOption = Annotated[Split, Option(help="val (every tenth image), train (the others) or all.")]
 AtLeast0 = Annotated[int, Option(min=0)]
 AtLeast1 = Annotated[int, Option(min=1)]
