@@ -42,17 +42,10 @@ def check(
     paths: Annotated[list[Path], Argument(help="Annotation files, or folders to look for them in.")],
     images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
-<<<<<<< HEAD
     category: Annotated[str | None, Option(help="Category to check, if the files have several.")] = None,
     contact_sheet: Annotated[Path, Option(help="Contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print per kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on `odd` findings, not only on `broken` ones.")] = False,
-=======
-    category: Annotated[str | None, Option(help="Of several kinds of things: the one to check.")] = None,
-    contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
-    examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
-    strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
->>>>>>> 6165844ae270f7668148dea989c4dc636f01ba64
     out: Annotated[Path | None, Option("--out", "-o", help="Write all findings to this JSON file.")] = None,
 ) -> None:
     """Validate data sets: findings as tables, and a contact sheet of people with their keypoints.
@@ -287,17 +280,11 @@ def label(
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-<<<<<<< HEAD
     out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
         "labels.json"
     ),
     detector: Annotated[str, Option(help="Person detector, as in `leanpose predict`.")] = "auto",
     keypoint_threshold: Annotated[float, Option(min=0, max=1, help="Minimum score of a labelled keypoint.")] = 0.5,
-=======
-    out: Annotated[Path, Option("--out", "-o", help="COCO file; with --ray a folder.")] = Path("labels.json"),
-    detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
-    keypoint_threshold: Annotated[float, Option(min=0, max=1, help="Label keypoints from this score on.")] = 0.5,
->>>>>>> 6165844ae270f7668148dea989c4dc636f01ba64
     skeleton: ForeignSkeletonOption = None,
     ray: Annotated[bool, Option("--ray", help="Label in parts with Ray, on the cores of this machine.")] = False,
     ray_address: Annotated[str | None, Option(help="Address of an existing Ray cluster: host:port, or auto.")] = None,
