@@ -18,7 +18,7 @@ Cycle = Literal["first", "last"]
 """Which pass of a model with several cycles gives the prediction."""
 
 Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
-"""How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
+"""How a person's score is computed from the box's and the keypoints' (`PosePredictions.person_scores`)."""
 
 Suppression = Literal["oks", "soft"]
 """How duplicates are suppressed (`leanpose.nms`)."""
