@@ -383,7 +383,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         read_people(coco(), COCO17, tmp_path, training=True)
     write_coco(tmp_path, 1)
     with pytest.raises(LeanposeError, match=r"The image folder .*images of the data set 'annotations' does not exist"):
-        read_people(coco(images="pictures"), COCO17, tmp_path, training=True)
+        read_people(coco(images="other_images"), COCO17, tmp_path, training=True)
     source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
     with pytest.raises(LeanposeError, match="truncated or not a MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)

@@ -39,7 +39,7 @@ def portraits(count: int) -> list[np.ndarray]:
 
 
 def same(one: PoseResult, other: PoseResult) -> bool:
-    names = ("keypoints", "scores", "boxes", "box_scores")
+    names = ("keypoints", "keypoint_scores", "boxes", "box_scores")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 

@@ -303,17 +303,8 @@ def label(
     same command resumes after any interruption (docs/cluster.md).
     """
     if ray or ray_address is not None:
-        _label_with_ray(
-            source,
-            out,
-            (teacher, detector, keypoint_threshold, skeleton),
-            ray_address,
-            workers,
-            cpus,
-            gpus,
-            part_size,
-            coco,
-        )
+        how = teacher, detector, keypoint_threshold, skeleton
+        _label_with_ray(source, out, how, ray_address, workers, cpus, gpus, part_size, coco)
         return
     given = {
         "--workers": workers,
