@@ -245,7 +245,7 @@ def test_a_folder_without_the_models_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"mediapipe_face_landmark_468\.onnx is missing"):
         OnnxLandmarkModels(tmp_path)
     (tmp_path / "mediapipe_face_landmark_468.onnx").write_bytes(b"no model")
-    with pytest.raises(LeanposeError, match="no ONNX model"):
+    with pytest.raises(LeanposeError, match="not an ONNX model"):
         OnnxLandmarkModels(tmp_path)
 
 
