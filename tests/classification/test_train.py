@@ -258,9 +258,9 @@ def test_a_broken_image_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
         ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or sdpose"),
         ({"model": "sdpose_t", "model_options": {}}, "Model 'sdpose_t' has no setting 'classes'"),
         ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
-        ({"classification": {"aspect": [2, 0.5]}}, "the first number is the least"),
+        ({"classification": {"aspect": [2, 0.5]}}, "the first number must be the minimum"),
         ({"classification": {"aspect": [0, 1]}}, "greater than 0"),
-        ({"classification": {"area": [1.0, 0.1]}}, "the first number is the least"),
+        ({"classification": {"area": [1.0, 0.1]}}, "the first number must be the minimum"),
     ],
 )
 def test_what_does_not_fit_gets_one_sentence(few: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:

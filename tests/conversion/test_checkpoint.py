@@ -296,7 +296,9 @@ def test_more_than_the_file_holds_is_not_made(tmp_path: Path, kind: str, zipped:
     content = bombs()[kind]
     path = save({"state_dict": content if isinstance(content, dict) else {"w": content}}, tmp_path / "a.pth", zipped)
     tracemalloc.start()
-    with pytest.raises(LeanposeError, match=r"far more than it holds|not a plain tensor|it asks for 'builtins.bytearray'"):
+    with pytest.raises(
+        LeanposeError, match=r"far more than it holds|not a plain tensor|it asks for 'builtins.bytearray'"
+    ):
         read_checkpoint(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
