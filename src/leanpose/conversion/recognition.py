@@ -62,7 +62,7 @@ class RecognisedNetwork:
     Attributes:
         family: the paper's name for it.
         fits: the model names that it fits, the likeliest first, each with the settings in which it differs from them.
-        keypoints: how many it finds.
+        keypoints: number of keypoints.
         input_size: of the image (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
     """
@@ -176,7 +176,7 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
     """The skeleton of a checkpoint, and a sentence on how it is known.
 
     Args:
-        keypoints: how many the network finds.
+        keypoints: number of keypoints.
         dataset: what mmpose has noted of its data; empty where it has not.
 
     Raises:

@@ -54,7 +54,7 @@ FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file to look at.
+    """An input image.
 
     Attributes:
         path: where it is; of what is not a file, its name.
@@ -85,7 +85,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video to look at.
+    """An input video.
 
     Attributes:
         source: where it is, its address (`http://…`, `rtsp://…`), or the number of a camera.
@@ -149,7 +149,7 @@ def find_inputs(
         allow_url: whether images may be loaded from the web.
 
     Raises:
-        LeanposeError: nothing is there to look at, a file is not there, a folder may not be read, or an address cannot
+        LeanposeError: there are no inputs, a file is missing, a folder is unreadable, or an address cannot
             be used.
     """
     if list(arguments).count(STDIN) > 1:

@@ -87,7 +87,7 @@ class LabelSet:
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
-        repeats: people as further annotators have labelled them, which only the check of a set looks at.
+        repeats: labels of the same people by further annotators, only used by the data check.
     """
 
     path: Path

@@ -60,7 +60,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
 
     Args:
         out: gets `report.html`, `photos/`, `baseline/` and `distilled/`; what an earlier demo left there is replaced.
-        photo: a photo of yours, to be looked at next to the demo's own.
+        photo: a photo of your own, in addition to the demo's.
         minutes: for the two trainings together; the number of epochs, the same for both, is chosen to fit.
         seed: of the order of training and its crops.
 
@@ -121,7 +121,7 @@ def _say(console: Console, sentence: str) -> None:
 def _look_at_photos(
     folder: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], console: Console
 ) -> list[ReportImage]:
-    """What detector and default model find, drawn and written to the folder before anything is trained."""
+    """Draw the predictions of detector and default model and write them to the folder before any training."""
     from skimage import data  # slow to import
 
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which person of an image is looked at, and the crop as the model sees it and as people like to see it."""
+"""The person of an image to explain, and its crop as the model's input and in display resolution."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class DecoderRecording:
 
 
 def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:
-    """Run in eval mode and note what each layer of the decoder looks at.
+    """Run in eval mode and record the attention of each decoder layer.
 
     Args:
         model: is left in the mode in which it was.

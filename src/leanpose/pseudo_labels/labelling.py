@@ -39,7 +39,7 @@ _FORM = 5  # of the lines of an unfinished run
 
 @dataclass(frozen=True)
 class LabelledPerson:
-    """A person whose parts were looked for.
+    """A person whose parts were predicted.
 
     Attributes:
         record: of the annotation file.

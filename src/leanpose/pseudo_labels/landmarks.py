@@ -1,4 +1,4 @@
-"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: where in an image they look, and what they find there.
+"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: their crops and their outputs.
 
 They are the face mesh of 468 points (Kartynnik et al., 2019), the hand of 21 (Zhang et al., 2020), BlazePose's body of
 33 and a few auxiliary points (Bazarevsky et al., 2020). They look at squares, rotated with the part of the person; the

@@ -1,4 +1,4 @@
-"""How many parts were accepted, how well they agree with labels, and a contact sheet to look at."""
+"""Number of accepted parts, their agreement with labels, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SizeBand:
 
     @property
     def tried(self) -> int:
-        """How many were looked for."""
+        """Number of parts tried."""
         return sum(self.verdicts.values())
 
 

@@ -30,7 +30,7 @@ from leanpose.skeleton import Skeleton
 DRAWS = 200  # of the bootstrap
 PCK_THRESHOLD = 0.2  # of the torso
 TORSO = {"left_shoulder", "right_shoulder", "left_hip", "right_hip"}
-ELSEWHERE = -1e6  # pixels: where a keypoint is put that a model does not look for
+ELSEWHERE = -1e6  # pixels: position of keypoints that a model does not predict
 
 
 class BootstrappedMetric(NamedTuple):
@@ -57,7 +57,8 @@ class EvaluatedModel:
         poses: in the keypoints that are measured, one for each person.
         ap: OKS AP.
         pck: PCK at 0.2 of the torso; None if no person has a labelled torso.
-        scores: of the labelled keypoints that the model looks for, against hits (OKS 0.5); None where there are none.
+        scores: scores of the labelled keypoints that the model predicts, against hits (OKS 0.5); None if there are
+            none.
     """
 
     name: str
@@ -80,7 +81,7 @@ class ModelComparison(NamedTuple):
         people: those whose images can be read, in the order of the poses.
         skeleton: the keypoints that are measured.
         broken: images that cannot be read, with the reason; their people count as missed by all models.
-        absent: by the name of a model the keypoints that it does not look for, which count as missed.
+        absent: by model name, the keypoints that it does not predict, which count as missed.
     """
 
     models: dict[str, EvaluatedModel]
