@@ -107,7 +107,7 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
         ),
         (["photo.jpg", "--model", "leanpose-bodi-s"], "did you mean 'leanpose-body-s'"),
         (["photo.jpg", "--model", "missing.safetensors"], "There is no file missing.safetensors"),
-        (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "finds the 19 keypoints"),
+        (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "predicts the 19 keypoints"),
         (["photo.jpg", "--teacher", "student.safetensors", "--detector", "whole-image"], "predicts no heatmaps"),
         (["photo.jpg", "--person", "3"], "no person 3"),
         (["photo.jpg"], "the detector detects 0; give a box with --box"),
