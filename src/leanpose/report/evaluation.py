@@ -1,4 +1,5 @@
-"""What models reach on labelled people, with intervals of a bootstrap over images: the same draws for all of them."""
+"""Evaluation of models on labelled people, with bootstrap intervals over images, with the same samples for all
+models."""
 
 from __future__ import annotations
 
@@ -34,14 +35,14 @@ ELSEWHERE = -1e6  # pixels: position of keypoints that a model does not predict
 
 
 class BootstrappedMetric(NamedTuple):
-    """A figure in per cent, and what it is on as many images drawn with replacement."""
+    """A metric in per cent, and its values on bootstrap samples of the images."""
 
     value: float
     draws: Float[np.ndarray, " draws"]
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where 95 % of the draws lie."""
+        """The 95 % interval of the samples."""
         return interval(self.draws)
 
     def __str__(self) -> str:
@@ -54,7 +55,7 @@ class EvaluatedModel:
 
     Attributes:
         name: of the model, as it is reported.
-        poses: in the keypoints that are measured, one for each person.
+        poses: in the evaluated keypoints, one for each person.
         ap: OKS AP.
         pck: PCK at 0.2 of the torso; None if no person has a labelled torso.
         scores: scores of the labelled keypoints that the model predicts, against hits (OKS 0.5); None if there are
@@ -77,9 +78,9 @@ class ModelComparison(NamedTuple):
     """Models on the same people.
 
     Attributes:
-        models: what was measured, by name.
+        models: the evaluated models, by name.
         people: those whose images can be read, in the order of the poses.
-        skeleton: the keypoints that are measured.
+        skeleton: the evaluated keypoints.
         broken: images that cannot be read, with the reason; their people count as missed by all models.
         absent: by model name, the keypoints that it does not predict, which count as missed.
     """
@@ -102,7 +103,7 @@ def evaluate_models(
     """Evaluate each model in ground-truth boxes, without flip test.
 
     Args:
-        skeleton: the keypoints to measure: those of `people`.
+        skeleton: the keypoints to evaluate: those of `people`.
         seed: of the bootstrap.
         advance: called with the number of people done, after each batch.
 
@@ -177,6 +178,6 @@ def torso_pck(
 
 
 def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
-    """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label."""
+    """1 if the OKS of a labelled keypoint is at least 0.5, 0 if not, NaN without a label."""
     similarity = label_similarity(measured.poses, people.people, skeleton)
     return np.where(np.isnan(similarity), np.nan, similarity >= RIGHT_OKS)
