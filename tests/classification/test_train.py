@@ -257,7 +257,7 @@ def test_a_broken_image_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
         ({"codec": {"sigma": 3.0}}, "unknown key 'codec'"),
         ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or sdpose"),
         ({"model": "sdpose_t", "model_options": {}}, "Model 'sdpose_t' has no setting 'classes'"),
-        ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
+        ({"model_options": {**SMALL, "classes": 7}}, "contains 3 classes, but model_options.classes is 7"),
         ({"classification": {"aspect": [2, 0.5]}}, "the first number must be the minimum"),
         ({"classification": {"aspect": [0, 1]}}, "greater than 0"),
         ({"classification": {"area": [1.0, 0.1]}}, "the first number must be the minimum"),
