@@ -50,7 +50,7 @@ def test_a_quantized_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
     assert card.quantization["AP"] == pytest.approx(report.ap, abs=1e-3)
     assert card.quantization["scheme"] == scheme
     assert card.quantization["flip_test"] is True
-    with pytest.raises(LeanposeError, match="computes in int8"):
+    with pytest.raises(LeanposeError, match="runs in int8"):
         open_exported(report.path, precision="fp32")
 
 
@@ -127,7 +127,7 @@ def _blurred(model: LayeredSpotFinder) -> LayeredSpotFinder:
 def test_nothing_is_said_of_a_model_that_finds_nobody(people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder()
     model.last.weight.data.neg_()
-    with pytest.raises(LeanposeError, match=r"reaches 0\.0 AP on annotations in float"):
+    with pytest.raises(LeanposeError, match=r"only 0\.0 AP on annotations in float"):
         quantize_model(model, tmp_path / "spots.onnx", people)
     assert not list(tmp_path.iterdir())
 

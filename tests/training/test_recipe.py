@@ -102,7 +102,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"data": {"train": [{"format": "coco", "image": "i"}]}}, ["data.train.0", "did you mean 'images'?"]),
         ({"data": {}}, ["data.train", "Field required"]),
         ({"seed": -1}, ["seed", "-1"]),
-        ({"codec": {"sigma": "wide"}}, ["codec.sigma = 'wide': it is a number above 0"]),
+        ({"codec": {"sigma": "wide"}}, ["codec.sigma = 'wide': it must be a number above 0"]),
         ({"codec": {"sigma": [4.9, 0]}}, ["codec.sigma = [4.9, 0]", "two of them"]),
         (
             {"augmentation": {"coarse_dropout_size": [0.4, 0.2]}},
@@ -122,7 +122,7 @@ def test_a_recipe_survives_being_written_out() -> None:
             {"distillation": {"method": "sdpose", "visual_tokens": 0}},
             ["distillation.visual_tokens", "called 'visual_token_weight' now"],
         ),
-        ({"pretrained": "backbone", "init_from": "a.safetensors"}, ["pretrained", "init", "one of the two"]),
+        ({"pretrained": "backbone", "init_from": "a.safetensors"}, ["pretrained", "init", "only one of them"]),
     ],
 )
 def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
