@@ -92,7 +92,7 @@ def convert(
     """Write the labels of a data set in the format of another tool.
 
     COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP and plain CSV are read; the format is found out. What the target
-    cannot hold is listed. For YOLO the images are linked or copied beside the labels.
+    cannot hold is listed. For YOLO the images are linked or copied beside the labels; frames of SLEAP are written there as images.
     """
     from leanpose.data.convert import convert_labels, require_writer
     from leanpose.files import atomic_write

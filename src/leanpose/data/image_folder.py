@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import is_pack_file
 from leanpose.data.sleap_package import is_package_frame
+from leanpose.data.video_frames import is_video_frame
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 
@@ -57,7 +58,7 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
 
 def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
-    if image.member is None:
+    if image.member is None or is_video_frame(image):
         return os.path.isfile(image.path)  # which is not either where no file could have such a name
     if is_package_frame(image) or is_pack_file(image.path):
         return True

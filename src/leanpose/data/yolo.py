@@ -295,8 +295,13 @@ def yolo_labels(image: LabelledImage) -> Path:
     return _placed(image, "labels").with_suffix(".txt")
 
 
+def steps_below(image: LabelledImage) -> list[str]:
+    """The parts of an image's name, without those that would lead out of a folder."""
+    return [step for step in PurePosixPath(image.name.replace("\\", "/")).parts if step not in ("/", "..")]
+
+
 def _placed(image: LabelledImage, folder: str) -> Path:
-    steps = [step for step in PurePosixPath(image.name.replace("\\", "/")).parts if step not in ("/", "..")]
+    steps = steps_below(image)
     split = image.split or "train"
     # An image that lies in such a folder already keeps its place.
     inside = steps[2:] if steps[:2] == ["images", split] else steps

@@ -82,9 +82,11 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     labels = labels.relabelled(skeleton)
     checked = CheckedSet(labels.path, kind, labels.skeleton)
     names = dict(enumerate((image.name for image in labels.images), start=1))
-    if labels.located and images is None:
+    if labels.videos or (labels.located and images is None):
         checked.source = labels.path if kind in ("pack", "sleap") else labels.path.parent
-        checked.images = {number: images_of(labels, None, "")(name) for number, name in names.items()}
+        find = images_of(labels, images, "")
+        checked.images = {number: find(name) for number, name in names.items()}
+        labels.notes.update(getattr(find, "notes", {}))
     else:
         _find_images(checked, top, images, names)
     for number, image in enumerate(labels.images, start=1):
