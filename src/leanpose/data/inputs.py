@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.image_files import max_bytes
+from leanpose.data.image_files import SUFFIXES, max_bytes
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-SUFFIXES = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
-    ".apng", ".heic", ".heif",
-}  # fmt: skip
 MOVING_SUFFIXES = {".gif", ".webp", ".png", ".apng", ".avif"}  # of files that may be animated
 
 ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, np.ndarray, "Image", "Tensor"]

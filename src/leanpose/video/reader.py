@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.image_files import BrokenImageError, check_size, max_pixels
+from leanpose.data.image_files import SUFFIXES, BrokenImageError, check_size, max_pixels
 from leanpose.data.images import is_moving_image
-from leanpose.data.inputs import SUFFIXES
 from leanpose.data.urls import is_live, is_url, without_password
 from leanpose.data.video_files import (
     VideoError,
