@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -45,6 +46,9 @@ from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
+
+LOG = logging.getLogger(__name__)
+_MOST = 0.5  # of the parameters; a start that gives fewer is hardly one
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -113,7 +117,11 @@ def codec_settings(codec: Codec) -> dict[str, Any]:
 
 
 def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
-    """Put the weights of `init_from` into a model, all of them or those that fit."""
+    """Put the weights of `init_from` into a model, all of them or those that fit; a warning says that these are few.
+
+    Raises:
+        LeanposeError: they are those of another network, or, where only some need to fit, none does.
+    """
     assert recipe.init_from is not None
     file = weights_of(recipe.init_from)
     if recipe.strict:
@@ -122,10 +130,17 @@ def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
     fresh = model.state_dict()
     start = load_network(file)
     fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    share = sum(sizes[name] for name in fitting.keys() & sizes.keys()) / sum(sizes.values())
+    if not share:
+        raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
+    if share < _MOST:
+        LOG.warning(
+            f"Only {share:.0%} of the parameters of '{recipe.model}' start from {recipe.init_from}, a '{start.name}'; the others "
+            "start from nothing."
+        )
     if isinstance(model, PoseModel) and isinstance(start, PoseModel):
         fitting |= _rows_of_common_keypoints(start, model)
-    if not fitting.keys() & dict(model.named_parameters()).keys():
-        raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
     model.load_state_dict(fitting, strict=False)
 
 
