@@ -90,6 +90,15 @@ def test_areas_that_say_nothing(tmp_path: Path, area: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("area", [0.1, 1e9])  # a fraction of the image, and square micrometres
+def test_areas_in_other_units(tmp_path: Path, area: float) -> None:
+    write_people(tmp_path, [person(1, 1, area=area), person(2, 2)])
+    read = read_people(coco(), COCO17, tmp_path, training=True)
+    assert [p.area for p in read.people] == [4000, 2000]
+    assert "1 areas are in other units than their boxes (the box's is taken)" in read.accounts[0].sentences()[-1]
+    assert "area" in {finding.kind for finding in check_data([tmp_path]).sets[0].findings}
+
+
 # Categories
 
 
