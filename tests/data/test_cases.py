@@ -341,6 +341,16 @@ def test_pairs_may_be_given(tmp_path: Path) -> None:
         Skeleton.from_dict({"name": "c", "keypoints": ["a", "b", "c"], "pairs": [[0, 1], [1, 2]]})
 
 
+def test_pairs_of_the_file_that_the_skeleton_lacks_are_said(tmp_path: Path) -> None:
+    kind = {"id": 1, "name": "ship", "keypoints": ["bow", "port", "starboard"], "flip_indices": [0, 2, 1]}
+    write_people(tmp_path, [person(1, 1, keypoints=[60, 20, 2] * 3, num_keypoints=3)], categories=[kind])
+    values: dict[str, Any] = {"name": "ship", "keypoints": ["bow", "port", "starboard"]}
+    words = "1 pairs that the file exchanges in mirrored images (port / starboard) keep their places in 'ship'"
+    assert words in said(coco(), tmp_path, Skeleton.from_dict(values))[-1]
+    for pairs in ([], [["port", "starboard"]]):
+        assert words not in said(coco(), tmp_path, Skeleton.from_dict({**values, "pairs": pairs}))[-1]
+
+
 @pytest.mark.parametrize("spelling", [AP10K, [f"point {i}" for i in range(17)]])
 def test_converted_checkpoints_keep_their_pairs(spelling: list[str]) -> None:
     meta = {"dataset_name": "ap10k", "keypoint_id2name": dict(enumerate(spelling)), "flip_indices": AP10K_MIRRORED}
