@@ -402,6 +402,7 @@ def test_detected_boxes_of_category_0(shared: Path) -> None:
     ]
     boxes, pictures = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).pictures
     assert sum(len(boxes.boxes(picture)[0]) for picture in pictures) == 11
+    assert "The only category of " in boxes.doubts(pictures)[0]
 
 
 def test_boxes_of_several_categories(tmp_path: Path) -> None:
@@ -412,6 +413,31 @@ def test_boxes_of_several_categories(tmp_path: Path) -> None:
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     boxes = BoxFile(tmp_path / "boxes.json")
     assert "2 boxes of" in boxes.doubts(find_inputs([str(tmp_path / "images")]).pictures)[0]
+
+
+def test_names_of_a_box_list_count_more_than_its_ids(tmp_path: Path) -> None:
+    write_coco(tmp_path, 2)
+    pictures = find_inputs([str(tmp_path / "images")]).pictures  # 0001.jpg, 0002.jpg
+
+    def listed(*rows: tuple[int, str]) -> BoxFile:
+        boxes = [{"image_id": i, "file_name": name, "bbox": [10 + n, 2, 30, 40]} for n, (i, name) in enumerate(rows)]
+        (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+        return BoxFile(tmp_path / "boxes.json")
+
+    one_id = listed((0, "/data/0002.jpg"), (0, "/data/0001.jpg"))  # as programs write that count no images
+    assert [one_id.boxes(picture)[0][:, 0].tolist() for picture in pictures] == [[11], [10]]
+    others = listed((1, "a.jpg"), (2, "b.jpg"))
+    assert "knows none of these pictures" in others.doubts(pictures)[0]
+    longer = listed((1, "COCO_val_0001.jpg"), (2, "COCO_val_0002.jpg"))
+    assert [longer.boxes(picture)[0][:, 0].tolist() for picture in pictures] == [[10], [11]]
+
+
+def test_boxes_in_fractions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 1, "bbox": [0.1, 0.2, 0.5, 0.6], "score": 0.9}]))
+    with pytest.raises(
+        LeanposeError, match=r"All boxes of .*boxes\.json lie between 0 and 1: they look like fractions"
+    ):
+        BoxFile(tmp_path / "boxes.json")
 
 
 # Networks
