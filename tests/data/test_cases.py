@@ -432,8 +432,24 @@ def test_names_of_a_box_list_count_more_than_its_ids(tmp_path: Path) -> None:
     assert [longer.boxes(picture)[0][:, 0].tolist() for picture in pictures] == [[10], [11]]
 
 
+def test_names_of_detected_boxes_count_more_than_their_ids(tmp_path: Path) -> None:
+    write_coco(tmp_path, 2)
+    rows = [
+        {"image_id": i, "file_name": f"x/{name}.jpg", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
+        for i, name in ((1, "0002"), (2, "0001"), (7, "0001"), (1, "other"))
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    read = read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
+    assert [p.image_id for p in read.people] == [2, 1, 1]
+    assert read.accounts[0].left_out["of other images"] == 1
+    assert read.accounts[0].notes["boxes have the ids of other images than their names say; these count"] == 3
+
+
 def test_boxes_in_fractions_are_refused(tmp_path: Path) -> None:
+    write_coco(tmp_path, 1)
     (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 1, "bbox": [0.1, 0.2, 0.5, 0.6], "score": 0.9}]))
+    with pytest.raises(LeanposeError, match="look like fractions of the image, not pixels"):
+        read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     with pytest.raises(
         LeanposeError, match=r"All boxes of .*boxes\.json lie between 0 and 1: they look like fractions"
     ):

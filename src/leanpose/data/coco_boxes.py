@@ -20,6 +20,7 @@ _FEWEST_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
 _MANY = 0.25  # share of them
 _SHOWN = 4  # labelled keypoints of a person whose extent tells how a box is meant
+_CLEARLY = 0.1  # of intersection over union
 _BETTER = 0.75  # share of people whose boxes fit their keypoints better if they are read otherwise; of real sets 0.1
 _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
 
@@ -162,7 +163,7 @@ def _require_best_fit(xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, 
     fit = _overlap(first, first + last, extents)
     readings = {"corners x1, y1, x2, y2": (first, last), "centre and size": (first - last / 2, first + last / 2)}
     for reading, (low, high) in readings.items():
-        share = float((_overlap(low, high, extents) > fit).mean())
+        share = float((_overlap(low, high, extents) > fit + _CLEARLY).mean())
         if share >= _BETTER:
             raise LeanposeError(
                 f"The boxes of {where} look like {reading}, where x, y, width, height are expected: so they fit the keypoints of "
